@@ -1,0 +1,57 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError
+
+
+@given(text=st.text(min_size=1))
+def test_ids_are_places_in_the_sorted_characters(text):
+    tokenizer = CharTokenizer.train(text)
+    order = sorted(set(text))
+    assert tokenizer.n_vocab == len(order)
+    ids = tokenizer.encode(text)
+    assert ids == [order.index(character) for character in text]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode_bytes(ids) == text.encode()
+
+
+def test_several_texts_are_one_alphabet():
+    assert CharTokenizer.train(["hello", "", "world"]).characters == "dehlorw"
+
+
+def test_it_can_be_called_like_the_other_tokenizer():
+    for tokenizer in (CharTokenizer.train("<|endoftext|>"), Tokenizer([])):
+        ids = tokenizer.encode("<|endoftext|>", allowed_special=frozenset(), disallowed_special=())
+        assert tokenizer.decode(ids) == "<|endoftext|>"
+    characters = CharTokenizer.train("<|endoftext|>")
+    assert (characters.kind, characters.eot_token, characters.special_tokens) == ("char", None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("abca?", "'?' at position 4"), ("\ud800", r"'\ud800' at position 0")]
+)
+def test_an_unknown_character_is_named_with_its_position(text, message):
+    with pytest.raises(TokenizerError, match=re.escape(message) + ".*3 characters"):
+        CharTokenizer.train("abc").encode(text)
+
+
+@pytest.mark.parametrize("bad", [-1, 3, True, 1.0, "a"])
+def test_an_unknown_id_is_named(bad):
+    tokenizer = CharTokenizer.train("abc")
+    for decode in (tokenizer.decode, tokenizer.decode_bytes):
+        with pytest.raises(TokenizerError, match=f"{bad!r} is unknown.*n_vocab is 3"):
+            decode([bad])
+
+
+@pytest.mark.parametrize("texts", ["", [], ["", ""], b"abc", ["\ud800"]])
+def test_texts_without_characters(texts):
+    with pytest.raises(TokenizerError):
+        CharTokenizer.train(texts)
+
+
+def test_a_character_given_twice_is_named():
+    with pytest.raises(TokenizerError, match="'b' occurs twice"):
+        CharTokenizer("abcb")

@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return Tokenizer.gpt2()
+
+
+@given(ids=st.lists(st.integers(0, 50256) | st.integers(0, 255), max_size=30))
+def test_the_pieces_join_to_the_decoded_text(gpt2, ids):
+    stream = StreamDecoder(gpt2)
+    for _ in range(2):
+        pieces = [stream.push(token_id) for token_id in ids]
+        assert "".join([*pieces, stream.finish()]) == gpt2.decode(ids)
+
+
+@given(text=st.text())
+def test_a_text_streams_without_a_replacement_of_its_own(gpt2, text):
+    stream = StreamDecoder(gpt2)
+    shown = ""
+    for token_id in gpt2.encode(text, disallowed_special=()):
+        shown += stream.push(token_id)
+        assert text.startswith(shown)
+    assert shown == text
+    assert stream.finish() == ""
+
+
+def test_half_an_emoji_waits(gpt2):
+    ids = gpt2.encode("🤖")
+    assert len(ids) > 1
+    stream = StreamDecoder(gpt2)
+    assert [stream.push(token_id) for token_id in ids] == [""] * (len(ids) - 1) + ["🤖"]
+    stream.push(ids[0])
+    assert stream.finish() == "\ufffd"
+    assert stream.finish() == ""
+
+
+def test_an_unknown_id_leaves_what_waits(gpt2):
+    first, *rest = gpt2.encode("🤖")
+    stream = StreamDecoder(gpt2)
+    stream.push(first)
+    with pytest.raises(TokenizerError, match="50257"):
+        stream.push(50257)
+    assert "".join(map(stream.push, rest)) == "🤖"
+
+
+def test_characters_come_at_once():
+    tokenizer = CharTokenizer.train("a🤖")
+    stream = StreamDecoder(tokenizer)
+    assert [stream.push(token_id) for token_id in tokenizer.encode("🤖a")] == ["🤖", "a"]

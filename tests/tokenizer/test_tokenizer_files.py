@@ -1,0 +1,250 @@
+import errno
+import json
+import os
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files, load_tokenizer
+
+BPE = {
+    "format": "tinygrad_llm.tokenizer",
+    "version": 1,
+    "kind": "bpe",
+    "merges": [[64, 65], [256, 66]],
+    "special_tokens": ["<|endoftext|>"],
+}
+CHAR = {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\n abc"}
+
+
+def refused(path, message=""):
+    """Loading fails in every way it can be asked for, naming the path."""
+    for load in (load_tokenizer, Tokenizer.load, CharTokenizer.load):
+        with pytest.raises(TokenizerError, match=f"^{re.escape(str(path))}: .*{message}"):
+            load(path)
+
+
+# --- what is written is read -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tokenizers")
+
+
+@given(text=st.text(), specials=st.lists(st.text(min_size=1), unique=True, max_size=3))
+def test_a_bpe_tokenizer_comes_back(folder, text, specials):
+    tokenizer = Tokenizer.train(text * 3, 300, specials)
+    tokenizer.save(folder / "bpe.json")
+    for again in (Tokenizer.load(folder / "bpe.json"), load_tokenizer(str(folder / "bpe.json"))):
+        assert isinstance(again, Tokenizer)
+        assert again.merges == tokenizer.merges
+        assert again.special_tokens == tokenizer.special_tokens
+
+
+@given(text=st.text(min_size=1))
+def test_a_character_tokenizer_comes_back(folder, text):
+    tokenizer = CharTokenizer.train(text)
+    tokenizer.save(folder / "char.json")
+    for again in (CharTokenizer.load(folder / "char.json"), load_tokenizer(folder / "char.json")):
+        assert isinstance(again, CharTokenizer)
+        assert again.characters == tokenizer.characters
+
+
+def test_gpt2_comes_back(tmp_path):
+    gpt2 = Tokenizer.gpt2()
+    gpt2.save(tmp_path / "gpt2.json")
+    again = Tokenizer.load(tmp_path / "gpt2.json")
+    assert (again.merges, again.special_tokens) == (gpt2.merges, gpt2.special_tokens)
+
+
+@pytest.mark.parametrize("document", [BPE, CHAR])
+def test_the_file_is_what_the_documentation_shows(tmp_path, document):
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    load_tokenizer(tmp_path / "a.json").save(tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text()) == document
+
+
+def test_a_file_of_the_other_kind_is_named(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(CHAR))
+    with pytest.raises(TokenizerError, match=r"t\.json: kind is 'char', not 'bpe'"):
+        Tokenizer.load(path)
+    path.write_text(json.dumps(BPE))
+    with pytest.raises(TokenizerError, match=r"t\.json: kind is 'bpe', not 'char'"):
+        CharTokenizer.load(path)
+
+
+# --- bad files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"1234567",
+        b"null",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"format": ' + b"9" * 5000 + b"}",
+        b'{"format": NaN}',
+        json.dumps(BPE).encode() + b"x",
+        json.dumps(BPE).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(BPE).encode(),
+        json.dumps(BPE).encode().replace(b"endoftext", b"\xff"),
+        b"<!DOCTYPE html><html></html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        b"\x80\x04K\x01.",
+    ],
+)
+def test_a_file_that_is_none_of_ours(tmp_path, data):
+    path = tmp_path / "t.json"
+    path.write_bytes(data)
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "format"),
+        ({"format": None}, "format"),
+        ({"version": 2}, "version is 2"),
+        ({"version": 1.0}, "version is 1.0"),
+        ({"version": True}, "version is True"),
+        ({"kind": "word"}, "kind is 'word'"),
+        ({"kind": ["bpe"]}, r"kind is \['bpe'\]"),
+        ({"extra": 1}, "unexpected 'extra'"),
+    ],
+)
+@pytest.mark.parametrize("document", [BPE, CHAR])
+def test_a_wrong_head(tmp_path, document, changes, message):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document | changes))
+    refused(path, message)
+
+
+@pytest.mark.parametrize(
+    ("document", "changes", "message"),
+    [
+        (BPE, {"merges": {}}, "merges is not a list"),
+        (BPE, {"merges": "ab"}, "merges is not a list"),
+        (BPE, {"merges": [[64, 65], [64, 257]]}, "merge 1 joins 64 and 257"),
+        (BPE, {"merges": [[64, -1]]}, "merge 0 joins"),
+        (BPE, {"merges": [[64, 65], [64, 65]]}, "merge 1 .* twice"),
+        (BPE, {"merges": [[64, 65.0]]}, "merge 0 is not a pair"),
+        (BPE, {"merges": [[64, True]]}, "merge 0 is not a pair"),
+        (BPE, {"merges": [[64, float("nan")]]}, "merge 0 is not a pair"),
+        (BPE, {"merges": [None]}, "merge 0 is not a pair"),
+        (BPE, {"merges": [[0, 0]] + [[k, k] for k in range(256, 300)]}, "more than"),
+        (BPE, {"special_tokens": {"a": 258}}, "special_tokens is not a list"),
+        (BPE, {"special_tokens": None}, "special_tokens is not a list"),
+        (BPE, {"special_tokens": ["a", "b", "a"]}, "'a' is given twice"),
+        (BPE, {"special_tokens": [""]}, "empty"),
+        (BPE, {"special_tokens": [7]}, "not int"),
+        (BPE, {"special_tokens": ["\ud800"]}, "surrogate"),
+        (CHAR, {"characters": ["a", "b"]}, "characters is not a string"),
+        (CHAR, {"characters": ""}, "at least one"),
+        (CHAR, {"characters": "aba"}, "'a' occurs twice"),
+        (CHAR, {"characters": "a\udfff"}, "surrogate"),
+    ],
+)
+def test_a_wrong_value(tmp_path, document, changes, message):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document | changes))
+    cls = Tokenizer if document is BPE else CharTokenizer
+    for load in (load_tokenizer, cls.load):
+        with pytest.raises(TokenizerError, match=f"^{re.escape(str(path))}: .*{message}"):
+            load(path)
+
+
+@pytest.mark.parametrize("document", [BPE, CHAR])
+def test_every_field_is_needed_and_none_twice(tmp_path, document):
+    path = tmp_path / "t.json"
+    for field in document:
+        path.write_text(json.dumps({name: value for name, value in document.items() if name != field}))
+        refused(path, field)
+        path.write_text(json.dumps(document)[:-1] + f', "{field}": {json.dumps(document[field])}}}')
+        refused(path, "a key occurs twice")
+
+
+@pytest.mark.parametrize("document", [BPE, CHAR])
+def test_every_truncation_is_refused(tmp_path, document):
+    path = tmp_path / "t.json"
+    data = json.dumps(document).encode()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        refused(path)
+
+
+@pytest.mark.parametrize("document", [BPE, CHAR])
+def test_a_flipped_bit_gives_a_tokenizer_or_the_one_error(tmp_path, document):
+    """There is no checksum, so some flips make another valid file; none makes another exception."""
+    path = tmp_path / "t.json"
+    data = json.dumps(document).encode()
+    outcomes = set()
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            tokenizer = load_tokenizer(path)
+        except TokenizerError as error:
+            outcomes.add(str(error).partition(": ")[0])
+        else:
+            assert tokenizer.decode(range(tokenizer.n_vocab))
+            outcomes.add("read")
+    assert outcomes == {str(path), "read"}
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    refused(tmp_path / "none.json", "No such file")
+    refused(tmp_path, "directory")
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(BPE))
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 50)
+    refused(path, "larger than 50 bytes")
+
+
+# --- saving is all or nothing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokenizer", [Tokenizer([(0, 1)]), CharTokenizer("ab")], ids=["bpe", "char"])
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_save_leaves_the_old_file_alone(tmp_path, monkeypatch, tokenizer, function, fault):
+    path = tmp_path / "t.json"
+    path.write_text("old")
+
+    def fail(*_):
+        raise fault
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises((TokenizerError, KeyboardInterrupt)) as caught:
+        tokenizer.save(path)
+    assert str(caught.value) in ("", f"{path}: cannot be written: No space left on device")
+    assert isinstance(caught.value, KeyboardInterrupt) == isinstance(fault, KeyboardInterrupt)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["t.json"]
+
+
+def test_a_save_leaves_one_file_and_follows_a_link(tmp_path):
+    (tmp_path / "link.json").symlink_to("t.json")
+    (tmp_path / "t.json").write_text("old")
+    CharTokenizer("ab").save(tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert CharTokenizer.load(tmp_path / "t.json").characters == "ab"
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "t.json"]
+
+
+@pytest.mark.parametrize("place", ["none/t.json", "file/t.json", "folder", "/"])
+def test_a_place_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TokenizerError, match="cannot be written"):
+        CharTokenizer("ab").save(tmp_path / place)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "kept"

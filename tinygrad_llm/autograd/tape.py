@@ -1,0 +1,99 @@
+"""The tape: which operation made which value, and the walk back along it.
+
+Each recorded operation is a `Node` holding its `vjp` and the nodes of its inputs. Nodes are numbered as they are
+made, and an operation is always made after its inputs; so going through the nodes from the highest number down visits
+each one after everything that used it, when its gradient is complete. That is the whole algorithm.
+"""
+
+import heapq
+import itertools
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.kernels.table import Vjp
+
+_numbers = itertools.count()
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing inside this block (or function, as a decorator): no graph, no memory kept for a backward pass.
+
+    The switch is a context variable: one thread's `no_grad` does not touch another's.
+    """
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are being recorded in this thread (False inside `no_grad`)."""
+    return _recording.get()
+
+
+class Node:
+    """One recorded operation, or a leaf: a value that no operation made (`vjp` is None, and it keeps a `grad`)."""
+
+    __slots__ = ("grad", "name", "number", "parents", "vjp")
+
+    def __init__(self, name: str, vjp: Vjp | None = None, parents: tuple["Node | None", ...] = ()) -> None:
+        self.name = name
+        self.vjp = vjp
+        self.parents = parents
+        self.number = next(_numbers)
+        self.grad: Array | None = None
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.name == "leaf"
+
+    def release(self) -> tuple[Vjp, tuple["Node | None", ...]]:
+        """Hand over `vjp` and parents, and forget them, so that what they hold is freed as the walk goes on."""
+        if self.vjp is None:
+            raise RuntimeError(
+                f"backward through {self.name} a second time: its saved values were freed by the first. "
+                "Run the forward pass again, or add the outputs before going backward once"
+            )
+        vjp, parents = self.vjp, self.parents
+        self.vjp, self.parents = None, ()
+        return vjp, parents
+
+
+def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -> dict[Node, Array]:
+    """The gradient of ⟨seed, root's value⟩ with respect to the wanted nodes (None: all leaves it depends on).
+
+    Every array returned is memory of its own. Nodes it does not depend on are missing from the result.
+    """
+    pending: dict[int, tuple[Node, Array, bool]] = {root.number: (root, seed, False)}  # bool: is the array ours?
+    queue = [-root.number]
+    found: dict[Node, Array] = {}
+    while queue:
+        node, g, owned = pending.pop(-heapq.heappop(queue))
+        if node.is_leaf if wanted is None else node in wanted:
+            found[node] = g if owned and node.is_leaf else g.copy()
+        if node.is_leaf:
+            continue
+        vjp, parents = node.release()
+        grads = vjp(g)
+        if len(grads) != len(parents):
+            raise RuntimeError(f"the vjp of {node.name} returned {len(grads)} gradients for {len(parents)} inputs")
+        for parent, d in zip(parents, grads, strict=True):
+            if parent is None or d is None:
+                continue
+            d = np.asarray(d)
+            if parent.number not in pending:
+                # Borrowed if it may be g itself or a view of it; otherwise the kernel made it for us alone.
+                pending[parent.number] = parent, d, d.flags.writeable and not np.may_share_memory(d, g)
+                heapq.heappush(queue, -parent.number)
+                continue
+            _, total, ours = pending[parent.number]
+            total = np.add(total, d, out=total if ours and np.can_cast(d.dtype, total.dtype, "same_kind") else None)
+            pending[parent.number] = parent, np.asarray(total), True
+    return found

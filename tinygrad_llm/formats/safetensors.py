@@ -1,0 +1,236 @@
+"""Safetensors: named arrays in a file that can be checked completely before a byte of data is trusted.
+
+    8 bytes     n, the header's length, little-endian
+    n bytes     JSON: {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …,
+                       "__metadata__": {str: str}}, padded with spaces
+    the rest    the arrays, C-contiguous and little-endian; the offsets count from here and leave no gap
+
+Source: the format's description at https://github.com/huggingface/safetensors.
+"""
+
+import json
+import math
+import os
+import reprlib
+from collections.abc import Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_llm.formats.files import LoadError, atomic_write
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
+    "BOOL": "|b1",
+}  # fmt: skip
+_NAMES = {code: name for name, code in _DTYPES.items()}
+_READ_AS = _DTYPES | {"BF16": "<u2", "BOOL": "|u1"}  # the two whose bytes need a second look
+
+_MAX_HEADER = 100_000_000
+# A JSON value takes up to fifty times its text in memory, so their number is bounded as well. A tensor of
+# four dimensions has ten: this is room for 200,000 tensors.
+_MAX_VALUES = 2_000_000
+
+_short = reprlib.Repr()  # a hostile name or number may be megabytes long
+_short.maxstring = _short.maxother = 200
+_show = _short.repr
+
+
+def save_safetensors(
+    path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named arrays to a safetensors file, atomically (see `atomic_write`).
+
+    Arrays are laid out by falling element size, then by name: each begins at a multiple of its element size.
+    The same arrays and metadata always give the same bytes.
+    Raises:   ValueError: an array or a piece of metadata that the format cannot hold; named.
+              OSError: the file cannot be written.
+    """
+    path = Path(path)
+    header: dict[str, Any] = {}
+    if metadata:
+        if not all(isinstance(text, str) for item in metadata.items() for text in item):
+            raise ValueError(f"{path}: metadata must map strings to strings")
+        header["__metadata__"] = dict(sorted(metadata.items()))
+
+    tensors = []
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        code = array.dtype.newbyteorder("<").str
+        if not isinstance(name, str) or name == "__metadata__":
+            raise ValueError(f"{path}: {_show(name)} cannot be the name of a tensor")
+        if code not in _NAMES:
+            raise ValueError(f"{path}: tensor {_show(name)}: safetensors has no dtype for {array.dtype}")
+        tensors.append((name, array, code))
+    tensors.sort(key=lambda tensor: (-tensor[1].itemsize, tensor[0]))
+
+    position = 0
+    for name, array, code in tensors:
+        end = position + array.nbytes
+        header[name] = {"dtype": _NAMES[code], "shape": array.shape, "data_offsets": (position, end)}
+        position = end
+    try:
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{path}: a name or metadata holds a lone surrogate, which UTF-8 cannot") from None
+    text += b" " * (-len(text) % 8)
+    _check_size(path, text)
+
+    with atomic_write(path) as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for _, array, code in tensors:
+            file.write(np.ascontiguousarray(array, code).data)
+
+
+def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read a safetensors file: its arrays, in the order they lie in the file, and its metadata.
+
+    Every array owns writable memory of the machine's byte order. BF16, which NumPy lacks, becomes float32;
+    all else keeps its type. Names, shapes and offsets are checked against the file's size before anything of
+    that size is allocated.
+    Raises:   LoadError: the file is damaged or something else; names the file and the field.
+              OSError: the file cannot be opened or read.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        header_bytes, data_size = _read_header(path, file)
+        tensors, metadata = _parse_header(path, header_bytes)
+        _check_offsets(path, tensors, data_size)
+        return {name: _read_array(path, file, name, **tensors[name]) for name in tensors}, metadata
+
+
+def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
+    """The header's bytes, and how many bytes of data follow it."""
+    size = os.fstat(file.fileno()).st_size
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise LoadError(f"{path}: header length: needs 8 bytes, the file has {size}")
+    length = int.from_bytes(prefix, "little")
+    if length > _MAX_HEADER:
+        if prefix == b"version ":
+            raise LoadError(f"{path}: a git-LFS pointer, not the file itself; fetch it with `git lfs pull`")
+        if prefix.lstrip().startswith(b"<"):
+            raise LoadError(f"{path}: an HTML or XML page, not a safetensors file; did the download fail?")
+        raise LoadError(
+            f"{path}: header length: {length} bytes, more than the format's {_MAX_HEADER}; "
+            f"not a safetensors file (it begins with {prefix!r})"
+        )
+    if length > size - 8:
+        raise LoadError(f"{path}: header length: {length} bytes, but only {size - 8} follow: truncated?")
+    return file.read(length), size - 8 - length
+
+
+def _check_size(path: Path, header: bytes) -> None:
+    if len(header) > _MAX_HEADER:
+        raise ValueError(f"{path}: header: {len(header)} bytes, the format allows {_MAX_HEADER}")
+    values = sum(header.count(mark) for mark in (b",", b"[", b"{"))
+    if values > _MAX_VALUES:
+        raise ValueError(f"{path}: header: about {values} values, more than the {_MAX_VALUES} accepted")
+
+
+def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """JSON → {name: {dtype, shape, begin, end}} in the order of the data, and the metadata."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in result:
+                raise ValueError(f"the key {_show(name)} appears twice")
+            result[name] = value
+        return result
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20:  # no offset or size is that long; converting thousands of digits takes its time
+            raise ValueError(f"an integer of {len(digits)} digits")
+        return int(digits)
+
+    def refuse(literal: str) -> None:
+        raise ValueError(f"{literal} is not JSON")
+
+    try:
+        _check_size(path, header)
+    except ValueError as error:
+        raise LoadError(str(error)) from None
+    try:
+        entries = json.loads(
+            header.decode(), object_pairs_hook=unique, parse_int=integer, parse_constant=refuse
+        )
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise LoadError(f"{path}: header: {reason}") from None
+    if not isinstance(entries, dict):
+        raise LoadError(f"{path}: header: must be a JSON object, is {_show(entries)}")
+
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise LoadError(f"{path}: __metadata__: must map strings to strings")
+    tensors = {name: _parse_entry(f"{path}: tensor {_show(name)}", entry) for name, entry in entries.items()}
+    in_order = sorted(tensors.items(), key=lambda item: (item[1]["begin"], item[1]["end"]))
+    return dict(in_order), metadata
+
+
+def _parse_entry(where: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise LoadError(f"{where}: must have exactly dtype, shape and data_offsets, is {_show(entry)}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _READ_AS:
+        raise LoadError(f"{where}: dtype: unknown {_show(dtype)}, known are {' '.join(sorted(_READ_AS))}")
+    if not _is_sizes(shape):
+        raise LoadError(f"{where}: shape: must be a list of integers ≥ 0, is {_show(shape)}")
+    if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise LoadError(f"{where}: data_offsets: must be [begin, end], is {_show(offsets)}")
+    # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
+    item = np.dtype(_READ_AS[dtype]).itemsize
+    if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * item >= 2**62:
+        raise LoadError(f"{where}: shape: {_show(shape)} is too large for an array")
+    if math.prod(shape) * item != offsets[1] - offsets[0]:
+        raise LoadError(
+            f"{where}: data_offsets: {_show(offsets)} are {offsets[1] - offsets[0]} bytes, "
+            f"but {dtype} of shape {_show(shape)} has {math.prod(shape) * item}"
+        )
+    return {"dtype": dtype, "shape": tuple(shape), "begin": offsets[0], "end": offsets[1]}
+
+
+def _is_sizes(value: Any) -> bool:
+    """A list of integers ≥ 0; JSON's true and 1.0 are none."""
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+
+
+def _check_offsets(path: Path, tensors: Mapping[str, Mapping[str, Any]], data_size: int) -> None:
+    """Each tensor begins where the one before it ends, and the last ends with the file."""
+    position = 0
+    for name, tensor in tensors.items():
+        if tensor["begin"] != position:
+            what = "overlap with the tensor" if tensor["begin"] < position else "leave a hole after the one"
+            raise LoadError(
+                f"{path}: tensor {_show(name)}: data_offsets: {what} before it: "
+                f"begin at {tensor['begin']}, not {position}"
+            )
+        position = tensor["end"]
+    if position > data_size:
+        raise LoadError(f"{path}: data: {position} bytes expected, {data_size} found: truncated?")
+    if position < data_size:
+        raise LoadError(f"{path}: data: {data_size - position} bytes follow the last tensor")
+
+
+def _read_array(
+    path: Path, file: BufferedReader, name: str, *, dtype: str, shape: tuple[int, ...], begin: int, end: int
+) -> NDArray[Any]:
+    array = np.empty(shape, _READ_AS[dtype])
+    if file.readinto(array.data) != end - begin:
+        raise LoadError(f"{path}: tensor {_show(name)}: data: the file ended early; is it being written?")
+    if dtype == "BF16":  # the upper half of a float32
+        bits = array.astype(np.uint32)
+        bits <<= 16
+        return bits.view(np.float32)
+    if dtype == "BOOL":
+        if array.max(initial=0) > 1:
+            raise LoadError(f"{path}: tensor {_show(name)}: data: a BOOL byte is neither 0 nor 1")
+        return array.view(np.bool_)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,227 @@
+"""PyTorch-named functions on Tensors: what `torch.nn.functional` and `torch` offer, with the same arguments.
+
+The mathematics, forward beside backward, is in `tinygrad_llm.kernels`; each function's docstring names its kernel where
+the names differ. Shape letters: B batch, T time, C channels, H heads, D head size, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+
+
+from tinygrad_llm import kernels as K
+from tinygrad_llm.autograd import Tensor, apply
+from tinygrad_llm.autograd.tensor import Operand
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.random import Generator
+
+__all__ = [
+    "cat",
+    "causal_self_attention",
+    "cross_entropy",
+    "dropout",
+    "einsum",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "matmul",
+    "maximum",
+    "relu",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "softmax",
+    "stack",
+    "tanh",
+    "where",
+]
+
+
+def relu(input: Tensor) -> Tensor:
+    """max(x, 0), element by element; the subgradient at 0 is 0."""
+    return input.relu()
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e⁻ˣ), element by element, without overflow at either end."""
+    return input.sigmoid()
+
+
+def tanh(input: Tensor) -> Tensor:
+    """tanh x, element by element."""
+    return input.tanh()
+
+
+def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
+    """The Gaussian error linear unit in GPT-2's tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
+
+    PyTorch's default is the erf form, `approximate="none"`; NumPy has no erf, so only "tanh" is offered here.
+
+    Raises:   ValueError: another form.
+    Source:   Hendrycks and Gimpel 2016, arXiv:1606.08415.
+    """
+    if approximate != "tanh":
+        raise ValueError(f'gelu: approximate must be "tanh", not {approximate!r}')
+    return apply(K.gelu, input)
+
+
+def softmax(input: Tensor, dim: int) -> Tensor:
+    """eˣ / Σ eˣ along `dim`: positive numbers that sum to 1."""
+    return input.softmax(dim)
+
+
+def log_softmax(input: Tensor, dim: int) -> Tensor:
+    """ln softmax(x) along `dim`, exact where the softmax itself would underflow."""
+    return input.log_softmax(dim)
+
+
+def maximum(input: Operand, other: Operand) -> Tensor:
+    """The larger of the two, element by element; equal elements share the gradient equally."""
+    return apply(K.maximum, input, other)
+
+
+def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
+    """`input` where the condition holds, `other` elsewhere, element by element."""
+    return apply(K.where, condition, input, other)
+
+
+def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
+    """The Tensors one after another along `dim` (kernel `concatenate`)."""
+    return apply(K.concatenate, *tensors, axis=dim)
+
+
+def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
+    """The Tensors, all of one shape, along a new axis `dim`."""
+    return apply(K.stack, *tensors, axis=dim)
+
+
+def matmul(input: Operand, other: Operand) -> Tensor:
+    """The matrix product in all of NumPy's forms: (..., n, k) @ (..., k, m), vectors on either side, batches broadcast."""
+    return apply(K.matmul, input, other)
+
+
+def einsum(equation: str, *operands: Operand) -> Tensor:
+    """Einstein's summation: `einsum("bij,bjk->bik", a, b)`; repeated indices and "..." included."""
+    return apply(K.einsum, *operands, subscripts=equation)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b.
+
+    Args:     input: (..., in). weight: (out, in). bias: (out,) or None.
+    Returns:  (..., out).
+    Raises:   ValueError: the sizes do not fit; both shapes are named.
+    Gradient: dx = g W;  dW = gᵀ x and db = Σ g over all rows.
+    """
+    return apply(K.linear, input, weight) if bias is None else apply(K.linear, input, weight, bias)
+
+
+def embedding(input: Tensor | Array, weight: Tensor) -> Tensor:
+    """The rows of `weight` that the ids name.
+
+    Args:     input: (...) integer ids. weight: (V, C).
+    Returns:  (..., C).
+    Raises:   IndexError: an id is negative or ≥ V. TypeError: ids are not integers.
+    Gradient: each row receives the sum of g over all places where its id stands.
+    """
+    return apply(K.embedding, weight, input)
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x − mean) / √(var + eps) · weight + bias, over the last axes, whose sizes are `normalized_shape`.
+
+    Args:     input: (..., *normalized_shape). weight, bias: normalized_shape, or None for 1 and 0.
+    Returns:  shape and dtype of x. The variance is the biased one (÷ n).
+    Raises:   ValueError: shapes do not fit.
+    Gradient: dx = rstd · (g' − mean(g') − x̂ · mean(g'·x̂)) with g' = g · weight.
+    Source:   Ba et al. 2016, arXiv:1607.06450; torch.nn.functional.layer_norm.
+    """
+    shape, axes = input.shape, tuple(normalized_shape)
+    if shape[len(shape) - len(axes) :] != axes or not axes:
+        raise ValueError(f"layer_norm: the last axes of x {shape} are not normalized_shape {axes}")
+    if weight is None and bias is not None:
+        return layer_norm(input, axes, eps=eps) + bias
+    parameters = [p.reshape(-1) for p in (weight, bias) if p is not None]
+    rows = input.reshape(*shape[: len(shape) - len(axes)], math.prod(axes)) if len(axes) > 1 else input
+    y = apply(K.layer_norm, rows, *parameters, eps=eps)
+    return y.reshape(shape) if len(axes) > 1 else y
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator | None = None) -> Tensor:
+    """Set each element to 0 with probability p and scale the others by 1 / (1 − p), while training.
+
+    Args:     p: in [0, 1]. training: False gives `input` back, and draws nothing. rng: where the mask is drawn.
+    Raises:   ValueError: p outside [0, 1], or no rng where a mask must be drawn.
+    Source:   Srivastava et al. 2014, JMLR 15; the mask is the one torch draws on a CPU with this seed.
+    """
+    keep = draw_keep(p, input.shape, training, rng)
+    return input if keep is None else apply(K.dropout, input, keep, p=p)
+
+
+def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator | None) -> Array | None:
+    """Dropout's mask, True where an element is kept; None (and no draw) where nothing is dropped."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must lie in [0, 1], not {p}")
+    if not training or p == 0:
+        return None
+    if rng is None:
+        raise ValueError("dropout: training needs a random stream: pass rng=Generator(seed)")
+    return rng.bernoulli_keep(p, shape)
+
+
+def cross_entropy(
+    input: Tensor, target: Tensor | Array, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """−ln softmax(logits)[target], averaged over the rows whose target is not `ignore_index`.
+
+    Args:     input: (N, V) logits, not probabilities; flatten leading axes first. target: (N,) integer ids.
+              reduction: "mean", "sum", or "none" for one loss a row. Losses are in nats.
+    Raises:   IndexError: a target is neither in 0 … V−1 nor ignore_index. ValueError: shapes; a mean over no rows.
+    Gradient: dlogits = (softmax(logits) − onehot(target)) / n: each row sums to 0.
+    """
+    return apply(K.cross_entropy, input, target, ignore_index=ignore_index, reduction=reduction)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    rng: Generator | None = None,
+) -> Tensor:
+    """dropout(softmax(q kᵀ / √D)) v; with is_causal no query sees a key behind its own position.
+
+    Fewer queries than keys are the last ones (as with a cache of keys), where PyTorch takes them for the first.
+
+    Args:     query: (..., Tq, D). key, value: (..., Tk, D). dropout_p: dropout of the weights; needs rng.
+    Returns:  (..., Tq, D).
+    Source:   Vaswani et al. 2017, arXiv:1706.03762.
+    """
+    shape = (*query.shape[:-1], key.shape[-2])
+    keep = draw_keep(dropout_p, shape, True, rng)
+    if is_causal:
+        return apply(K.causal_attention, query, key, value, *([] if keep is None else [keep]), p=dropout_p)
+    weights = (query @ key.mT * (1 / math.sqrt(query.shape[-1]))).softmax(-1)
+    if keep is not None:
+        weights = apply(K.dropout, weights, keep, p=dropout_p)
+    return weights @ value
+
+
+def causal_self_attention(
+    qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng: Generator | None = None
+) -> Tensor:
+    """Causal attention in n_head heads, on queries, keys and values that lie side by side in the channels.
+
+    Args:     qkv: (B, T, 3C), as one linear layer makes them. dropout_p: dropout of the weights; needs rng.
+    Returns:  (B, T, C).
+    """
+    B, T, _ = qkv.shape
+    keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)
+    return apply(K.causal_self_attention, qkv, *([] if keep is None else [keep]), n_head=n_head, p=dropout_p)

@@ -1,0 +1,71 @@
+"""The mathematics: every differentiable operation, forward beside backward, on plain NumPy arrays."""
+
+from tinygrad_llm.kernels.attention import causal_attention, causal_self_attention
+from tinygrad_llm.kernels.elementwise import (
+    absolute,
+    add,
+    divide,
+    exp,
+    gelu,
+    log,
+    maximum,
+    multiply,
+    negative,
+    power,
+    relu,
+    sigmoid,
+    sqrt,
+    subtract,
+    tanh,
+    where,
+)
+from tinygrad_llm.kernels.network import cross_entropy, dropout, embedding, layer_norm
+from tinygrad_llm.kernels.products import einsum, linear, matmul
+from tinygrad_llm.kernels.reductions import log_softmax, logsumexp, max, mean, softmax, sum, var
+from tinygrad_llm.kernels.shape import broadcast_to, concatenate, getitem, reshape, stack, transpose
+from tinygrad_llm.kernels.table import KERNELS, Array, Kernel, kernel
+
+__all__ = [
+    "KERNELS",
+    "Array",
+    "Kernel",
+    "absolute",
+    "add",
+    "broadcast_to",
+    "causal_attention",
+    "causal_self_attention",
+    "concatenate",
+    "cross_entropy",
+    "divide",
+    "dropout",
+    "einsum",
+    "embedding",
+    "exp",
+    "gelu",
+    "getitem",
+    "kernel",
+    "layer_norm",
+    "linear",
+    "log",
+    "log_softmax",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "multiply",
+    "negative",
+    "power",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "softmax",
+    "sqrt",
+    "stack",
+    "subtract",
+    "sum",
+    "tanh",
+    "transpose",
+    "var",
+    "where",
+]

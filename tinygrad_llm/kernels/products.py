@@ -1,0 +1,128 @@
+"""Matrix products: where a language model spends its time.
+
+For Y = A B, each y_ij = Σ_k a_ik b_kj, so dA = G Bᵀ and dB = Aᵀ G. Everything below is this rule with more axes.
+"""
+
+import string
+from typing import TypeVar
+
+import numpy as np
+
+from tinygrad_llm.kernels.table import Array, Result, add_to, kernel, unbroadcast
+
+_T = TypeVar("_T")
+
+
+@kernel
+def matmul(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
+    """y = a @ b in all of NumPy's forms.   da = g bᵀ,  db = aᵀ g, summed over broadcast batch axes
+
+    a: (..., n, k) or (k,); b: (..., k, m) or (k,). `needs` says which gradients are wanted.
+    """
+    if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul: the inner sizes of shapes {a.shape} and {b.shape} do not match")
+    need_a, need_b = needs
+
+    def vjp(g: Array) -> tuple[Array | None, Array | None]:
+        # A vector on the right is a matrix of one column, a vector on the left a matrix of one row.
+        if b.ndim == 1:
+            g = g[..., None]
+        if a.ndim == 1:
+            g = g[..., None, :]
+        rows = a if a.ndim > 1 else a[None, :]
+        columns = b if b.ndim > 1 else b[:, None]
+        da = db = None
+        if need_a:
+            da = unbroadcast(g @ columns.swapaxes(-1, -2), rows.shape).reshape(a.shape)
+        if need_b:
+            db = unbroadcast(rows.swapaxes(-1, -2) @ g, columns.shape).reshape(b.shape)
+        return da, db
+
+    return np.matmul(a, b), vjp
+
+
+@kernel
+def linear(
+    x: Array, weight: Array, bias: Array | None = None, *, needs: tuple[bool, ...] = (True, True, True)
+) -> Result:
+    """y = x Wᵀ + b.   dx = g W,  dW = gᵀ x,  db = Σ g, the last two summed over all rows
+
+    x: (..., in), weight: (out, in), bias: (out,). Rows of any number of axes become one matrix product.
+    """
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear: x of shape {x.shape} does not fit a weight (out, in) of shape {weight.shape}")
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ weight.T
+    if bias is not None:
+        y = add_to(y, bias)
+    lead = x.shape[:-1]
+
+    def vjp(g: Array) -> tuple[Array | None, ...]:
+        g = g.reshape(-1, g.shape[-1])
+        dx = (g @ weight).reshape(*lead, weight.shape[1]) if needs[0] else None
+        dweight = g.T @ rows if needs[1] else None
+        if bias is None:
+            return dx, dweight
+        return dx, dweight, np.sum(g, axis=0) if needs[2] else None
+
+    return y.reshape(*lead, weight.shape[0]), vjp
+
+
+@kernel
+def einsum(*operands: Array, subscripts: str) -> Result:
+    """y = np.einsum(subscripts, *operands).   Each dx = the einsum of g and the other operands, onto x's own indices
+
+    y = Σ a·b·… is linear in each operand, and the index names say which sums lead back to it. An index that only x
+    has was summed away: its gradient is the same all along it. An index x has twice is a diagonal: zero off it.
+    """
+    inputs, output = _explicit(subscripts, operands)
+    y = np.einsum(",".join(inputs) + "->" + output, *operands)
+    sizes: dict[str, int] = {}
+    for labels, operand in zip(inputs, operands, strict=True):
+        for label, n in zip(labels, operand.shape, strict=True):
+            sizes[label] = max(n, sizes.get(label, 1))
+
+    def vjp(g: Array) -> tuple[Array, ...]:
+        return tuple(gradient(i, g) for i in range(len(operands)))
+
+    def gradient(i: int, g: Array) -> Array:
+        x, own = operands[i], "".join(dict.fromkeys(inputs[i]))
+        others = [output, *_without(inputs, i)]
+        found = "".join(label for label in own if any(label in labels for labels in others))
+        d = np.einsum(",".join(others) + "->" + found, g, *_without(operands, i))
+        d = d.reshape([sizes[label] if label in found else 1 for label in own])
+        d = np.broadcast_to(d, [sizes[label] for label in own])
+        if own == inputs[i]:
+            return unbroadcast(d, x.shape)
+        dx = np.zeros(x.shape, dtype=d.dtype)
+        diagonal = np.einsum(inputs[i] + "->" + own, dx)  # a writable view
+        diagonal[...] = unbroadcast(d, diagonal.shape)
+        return dx
+
+    return y, vjp
+
+
+def _without(items: tuple[_T, ...] | list[_T], i: int) -> list[_T]:
+    return [*items[:i], *items[i + 1 :]]
+
+
+def _explicit(subscripts: str, operands: tuple[Array, ...]) -> tuple[list[str], str]:
+    """Rewrite "...ij,jk" so that every axis has a letter and the output is spelt out."""
+    left, arrow, output = subscripts.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(operands):
+        raise ValueError(f"einsum: {subscripts!r} names {len(inputs)} operand(s), but {len(operands)} were given")
+    named = [len(labels.replace("...", "")) for labels in inputs]
+    for labels, operand, n in zip(inputs, operands, named, strict=True):
+        if n > operand.ndim or ("..." not in labels and n != operand.ndim):
+            raise ValueError(f"einsum: {labels!r} in {subscripts!r} does not fit an operand of shape {operand.shape}")
+    spare = [c for c in string.ascii_letters if c not in subscripts]
+    hidden = max((x.ndim - n for x, n in zip(operands, named, strict=True)), default=0)
+    letters = "".join(spare[:hidden])
+    if not arrow:  # NumPy's rule: the hidden axes, then the indices that occur once, in alphabetical order
+        output = ("..." if hidden else "") + "".join(sorted(c for c in set(left) if left.count(c) == 1 and c.isalpha()))
+    filled = [
+        labels.replace("...", letters[hidden - (x.ndim - n) :])
+        for labels, x, n in zip(inputs, operands, named, strict=True)
+    ]
+    return filled, output.replace("...", letters)

@@ -1,0 +1,54 @@
+"""The table of kernels, and what every kernel file needs.
+
+A kernel is one differentiable operation, written as one plain function on ndarrays. It returns its output and `vjp`
+(vector–Jacobian product): a function from the gradient of some scalar with respect to the output, `g`, to one
+gradient per array input. Forward and backward stand side by side, and work without the engine:
+
+    y, vjp = tanh(x)
+    (dx,) = vjp(g)
+
+What every kernel keeps to (tests/kernels/test_contract.py checks each line for each kernel):
+
+1. Neither the inputs nor `g` are ever written to.
+2. float32 in, float32 out, float32 gradients; likewise float64. Constants are Python floats.
+3. One gradient per array input, of exactly its shape; `None` for integer and boolean inputs.
+4. A closure keeps what backward needs and no more.
+5. Complex input works, and nothing conjugates: this is what lets a gradient check be exact.
+6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Vjp: TypeAlias = Callable[[Array], tuple[Array | None, ...]]
+Result: TypeAlias = tuple[Array, Vjp]
+Kernel: TypeAlias = Callable[..., Result]
+
+KERNELS: dict[str, Kernel] = {}
+
+_K = TypeVar("_K", bound=Kernel)
+
+
+def kernel(function: _K) -> _K:
+    """Put a kernel into the table `KERNELS`, under its own name."""
+    KERNELS[function.__name__] = function
+    return function
+
+
+def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
+    """Sum `g` over the axes along which an input of this shape was broadcast: copying forward is adding backward."""
+    if g.shape == shape:
+        return g
+    lead = g.ndim - len(shape)
+    stretched = tuple(lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1)
+    total: Array = np.sum(g, axis=tuple(range(lead)) + stretched, keepdims=True)
+    return total.reshape(shape)
+
+
+def add_to(y: Array, b: Array) -> Array:
+    """y + b, in y's own memory where its dtype can hold the sum (a complex b needs more than a real y)."""
+    return np.add(y, b, out=y if np.can_cast(b.dtype, y.dtype, "same_kind") else None)

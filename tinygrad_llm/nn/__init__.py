@@ -1,0 +1,22 @@
+"""Layers: what holds parameters and has a `forward`."""
+
+from tinygrad_llm.nn.attention import LayerCache, MultiHeadAttention
+from tinygrad_llm.nn.attention_steps import CausalAttention, MultiHeadWrapper, SelfAttention, simple_self_attention
+from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear
+from tinygrad_llm.nn.module import Module, Parameter
+
+__all__ = [
+    "GELU",
+    "CausalAttention",
+    "Dropout",
+    "Embedding",
+    "LayerCache",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "MultiHeadAttention",
+    "MultiHeadWrapper",
+    "Parameter",
+    "SelfAttention",
+    "simple_self_attention",
+]

@@ -1,0 +1,62 @@
+"""`MultiHeadAttention`, as GPT-2 has it. How one gets there step by step: `nn/attention_steps.py`."""
+
+from typing import Protocol
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.nn.layers import Dropout, Linear
+from tinygrad_llm.nn.module import Module
+from tinygrad_llm.random import Generator
+
+
+class LayerCache(Protocol):
+    """Where one attention layer keeps the keys and values of earlier positions while a text is generated."""
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, H, T, D) keys and values, and return all so far."""
+        ...
+
+
+class MultiHeadAttention(Module):
+    """Causal self-attention in n_head heads, all computed at once.
+
+    One linear layer makes queries, keys and values; each head attends within its own D = C / n_head channels; one
+    more linear layer mixes the heads. Dropout acts on the attention weights and on the output.
+
+    Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both sites. qkv_bias: bias of c_attn.
+              std, proj_std: initialisation of c_attn and c_proj (see `nn.layers`).
+    Shapes:   x (B, T, C) → (B, T, C).
+    Raises:   ValueError: n_embd is not a multiple of n_head.
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        dropout: float = 0.0,
+        qkv_bias: bool = True,
+        *,
+        rng: Generator,
+        std: float | None = None,
+        proj_std: float | None = None,
+    ) -> None:
+        if n_head < 1 or n_embd % n_head:
+            raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
+        self.n_head = n_head
+        self.c_attn = Linear(n_embd, 3 * n_embd, qkv_bias, rng=rng, std=std)
+        self.c_proj = Linear(n_embd, n_embd, rng=rng, std=proj_std)
+        self.attn_dropout = Dropout(dropout, rng=rng)
+        self.resid_dropout = Dropout(dropout, rng=rng)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        qkv = self.c_attn(x)
+        if cache is None:
+            p = self.attn_dropout.p if self.training else 0.0
+            y = F.causal_self_attention(qkv, self.n_head, p, self.attn_dropout.rng)
+        else:
+            B, T, C3 = qkv.shape
+            q, k, v = qkv.reshape(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+            y = F.scaled_dot_product_attention(q, *cache.extend(k, v), is_causal=True)
+            y = y.transpose(1, 2).reshape(B, T, C3 // 3)
+        out: Tensor = self.resid_dropout(self.c_proj(y))
+        return out

@@ -1,0 +1,97 @@
+"""The layers a GPT is made of, and no others.
+
+Every layer that draws random numbers takes `rng`, a `Generator`. With `std=None` weights start as PyTorch's do, drawn
+from the same stream in the same order; with a number they start as GPT-2's do: N(0, std²), and biases at 0.
+"""
+
+import math
+
+import numpy as np
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn.module import Module, Parameter
+from tinygrad_llm.random import Generator
+
+
+class Linear(Module):
+    """x Wᵀ + b.
+
+    Args:     in_features, out_features: sizes of the last axis before and after. bias: whether to add b.
+              weight: a parameter to share (tie) instead of drawing one.
+    Shapes:   weight (out, in), bias (out,); x (..., in) → (..., out).
+    Source:   initialisation: U(−1/√in, 1/√in) for both, as torch.nn.Linear.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: Generator,
+        std: float | None = None,
+        weight: Parameter | None = None,
+    ) -> None:
+        bound = 1 / math.sqrt(in_features)
+
+        def draw(*shape: int) -> Parameter:
+            return Parameter(rng.uniform(-bound, bound, shape) if std is None else rng.normal(0.0, std, shape))
+
+        self.weight = draw(out_features, in_features) if weight is None else weight
+        self.bias: Parameter | None = None
+        if bias:
+            self.bias = draw(out_features) if std is None else Parameter(np.zeros(out_features, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A row of `weight` for each id.
+
+    Shapes:   weight (num_embeddings, embedding_dim); ids (...) → (..., embedding_dim).
+    Source:   initialisation: N(0, 1) (or N(0, std²)), as torch.nn.Embedding.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: Generator, std: float = 1.0) -> None:
+        self.weight = Parameter(rng.normal(0.0, std, (num_embeddings, embedding_dim)))
+
+    def forward(self, ids: Tensor | Array) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+
+class LayerNorm(Module):
+    """Each row to mean 0 and variance 1, then scaled and shifted: see `functional.layer_norm`.
+
+    Shapes:   weight and bias (size,), starting at 1 and 0; x (..., size) → the same.
+    """
+
+    def __init__(self, size: int, eps: float = 1e-5) -> None:
+        self.weight = Parameter(np.ones(size, np.float32))
+        self.bias = Parameter(np.zeros(size, np.float32))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class Dropout(Module):
+    """While training, drop each element with probability p: see `functional.dropout`."""
+
+    def __init__(self, p: float = 0.5, *, rng: Generator) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout: p must lie in [0, 1], not {p}")
+        self.p = p
+        self.rng = rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, self.rng)
+
+
+class GELU(Module):
+    """GPT-2's activation: see `functional.gelu`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x)

@@ -1,0 +1,119 @@
+"""`Module` and `Parameter`: how a model finds its own parameters."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.kernels import Array
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module learns: a leaf that requires a gradient."""
+
+    __slots__ = ()
+
+    def __init__(self, array: Any, requires_grad: bool = True) -> None:
+        super().__init__(array, requires_grad)
+
+
+class Module:
+    """A layer or a model: parameters, other Modules, and `forward`.
+
+    Parameters are found by walking the attributes (Parameters, Modules, lists and dicts of them) in the order they
+    were set. The path is the name: `transformer.h.0.ln_1.weight`. A parameter that stands in two places is tied: it
+    is counted once, under its first name.
+    """
+
+    training: bool = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) pairs, each parameter once."""
+        seen: set[int] = set()
+        for name, item in _walk(self, ""):
+            if isinstance(item, Parameter) and id(item) not in seen:
+                seen.add(id(item))
+                yield name, item
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (p for _, p in self.named_parameters())
+
+    def modules(self) -> Iterator["Module"]:
+        """This Module and all inside it."""
+        return (item for _, item in _walk(self, "") if isinstance(item, Module))
+
+    def num_parameters(self) -> int:
+        """How many numbers the model learns; tied ones count once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on (or off, with mode=False), here and in everything inside."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        for p in self.parameters():
+            p.grad = None
+
+    def to(self, dtype: DTypeLike) -> Self:
+        """Convert every parameter, in place. Gradients are dropped."""
+        for p in self.parameters():
+            p.grad = None
+            p.data = p.data.astype(dtype)
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """The parameters by name: the arrays themselves, not copies."""
+        return {name: p.data for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Copy arrays into the parameters, name by name; all of them, or none.
+
+        Raises:   ValueError: one message lists every missing, unexpected and misshapen name.
+        """
+        own = dict(self.named_parameters())
+        arrays = {name: np.asarray(array) for name, array in state.items()}
+        wrong = [f"missing {name} {p.shape}" for name, p in own.items() if name not in arrays]
+        wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items() if name not in own]
+        wrong += [
+            f"{name} has shape {arrays[name].shape}, the model's is {p.shape}"
+            for name, p in own.items()
+            if name in arrays and arrays[name].shape != p.shape
+        ]
+        wrong += [
+            f"{name} holds {arrays[name].dtype}, not floating-point numbers"
+            for name in own
+            if name in arrays and arrays[name].dtype.kind not in "fc"
+        ]
+        if wrong:
+            raise ValueError("the weights do not fit the model: " + "; ".join(wrong))
+        for name, p in own.items():
+            p.data = arrays[name].astype(p.dtype)
+
+
+def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:
+    yield path, item
+    children: Any
+    if isinstance(item, Module):
+        children = vars(item).items()
+    elif isinstance(item, dict):
+        children = item.items()
+    elif isinstance(item, list | tuple):
+        children = enumerate(item)
+    else:
+        return
+    for name, child in children:
+        if isinstance(child, Parameter | Module | dict | list | tuple):
+            yield from _walk(child, f"{path}.{name}" if path else str(name))

@@ -1,0 +1,284 @@
+"""The one source of randomness: PyTorch's CPU stream, number for number, from NumPy's Mersenne Twister.
+
+Every draw is arithmetic on the same 32-bit outputs ("u32") of MT19937:
+
+    u64 = first u32 · 2³² + second u32
+    u24 = (u32 mod 2²⁴) · 2⁻²⁴        float32 uniform in [0, 1): all the bits a float32 can hold
+    u53 = (u64 mod 2⁵³) · 2⁻⁵³        float64 uniform in [0, 1)
+
+Which of them a distribution uses, and how many, decides whether all that is drawn later agrees with PyTorch.
+
+Source: Matsumoto and Nishimura 1998 (MT19937); PyTorch's ATen CPUGeneratorImpl, DistributionTemplates.h and
+TransformationHelper.h; Box and Muller 1958.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Shape = int | tuple[int, ...]
+
+_CHUNK = 1 << 15  # elements drawn at a time: temporaries stay in the cache. A multiple of 16.
+_BLOCK = 16  # normals are made in blocks of 16 uniforms
+
+
+class Generator:
+    """Draws random arrays, exactly those of `torch.manual_seed(seed)` on a CPU.
+
+    Only the low 32 bits of the seed count, so −1 and 2³² − 1 are the same stream.
+
+    Uniforms, masks, permutations and integers agree bit for bit; float32 normals to about an ulp of the
+    logarithm and cosine.
+    Raises:   ValueError: an argument out of range, in any method.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.manual_seed(seed)
+
+    def manual_seed(self, seed: int) -> None:
+        """Start the stream of `seed` from its beginning, forgetting any cached normal."""
+        self.seed = _integer("seed", seed)
+        self._mt19937 = np.random.RandomState(self.seed & 0xFFFFFFFF)
+        self._cached_normal: float | None = None
+
+    # The state
+
+    def get_state(self) -> dict[str, NDArray[Any] | int]:
+        """Everything needed to continue the stream from here, as arrays and integers.
+
+        Returns:  seed; key: (624,) uint32 and position, the twister's state; cached_normal: (0,) or (1,)
+                  float64.
+        """
+        _, key, position, *_ = self._mt19937.get_state(legacy=True)
+        cached = [] if self._cached_normal is None else [self._cached_normal]
+        return {
+            "seed": self.seed,
+            "key": np.array(key, np.uint32),
+            "position": int(position),
+            "cached_normal": np.array(cached, np.float64),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `get_state()`; a state that is not one is refused and changes nothing.
+
+        Raises:   ValueError: names the entry that is missing, unknown or malformed.
+        """
+        names = {"seed", "key", "position", "cached_normal"}
+        if set(state) != names:
+            raise ValueError(f"random state: entries must be {sorted(names)}, got {sorted(map(str, state))}")
+        seed = _integer("random state: seed", state["seed"])
+        key, cached = np.asarray(state["key"]), np.asarray(state["cached_normal"])
+        position = _integer("random state: position", state["position"])
+        if key.dtype != np.uint32 or key.shape != (624,) or not key.any():
+            raise ValueError(
+                f"random state: key must be 624 uint32, not all zero; got {key.dtype} of shape {key.shape}"
+            )
+        if not 0 <= position <= 624:
+            raise ValueError(f"random state: position must be 0 to 624, got {position}")
+        if cached.dtype != np.float64 or cached.shape not in ((0,), (1,)) or not np.isfinite(cached).all():
+            raise ValueError("random state: cached_normal must be at most one finite float64")
+        self.seed = seed
+        # NumPy's own normal cache stays empty: it holds another kind of pair than PyTorch's.
+        self._mt19937.set_state(("MT19937", key, position, 0, 0.0))
+        self._cached_normal = float(cached[0]) if cached.size else None
+
+    # Bits
+
+    def _u32(self, n: int) -> NDArray[Any]:
+        bits: NDArray[Any] = self._mt19937.randint(0, 2**32, n, dtype=np.uint32)
+        return bits
+
+    def _u64(self, n: int) -> NDArray[Any]:
+        pairs = self._u32(2 * n)
+        bits: NDArray[Any] = pairs[0::2].astype(np.uint64) << 32 | pairs[1::2]
+        return bits
+
+    def _u24(self, n: int) -> NDArray[Any]:
+        bits: NDArray[Any] = self._u32(n) & 0xFFFFFF
+        return bits.astype(np.float32) * 2.0**-24
+
+    def _u53(self, n: int) -> NDArray[Any]:
+        return (self._u64(n) & (2**53 - 1)) * 2.0**-53
+
+    # Floating point
+
+    def rand(self, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Uniform in [0, 1): u24 for float32, u53 for float64."""
+        dtype = _float_dtype(dtype)
+        return _fill(shape, dtype, self._u24 if dtype == np.float32 else self._u53)
+
+    def uniform(self, low: float, high: float, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Uniform between `low` and `high`: x · (high − low) + low, x as in `rand`.
+
+        PyTorch's float32 code multiplies and adds with a single rounding (a fused multiply-add). Doing both
+        in float64, where the product is exact, and rounding at the end gives the same bits.
+        """
+        dtype = _float_dtype(dtype)
+        start = dtype.type(_finite("low", low))
+        width = float(dtype.type(_finite("high", high)) - start)
+        if width < 0 or not math.isfinite(width):
+            raise ValueError(f"uniform: high − low must be ≥ 0 and finite, got low={low}, high={high}")
+        unit = self._u24 if dtype == np.float32 else self._u53
+        return _fill(shape, dtype, lambda n: unit(n).astype(np.float64, copy=False) * width + float(start))
+
+    def randn(self, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Standard normal; see `normal`."""
+        return self.normal(0.0, 1.0, shape, dtype)
+
+    def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Normal: mean + std · z, with z by Box and Muller's transform of two uniforms.
+
+        Sixteen or more elements are transformed in blocks of 16, in the array's own precision; if the count
+        is no multiple of 16, the last 16 elements are made anew from 16 fresh uniforms. Fewer than sixteen
+        come singly in float64, in pairs of which the second is kept for the next small call.
+        """
+        mean, std = _finite("mean", mean), _finite("std", std)
+        if std < 0:
+            raise ValueError(f"normal: std must be ≥ 0, got {std}")
+        dtype, shape = _float_dtype(dtype), _shape(shape)
+        n = math.prod(shape)
+        if n < _BLOCK:
+            return np.array([mean + std * self._small_normal() for _ in range(n)], dtype).reshape(shape)
+
+        out = self.rand(n, dtype)
+        blocks = out[: n - n % _BLOCK].reshape(-1, _BLOCK)
+        rows = _CHUNK // _BLOCK
+        for start in range(0, len(blocks), rows):
+            chunk = blocks[start : start + rows]
+            chunk[:] = mean + std * _box_muller(chunk)
+        if n % _BLOCK:
+            out[-_BLOCK:] = mean + std * _box_muller(self.rand((1, _BLOCK), dtype))[0]
+        return out.reshape(shape)
+
+    def _small_normal(self) -> float:
+        if self._cached_normal is not None:
+            z, self._cached_normal = self._cached_normal, None
+            return z
+        a, b = self._u53(2).tolist()
+        r, theta = math.sqrt(-2 * math.log1p(-b)), 2 * math.pi * a
+        self._cached_normal = r * math.sin(theta)
+        return r * math.cos(theta)
+
+    def exponential(self, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Exponential of rate 1: −log(1 − u53), whatever the dtype it is rounded to."""
+        return _fill(shape, _float_dtype(dtype), lambda n: -np.log1p(-self._u53(n)))
+
+    # Choices
+
+    def bernoulli_keep(self, p: float, shape: Shape) -> NDArray[np.bool_]:
+        """Dropout's mask: True, "keep", with probability 1 − p, where u53 < 1 − p.
+
+        p = 0 and p = 1 leave nothing to chance and draw nothing.
+        """
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability must lie in [0, 1], got {p}")
+        if p in (0, 1):
+            return np.full(_shape(shape), p == 0)
+        return _fill(shape, np.dtype(bool), lambda n: self._u53(n) < 1 - p)
+
+    def multinomial(
+        self, probs: ArrayLike, num_samples: int = 1, replacement: bool = False
+    ) -> NDArray[np.int64]:
+        """Indices drawn in proportion to `probs`, which need not sum to 1.
+
+        Without replacement (or for a single sample): the largest of probs / exponential, an exponential being
+        drawn for every entry. The least of exponentials of rates p is the i-th with probability pᵢ / Σp, and
+        dividing by p turns rate 1 into rate p. With replacement: the first index whose cumulative probability
+        reaches a u53.
+
+        Args:     probs: (n,) or (B, n) float32 or float64, ≥ 0; the exponentials have its dtype.
+        Returns:  (num_samples,) or (B, num_samples) int64; rows are drawn one after the other.
+        """
+        p = np.asarray(probs)
+        k = _integer("multinomial: num_samples", num_samples)
+        if p.ndim not in (1, 2) or p.dtype not in (np.float32, np.float64):
+            raise ValueError(f"multinomial: probs must be 1-D or 2-D floats, got {p.dtype} {p.shape}")
+        if not (np.isfinite(p) & (p >= 0)).all():
+            raise ValueError("multinomial: probs must be finite and ≥ 0")
+        at_hand = (p > 0).sum(axis=-1).min(initial=p.shape[-1])
+        if k < 1 or at_hand < (1 if replacement else k):
+            raise ValueError(f"multinomial: cannot draw {k} samples from {at_hand} of probability > 0")
+        if k == 1 or not replacement:
+            scores: NDArray[Any] = p / self.exponential(p.shape, p.dtype)
+            if k == 1:  # what every generated token does: no sort
+                best: NDArray[np.int64] = scores.argmax(axis=-1, keepdims=True)
+                return best
+            return np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+        cdf = p.cumsum(axis=-1)
+        cdf /= cdf[..., -1:]
+        rows = [row.astype(np.float64).searchsorted(self._u53(k)) for row in np.atleast_2d(cdf)]
+        return np.array(rows, np.int64).reshape(*p.shape[:-1], k)
+
+    def randperm(self, n: int) -> NDArray[np.int64]:
+        """A random order of 0 … n−1: Fisher and Yates' shuffle from the front, n − 1 u32."""
+        n = _integer("randperm: n", n)
+        if not 0 <= n < 2**32 // 20:  # from there on PyTorch draws 64 bits, and a Python list is out of place
+            raise ValueError(f"randperm: n must be 0 to {2**32 // 20 - 1}, got {n}")
+        order = list(range(n))
+        draws = max(n - 1, 0)
+        offsets = self._u32(draws) % np.arange(n, n - draws, -1, dtype=np.uint32)
+        for i, offset in enumerate(offsets.tolist()):
+            order[i], order[i + offset] = order[i + offset], order[i]
+        return np.array(order, np.int64)
+
+    def randint(self, low: int, high: int, shape: Shape) -> NDArray[np.int64]:
+        """Integers low … high−1: low + u32 mod (high − low), u64 where that range is 2²⁸ or more."""
+        low, high = _integer("randint: low", low), _integer("randint: high", high)
+        if not -(2**63) <= low < high < 2**63:
+            raise ValueError(f"randint: needs −2⁶³ ≤ low < high < 2⁶³, got low={low}, high={high}")
+        span = high - low
+        bits = self._u64 if span >= 2**28 else self._u32
+        offset = np.uint64(low % 2**64)  # two's complement: the sum wraps round to the right int64
+        return _fill(shape, np.dtype(np.int64), lambda n: (bits(n) % span + offset).view(np.int64))
+
+    def random_seed(self) -> int:
+        """A seed for another generator: u64 mod 2⁶³, as `torch.empty((), dtype=torch.int64).random_()`."""
+        return int(self._u64(1)[0]) % 2**63
+
+
+def _box_muller(d: NDArray[Any]) -> NDArray[Any]:
+    """Uniforms (rows, 16) → normals: r·cos θ then r·sin θ, r = √(−2 ln(1 − d₀₋₇)), θ = 2π·d₈₋₁₅."""
+    r = np.sqrt(-2 * np.log(1 - d[:, :8]))
+    theta = 2 * math.pi * d[:, 8:]
+    return np.concatenate([r * np.cos(theta), r * np.sin(theta)], axis=1)
+
+
+def _fill(shape: Shape, dtype: np.dtype[Any], draw: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+    """An array filled in memory order by `draw(n)`, a chunk at a time."""
+    shape = _shape(shape)
+    out = np.empty(math.prod(shape), dtype)
+    for start in range(0, out.size, _CHUNK):
+        chunk = out[start : start + _CHUNK]
+        chunk[:] = draw(chunk.size)
+    return out.reshape(shape)
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def _shape(shape: Shape) -> tuple[int, ...]:
+    sizes = tuple(_integer("shape", size) for size in (shape if isinstance(shape, tuple) else (shape,)))
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"shape must not be negative, got {shape}")
+    return sizes
+
+
+def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float32 or float64, got {result}")
+    return result

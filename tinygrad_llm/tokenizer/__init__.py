@@ -1,0 +1,19 @@
+"""Text ↔ ids: byte-level BPE as in GPT-2, single characters, and their files."""
+
+from tinygrad_llm.tokenizer.bpe import Tokenizer
+from tinygrad_llm.tokenizer.characters import CharTokenizer
+from tinygrad_llm.tokenizer.checks import TokenizerError
+from tinygrad_llm.tokenizer.files import StrPath, read_document
+from tinygrad_llm.tokenizer.streaming import StreamDecoder
+
+__all__ = ["CharTokenizer", "StreamDecoder", "Tokenizer", "TokenizerError", "load_tokenizer"]
+
+
+def load_tokenizer(path: StrPath) -> Tokenizer | CharTokenizer:
+    """Read a tokenizer file of either kind.
+
+    Raises:   TokenizerError: whatever is wrong with the file, after its path.
+    """
+    document = read_document(path)
+    kind = Tokenizer if document["kind"] == Tokenizer.kind else CharTokenizer
+    return kind.from_document(document, path)

@@ -1,0 +1,50 @@
+"""What every tokenizer checks, and the one exception it raises."""
+
+import operator
+import reprlib
+from collections.abc import Iterable, Iterator
+
+
+class TokenizerError(ValueError):
+    """A text, an id or a file that a tokenizer cannot take; the message says which, where and why."""
+
+
+def check_text(text: str) -> str:
+    """Return `text` if UTF-8 can write it.
+
+    Raises:   TokenizerError: not a str, or half of a surrogate pair, which is no character.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"a text is a str, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"U+{ord(text[error.start]):04X} at position {error.start} is half of a surrogate pair, not a "
+            "character; text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends the text"
+        ) from None
+    return text
+
+
+def check_texts(text_or_texts: str | Iterable[str]) -> Iterator[str]:
+    """Yield the one text, or each of the texts, checked."""
+    for text in [text_or_texts] if isinstance(text_or_texts, str) else text_or_texts:
+        yield check_text(text)
+
+
+def check_ids(ids: Iterable[int], n_vocab: int) -> Iterator[int]:
+    """Yield each id as an int (NumPy's integers are welcome).
+
+    Raises:   TokenizerError: a bool, no integer, or outside 0 … n_vocab − 1 (a negative index would wrap).
+    """
+    for given in ids:
+        try:
+            token_id = -1 if isinstance(given, bool) else operator.index(given)
+        except TypeError:
+            token_id = -1
+        if not 0 <= token_id < n_vocab:
+            raise TokenizerError(
+                f"token id {reprlib.repr(given)} is unknown: ids are integers from 0 to {n_vocab - 1} "
+                f"(n_vocab is {n_vocab})"
+            )
+        yield token_id

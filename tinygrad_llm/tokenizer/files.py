@@ -1,0 +1,91 @@
+"""Tokenizer files: one JSON object, read with suspicion and written whole or not at all.
+
+    {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "bpe",  "merges": [[220, 83], …],
+     "special_tokens": ["<|endoftext|>"]}
+    {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…"}
+"""
+
+import contextlib
+import json
+import os
+import reprlib
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tinygrad_llm.tokenizer.checks import TokenizerError
+
+FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
+FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
+MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte: whatever takes 32 is no tokenizer
+
+StrPath = str | os.PathLike[str]
+
+
+def read_text(path: StrPath) -> str:
+    """Read a UTF-8 file, its line ends untouched.
+
+    Raises:   TokenizerError: missing, unreadable, too large or not UTF-8.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise TokenizerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a tokenizer")
+        return data.decode()
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def read_document(path: StrPath) -> dict[str, Any]:
+    """Read a tokenizer file; check its format, version, kind and field names, but not yet the values.
+
+    Raises:   TokenizerError: the first defect, after the path.
+    """
+    text = read_text(path)
+    try:
+        document = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not a JSON file of this package: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise TokenizerError(f'{path}: not a tokenizer file: it does not say "format": "{FORMAT}"')
+    version, kind = document.get("version"), document.get("kind")
+    if type(version) is not int or version != VERSION:
+        raise TokenizerError(f"{path}: version is {reprlib.repr(version)}; this package reads {VERSION}")
+    if not isinstance(kind, str) or kind not in FIELDS:
+        raise TokenizerError(f"{path}: kind is {reprlib.repr(kind)}; known are {', '.join(FIELDS)}")
+    expected = {"format", "version", "kind"} | FIELDS[kind]
+    if missing := expected - document.keys():
+        raise TokenizerError(f"{path}: missing {', '.join(sorted(missing))}")
+    if unknown := document.keys() - expected:
+        raise TokenizerError(f"{path}: unexpected {', '.join(sorted(map(ascii, unknown)))}")
+    return document
+
+
+def write_document(path: StrPath, kind: str, fields: dict[str, Any]) -> None:
+    """Write a tokenizer file: at every moment `path` is the old file or the new one, never a part.
+
+    Raises:   TokenizerError: the folder or the disk refuses; what was at `path` is untouched.
+    """
+    target = Path(path).resolve()  # through a symlink, to the file it names
+    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "x", encoding="ascii") as file:
+            json.dump({"format": FORMAT, "version": VERSION, "kind": kind, **fields}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone after a success, and was never there in a bad folder
+            temporary.unlink()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a repeated key, of which json would silently keep the last."""
+    if len(fields := dict(pairs)) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return fields
