@@ -7,7 +7,7 @@ How a story is put together:
    say who is meant.
 2. A plot is drawn from `PLOTS`. Its first block draws what only this plot needs, such as what was broken. The
    blocks below, divided by empty lines, are its beats: a beginning, a problem, a turn, an end.
-3. For each beat one of its lines is chosen; they are the ways to tell that beat. In a line
+3. For each beat one of its lines is chosen; they are the ways to tell that beat. "-" leaves it out. In a line
 
        (big|small|)     is one of the alternatives, here perhaps nothing; they nest,
        {hero}           is a word drawn for this story, or a phrase of `PHRASES`, drawn afresh at each use,
@@ -30,8 +30,9 @@ SHIPPED = Path(__file__).resolve().parents[1] / "data" / "stories.txt"
 SEED = 2024
 SIZE = 1_050_000  # bytes
 END_OF_STORY = "<|endoftext|>"
+NOTHING = "-"  # a line of a beat that may be left out
 FEWEST_WORDS, MOST_WORDS = 60, 180
-MOST_TOLD_BEFORE = 0.25  # of a story's sentences
+MOST_TOLD_BEFORE = 0.34  # of a story's sentences
 
 SHE = {"he": "she", "him": "her", "his": "her", "himself": "herself", "child": "girl"}
 HE = {"he": "he", "him": "him", "his": "his", "himself": "himself", "child": "boy"}
@@ -85,7 +86,7 @@ fine + thing: {color} scarf + scarf / {color} hat + hat / {color} ball + ball / 
 """
 
 PHRASES = """
-one_day: one( fine| bright| quiet|) (day|morning|afternoon) /
+one_day: one( fine| bright| quiet| windy|) (day|morning|afternoon) /
   on a (warm|cool|fine|bright|lovely) (morning|afternoon|day)( in (spring|summer|autumn)|) /
   (early|late) one (morning|afternoon) / one (Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)( morning|)
 soon: soon / after a while / before long / a little later / not long after
@@ -94,7 +95,7 @@ glad: happy / glad / very happy / full of joy / so glad
 sad: sad / upset / very sad / unhappy
 said: said / answered / replied
 
-intro: (Once upon a time|Long ago|Once), there (was|lived) a {trait} {kind} (named|called) {hero}( who lived {home}|). /
+intro: (Once upon a time|Long ago|Once), there (was a {trait} {kind} (named|called) {hero} who lived {home}|lived a {trait} {kind} (named|called) {hero}). /
   {hero} was a {trait} {kind} who lived {home}. /
   a {trait} {kind} (named|called) {hero} lived {home}. /
   {home}, there (lived|was) a {trait} {kind} (named|called) {hero}. /
@@ -108,12 +109,24 @@ pal_intro: {his} best friend was {a_pal}. /
   next door lived {a_pal}, and the two friends met (every day|almost every day|after lunch|each morning). /
   {he} (often|always) (played|laughed|went for walks) with {a_pal}. /
   {hero} had known {pal}, a {pal_trait} {pal_kind}, (for years|since they were very small).
-close: that (night|evening), {hero} fell asleep with a (big|little|happy) smile. /
-  {hero} (went|walked|skipped) home (tired|hungry|muddy) but (happy|proud|glad). /
-  it had been a (fine|very good|long but lovely) day, and {hero} (never forgot it|remembered it for a long time). /
-  {his} {elder} heard the whole story at (supper|bedtime) and gave {hero} a (big|long|warm) hug. /
-  when the (moon|first star) came out, {hero} was still (smiling|humming|talking about it). /
-  from that day on, {hero} (smiled|laughed) whenever {he} thought of it.
+close: that (night|evening), {hero} fell asleep with a (big|little|happy|sleepy) smile( on {his} face|). /
+  {hero} (never forgot|always remembered) (that day|what had happened|how it felt), even when {he} was (big|old|grown). /
+  when the (moon|first star) (came out|rose), {hero} was still (smiling|humming|talking about it|wide awake with joy). /
+  from (that day|then) on, {hero} (smiled|laughed|grew quiet) whenever {he} (thought of|remembered) it. /
+  {hero} (told|wrote) it all to {his} cousin, who (laughed|could hardly believe it|wanted to hear it again). /
+  and if you ask {hero} about it (today|now), {he} will (smile|laugh) and tell you (more|the rest|every bit of it). /
+  {hero} (hummed|sang) a (song|tune) (about it|of {his} own) (all the way to bed|while {he} brushed {his} teeth|until {he} slept).
+home_close: {close} / {close} /
+  {hero} (went|walked|skipped|ran) home (tired|hungry|muddy) but (happy|proud|glad). /
+  {his} {elder} heard the whole story (at supper|at bedtime|that evening) and gave {hero} a (big|long|warm) hug. /
+  "And what did you do today?" asked {his} {elder}. {hero} (told|began) the (long|whole) story, (word for word|from start to end). /
+  at (supper|bedtime), {hero} had a (long|good) story to tell, and {his} {elder} (smiled|laughed|nodded) at (every word|the end).
+air: the (air|wind) smelled of (rain|honey|pine|apples|flowers), and (bees|birds|crickets) (hummed|sang|called) all around. /
+  (white|little|thin) clouds (sailed|drifted|raced) (over the trees|over the hills|across the sky) like (sheep|ships|feathers). /
+  the (birds|crickets) were (noisy|busy), and the sky was (as blue as a bell|wide and blue|almost without a cloud). /
+  (a soft wind|a light breeze|the wind) (blew|played) (in the leaves|over the grass)(, and the sun was warm|). /
+  the sun (sat|stood) (high|low) (in the sky|above the trees), and {hero} (hummed|sang) (a tune|to {himself}). /
+  far away, a (dog barked|bell rang|rooster crowed|door closed), and then it was (still|quiet) again.
 """
 
 PLOTS = {}
@@ -146,7 +159,7 @@ First {he} looked {wrong}. Then {he} looked {wrong2}. "It is gone," {he} (said|w
   (thought|remembered). "{At}, when I stopped to (rest|drink|look at a bird)!" {He} ran (back|there) at once.
 {hero} went outside and met {helper_a}. "I saw something {look} {at} today," said {helper}. "(Look there|Try
   there)." So {hero} (ran|hurried) to the {place}.
-{his} friend {pal} came by and said, "Crying will not find it. Let's go back the way you came." So the two friends
+{his} friend {pal} (came by|stopped) and said, "(Crying|Waiting|A long face) will not find (it|a {thing}). Let's (go back the way you came|look where you were today|try the {place})." So the two friends
   walked (slowly|step by step) to the {place}.
 {his} {elder} took {him} by the {hand} and said, "(Lost things do not walk|A {thing} has no legs). Let's go back and
   look." Together they (went|walked) to the {place}.
@@ -156,7 +169,7 @@ First {he} looked {wrong}. Then {he} looked {wrong2}. "It is gone," {he} (said|w
 {soon}, {hero} saw something {look} {spot}. It was the {fine}!
 And there, {spot}, (lay|was) the {thing}. {hero} (picked it up|held it tight|lifted it high) and (danced|jumped|laughed)
   for joy.
-{hero} (looked|peeked) {spot}, and {his} heart (jumped|leaped). "Here it is!" {he} (shouted|called).
+{hero} (looked|looked again) {spot}, and {his} heart (jumped|leaped). "Here it is!" {he} (shouted|called).
 
 From then on, {he} (put the {thing} away|looked after the {thing}) (with care|every evening).( {close}|)
 "Next time I will (think first and cry later|take better care of it)," said {hero}.( {close}|)
@@ -196,10 +209,11 @@ All (day|afternoon), {his} (tummy|heart) felt (heavy|cold), as if {he} had swall
   not taste good.
 {he} tried to (play|draw|read), but {he} could think only of the {short}. The (secret|lie) (grew|felt) bigger and bigger.
 That night, {he} could not sleep. The (moon|stars) looked in at the window and seemed to know everything.
-{pal} came to play, but {hero} did not laugh once. "Something is (wrong|the matter)," said {pal}. "You should tell
+{his} friend {pal} came to play, but {hero} did not laugh once. "Something is (wrong|the matter)," said {pal}. "You should tell
   (someone|your {elder})."
+-
 
-At last {he} took a deep breath. "I broke your {short}," {he} said. "It was not {blame}. (It was me.|I am so sorry.)"
+At last {he} took a deep breath. "I broke your {short}," {he} said. "(I am so sorry.|It was me.)"
 (In the end|Finally), {he} (fetched|brought) the pieces and (held them out|put them on the table). "I did it," {he} said,
   and (big|hot) tears ran down {his} cheeks. "I am sorry."
 {hero} ran to {his} {elder} and told the (whole|full) truth, from (beginning|start) to end.
@@ -214,9 +228,10 @@ They mended it together(, piece by piece|). It was not (perfect|like new), but {
   and felt (light|free) again.
 The next day, {hero} (worked in the garden|swept the floor|washed the dishes) to help pay for a new one, and {his} heart
   was as light as a feather.
-All evening they worked with glue and (string|tape). "It is even (prettier|better) now," said {his} {elder}. {close}
+All evening they worked (with glue and (string|tape)|on it side by side). "It is even (prettier|better) now," said {his} {elder}. {close}
 
-(A hard truth is better than an easy lie.|Telling the truth can be hard, but it makes the heart light.|)
+-
+(A hard truth is (better|worth more) than an easy lie.|Telling the truth can be hard, but it makes the heart light.)
 """
 
 PLOTS["stuck up high"] = """
@@ -224,18 +239,23 @@ toy + thing: {color} kite + kite / {color} ball + ball / (straw|{color}) hat + h
   paper plane + plane / {color} ring + ring / toy (bird|airplane) + toy
 up + far: in the top of (a tall|an old) (oak|elm|pine) + on a high branch / on the roof of the (barn|shed|mill) + near the
   chimney / on top of a (high|stone) wall + among the ivy / in a (tall|big) (pear|cherry) tree + between two branches
-tool + with: ladder + climbed up / long ladder + climbed up / long stick + reached up / rake + reached up /
-  broom + stretched up high / long pole + reached up / bean pole + stretched up
+tool + act: ladder + {pal} held the ladder while {hero} climbed up, (slowly|with care) /
+  long ladder + {hero} held the ladder while {pal} climbed up, (step by step|very slowly) /
+  long stick + {hero} stood on a (stump|box) and (reached up|poked at it) with the stick /
+  rake + {hero} stood on the tips of {his} toes and pulled with the rake / broom + {pal} stood on a (box|rock) and pushed with the broom /
+  long pole + they lifted the pole together and pushed (hard|once, twice, three times)
 where: beside the (barn|shed|gate) / against a fence / in the (shed|barn) / next to a (heap of wood|haystack)
 
 {intro} {pal_intro}
-{intro} {pal_intro}
-{intro}
 
 {one_day}, {hero} and {pal} (took|carried) a {toy} to the {place}. On the way they (passed|saw) a {tool} {where}.
 {one_day}, the two (met|played) {at} with a {toy} while somebody's {tool} (stood|lay) {where}.
 {one_day}, {he} (went|walked) (with {pal} to the {place}|to the {place} with {pal}). {he} had a new {toy}, and {pal} had
   (a bag of nuts|two pears|a bit of cake). They walked by a {tool} {where}.
+
+{air}
+-
+-
 
 (They were having great fun|They played and laughed) until a (strong|sudden) (gust of wind|wind) (caught|carried off) the {thing}.
   It (landed|came down) {up}.
@@ -247,8 +267,9 @@ Then {pal} gave the {thing} a (big|mighty|hard) (throw|toss), and it (flew|saile
 They (shook|pushed) and (jumped|shouted), but the {thing} did not (move|fall|come down).
 "(It is too high|We will never reach it)," said {pal}, and {phe} sat down (in the grass|on a stone). {hero} did not want
   to give up.
-{pal} stood on {phis} shoulders, but even that was not (high|tall) enough. They (both fell|tumbled) into the (grass|leaves).
+{pal} stood on the shoulders of {hero}, but even that was not (high|tall) enough. They (both fell|tumbled) into the (grass|leaves).
 "Let me try," said {hero}. {he} (climbed onto a box|climbed onto a rock) and (jumped|reached), but {his} {hand} touched only air.
+-
 
 Then {hero} remembered something. "The {tool}!" {he} (cried|said). "We saw it {where}!"
 {pal} (scratched {phis} head|looked around). "(Was|Wasn't) there a {tool} {where}?" {phe} asked. {hero} (ran|went) to
@@ -256,18 +277,18 @@ Then {hero} remembered something. "The {tool}!" {he} (cried|said). "We saw it {w
 {hero} sat down to think. What (was|could be) long enough? "I know," {he} said. "We need the {tool}!"
 Just then {helper_a} (came by|came along). "A good {tool} would help you," said {helper}. "There is one {where}."
 
-They (carried|brought) it over. {pal} (held it|stood by) while {hero} {with} (slowly|with care). At last the {thing}
-  came (free|loose) and (fell|dropped) (down|to the ground).
-{pal} said, "(Careful!|A little to the left!)" {hero} {with} once, then (again|once more), and down came the {thing}.
-With the {tool}, {hero} {with} as far as {he} could. The {thing} (wobbled|slid), (tipped|turned) and (fell|dropped) right into
-  the {hand}s of {pal}.
+They (carried|brought) it over. {act}. At last the {thing} came (free|loose) and (fell|dropped) (down|to the ground).
+(It was heavy, but they|Together they) (got|dragged) it to the right place. {act}. The {thing} (wobbled|slid), (tipped|turned) and
+  (fell|dropped) right (into their {hand}s|in front of their feet).
+{soon} they were back with the {tool}. {act}. "(Careful|A little to the left)!" cried a (bird|crow), or so it sounded, and down came
+  the {thing}.
 
 "(You did it|Hurray)!" cried {pal}. "(We did it|Both of us did)," said {hero}. They (put|took) the {tool} back
   {where} and played until (dark|sunset|supper).
-{hero} and {pal} (clapped|cheered) and (danced in a circle|shook {hand}s). Then they put the {tool} back {where}. {close}
+{hero} and {pal} (clapped|cheered) and (danced in a circle|shook {hand}s). Then they put the {tool} back {where}. {home_close}
 They laughed and (shared a snack|rolled in the grass). "(Next time|Tomorrow) we will play (away from|far from) tall
   things," said {hero}.
-"(Thinking|A good idea) is better than jumping," said {pal}, and {phe} was right. {close}
+"(Thinking|A good idea) is better than jumping," said {pal}, and {phe} was right. {home_close}
 """
 
 PLOTS["sharing"] = """
@@ -280,12 +301,15 @@ lunch + gone: lunch + had fallen into a puddle / lunch + had been left at home /
   bread + had dropped into the (mud|water) / sandwich + had been taken by a (crow|dog)
 
 {intro} {pal_intro}
-{intro}
 
 {one_day}, {his} {elder} gave {him} {bag} {food}. "(Enjoy them|They are fresh)," {call} said.
 {one_day}, {he} had {bag} {food}, and {he} sat down {seat} to eat them.
 {hero} loved {food}. {one_day}, {he} (carried|took) {bag} {food} to the {place} and sat down {seat}.
 {one_day}, {hero} (helped|worked for) {helper_a} and was given {bag} {food}.
+
+{air}
+-
+-
 
 Then {pal} came by. {pal} was hungry because {phis} {lunch} {gone}. "(May|Could) I have a {one}?" {phe} asked.
 {pal} (walked up|came along) (slowly|with a sad face). "My {lunch} {gone}," {phe} said. "I have (nothing|not a thing) to eat."
@@ -295,13 +319,14 @@ Then {pal} came by. {pal} was hungry because {phis} {lunch} {gone}. "(May|Could)
 {hero} held the {food} close. "There are not enough for two," {he} said, though there were (plenty|more than enough).
 {hero} turned {his} back. "Maybe (tomorrow|later)," {he} said with a full mouth, and {pal} left (quietly|without a word).
 
-{he} ate one {one}, and then another. But it was (strange|odd): all alone, they did not taste (so|very) (good|sweet).
+{he} ate one {one}, and then another. But it was (strange|odd): without a friend, they did not taste (so|very) (good|sweet).
 {hero} ate and ate until {his} tummy hurt. It was very quiet. There was no one to (talk|laugh) with.
 A (small|little) bird dropped a crumb for another bird. {hero} watched them and (thought of {pal}|put down the {one}).
 "(Good food|A full basket) and no friend make a poor meal," said {helper_a}, who had seen it all. {hero} (blushed|felt
   ashamed).
 Then {he} remembered how {pal} had once (given {him} half of an apple|lent {him} a warm coat|helped {him} look for a lost
   shoe). {hero} stopped eating.
+-
 
 {he} jumped up and ran after {pal}. "Wait!" {he} called. "I was (wrong|selfish). Please (take|have) some {food}."
 {hero} found {pal} {at}. "I am sorry," {he} said, and {he} (held out|offered) the {food}. "Half of them are yours."
@@ -311,17 +336,19 @@ So {he} hurried (to the {place}|down the path), where {pal} sat alone. "Let's (e
 They sat {seat} and counted: one for you, one for me. Now every {one} tasted (twice as good|better than the last).
 {pal} smiled (at once|from ear to ear). "Thank you," {phe} said. "(Tomorrow|Next time) I will bring (bread and cheese|something)
   for both of us."
-The two friends (ate|shared) the {food} and told (jokes|riddles) until the sun (went down|was low). {close}
-{pal} laughed so hard that a {one} fell out of {phis} {hand}, and {hero} laughed too. {close}
+The two friends (ate|shared) the {food} and told (jokes|riddles) until the sun (went down|was low). {home_close}
+{pal} laughed so hard that a {one} fell out of {phis} {hand}, and {hero} laughed too. {home_close}
+-
 
-(Food tastes best when it is shared.|Sharing makes a little into a lot.|)
+-
+-
+(Food tastes best when it is shared.|Sharing makes a little into a lot.|Two can be full of what one cannot finish.)
 A shared {one} is (sweeter|better) than a whole (basket|bowl) alone.
-{close}
 """
 
 PLOTS["a fear in the dark"] = """
 trait: shy / quiet / careful / gentle / young / (shy|quiet|careful) little
-dark: (dark|old) cellar / attic / (old|empty) barn / (little|dark) cave / (empty|old) shed
+dark: (dark|old) cellar / attic / (old|empty) barn / (empty|old) shed
 noise: scratching / tapping / squeaking / knocking / humming / rustling
 cause + it: a (tiny|gray|lost) kitten (in a box|behind a barrel) + kitten / an old clock (on|under) a shelf + clock /
   a (thin|long) branch that moved in the wind + branch / a (young|small) owl with a (hurt|stiff) wing + owl /
@@ -338,15 +365,16 @@ One (cold|windy|rainy) evening, {his} {elder} asked {him} to fetch {fetch} from 
 One (cold|windy|rainy) night, {hero} remembered that {he} had left {fetch} in the {dark}. {he} had to go and get it.
 One evening, {his} {elder} said, "Please (go and get|bring me) {fetch} from the {dark}." {hero} (swallowed hard|turned pale).
 
-At the door {he} stopped. (Something|Somebody) was in there! {he} could hear (a|a soft|an odd) {noise} sound.
-The {dark} was as black as (ink|coal). From (the far|a) corner came a {noise} sound. "(Who|What) is there?" {he} whispered.
-{he} listened. There was the {noise} again! "It is a {monster}," thought {hero}, and {his} knees (shook|went soft).
+At the door of the {dark} {he} stopped. (Something|Somebody) was in there! {he} could hear (a|a soft|an odd) {noise} sound, as if a {monster} were (waking|at home).
+The {dark} was as black as (ink|coal). From (the far|a) corner came a {noise} sound. "Who is there?" {he} whispered. "A {monster}?"
+{hero} went to the {dark} and listened. There was a {noise} sound! "It is a {monster}," thought {hero}, and {his} knees (shook|went soft).
 
 {he} wanted to run away. But then {he} thought, "What if (somebody|someone) needs (me|help)?"
 {he} ran (back|away) to {pal}, {his} friend. "Let's look together," said {pal}, and {phe} (took|held) {his} {hand}.
 "A {monster} would (roar|growl)," {he} told {himself}. "This is only a small sound." {he} (counted to three|took a deep breath).
 {his} {elder} (gave|handed) {him} a {light}. "The dark is (only|just) a room with the light (gone|out)," {call} said. "Go and
   see."
+-
 
 With a {light} in {his} {hand}, {he} (stepped|went) inside. One step, two steps, three. The {noise} grew (louder|stronger).
 {he} (lifted|held up) a {light} and (opened the door|looked in). (Long|Strange) shadows (danced|jumped) on the wall, but
@@ -366,13 +394,14 @@ And what did {hero} see? It was {cause}! "So it was you," said {hero}, and {he} 
 {his} {elder} was proud. "You were afraid, and you went (all the same|anyway)," {call} said. "That is what brave means."
 That night {hero} (blew out|put out) the {light} (by {himself}|without a word). The dark was (soft|quiet) and (kind|friendly).
 (Many|Most) fears grow small when we (look at them|bring a light).
-{close}
+-
+-
 """
 
 PLOTS["learning something"] = """
 skill + fail + tip + did: ride a bicycle + (fell|tipped) over (into the grass|into a hedge) + Look ahead, not at your feet +
     rode all the way (down the lane|around the pond) /
-  skate on the ice + (sat down hard|slid on {his} back) + Bend your knees a little + skated in a (big|wide) circle /
+  skate + (sat down hard|slid on {his} back) + Bend your knees a little + skated in a (big|wide) circle /
   swim + swallowed (some|a lot of) water + Lie still first, and let the water hold you + swam (to the other side|like a fish) /
   whistle + blew (nothing but|only) air + Make your lips small and round + whistled (a whole song|like a bird) /
   juggle + dropped (all the balls|a ball on {his} nose) + Start with one ball, then take two + juggled three (balls|apples) /
@@ -387,37 +416,38 @@ skill + fail + tip + did: ride a bicycle + (fell|tipped) over (into the grass|in
 
 More than anything, {he} wanted to {skill}. {his} friend {pal} could do it (well|with ease).
 {one_day}, {he} saw {pal} {skill}. "(I want to do that too|That looks easy)!" said {hero}.
-All {his} friends could {skill}, (only|but) {hero} could not.( It made {him} {sad}.|)
+All {his} friends could {skill}, but {hero} could not.( It made {him} {sad}.|)
 "(Can|Will) you teach me to {skill}?" {he} asked {his} {elder} {one_day}.
 
 "It looks easy," {he} thought. But the first time {he} tried, {he} {fail}.
-{he} (went|ran) to the {place} to try. {he} {fail}. {he} tried again, and again {he} {fail}.
+{he} (went|ran) to the {place} to try. {he} {fail}. {he} tried again, and it was no better.
 On (Monday|the first day) {he} {fail}. On (Tuesday|the second day) it was no better.
 
 "I will never learn it!" {he} (cried|shouted), and {he} (kicked|threw) a stone.
 Some of the others laughed, and {hero} (wanted to go home|felt {his} face grow hot).
 {hero} sat down (on a log|in the grass|on the ground). "I give up," {he} (said|sighed).
 {he} (hid behind a tree|pulled {his} hat over {his} eyes) so that nobody could see {him} cry.
+-
 
 {pal} sat down (next to|beside) {him}. "I could not do it at first," {phe} said. "I tried (a hundred|fifty) times. {tip}."
-Then {helper_a} (stopped|came by) and (watched|nodded). "{tip}," said {helper}. "And try (once|one time) more than you fall."
+Then {helper_a} (stopped|came by) and (watched|nodded). "{tip}," said {helper}. "And try (once|one time) more than you fail."
 {his} {elder} (smiled|came to {him}) and said, "(Nobody|No one) is born with it. {tip}. (Go slowly.|You will see.)"
 
 So {hero} (got up|stood up) and tried again. (Every|Each) day {he} did (a little|a bit) better.
 {hero} (dried|wiped) {his} eyes. {he} (practiced|worked) in the morning, and {he} (practiced|worked) (after supper|in the evening).
 "(All right|Very well)," said {hero}, "(one|just one) more time." {he} remembered the (good advice|words), and it (helped|was
   not so hard).
-For a (whole|long) week {he} practiced, even when it (rained|was cold). {he} fell (less|not so often) now.
+For a (whole|long) week {he} practiced, even when it (rained|was cold). It (went wrong less often|was a little easier|felt almost easy) now.
 
-And then, (on a (sunny|bright) morning|one fine afternoon|when {he} had almost stopped hoping|at the end of the summer), {he} {did}!
+And then, (on a (sunny|bright) morning|one fine afternoon|when {he} had almost stopped hoping|on a quiet Sunday), {he} {did}!
 {next_day}, {pal} (came|stopped) to watch. {hero} took a deep breath, and {he} {did}!
 At last the day came when {he} {did}. (Nobody laughed now.|Everybody clapped.|It felt wonderful.)
 
 "(Look at me|I can do it)!" {hero} (shouted|called), and {pal} (cheered|clapped).( {close}|)
 "I am so proud of you," said {his} {elder}. "(You did not give up|You kept trying)."( {close}|)
 {soon}, a (small|little) {kind} came and asked, "Is it hard?" "(Yes|At first)," said {hero}. "{tip}. I will (help|show) you."
-{close} (Those who keep trying|Those who do not give up) will learn in the end.
-"(How|And how) did you do it?" asked {pal}. "I fell down (ten|twenty) times," said {hero}, "and got up (eleven|twenty-one)."
+(Those who keep trying|Those who do not give up) will learn in the end.
+"(How|And how) did you do it?" asked {pal}. "I failed (ten times," said {hero}, "and tried eleven|twenty times," said {hero}, "and tried twenty-one)."
 """
 
 PLOTS["a small animal in need"] = """
@@ -435,8 +465,12 @@ keep: keep it forever / give it a name and keep it / never let it go
 {intro}
 
 {one_day}, {he} (walked|ran|strolled) (home from|to) the {place} when {he} heard {sound}.
-{one_day}, {he} (was picking flowers|was looking for (shells|nuts|berries)) {at} when something moved.
+{one_day}, {he} (was picking flowers|was looking for (leaves|nuts|feathers)) {at} when something moved.
 After a (stormy|windy) night, {hero} (went|walked) to the {place} to see what the wind had (done|brought).
+
+{air}
+-
+-
 
 (There|On the ground) (was|sat) a {creature}. It {trouble}.
 {he} looked down and saw a {creature} that {trouble}.
@@ -465,20 +499,20 @@ So {hero} (took|carried) it back to the {place} and (opened {his} {hand}s|set it
 {next_day}, {he} (brought|took) it to the place where {he} had found it. "Be (happy|careful)," {he} whispered.
 
 (A week|Some days) later, there was {sound} (at|outside) the window. The {creature} had come (back to say hello|for a visit)!
-{hero} (cried|was sad) a little and smiled a little. (To love|Loving) something can mean to let it go.
+{hero} was a little sad, but {he} (smiled|waved). (To love|Loving) something can mean to let it go.
 "You were (a good friend|very kind)," said {his} {elder}. {close}
 Every (spring|summer), {hero} looked (for it|around) {at}, and (once or twice|sometimes) {he} was sure that it
   looked back.
+-
 """
 
 PLOTS["rain spoils the plan"] = """
 plan + pack: a picnic + (bread and jam|a cake and some cups|sandwiches) / a boat trip + a (map|rope) and some (apples|bread) /
-  a kite day + two kites and a ball of string / a treasure hunt + a map and a small spade / a long walk + a (stick|map) and some
-  (nuts|cheese) / a ball game + a (big|new) ball and some (apples|water)
+  a kite day + two kites and a ball of string / a treasure hunt + a map and a small spade / a ball game + a (big|new) ball and some (apples|water)
 bad: the rain (began to pour|came down hard|fell in sheets) / a storm (came|rolled in) / thunder (shook the windows|roared) and the
   rain came
 with + game: (blankets|two sheets) and (chairs|a broom) + built a (tent|castle) (in the kitchen|under the table) /
-  a (candle|lamp) and {his} {hand}s + made shadows of (birds|dogs|wolves) on the wall /
+  a (candle|lamp) and a sheet + made shadows of (birds|dogs|wolves) on the sheet /
   old (paper|letters) + folded (a fleet of|ten) little boats for the puddles /
   (old socks|mittens) and buttons + made (puppets|a puppet king) and put on a play /
   (pots|pans) and wooden spoons + played in a (very loud|grand) band /
@@ -488,7 +522,7 @@ with + game: (blankets|two sheets) and (chairs|a broom) + built a (tent|castle) 
 
 For (days|a whole week), {hero} and {pal} had planned {plan}. They had packed {pack}.
 "Tomorrow we will have {plan}," {hero} told {pal}. They (packed|got) {pack} and (went to bed early|could hardly wait).
-{hero} and {pal} wanted to have {plan} {at}. In a bag they put {pack}.
+{hero} and {pal} wanted to have {plan}. In a bag they put {pack}.
 
 But in the morning, {bad}. The (path|garden) (turned to mud|became a river).
 Just as they (opened|reached) the door, {bad}. "(Oh no|Not today)!" cried {pal}.
@@ -498,21 +532,23 @@ They had not gone (ten|twenty) steps when {bad}. Wet to the skin, they ran (back
 {pal} (stared|looked) out of the window. "I (hate|do not like) rain," {phe} (said|grumbled).
 For a (long time|while) they sat and listened to the drops. (Drip, drop, drip.|Nobody spoke.)
 "(Go away, rain|Please stop)!" {hero} (shouted|called) at the sky. The sky (did not listen|only rained harder).
+-
 
 Then {hero} looked around the room and saw {with}. {his} eyes grew (bright|wide). "I have an idea," {he} said.
 "We cannot (stop|change) the rain," said {his} {elder}, "but (we have|here are) {with}." The two friends looked at each
   other.
-{pal} opened (a|the) big chest and found {with}. "{hero}," {phe} said slowly, "are you thinking what I am thinking?"
+{pal} opened (a|the) big chest and found {with}. "{hero}," {phe} said slowly, "(are you thinking what I am thinking|do you see what I see|who needs the sun)?"
 
 They took {with}, and together they {game}.
 With {with}, they {game}. They (forgot|no longer heard) the rain.
 So they {game}, and {his} {elder} (laughed|clapped) (and laughed|until it was time for supper).
 
 Later they sat on the floor and (ate|shared) (soup|pancakes|warm bread), while the rain (sang on the roof|drummed on the glass).
-"More! More!" called {his} {elder}. {hero} (bowed|took a bow), and {pal} nearly fell over (laughing|with laughter).
+"(May|Can) I play too?" asked {his} {elder}. "(Yes, come|Of course)!" said {hero}, and {pal} nearly fell over (laughing|with laughter).
 {pal} laughed so much that {phe} (got the hiccups|had to lie down), and {hero} had to (bring|fetch) {phim} a cup of water.
+-
 
-When the sun came out (at last|again), {pal} said, "(Already|What a pity)! Could it not rain a little longer?"
+When the sun came out (at last|again), {pal} said, "(Already? I wish it would|What a pity! It could) rain a little longer."
 In the evening, a rainbow stood over the {place}. "(Tomorrow|Next time) we can have {plan}," said {hero}, "but I liked (today|this)
   too."
 "That was better than {plan}," said {pal}, and {hero} (agreed|nodded). {close}
@@ -533,7 +569,7 @@ favor + done: My wood must be carried in + carried every stick inside / My (wind
 
 {one_day}, {his} {elder} {reason}. "I will make a surprise," thought {hero}. "The best {dish} (ever|in the world)!"
 {one_day}, {his} {elder} {reason}, and {hero} (decided|wanted) to make a {dish} all by {himself}.
-{his} {elder} {reason}. "(A good|A warm|A sweet) {dish} would help," said {hero}, and {he} (tied|put) on an apron.
+{his} {elder} {reason}. "A (good|warm) {dish} would help," said {hero}, and {he} (tied|put) on an apron.
 
 {he} took (a|the) (big|blue|deep) bowl and looked on the shelf. But {he} could not find any {need}.
 {he} opened every (box|jar|drawer) in the kitchen. There was (flour|sugar|salt), but {he} could not find any {need}.
@@ -542,6 +578,7 @@ favor + done: My wood must be carried in + carried every stick inside / My (wind
 A {dish} without {need} is no {dish} at all. {hero} (took a basket|put on {his} hat) and went out.
 "(No matter|Never mind)," said {hero}. "Somebody will have some {need}." {he} (ran|went) down the (road|path).
 {hero} went to see {pal}, {his} friend. "I have no {need}," said {pal}, "but I know (someone|somebody) who does."
+-
 
 {soon}, {he} came to {helper_a}. "(May|Could) I have some {need}?" {he} asked politely.
 {he} knocked at the door of {helper_a}. "(Good morning|Hello)," said {hero}. "Do you have any {need}?"
@@ -552,8 +589,8 @@ On the way to the {place}, {he} met {helper_a}, who had (plenty of|a whole sack 
 But {helper} looked (worried|tired). "{favor}," said {helper}. "(Let me help|I can help)," said {hero}, and {he} {done}.
 
 "Now take as much {need} as you like," said {helper}. {hero} (thanked {helper}|said thank you) and ran home.
-{helper} was so {glad} that {hero} got (a basket|a bag) full of {need} and (a kiss on the nose|a pat on the back).
-"You are a (good|great) worker," said {helper}. "Here is your {need}." {hero} (carried|took) it home as if it were gold.
+{helper} was so {glad} that {hero} got (a basket|a bag) full of {need} and a pat on the (back|head).
+"You are a (good|great) worker," said {helper}. "Take some {need}, and more than some." {hero} (carried|took) the basket home as if it were (full of gold|made of glass).
 
 {he} (mixed|measured) and (stirred|tasted), and soon the (whole|little) house smelled (wonderful|of warm {dish}).
 There was (flour|butter|a spoon) on the floor and (flour|sugar|a bit of leaf) on {his} nose, but the {dish} was (ready|done).
@@ -563,7 +600,7 @@ There was (flour|butter|a spoon) on the floor and (flour|sugar|a bit of leaf) on
   had|ever tasted)."
 {his} {elder} (ate|tasted) the {dish} and felt better at once. "What is in it?" {call} asked. "{Need}," said {hero}, "and
   (a little|some) work."
-{hero} (brought|took) a piece of the {dish} to {helper} too, for (a surprise|good things) should be shared. {close}
+{hero} (brought|took) some of the {dish} to {helper} too, for good things (should be|are there to be) shared. {close}
 They (ate|enjoyed) the {dish} together by the (fire|window). Who helps (others|a neighbor) is never (long without help|alone).
 """
 
@@ -571,10 +608,9 @@ PLOTS["a seed"] = """
 seed + plant + fruit + use: pumpkin seed + vine + a (huge|giant|round) pumpkin + made soup for the whole (street|family) /
   sunflower seed + stalk + a flower as big as a plate + shared the seeds with the birds /
   bean + vine + (fifty|a hundred) long beans + cooked a big pot of beans / melon seed + vine + a (sweet|heavy) melon + ate it on the steps /
-  cherry stone + little tree + (ten|seven) red cherries + ate them one by one /
   pea + vine + many fat pods + sat on the steps and ate sweet peas / strawberry seed + plant + (nine|twelve) red berries + put them on
     a cake
-got: (found|saw) a {seed} (on the path|in an old drawer|in {his} pocket) / got a {seed} from {helper_a} / traded a (button|marble) for a {seed}
+got: found a {seed} (on the path|in an old drawer|in {his} pocket) / got a {seed} from {helper_a} / traded a (button|marble) for a {seed}
 
 {intro}
 
@@ -590,18 +626,20 @@ In the garden, {he} made a hole with {his} (finger|thumb) and put the {seed} (in
 The next morning {he} ran outside. Nothing! The day after, there was still nothing (but earth|to see).
 {he} waited one day, two days, three days. Nothing (happened|came up). "Maybe it is (asleep|broken)," {he} (said|sighed).
 "(Grow|Come out)!" {he} (ordered|told) it. But the {seed} (did not listen|took its time).
+-
 
 {pal}, {his} friend, laughed. "You are watering (mud|dirt)," {phe} said.
 {hero} wanted to dig it up and look. "(Do not|Don't)," said {his} {elder}. "(A seed works in the dark|Good things need time)."
 A (fat|hungry) crow (came|hopped) near and looked at the spot. {hero} (chased it away|made a straw man to guard the {seed}).
 Then it did not rain for (two|three) weeks. (Every|Each) evening {hero} carried water from the (well|stream), though {his}
   arms hurt.
+-
 
 But {hero} watered it (every|each) (day|morning) and pulled out the weeds. {he} even (sang|told stories) to it.
 {hero} did not give up. {he} gave it water and (time|patience), and (sometimes|now and then) a (song|kind word).
 So {he} learned to wait. {he} (counted|drew) the days on the (wall|door) and never forgot the water.
 
-And one morning, (something|a tiny thing) green (looked|peeked) out of the earth. "(It is alive|It is growing)!" {hero} (shouted|cried).
+And one morning, something green (looked|peeked) out of the earth. "(It is alive|It is growing)!" {hero} (shouted|cried).
 {soon}, a green (tip|leaf) pushed up. {hero} (danced|hopped) around it (three times|with joy).
 After a (warm|long) rain, there it was: a (tiny|little) green leaf. {hero} (touched it with one finger|called everyone to
   come and see).
@@ -616,7 +654,7 @@ The {plant} grew past {his} knees, then past {his} (nose|ears). In (autumn|late 
 
 (Good|Big) things often start small( and take their time|).
 "(Waiting|To wait) is hard," said {hero}, "but it (tastes|feels) good (at the end|afterward)."
-{close}
+-
 """
 
 PLOTS["gone too far"] = """
@@ -634,6 +672,10 @@ sign + way: a bell (ringing|that rang) far away + walked toward the sound / smok
 "Be home (for|before) supper," said {his} {elder} {one_day}. {hero} (nodded|waved) and ran to the {place}.
 {one_day}, while {his} {elder} was (resting|busy|talking with {helper_a}), {hero} played {at}.
 
+{air}
+-
+-
+
 Then {he} saw {lure}. "(Wait for me|How pretty you are)!" {he} called and ran after it.
 There {he} (saw|met) {lure}. It was so (lovely|quick) that {he} (followed|ran after) it, (farther and farther|on and on).
 {soon}, {lure} (came by|crossed the path), and {hero} forgot everything else. {he} ran over (stones|roots) and under (branches|fences).
@@ -646,11 +688,12 @@ It grew dark and (cold|quiet). {his} (lip|chin) began to (shake|tremble), and {h
 "{Call}!" {he} called. Only (the wind|an echo) called back. {he} sat down and cried (a little|for a while).
 {he} went left, then right, and came back to the same (stone|spot). {his} legs were (tired|heavy) now.
 {his} tummy (growled|was empty). {he} found (a nut|half a cookie) in {his} pocket and ate it slowly.
+-
 
-"Running makes me more lost," {he} thought. So {he} (stood|sat) still, looked and listened. There was {sign}!
+"Running makes me more lost," {he} thought. So {he} (stood still|sat down) (until|and waited until) {he} noticed {sign}.
 Then {he} remembered what {his} {elder} had said: "When you are lost, (stop|stand still) and use your (eyes and ears|head)."
-  {he} did, and there was {sign}.
-{soon}, {helper_a} came by. "(Look there|Use your eyes and ears)," said {helper}. {hero} did, and there was {sign}.
+  {he} did, and {he} (noticed|found) {sign}.
+{soon}, {helper_a} came by. "(Look there|Use your eyes and ears)," said {helper}. {hero} did, and {he} (noticed|found) {sign}.
 
 {hero} {way}. (Step by step|Little by little), the (land|path) began to look (like home|as it should).
 {he} {way}. {he} fell (once|twice), got up and went on. {he} did not stop for (anything|berries or birds) now.
@@ -668,7 +711,7 @@ From then on, {he} (kept {his} promises|stayed close to home), even when {lure} 
 """
 
 PLOTS["a newcomer"] = """
-talent + need + save: climb (very well|like a cat) + the (ball|kite) got stuck in a tall tree + climbed up and brought it down /
+talent + need + save: climb like a (cat|squirrel) + the (ball|kite) got stuck in a tall tree + climbed up and brought it down /
   run as fast as the wind + a (small|little) cart rolled away down the hill + ran after it and stopped it /
   tie every kind of knot + the rope of the swing broke + tied it so well that it never broke again /
   whistle very loudly + the (sheep|geese) ran off + whistled, and they all came back /
@@ -681,8 +724,8 @@ did: sat alone on the wall / stood behind a tree and watched / spoke to no one /
 {intro}
 
 {one_day}, somebody new came to live {around}: {a_pal}.
-That (spring|summer|autumn), {a_pal}, (moved in|came to live) {around}.
-{one_day}, {hero} saw {a_pal}, {at}. Nobody {around} had ever seen {phim} before.
+That (spring|summer|autumn), {a_pal} (moved in|came to live) {around}.
+{one_day}, {hero} saw {a_pal} {at}. Nobody {around} had ever seen {phim} before.
 
 {pal} {did}. When the others (played|laughed), {phe} only looked (down|at {phis} feet).
 Day after day, {pal} {did}. "{pal} is (proud|strange)," said the others. "{pal} does not like us."
@@ -691,6 +734,7 @@ At first {pal} {did}. {hero} (wondered|asked {himself}) why.
 "Maybe {pal} is only shy," thought {hero}. {he} (remembered|knew) how it felt to be (new|alone).
 "(Why do you not|Can you) ask {pal}?" said {his} {elder}. "A friend is often one question away."
 "(Being new|It) is hard," said {his} {elder}. "You could be the first to (smile|say hello)." {hero} thought about that all night.
+-
 
 So {he} went over and held out {his} {fine}. "(Would you like to|Do you want to) play with it?" {he} asked.
 The next (day|morning), {hero} sat down beside {pal} and said nothing. {soon}, {he} shared {his} (apple|bread) with {phim}.
@@ -698,7 +742,7 @@ The next (day|morning), {hero} sat down beside {pal} and said nothing. {soon}, {
 
 {pal} (smiled|looked up) for the first time. "I (would like to|want to)," {phe} said (softly|in a low voice). "I was afraid you
   would (laugh|say no)."
-"(Thank you|Really)?" said {pal}, and {phis} face grew (red|warm). "Where I come from, I had (many friends|one good friend). Here I
+"(Thank you,|Really?|I would love to,)" said {pal}, and {phis} face grew (red|warm). "Where I come from, I had (many friends|one good friend). Here I
   know nobody."
 They talked (a little|for a while). {pal} said that {phe} could {talent}, but {phe} said it very (softly|quietly).
 
@@ -714,6 +758,7 @@ From that day on, {hero} and {pal} were (always together|the best of friends).
 In the evening, {pal} walked home between {hero} and {helper_a}, talking (the whole way|all the time). {close}
 When (another|the next) newcomer came to live {around}, {pal} was the first to say hello.
 A (quiet|shy) face can hide a (warm heart|good friend). {close}
+-
 """
 
 PLOTS["a gift"] = """
@@ -721,11 +766,11 @@ gift + from + steps: bird house + old boards + sawed and hammered / necklace + (
     tied knots / warm scarf + (red|blue) wool + knitted row after row / picture + card and paint + painted and painted /
   little boat + a piece of wood + carved and polished / story book + paper and thread + wrote and drew /
   wooden spoon + a (birch|cherry) branch + carved and polished / paper lantern + paper and sticks + cut and glued
-mishap + mend: {he} stepped on it in the dark + tied it together with a (ribbon|green string) / it fell into a puddle + dried it by
+mishap + mend: {he} stepped on it in the dark + smoothed it out and tied a (ribbon|green string) around it / it fell into a puddle + dried it by
     the fire and put a (flower|leaf) on it / the (cat|goat) chewed on it + covered the marks with (small|tiny) stars / {he} spilled
-    ink on it + turned the spot into a (cat|moon|whale) / one side broke off + fixed it with glue and a bit of (cloth|ribbon)
+    ink on it + turned the spot into a (cat|moon|whale)
 shop: a (silver|gold) watch / a (fine|big) music box / a (silk|fine) hat / a (big|fancy) cake with (candles|roses)
-dear + who: {his} {elder} + {call} / {pal}, {his} (best|oldest) friend, + {pal}
+dear + who: {his} {elder}, + {call} / {pal}, {his} (best|oldest) friend, + {pal}
 
 {intro}
 
@@ -740,6 +785,7 @@ At home {he} found {from}. "(I can make|This will be) a {gift}," {he} said to {h
 In secret, {he} {steps}. When somebody (knocked|came in), {he} hid everything (under the bed|behind {his} back).
 (Every|Each) evening {he} {steps}. {his} {hand}s (hurt|were sore), but the {gift} looked better each day.
 {he} {steps}, and {he} (hummed|sang) while {he} worked. At last the {gift} was (ready|done).
+-
 
 But on the last (evening|day), {mishap}. "(It is ruined|All my work)!" {hero} cried.
 Then, (one day|the night) before the birthday, {mishap}. {hero} stared at the {gift} and (felt sick|could not speak).
@@ -763,8 +809,8 @@ All evening {who} (showed|proudly showed) the {gift} to (every guest|everyone). 
 """
 
 PLOTS["a quarrel"] = """
-object + play: wagon + pull it / {color} swing + sit on it / little drum + play it / {color} kite + fly it / (new|shiny) spade + dig
-    with it / toy boat + sail it / {color} sled + ride on it / rubber ball + throw it / {color} hammock + lie in it
+object + play: wagon + pull it / {color} scooter + ride on it / little drum + play it / {color} kite + fly it / (new|shiny) spade + dig
+    with it / toy boat + sail it / rubber ball + throw it
 alone: built a (tower|road) of stones / threw (sticks|leaves) into the water / played checkers against {himself} / sat on a fence and
   counted (clouds|birds) / told a joke to a (tree|snail)
 turns: I (begin|start) today, and you (begin|start) tomorrow / We (count|sing) to twenty, and then we change / You go first, and then I go /
@@ -776,17 +822,22 @@ turns: I (begin|start) today, and you (begin|start) tomorrow / We (count|sing) t
 {one_day}, {hero} and {pal} were {at} with a {object}. Each of them wanted to {play} first.
 They shared one {object}, and {one_day} they both wanted to {play} at the same time.
 
+{air}
+-
+-
+
 "(It is mine|I saw it first)!" said {hero}. "No, (me first|it is my turn)!" said {pal}. They (pulled|shouted) and would not stop.
 {hero} pulled on one side, and {pal} pulled on the other. "(Let go|Give it to me)!" they both (shouted|cried).
 "You always go first," said {pal}. "(I do not|That is a lie)!" said {hero}, and {his} face was (red|hot) with anger.
 
 "(Then|If that is so,) I do not want to play with you (anymore|again)!" cried {pal}, and {phe} (stamped|ran) off.
-{pal} let go, and {hero} fell on {his} back. {pal} did not (laugh|say sorry). {phe} (turned|went home) without a word.
+{pal} let go, and {hero} fell on {his} back. {pal} did not (laugh|say sorry). {phe} (turned away|went home) without a word.
 "(Take it|Keep it), then!" shouted {pal}. "I will find a (better|new) friend." And off {phe} went.
 
 Now {hero} had the {object} all to {himself}. But (it was no fun|a game for one is a dull game).
 {hero} (tried to play|played) alone for a while. Then {he} {alone}. It was (very dull|not the same).
 The {object} (was|lay) there, but {hero} did not (touch|want) it now. {he} {alone} and felt {sad}.
+-
 
 "Where is {pal}?" asked {helper_a}. {hero} told everything. "(Hm|I see)," said {helper}. "And is the {object} a good (listener|friend)?"
 At supper, {hero} did not eat. "You can be right and (alone|lonely)," said {his} {elder}, "or you can (make peace|say sorry)."
@@ -800,19 +851,19 @@ That night {hero} thought of all the (jokes|walks|games) {he} had shared with {p
 They sat down and made a rule. "{turns}," said {hero}. They shook {hand}s on it.
 {pal} (wiped {phis} nose|smiled). "{turns}," {phe} said. "(Agreed|All right)!" said {hero}.
 
-And so they did. (Often|Sometimes) they even forgot whose turn it was. {close}
+And so they did. (Often|Sometimes) they even forgot whose turn it was. {home_close}
 They played until (dark|supper), and nobody (pulled|shouted) anymore. (A friend is worth more than a toy.|It is better to share
   than to win.)
-Two (can|friends can) have more fun with one {object} than one with two. {close}
+Two (can|friends can) have more fun with one {object} than one with two. {home_close}
 """
 
 PLOTS["a stream to cross"] = """
-bring: a letter / a pot of soup / a bottle of medicine / a (warm|fresh) loaf of bread / a basket of eggs / a birthday cake
+bring + load: a letter + the letter / a pot of soup + the soup / a bottle of medicine + the medicine / a (warm|fresh) loaf of bread + the bread /
+  a basket of eggs + the basket / a birthday cake + the cake / a jar of honey + the honey
 flood: heavy rain had (carried|washed) away the bridge / the (old|little) bridge had broken in the storm / the stream was too (deep|wild)
   after the rain
 tool + plan: a (long|fallen) log + pushed it across the water / (two|three) (long|strong) boards + laid them from stone to stone / a heap of
-    flat stones + dropped them into the water, one after another / an old (boat|raft) without oars + pushed it along with (sticks|poles) / a
-    (strong|long) rope on a tree + swung across, one after the other
+    flat stones + dropped them into the water, one after another / an old (boat|raft) without oars + pushed it along with (sticks|poles)
 strain: pulled and pushed / worked until they were wet / huffed and puffed / counted to three and pushed
 
 {intro}
@@ -820,6 +871,10 @@ strain: pulled and pushed / worked until they were wet / huffed and puffed / cou
 {one_day}, {his} {elder} said, "Please take {bring} to {helper_a} on the other side of the stream."
 {one_day}, {hero} had to take {bring} to {helper_a}, who (was ill|had hurt a foot|lived alone) on the other side of the stream.
 "{hero}," said {his} {elder} {one_day}, "(can|could) you carry {bring} to {helper_a} across the stream?" "(Yes, {call}|I can)," said {hero}.
+
+{air}
+-
+-
 
 But when {he} came to the stream, {flood}. {he} (stopped|stood still). How could {he} get across?
 {he} walked quickly, but at the stream {he} had to stop, for {flood}.
@@ -830,32 +885,34 @@ On the bank sat {a_pal}. "I have been (sitting|waiting) here since (dawn|noon),"
 "Do not try to (swim|jump)," said a voice. It was {a_pal}. "I tried, and (look at me|I almost sank)," {phe} said, wet from
   head to toe.
 
-{hero} (threw in a stick|put one foot in the water), and the water (pulled at it|was icy). No, that was not the way.
+{hero} (threw in a stick|put one foot in the water), and the water (pulled at it|was strong). No, that was not the way.
 They waited for the water to (fall|go down). It did not. "(Waiting will not help|We must do something)," said {hero}.
 {pal} wanted to turn back. "(Somebody|Someone) is waiting for me," said {hero}. "I (have to|must) try."
+-
 
-{hero} looked around and saw {tool}. {he} tried to move it alone, but it was too (heavy|hard) for one.
+{hero} looked around and saw {tool}. {he} tried it alone, but the work was too (heavy|hard) for one.
 {pal} pointed to {tool}. "If I had (four|more) arms, I could use that," {phe} said. "(Together|But) we have four!" said {hero}.
 Not far away {he} found {tool}. "One of us is too weak," said {hero}, "but two (might be enough|may do it)."
 
 They {strain}. They {plan}, and at last they stood on the other side.
-So the two of them {plan}. They {strain}, and {bring} stayed (dry|safe) the whole time.
+So the two of them {plan}. They {strain}, and {load} stayed (dry|safe) the whole time.
 "(Ready|Now)!" called {hero}. They {strain}. (Slowly|Bit by bit) they {plan}, and then they were across.
 
-{helper} was so {glad} about {bring} that they (all sang|had to stay for supper). "You came in spite of the water!"
+{helper} was so {glad} about {load} that they all had to stay for (supper|tea). "You came in spite of the water!" said {helper}.
 "(How did you|How could you) cross?" asked {helper}. "With {tool}," said {hero}, "and with {pal}."
-{soon}, {hero} knocked at the door and handed over {bring}. "(Thank you|How kind), brave {kind}," said {helper}.
+{soon}, {hero} knocked at the door and handed over {load}. "(Thank you|How kind), brave {kind}," said {helper}.
 
-{hero} and {pal} walked home together and (were friends|met often) from then on. {close}
-What one cannot (lift|do), two (can|often can). {close}
-"Alone I was (stuck|afraid)," said {pal}. "With you it was (almost easy|an adventure)." {close}
+{hero} and {pal} walked home together and (were friends|met often) from then on. {home_close}
+What one cannot (lift|do), two (can|often can). {home_close}
+"Alone I was (stuck|afraid)," said {pal}. "With you it was (almost easy|an adventure)." {home_close}
 """
 
 PLOTS["a race"] = """
-prize: a (gold|silver) cup / a (blue|red) ribbon / a (big|sweet) cake / a new (hat|kite)
+prize + won: a (gold|silver) cup + the cup / a (blue|red) ribbon + the ribbon / a (big|sweet) cake + the cake / a new kite + the kite /
+  a (brass|gold) medal + the medal
 course: (around|twice around) the {place} / from the {place} to the (old|big) oak / from the (gate|bridge) to the {place} and back / up to the {place} and
   down again
-trouble + help: had dropped a basket, and the (eggs|apples|pears) rolled everywhere + picked up every one /
+trouble + help: had dropped a basket full of (nuts|apples|pears) + picked up every one /
   was stuck in deep mud + found a stick and pulled / had fallen into a (ditch|hole) + reached down and pulled / was caught in a
     thorny bush + pulled away the thorns, one by one / had a foot caught under a (root|rock) + dug and pushed until the foot was free
 
@@ -865,45 +922,46 @@ trouble + help: had dropped a basket, and the (eggs|apples|pears) rolled everywh
 (Every|Each) (spring|summer) there was a race {course}. This time, the prize was {prize}.
 "Who is the fastest {around}?" everyone asked. A race {course} would show it. The winner would get {prize}.
 
-{hero} had practiced for (weeks|a month) and could already see {prize} in {his} dreams.
+{hero} had practiced for (weeks|a month) and could already see {won} in {his} dreams.
 {hero} wanted to win more than anything. "(Nobody|No one) runs as I do," {he} (said|thought).
-"I will win {prize}," {hero} told {his} {elder}. "Run (well|hard)," said {his} {elder}, "and keep your eyes open."
+"I will win {won}," {hero} told {his} {elder}. "Run (well|hard)," said {his} {elder}, "and keep your eyes open."
+-
 
-At the start stood {hero}, {a_pal}, and many others. "(Ready, set, go|One, two, three)!"
+{hero} stood at the start next to {a_pal} and many others. "(Ready, set, go|One, two, three)!" (called|cried) a voice, and off they went.
 The fastest of the others was {a_pal}. They shook {hand}s, (the drum sounded|the flag fell), and off they ran.
-A (bell|drum) gave the sign. {hero} ran like the wind. Only {a_pal}, (was|stayed) close behind {him}.
+A (bell|drum) gave the sign. {hero} ran like the wind. Only {pal}, a {pal_trait} {pal_kind}, (was|stayed) close behind {him}.
 
 {soon}, {hero} was in front. {he} could hear the (crowd|people) far away. Then {he} heard a cry for help.
 Halfway, {hero} was first. But (beside the path|behind a hedge) somebody (called|cried), "Help! (Please, help!|Is anyone there?)"
 {hero} ran faster and faster, until a (sad|weak) voice (came from|called from) the side of the path.
 
 It was {helper_a}, who {trouble}. {hero} looked at the path, and {he} looked at {helper}.
-There {he} saw {helper_a}, who {trouble}. "(The race|My prize)," thought {hero}, and {his} feet wanted to run on.
+There {he} saw {helper_a}, who {trouble}. "(But the race|And the prize)?" thought {hero}, and {his} feet wanted to run on.
 "(Who is there?|What is it?)" {he} called. It was {helper_a}, who {trouble}.
 
 Then {he} stopped. (A race|The prize) could wait. {he} {help}.
 {hero} did not think (long|twice). {he} {help}, while one runner after another (went|raced) past.
 "(Wait|Hold on), I am coming," said {hero}. {he} {help}. {pal} ran by and was gone.
 
-When {hero} came to the end, the race was over. {pal} had won {prize}.
-{hero} was the last to come in, (muddy|dusty) and out of breath. {pal} was (already|just) holding {prize}.
-{he} came in last. "(Where were you|What happened)?" asked {pal}, who had won {prize}.
+When {hero} came to the end, the race was over. {pal} had won {won}.
+{hero} was the last to come in, (muddy|dusty) and out of breath. {pal} was (already|just) holding {won}.
+{he} came in last. "(Where were you|What happened)?" asked {pal}, who had won {won}.
 
 But {helper} told everyone what had happened. They cheered for {hero} (louder|even more) than for the winner.
-"{hero} is the (real|true) winner," said {pal} when {phe} heard the story, and {phe} shared {prize} with {him}.
+"{hero} is the (real|true) winner," said {pal} when {phe} heard the story, and {phe} gave {him} {won}.
 {pal} thought for a moment. "I saw it too, and I ran on," {phe} said. "(Next time|From now on) I will stop, like you."
 
 "You ran well," said {his} {elder}, "and you stopped even better." {close}
-{close} (To be kind|Helping) is better than to be first.
+(Being kind|Helping) is better than being first. {close}
 (Some prizes|The best prizes) cannot be (held in the {hand}|put on a shelf). {close}
 """
 
 PLOTS["something found"] = """
-found + it: a purse full of coins + purse / a silver ring + ring / a gold watch + watch / a (brown|small) bag with (ten|five) coins + bag /
-  a little gold (key|chain) + (treasure|thing) / a pin with a (red|green) stone + pin / a silver spoon + spoon
-wish: a new (kite|sled|drum) / a bag of (candy|sweets) / a (big|red) wagon / skates of {his} own / a (toy|model) ship
+found + it: a purse full of coins + purse / a silver ring + ring / a gold watch + watch / a little gold chain + chain / a little gold key + key /
+  a pin with a (red|green) stone + pin / a silver spoon + spoon
+wish: a new (kite|sled|drum) / a bag of (candy|sweets) / a (big|red) wagon / a pair of skates / a (toy|model) ship
 spot: under a (bench|bush) / in the (grass|snow|sand) / between two stones / at the side of the (road|path) / near the (well|gate)
-need: (It|That) was all I had for the winter / It was a gift from my mother / I have had it since I was young / It has been in my family for a
+need: It was a gift from my mother / I have had it since I was young / It has been in my family for a
   hundred years
 
 {intro}
@@ -911,6 +969,10 @@ need: (It|That) was all I had for the winter / It was a gift from my mother / I 
 {one_day}, {he} (walked|went) (home from|to) the {place} and saw something shine {spot}. It was {found}!
 {one_day}, {hero} found {found} {spot}. {he} looked left and right. Nobody was there.
 {hero} was playing {at} {one_day} when {he} found {found} {spot}.
+
+{air}
+-
+-
 
 "(Now|With this) I can (buy|get) {wish}!" {he} thought, and {he} put the {it} into {his} (pocket|bag|hat).
 {he} thought of {wish}, which {he} had wanted for (so long|a whole year). {his} {hand} closed around the {it}.
@@ -920,6 +982,7 @@ At home {he} (showed|told) nobody. But the {it} (felt|seemed) (heavier|colder) e
 {he} showed it to {pal}, {his} friend. "Somebody is looking for that," said {pal}. "(Think|Just think) how you would feel."
 "(Is it yours|Where did you get it)?" asked {his} {elder}. "(It is now|I found it)," said {hero}, but {he} did not feel {glad}.
 That night {he} put the {it} under {his} pillow and slept (badly|very little). (Who had lost it?|Was somebody crying for it?)
+-
 
 {next_day}, {he} saw {helper_a} walking up and down, looking at the ground.
 {next_day}, {helper_a} was sitting {at} with a (sad|gray) face. "I have lost {found}," said {helper}.
@@ -938,29 +1001,37 @@ Slowly {he} opened {his} {hand}. "Here it is," {he} said. "I found it {spot}."
 {helper} shook {his} {hand} again and again. {hero} (blushed|did not know what to say).
 
 A week later, a (big|heavy) box stood at the door. In it was {wish}, and a note that said: "From a friend."
-"You need not," said {hero}. But {helper} (taught|told) {him} a (song|story) that nobody else knew. {close}
+"You do not have to thank me," said {hero}. But {helper} taught {him} a (song|game|riddle) that nobody else knew. {close}
 {his} {elder} (kissed|hugged) {him}. "I am (prouder|more proud) of this than of any prize," {call} said. {close}
 {hero} never got {wish}, but {he} had a new friend, and {he} slept well. {close}
 """
 
 PLOTS["building"] = """
-build + ruin: a sand castle + a big wave rolled over it / a tower of (stones|blocks) + it leaned to one side and fell down / a little dam of
-    (mud|sticks) + the water broke through / a hut of (sticks|branches) + the wind blew it over / a (snow|sand) (house|tunnel) + the
-    roof fell in / a raft of old (boards|branches) + it came apart in the water / a bridge of (twigs|boards) + it broke in the middle
-why + better: It was too near the edge + built it farther away / The bottom was too (small|thin) + made the bottom twice as wide / The (parts|pieces)
-    were not tied + tied everything with strong (rope|string) / We were in too much of a hurry + worked slowly and checked every part / It had nothing to
-    hold it + put a (strong|thick) pole in the middle
-guest: a (small|tiny) crab / a family of (ants|mice) / a (fat|green) frog / a (sleepy|little) (lizard|cat) / a ladybug
+build + at + ruin + why + better: a sand castle + on the beach + a (big|mighty) wave rolled over it + It was too near the water +
+    built it (farther away|higher up) /
+  a tower of (stones|blocks) + in the yard + it leaned to one side and fell down + The bottom was too (small|thin) + made the bottom
+    twice as wide /
+  a dam of (mud|sticks) + by the stream + the water broke through + There was nothing to hold the middle + put big stones in the middle /
+  a hut of (sticks|branches) + at the edge of the woods + the wind blew it over + The sticks were not tied + tied every stick with
+    (strong|good) (rope|string) /
+  a raft of old (boards|branches) + by the pond + it came apart in the water + The knots were too loose + (tied|made) every knot twice /
+  a bridge of (twigs|boards) + over the ditch + it broke in the middle + There was nothing under the middle + put a strong pole under it
+guest: a beetle / a family of ants / a (fat|green) frog / a (sleepy|little) (lizard|cat) / a ladybug
 
 {intro} {pal_intro}
 
-{one_day}, the two wanted to build {build} {at}. "It will be the (biggest|best) one ever," said {pal}.
+{one_day}, they wanted to build {build} {at}. "It will be the (biggest|best) one ever," said {pal}.
 {one_day}, {hero} and {pal} were {at}. "Let's build {build}," said {hero}, and they (began|set to work) at once.
 {one_day}, {hero} had a (plan|dream): {build}, as big as {his} own bed. {pal} wanted to help.
+
+{air}
+-
+-
 
 They (carried|dug) and (pushed|pulled) until their {hand}s were (sore|dirty). At noon it was (almost done|nearly finished).
 {hero} gave the orders, and {pal} (did the work|brought what they needed). Then they changed places.
 "A bit more here," said {hero}. "A bit less there," said {pal}. (It grew and grew.|By noon it was done.)
+-
 
 "(Look|It is wonderful)!" said {hero}. At that moment {ruin}.
 Then, (just like that|without warning), {ruin}. {pal} (screamed|put {phis} {hand}s over {phis} eyes).
@@ -970,12 +1041,13 @@ They were just (about to|going to) call everyone to look when {ruin}.
 "It is your fault," said {pal}. "(No, it is yours|It is not)," said {hero}. They turned (their backs|away) and were silent.
 {hero} could have cried. {pal} did cry, (but only|just) a little.
 (A crow laughed|Some others laughed) at them. {hero} felt like (crying|going home).
+-
 
 {helper_a} had seen it. "(Everyone|Everybody) builds it wrong the first time," said {helper}. "(Find out|Ask yourselves) why it fell."
 {hero} walked around (the heap|what was left) and looked (closely|hard). "I know why," {he} said. "{why}."
 "(Wait|Listen)," said {pal} after a while. "{why}. We can (do better|try again)." {hero} (nodded|looked up).
 
-"{why}," they agreed. This time they {better}.
+(They started over|They tried again), (and this time|but now) they {better}.
 So they began (again|once more). This time they {better}. It took (all afternoon|two days).
 The second time was (slower|harder). They {better}, and they (helped|listened to) each other.
 
@@ -984,17 +1056,16 @@ They waited. (One minute|An hour) went by. It did not (move|break). "(Hurray|It 
 "(Now|Well), let's see," said {pal}. {phe} pushed at it with one finger, then with {phis} whole {hand}. It held.
 
 {next_day}, {guest} had moved in. "(Our first guest|It likes our work)!" said {hero}. {close}
-{his} {elder} came to (see|admire) it. "(How did you do it|How clever)!" {call} said. "We did it wrong first," said {hero}.
+{his} {elder} came to (see|admire) it. "How did you (do|build) it?" {call} asked. "We did it wrong first," said {hero}.
 They gave it a flag made from {his} (old|torn) {color} shirt. {close}
 A (mistake|fall) can be a good teacher. {close}
 """
 
 PLOTS["a sleepless night"] = """
-worry + morning: the first day of school + school was (more fun than|not at all like) {he} had feared / the (big|long) trip to the sea + the trip was
+worry + morning: the first day of school + school was (more fun|far better) than {he} had feared / the (big|long) trip to the sea + the trip was
     (wonderful|full of songs) / {his} birthday + there was a cake with (six|seven) candles / {his} part in the play + {he} remembered every
     (word|line) / the swimming test + the water was warm and {he} passed / the visit of {his} cousins + the cousins were (funny|friendly)
-noise + truth: a tap, tap, tap at the window + a (twig|branch) that touched the glass / a creak on the stairs + {his} {elder}, who could not sleep
-    either / a long hoo, hoo + an owl on the roof / a soft scratching by the door + the cat, who wanted to come in
+noise + truth: a tap, tap, tap at the window + a (twig|branch) that touched the glass / a creak on the stairs + the (old dog|cat), who could not sleep either / a long hoo, hoo + an owl on the roof / a soft scratching by the door + the cat, who wanted to come in
 trick: (count|think of) your (happy|good) things, one by one / listen to your breath, in and out / think of a boat that rocks on a
   (quiet|calm) sea / give your worry a name and tell it to wait outside
 
@@ -1007,6 +1078,7 @@ It was late, and everybody was asleep but {hero}. Tomorrow was the day of {worry
 {he} turned to the left. {he} turned to the right. The (pillow|bed) was too (hot|hard), and then it was too (cold|soft).
 {he} counted (sheep|clouds) up to (fifty|a hundred). They jumped and jumped, and {he} was (still|only more) awake.
 {he} drank some water. {he} (shook|turned) the pillow. {he} looked at the {fine} on the shelf. Nothing helped.
+-
 
 Then there was {noise}. {hero} pulled the blanket over {his} head.
 What was that? {he} heard {noise}. {his} heart beat fast.
@@ -1025,7 +1097,7 @@ But it was nothing bad. It was {truth}. {hero} (laughed at {himself}|let out a l
 {his} {elder} (stroked {his} head|held {his} {hand}). "A worry is always bigger at night," {call} said. "Lie down and {trick}."
 
 {hero} tried it. (Slowly|Little by little) {his} (arms|legs) grew heavy, and the night grew (soft|quiet).
-{hero} began. {he} thought of {pal}, of the {fine} and of the {place}. Before {he} came to the (end|tenth), {he} was asleep.
+{hero} began. {he} thought of {pal}, {his} friend, of the {fine} and of the {place}. Before {he} came to the (end|next thing), {he} was asleep.
 "It does not work," said {hero} and yawned. "It (really|just) does not." And then {he} was asleep.
 
 When {he} woke up, the sun was shining. And {morning}.
@@ -1033,16 +1105,15 @@ In the morning, {he} felt (fresh|rested). And {morning}.
 The next thing {he} knew, it was morning. And what do you think? {morning}.
 
 That night, {hero} slept like a (stone|log), with the {fine} beside {him}.
-"(Your trick|The trick) is good," {he} told {his} {elder}. "I will teach it to {pal}."
-Most (worries|things) look smaller in the morning. {close}
-{close}
+"(Your trick|The trick) is good," {he} told {his} {elder}. "I will teach it to my (cousin|friends|cat)."
+Most (worries|fears) look smaller in the (morning|light of day).
+-
 """
 
 PLOTS["an open gate"] = """
 beasts + ate: goats + cabbages / sheep + lettuce / geese + peas / ponies + carrots / hens + seeds / pigs + turnips
-lazy + later: {his} game was so much fun + when the game is over / {he} wanted to finish {his} book + after this page / a (parade|wagon) went by +
+lazy + later: {his} game was so much fun + when the game is over / {he} wanted to finish {his} book + after this page / there was music in the street +
   when I come back / {pal} called {him} to play + after we play / {he} was in a hurry to see the {place} + when I come home
-owner: {his} {elder} / the family / {helper_a}
 bait: a (bucket|bowl) of (oats|corn) / a bag of apples / some salt and (bread|oats)
 
 {intro}
@@ -1055,20 +1126,21 @@ Every evening {he} had to feed the {beasts} and shut the gate. "(Never|Do not) f
 But {one_day}, {lazy}, and {he} left the gate open. "(Only for a moment|It will be all right)," {he} thought.
 {one_day}, {lazy}. {he} (saw|knew) that the gate was open. "{Later}," {he} told {himself}.
 
-When {he} came back, the gate stood wide open, and the {beasts} were gone!
+When {he} came back, the gate stood wide open, and the {beasts} were in the garden of {helper_a}!
 {soon}, {he} heard a (shout|noise). The {beasts} were out! They ran down the (road|lane) and into the garden of {helper_a}.
 {soon}, {helper_a} came running. "(Quick|Come), {hero}! The {beasts} are in my garden!"
 
 They had (eaten|found) the {ate} and (stepped on|broken) the flowers. {hero} felt {his} face grow hot.
 {hero} ran after them and shouted. The {beasts} only ran faster, through the {ate} and over the flowers.
 What a (mess|sight)! There was hardly anything left of the {ate}.
+-
 
 "Running only scares them," said {pal}, {his} friend. "(Fetch|Get) {bait}."
 Then {hero} stopped and thought. "They are always hungry," {he} said, and {he} (fetched|got) {bait}.
 "(Shouting|Chasing) will not help," said {his} {elder}. "(Take|Try) {bait}, and go slowly."
 
 {he} (shook it|held it up) and walked (slowly|backward) toward the gate. One by one, the {beasts} (followed|came after) {him}.
-First one came, then another, and {soon} all the {beasts} were walking (home|behind {him}). Click! The gate was shut.
+First one came, then another, and (soon|at last) all the {beasts} were walking (home|behind {him}). Click! The gate was shut.
 It took (an hour|all evening), but at last (every one|the last) of the {beasts} was (home|inside) and the gate was (closed|shut).
 
 {hero} (went|walked) to {helper} and said, "It was my fault. (I left the gate open.|I will plant new {ate}.)"
@@ -1144,7 +1216,8 @@ class Teller:
         words = self.cast()
         drawn, *beats = blocks(PLOTS[self.pick(list(PLOTS))])
         self.draw(drawn, words)
-        return polish(" ".join(self.fill(self.pick(beat), words) for beat in beats))
+        told = [self.fill(self.pick(beat), words) for beat in beats]
+        return polish(" ".join(part for part in told if part != NOTHING))
 
 
 def polish(story: str) -> str:

@@ -361,6 +361,13 @@ def test_rows_of_a_multinomial_are_drawn_one_after_the_other(seed, rows, k, repl
     assert batch.random_seed() == single.random_seed()
 
 
+def test_a_single_sample_is_the_same_with_replacement_as_without():
+    one, other = Generator(6), Generator(6)
+    draws = [one.multinomial(TENTHS, 1, replacement=True).item() for _ in range(20)]
+    assert draws == [other.multinomial(TENTHS, 1).item() for _ in range(20)]
+    assert one.random_seed() == other.random_seed()
+
+
 def test_zero_probabilities_draw_but_never_win():
     rng, slow = Generator(4), SlowStream(4)
     probs = np.zeros(50257, np.float32)
