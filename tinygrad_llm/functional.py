@@ -7,7 +7,6 @@ the names differ. Shape letters: B batch, T time, C channels, H heads, D head si
 import math
 from collections.abc import Sequence
 
-
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply
 from tinygrad_llm.autograd.tensor import Operand
@@ -96,7 +95,7 @@ def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
 
 
 def matmul(input: Operand, other: Operand) -> Tensor:
-    """The matrix product in all of NumPy's forms: (..., n, k) @ (..., k, m), vectors on either side, batches broadcast."""
+    """The matrix product in NumPy's forms: (..., n, k) @ (..., k, m), a vector on either side, batches broadcast."""
     return apply(K.matmul, input, other)
 
 
@@ -175,9 +174,7 @@ def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator |
     return rng.bernoulli_keep(p, shape)
 
 
-def cross_entropy(
-    input: Tensor, target: Tensor | Array, ignore_index: int = -100, reduction: str = "mean"
-) -> Tensor:
+def cross_entropy(input: Tensor, target: Tensor | Array, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """−ln softmax(logits)[target], averaged over the rows whose target is not `ignore_index`.
 
     Args:     input: (N, V) logits, not probabilities; flatten leading axes first. target: (N,) integer ids.
@@ -214,9 +211,7 @@ def scaled_dot_product_attention(
     return weights @ value
 
 
-def causal_self_attention(
-    qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng: Generator | None = None
-) -> Tensor:
+def causal_self_attention(qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng: Generator | None = None) -> Tensor:
     """Causal attention in n_head heads, on queries, keys and values that lie side by side in the channels.
 
     Args:     qkv: (B, T, 3C), as one linear layer makes them. dropout_p: dropout of the weights; needs rng.

@@ -180,9 +180,7 @@ class Generator:
             return np.full(_shape(shape), p == 0)
         return _fill(shape, np.dtype(bool), lambda n: self._u53(n) < 1 - p)
 
-    def multinomial(
-        self, probs: ArrayLike, num_samples: int = 1, replacement: bool = False
-    ) -> NDArray[np.int64]:
+    def multinomial(self, probs: ArrayLike, num_samples: int = 1, replacement: bool = False) -> NDArray[np.int64]:
         """Indices drawn in proportion to `probs`, which need not sum to 1.
 
         Without replacement (or for a single sample): the largest of probs / exponential, an exponential being

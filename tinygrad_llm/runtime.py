@@ -1,10 +1,15 @@
-"""The machine: which BLAS kernels and how many threads NumPy uses here.
+"""The machine: which BLAS kernels and how many threads NumPy uses here, and how memory is handed out.
 
 OpenBLAS, which NumPy's wheels carry, chooses its matrix-product kernels from a table of processors it knows. On AMD
 processors newer than its table it falls back to AVX2 although the processor has AVX-512, and runs at half the speed.
 `prepare` names the AVX-512 kernels for it, which works only before NumPy is loaded.
+
+The C library of Linux gives large blocks of memory back to the system as soon as they are free, and each new array then
+pays for every page of it again. A training step makes and drops the same arrays over and over; `prepare` tells it to
+keep what it has. On the preset char-cpu this saves a fifth to a quarter of a step.
 """
 
+import ctypes
 import os
 import platform
 import sys
@@ -14,16 +19,32 @@ from typing import Any
 OFF = "TINYGRAD_LLM_AVX512"  # set it to 0 to leave OpenBLAS alone
 _NEEDED = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernels use
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+
 
 def prepare(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Choose OpenBLAS's AVX-512 kernels where they help: an AMD processor that has AVX-512, before NumPy is loaded.
+    """Choose OpenBLAS's AVX-512 kernels where they help, and let freed memory be used again.
 
-    An OPENBLAS_CORETYPE set by the user is never changed.
+    The kernels: on an AMD processor that has AVX-512, before NumPy is loaded. An OPENBLAS_CORETYPE that is already set
+    is never changed.
     """
+    _keep_freed_memory()
     if "numpy" in sys.modules or os.environ.get(OFF) == "0" or "OPENBLAS_CORETYPE" in os.environ:
         return
     if has_amd_avx512(cpuinfo):
         os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
+
+
+def _keep_freed_memory() -> None:
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library than glibc
+        return
+    most = 1 << 30
+    mallopt(_M_MMAP_THRESHOLD, most)
+    mallopt(_M_TRIM_THRESHOLD, most)
 
 
 def has_amd_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

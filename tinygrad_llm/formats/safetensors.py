@@ -158,9 +158,7 @@ def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]],
     except ValueError as error:
         raise LoadError(str(error)) from None
     try:
-        entries = json.loads(
-            header.decode(), object_pairs_hook=unique, parse_int=integer, parse_constant=refuse
-        )
+        entries = json.loads(header.decode(), object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise LoadError(f"{path}: header: {reason}") from None

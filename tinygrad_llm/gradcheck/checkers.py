@@ -17,6 +17,7 @@ errors cancel: the gradient of Σ softmax(x) is 0, and so is that of many a wron
 Sources: Squire and Trapp 1998, SIAM Review 40(1); Richardson 1911, Phil. Trans. A 210.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -196,7 +197,7 @@ def _richardson(value: Callable[[], Any], t: Tensor, h: float = 0.02, levels: in
     row = [_central(value, t, h / 2**k) for k in range(levels)]
     for m in range(1, levels):
         # D(h) = f' + a·h² + b·h⁴ + …: combining h and h/2 cancels the lowest power that is left.
-        row = [(4**m * fine - coarse) / (4**m - 1) for coarse, fine in zip(row, row[1:], strict=False)]
+        row = [(4**m * fine - coarse) / (4**m - 1) for coarse, fine in itertools.pairwise(row)]
     return row[0]
 
 

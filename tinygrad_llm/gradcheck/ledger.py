@@ -44,9 +44,7 @@ def run(cases: Iterable[Case], seed: int = 0) -> Iterator[Row]:
         except GradcheckError as failure:
             message = str(failure)
         seconds = time.perf_counter() - start
-        yield Row(
-            case.covers, case.name, case.method, elements, error, TOLERANCE[case.method], seconds, message
-        )
+        yield Row(case.covers, case.name, case.method, elements, error, TOLERANCE[case.method], seconds, message)
 
 
 def layers() -> list[str]:

@@ -16,7 +16,7 @@ def embedding(weight: Array, ids: Array) -> Result:
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {ids.dtype}")
-    if ids.size and not (0 <= ids.min() and ids.max() < len(weight)):
+    if ids.size and not (ids.min() >= 0 and ids.max() < len(weight)):
         bad = ids.min() if ids.min() < 0 else ids.max()
         raise IndexError(f"embedding: id {bad} is outside the vocabulary: ids must be 0 … {len(weight) - 1}")
     shape = weight.shape

@@ -80,7 +80,8 @@ def einsum(*operands: Array, subscripts: str) -> Result:
     sizes: dict[str, int] = {}
     for labels, operand in zip(inputs, operands, strict=True):
         for label, n in zip(labels, operand.shape, strict=True):
-            sizes[label] = max(n, sizes.get(label, 1))
+            if n != 1 or label not in sizes:
+                sizes[label] = n
 
     def vjp(g: Array) -> tuple[Array, ...]:
         return tuple(gradient(i, g) for i in range(len(operands)))

@@ -59,9 +59,7 @@ class CausalAttention(SelfAttention):
     With dropout > 0 some of the weights are zeroed while training, so that no position relies on one other alone.
     """
 
-    def __init__(
-        self, d_in: int, d_out: int, dropout: float = 0.0, qkv_bias: bool = False, *, rng: Generator
-    ) -> None:
+    def __init__(self, d_in: int, d_out: int, dropout: float = 0.0, qkv_bias: bool = False, *, rng: Generator) -> None:
         super().__init__(d_in, d_out, qkv_bias, rng=rng)
         self.dropout = Dropout(dropout, rng=rng)
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
 from tinygrad_llm.tokenizer.files import StrPath, read_document, read_text, write_document

@@ -1,8 +1,8 @@
 """Tokenizer files: one JSON object, read with suspicion and written whole or not at all.
 
-    {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "bpe",  "merges": [[220, 83], …],
-     "special_tokens": ["<|endoftext|>"]}
-    {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…"}
+{"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "bpe",  "merges": [[220, 83], …],
+ "special_tokens": ["<|endoftext|>"]}
+{"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…"}
 """
 
 import contextlib

@@ -1,0 +1,95 @@
+"""The command line: arguments in, words out. One small file a subcommand.
+
+Whatever a user can cause ends in one line on stderr that says what, where and how to mend it, with exit status 2.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+COMMANDS = {
+    "demo": "train a small GPT on stories, prove its gradient, and let it write",
+    "train": "train a GPT on a text",
+    "generate": "let a trained model continue a prompt",
+    "gradcheck": "prove the gradient of every kernel and layer",
+    "tokenizer": "train a tokenizer; encode and decode text",
+    "doctor": "show what this machine offers",
+}
+
+
+class UsageError(ValueError):
+    """Arguments that cannot be used as given; the message is for the user."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class Command(Protocol):
+    """What the module of a subcommand offers."""
+
+    EXAMPLE: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `tinygrad-llm` with these arguments (the process's own if None); return the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a character gets a "?" instead of a crash
+            stream.reconfigure(errors="replace")
+    parser = Parser(
+        prog="tinygrad-llm",
+        description="Build a large language model from scratch, in NumPy.",
+        epilog="tinygrad-llm COMMAND --help explains one command.",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if argv and argv[0] == name:  # only the module that is asked for is loaded
+            _load(name).add_arguments(subparser)
+            subparser.epilog = f"example: {_load(name).EXAMPLE}"
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as exit:  # argparse's way to end, after --help or an error
+        return int(exit.code or 0)
+    try:
+        return _load(args.command).run(args)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`… | head`). Point stdout elsewhere, so that closing it does not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        status = _user_error(error)
+        if status is None:
+            raise
+        print(f"tinygrad-llm {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return status
+
+
+def _user_error(error: Exception) -> int | None:
+    """The exit status for an error that a user can cause; None for a defect of ours, which keeps its traceback."""
+    from tinygrad_llm.datasets import DataError
+    from tinygrad_llm.formats import LoadError
+    from tinygrad_llm.tokenizer import TokenizerError
+    from tinygrad_llm.training import TrainingError
+
+    if isinstance(error, TrainingError):
+        return 3
+    return 2 if isinstance(error, UsageError | DataError | LoadError | TokenizerError | OSError) else None
+
+
+def _load(name: str) -> Command:
+    module: Command = importlib.import_module(f"tinygrad_llm.cli.{name}")
+    return module

@@ -1,0 +1,42 @@
+"""Argument types that several subcommands share: each refuses what it cannot use, with a clear line."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.training import holds_model
+
+
+def integer(least: int) -> Callable[[str], int]:
+    """An argparse type: an integer of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
+        return value
+
+    return parse
+
+
+def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
+    parser.add_argument(
+        "--seed", type=integer(0), default=default, metavar="N", help=f"of all randomness (default {default})"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def check_out(folder: Path, overwrite: bool) -> Path:
+    """A folder to write a run into. An earlier model there is not written over unless that was asked for."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; --out names a folder")
+    if holds_model(folder) and not overwrite:
+        raise UsageError(f"{folder}: holds a model already; choose another --out, or add --overwrite")
+    return folder

@@ -1,0 +1,25 @@
+"""Training: the loop, evaluation, presets, and runs that are kept in a folder."""
+
+from tinygrad_llm.training.loop import Step, TrainingError, TrainSettings, evaluate, train, validation_batches
+from tinygrad_llm.training.picture import save_loss_curve
+from tinygrad_llm.training.presets import PRESETS, Preset
+from tinygrad_llm.training.progress import Progress
+from tinygrad_llm.training.run import AnyTokenizer, Run, holds_model, load_run, write
+
+__all__ = [
+    "PRESETS",
+    "AnyTokenizer",
+    "Preset",
+    "Progress",
+    "Run",
+    "Step",
+    "TrainSettings",
+    "TrainingError",
+    "evaluate",
+    "holds_model",
+    "load_run",
+    "save_loss_curve",
+    "train",
+    "validation_batches",
+    "write",
+]

@@ -1,0 +1,54 @@
+"""Progress on the terminal: a bar where tqdm is installed, plain lines where it is not."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tinygrad_llm.training.loop import Step
+
+
+class Progress:
+    """Shows each step's loss, the speed in tokens a second, and the time left.
+
+    Args:     steps: how many there will be. file: where to (stderr if None). plain: never use tqdm.
+    """
+
+    def __init__(self, steps: int, file: TextIO | None = None, plain: bool = False) -> None:
+        self.steps = steps
+        self.file = file or sys.stderr
+        self._bar: Any = None
+        self._val = ""
+        self._began = time.monotonic()
+        self._every = max(1, steps // 20)
+        if not plain and self.file.isatty():
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return
+            self._bar = tqdm(total=steps, file=self.file, unit="step", dynamic_ncols=True)
+
+    def show(self, step: Step) -> None:
+        """Tell of one step."""
+        if step.val_loss is not None:
+            self._val = f"  held-out {step.val_loss:.3f}"
+        if step.step == 0:
+            return
+        words = f"loss {step.loss:.3f}{self._val}  {step.tokens_per_second:,.0f} tokens/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(words, refresh=False)
+            self._bar.update(1)
+        elif step.step % self._every == 0 or step.step == self.steps:
+            left = (time.monotonic() - self._began) / step.step * (self.steps - step.step)
+            print(f"step {step.step}/{self.steps}  {words}  {left:.0f} s left", file=self.file, flush=True)
+
+    def write(self, text: str, file: TextIO | None = None) -> None:
+        """Print a line of its own (to stdout, or `file`), without breaking the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=file, flush=True)
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

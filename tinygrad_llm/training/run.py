@@ -1,0 +1,158 @@
+"""A training run: from a text to a folder with everything that came of it.
+
+The folder holds model.safetensors (weights and sizes), tokenizer.json, run.json (what was asked for), metrics.jsonl
+(a line a step), samples.txt and, with matplotlib, loss.png.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from tinygrad_llm.datasets import DataError, corpus_hash, load_corpus, split
+from tinygrad_llm.formats import LoadError, atomic_write
+from tinygrad_llm.generation import stream
+from tinygrad_llm.models import GPT, WEIGHTS, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, load_tokenizer
+from tinygrad_llm.training.loop import Step, TrainSettings, train
+from tinygrad_llm.training.picture import save_loss_curve
+from tinygrad_llm.training.presets import Preset
+
+AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
+TOKENIZER = "tokenizer.json"
+TRAIN_FRACTION = 0.9
+
+
+class Run:
+    """One model on one text, before, while and after it is trained.
+
+    Args:     corpus: a name or a path (`datasets.load_corpus`). preset: sizes and settings. folder: where all goes.
+              settings: instead of the preset's.
+    Raises:   DataError: the corpus cannot be used.
+    """
+
+    def __init__(self, corpus: str, preset: Preset, folder: Path, settings: TrainSettings | None = None) -> None:
+        self.corpus = corpus
+        self.preset = preset
+        self.folder = folder
+        self.settings = settings or preset.training
+        self.text = load_corpus(corpus)
+        self.steps: list[Step] = []
+        self.samples: list[tuple[int, str]] = []
+
+    def make_tokenizer(self, progress: Callable[[int, int], None] | None = None) -> AnyTokenizer:
+        """Train the tokenizer on the whole text, and cut the text's ids into training and held-out parts."""
+        if self.preset.tokenizer == "char":
+            self.tokenizer: AnyTokenizer = CharTokenizer.train(self.text)
+        else:
+            self.tokenizer = Tokenizer.train(self.text, self.preset.vocab_size, progress=progress)
+        parts = split(self.text, TRAIN_FRACTION)
+        self.ids, self.val_ids = (np.array(self.tokenizer.encode(p, allowed_special="all"), np.int32) for p in parts)
+        block_size = self.preset.model["block_size"]
+        for name, ids in (("training", self.ids), ("held-out", self.val_ids)):
+            if len(ids) <= block_size:
+                raise DataError(
+                    f"{self.corpus}: its {name} part has {len(ids)} tokens, and one block of {block_size} with its "
+                    f"target needs {block_size + 1}: give a longer text"
+                )
+        return self.tokenizer
+
+    def make_model(self) -> GPT:
+        """A new model of the preset's sizes; its weights come from the settings' seed."""
+        config = GPTConfig(vocab_size=self.tokenizer.n_vocab, **self.preset.model)
+        self.model = GPT(config, Generator(self.settings.seed))
+        return self.model
+
+    def train(self) -> Iterator[Step]:
+        """Train, and tell of every step."""
+        for step in train(self.model, self.ids, self.val_ids, self.settings):
+            self.steps.append(step)
+            yield step
+
+    def sample(self, max_new_tokens: int = 120, seed: int = 1) -> str:
+        """Let the model write: from the end-of-text token up to the next, or from a newline."""
+        eot = self.tokenizer.eot_token
+        start = [eot] if eot is not None else self.tokenizer.encode("\n")
+        rng = Generator(seed)
+        text = "".join(write(self.model, self.tokenizer, start, max_new_tokens, temperature=0.8, rng=rng))
+        self.samples.append((self.steps[-1].step if self.steps else 0, text))
+        return text
+
+    def save(self) -> list[Path]:
+        """Write everything into the folder, each file whole or not at all; return what was written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "corpus": self.corpus,
+            "corpus_sha256": corpus_hash(self.text),
+            "preset": dataclasses.asdict(self.preset),
+            "settings": dataclasses.asdict(self.settings),
+            "steps_done": self.steps[-1].step if self.steps else 0,
+        }
+        metrics = "".join(json.dumps(dataclasses.asdict(step)) + "\n" for step in self.steps)
+        samples = "\n".join(f"--- step {step} ---\n{text.strip()}\n" for step, text in self.samples)
+        self.tokenizer.save(self.folder / TOKENIZER)
+        for name, content in (
+            ("run.json", json.dumps(about, indent=2) + "\n"),
+            ("metrics.jsonl", metrics),
+            ("samples.txt", samples),
+        ):
+            with atomic_write(self.folder / name) as file:
+                file.write(content.encode("utf-8"))
+        written = [TOKENIZER, "run.json", "metrics.jsonl", "samples.txt", WEIGHTS]
+        if save_loss_curve(self.steps, self.folder / "loss.png"):
+            written.append("loss.png")
+        self.model.save_pretrained(self.folder)
+        return [self.folder / name for name in written]
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a run was already saved there."""
+    return (folder / WEIGHTS).exists()
+
+
+def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:
+    """The model and tokenizer of a saved run.
+
+    Raises:   LoadError, TokenizerError: one of the two is missing or damaged, or they do not belong together.
+    """
+    model = GPT.from_pretrained(folder)
+    place = Path(folder)
+    tokenizer = load_tokenizer((place if place.is_dir() else place.parent) / TOKENIZER)
+    if tokenizer.n_vocab != model.config.vocab_size:
+        raise LoadError(
+            f"{folder}: the tokenizer has {tokenizer.n_vocab} tokens and the model {model.config.vocab_size}: "
+            "they do not belong together"
+        )
+    return model, tokenizer
+
+
+def write(
+    model: GPT,
+    tokenizer: AnyTokenizer,
+    ids: list[int],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    rng: Generator | None = None,
+) -> Iterator[str]:
+    """Continue ids, as pieces of text, until max_new_tokens or the end-of-text token. No piece ends in half a
+    character.
+
+    Raises:   ValueError: as `generation.stream`, at the call.
+    """
+    new = stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng)
+    decoder = StreamDecoder(tokenizer)
+
+    def pieces() -> Iterator[str]:
+        for token in new:
+            if token[0] == tokenizer.eot_token:
+                break
+            yield decoder.push(int(token[0]))
+        yield decoder.finish()
+
+    return pieces()
