@@ -6,7 +6,7 @@ processors newer than its table it falls back to AVX2 although the processor has
 
 The C library of Linux gives large blocks of memory back to the system as soon as they are free, and each new array then
 pays for every page of it again. A training step makes and drops the same arrays over and over; `prepare` tells it to
-keep what it has. On the preset char-cpu this saves a fifth to a quarter of a step.
+keep what it has.
 """
 
 import ctypes

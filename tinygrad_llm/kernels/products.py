@@ -51,6 +51,8 @@ def linear(
     """
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x of shape {x.shape} does not fit a weight (out, in) of shape {weight.shape}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias must be (out,) = {weight.shape[:1]}, not {bias.shape}")
     rows = x.reshape(-1, x.shape[-1])
     y = rows @ weight.T
     if bias is not None:
@@ -91,7 +93,7 @@ def einsum(*operands: Array, subscripts: str) -> Result:
         others = [output, *_without(inputs, i)]
         found = "".join(label for label in own if any(label in labels for labels in others))
         d = np.einsum(",".join(others) + "->" + found, g, *_without(operands, i))
-        d = d.reshape([sizes[label] if label in found else 1 for label in own])
+        d = np.expand_dims(d, [k for k, label in enumerate(own) if label not in found])
         d = np.broadcast_to(d, [sizes[label] for label in own])
         if own == inputs[i]:
             return unbroadcast(d, x.shape)
