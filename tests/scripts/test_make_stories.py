@@ -1,0 +1,204 @@
+"""data/stories.txt is what its script makes, reads as English should, and does not repeat itself."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "make_stories.py"
+SHIPPED = ROOT / "data" / "stories.txt"
+
+spec = importlib.util.spec_from_file_location("make_stories", SCRIPT)
+assert spec is not None
+assert spec.loader is not None
+make_stories = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_stories)
+
+END = "\n<|endoftext|>\n"
+TEXT = SHIPPED.read_bytes().decode("ascii")
+STORIES = TEXT.removesuffix(END).split(END)
+NAMES = dict.fromkeys(make_stories.NAMES_SHE, "she") | dict.fromkeys(make_stories.NAMES_HE, "he")
+PRONOUNS = {
+    **dict.fromkeys(("she", "her", "herself"), "she"),
+    **dict.fromkeys(("he", "him", "his", "himself"), "he"),
+}
+
+
+def split_sentences(story: str) -> list[str]:
+    return re.split(r"(?<=[.!?]) |(?<=[.!?]\") ", story)
+
+
+def grams(words: list[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def share_of_distinct(items: Sequence[object]) -> float:
+    return len(set(items)) / len(items)
+
+
+def narration(story: str) -> str:
+    """The story without what is said in it."""
+    return " ".join(story.split('"')[::2])
+
+
+def names_in_order(story: str) -> list[str]:
+    return list(dict.fromkeys(word for word in re.findall(r"\w+", story) if word in NAMES))
+
+
+def offenders(pattern: str) -> list[str]:
+    return [found[0] for story in STORIES for found in re.finditer(pattern, story)][:5]
+
+
+def test_the_shipped_file_is_what_the_script_makes() -> None:
+    assert make_stories.make().encode("ascii") == SHIPPED.read_bytes()
+
+
+def test_the_seed_decides() -> None:
+    assert make_stories.make(seed=1, size=3000) == make_stories.make(seed=1, size=3000)
+    assert make_stories.make(seed=1, size=3000) != make_stories.make(seed=2, size=3000)
+
+
+def test_check_tells_a_changed_file(tmp_path: Path) -> None:
+    out = tmp_path / "stories.txt"
+    out.write_bytes(SHIPPED.read_bytes().replace(b"Once", b"Twice", 1))
+    ended = subprocess.run(
+        [sys.executable, SCRIPT, "--check", "--out", out], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert str(out) in ended.stderr
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    out = tmp_path / "none" / "stories.txt"
+    ended = subprocess.run([sys.executable, SCRIPT, "--out", out], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("title", make_stories.PLOTS)
+def test_every_line_of_a_plot_can_be_told(title: str) -> None:
+    teller = make_stories.Teller(0)
+    drawn, *beats = make_stories.blocks(make_stories.PLOTS[title])
+    words = teller.cast()
+    teller.draw(drawn, words)
+    for line in (line for beat in beats for line in beat):
+        assert not re.search(r"[(){}|/]", teller.fill(line, words))
+
+
+def test_format() -> None:
+    assert 1_000_000 <= len(TEXT) <= 1_100_000
+    assert TEXT.endswith(END)
+    assert not re.search(r"[^ -~\n]", TEXT)
+    assert all(60 <= len(story.split()) <= 180 for story in STORIES)
+
+
+def test_vocabulary_is_small_but_not_tiny() -> None:
+    words = Counter(re.findall(r"[a-z]+", TEXT.lower()))
+    assert 800 <= len(words) <= 1_650
+    assert sum(count == 1 for count in words.values()) <= 20
+
+
+def test_sentences_are_not_repeated() -> None:
+    sentences = [sentence for story in STORIES for sentence in split_sentences(story)]
+    assert share_of_distinct(sentences) > 0.66
+    long_ones = Counter(sentence for sentence in sentences if len(sentence.split()) > 8)
+    assert max(long_ones.values()) < len(STORIES) / 50
+
+
+@pytest.mark.parametrize(("n", "floor"), [(8, 0.75), (12, 0.90), (16, 0.96), (24, 0.995)])
+def test_passages_are_not_repeated(n: int, floor: float) -> None:
+    all_grams = [gram for story in STORIES for gram in grams(story.split(), n)]
+    assert share_of_distinct(all_grams) > floor
+
+
+def test_no_two_stories_are_alike() -> None:
+    told = [set(grams(story.split(), 8)) for story in STORIES]
+    where = defaultdict(list)
+    for number, found in enumerate(told):
+        for gram in found:
+            where[gram].append(number)
+    for number, found in enumerate(told):
+        shared = Counter(other for gram in found for other in where[gram] if other != number)
+        assert max(shared.values(), default=0) < len(found) / 3, STORIES[number]
+
+
+def test_no_sentence_twice_in_a_story() -> None:
+    for story in STORIES:
+        long_ones = [sentence for sentence in split_sentences(story) if len(sentence.split()) > 3]
+        assert share_of_distinct(long_ones) == 1, story
+
+
+def test_spaces_and_marks() -> None:
+    assert not offenders(r".?(?:  | [,.!?;:]|[,.!?;:]{2}|^ | $|[A-Za-z][,.!?;:][A-Za-z]).?")
+    assert not offenders(r"[^A-Za-z ,.!?;:'\"-]")
+
+
+def test_a_and_an() -> None:
+    assert not offenders(r"(?i)\ba (?:[aeiou]|hour|honest)\w*")
+    assert not offenders(r"(?i)\ban (?!hour|honest)[^aeiou]\w*")
+
+
+def test_no_doubled_words() -> None:
+    assert not offenders(r"(?i)\b(\w+) \1\b")
+
+
+def test_capitals() -> None:
+    known = {*NAMES, "I", "Mama", "Papa", "Grandma", "Grandpa", "Auntie"}
+    known |= {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
+    for story in STORIES:
+        assert all(re.match(r'"?[A-Z]', part) for part in re.split(r'(?<=\.) |(?<=\.") ', story)), story
+        inside = re.findall(r"(?<=[a-z,;:] )[A-Z][a-z]*|(?<=,\" )[A-Z][a-z]*", story)
+        assert set(inside) <= known, set(inside) - known
+
+
+def test_quotes_are_balanced() -> None:
+    for story in STORIES:
+        parts = story.split('"')
+        assert len(parts) % 2 == 1, story
+        for before, said in zip(parts[0::2], parts[1::2], strict=False):
+            assert before == "" or before.endswith(" "), story
+            assert re.fullmatch(r"[A-Z].*[.,!?]" if not before.endswith(", ") else r"\w.*[.,!?]", said), said
+        for said, after in zip(parts[1::2], parts[2::2], strict=True):
+            assert after == "" or after.startswith(" "), story
+            assert not said.endswith(",") or re.match(r" \w", after), story
+
+
+def test_sentences_end() -> None:
+    assert all(re.search(r"[.!?]\"?$", story) for story in STORIES)
+    assert max(len(sentence.split()) for story in STORIES for sentence in split_sentences(story)) < 45
+
+
+def test_the_hero_stays_the_hero() -> None:
+    for story in STORIES:
+        sentences = split_sentences(story)
+        names = names_in_order(story)
+        assert names_in_order(" ".join(sentences[:2]))[:1] == names[:1], story
+        assert 1 <= len(names) <= 2, story
+        ending = re.findall(r"\w+", " ".join(sentences[-(len(sentences) // 3) :]))
+        meant = {PRONOUNS.get(word.lower()) for word in ending}
+        assert names[0] in ending or NAMES[names[0]] in meant, story
+        # the friend, if there is one, is called by the other pronoun
+        assert len({NAMES[name] for name in names}) == len(names), story
+
+
+def test_pronouns_agree_with_the_hero() -> None:
+    for story in STORIES:
+        hero, *friend = names_in_order(story)
+        alone = narration(story.split(friend[0])[0] if friend else story)
+        used = {PRONOUNS[word] for word in re.findall(r"\w+", alone.lower()) if word in PRONOUNS}
+        assert used <= {NAMES[hero]}, story
+    assert sum(len(names_in_order(story)) == 1 for story in STORIES) > len(STORIES) / 10
+
+
+def test_girls_and_boys_are_called_so() -> None:
+    before = re.findall(r"(girl|boy) (?:named|called) ([A-Z]\w+)", TEXT)
+    after = re.findall(r"([A-Z]\w+)(?: was|,) an? (?:\w+ )+?(girl|boy)\b", TEXT)
+    pairs = {*before, *((kind, name) for name, kind in after)}
+    assert {name for _, name in pairs} >= NAMES.keys()
+    assert all({"girl": "she", "boy": "he"}[kind] == NAMES[name] for kind, name in pairs if name in NAMES)
