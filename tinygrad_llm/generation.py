@@ -128,10 +128,14 @@ def stream(
               rng: where tokens are drawn; Generator(0) if None. temperature 0 draws nothing.
     Raises:   ValueError: an empty or too long prompt, or an argument out of range; before anything is generated.
     """
-    text = np.atleast_2d(np.asarray(ids))
+    prompt = np.asarray(ids)
     check_sampling(temperature, top_k, top_p)
-    if text.ndim != 2 or text.dtype.kind not in "iu" or text.size == 0:
-        raise ValueError(f"the prompt must be (T,) or (B, T) integer ids, at least one a row, not shape {text.shape}")
+    if prompt.ndim not in (1, 2) or prompt.dtype.kind not in "iu" or prompt.size == 0:
+        raise ValueError(
+            "the prompt must be (T,) or (B, T) integer ids, at least one a row, "
+            f"not {prompt.dtype} of shape {prompt.shape}"
+        )
+    text = np.atleast_2d(prompt).astype(np.int64)  # uint64 and int64 together would become float64
     if text.shape[1] > model.block_size:
         raise ValueError(f"the prompt has {text.shape[1]} tokens, and the model reads at most {model.block_size}")
     if max_new_tokens < 0:
@@ -179,4 +183,4 @@ def generate(
     """The prompt and max_new_tokens more, in the prompt's own rank: (T + n,) or (B, T + n). See `stream`."""
     prompt = np.asarray(ids)
     new = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache))
-    return np.concatenate([prompt, *(np.reshape(n, (*prompt.shape[:-1], 1)) for n in new)], axis=-1)
+    return np.concatenate([prompt.astype(np.int64), *(np.reshape(n, (*prompt.shape[:-1], 1)) for n in new)], axis=-1)

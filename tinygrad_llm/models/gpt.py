@@ -6,6 +6,7 @@ Shapes: B batch, T time (≤ block_size), C channels (n_embd), V vocabulary.
 import dataclasses
 import json
 import math
+import textwrap
 from pathlib import Path
 from typing import Any, Self
 
@@ -164,9 +165,15 @@ class GPT(Module):
         return logits
 
     def loss(self, ids: Any, targets: Any) -> Tensor:
-        """Mean cross-entropy, in nats a token, of the targets (B, T); those that are −100 do not count."""
+        """Mean cross-entropy, in nats a token, of the targets (B, T); those that are −100 do not count.
+
+        Raises:   ValueError, IndexError: as `forward`; targets of another shape; none that counts.
+        """
+        ids, targets = _ids(ids), _ids(targets, "targets")
+        if targets.shape != ids.shape:
+            raise ValueError(f"targets {targets.shape} must have the shape of ids {ids.shape}")
         logits = self.forward(ids)
-        return F.cross_entropy(logits.reshape(-1, self.config.vocab_size), _ids(targets).reshape(-1))
+        return F.cross_entropy(logits.reshape(-1, self.config.vocab_size), targets.reshape(-1))
 
     def generate(
         self,
@@ -211,21 +218,27 @@ class GPT(Module):
         state, metadata = load_safetensors(file)
         try:
             config = GPTConfig(**json.loads(metadata["config"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise LoadError(f"{file}: field 'config' does not describe a GPT: {error}") from error
-        needed = config.num_parameters
-        if needed != sum(array.size for array in state.values()):  # before memory for them is taken
-            raise LoadError(f"{file}: the config asks for {needed:,} parameters, which is not what the file holds")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise LoadError(f"{file}: field 'config' does not describe a GPT: {_brief(error)}") from error
+        # Before memory is taken for parameters, and for layers, each of which has at least 11 tensors.
+        held = sum(array.size for array in state.values())
+        if config.num_parameters != held or 11 * config.n_layer > len(state):
+            raise LoadError(f"{file}: {len(state)} tensors with {held:,} parameters are not what the config asks for")
         model = cls(config)
         try:
             model.load_state_dict(state)
         except ValueError as error:
-            raise LoadError(f"{file}: {error}") from error
+            raise LoadError(f"{file}: {_brief(error)}") from error
         return model
 
 
-def _ids(ids: Any) -> Array:
+def _brief(error: Exception) -> str:
+    """One line of bounded length: names in a file may hold line breaks, and be many."""
+    return textwrap.shorten(str(error), 500)
+
+
+def _ids(ids: Any, what: str = "ids") -> Array:
     array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0:
-        raise ValueError(f"ids must be integers of shape (B, T), not {array.dtype} of shape {array.shape}")
+        raise ValueError(f"{what} must be integers of shape (B, T), not {array.dtype} of shape {array.shape}")
     return array

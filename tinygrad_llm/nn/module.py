@@ -93,9 +93,10 @@ class Module:
             if name in arrays and arrays[name].shape != p.shape
         ]
         wrong += [
-            f"{name} holds {arrays[name].dtype}, not floating-point numbers"
-            for name in own
-            if name in arrays and arrays[name].dtype.kind not in "fc"
+            f"{name} holds {arrays[name].dtype}, which is not what {p.dtype} can hold"
+            for name, p in own.items()
+            if name in arrays
+            and not (arrays[name].dtype.kind in "fc" and np.can_cast(arrays[name].dtype, p.dtype, "same_kind"))
         ]
         if wrong:
             raise ValueError("the weights do not fit the model: " + "; ".join(wrong))

@@ -1,0 +1,571 @@
+"""GPT: published sizes, GPT-2's names, an independent forward pass, and files that cannot harm."""
+
+import dataclasses
+import json
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm import Tensor, grad
+from tinygrad_llm import functional as F
+from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
+from tinygrad_llm.models import GPT, WEIGHTS, GPTConfig
+from tinygrad_llm.optim import AdamW
+from tinygrad_llm.random import Generator
+
+SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
+BLOCK = [
+    "ln_1.weight",
+    "ln_1.bias",
+    "attn.c_attn.weight",
+    "attn.c_attn.bias",
+    "attn.c_proj.weight",
+    "attn.c_proj.bias",
+    "ln_2.weight",
+    "ln_2.bias",
+    "mlp.c_fc.weight",
+    "mlp.c_fc.bias",
+    "mlp.c_proj.weight",
+    "mlp.c_proj.bias",
+]
+
+configs = st.builds(
+    lambda head_size, n_head, **sizes: GPTConfig(n_embd=head_size * n_head, n_head=n_head, **sizes),
+    head_size=st.integers(1, 4),
+    n_head=st.integers(1, 3),
+    vocab_size=st.integers(1, 20),
+    block_size=st.integers(1, 9),
+    n_layer=st.integers(1, 3),
+    qkv_bias=st.booleans(),
+    tie_weights=st.booleans(),
+)
+
+
+def change(config=SMALL, **fields):
+    return dataclasses.replace(config, **fields)
+
+
+def some_ids(batch, time, seed=0, vocab_size=SMALL.vocab_size):
+    return np.random.default_rng(seed).integers(0, vocab_size, (batch, time))
+
+
+def shaken(config, dtype=np.float64):
+    """A model none of whose parameters is a constant, so that each of them matters."""
+    model = GPT(config, Generator(1)).to(dtype)
+    noise = np.random.default_rng(2)
+    for p in model.parameters():
+        p.data = (p.data + 0.3 * noise.standard_normal(p.shape)).astype(dtype)
+    return model
+
+
+def oracle(state, config, ids):
+    """The logits of one text, position by position, from the arrays alone."""
+    size = config.n_embd // config.n_head
+
+    def norm(x, name):
+        mean = math.fsum(x) / len(x)
+        variance = math.fsum((v - mean) ** 2 for v in x) / len(x)
+        return (x - mean) / math.sqrt(variance + 1e-5) * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+    def linear(x, name):
+        return state[f"{name}.weight"] @ x + state.get(f"{name}.bias", 0)
+
+    def gelu(x):
+        return np.array([v / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) for v in x])
+
+    stream = [state["transformer.wte.weight"][i] + state["transformer.wpe.weight"][t] for t, i in enumerate(ids)]
+    for layer in range(config.n_layer):
+        block = f"transformer.h.{layer}"
+        qkv = [linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn") for x in stream]
+        for t in range(len(ids)):
+            mixed = []
+            for h in range(config.n_head):
+                q, k, v = (slice(i * config.n_embd + h * size, i * config.n_embd + (h + 1) * size) for i in range(3))
+                weights = [math.exp(qkv[t][q] @ qkv[s][k] / math.sqrt(size)) for s in range(t + 1)]
+                total = math.fsum(weights)
+                mixed.append(sum(w / total * qkv[s][v] for s, w in enumerate(weights)))
+            stream[t] = stream[t] + linear(np.concatenate(mixed), f"{block}.attn.c_proj")
+        for t, x in enumerate(stream):
+            hidden = gelu(linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc"))
+            stream[t] = x + linear(hidden, f"{block}.mlp.c_proj")
+    head = state.get("lm_head.weight", state["transformer.wte.weight"])
+    return np.array([head @ norm(x, "transformer.ln_f") for x in stream])
+
+
+# ---- sizes and names ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_embd", "n_layer", "n_head", "count", "books_untied", "books_tied"),
+    [  # the book's own counts (ch04-13, ch04-14) are without the bias of the queries, keys and values
+        (768, 12, 12, 124_439_808, 163_009_536, 124_412_160),
+        (1024, 24, 16, 354_823_168, 406_212_608, 354_749_440),
+        (1280, 36, 20, 774_030_080, 838_220_800, 773_891_840),
+        (1600, 48, 25, 1_557_611_200, 1_637_792_000, 1_557_380_800),
+    ],
+)
+def test_published_parameter_counts(n_embd, n_layer, n_head, count, books_untied, books_tied):
+    config = GPTConfig(n_embd=n_embd, n_layer=n_layer, n_head=n_head)
+    assert config.num_parameters == count
+    assert change(config, qkv_bias=False, tie_weights=False).num_parameters == books_untied
+    assert change(config, qkv_bias=False).num_parameters == books_tied
+
+
+def test_the_defaults_are_gpt2_small():
+    assert GPTConfig().num_parameters == 124_439_808
+    assert GPTConfig() == GPTConfig(50257, 1024, 12, 12, 768, 0.0, True, True)
+
+
+@pytest.mark.slow
+def test_the_real_gpt2_small_has_its_size():
+    model = GPT(GPTConfig())
+    assert model.num_parameters() == 124_439_808
+    assert model(np.zeros((1, 2), int)).shape == (1, 2, 50257)
+
+
+@given(configs)
+def test_the_config_counts_what_the_model_has(config):
+    model = GPT(config)
+    assert model.num_parameters() == config.num_parameters
+    assert sum(array.size for array in model.state_dict().values()) == config.num_parameters
+
+
+def test_names_are_gpt2s_in_order():
+    blocks = [f"transformer.h.0.{name}" for name in BLOCK]
+    expected = ["transformer.wte.weight", "transformer.wpe.weight", *blocks, "transformer.ln_f.weight"]
+    expected += ["transformer.ln_f.bias"]
+    assert list(GPT(change(n_layer=1)).state_dict()) == expected
+    assert list(GPT(change(n_layer=1, tie_weights=False)).state_dict()) == [*expected, "lm_head.weight"]
+    without = [name for name in expected if not name.endswith("c_attn.bias")]
+    assert list(GPT(change(n_layer=1, qkv_bias=False)).state_dict()) == without
+
+
+def test_shapes_of_the_parameters():
+    C, V, T = 6, 11, 8
+    shapes = {name: array.shape for name, array in GPT(change(n_layer=1, tie_weights=False)).state_dict().items()}
+    in_block = [(C,), (C,), (3 * C, C), (3 * C,), (C, C), (C,), (C,), (C,), (4 * C, C), (4 * C,), (C, 4 * C), (C,)]
+    assert list(shapes.values()) == [(V, C), (T, C), *in_block, (C,), (C,), (V, C)]
+
+
+@given(configs, st.integers(1, 3), st.data())
+def test_logits_have_a_score_for_every_token(config, batch, data):
+    time = data.draw(st.integers(1, config.block_size))
+    logits = GPT(config)(np.zeros((batch, time), int))
+    assert logits.shape == (batch, time, config.vocab_size)
+    assert logits.dtype == np.float32
+
+
+# ---- initial values ----------------------------------------------------------------------------------------------
+
+
+def test_initial_statistics_are_gpt2s():
+    config = GPTConfig(vocab_size=500, block_size=200, n_layer=3, n_head=4, n_embd=64, tie_weights=False)
+    for name, array in GPT(config, Generator(0)).state_dict().items():
+        if name.endswith("bias"):
+            assert not array.any(), name
+        elif ".ln_" in name:
+            assert (array == 1).all(), name
+        else:
+            std = 0.02 / math.sqrt(6) if "c_proj" in name else 0.02
+            # The standard error of a deviation is std / √(2n), that of a mean std / √n.
+            assert abs(array.std() / std - 1) < 5 / math.sqrt(2 * array.size), name
+            assert abs(array.mean()) < 5 * std / math.sqrt(array.size), name
+        assert array.dtype == np.float32, name
+
+
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_the_initial_loss_is_that_of_a_guess(tie_weights):
+    config = GPTConfig(vocab_size=300, block_size=32, n_layer=2, n_head=2, n_embd=32, tie_weights=tie_weights)
+    ids = some_ids(4, 32, vocab_size=300)
+    targets = some_ids(4, 32, seed=1, vocab_size=300)
+    assert GPT(config, Generator(0)).loss(ids, targets).item() == pytest.approx(math.log(300), abs=0.1)
+
+
+def test_the_same_seed_gives_the_same_model_bit_for_bit():
+    one, two, three = (GPT(SMALL, Generator(seed)).state_dict() for seed in (5, 5, 6))
+    for name, array in one.items():
+        assert array.tobytes() == two[name].tobytes()
+    assert one["transformer.wte.weight"].tobytes() != three["transformer.wte.weight"].tobytes()
+    without, zero = GPT(SMALL).state_dict(), GPT(SMALL, Generator(0)).state_dict()
+    assert all(without[name].tobytes() == zero[name].tobytes() for name in zero)
+
+
+def test_the_same_seed_drops_the_same():
+    config, ids = change(dropout=0.3), some_ids(2, 5)
+    logits = [GPT(config, Generator(5))(ids).data for _ in range(2)]
+    assert logits[0].tobytes() == logits[1].tobytes()
+    model = GPT(config, Generator(5))
+    assert model(ids).data.tobytes() != model(ids).data.tobytes()
+    model.eval()
+    assert model(ids).data.tobytes() == model(ids).data.tobytes() == GPT(SMALL, Generator(5))(ids).data.tobytes()
+
+
+def test_dropout_acts_at_three_sites():
+    class Listening(Generator):
+        def bernoulli_keep(self, p, shape):
+            masks.append((p, shape))
+            return super().bernoulli_keep(p, shape)
+
+    masks = []
+    model = GPT(change(dropout=0.3), Listening(5))
+    model(some_ids(3, 5))
+    embeddings = sublayer = (3, 5, 6)
+    weights = (3, 2, 5, 5)
+    assert masks == [(0.3, shape) for shape in (embeddings, *[weights, sublayer, sublayer] * 2)]
+    model.eval()(some_ids(3, 5))
+    assert len(masks) == 7
+
+
+# ---- forward and backward ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config", [SMALL, change(tie_weights=False), change(qkv_bias=False), change(n_head=3, n_layer=3), change(n_head=1)]
+)
+def test_logits_are_those_of_a_forward_pass_in_loops(config):
+    model = shaken(config)
+    ids = some_ids(3, 8)
+    expected = [oracle(model.state_dict(), config, row) for row in ids]
+    np.testing.assert_allclose(model(ids), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_loss_is_the_mean_surprise_at_the_targets():
+    model = shaken(SMALL)
+    ids, targets = some_ids(2, 5), some_ids(2, 5, seed=1)
+    targets[0, 3] = targets[1, 0] = -100
+    logits = model(ids).data
+    surprises = [
+        math.log(math.fsum(math.exp(v) for v in logits[place])) - logits[place][targets[place]]
+        for place in np.ndindex(2, 5)
+        if targets[place] != -100
+    ]
+    assert len(surprises) == 8
+    assert model.loss(ids, targets).item() == pytest.approx(math.fsum(surprises) / 8, rel=1e-12)
+
+
+def test_logits_do_not_depend_on_the_future():
+    model = shaken(SMALL, np.float32)
+    before = some_ids(2, 8)
+    logits = model(before).data
+    for t in range(8):
+        after = before.copy()
+        after[:, t] = (after[:, t] + 1) % 11
+        changed = model(after).data
+        assert changed[:, :t].tobytes() == logits[:, :t].tobytes()
+        assert (changed[:, t:] != logits[:, t:]).any(axis=(0, 2)).all()
+
+
+def test_positions_after_the_one_asked_get_no_gradient():
+    model = shaken(SMALL)
+    (dwpe,) = grad(model(some_ids(1, 8))[:, 4].sum(), [model.transformer.wpe.weight])
+    assert dwpe[:5].any(axis=1).all()
+    assert not dwpe[5:].any()
+
+
+def test_rows_of_a_batch_do_not_meet():
+    model = shaken(SMALL)
+    ids = some_ids(3, 6)
+    np.testing.assert_allclose(model(ids), np.concatenate([model(row[None]) for row in ids]), rtol=1e-12)
+
+
+def test_the_gradient_of_the_tied_weight_is_the_sum_of_both_uses():
+    tied = shaken(SMALL)
+    untied = GPT(change(tie_weights=False)).to(np.float64)
+    untied.load_state_dict(tied.state_dict() | {"lm_head.weight": tied.transformer.wte.weight.data})
+    ids, targets = some_ids(2, 8), some_ids(2, 8, seed=1)
+    for model in (tied, untied):
+        model.loss(ids, targets).backward()
+    both = untied.transformer.wte.weight.grad + untied.lm_head.weight.grad
+    np.testing.assert_allclose(tied.transformer.wte.weight.grad, both, rtol=1e-12, atol=1e-15)
+    assert tied.lm_head.weight is tied.transformer.wte.weight
+    assert untied.lm_head.weight is not untied.transformer.wte.weight
+
+
+@pytest.mark.parametrize("config", [SMALL, change(tie_weights=False)])
+def test_gradients_are_the_slopes_of_the_loss(config):
+    model = shaken(config)
+    ids, targets = some_ids(2, 6), some_ids(2, 6, seed=1)
+    model.loss(ids, targets).backward()
+    rng = np.random.default_rng(3)
+    for name, p in model.named_parameters():
+        p.data, start, direction = p.data.copy(), p.data, rng.standard_normal(p.shape)
+        slope = 0.0
+        for sign in (1, -1):
+            p.data = start + sign * 1e-5 * direction
+            slope += sign * model.loss(ids, targets).item() / 2e-5
+        p.data = start
+        assert float(np.sum(p.grad * direction)) == pytest.approx(slope, rel=1e-6, abs=1e-9), name
+
+
+def test_a_small_model_learns_a_mini_batch_by_heart():
+    config = GPTConfig(vocab_size=16, block_size=8, n_layer=2, n_head=2, n_embd=32)
+    model = GPT(config, Generator(0))
+    ids = some_ids(4, 9, vocab_size=16)
+    ids[:, 0] = range(4)  # the texts differ from the first token on, so that nothing is left to chance
+    optimizer = AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model.loss(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.01
+    np.testing.assert_array_equal(model.generate(ids[:, :1], 8, temperature=0), ids)
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        *(({name: 0}, f"{name} must be a positive integer, not 0") for name in ("vocab_size", "n_layer", "n_embd")),
+        ({"n_head": -1}, "n_head must be a positive integer, not -1"),
+        ({"block_size": 2.0}, "block_size must be a positive integer, not 2.0"),
+        ({"n_layer": True}, "n_layer must be a positive integer, not True"),
+        ({"n_layer": "2"}, "n_layer must be a positive integer, not '2'"),
+        ({"qkv_bias": 1}, "qkv_bias must be true or false, not 1"),
+        ({"tie_weights": "no"}, "tie_weights must be true or false, not 'no'"),
+        ({"n_head": 4}, r"n_embd \(6\) must be a multiple of n_head \(4\)"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), not 1.0"),
+        ({"dropout": -0.1}, r"dropout must lie in \[0, 1\), not -0.1"),
+        ({"dropout": math.nan}, r"dropout must lie in \[0, 1\), not nan"),
+        ({"dropout": "0.1"}, r"dropout must lie in \[0, 1\), not '0.1'"),
+    ],
+)
+def test_impossible_sizes(fields, message):
+    with pytest.raises(ValueError, match=f"^GPTConfig: {message}$"):
+        change(**fields)
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([[0, -1]], IndexError, "id -1 is outside the vocabulary"),
+        ([[0, 11]], IndexError, "id 11 is outside the vocabulary: ids must be 0 … 10"),
+        ([[0] * 9], ValueError, "9 positions are more than block_size 8"),
+        ([0, 1], ValueError, r"ids must be integers of shape \(B, T\), not int64 of shape \(2,\)"),
+        ([[[0]]], ValueError, r"shape \(1, 1, 1\)"),
+        ([[0.0, 1.0]], ValueError, "not float64 of shape"),
+        ([[True]], ValueError, "not bool of shape"),
+        ([[]], ValueError, "shape"),
+        (np.zeros((0, 3), int), ValueError, r"shape \(0, 3\)"),
+    ],
+)
+def test_ids_that_cannot_be_read(ids, error, message):
+    with pytest.raises(error, match=message):
+        GPT(SMALL)(ids)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, np.uint64])
+def test_any_integers_are_ids(dtype):
+    ids = some_ids(2, 3)
+    model = GPT(SMALL)
+    np.testing.assert_array_equal(model(ids.astype(dtype)), model(ids))
+    np.testing.assert_array_equal(model(Tensor(ids)), model(ids.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        ([[0, 11]], IndexError, "target 11 is outside the vocabulary"),
+        ([[0, -1]], IndexError, "target -1 is outside the vocabulary"),
+        ([[0]], ValueError, r"targets .*\(1, 1\).*\(1, 2\)"),
+        ([[0], [1]], ValueError, r"targets .*\(2, 1\).*\(1, 2\)"),  # as many, but not the same places
+        ([0, 1], ValueError, "targets"),
+        ([[0.5, 1.0]], ValueError, "targets .*float64"),
+        ([[-100, -100]], ValueError, "the mean over no targets"),
+    ],
+)
+def test_targets_that_cannot_be_meant(targets, error, message):
+    with pytest.raises(error, match=message):
+        GPT(SMALL).loss([[0, 1]], targets)
+
+
+def test_a_cache_is_full_at_block_size():
+    model = GPT(SMALL)
+    cache = model.new_cache()
+    model(some_ids(1, 5), cache)
+    with pytest.raises(ValueError, match="9 positions are more than block_size 8"):
+        model(some_ids(1, 4), cache)
+    assert cache.length == 5
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4).filter(lambda pieces: sum(pieces) <= 8), st.integers(1, 2))
+def test_a_text_read_in_pieces_through_a_cache_is_the_text_read_at_once(pieces, batch):
+    model = shaken(SMALL).eval()
+    ids = some_ids(batch, sum(pieces))
+    cache = model.new_cache()
+    logits = [model(piece, cache).data for piece in np.split(ids, np.cumsum(pieces)[:-1], axis=1)]
+    assert cache.length == sum(pieces)
+    np.testing.assert_allclose(np.concatenate(logits, axis=1), model(ids), rtol=1e-10, atol=1e-12)
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def config_json(**fields):
+    return json.dumps(dataclasses.asdict(SMALL) | fields)
+
+
+def write(folder, metadata, arrays=None):
+    """A weights file with metadata of the test's choice."""
+    save_safetensors(folder / WEIGHTS, GPT(SMALL).state_dict() if arrays is None else arrays, metadata)
+
+
+def refused(path, *words):
+    """The one-line message, naming the file, with which `path` is refused."""
+    with pytest.raises(LoadError) as error:
+        GPT.from_pretrained(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert len(message) < 2000
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("config", [SMALL, change(tie_weights=False, qkv_bias=False, dropout=0.25)])
+def test_round_trip_is_bitwise(tmp_path, config):
+    model = shaken(config, np.float32).eval()
+    model.save_pretrained(tmp_path / "new" / "folder")
+    for path in (tmp_path / "new" / "folder", str(tmp_path / "new" / "folder" / WEIGHTS)):
+        loaded = GPT.from_pretrained(path).eval()
+        assert loaded.config == config
+        assert list(loaded.state_dict()) == list(model.state_dict())
+        for name, array in loaded.state_dict().items():
+            assert array.tobytes() == model.state_dict()[name].tobytes(), name
+        ids = some_ids(2, 8)
+        assert loaded(ids).data.tobytes() == model(ids).data.tobytes()
+        assert (loaded.lm_head.weight is loaded.transformer.wte.weight) == config.tie_weights
+
+
+def test_a_tied_weight_is_stored_once(tmp_path):
+    GPT(SMALL).save_pretrained(tmp_path)
+    arrays, metadata = load_safetensors(tmp_path / WEIGHTS)
+    assert sum(array.size for array in arrays.values()) == SMALL.num_parameters
+    assert json.loads(metadata["config"]) == dataclasses.asdict(SMALL)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_broken_weights_are_not_saved_over_good_ones(tmp_path, value):
+    model = GPT(SMALL)
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / WEIGHTS).read_bytes()
+    model.transformer.h[1].mlp.c_fc.weight.data[0, 0] = value
+    with pytest.raises(ValueError, match="not saved"):
+        model.save_pretrained(tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+    with pytest.raises(ValueError, match=r"NaN or infinity in transformer\.h\.1\.mlp\.c_fc\.weight$") as error:
+        model.save_pretrained(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [WEIGHTS]
+
+
+def test_no_model_there(tmp_path):
+    refused(tmp_path / "nowhere", "no model here")
+    refused(tmp_path, "no model here", WEIGHTS)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x00" * 100, b"<html>" * 100, b"\xff" * 100])
+def test_a_file_of_something_else(tmp_path, content):
+    (tmp_path / WEIGHTS).write_bytes(content)
+    refused(tmp_path / WEIGHTS)
+    refused(tmp_path)
+
+
+def test_a_file_cut_short(tmp_path):
+    GPT(SMALL).save_pretrained(tmp_path)
+    content = (tmp_path / WEIGHTS).read_bytes()
+    for length in (4, 8, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / WEIGHTS).write_bytes(content[:length])
+        refused(tmp_path / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "word"),
+    [
+        (None, "config"),
+        ({"format": "something else"}, "config"),
+        ({"config": ""}, "config"),
+        ({"config": "{"}, "config"),
+        ({"config": "[1, 2]"}, "config"),
+        ({"config": "null"}, "config"),
+        ({"config": '{"n_layer": 2, "a": 1}'}, "config"),
+        ({"config": '{"n_layer": 2, "two\\nlines": 1}'}, "config"),
+        ({"config": config_json(**{"long" * 1000: 1})}, "config"),
+        ({"config": "[" * 100_000}, "config"),
+        ({"config": config_json(n_layer=0)}, "n_layer must be a positive integer"),
+        ({"config": config_json(n_layer=1.5)}, "n_layer must be a positive integer"),
+        ({"config": config_json(n_layer="a" * 10_000)}, "n_layer must be a positive integer"),
+        ({"config": config_json(n_layer=10**4000, n_embd=10**4000, n_head=1)}, "parameters"),
+        ({"config": config_json(n_head=4)}, "multiple of n_head"),
+        ({"config": config_json(dropout=math.nan)}, "dropout must lie in"),
+        # It describes a GPT, but not the one in the file.
+        ({"config": config_json(n_layer=3)}, "parameters"),
+        ({"config": config_json(tie_weights=False)}, "parameters"),
+        ({"config": config_json(vocab_size=8, block_size=11)}, "transformer.wte.weight has shape (11, 6)"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights(tmp_path, metadata, word):
+    write(tmp_path, metadata)
+    refused(tmp_path / WEIGHTS, word)
+
+
+def test_weights_that_do_not_fit_the_config(tmp_path):
+    state = GPT(SMALL).state_dict()
+    renamed = {name.replace("ln_f", "ln_g"): array for name, array in state.items()}
+    integers = state | {"transformer.ln_f.bias": np.zeros(6, np.int32)}
+    for arrays, word in [
+        (renamed, "missing transformer.ln_f.weight"),
+        (renamed, "unexpected transformer.ln_g.bias"),
+        (integers, "transformer.ln_f.bias holds int32"),
+        ({}, "parameters"),
+    ]:
+        write(tmp_path, {"config": config_json()}, arrays)
+        refused(tmp_path / WEIGHTS, word)
+
+
+@pytest.mark.parametrize(
+    ("fields", "arrays"),
+    [
+        ({"vocab_size": 10**9}, {}),
+        ({"n_embd": 6 * 10**9}, {}),
+        ({"n_layer": 10**12}, {}),
+        ({"block_size": 10**15}, {}),
+        # One array with as many bytes as the model has parameters: the count is right, but the objects of two thousand
+        # layers would take hundreds of times the memory of the file.
+        ({"n_layer": 2_000, "n_embd": 1, "n_head": 1}, None),
+    ],
+)
+def test_a_hostile_config_is_refused_before_memory_is_taken(tmp_path, fields, arrays):
+    config = change(**fields)
+    if arrays is None:
+        arrays = {"x": np.zeros(config.num_parameters, np.uint8)}
+    write(tmp_path, {"config": config_json(**fields)}, arrays)
+    tracemalloc.start()
+    try:
+        refused(tmp_path / WEIGHTS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_half_precision_weights_are_read_as_float32(tmp_path):
+    state = {name: array.astype(np.float16) for name, array in GPT(SMALL).state_dict().items()}
+    write(tmp_path, {"config": config_json()}, state)
+    for name, array in GPT.from_pretrained(tmp_path).state_dict().items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, state[name])
+
+
+def test_loss_is_the_cross_entropy_of_the_logits():
+    model = GPT(SMALL)
+    ids, targets = some_ids(2, 4), some_ids(2, 4, seed=1)
+    expected = F.cross_entropy(Tensor(model(ids).data.reshape(8, 11)), targets.reshape(8))
+    assert model.loss(ids, targets).item() == expected.item()

@@ -1,0 +1,254 @@
+"""The layers: PyTorch's initial values from the same seed, the book's published numbers, and what dropout promises."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm import Tensor
+from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerNorm, Linear, Parameter
+from tinygrad_llm.random import Generator
+
+PRINTED = 5e-5  # half a unit of the fourth printed digit
+
+
+def numbers(text):
+    """Rows of printed numbers, separated by slashes."""
+    return np.array([[float(word) for word in row.split()] for row in text.replace("−", "-").split("/")])
+
+
+# ---- Linear and Embedding ---------------------------------------------------------------------------------------
+
+
+def test_linear_starts_as_the_book_prints_it():
+    weight = Linear(4, 5, bias=False, rng=Generator(123)).weight
+    expected = numbers(
+        "−.2039 .0166 −.2483 .1886 / −.4260 .3665 −.3634 −.3975 / −.3159 .2264 −.1847 .1871"
+        "/ −.4244 −.3034 −.1836 −.0983 / −.3814 .3274 −.1179 .1605"
+    )  # ch02-22
+    np.testing.assert_allclose(weight, expected, rtol=0, atol=PRINTED)
+
+
+@pytest.mark.parametrize(
+    ("seed", "row", "bias"),
+    [
+        (0, [-0.004323, 0.309716, -0.475185], [-0.011439, 0.457775]),
+        (123, [-0.235430, 0.019124, -0.286746], [-0.419641, -0.459018]),
+        (137, [0.145093, 0.084734, 0.193148], [-0.349263, -0.326160]),
+        (2**31, [0.476587, 0.379239, -0.509286], [0.016716, -0.231771]),
+    ],
+)
+def test_linear_starts_as_in_pytorch(seed, row, bias):
+    linear = Linear(3, 2, rng=Generator(seed))
+    np.testing.assert_allclose(linear.weight.data[0], row, rtol=0, atol=5.1e-7)
+    np.testing.assert_allclose(linear.bias, bias, rtol=0, atol=5.1e-7)
+
+
+@pytest.mark.parametrize(
+    ("seed", "row"),
+    [
+        (0, [-1.125840, -1.152360, 0.566651]),
+        (123, [0.337370, -0.177777, -0.168956]),
+        (137, [1.122025, -0.663128, -0.705236]),
+        (2**31, [-1.846597, 1.118582, 0.036981]),
+    ],
+)
+def test_embedding_starts_as_in_pytorch(seed, row):
+    np.testing.assert_allclose(Embedding(6, 3, rng=Generator(seed)).weight.data[0], row, rtol=0, atol=1e-6)
+
+
+def test_embedding_and_lookup_are_the_books():
+    embedding = Embedding(6, 3, rng=Generator(123))
+    expected = numbers(
+        ".3374 −.1778 −.1690 / .9178 1.5810 1.3010 / 1.2753 −.2010 −.1606 / −.4015 .9666 −1.1481"
+        "/ −1.1589 .3255 −.6315 / −2.8400 −.7849 −1.4096"
+    )  # ch02-20
+    np.testing.assert_allclose(embedding.weight, expected, rtol=0, atol=PRINTED)
+    np.testing.assert_array_equal(embedding(np.array([2, 3, 5, 1])), embedding.weight.data[[2, 3, 5, 1]])
+    assert embedding(Tensor([[0, 1], [1, 0]])).shape == (2, 2, 3)
+
+
+def test_the_books_three_layer_network():
+    def network(rng):
+        return Linear(50, 30, rng=rng), Linear(30, 20, rng=rng), Linear(20, 3, rng=rng)
+
+    first, second, third = network(Generator(123))
+    assert sum(layer.num_parameters() for layer in (first, second, third)) == 2213  # apA-02
+    corners = numbers(
+        "−.0577 .0047 −.0702 .0222 .1260 .0865 / .0502 .0307 .0333 .0951 .1134 −.0297"
+        "/ .1077 −.1108 .0122 .0108 −.1049 −.1063 / −.0787 .1259 .0803 .1218 .1303 −.1351"
+        "/ .1359 .0175 −.0673 .0674 .0676 .1058 / .0790 .1343 −.0293 .0344 −.0971 −.0509"
+    )  # apA-03
+    weight = first.weight.data
+    shown = np.concatenate([weight[[0, 1, 2, -3, -2, -1], :3], weight[[0, 1, 2, -3, -2, -1], -3:]], axis=1)
+    np.testing.assert_allclose(shown, corners, rtol=0, atol=PRINTED)
+
+    x = Tensor(Generator(123).rand((1, 50)))
+    logits = third(second(first(x).relu()).relu())
+    np.testing.assert_allclose(logits, numbers("−.1262 .1080 −.1792"), rtol=0, atol=PRINTED)  # apA-04
+    np.testing.assert_allclose(logits.softmax(-1), numbers(".3113 .3934 .2952"), rtol=0, atol=PRINTED)
+
+
+def test_a_small_linear_layer_and_layer_norm_of_the_book():
+    rng = Generator(123)
+    x = Tensor(rng.randn((2, 5)))
+    y = Linear(5, 6, rng=rng)(x).relu()
+    expected = numbers(".2260 .3470 0 .2216 0 0 / .2133 .2394 0 .5198 .3297 0")  # ch04-04
+    np.testing.assert_allclose(y, expected, rtol=0, atol=PRINTED)
+    normal = LayerNorm(6)(y).data
+    np.testing.assert_allclose(normal.mean(-1), 0, atol=1e-6)  # ch04-07
+    np.testing.assert_allclose(normal.var(-1), [0.9995, 0.9997], rtol=0, atol=PRINTED)
+
+
+def test_linear_in_gpt2s_way():
+    linear = Linear(300, 200, rng=Generator(0), std=0.02)
+    assert not linear.bias.data.any()
+    assert linear.bias.dtype == np.float32
+    # 60,000 draws: the standard error of their deviation is 0.02 / √120,000 = 6e-5.
+    assert abs(linear.weight.data.std() - 0.02) < 3e-4
+    assert abs(linear.weight.data.mean()) < 4e-4
+    assert abs(Embedding(300, 200, rng=Generator(0), std=0.5).weight.data.std() - 0.5) < 0.0075
+
+
+def test_a_tied_linear_draws_nothing():
+    rng, fresh = Generator(5), Generator(5)
+    weight = Parameter(np.ones((2, 3), np.float32))
+    linear = Linear(3, 2, bias=False, rng=rng, weight=weight)
+    assert linear.weight is weight
+    np.testing.assert_array_equal(rng.rand(4), fresh.rand(4))
+
+
+@given(rows=st.integers(1, 4), fan_in=st.integers(1, 20), fan_out=st.integers(1, 5), bias=st.booleans())
+def test_linear_is_a_loop_over_outputs(rows, fan_in, fan_out, bias):
+    linear = Linear(fan_in, fan_out, bias, rng=Generator(rows)).to(np.float64)
+    assert all(np.abs(p.data).max() <= 1 / math.sqrt(fan_in) for p in linear.parameters())
+    x = np.random.default_rng(fan_in).standard_normal((2, rows, fan_in))
+    y = linear(Tensor(x)).data
+    for place in np.ndindex(y.shape):
+        terms = (x[place[:-1]] * linear.weight.data[place[-1]]).tolist()
+        if bias:
+            terms.append(float(linear.bias.data[place[-1]]))
+        assert y[place] == pytest.approx(math.fsum(terms), rel=1e-12, abs=1e-13)
+
+
+# ---- LayerNorm ---------------------------------------------------------------------------------------------------
+
+
+def test_layer_norm_is_the_formula_row_by_row():
+    layer = LayerNorm(5, eps=0.1).to(np.float64)
+    assert (layer.weight.data == 1).all()
+    assert (layer.bias.data == 0).all()
+    layer.weight.data, layer.bias.data = np.arange(1.0, 6), np.arange(5.0) - 2
+    x = np.random.default_rng(0).standard_normal((2, 3, 5))
+    y = layer(Tensor(x)).data
+    for b in range(2):
+        for t in range(3):
+            row = x[b, t].tolist()
+            mean = math.fsum(row) / 5
+            variance = math.fsum((v - mean) ** 2 for v in row) / 5
+            expected = [(v - mean) / math.sqrt(variance + 0.1) * (c + 1) + c - 2 for c, v in enumerate(row)]
+            np.testing.assert_allclose(y[b, t], expected, rtol=1e-12, atol=1e-14)
+
+
+# ---- Dropout -----------------------------------------------------------------------------------------------------
+
+
+def test_dropout_draws_the_books_mask():
+    y = Dropout(0.5, rng=Generator(123))(Tensor(np.ones((6, 6), np.float32)))
+    expected = "220220 / 000202 / 222202 / 022002 / 020202 / 022220"  # ch03-16
+    assert [[str(int(v)) for v in row] for row in y.data] == [list(row.strip()) for row in expected.split("/")]
+
+
+@pytest.mark.parametrize(
+    ("seed", "p", "kept"),
+    [
+        (0, 0.5, "00100011011110111100"),
+        (123, 0.5, "11011000010111110101"),
+        (137, 0.5, "11101011000011010110"),
+        (2**31, 0.5, "11110000110000111011"),
+        (0, 0.1, "01101111111111111111"),
+        (123, 0.1, "11111111011111111111"),
+        (137, 0.1, "11111111111111011111"),
+        (2**31, 0.1, "1" * 20),
+    ],
+)
+def test_dropout_draws_pytorchs_mask(seed, p, kept):
+    y = Dropout(p, rng=Generator(seed))(Tensor(np.ones(20, np.float32)))
+    expected = np.array([int(bit) for bit in kept], np.float32) * np.float32(1 / (1 - p))
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_its_share_and_the_mean(p):
+    n = 100_000
+    y = Dropout(p, rng=Generator(1))(Tensor(np.ones(n))).data
+    error = 5 * math.sqrt(p * (1 - p) / n)
+    assert abs(np.mean(y != 0) - (1 - p)) < error
+    assert abs(y.mean() - 1) < error / (1 - p)
+    np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - p)])
+
+
+def test_dropout_sends_gradients_where_it_sent_values():
+    x = Tensor(np.full(50, 3.0), requires_grad=True)
+    y = Dropout(0.4, rng=Generator(1))(x)
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad, y.data / 3, rtol=1e-15)
+
+
+def test_dropout_off_is_the_identity_and_draws_nothing():
+    x = Tensor(np.arange(5.0))
+    rng = Generator(1)
+    off, evaluating = Dropout(0.0, rng=rng), Dropout(0.5, rng=rng).eval()
+    assert off(x) is x
+    assert evaluating(x) is x
+    np.testing.assert_array_equal(rng.rand(4), Generator(1).rand(4))
+
+
+def test_dropout_of_everything_is_zero():
+    x = Tensor(np.full(5, 2.0), requires_grad=True)
+    y = Dropout(1.0, rng=Generator(1))(x)
+    y.sum().backward()
+    assert not y.data.any()
+    assert not x.grad.any()
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0001, math.nan, math.inf])
+def test_a_probability_outside_its_range_is_refused(p):
+    with pytest.raises(ValueError, match=r"dropout: p must lie in \[0, 1\], not"):
+        Dropout(p, rng=Generator(0))
+
+
+# ---- GELU --------------------------------------------------------------------------------------------------------
+
+
+def test_gelu_has_its_known_values():
+    # torch.nn.functional.gelu(x, approximate="tanh") in float64.
+    known = {
+        -3.0: -0.0036373920817729943,
+        -1.0: -0.15880800939172324,
+        0.0: 0.0,
+        0.5: 0.34571400982514394,
+        1.0: 0.8411919906082768,
+        3.0: 2.996362607918227,
+    }
+    np.testing.assert_allclose(GELU()(Tensor(np.array(list(known)))), list(known.values()), rtol=1e-12)
+
+
+@given(st.floats(-20, 20))
+def test_gelu_is_its_formula(x):
+    expected = 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    assert GELU()(Tensor(np.array([x]))).item() == pytest.approx(expected, rel=1e-10, abs=1e-14)
+
+
+def test_the_books_vanishing_gradients():
+    rng = Generator(123)
+    layers = [Linear(3, n, rng=rng) for n in (3, 3, 3, 3, 1)]
+    y = Tensor(np.array([[1.0, 0.0, -1.0]], np.float32))
+    for layer in layers:
+        y = GELU()(layer(y))
+    (y * y).mean().backward()
+    # ch04-08: the mean absolute gradient of each weight.
+    expected = [2.0173587836e-4, 1.2011159561e-4, 7.1520399069e-4, 1.3988736318e-3, 5.0496454351e-3]
+    np.testing.assert_allclose([np.abs(layer.weight.grad).mean() for layer in layers], expected, rtol=2e-6)

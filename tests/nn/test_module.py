@@ -1,0 +1,188 @@
+"""How a Module finds, names, converts and loads its parameters."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm import Tensor
+from tinygrad_llm.nn import Dropout, LayerNorm, Linear, Module, Parameter
+from tinygrad_llm.random import Generator
+
+
+class Family(Module):
+    """Parameters everywhere they may stand: attributes, lists, tuples, dicts, and all of these nested."""
+
+    def __init__(self, seed=0):
+        rng = Generator(seed)
+        self.last = Parameter(rng.rand((2, 3)))
+        self.name = "not a parameter"
+        self.layers = [Linear(3, 2, rng=rng), {"inner": LayerNorm(3), "raw": Parameter(rng.rand(4))}]
+        self.pair = (Dropout(0.5, rng=rng), Linear(2, 1, False, rng=rng))
+        self.constant = np.ones(3)
+        self.plain = Tensor(np.ones(3))
+        self.nothing = None
+        self.empty = []
+
+
+class Tied(Module):
+    def __init__(self):
+        self.first = Linear(3, 3, rng=Generator(0))
+        self.second = Linear(3, 3, bias=False, rng=Generator(0), weight=self.first.weight)
+        self.third = [self.first]
+
+
+NAMES = [
+    "last",
+    "layers.0.weight",
+    "layers.0.bias",
+    "layers.1.inner.weight",
+    "layers.1.inner.bias",
+    "layers.1.raw",
+    "pair.1.weight",
+]
+
+
+def copies(model):
+    return {name: array.copy() for name, array in model.state_dict().items()}
+
+
+def test_names_are_paths_in_the_order_of_setting():
+    model = Family()
+    assert [name for name, _ in model.named_parameters()] == NAMES
+    assert [id(p) for _, p in model.named_parameters()] == [id(p) for p in model.parameters()]
+    assert dict(model.named_parameters())["layers.1.raw"] is model.layers[1]["raw"]
+    assert model.num_parameters() == 6 + 6 + 2 + 3 + 3 + 4 + 2
+
+
+def test_a_layer_added_later_is_found():
+    model = Family()
+    model.layers.append(LayerNorm(2))
+    assert "layers.2.weight" in dict(model.named_parameters())
+
+
+def test_tied_parameters_count_once_under_the_first_name():
+    model = Tied()
+    assert [name for name, _ in model.named_parameters()] == ["first.weight", "first.bias"]
+    assert model.num_parameters() == 12
+    assert list(model.state_dict()) == ["first.weight", "first.bias"]
+
+
+def test_modules_are_this_one_and_all_inside():
+    assert [type(m).__name__ for m in Family().modules()] == ["Family", "Linear", "LayerNorm", "Dropout", "Linear"]
+
+
+def test_train_and_eval_reach_everything():
+    model = Family()
+    assert all(m.training for m in model.modules())
+    assert model.eval() is model
+    assert not any(m.training for m in model.modules())
+    assert model.train() is model
+    assert all(m.training for m in model.modules())
+    assert Family().training  # and other instances are not touched
+    model.pair[0].eval()
+    assert [m.training for m in model.modules()] == [True, True, True, False, True]
+
+
+def test_zero_grad_forgets_every_gradient():
+    model = Family()
+    for p in model.parameters():
+        p.grad = np.ones_like(p.data)
+    model.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
+def test_to_converts_in_place_and_drops_gradients(dtype):
+    model = Tied()
+    before, weight = copies(model), model.first.weight
+    weight.grad = np.ones_like(weight.data)
+    assert model.to(dtype) is model
+    assert model.first.weight is model.second.weight is weight
+    assert weight.grad is None
+    assert weight.requires_grad
+    for name, p in model.named_parameters():
+        assert p.dtype == dtype
+        np.testing.assert_array_equal(p.data, before[name])
+
+
+def test_parameters_require_a_gradient_and_can_be_frozen():
+    weight = Parameter(np.ones(2, np.float32))
+    assert weight.requires_grad
+    assert not Parameter(np.ones(2, np.float32), requires_grad=False).requires_grad
+    with pytest.raises(ValueError, match="float"):
+        Parameter(np.ones(2, np.int64))
+
+
+def test_a_module_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match="Family has no forward"):
+        Family()(1)
+
+
+# ---- state ------------------------------------------------------------------------------------------------------
+
+
+def test_state_dict_is_the_arrays_themselves():
+    model = Family()
+    assert list(model.state_dict()) == NAMES
+    assert all(model.state_dict()[name] is p.data for name, p in model.named_parameters())
+
+
+def test_state_round_trip_copies():
+    model, other = Family(1), Family(2)
+    state = model.state_dict()
+    other.load_state_dict(state)
+    for name, array in other.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+        assert not np.shares_memory(array, state[name])
+
+
+def test_loading_keeps_the_models_dtype_and_identity():
+    model = Tied().to(np.float64)
+    weight = model.first.weight
+    model.load_state_dict({"first.weight": np.full((3, 3), 0.5, np.float16), "first.bias": np.zeros(3, np.float32)})
+    assert model.first.weight is model.second.weight is weight
+    assert weight.dtype == np.float64
+    assert (weight.data == 0.5).all()
+
+
+@given(data=st.data())
+def test_one_message_lists_every_mistake_and_nothing_changes(data):
+    model = Family()
+    before = copies(model)
+    state = {name: array + 1 for name, array in before.items()}
+    fates = data.draw(st.lists(st.sampled_from(["fine", "missing", "shape", "dtype"]), min_size=7, max_size=7))
+    extra = data.draw(st.lists(st.sampled_from(["stranger", "layers.9.weight"]), unique=True))
+    for name, fate in zip(NAMES, fates, strict=True):
+        if fate == "missing":
+            del state[name]
+        elif fate == "shape":
+            state[name] = np.zeros((7, 7), np.float32)
+        elif fate == "dtype":
+            state[name] = np.zeros(state[name].shape, np.int64)
+    state.update((name, np.zeros(5, np.float32)) for name in extra)
+
+    if set(fates) == {"fine"} and not extra:
+        model.load_state_dict(state)
+        for name, array in model.state_dict().items():
+            np.testing.assert_array_equal(array, before[name] + 1)
+        return
+    with pytest.raises(ValueError, match="the weights do not fit the model") as error:
+        model.load_state_dict(state)
+    message = str(error.value)
+    assert "\n" not in message
+    for name, fate in zip(NAMES, fates, strict=True):
+        shape = before[name].shape
+        assert (f"missing {name} {shape}" in message) == (fate == "missing")
+        assert (f"{name} has shape (7, 7), the model's is {shape}" in message) == (fate == "shape")
+        assert (f"{name} holds int64" in message) == (fate == "dtype")
+    for name in ("stranger", "layers.9.weight"):
+        assert (f"unexpected {name} (5,)" in message) == (name in extra)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_complex_weights_are_refused_rather_than_cut_to_their_real_part() -> None:
+    module = Linear(2, 2, bias=False, rng=Generator(0))
+    with pytest.raises(ValueError, match="weight holds complex128"):
+        module.load_state_dict({"weight": np.ones((2, 2), np.complex128)})
