@@ -444,6 +444,7 @@ def grad(output: Tensor, inputs: Sequence[Tensor], gradient: Any = None) -> list
         raise ValueError(f"inputs {missing} do not require a gradient: make them with requires_grad=True")
     root, seed = output._start(gradient)
     found = walk_back(root, seed, {node for node in nodes if node is not None})
-    return [
+    grads = [
         found[node] if node in found else np.zeros_like(x.data) for x, node in zip(inputs, nodes, strict=True) if node
     ]
+    return grads if len(set(nodes)) == len(nodes) else [g.copy() for g in grads]  # an input was named twice

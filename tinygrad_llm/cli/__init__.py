@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 class Command(Protocol):
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit:  # argparse's way to end, after --help or an error
         return int(exit.code or 0)
     try:
-        return _load(args.command).run(args)
+        status = _load(args.command).run(args)
+        sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
+        return status
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
@@ -71,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        status = _user_error(error)
-        if status is None:
+        code = _user_error(error)
+        if code is None:
             raise
         print(f"tinygrad-llm {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return status
+        return code
 
 
 def _user_error(error: Exception) -> int | None:

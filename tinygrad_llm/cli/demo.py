@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -95,9 +96,9 @@ def prove_small_copy(model: GPT) -> GradcheckResult:
 def next_commands(folder: Path) -> list[str]:
     """Commands that work as they stand, in the way this one was called."""
     script = Path(sys.argv[0]).name
-    call = "tinygrad-llm" if script.startswith("tinygrad-llm") else f"{sys.executable} -m tinygrad_llm"
+    call = "tinygrad-llm" if script.startswith("tinygrad-llm") else f"{shlex.quote(sys.executable)} -m tinygrad_llm"
     return [
-        f'{call} generate {folder} --prompt "Once there was a" --seed 7',
+        f'{call} generate {shlex.quote(str(folder))} --prompt "Once there was a" --seed 7',
         f"{call} gradcheck",
         f"{call} train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs",
         f'{call} tokenizer encode "Hello, do you like tea?"',

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -42,11 +43,13 @@ def run(args: argparse.Namespace) -> int:
             _print(covers, done)
     seconds = time.perf_counter() - began
     failed = [row for row in rows if not row.passed]
-    exact = max((row.error for row in rows if row.method == "complex"), default=0.0)
+    exact = max((row.error for row in rows if row.method == "complex" and math.isfinite(row.error)), default=0.0)
     if args.json:
         figures = {"cases": len(rows), "failed": len(failed), "uncovered": missing, "worst": exact}
-        figures |= {"seconds": seconds, "rows": [dataclasses.asdict(row) for row in rows]}
-        print(json.dumps(figures))
+        # JSON has no NaN, which is the error of a case that could not be measured.
+        errors = [{"error": row.error if math.isfinite(row.error) else None} for row in rows]
+        figures["rows"] = [dataclasses.asdict(row) | error for row, error in zip(rows, errors, strict=True)]
+        print(json.dumps(figures | {"seconds": seconds}))
     else:
         for row in failed:
             print(f"{_colour('FAILED', 31)} {row.name}: {row.message}")

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -56,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         print("wrote " + ", ".join(str(path) for path in written))
         if not any(path.suffix == ".png" for path in written):
             print("for a picture of the losses: pip install 'tinygrad_llm[app]'")
-        print(f'next: tinygrad-llm generate {folder} --prompt "The " --max-new-tokens 200 --seed 1')
+        # A prompt that the tokenizer is sure to know; byte pairs need none.
+        prompt = [] if tokenizer.eot_token is not None else ["--prompt", training.text.split()[0][:10]]
+        print("next: " + shlex.join(["tinygrad-llm", "generate", str(folder), *prompt, "--seed", "1"]))
     return 130 if stopped else 0
 
 
@@ -70,7 +73,10 @@ def settings_for(preset: Preset, steps: int | None, seed: int, workers: int | No
 
 
 def watch(training: Run, out: TextIO) -> bool:
-    """Train with a progress bar, and a sample at each evaluation, on `out`. True if Ctrl-C ended it early."""
+    """Train with a progress bar, and a sample at each evaluation, on `out`. True if Ctrl-C ended it early.
+
+    Raises:   KeyboardInterrupt: before there was anything to save.
+    """
     progress = Progress(training.settings.steps)
     try:
         for step in training.train():
@@ -79,7 +85,9 @@ def watch(training: Run, out: TextIO) -> bool:
                 text = training.sample(60).strip().replace("\n", "\n    ")
                 progress.write(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n", out)
     except KeyboardInterrupt:
-        progress.write(f"\nstopped after step {training.steps[-1].step if training.steps else 0}; saving", sys.stderr)
+        if not training.steps:
+            raise
+        progress.write(f"\nstopped after step {training.steps[-1].step}; saving", sys.stderr)
         return True
     finally:
         progress.close()

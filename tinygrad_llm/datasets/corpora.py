@@ -7,7 +7,7 @@ from tinygrad_llm.datasets.windows import DataError
 
 CORPORA = {
     "stories": "short stories made by a seeded grammar (1 MB, ships with the package)",
-    "python-docs": "the language reference that every CPython carries in pydoc_data.topics (0.7 MB)",
+    "python-docs": "the language reference that every CPython carries in pydoc_data.topics (0.5 MB)",
 }
 
 
@@ -27,7 +27,7 @@ def load_corpus(name_or_path: str) -> str:
     except OSError as error:
         raise DataError(f"{name_or_path}: cannot be read: {error.strerror}") from error
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{name_or_path}: not UTF-8 text (byte {data[error.start]:#04x} at position {error.start}): "

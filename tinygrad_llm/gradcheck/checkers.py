@@ -61,7 +61,7 @@ class GradcheckResult:
 
     @property
     def worst(self) -> Comparison:
-        return max(self.comparisons, key=lambda c: c.error)
+        return max(self.comparisons, key=lambda c: np.nan_to_num(c.error, nan=np.inf))
 
     def __bool__(self) -> bool:
         return self.worst.error <= self.tolerance  # False for NaN
@@ -147,19 +147,22 @@ def _compare(
         with no_grad():
             return np.sum(v * call().data)
 
-    if value() != np.sum(v * y.data):
-        raise GradcheckError("fn gave two results for the same input: fix its random numbers (reseed in fn)")
     if not np.isfinite(y.data).all():
         raise GradcheckError("the output holds NaN or infinity")
+    if value() != np.sum(v * y.data):
+        raise GradcheckError("fn gave two results for the same input: fix its random numbers (reseed in fn)")
     comparisons = []
     for (i, t), g in zip(checked, analytic, strict=True):
+        name = names[i] if names else f"input {i}"
+        if g.shape != t.shape:
+            raise GradcheckError(f"the gradient of {name} has shape {g.shape}, not {t.shape}")
         numeric = _DERIVATIVES[method](value, t)
         delta = np.abs(g - numeric)
         where = np.unravel_index(int(np.argmax(delta)) if delta.size else 0, g.shape) if g.size else ()
         error = float(np.max(delta, initial=0.0) / (np.max(np.abs(g), initial=0.0) + _FLOOR))
         index = tuple(int(n) for n in where)
         at = (float(g[index]), float(numeric[index])) if g.size else (0.0, 0.0)
-        comparisons.append(Comparison(names[i] if names else f"input {i}", g.size, error, index, *at))
+        comparisons.append(Comparison(name, g.size, error, index, *at))
     return GradcheckResult(method, tolerance, comparisons)
 
 

@@ -6,14 +6,14 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import Parameter
 
 
 class Group(TypedDict):
     """Parameters that share their settings."""
 
-    params: list[Parameter]
+    params: list[Tensor]
     lr: float
     weight_decay: float
 
@@ -34,7 +34,7 @@ class AdamW:
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Sequence[dict[str, Any]],
+        params: Iterable[Tensor] | Sequence[dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -80,7 +80,7 @@ class AdamW:
                 if p.grad is not None:
                     self._update(p, p.grad, group["lr"], group["weight_decay"])
 
-    def _update(self, p: Parameter, g: Array, lr: float, weight_decay: float) -> None:
+    def _update(self, p: Tensor, g: Array, lr: float, weight_decay: float) -> None:
         if id(p) not in self._state:
             self._state[id(p)] = np.zeros_like(p.data), np.zeros_like(p.data), [0]
         m, v, steps = self._state[id(p)]
@@ -102,7 +102,7 @@ class AdamW:
         p.data -= scratch
 
 
-def decay_groups(named_parameters: Iterable[tuple[str, Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(named_parameters: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices, which decay, and vectors (biases, layer norms), which do not, as GPT-2 was trained."""
     parameters = [p for _, p in named_parameters]
     return [
@@ -111,7 +111,7 @@ def decay_groups(named_parameters: Iterable[tuple[str, Parameter]], weight_decay
     ]
 
 
-def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint L2 norm is at most max_norm; return the norm before.
 
     Source:   Pascanu et al. 2013, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_ (which adds 1e-6 below the line).

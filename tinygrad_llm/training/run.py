@@ -6,14 +6,16 @@ The folder holds model.safetensors (weights and sizes), tokenizer.json, run.json
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import numpy as np
 
-from tinygrad_llm.datasets import DataError, corpus_hash, load_corpus, split
-from tinygrad_llm.formats import LoadError, atomic_write
+from tinygrad_llm.datasets import DataError, corpus_hash, load_corpus
+from tinygrad_llm.formats import LoadError
 from tinygrad_llm.generation import stream
 from tinygrad_llm.models import GPT, WEIGHTS, GPTConfig
 from tinygrad_llm.random import Generator
@@ -50,7 +52,8 @@ class Run:
             self.tokenizer: AnyTokenizer = CharTokenizer.train(self.text)
         else:
             self.tokenizer = Tokenizer.train(self.text, self.preset.vocab_size, progress=progress)
-        parts = split(self.text, TRAIN_FRACTION)
+        cut = int(TRAIN_FRACTION * len(self.text))
+        parts = self.text[:cut], self.text[cut:]
         self.ids, self.val_ids = (np.array(self.tokenizer.encode(p, allowed_special="all"), np.int32) for p in parts)
         block_size = self.preset.model["block_size"]
         for name, ids in (("training", self.ids), ("held-out", self.val_ids)):
@@ -74,17 +77,28 @@ class Run:
             yield step
 
     def sample(self, max_new_tokens: int = 120, seed: int = 1) -> str:
-        """Let the model write: from the end-of-text token up to the next, or from a newline."""
+        """Let the model write: from the end-of-text token up to the next, or from a newline, or, where the text has
+        none, from its first character."""
         eot = self.tokenizer.eot_token
-        start = [eot] if eot is not None else self.tokenizer.encode("\n")
+        start = [eot] if eot is not None else self.tokenizer.encode("\n" if "\n" in self.text else self.text[0])
         rng = Generator(seed)
         text = "".join(write(self.model, self.tokenizer, start, max_new_tokens, temperature=0.8, rng=rng))
         self.samples.append((self.steps[-1].step if self.steps else 0, text))
         return text
 
     def save(self) -> list[Path]:
-        """Write everything into the folder, each file whole or not at all; return what was written."""
+        """Write everything into the folder, and return what was written.
+
+        Files take their places only when all of them are whole: a save that fails leaves an earlier run as it was.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=self.folder) as temporary:
+            names = self._write(Path(temporary))
+            for name in names:
+                os.replace(Path(temporary) / name, self.folder / name)
+        return [self.folder / name for name in names]
+
+    def _write(self, folder: Path) -> list[str]:
         about = {
             "corpus": self.corpus,
             "corpus_sha256": corpus_hash(self.text),
@@ -94,19 +108,18 @@ class Run:
         }
         metrics = "".join(json.dumps(dataclasses.asdict(step)) + "\n" for step in self.steps)
         samples = "\n".join(f"--- step {step} ---\n{text.strip()}\n" for step, text in self.samples)
-        self.tokenizer.save(self.folder / TOKENIZER)
+        self.tokenizer.save(folder / TOKENIZER)
         for name, content in (
             ("run.json", json.dumps(about, indent=2) + "\n"),
             ("metrics.jsonl", metrics),
             ("samples.txt", samples),
         ):
-            with atomic_write(self.folder / name) as file:
-                file.write(content.encode("utf-8"))
+            (folder / name).write_text(content, encoding="utf-8", newline="\n")
         written = [TOKENIZER, "run.json", "metrics.jsonl", "samples.txt", WEIGHTS]
-        if save_loss_curve(self.steps, self.folder / "loss.png"):
+        if save_loss_curve(self.steps, folder / "loss.png"):
             written.append("loss.png")
-        self.model.save_pretrained(self.folder)
-        return [self.folder / name for name in written]
+        self.model.save_pretrained(folder)
+        return written
 
 
 def holds_model(folder: Path) -> bool:

@@ -1,0 +1,545 @@
+"""The walk back: accumulation, whose memory a gradient is, what is freed when, threads, `no_grad`."""
+
+import gc
+import math
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import kernels as K
+from tinygrad_llm.autograd import Tensor, apply, grad, is_grad_enabled, no_grad
+from tinygrad_llm.gradcheck import gpt_problem, gradcheck
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.random import Generator
+
+
+def leaf(*values):
+    return Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+# ---- the same value used several times -----------------------------------------------------------------------------
+
+
+def test_a_value_times_itself():
+    x = leaf(3.0, -2.0)
+    assert grad((x * x).sum(), [x])[0].tolist() == [6, -4]
+
+
+def test_a_diamond():
+    x = leaf(2.0)
+    a = x * 3
+    assert grad((a * a + a).sum(), [x])[0].item() == 2 * 9 * 2 + 3
+
+
+def test_sums_of_sums():
+    """b's gradient is borrowed by both of its uses; adding in place would double-count."""
+    a = leaf(1.0, 2.0)
+    b = a + a
+    c = b + b
+    assert [g.tolist() for g in grad(c, [a, b], np.array([1.0, 10.0]))] == [[4, 40], [2, 20]]
+
+
+def test_an_uneven_diamond_waits_for_the_longer_branch():
+    x = leaf(0.5)
+    y = x * 2
+    z = y
+    for _ in range(5):
+        z = z * 1.5
+    assert grad((y + z).sum(), [x])[0].item() == pytest.approx(2 + 2 * 1.5**5)
+
+
+@pytest.mark.parametrize("uses", [2, 3, 10])
+def test_fan_out(uses):
+    x = leaf(1.0, 2.0)
+    y = x * 1
+    total = y
+    for k in range(1, uses):
+        total = total + y * k
+    (g,) = grad(total, [x], np.array([1.0, -1.0]))
+    assert g.tolist() == [1 + sum(range(uses)), -1 - sum(range(uses))]
+
+
+def test_a_borrowed_gradient_is_not_written_to():
+    """x's first gradient is the seed itself, then b's; each must survive x's accumulation."""
+    x, b = leaf(1.0, 2.0), leaf(5.0, 5.0)
+    seed = np.array([1.0, 1.0])
+    y = (x + b) + (x * 3 + x)
+    gx, gb = grad(y, [x, b], seed)
+    assert gx.tolist() == [5, 5]
+    assert gb.tolist() == [1, 1]
+    assert seed.tolist() == [1, 1]
+
+
+def test_a_chain_of_diamonds_has_a_path_for_each_choice():
+    x = leaf(1.0)
+    y = x
+    for _ in range(30):
+        y = y + y
+    assert grad(y.sum(), [x])[0].item() == 2**30
+
+
+# ---- whose memory ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda a, b: a + b,
+        lambda a, b: a + b + a,
+        lambda a, b: a.reshape(4).reshape(2, 2) - b,
+        lambda a, b: a.T + b.T,
+        lambda a, b: apply(K.concatenate, a, b),
+        lambda a, b: apply(K.stack, a, b, axis=1),
+        lambda a, b: a * b,
+        lambda a, b: (a + b).expand(3, 2, 2)[0],
+    ],
+)
+def test_gradients_alias_nothing(fn):
+    a, b = (Tensor(np.random.default_rng(i).standard_normal((2, 2)), requires_grad=True) for i in range(2))
+    y = fn(a, b)
+    seed = np.ones(y.shape)
+    y.backward(seed)
+    everything = [a.data, b.data, a.grad, b.grad, seed]
+    for i, one in enumerate(everything):
+        assert not any(np.shares_memory(one, other) for other in everything[:i])
+    assert not any(np.shares_memory(y.data, g) for g in (a.grad, b.grad))
+    before = b.grad.copy()
+    a.grad += 100  # as an optimizer or a clipping function may
+    np.testing.assert_array_equal(b.grad, before)
+    assert (seed == 1).all()
+
+
+def test_the_gradient_of_a_leaf_is_a_copy_of_the_seed():
+    x = leaf(1.0, 2.0)
+    seed = np.array([3.0, 4.0])
+    x.backward(seed)
+    assert x.grad.tolist() == [3, 4]
+    assert not np.shares_memory(x.grad, seed)
+
+
+def test_a_gradient_can_be_written_to():
+    x = leaf(1.0, 2.0)
+    x.sum().backward()  # sum's gradient is a read-only broadcast
+    x.grad *= 2
+    assert x.grad.tolist() == [2, 2]
+
+
+def test_intermediate_gradients_are_copies():
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    gx, gy = grad((y + 0).sum(), [x, y])
+    assert gy.tolist() == [1, 1]
+    assert gx.tolist() == [2, 2]
+    assert not np.shares_memory(gx, gy)
+
+
+# ---- grad and backward ---------------------------------------------------------------------------------------------
+
+
+def test_grad_touches_no_grad():
+    x, y = leaf(1.0), leaf(2.0)
+    assert [g.item() for g in grad((x * y).sum(), [x, y])] == [2, 1]
+    assert x.grad is None
+    assert y.grad is None
+
+
+def test_grad_of_what_is_not_connected_is_zero():
+    x, other = leaf(1.0), Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    g = grad((x * x).sum(), [other, x])
+    assert g[0].shape == (2, 3)
+    assert g[0].dtype == np.float32
+    assert not g[0].any()
+    assert g[1].item() == 2
+
+
+def test_grad_with_respect_to_intermediates_and_the_output_itself():
+    x = leaf(2.0)
+    y = x * x
+    z = y * 3
+    assert [g.item() for g in grad(z, [z, y, x])] == [1, 3, 12]
+
+
+def test_grad_wants_inputs_that_require_a_gradient():
+    x = leaf(1.0)
+    with pytest.raises(ValueError, match=r"inputs \[1\] do not require a gradient"):
+        grad(x * 2, [x, Tensor([1.0])])
+
+
+def test_two_backwards_accumulate():
+    x = leaf(1.0, 2.0)
+    (x * x).sum().backward()
+    first = x.grad
+    (x * 3).sum().backward()
+    assert x.grad.tolist() == [5, 7]
+    assert x.grad is first  # into the memory that is there
+
+
+def test_backward_reaches_every_leaf_and_nothing_else():
+    x, frozen = leaf(2.0), Tensor([3.0])
+    y = x * frozen
+    y.backward()
+    assert x.grad.item() == 3
+    assert frozen.grad is None
+    assert y.grad is None
+
+
+@pytest.mark.parametrize("again", [lambda y: y.backward(), lambda y: grad(y, [])])
+def test_a_second_backward_is_a_clear_error(again):
+    x = leaf(2.0)
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match=r"backward through sum a second time.*Run the forward pass again"):
+        again(y)
+    assert x.grad.item() == 4
+
+
+def test_a_second_backward_through_a_shared_part_is_a_clear_error():
+    x = leaf(2.0)
+    shared = x * x
+    a, b = shared.sum(), (shared * 2).sum()
+    a.backward()
+    with pytest.raises(RuntimeError, match="backward through multiply a second time"):
+        b.backward()
+
+
+def test_a_gradient_starts_from_a_scalar():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(RuntimeError, match=r"starts from a scalar, .* \(2,\)"):
+        (x * 2).backward()
+    with pytest.raises(ValueError, match=r"gradient has shape \(3,\), but the Tensor has \(2,\)"):
+        (x * 2).backward(np.ones(3))
+    (x * 2).backward([1, 10])
+    assert x.grad.tolist() == [2, 20]
+
+
+def test_one_element_is_scalar_enough():
+    x = leaf(3.0)
+    (x * x).reshape(1, 1).backward()
+    assert x.grad.tolist() == [6]
+
+
+@pytest.mark.parametrize("make", [lambda: Tensor([1.0]) * 2, lambda: Tensor(1.0), lambda: (leaf(1.0) * 2).detach()])
+def test_nothing_to_differentiate(make):
+    with pytest.raises(RuntimeError, match="nothing to differentiate"):
+        make().backward()
+
+
+def test_the_seeds_dtype_is_the_outputs():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    (x * 2).backward(np.ones(2))
+    assert x.grad.dtype == np.float32
+
+
+def test_a_kernel_with_too_few_gradients_is_named():
+    def broken(a, b):
+        return a + b, lambda g: (g,)
+
+    with pytest.raises(RuntimeError, match="vjp of broken returned 1 gradients for 2 inputs"):
+        apply(broken, leaf(1.0), leaf(2.0)).backward()
+
+
+# ---- no_grad -------------------------------------------------------------------------------------------------------
+
+
+def test_no_grad_as_a_context():
+    x = leaf(1.0)
+    with no_grad():
+        assert not is_grad_enabled()
+        assert not (x * 2).requires_grad
+        with no_grad():
+            pass
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+    assert (x * 2).requires_grad
+
+
+def test_no_grad_as_a_decorator():
+    @no_grad()
+    def double(x):
+        return x * 2
+
+    x = leaf(1.0)
+    assert not double(x).requires_grad
+    assert not double(x).requires_grad  # a decorator works more than once
+    assert is_grad_enabled()
+
+
+def test_no_grad_ends_with_an_exception():
+    with pytest.raises(ZeroDivisionError), no_grad():
+        raise ZeroDivisionError
+    assert is_grad_enabled()
+
+
+def test_no_grad_does_not_reach_another_thread():
+    inside, seen = threading.Event(), threading.Event()
+    results = {}
+
+    def other():
+        inside.wait(10)
+        results["other"] = (leaf(1.0) * 2).requires_grad
+        seen.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with no_grad():
+        inside.set()
+        assert seen.wait(10)
+        results["here"] = (leaf(1.0) * 2).requires_grad
+    thread.join()
+    assert results == {"other": True, "here": False}
+
+
+def test_no_grad_around_a_step_of_a_generator_does_not_reach_its_caller():
+    x = leaf(1.0)
+
+    def steps():
+        while True:
+            with no_grad():
+                y = x * 2
+            yield y
+
+    one = steps()
+    for _ in range(2):
+        assert not next(one).requires_grad
+        assert (x * 2).requires_grad
+    with no_grad():
+        next(one)
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+
+
+def test_a_generator_that_is_consumed_in_no_grad_records_nothing():
+    x = leaf(1.0)
+    with no_grad():
+        assert not any(y.requires_grad for y in (x * k for k in range(3)))
+
+
+# ---- threads -------------------------------------------------------------------------------------------------------
+
+
+def test_threads_differentiate_one_model_at_once():
+    rng = np.random.default_rng(0)
+    parameters = [Tensor(rng.standard_normal(s), requires_grad=True) for s in ((5, 8), (8,), (8, 1))]
+    batches = [rng.standard_normal((6, 5)) for _ in range(16)]
+
+    def gradients(batch):
+        W1, b1, W2 = parameters
+        return grad(((Tensor(batch) @ W1 + b1).tanh() @ W2).mean(), parameters)
+
+    alone = [gradients(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(gradients, batches * 4))
+    for one, other in zip(alone * 4, together, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert all(p.grad is None for p in parameters)
+
+
+def test_threads_differentiate_one_gpt_at_once():
+    config = GPTConfig(vocab_size=7, block_size=4, n_layer=2, n_head=2, n_embd=4)
+    loss, parameters, _ = gpt_problem(config, Generator(0))
+    alone = grad(loss(), parameters)
+    with ThreadPoolExecutor(4) as pool:
+        for gradients in pool.map(lambda _: grad(loss(), parameters), range(12)):
+            for a, b in zip(alone, gradients, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+# ---- length and memory ---------------------------------------------------------------------------------------------
+
+LONG = 150_000
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def long_chain(x):
+    """A chain on x, and a weak reference to what its first link saved."""
+    y = x.exp()
+    first = weakref.ref(y.data)
+    for _ in range(LONG):
+        y = -y
+    return y, first
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_long_chain_differentiates_and_is_freed():
+    x = leaf(1.0)
+    y, first = long_chain(x)
+    assert first() is not None
+    y.backward()
+    assert x.grad.item() == math.e  # an even number of signs
+    assert first() is None
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_long_chain_is_freed_without_going_back():
+    y, first = long_chain(leaf(1.0))
+    del y
+    assert first() is None
+
+
+def saved_by(y):
+    """Weak references to the arrays that the closure of y's own vjp holds."""
+    cells = [cell.cell_contents for cell in y._node.vjp.__closure__]
+    return [weakref.ref(a) for a in cells if isinstance(a, np.ndarray)]
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_the_graph_is_freed_by_reference_counting_alone():
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 4)), requires_grad=True)
+    h = x.tanh()
+    references = [weakref.ref(h.data), *saved_by(h)]
+    y = (h @ h.T).softmax(-1).log().sum()
+    del h
+    assert all(r() is not None for r in references)
+    del y
+    assert all(r() is None for r in references)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_backward_frees_while_the_loss_lives():
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 4)), requires_grad=True)
+    h = x.tanh()
+    references = [weakref.ref(h.data), *saved_by(h)]
+    y = (h * h).sum()
+    del h
+    y.backward()
+    assert all(r() is None for r in references)
+    assert math.isfinite(y.item())
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_activations_are_freed_as_the_walk_goes_on():
+    """When the walk reaches the first layer, what the last one saved is gone."""
+    alive = []
+
+    def spy(x):
+        def vjp(g):
+            alive.append(late() is not None)
+            return (g,)
+
+        return x * 1, vjp
+
+    x = leaf(1.0, 2.0)
+    h = apply(spy, x).exp()
+    late = weakref.ref(h.data)
+    y = h.sum()
+    del h
+    y.backward()
+    assert alive == [False]
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_no_grad_keeps_nothing():
+    x = leaf(1.0, 2.0)
+    with no_grad():
+        h = x.exp()
+        late = weakref.ref(h.data)
+        h = h.tanh().sum()
+    assert late() is None
+    assert h._node is None
+
+
+def test_a_released_graph_keeps_no_leaf():
+    x = leaf(1.0)
+    y = (x * 2).sum()
+    y.backward()
+    gone = weakref.ref(x)
+    del x
+    assert gone() is None
+
+
+# ---- broadcasting and layouts --------------------------------------------------------------------------------------
+
+PAIRS = [
+    ((), (1,)),
+    ((), (2,)),
+    ((2,), (1,)),
+    ((2,), (2, 1)),
+    ((2,), (1, 2)),
+    ((2,), (3, 2)),
+    ((2,), (1, 3, 2)),
+    ((3, 2), (1, 3, 2)),
+    ((3, 2), (3, 1, 2)),
+    ((), (2, 3, 2)),
+    ((1, 3, 2), (3, 1, 2)),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda a, b: a + b,
+        lambda a, b: b - a,
+        lambda a, b: a * b,
+        lambda a, b: b / a,
+        lambda a, b: a**b,
+        lambda a, b: a * b + b * a,
+    ],
+    ids=["+", "-", "*", "/", "**", "a*b + b*a"],
+)
+def test_broadcast_pairs(fn, a, b):
+    rng = np.random.default_rng(0)
+    assert gradcheck(fn, [rng.uniform(0.5, 2, a), rng.uniform(0.5, 2, b)])
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        np.asfortranarray,
+        lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+        read_only,
+        lambda x: np.broadcast_to(x[:1], x.shape),
+    ],
+    ids=["non-contiguous", "Fortran", "negative strides", "read-only", "broadcast"],
+)
+def test_layouts_of_leaves(layout):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((4, 4)), rng.standard_normal((4, 4))
+
+    def fn(x, w):
+        return ((x @ w).tanh() * x + w[1:, ::-1].sum()).reshape(16)[::3].softmax(-1)
+
+    seed = rng.standard_normal(6)
+    results = []
+    for a, b in ((layout(x), layout(w)), (np.array(layout(x), order="C"), np.array(layout(w), order="C"))):
+        before = a.copy(), b.copy()
+        ta, tb = Tensor(a, requires_grad=True), Tensor(b, requires_grad=True)
+        fn(ta, tb).backward(seed)
+        np.testing.assert_array_equal(a, before[0])
+        np.testing.assert_array_equal(b, before[1])
+        results.append((ta.grad, tb.grad))
+    for g, expected in zip(*results, strict=True):
+        assert g.flags.writeable
+        np.testing.assert_allclose(g, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_zero_size_leaf():
+    x = Tensor(np.zeros((0, 3)), requires_grad=True)
+    y = (x * 2).sum() + leaf(1.0).sum()
+    y.backward()
+    assert x.grad.shape == (0, 3)
+
+
+def test_an_input_named_twice_gets_two_arrays() -> None:
+    x = Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    first, second = grad((x * x).sum(), [x, x])
+    np.testing.assert_array_equal(first, second)
+    assert not np.shares_memory(first, second)

@@ -1,0 +1,377 @@
+"""`Tensor`: dtypes, operators, shapes and comparisons, as PyTorch has them."""
+
+import copy
+import operator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinygrad_llm.autograd import Tensor, grad, no_grad
+from tinygrad_llm.gradcheck import gradcheck
+
+
+def f32(*shape):
+    return Tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32), requires_grad=True)
+
+
+# ---- making one ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made_from", "dtype"),
+    [
+        (1.5, np.float32),
+        ([1.0, 2.0], np.float32),
+        ([[1, 2.5]], np.float32),
+        ([1, 2], np.int64),
+        ([True, False], np.bool_),
+        (1j, np.complex128),
+        (np.zeros(2), np.float64),
+        (np.zeros(2, np.float32), np.float32),
+        (np.zeros(2, np.int32), np.int32),
+        (np.float64(1.0), np.float64),
+        (Tensor(np.zeros(2)), np.float64),
+    ],
+)
+def test_dtypes(made_from, dtype):
+    assert Tensor(made_from).dtype == dtype
+
+
+def test_dtype_converts():
+    assert Tensor([1, 2], dtype=np.float64).dtype == np.float64
+    assert Tensor(np.zeros(2), requires_grad=True).to(np.float32).dtype == np.float32
+
+
+def test_an_array_is_kept_not_copied():
+    x = np.zeros(3)
+    assert Tensor(x).data is x
+    assert Tensor(x).numpy() is x
+    assert Tensor(x, requires_grad=True).detach().data is x
+
+
+@pytest.mark.parametrize("wrong", ["text", None, [None], ["a"], object(), np.array(["2020-01-01"], "datetime64[D]")])
+def test_only_numbers(wrong):
+    with pytest.raises(TypeError, match="a Tensor holds numbers"):
+        Tensor(wrong)
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [True]])
+def test_integers_cannot_require_a_gradient(wrong):
+    with pytest.raises(ValueError, match="only float and complex"):
+        Tensor(wrong, requires_grad=True)
+    with pytest.raises(ValueError, match="only float and complex"):
+        Tensor(wrong).requires_grad = True
+
+
+def test_requires_grad_can_be_switched_on_leaves_only():
+    x = f32(2)
+    x.requires_grad = False
+    assert not x.requires_grad
+    assert not (x * 2).requires_grad
+    x.requires_grad = True
+    y = x * 2
+    y.requires_grad = True  # it does already
+    with pytest.raises(RuntimeError, match="only a leaf"):
+        y.requires_grad = False
+
+
+def test_grad_cannot_be_put_where_none_is_required():
+    x = Tensor([1.0])
+    x.grad = None
+    with pytest.raises(RuntimeError, match="does not require"):
+        x.grad = np.ones(1)
+
+
+# ---- dtypes of results ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        lambda x: 2 * x,
+        lambda x: x / 3,
+        lambda x: x**2,
+        lambda x: 2.5**x,
+        lambda x: np.sqrt(2) * x,  # a float64 scalar
+        lambda x: x * np.sqrt(2),
+        lambda x: np.float64(1.0) - x,
+        lambda x: np.int64(3) + x,
+        lambda x: x * True,
+        lambda x: x + Tensor([1, 2, 3]),
+        lambda x: x * np.array([1, 2, 3]),
+        lambda x: np.array([1, 2, 3]) / x,
+        lambda x: x * (x > 0),
+        lambda x: x.maximum(0),
+        lambda x: x.masked_fill(x > 0, -1e9),
+        lambda x: x.masked_fill(x > 0, float("-inf")),
+        lambda x: x.mean(),
+        lambda x: x.var(),
+        lambda x: x.sum() / len(x),
+    ],
+)
+def test_float32_stays_float32(expression):
+    x = f32(3)
+    y = expression(x)
+    assert y.dtype == np.float32
+    assert grad(y.sum(), [x])[0].dtype == np.float32
+
+
+def test_float64_stays_float64():
+    x = Tensor(np.ones(2), requires_grad=True)
+    assert (2 * x + 0.5).dtype == np.float64
+    assert (np.float32(0.1) * x).dtype == np.float64
+
+
+def test_integers_with_a_python_float_become_float32():
+    assert (Tensor([1, 2]) * 0.5).dtype == np.float32
+    assert (Tensor([1, 2]) + 1).dtype == np.int64
+
+
+# ---- operators -----------------------------------------------------------------------------------------------------
+
+OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
+A, B = np.array([[1.0, 2.0], [0.5, 3.0]]), np.array([2.0, 0.25])
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_operators_are_numpys_on_both_sides(op):
+    expected = op(A, B)
+    for a, b in ((Tensor(A), Tensor(B)), (Tensor(A), B), (A, Tensor(B))):
+        y = op(a, b)
+        assert isinstance(y, Tensor)
+        np.testing.assert_array_equal(y.data, expected)
+    np.testing.assert_array_equal(op(2.0, Tensor(A)).data, op(2.0, A))
+    np.testing.assert_array_equal(op(Tensor(A), 2.0).data, op(A, 2.0))
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_operators_differentiate_on_both_sides(op):
+    for fn in (op, lambda a, b: op(a, B) + op(A, b), lambda a, b: op(a, 2.0) + op(2.0, b)):
+        assert gradcheck(fn, [A, B])
+
+
+def test_matmul_on_both_sides():
+    square = A @ A
+    for a, b in ((Tensor(A), Tensor(A)), (Tensor(A), A), (A, Tensor(A))):
+        np.testing.assert_array_equal((a @ b).data, square)
+    assert gradcheck(lambda a, b: a @ A + A @ b, [A, A])
+
+
+def test_unary_operators():
+    np.testing.assert_array_equal((-Tensor(A)).data, -A)
+    np.testing.assert_array_equal(abs(Tensor(-A)).data, A)
+    np.testing.assert_array_equal(Tensor(A).pow(2).data, A**2)
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "tanh"])
+def test_functions_are_numpys(name):
+    np.testing.assert_allclose(getattr(Tensor(A), name)().data, getattr(np, name)(A), rtol=1e-15)
+
+
+def test_operands_that_are_no_numbers_are_refused():
+    for wrong in ("2", [1.0, 2.0], None):
+        with pytest.raises(TypeError, match="operands are Tensors, arrays and numbers"):
+            Tensor(B) * wrong
+
+
+@pytest.mark.parametrize(
+    "op", [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
+)
+def test_comparisons_are_by_element(op):
+    x, y = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])
+    for a, b in ((Tensor(x), Tensor(y)), (Tensor(x), y), (x, Tensor(y)), (Tensor(x, requires_grad=True), 2.0)):
+        z = op(a, b)
+        assert isinstance(z, Tensor)
+        assert z.dtype == np.bool_
+        assert not z.requires_grad
+        np.testing.assert_array_equal(z.data, op(x, y))
+
+
+def test_tensors_hash_by_identity():
+    a, b = Tensor([1.0]), Tensor([1.0])
+    assert len({a, b, a}) == 2
+
+
+# ---- one number, printing, iteration -------------------------------------------------------------------------------
+
+
+def test_one_number():
+    x = Tensor([[2.5]])
+    assert (x.item(), float(x), int(x), bool(x), f"{x:.2f}") == (2.5, 2.5, 2, True, "2.50")
+    assert not Tensor(0.0)
+    with pytest.raises(ValueError, match=r"exactly one element, .* \(2,\)"):
+        Tensor([1.0, 2.0]).item()
+    with pytest.raises(ValueError, match="exactly one element"):
+        bool(Tensor([1.0, 2.0]) == Tensor([1.0, 2.0]))
+
+
+def test_printing():
+    x = f32(1)
+    assert repr(Tensor([1.0, 2.0])) == "Tensor([1., 2.])"
+    assert repr(Tensor(np.zeros(1))) == "Tensor([0.], dtype=float64)"
+    assert "requires_grad=True" in repr(x)
+    assert "made by multiply" in str(x * 2)
+
+
+def test_sizes_and_iteration():
+    x = f32(2, 3, 4)
+    assert (x.shape, x.size(), x.size(-1), x.ndim, x.numel(), len(x)) == ((2, 3, 4), (2, 3, 4), 4, 3, 24, 2)
+    assert [row.shape for row in x] == [(3, 4), (3, 4)]
+    np.testing.assert_array_equal(np.asarray(x), x.data)
+    np.testing.assert_array_equal(x.tolist(), x.data)
+    a, b = x
+    assert grad((a * 2 + b * 3).sum(), [x])[0][:, 0, 0].tolist() == [2, 3]
+
+
+# ---- reductions ----------------------------------------------------------------------------------------------------
+
+
+def test_sums_means_and_variances():
+    x = np.random.default_rng(1).standard_normal((2, 3, 4))
+    t = Tensor(x)
+    for dim in (None, 0, -1, (0, 2)):
+        for keep in (False, True):
+            np.testing.assert_allclose(t.sum(dim, keep).data, x.sum(axis=dim, keepdims=keep))
+            np.testing.assert_allclose(t.mean(dim, keep).data, x.mean(axis=dim, keepdims=keep))
+            np.testing.assert_array_equal(t.amax(dim, keep).data, x.max(axis=dim, keepdims=keep))
+            np.testing.assert_allclose(t.var(dim, keepdim=keep).data, x.var(axis=dim, ddof=1, keepdims=keep))
+            np.testing.assert_allclose(t.var(dim, 0, keep).data, x.var(axis=dim, keepdims=keep))
+            np.testing.assert_allclose(t.logsumexp(dim, keep).data, np.log(np.exp(x).sum(axis=dim, keepdims=keep)))
+
+
+@given(hnp.array_shapes(max_dims=3, max_side=4), st.data(), st.integers(0, 2**32 - 1), st.booleans())
+def test_max_along_a_dim(shape, data, seed, keepdim):
+    x = np.random.default_rng(seed).integers(0, 3, shape).astype(np.float64)  # with ties
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
+    t = Tensor(x, requires_grad=True)
+    values, indices = t.max(dim, keepdim=keepdim)
+    np.testing.assert_array_equal(values.data, x.max(axis=dim, keepdims=keepdim))
+    np.testing.assert_array_equal(indices.data, x.argmax(axis=dim, keepdims=keepdim))
+    np.testing.assert_array_equal(t.argmax(dim, keepdim).data, indices.data)
+    # The gradient goes to the index that is named, and to no other maximum.
+    g = np.random.default_rng(1).standard_normal(values.shape)
+    expected = np.zeros(shape)
+    where, what = (z if keepdim else np.expand_dims(z, dim) for z in (indices.data, g))
+    np.put_along_axis(expected, where, what, axis=dim)
+    np.testing.assert_array_equal(grad(values, [t], g)[0], expected)
+
+
+def test_max_and_argmax_of_everything():
+    x = Tensor([[1.0, 5.0], [5.0, 0.0]], requires_grad=True)
+    assert x.max().item() == 5
+    assert grad(x.max(), [x])[0].tolist() == [[0, 0.5], [0.5, 0]]
+    assert x.argmax().item() == 1
+    assert x.max(1).values.tolist() == [5, 5]
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        (lambda x: x.reshape(6, 4), (6, 4)),
+        (lambda x: x.reshape((4, -1)), (4, 6)),
+        (lambda x: x.view([24]), (24,)),
+        (lambda x: x.flatten(), (24,)),
+        (lambda x: x.flatten(1), (2, 12)),
+        (lambda x: x.flatten(0, 1), (6, 4)),
+        (lambda x: x.flatten(-2, -1), (2, 12)),
+        (lambda x: x.transpose(0, 2), (4, 3, 2)),
+        (lambda x: x.transpose(-1, -2), (2, 4, 3)),
+        (lambda x: x.permute(2, 0, 1), (4, 2, 3)),
+        (lambda x: x.permute((-1, 0, 1)), (4, 2, 3)),
+        (lambda x: x.T, (4, 3, 2)),
+        (lambda x: x.mT, (2, 4, 3)),
+        (lambda x: x.unsqueeze(0), (1, 2, 3, 4)),
+        (lambda x: x.unsqueeze(-1), (2, 3, 4, 1)),
+        (lambda x: x.unsqueeze(1).squeeze(1), (2, 3, 4)),
+        (lambda x: x.unsqueeze(0).unsqueeze(-1).squeeze(), (2, 3, 4)),
+        (lambda x: x.squeeze(1), (2, 3, 4)),  # longer than 1: it stays
+        (lambda x: x.unsqueeze(0).unsqueeze(0).squeeze((0, 2)), (1, 2, 3, 4)),
+        (lambda x: x.unsqueeze(1).expand(2, 5, 3, 4), (2, 5, 3, 4)),
+        (lambda x: x.expand(7, -1, 3, -1), (7, 2, 3, 4)),
+        (lambda x: x.expand((2, 3, 4)), (2, 3, 4)),
+        (lambda x: x[0], (3, 4)),
+        (lambda x: x[:, -1, ::2], (2, 2)),
+        (lambda x: x[..., None, 0], (2, 3, 1)),
+        (lambda x: x[Tensor([0, 1, 1])], (3, 3, 4)),
+        (lambda x: x[[1, 0]], (2, 3, 4)),
+        (lambda x: x[:, Tensor([2])], (2, 1, 4)),
+        (lambda x: x[x.data > 0][:3], (3,)),
+    ],
+)
+def test_shapes_change_as_in_pytorch(change, shape):
+    x = np.random.default_rng(0).standard_normal((2, 3, 4))
+    assert change(Tensor(x)).shape == shape
+    assert gradcheck(change, [x])
+
+
+def test_values_after_a_change_of_shape():
+    x = np.arange(24.0).reshape(2, 3, 4)
+    np.testing.assert_array_equal(Tensor(x).permute(2, 0, 1).data, np.transpose(x, (2, 0, 1)))
+    np.testing.assert_array_equal(Tensor(x).transpose(0, 2).data, np.swapaxes(x, 0, 2))
+    np.testing.assert_array_equal(Tensor(x).flatten(1).data, x.reshape(2, 12))
+    np.testing.assert_array_equal(Tensor(x)[:, 1:, [0, 2]].data, x[:, 1:, [0, 2]])
+
+
+def test_a_scalar_changes_shape():
+    x = Tensor(3.0)
+    assert x.flatten().shape == (1,)
+    assert x.unsqueeze(0).shape == (1,)
+    assert x.squeeze().shape == ()
+    assert x.expand(2, 2).shape == (2, 2)
+    assert x.reshape(1, 1).reshape(()).shape == ()
+
+
+def test_shape_errors():
+    x = f32(2, 3)
+    with pytest.raises(ValueError, match="-1 keeps an axis"):
+        x.expand(-1, 2, 3)
+    with pytest.raises(ValueError, match="broadcast"):
+        x.expand(2, 4)
+    with pytest.raises(ValueError, match="reshape"):
+        x.reshape(4, 2)
+
+
+def test_masked_fill_stops_the_gradient():
+    x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = x.masked_fill(Tensor([False, True, False]), -9.0)
+    assert y.tolist() == [1, -9, 3]
+    assert grad(y.sum(), [x])[0].tolist() == [1, 0, 1]
+
+
+# ---- copies --------------------------------------------------------------------------------------------------------
+
+
+def test_deep_copy_shares_nothing():
+    x = f32(3)
+    (x * x).sum().backward()
+    y, again = copy.deepcopy([x, x])
+    assert y is again  # tied before, tied after
+    assert y.requires_grad
+    assert y.is_leaf
+    np.testing.assert_array_equal(y.data, x.data)
+    np.testing.assert_array_equal(y.grad, x.grad)
+    assert not np.shares_memory(y.data, x.data)
+    assert not np.shares_memory(y.grad, x.grad)
+    old = x.grad.copy()
+    (y * 5).sum().backward()
+    np.testing.assert_array_equal(x.grad, old)
+
+
+def test_only_leaves_are_deep_copied():
+    with pytest.raises(RuntimeError, match="only leaves"):
+        copy.deepcopy(f32(2) * 2)
+    with no_grad():
+        assert copy.deepcopy(f32(2) * 2).shape == (2,)
+
+
+def test_detach_cuts_the_graph():
+    x = f32(3)
+    y = (x * 2).detach()
+    assert not y.requires_grad
+    np.testing.assert_array_equal(grad((x * y).sum(), [x])[0], y.data)

@@ -1,0 +1,306 @@
+"""`functional`: torch's names, against formulas on plain arrays; the kernels behind them are proven elsewhere."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor, grad
+from tinygrad_llm.gradcheck import gradcheck
+from tinygrad_llm.random import Generator
+
+seeds = st.integers(0, 2**32 - 1)
+X = np.random.default_rng(0).standard_normal((2, 3, 4))
+
+
+def leaf(*shape, seed=0):
+    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
+
+
+def test_every_name_is_there_and_documented():
+    for name in F.__all__:
+        assert getattr(F, name).__doc__, name
+
+
+# ---- element by element --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fn", "formula"),
+    [
+        (F.relu, lambda x: max(x, 0.0)),
+        (F.sigmoid, lambda x: 1 / (1 + math.exp(-x))),
+        (F.tanh, math.tanh),
+        (F.gelu, lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+    ],
+)
+def test_element_by_element(fn, formula):
+    y = fn(Tensor(X))
+    np.testing.assert_allclose(y.data, np.vectorize(formula)(X), rtol=1e-14, atol=1e-15)
+    assert gradcheck(fn, [X])
+
+
+def test_gelu_is_within_a_thousandth_of_the_erf_form():
+    x = np.linspace(-6, 6, 241)
+    exact = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x]
+    assert 1e-5 < np.max(np.abs(F.gelu(Tensor(x)).data - exact)) < 1e-3
+    with pytest.raises(ValueError, match="approximate must be"):
+        F.gelu(Tensor(x), approximate="none")
+
+
+def test_maximum_and_where():
+    a, b = Tensor([1.0, 5.0]), Tensor([2.0, 3.0])
+    assert F.maximum(a, b).tolist() == [2, 5]
+    assert F.maximum(a, 4).tolist() == [4, 5]
+    assert F.where(a > b, a, 0.0).tolist() == [0, 5]
+    assert F.where(a > b, a, 0.0).dtype == np.float32
+
+
+# ---- softmax -------------------------------------------------------------------------------------------------------
+
+
+@given(hnp.array_shapes(max_dims=3, max_side=4), st.data(), seeds, st.floats(-50, 50))
+def test_softmax_sums_to_1_and_ignores_a_shift(shape, data, seed, shift):
+    x = np.random.default_rng(seed).normal(0, 5, shape)
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
+    y = F.softmax(Tensor(x), dim)
+    np.testing.assert_allclose(y.data.sum(axis=dim), 1, rtol=1e-14)
+    np.testing.assert_allclose(F.softmax(Tensor(x + shift), dim).data, y.data, rtol=1e-11)
+    np.testing.assert_allclose(F.log_softmax(Tensor(x), dim).data, np.log(y.data), rtol=1e-11, atol=1e-12)
+
+
+# ---- joining and multiplying ---------------------------------------------------------------------------------------
+
+
+def test_cat_and_stack():
+    a, b = np.ones((2, 3)), np.zeros((2, 3))
+    for dim in (0, 1, -1):
+        np.testing.assert_array_equal(F.cat([Tensor(a), Tensor(b)], dim).data, np.concatenate([a, b], dim))
+        np.testing.assert_array_equal(F.stack([Tensor(a), b], dim).data, np.stack([a, b], dim))
+    assert F.cat([a, b]).shape == (4, 3)
+    assert F.stack([a, b]).shape == (2, 2, 3)
+
+
+def test_products():
+    a, b = leaf(2, 3), leaf(3, 4)
+    expected = a.data @ b.data
+    for y in (F.matmul(a, b), F.einsum("ij,jk->ik", a, b), F.einsum("ij,jk", a, b), F.linear(a, b.T)):
+        np.testing.assert_allclose(y.data, expected, rtol=1e-14)
+    np.testing.assert_allclose(F.linear(a, b.T, Tensor(np.ones(4))).data, expected + 1, rtol=1e-14)
+
+
+def test_a_frozen_weight_costs_no_gradient():
+    x, frozen = leaf(2, 3), Tensor(np.ones((4, 3)))
+    assert grad(F.linear(x, frozen).sum(), [x])[0].tolist() == [[4, 4, 4]] * 2
+
+
+def test_embedding():
+    weight = leaf(5, 3)
+    ids = np.array([[0, 4], [4, 4]])
+    y = F.embedding(Tensor(ids), weight)
+    np.testing.assert_array_equal(y.data, weight.data[ids])
+    assert grad(y.sum(), [weight])[0][:, 0].tolist() == [1, 0, 0, 0, 3]
+    with pytest.raises(IndexError, match="id 5"):
+        F.embedding(np.array([5]), weight)
+
+
+def test_a_tied_weight_receives_both_gradients():
+    weight, ids = leaf(5, 3), np.array([1, 2])
+    g = np.random.default_rng(1).standard_normal((2, 5))
+
+    def logits(table, head):
+        return F.linear(F.embedding(ids, table), head)
+
+    (tied,) = grad(logits(weight, weight), [weight], g)
+    other = Tensor(weight.data, requires_grad=True)
+    table, head = grad(logits(weight, other), [weight, other], g)
+    np.testing.assert_allclose(tied, table + head, rtol=1e-14)
+
+
+# ---- layer norm ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("parameters", ["none", "weight", "bias", "both"])
+def test_layer_norm(axes, parameters):
+    shape = X.shape[3 - axes :]
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal(shape) if parameters in ("weight", "both") else None
+    bias = rng.standard_normal(shape) if parameters in ("bias", "both") else None
+    over = tuple(range(3 - axes, 3))
+    expected = (X - X.mean(axis=over, keepdims=True)) / np.sqrt(X.var(axis=over, keepdims=True) + 1e-5)
+    expected = expected * (1 if weight is None else weight) + (0 if bias is None else bias)
+    given = {k: Tensor(v, requires_grad=True) for k, v in (("weight", weight), ("bias", bias)) if v is not None}
+    y = F.layer_norm(Tensor(X), shape, **given)
+    np.testing.assert_allclose(y.data, expected, rtol=1e-11, atol=1e-12)
+    assert gradcheck(lambda x, *ps: F.layer_norm(x, shape, **dict(zip(given, ps, strict=True))), [X, *given.values()])
+
+
+def test_layer_norm_invariants():
+    x = leaf(3, 5)
+    y = F.layer_norm(x, (5,))
+    np.testing.assert_allclose(y.data.mean(axis=-1), 0, atol=1e-15)
+    np.testing.assert_allclose(y.data.var(axis=-1), 1, rtol=1e-4)
+    (dx,) = grad(y, [x], np.random.default_rng(1).standard_normal((3, 5)))
+    np.testing.assert_allclose(dx.sum(axis=-1), 0, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(3,), (), (3, 2), (4, 4, 4, 4)])
+def test_layer_norm_wants_the_last_axes(shape):
+    with pytest.raises(ValueError, match="normalized_shape"):
+        F.layer_norm(Tensor(X), shape)
+
+
+def test_layer_norm_wants_parameters_of_that_shape():
+    with pytest.raises(ValueError, match=r"must be \(4,\)"):
+        F.layer_norm(Tensor(X), (4,), Tensor(np.ones(3)))
+
+
+# ---- dropout -------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_keeps_or_zeroes_and_rescales():
+    x = Tensor(np.full((200, 50), 3.0), requires_grad=True)
+    y = F.dropout(x, 0.25, rng=Generator(0))
+    assert set(np.unique(y.data)) == {0.0, 4.0}
+    assert abs(np.mean(y.data == 0) - 0.25) < 0.02  # 5 standard deviations
+    np.testing.assert_array_equal(grad(y.sum(), [x])[0] == 0, y.data == 0)
+
+
+def test_dropout_draws_from_the_generator_and_only_when_training():
+    x, rng = Tensor(X), Generator(1)
+    before = rng.get_state()
+    assert F.dropout(x, 0.5, training=False) is x
+    assert F.dropout(x, 0.0, rng=rng) is x
+    assert rng.get_state()["position"] == before["position"]
+    a, b = (F.dropout(x, 0.5, rng=Generator(1)).data for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, F.dropout(x, 0.5, rng=Generator(2)).data)
+
+
+def test_dropout_of_everything():
+    x = leaf(3)
+    y = F.dropout(x, 1.0, rng=Generator(0))
+    assert y.tolist() == [0, 0, 0]
+    assert grad(y.sum(), [x])[0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+def test_dropout_wants_a_probability(p):
+    with pytest.raises(ValueError, match=r"p must lie in \[0, 1\]"):
+        F.dropout(Tensor(X), p, rng=Generator(0))
+
+
+def test_dropout_wants_a_generator():
+    with pytest.raises(ValueError, match="rng=Generator"):
+        F.dropout(Tensor(X), 0.5)
+
+
+# ---- cross-entropy -------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_of_equal_logits_is_the_logarithm_of_their_number():
+    assert F.cross_entropy(Tensor(np.zeros((3, 50257))), np.array([0, 7, 50256])).item() == pytest.approx(
+        math.log(50257), rel=1e-14
+    )
+
+
+def test_cross_entropy_reductions_and_ignored_rows():
+    logits, targets = leaf(4, 5), np.array([1, -100, 0, 4])
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    expected = [-math.log(F.softmax(logits, 1).data[i, t]) if t >= 0 else 0.0 for i, t in enumerate(targets)]
+    np.testing.assert_allclose(losses.data, expected, rtol=1e-13)
+    assert F.cross_entropy(logits, targets, reduction="sum").item() == pytest.approx(sum(expected))
+    loss = F.cross_entropy(logits, Tensor(targets))
+    assert loss.item() == pytest.approx(sum(expected) / 3)
+    (d,) = grad(loss, [logits])
+    assert not d[1].any()
+    np.testing.assert_allclose(d.sum(axis=1), 0, atol=1e-16)
+    onehot = np.arange(5) == targets[:, None]
+    np.testing.assert_allclose(d[[0, 2, 3]], ((F.softmax(logits, 1).data - onehot) / 3)[[0, 2, 3]], rtol=1e-13)
+
+
+def test_cross_entropy_with_an_ignore_index_of_ones_own():
+    logits, targets = leaf(3, 5), np.array([1, 2, 2])
+    only = F.cross_entropy(logits[:1], targets[:1]).item()
+    assert F.cross_entropy(logits, targets, ignore_index=2).item() == pytest.approx(only, rel=1e-15)
+
+
+# ---- attention -----------------------------------------------------------------------------------------------------
+
+
+def attention_by_hand(q, k, v, causal):
+    """One query after the other."""
+    y = np.zeros((*q.shape[:-1], v.shape[-1]))
+    Tq, Tk = q.shape[-2], k.shape[-2]
+    for lead in np.ndindex(q.shape[:-2]):
+        for t in range(Tq):
+            seen = Tk - Tq + t + 1 if causal else Tk
+            scores = np.exp(k[lead][:seen] @ q[lead][t] / math.sqrt(q.shape[-1]))
+            y[lead][t] = scores / scores.sum() @ v[lead][:seen]
+    return y
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("Tq", "Tk"), [(4, 4), (1, 4), (2, 5)])
+def test_attention(Tq, Tk, causal):
+    q, k, v = leaf(2, 3, Tq, 4), leaf(2, 3, Tk, 4, seed=1), leaf(2, 3, Tk, 4, seed=2)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    np.testing.assert_allclose(y.data, attention_by_hand(q.data, k.data, v.data, causal), rtol=1e-12)
+    few = [x.data[:1, :2] for x in (q, k, v)]
+    assert gradcheck(lambda *xs: F.scaled_dot_product_attention(*xs, is_causal=causal), few)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_dropout(causal):
+    q, k, v = (leaf(2, 4, 3, seed=i) for i in range(3))
+
+    def attend(rng, p):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal, rng=rng).data
+
+    np.testing.assert_array_equal(attend(Generator(3), 0.5), attend(Generator(3), 0.5))
+    assert not np.array_equal(attend(Generator(3), 0.5), attend(None, 0.0))
+    assert not attend(Generator(3), 1.0).any()
+    with pytest.raises(ValueError, match="rng=Generator"):
+        attend(None, 0.5)
+    average = np.mean([attend(Generator(seed), 0.3) for seed in range(2000)], axis=0)
+    np.testing.assert_allclose(average, attend(None, 0.0), atol=0.15)
+
+
+def test_nothing_flows_from_the_future():
+    q, k, v = (leaf(5, 3, seed=i) for i in range(3))
+    for t in range(5):
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)[t].sum()
+        for d in grad(y, [k, v]):
+            assert not d[t + 1 :].any()  # exactly 0
+            assert d[: t + 1].any() or t == 0
+
+
+def test_a_bias_of_all_keys_has_no_gradient():
+    """It adds the same number to every score of a query, and the softmax ignores that."""
+    q, k, v = (leaf(5, 3, seed=i) for i in range(3))
+    bias = leaf(3, seed=3)
+    y = F.scaled_dot_product_attention(q, k + bias, v, is_causal=True)
+    (d,) = grad(y, [bias], np.random.default_rng(4).standard_normal((5, 3)))
+    np.testing.assert_allclose(d, 0, atol=1e-14)
+
+
+def test_causal_self_attention_is_attention_of_its_thirds():
+    qkv = leaf(2, 4, 18)
+    y = F.causal_self_attention(qkv, 3)
+    for h in range(3):
+        q, k, v = (qkv.data[..., i * 6 + h * 2 : i * 6 + h * 2 + 2] for i in range(3))
+        np.testing.assert_allclose(y.data[..., 2 * h : 2 * h + 2], attention_by_hand(q, k, v, True), rtol=1e-12)
+
+
+def test_causal_self_attention_dropout():
+    qkv = leaf(2, 4, 18)
+    a, b = (F.causal_self_attention(qkv, 3, 0.4, Generator(0)).data for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, F.causal_self_attention(qkv, 3).data)
+    with pytest.raises(ValueError, match="rng=Generator"):
+        F.causal_self_attention(qkv, 3, 0.4)

@@ -1,0 +1,142 @@
+"""The floors of the package: each part imports only from floors below it, and parts of one floor nothing of another."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinygrad_llm
+
+PACKAGE = Path(tinygrad_llm.__file__).parent
+NAME = "tinygrad_llm"
+
+# On floor 6 the arrows give the order: gradcheck → training → finetuning → study. `__main__` calls `cli`.
+FLOORS = {
+    "runtime": 0,
+    "random": 0,
+    "kernels": 0,
+    "tokenizer": 0,
+    "formats": 0,
+    "autograd": 1,
+    "functional": 2,
+    "nn": 3,
+    "optim": 3,
+    "generation": 4,
+    "models": 5,
+    "datasets": 5,
+    "gradcheck": 6.0,
+    "training": 6.1,
+    "finetuning": 6.2,
+    "study": 6.3,
+    "cli": 7,
+    "__main__": 7.1,
+}
+ROOT = 7  # what the package itself offers (`from tinygrad_llm import GPT`) is for the top floor and for users
+NEEDED = {"numpy", "regex"}
+EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "pooch", "mpi4py"}  # only where they are used, with a plain fallback
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(source, module):
+    """(full dotted name, whether inside a function) of everything the source of `module` imports.
+
+    `from a import b` gives a.b: b may be a module or a name, and the longer path tells more.
+    """
+    tree = ast.parse(source)
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in inside
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")[: -node.level]
+                base = ".".join([*package, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{base}.{alias.name}", id(node) in inside
+
+
+def part(name):
+    """The part of the package that a full dotted name belongs to; None: the package itself."""
+    names = name.split(".")
+    return names[1] if len(names) > 1 and names[1] in FLOORS else None
+
+
+def upward(source, module):
+    """The imports of a module that go up, or sideways."""
+    own = module.split(".")[1]
+    wrong = []
+    for name, _ in imported(source, module):
+        if name.split(".")[0] != NAME:
+            continue
+        other = part(name)
+        same = other == own or (other is None and FLOORS[own] >= ROOT)
+        if not same and (other is None or FLOORS[other] >= FLOORS[own]):
+            wrong.append(name)
+    return wrong
+
+
+def module_name(path):
+    """The dotted name of a file; a package's own file keeps `__init__`, so that relative imports count right."""
+    return ".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_go_down(path):
+    module = module_name(path)
+    assert module.split(".")[1] in FLOORS, f"{module} has no floor: add it to the table, and to the design"
+    wrong = upward(path.read_text(), module)
+    assert not wrong, f"{module} (floor {FLOORS[module.split('.')[1]]}) imports {', '.join(wrong)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_other_packages_are_the_declared_ones(path):
+    for name, in_function in imported(path.read_text(), module_name(path)):
+        top = name.split(".")[0]
+        if top != NAME and top not in sys.stdlib_module_names:
+            assert top in NEEDED or (top in EXTRAS and in_function), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("kernels.table", "from tinygrad_llm.autograd import Tensor"),
+        ("kernels.table", "from tinygrad_llm import autograd"),
+        ("kernels.table", "import tinygrad_llm.random"),  # floor 0 to floor 0
+        ("kernels.table", "from ..random import Generator"),
+        ("kernels.__init__", "from ..tokenizer import Tokenizer"),
+        ("tokenizer.bpe", "def f():\n    from tinygrad_llm.formats import files"),
+        ("autograd.tape", "if True:\n    import tinygrad_llm.functional as F"),
+        ("nn.layers", "from tinygrad_llm.optim import SGD"),
+        ("models.gpt", "from tinygrad_llm.datasets import windows"),
+        ("gradcheck.cases", "class A:\n    def f(self):\n        from tinygrad_llm import training"),
+        ("models.gpt", "from tinygrad_llm import GPT"),  # by the front door
+        ("models.gpt", "import tinygrad_llm"),
+    ],
+)
+def test_an_upward_import_is_found(module, source):
+    assert upward(source, f"{NAME}.{module}")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("kernels.network", "from tinygrad_llm.kernels.table import Array"),
+        ("kernels.network", "from .table import Array"),
+        ("kernels.network", "from . import table"),
+        ("autograd.tensor", "from tinygrad_llm import kernels as K\nimport numpy.typing\nfrom os import path"),
+        ("models.gpt", "from tinygrad_llm import generation, nn"),
+        ("training.loop", "from tinygrad_llm.gradcheck import gradcheck"),
+        ("cli.main", "from tinygrad_llm import __version__, training"),
+    ],
+)
+def test_a_downward_import_is_fine(module, source):
+    assert not upward(source, f"{NAME}.{module}")
