@@ -403,16 +403,12 @@ def test_randperm_is_a_permutation_of_n_minus_1_draws(seed, n):
     assert rng.random_seed() == slow.u64() % 2**63
 
 
-@published(
-    "32487 27591 7093 953", "15742 11036 24681 8041", "25913 14079 49247 28489", "8956 48809 32694 46207"
-)
+@published("32487 27591 7093 953", "15742 11036 24681 8041", "25913 14079 49247 28489", "8956 48809 32694 46207")
 def test_randint(seed, expected):
     assert Generator(seed).randint(0, 50257, 4).tolist() == expected
 
 
-@published(
-    "398764591 1478610112", "914636141 1840268610", "26396966 1237255315", "1439962116 1548966947"
-)
+@published("398764591 1478610112", "914636141 1840268610", "26396966 1237255315", "1439962116 1548966947")
 def test_randint_of_a_wide_range_takes_64_bits(seed, expected):
     assert Generator(seed).randint(0, 2**31, 2).tolist() == expected
 

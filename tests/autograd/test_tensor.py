@@ -177,9 +177,7 @@ def test_operands_that_are_no_numbers_are_refused():
             Tensor(B) * wrong
 
 
-@pytest.mark.parametrize(
-    "op", [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
-)
+@pytest.mark.parametrize("op", [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge])
 def test_comparisons_are_by_element(op):
     x, y = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])
     for a, b in ((Tensor(x), Tensor(y)), (Tensor(x), y), (x, Tensor(y)), (Tensor(x, requires_grad=True), 2.0)):

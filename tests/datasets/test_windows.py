@@ -181,9 +181,7 @@ def test_torchs_order_of_two_shuffled_passes(seed, first, second, after):
     np.testing.assert_allclose(rng.rand(1), after, rtol=0, atol=0.51e-7)
 
 
-@pytest.mark.parametrize(
-    ("seed", "after"), [(0, 0.0884774), (123, 0.2516707), (137, 0.6672714), (2**31, 0.0589457)]
-)
+@pytest.mark.parametrize(("seed", "after"), [(0, 0.0884774), (123, 0.2516707), (137, 0.6672714), (2**31, 0.0589457)])
 def test_torchs_draws_of_a_plain_pass(seed, after):
     rng = Generator(seed)
     loader = DataLoader(SlidingWindows(range(9), 1), batch_size=3, rng=rng)

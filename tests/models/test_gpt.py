@@ -569,3 +569,13 @@ def test_loss_is_the_cross_entropy_of_the_logits():
     ids, targets = some_ids(2, 4), some_ids(2, 4, seed=1)
     expected = F.cross_entropy(Tensor(model(ids).data.reshape(8, 11)), targets.reshape(8))
     assert model.loss(ids, targets).item() == expected.item()
+
+
+def test_a_file_with_a_weight_that_is_no_number_is_refused(tmp_path):
+    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4))
+    model.save_pretrained(tmp_path)
+    state, metadata = load_safetensors(tmp_path / WEIGHTS)
+    state["transformer.ln_f.bias"][2] = np.nan
+    save_safetensors(tmp_path / WEIGHTS, state, metadata)
+    with pytest.raises(LoadError, match=r"model\.safetensors: NaN or infinity in transformer\.ln_f\.bias"):
+        GPT.from_pretrained(tmp_path)

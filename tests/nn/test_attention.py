@@ -68,8 +68,7 @@ def oracle(x, w_attn, b_attn, w_proj, b_proj, n_head):
             for t in range(time):
                 query = qkv[t][:channels][part]
                 likeness = [
-                    math.exp(sum(query * qkv[s][channels : 2 * channels][part]) / math.sqrt(size))
-                    for s in range(t + 1)
+                    math.exp(sum(query * qkv[s][channels : 2 * channels][part]) / math.sqrt(size)) for s in range(t + 1)
                 ]
                 for s in range(t + 1):
                     out[b, t, part] += likeness[s] / sum(likeness) * qkv[s][2 * channels :][part]

@@ -22,8 +22,7 @@ def oracle(start, gradients, lr, betas, eps, weight_decay):
     p = start
     for t in range(1, len(gradients) + 1):
         m, v = (
-            math.fsum((1 - beta) * beta ** (t - 1 - i) * g**power for i, g in enumerate(gradients[:t]))
-            / (1 - beta**t)
+            math.fsum((1 - beta) * beta ** (t - 1 - i) * g**power for i, g in enumerate(gradients[:t])) / (1 - beta**t)
             for power, beta in enumerate(betas, start=1)
         )
         p = p - lr * weight_decay * p - lr * m / (math.sqrt(v) + eps)

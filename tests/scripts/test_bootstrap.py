@@ -143,9 +143,7 @@ def home(boot: ModuleType) -> Path:
     return home
 
 
-def installs(
-    boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path, extras: tuple[str, ...]
-) -> list[list[str]]:
+def installs(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path, extras: tuple[str, ...]) -> list[list[str]]:
     commands = Commands(monkeypatch)
     boot.install(home, Path("python"), extras)
     return commands.asked
@@ -158,9 +156,7 @@ def test_installed_once(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home:
     assert installs(boot, monkeypatch, home, ("app",)) == []
 
 
-def test_a_missing_extra_is_added_to_the_others(
-    boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path
-) -> None:
+def test_a_missing_extra_is_added_to_the_others(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     installs(boot, monkeypatch, home, ("app",))
     [command] = installs(boot, monkeypatch, home, ("test",))
     assert command[-1] == ".[app,test]"

@@ -55,12 +55,8 @@ def naive_gpt2():
     ids |= {left + right: 256 + rank for (left, right), rank in ranks.items()}
 
     def encode(text):
-        words = regex.findall(
-            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", text
-        )
-        return [
-            ids[part] for word in words for part in naive_merge([names[b] for b in word.encode()], ranks)
-        ]
+        words = regex.findall(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", text)
+        return [ids[part] for word in words for part in naive_merge([names[b] for b in word.encode()], ranks)]
 
     return encode
 
@@ -166,9 +162,7 @@ def test_added_special_tokens_take_the_next_ids_and_change_no_other(gpt2):
 def test_the_same_ids_as_tiktoken(gpt2):
     tiktoken = pytest.importorskip("tiktoken")
     ranks = {gpt2.decode_bytes([token_id]): token_id for token_id in range(50256)}
-    theirs = tiktoken.Encoding(
-        "gpt2", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={EOT: 50256}
-    )
+    theirs = tiktoken.Encoding("gpt2", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={EOT: 50256})
 
     @given(text=WORDLIKE | st.text())
     def same(text):

@@ -30,9 +30,7 @@ def test_it_can_be_called_like_the_other_tokenizer():
     assert (characters.kind, characters.eot_token, characters.special_tokens) == ("char", None, {})
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("abca?", "'?' at position 4"), ("\ud800", r"'\ud800' at position 0")]
-)
+@pytest.mark.parametrize(("text", "message"), [("abca?", "'?' at position 4"), ("\ud800", r"'\ud800' at position 0")])
 def test_an_unknown_character_is_named_with_its_position(text, message):
     with pytest.raises(TokenizerError, match=re.escape(message) + ".*3 characters"):
         CharTokenizer.train("abc").encode(text)

@@ -22,7 +22,7 @@ FOLDER = Path("runs/demo")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=integer(1), metavar="N", help="training steps (fewer: sooner, worse stories)")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER", help=f"default {FOLDER}, made anew")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model in another folder given by --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run in another folder given by --out")
     add_seed(parser)
     add_json(parser)
 

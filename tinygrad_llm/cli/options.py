@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.training import holds_model
+from tinygrad_llm.training import holds_run
 
 
 def integer(least: int) -> Callable[[str], int]:
@@ -39,13 +39,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def check_out(folder: Path, overwrite: bool) -> Path:
     """A folder to write a run into, looked at before the work and not after it.
 
-    An earlier model there is not written over unless that was asked for.
+    An earlier run there is not written over unless that was asked for.
     """
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise UsageError(f"{nearest}: is a file; --out names a folder")
     if not os.access(nearest, os.W_OK):
         raise UsageError(f"{nearest}: cannot be written to; choose another --out")
-    if holds_model(folder) and not overwrite:
-        raise UsageError(f"{folder}: holds a model already; choose another --out, or add --overwrite")
+    if holds_run(folder) and not overwrite:
+        raise UsageError(f"{folder}: holds a run already; choose another --out, or add --overwrite")
     return folder

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="char-cpu", help=f"sizes and settings: {', '.join(PRESETS)}")
     parser.add_argument("--steps", type=integer(1), help="how many updates (default: the preset's)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the run goes")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is already there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     parser.add_argument("--workers", type=integer(1), metavar="N", help="threads (default: chosen by the machine)")
     add_seed(parser)
     add_json(parser)

@@ -196,7 +196,7 @@ class GPT(Module):
         Raises:   ValueError: a weight is NaN or infinite; nothing is written then.
         """
         state = self.state_dict()
-        broken = [name for name, array in state.items() if not np.isfinite(array).all()]
+        broken = _not_finite(state)
         if broken:
             raise ValueError(f"not saved to {path}: NaN or infinity in {', '.join(broken)}")
         folder = Path(path)
@@ -224,6 +224,9 @@ class GPT(Module):
         held = sum(array.size for array in state.values())
         if config.num_parameters != held or 11 * config.n_layer > len(state):
             raise LoadError(f"{file}: {len(state)} tensors with {held:,} parameters are not what the config asks for")
+        broken = _not_finite(state)
+        if broken:
+            raise LoadError(f"{file}: NaN or infinity in {_brief(', '.join(broken))}")
         model = cls(config)
         try:
             model.load_state_dict(state)
@@ -232,7 +235,12 @@ class GPT(Module):
         return model
 
 
-def _brief(error: Exception) -> str:
+def _not_finite(state: dict[str, Array]) -> list[str]:
+    """The names of the tensors that hold NaN or infinity."""
+    return [name for name, array in state.items() if not np.isfinite(array).all()]
+
+
+def _brief(error: object) -> str:
     """One line of bounded length: names in a file may hold line breaks, and be many."""
     return textwrap.shorten(str(error), 500)
 

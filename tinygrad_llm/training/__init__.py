@@ -4,7 +4,7 @@ from tinygrad_llm.training.loop import Step, TrainingError, TrainSettings, evalu
 from tinygrad_llm.training.picture import save_loss_curve
 from tinygrad_llm.training.presets import PRESETS, Preset
 from tinygrad_llm.training.progress import Progress
-from tinygrad_llm.training.run import AnyTokenizer, Run, holds_model, load_run, write
+from tinygrad_llm.training.run import AnyTokenizer, Run, holds_run, load_run, write
 
 __all__ = [
     "PRESETS",
@@ -16,7 +16,7 @@ __all__ = [
     "TrainSettings",
     "TrainingError",
     "evaluate",
-    "holds_model",
+    "holds_run",
     "load_run",
     "save_loss_curve",
     "train",

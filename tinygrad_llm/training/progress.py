@@ -10,17 +10,17 @@ from tinygrad_llm.training.loop import Step
 class Progress:
     """Shows each step's loss, the speed in tokens a second, and the time left.
 
-    Args:     steps: how many there will be. file: where to (stderr if None). plain: never use tqdm.
+    Args:     steps: how many there will be. file: where to (stderr if None).
     """
 
-    def __init__(self, steps: int, file: TextIO | None = None, plain: bool = False) -> None:
+    def __init__(self, steps: int, file: TextIO | None = None) -> None:
         self.steps = steps
         self.file = file or sys.stderr
         self._bar: Any = None
         self._val = ""
         self._began = time.monotonic()
         self._every = max(1, steps // 20)
-        if not plain and self.file.isatty():
+        if self.file.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:

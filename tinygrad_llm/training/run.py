@@ -26,6 +26,7 @@ from tinygrad_llm.training.presets import Preset
 
 AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 TOKENIZER = "tokenizer.json"
+FILES = (TOKENIZER, "run.json", "metrics.jsonl", "samples.txt", "loss.png", WEIGHTS)
 TRAIN_FRACTION = 0.9
 
 
@@ -94,8 +95,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=self.folder) as temporary:
             names = self._write(Path(temporary))
-            for name in names:
-                os.replace(Path(temporary) / name, self.folder / name)
+            for name in FILES:
+                if name in names:
+                    os.replace(Path(temporary) / name, self.folder / name)
+                else:  # an earlier run's picture does not belong to this one
+                    (self.folder / name).unlink(missing_ok=True)
         return [self.folder / name for name in names]
 
     def _write(self, folder: Path) -> list[str]:
@@ -115,16 +119,14 @@ class Run:
             ("samples.txt", samples),
         ):
             (folder / name).write_text(content, encoding="utf-8", newline="\n")
-        written = [TOKENIZER, "run.json", "metrics.jsonl", "samples.txt", WEIGHTS]
-        if save_loss_curve(self.steps, folder / "loss.png"):
-            written.append("loss.png")
+        drawn = save_loss_curve(self.steps, folder / "loss.png")
         self.model.save_pretrained(folder)
-        return written
+        return [name for name in FILES if drawn or name != "loss.png"]
 
 
-def holds_model(folder: Path) -> bool:
-    """Whether a run was already saved there."""
-    return (folder / WEIGHTS).exists()
+def holds_run(folder: Path) -> bool:
+    """Whether anything lies there that saving a run would write over."""
+    return any((folder / name).exists() for name in FILES)
 
 
 def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:

@@ -1,0 +1,78 @@
+"""What the tests of the command line share: calling it, presets of a toy's size, and runs to read."""
+
+import contextlib
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+
+from tinygrad_llm.cli import main
+from tinygrad_llm.training import PRESETS
+
+TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 60
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Each test works in an empty folder of its own."""
+    folder = tmp_path / "work place"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for subprocesses
+    return folder
+
+
+@pytest.fixture
+def cli(capsys):
+    """A function: arguments → (exit status, stdout, stderr)."""
+
+    def call(*args):
+        status = main([str(arg) for arg in args])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def _toy(name):
+    preset = PRESETS[name]
+    model = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
+    training = dataclasses.replace(preset.training, steps=3, warmup=1, eval_every=2, batch_size=4, eval_batches=2)
+    return dataclasses.replace(preset, model=model, training=training, vocab_size=preset.vocab_size and 270)
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Presets of the same names whose runs take no time."""
+    for name in PRESETS:
+        monkeypatch.setitem(PRESETS, name, _toy(name))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Saved runs by preset: characters (char-cpu) and byte pairs (stories), both on TEXT. Not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "text.txt").write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        for name in PRESETS:
+            patch.setitem(PRESETS, name, _toy(name))
+            out = str(folder / name)
+            assert main(["train", "--corpus", str(folder / "text.txt"), "--preset", name, "--out", out]) == 0
+    return {name: folder / name for name in PRESETS}
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def snapshot():
+    """A function: folder → everything below it, to compare."""
+
+    def take(folder: Path):
+        return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+    return take

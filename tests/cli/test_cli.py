@@ -1,0 +1,89 @@
+"""The command line as a whole: help, loading, interruption and closed pipes."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tinygrad_llm import cli as command_line
+from tinygrad_llm.cli import COMMANDS, main
+
+
+def python(*args):
+    return [sys.executable, *args]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps_with_an_example(name, cli):
+    status, out, err = cli(name, "--help")
+    assert (status, err) == (0, "")
+    example = " ".join(out.partition("example: ")[2].split())
+    assert example.startswith(f"tinygrad-llm {name}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_are_in_order(name, cli):
+    _, *words = shlex.split(command_line._load(name).EXAMPLE)
+    parses(words)
+
+
+@pytest.mark.parametrize("action", ["train", "encode", "decode"])
+def test_the_tokenizers_actions_help(action, cli):
+    status, out, _ = cli("tokenizer", action, "--help")
+    assert status == 0
+    assert out.startswith(f"usage: tinygrad-llm tokenizer {action}")
+
+
+def parses(words):
+    """Parse the arguments of a command without running it."""
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr(command_line._load(words[0]), "run", lambda args: seen.append(args) or 0)
+        assert main(words) == 0
+    return seen[0]
+
+
+def test_help_lists_every_command(cli):
+    status, out, _ = cli("--help")
+    assert status == 0
+    for name, summary in COMMANDS.items():
+        assert name in out
+        assert summary.split()[0] in out
+
+
+def test_the_module_is_the_same_command():
+    done = subprocess.run(python("-m", "tinygrad_llm", "tokenizer", "decode", "15496"), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_that_lacks_a_character_shows_a_question_mark(encoding):
+    done = subprocess.run(
+        python("-m", "tinygrad_llm", "tokenizer", "decode", "8582", "99", "232"),
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"?", b"")
+
+
+def test_interruption_is_quiet(cli, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line._load("doctor"), "run", interrupted)
+    assert cli("doctor") == (130, "", "\nstopped\n")
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["words", "json"])
+@pytest.mark.skipif(os.name != "posix", reason="pipes close otherwise here")
+def test_a_closed_pipe_is_no_error(json, runs):
+    """`generate … | head -c 1`: the reader goes away after the first character, or before any."""
+    command = python("-m", "tinygrad_llm", "generate", str(runs["char-cpu"]), "--prompt", "cat", *json)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered) as process:
+        if not json:
+            process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1

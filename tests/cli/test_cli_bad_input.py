@@ -1,0 +1,140 @@
+"""Whatever a user gets wrong: one line on stderr, exit status 2, and nothing on disk has changed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tinygrad_llm.tokenizer import CharTokenizer
+
+# What is wrong: (arguments, a part of the message). {…} are the files that `files` makes.
+MISTAKES = {
+    "an empty file": ("train --corpus {empty} --out new", "empty.txt: the file is empty"),
+    "a file of spaces": ("train --corpus {blank} --out new", "blank.txt: the file is empty"),
+    "a file that is not UTF-8": ("train --corpus {latin} --out new", "not UTF-8 text (byte 0xe9 at position 3)"),
+    "a text shorter than a block": ("train --corpus {short} --out new", "short.txt: its training part has 45 tokens"),
+    "a text of one character": ("train --corpus {one} --out new", "one.txt: its training part has 0 tokens"),
+    "a short text and byte pairs": ("train --corpus {short} --preset stories --out new", "short.txt: its"),
+    "an unknown preset": ("train --preset huge --out new", "unknown preset 'huge': choose from char-cpu, stories"),
+    "an unknown corpus": ("train --corpus shakespear --out new", "shakespear: no such file, and no such corpus"),
+    "a folder as corpus": ("train --corpus {run} --out new", "cannot be read: Is a directory"),
+    "--out that is a file": ("train --corpus {text} --out {text}", "text.txt: is a file"),
+    "--out below a file": ("train --corpus {text} --out {text}/new", "text.txt: is a file"),
+    "--out that holds a run": ("train --corpus {text} --out {run}", "holds a run already"),
+    "no --out": ("train --corpus {text}", "--out"),
+    "no steps": ("train --corpus {text} --steps 0 --out new", "'0' is not an integer of at least 1"),
+    "half a step": ("train --corpus {text} --steps 0.5 --out new", "'0.5' is not an integer"),
+    "no workers": ("train --corpus {text} --workers 0 --out new", "--workers"),
+    "a negative seed": ("train --corpus {text} --seed -1 --out new", "--seed"),
+    "a demo in a file": ("demo --out {text}", "text.txt: is a file"),
+    "a demo over a run": ("demo --out {run}", "holds a run already"),
+    "a prompt longer than the block": ("generate {run} --prompt " + "a" * 17, "the model reads at most 16"),
+    "an unknown character": ("generate {run} --prompt caté", "character '\\xe9' at position 3"),
+    "half a surrogate pair": ("generate {pairs} --prompt \udcff", "surrogate"),
+    "no prompt for characters": ("generate {run}", "give a --prompt"),
+    "the end of text in a prompt": ("generate {pairs} --prompt a<|endoftext|>", "special token '<|endoftext|>'"),
+    "a temperature below 0": ("generate {run} --prompt a --temperature -1", "temperature must be ≥ 0"),
+    "a temperature that is no number": ("generate {run} --prompt a --temperature nan", "temperature must be ≥ 0"),
+    "top-k 0": ("generate {run} --prompt a --top-k 0", "top_k must be ≥ 1"),
+    "top-p 0": ("generate {run} --prompt a --top-p 0", "top_p must lie in (0, 1]"),
+    "less than no tokens": ("generate {run} --prompt a --max-new-tokens -1", "--max-new-tokens"),
+    "a folder without a model": ("generate {folder} --prompt a", "model.safetensors is missing"),
+    "a folder that is not there": ("generate nowhere --prompt a", "nowhere: no model here"),
+    "a damaged model": ("generate {damaged} --prompt a", "model.safetensors: data:"),
+    "a text for a model": ("generate {text} --prompt a", "text.txt: header length"),
+    "a run without its tokenizer": ("generate {lonely} --prompt a", "tokenizer.json: cannot be read"),
+    "a tokenizer of another run": ("generate {mixed} --prompt a", "they do not belong together"),
+    "an id outside the vocabulary": ("tokenizer decode 15496 50257", "token id 50257 is unknown"),
+    "a negative id": ("tokenizer decode -- -1", "token id -1 is unknown"),
+    "an id that is no number": ("tokenizer decode 1 two", "ids are whole numbers, not '1 two'"),
+    "an id outside a run's": ("tokenizer decode --tokenizer {run} 999", "token id 999 is unknown"),
+    "the end of text to encode": ("tokenizer encode a<|endoftext|>", "special token '<|endoftext|>'"),
+    "an unknown tokenizer": ("tokenizer encode --tokenizer gpt5 a", "gpt5: cannot be read"),
+    "a text for a tokenizer": ("tokenizer encode --tokenizer {text} a", "text.txt: not a JSON file"),
+    "too small a vocabulary": ("tokenizer train {text} --vocab-size 200 --out new.json", "vocab_size is 200"),
+    "a tokenizer over another": ("tokenizer train {text} --out {tokenizer}", "exists already"),
+    "a tokenizer below a file": ("tokenizer train {text} --out {text}/new.json", "text.txt"),
+    "nothing for a tokenizer to learn": ("tokenizer train {empty} --out new.json", "empty.txt: the file is empty"),
+    "an unknown kernel": ("gradcheck tanh tahn", "no kernel or layer named tahn; there are: "),
+    "an unknown command": ("trian", "trian"),
+    "no command": ("", "COMMAND"),
+    "no action": ("tokenizer", "ACTION"),
+    "an unknown option": ("doctor --jsn", "--jsn"),
+    "an argument of two lines": ("doctor one\ntwo", "one two"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def files(place, runs, text_file):
+    def run(name, *without):
+        folder = place / name
+        folder.mkdir()
+        for path in runs["char-cpu"].iterdir():
+            if path.name not in without:
+                (folder / path.name).write_bytes(path.read_bytes())
+        return folder
+
+    texts = {"empty": b"", "blank": b" \n\n", "latin": b"caf\xe9", "short": b"fifty char" * 5, "one": b"x"}
+    made = {name: place / f"{name}.txt" for name in texts}
+    for name, data in texts.items():
+        made[name].write_bytes(data)
+    made |= {"text": text_file, "run": run("run"), "pairs": runs["stories"], "folder": place / "folder"}
+    made["folder"].mkdir()
+    made["damaged"] = run("damaged")
+    model = made["damaged"] / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    made["lonely"] = run("lonely", "tokenizer.json")
+    made["mixed"] = run("mixed")
+    CharTokenizer("abc").save(made["mixed"] / "tokenizer.json")
+    made["tokenizer"] = made["run"] / "tokenizer.json"
+    return made
+
+
+def arguments(template, files):
+    return [word.format(**files) for word in template.split(" ") if word]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_costs_one_line(mistake, cli, files, snapshot, tmp_path, request):
+    template, message = MISTAKES[mistake]
+    if "over a run" not in mistake and "shorter than a block" not in mistake:
+        request.getfixturevalue("toys")  # so that a mistake that goes unnoticed does not train for minutes
+    before = snapshot(tmp_path)
+    status, out, err = cli(*arguments(template, files))
+    assert status == 2
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert err.startswith("tinygrad-llm")
+    assert message in err
+    assert out == ""
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("mistake", ["an unknown corpus", "a damaged model", "an unknown command", "a negative id"])
+def test_a_mistake_costs_one_line_in_a_shell_too(mistake, files, snapshot, tmp_path):
+    before = snapshot(tmp_path)
+    command = [sys.executable, "-m", "tinygrad_llm", *arguments(MISTAKES[mistake][0], files)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert MISTAKES[mistake][1] in done.stderr
+    assert done.stdout == ""
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_read_only_folder_is_noticed_before_training(cli, place, text_file, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, _, err = cli("train", "--corpus", text_file, "--out", "new")
+    assert status == 2
+    assert "cannot be written to" in err
+    assert not list(place.iterdir())
+
+
+def test_a_defect_of_ours_keeps_its_traceback(cli, monkeypatch):
+    def broken():
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("tinygrad_llm.runtime.facts", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli("doctor")

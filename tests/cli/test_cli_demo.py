@@ -1,0 +1,121 @@
+"""`tinygrad-llm demo`: the whole road, in toy size; the real one is slow."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tinygrad_llm import cli as command_line
+from tinygrad_llm.cli import demo
+from tinygrad_llm.cli import main as run_command
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.training import load_run, loop
+from tinygrad_llm.training import run as run_module
+
+CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
+
+
+@pytest.fixture
+def toy(toys, monkeypatch):
+    """The demo on a short text."""
+    monkeypatch.setattr(run_module, "load_corpus", lambda name: CORPUS)
+
+
+def words_of(line):
+    """The arguments in a line that the demo prints, whichever way it calls the program."""
+    program, *words = shlex.split(line)
+    if program == sys.executable:
+        assert words[:2] == ["-m", "tinygrad_llm"]
+        return words[2:]
+    assert program == "tinygrad-llm"
+    return words
+
+
+def test_the_whole_road(cli, toy, place):
+    status, out, err = cli("demo", "--steps", 2)
+    assert status == 0
+    for number in range(1, 7):
+        assert f"\n{number}. " in "\n" + out
+    assert "Backprop is right" in out
+    assert "step 2/2" in err
+    load_run("runs/demo")
+    assert "Saved runs/demo/tokenizer.json" in out
+    # Its own folder is made anew; another is not touched unless it was asked for.
+    assert cli("demo", "--steps", 2)[0] == 0
+    assert cli("demo", "--steps", 2, "--out", "other one")[0] == 0
+    assert cli("demo", "--steps", 2, "--out", "other one")[0] == 2
+    assert cli("demo", "--steps", 2, "--out", "other one", "--overwrite")[0] == 0
+    assert {path.name for path in place.iterdir()} == {"runs", "other one"}
+
+
+def test_json_has_the_figures(cli, toy):
+    status, out, err = cli("demo", "--steps", 2, "--json")
+    figures = json.loads(out)
+    assert status == 0
+    assert (figures["out"], figures["steps"]) == ("runs/demo", 2)
+    assert figures["derivatives"] > 100
+    assert 0 < figures["worst_error"] < 1e-12
+    assert figures["loss_before"] > 0
+    assert figures["val_loss"] > 0
+    assert len(figures["samples"]) == 3
+    assert "Backprop is right" in err
+
+
+@pytest.mark.parametrize("out", ["runs/demo", "my runs/it's one"])
+@pytest.mark.parametrize("argv0", ["/usr/bin/tinygrad-llm", "/opt/my venv/tinygrad_llm/__main__.py"])
+def test_the_commands_it_suggests_are_in_order(out, argv0, cli, toy, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [argv0])
+    printed = cli("demo", "--steps", 1, "--out", out)[1]
+    lines = printed.partition("Try next:\n")[2].splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        words = words_of(line)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(command_line._load(words[0]), "run", lambda args: 0)
+            assert run_command(words) == 0
+    assert cli(*words_of(lines[0]))[0] == 0  # the model is there, and reads the prompt
+
+
+def test_ctrl_c_saves_what_there_is(cli, toy, monkeypatch):
+    def interrupted(optimizer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.AdamW, "step", interrupted)
+    status, out, err = cli("demo", "--steps", 5)
+    assert status == 130
+    assert "stopped after step 0; saving" in err
+    assert "Saved runs/demo" in out
+    load_run("runs/demo")
+
+
+def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, toy, place, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    status, _, err = cli("demo", "--steps", 5)
+    assert status == 130
+    assert err.endswith("stopped\n")
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("preset", demo.PRESETS)
+def test_the_proof_is_of_the_same_architecture(preset):
+    model = GPT(GPTConfig(vocab_size=300, **{**demo.PRESETS[preset].model, "n_layer": 2}))
+    proof = demo.prove_small_copy(model)
+    names = [name for name, _ in model.named_parameters()]
+    assert [c.name for c in proof.comparisons] == names
+    assert proof
+
+
+@pytest.mark.slow
+def test_the_real_demo_learns(place):
+    command = [sys.executable, "-m", "tinygrad_llm", "demo", "--steps", "8", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    figures = json.loads(done.stdout)
+    assert figures["steps"] == 8
+    assert figures["val_loss"] < figures["loss_before"] - 0.3
+    assert "step 8/8" in done.stderr
+    load_run(place / "runs" / "demo")

@@ -1,0 +1,291 @@
+"""The training loop: what it reports, what it changes, and what it refuses."""
+
+import dataclasses
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.datasets import DataError, SlidingWindows
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.optim import warmup_cosine
+from tinygrad_llm.random import Generator
+from tinygrad_llm.training import TrainingError, TrainSettings, evaluate, loop, train, validation_batches
+
+BLOCK, VOCAB = 8, 11
+IDS = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 10, 0, 7, 8]), 30)
+VAL_IDS = IDS[5:120]
+SETTINGS = TrainSettings(
+    steps=6, batch_size=7, lr=1e-2, min_lr=1e-3, warmup=2, eval_every=4, eval_batches=2, workers=1, seed=5
+)
+
+
+def new_model(dropout=0.0, dtype=np.float32):
+    sizes = {"vocab_size": VOCAB, "block_size": BLOCK, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    return GPT(GPTConfig(**sizes, dropout=dropout), Generator(1)).to(dtype)
+
+
+def run(model, ids=IDS, val_ids=VAL_IDS, **changes):
+    """All steps, with the measured speeds, which differ each time, left out."""
+    steps = train(model, ids, val_ids, dataclasses.replace(SETTINGS, **changes))
+    return [dataclasses.replace(step, tokens_per_second=0.0) for step in steps]
+
+
+def weights(model):
+    return {name: array.copy() for name, array in model.state_dict().items()}
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], name)
+
+
+# ---- learning --------------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_repeats_itself_is_learned():
+    steps = run(new_model(), steps=60, warmup=5)
+    assert steps[-1].val_loss < 0.5 < steps[0].val_loss
+
+
+def test_step_0_is_the_untrained_model():
+    model = new_model()
+    untrained = evaluate(model, validation_batches(VAL_IDS, BLOCK, SETTINGS.batch_size, SETTINGS.eval_batches))
+    before = weights(model)
+    first = next(train(model, IDS, VAL_IDS, SETTINGS))
+    assert (first.step, first.lr, first.grad_norm) == (0, 0, 0)
+    assert first.loss == first.val_loss == untrained
+    assert first.loss == pytest.approx(math.log(VOCAB), abs=0.05)  # it has no reason to prefer any token
+    assert_same_weights(weights(model), before)
+
+
+def test_each_step_is_told_and_the_last_is_measured():
+    steps = run(new_model())
+    assert [s.step for s in steps] == [0, 1, 2, 3, 4, 5, 6]
+    assert [s.step for s in steps if s.val_loss is not None] == [0, 4, 6]
+
+
+def test_the_seed_decides_everything():
+    one, two = new_model(), new_model()
+    assert run(one) == run(two)
+    assert_same_weights(weights(one), weights(two))
+    assert run(new_model()) != run(new_model(), seed=6)
+
+
+def test_a_batch_is_never_larger_than_the_text():
+    steps = run(new_model(), ids=IDS[: 2 * BLOCK + 1], batch_size=50)
+    assert steps[-1].val_loss < steps[0].val_loss
+
+
+def test_the_speed_counts_training_alone(monkeypatch):
+    seconds = iter(range(1000))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(seconds)))
+
+    def slow_evaluation(model, batches):
+        for _ in range(50):
+            next(seconds)
+        return 1.0
+
+    monkeypatch.setattr(loop, "evaluate", slow_evaluation)
+    steps = list(train(new_model(), IDS, VAL_IDS, SETTINGS))
+    # The clock ticks once between the two looks at it in each step.
+    assert [s.tokens_per_second for s in steps] == [0.0] + [SETTINGS.batch_size * BLOCK] * SETTINGS.steps
+
+
+# ---- the update ------------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_follows_the_schedule():
+    model = new_model(dtype=np.float64)
+    before = model.transformer.ln_f.bias.numpy().copy()
+    steps = train(model, IDS, VAL_IDS, dataclasses.replace(SETTINGS, clip=math.inf))
+    next(steps)
+    first = next(steps)
+    assert first.lr == SETTINGS.lr / 2  # the first of two steps of warm-up
+    # Adam's first update is lr · g / (|g| + 1e-8): lr, up or down, where there is a gradient.
+    moved = np.abs(model.transformer.ln_f.bias.numpy() - before)
+    np.testing.assert_allclose(moved, first.lr, rtol=1e-3)
+    rest = list(steps)
+    rates = [first.lr, *(s.lr for s in rest)]
+    assert rates == [warmup_cosine(i, steps=6, lr=1e-2, min_lr=1e-3, warmup=2) for i in range(6)]
+    assert rates[1] == SETTINGS.lr
+    assert rates[-1] == pytest.approx(SETTINGS.min_lr)
+
+
+def test_weight_decay_shrinks_matrices_and_nothing_else():
+    start, decayed, free = (new_model(dtype=np.float64) for _ in range(3))
+    (_, first) = run(decayed, steps=1, warmup=0, weight_decay=0.5)
+    run(free, steps=1, warmup=0, weight_decay=0.0)
+    for (name, p0), p1, p2 in zip(start.named_parameters(), decayed.parameters(), free.parameters(), strict=True):
+        expected = -first.lr * 0.5 * p0.data if p0.ndim >= 2 else np.zeros(p0.shape)
+        np.testing.assert_allclose(p1.data - p2.data, expected, rtol=0, atol=1e-15, err_msg=name)
+
+
+def test_the_gradient_is_clipped_and_its_norm_told_as_it_was():
+    free, clipped = new_model(), new_model()
+    told = run(free, steps=1, clip=math.inf)[1].grad_norm
+    assert run(clipped, steps=1, clip=told / 4)[1].grad_norm == told
+    norms = [math.sqrt(sum(float(np.sum(p.grad**2)) for p in model.parameters())) for model in (free, clipped)]
+    assert norms == pytest.approx([told, told / 4], rel=1e-4)
+
+
+@pytest.mark.parametrize("breaks", ["the loss", "the gradient"])
+def test_what_is_no_number_stops_before_the_update(breaks, monkeypatch):
+    model = new_model()
+    steps = train(model, IDS, VAL_IDS, SETTINGS)
+    for _ in range(3):  # 0, 1 and 2
+        next(steps)
+    original = model.loss
+
+    def broken(inputs, targets):
+        loss = original(inputs, targets)
+        if breaks == "the loss":
+            return loss * math.nan
+        return loss + (loss * 0.0) ** 0.5  # the value of √0 is 0, its slope infinite
+
+    monkeypatch.setattr(model, "loss", broken)
+    before = weights(model)
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=r"step 3: .*nan.*lower learning rate"):
+        next(steps)
+    assert_same_weights(weights(model), before)
+
+
+# ---- several workers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7])
+def test_workers_share_the_gradient_of_one(workers):
+    one, several = new_model(dtype=np.float64), new_model(dtype=np.float64)
+    alone = run(one, steps=1, clip=math.inf)
+    shared = run(several, steps=1, clip=math.inf, workers=workers)
+    assert shared[1].loss == pytest.approx(alone[1].loss, rel=1e-13)
+    for (name, p), q in zip(one.named_parameters(), several.parameters(), strict=True):
+        np.testing.assert_allclose(q.grad, p.grad, rtol=1e-11, atol=1e-14, err_msg=name)
+
+
+def test_several_workers_repeat_bit_for_bit():
+    one, two = new_model(), new_model()
+    assert run(one, workers=3) == run(two, workers=3)
+    assert_same_weights(weights(one), weights(two))
+
+
+def test_blas_has_one_thread_in_each_worker():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
+        if 2 not in threads():
+            pytest.skip("this BLAS cannot be told how many threads to use")
+        steps = train(new_model(), IDS, VAL_IDS, dataclasses.replace(SETTINGS, workers=2))
+        next(steps)
+        assert set(threads()) == {1}
+        steps.close()
+        assert 2 in threads()
+
+
+def test_a_core_gets_a_worker_each(monkeypatch):
+    pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(loop, "cores", lambda: 3)
+    assert loop.default_workers(new_model()) == 3
+    monkeypatch.setattr(loop, "cores", lambda: 64)
+    assert loop.default_workers(new_model()) == 8
+
+
+def test_dropout_is_left_to_one_worker(monkeypatch):
+    monkeypatch.setattr(loop, "cores", lambda: 3)
+    assert loop.default_workers(new_model(dropout=0.1)) == 1
+    assert run(new_model(dropout=0.1), workers=None) == run(new_model(dropout=0.1), workers=1)
+
+
+def test_without_threadpoolctl_there_is_one_worker(monkeypatch):
+    monkeypatch.setattr(loop, "cores", lambda: 3)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert loop.default_workers(new_model()) == 1
+    assert len(run(new_model(), workers=2)) == 7  # asked for, several are possible even so
+
+
+# ---- held-out loss ---------------------------------------------------------------------------------------------
+
+
+@given(n=st.integers(2, 400), block=st.integers(1, 20), batch_size=st.integers(1, 6), batches=st.integers(1, 6))
+def test_held_out_windows_are_spread_over_the_text(n, block, batch_size, batches):
+    ids = np.arange(n + block)
+    found = validation_batches(ids, block, batch_size, batches)
+    assert all(len(inputs) == batch_size for inputs, _ in found[:-1])
+    inputs, targets = (np.concatenate(part) for part in zip(*found, strict=True))
+    np.testing.assert_array_equal(inputs + 1, targets)
+    np.testing.assert_array_equal(inputs, inputs[:, :1] + np.arange(block))
+    numbers, rest = np.divmod(inputs[:, 0], block)
+    assert not rest.any()  # so no target counts twice
+    windows = len(SlidingWindows(ids, block))
+    assert len(numbers) == min(windows, batch_size * batches)
+    gaps = np.diff(numbers)
+    assert (gaps > 0).all()
+    if len(numbers) > 1:
+        assert (numbers[0], numbers[-1]) == (0, windows - 1)
+        assert gaps.max() - gaps.min() <= 2  # even, but for rounding at both ends of a gap
+
+
+def test_the_held_out_windows_never_change(monkeypatch):
+    seen = []
+
+    def note(model, batches):
+        seen.append([[part.copy() for part in batch] for batch in batches])
+        return 1.0
+
+    monkeypatch.setattr(loop, "evaluate", note)
+    run(new_model())
+    assert len(seen) == 3
+    for later in seen[1:]:
+        for batch, first in zip(later, seen[0], strict=True):
+            np.testing.assert_array_equal(batch, first)
+
+
+def test_evaluate_is_the_mean_over_targets():
+    model = new_model(dropout=0.5)
+    windows = SlidingWindows(VAL_IDS, BLOCK)
+    batches = [windows.batch([0, 1, 2, 3]), windows.batch([4])]  # a mean of their means would be another number
+    found = evaluate(model, batches)
+    nats = []
+    model.eval()
+    for inputs, targets in batches:
+        logits = model(inputs).numpy().astype(np.float64)
+        right = np.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
+        nats += list((np.log(np.exp(logits).sum(axis=2)) - right).ravel())
+    assert found == pytest.approx(np.mean(nats), rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluate_leaves_the_mode_as_it_was(training, monkeypatch):
+    model = new_model(dropout=0.5).train(training)
+    batches = validation_batches(VAL_IDS, BLOCK, 4, 2)
+    evaluate(model, batches)
+    assert {module.training for module in model.modules()} == {training}
+
+    def fail(inputs, targets):
+        raise MemoryError
+
+    monkeypatch.setattr(model, "loss", fail)
+    with pytest.raises(MemoryError):
+        evaluate(model, batches)
+    assert {module.training for module in model.modules()} == {training}
+
+
+# ---- texts that are too short ----------------------------------------------------------------------------------
+
+
+def test_too_short_a_text_is_refused():
+    with pytest.raises(DataError, match=f"8 tokens; one window of block_size 8 .*need {BLOCK + 1}"):
+        run(new_model(), ids=IDS[:BLOCK])
+    with pytest.raises(DataError, match=r"held-out part is too short: .*5 tokens"):
+        run(new_model(), val_ids=IDS[:5])
+
+
+def test_the_shortest_texts_that_can_be_used():
+    assert len(run(new_model(), ids=IDS[: BLOCK + 1], val_ids=IDS[: BLOCK + 1])) == 7

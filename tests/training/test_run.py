@@ -1,0 +1,273 @@
+"""A run's folder: all that came of it, whole or not at all."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.datasets import DataError
+from tinygrad_llm.formats import LoadError
+from tinygrad_llm.generation import KVCache
+from tinygrad_llm.models import gpt
+from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError
+from tinygrad_llm.training import Preset, Run, TrainSettings, holds_run, load_run, write
+from tinygrad_llm.training import run as run_module
+
+TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
+SETTINGS = TrainSettings(steps=3, batch_size=4, lr=1e-2, min_lr=1e-3, warmup=1, eval_every=2, eval_batches=2, workers=1)
+MODEL = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8}
+CHARS = Preset("characters", tokenizer="char", model=MODEL, training=SETTINGS)
+PAIRS = Preset("byte pairs", tokenizer="bpe", model=MODEL, training=SETTINGS, vocab_size=280)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A function: preset → a Run that has been trained, not saved, with its folder in tmp_path."""
+
+    def make(preset=CHARS, text=TEXT, folder="run"):
+        corpus = tmp_path / "text.txt"
+        corpus.write_text(text, encoding="utf-8")
+        run = Run(str(corpus), preset, tmp_path / folder)
+        run.make_tokenizer()
+        run.make_model()
+        for step in run.train():
+            if step.val_loss is not None:
+                run.sample(10)
+        return run
+
+    return make
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- what is saved ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", [CHARS, PAIRS], ids=lambda preset: preset.tokenizer)
+def test_a_saved_run_comes_back(preset, trained):
+    run = trained(preset)
+    assert not holds_run(run.folder)
+    written = run.save()
+    assert holds_run(run.folder)
+    assert sorted(written) == sorted(run.folder.iterdir())
+    model, tokenizer = load_run(run.folder)
+    ids = tokenizer.encode("the mat")
+    assert ids == run.tokenizer.encode("the mat")
+    assert model.config == run.model.config
+    np.testing.assert_array_equal(model([ids]).numpy(), run.model([ids]).numpy())
+    again, _ = load_run(run.folder / "model.safetensors")  # the file itself will do as well
+    np.testing.assert_array_equal(again([ids]).numpy(), run.model([ids]).numpy())
+
+
+def test_metrics_have_a_line_a_step(trained):
+    run = trained()
+    run.save()
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [dataclasses.asdict(step) for step in run.steps]
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
+
+
+def test_samples_are_kept_with_their_steps(trained):
+    run = trained()
+    assert [step for step, _ in run.samples] == [0, 2, 3]
+    run.samples[1] = (2, "saß")
+    run.save()
+    text = (run.folder / "samples.txt").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("---")] == [f"--- step {n} ---" for n in (0, 2, 3)]
+    assert "--- step 2 ---\nsaß\n" in text
+
+
+def test_run_json_says_what_was_asked_for(trained):
+    run = trained()
+    run.save()
+    about = json.loads((run.folder / "run.json").read_text())
+    assert about["corpus_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert about["preset"]["model"] == MODEL
+    assert about["settings"]["lr"] == SETTINGS.lr
+    assert about["steps_done"] == 3
+
+
+def test_the_picture_is_there_with_matplotlib(trained):
+    pytest.importorskip("matplotlib")
+    run = trained()
+    assert run.folder / "loss.png" in run.save()
+    assert (run.folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_all_else_is_there_without_matplotlib(trained, monkeypatch):
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    run = trained()
+    names = {path.name for path in run.save()}
+    assert names == {"model.safetensors", "tokenizer.json", "run.json", "metrics.jsonl", "samples.txt"}
+    assert names == set(contents(run.folder))
+
+
+# ---- saving that fails -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", ["a weight is NaN", "the disk is full", "the picture fails"])
+def test_a_save_that_fails_leaves_the_old_run(reason, trained, monkeypatch):
+    old = trained()
+    old.save()
+    before = contents(old.folder)
+    new = trained(text=TEXT.replace("cat", "fox"))  # other characters: its tokenizer would garble the old model
+    if reason == "a weight is NaN":
+        new.model.transformer.ln_f.bias.data[0] = np.nan
+    else:
+
+        def fail(*args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        where = (gpt, "save_safetensors") if reason == "the disk is full" else (run_module, "save_loss_curve")
+        monkeypatch.setattr(*where, fail)
+    with pytest.raises((ValueError, OSError), match=r"NaN|No space"):
+        new.save()
+    assert contents(old.folder) == before
+    load_run(old.folder)
+
+
+def test_a_run_takes_the_place_of_another(trained):
+    trained().save()
+    run = trained(PAIRS)
+    run.save()
+    _, tokenizer = load_run(run.folder)
+    assert tokenizer.n_vocab == run.tokenizer.n_vocab
+
+
+# ---- loading what is not right ---------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_of_another_run_is_noticed(trained):
+    run = trained()
+    run.save()
+    CharTokenizer("abc").save(run.folder / "tokenizer.json")
+    with pytest.raises(LoadError, match=f"has 3 tokens and the model {run.tokenizer.n_vocab}: they do not belong"):
+        load_run(run.folder)
+
+
+def test_a_run_without_a_tokenizer_is_noticed(trained):
+    run = trained()
+    run.save()
+    (run.folder / "tokenizer.json").unlink()
+    with pytest.raises(TokenizerError, match=r"tokenizer.json"):
+        load_run(run.folder)
+
+
+def test_a_run_without_a_model_is_noticed(trained, tmp_path):
+    run = trained()
+    run.save()
+    (run.folder / "model.safetensors").unlink()
+    with pytest.raises(LoadError, match=r"model.safetensors is missing"):
+        load_run(run.folder)
+    with pytest.raises(LoadError, match="nowhere"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_a_damaged_model_is_noticed(trained):
+    run = trained()
+    run.save()
+    path = run.folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LoadError, match="truncated"):
+        load_run(run.folder)
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        (1, "text.txt"),
+        (8, "its training part has 7 tokens, and one block of 8 with its target needs 9"),
+        (40, "its held-out part has 4 tokens, and one block of 8 with its target needs 9"),
+    ],
+)
+def test_too_short_a_text_is_refused_by_name(length, message, tmp_path):
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(TEXT[:length])
+    run = Run(str(corpus), CHARS, tmp_path / "run")
+    with pytest.raises(DataError, match=message):
+        run.make_tokenizer()
+    assert list(tmp_path.iterdir()) == [corpus]
+
+
+def test_the_parts_are_nine_tenths_and_the_rest(trained):
+    run = trained()
+    cut = len(TEXT) * 9 // 10
+    assert run.tokenizer.decode(run.ids) == TEXT[:cut]
+    assert run.tokenizer.decode(run.val_ids) == TEXT[cut:]
+
+
+def test_the_end_of_text_in_a_corpus_is_that_token(trained):
+    run = trained(PAIRS, TEXT.replace("\n", "<|endoftext|>"))
+    assert np.count_nonzero(run.ids == run.tokenizer.eot_token) == 10
+
+
+def test_a_text_of_one_line_can_be_sampled(trained):
+    run = trained(text=TEXT.replace("\n", " "))  # no newline among the characters to begin with
+    assert len(run.samples) == 3
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+class Parrot:
+    """A language model that says the same tokens to every prompt."""
+
+    block_size = 100
+    training = False
+
+    def __init__(self, n_vocab, tokens):
+        self.n_vocab, self.tokens = n_vocab, iter(tokens)
+
+    def new_cache(self):
+        return KVCache(1, self.block_size)
+
+    def train(self, mode=True):
+        return self
+
+    def __call__(self, ids, cache=None):
+        logits = np.zeros((1, ids.shape[1], self.n_vocab))
+        logits[0, -1, next(self.tokens)] = 1
+        return Tensor(logits)
+
+
+def test_no_piece_ends_in_half_a_character():
+    tokenizer = Tokenizer([])
+    ids = tokenizer.encode("saß, 🦊!")  # each byte is a token
+    pieces = list(write(Parrot(tokenizer.n_vocab, ids), tokenizer, [0], len(ids), temperature=0))
+    assert [piece for piece in pieces if piece] == list("saß, 🦊!")
+
+
+def test_half_a_character_at_the_end_is_shown_as_such():
+    tokenizer = Tokenizer([])
+    ids = tokenizer.encode("ß")[:1]
+    text = "".join(write(Parrot(tokenizer.n_vocab, ids), tokenizer, [0], 1, temperature=0))
+    assert text == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_end_of_text_ends_it():
+    tokenizer = Tokenizer([])
+    ids = [*tokenizer.encode("one"), tokenizer.eot_token, *tokenizer.encode("two")]
+    assert "".join(write(Parrot(tokenizer.n_vocab, ids), tokenizer, [0], len(ids), temperature=0)) == "one"
+
+
+def test_a_bad_argument_is_refused_at_the_call(trained):
+    run = trained()
+    with pytest.raises(ValueError, match="temperature"):
+        write(run.model, run.tokenizer, [0], 5, temperature=-1)
+
+
+def test_the_seed_decides_what_is_written(trained):
+    run = trained()
+    texts = ["".join(write(run.model, run.tokenizer, [0], 40, rng=Generator(seed))) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
