@@ -21,7 +21,6 @@ from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerCache, LayerNorm, Lin
 from tinygrad_llm.random import Generator
 
 WEIGHTS = "model.safetensors"  # the file in a checkpoint folder
-_STD = 0.02  # GPT-2's initialisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,10 @@ class GPTConfig:
 
     Args:     dropout: probability at all three sites (embeddings, attention weights, the output of each sublayer).
               qkv_bias: bias of the query, key and value projections. tie_weights: the output head is wte itself.
-    Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1).
+              initializer_range: standard deviation of the initial weights. GPT-2's is 0.02, with 768 channels;
+              narrow models take a larger one (the preset `stories`).
+    Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1);
+              initializer_range not in (0, 1].
     """
 
     vocab_size: int = 50257
@@ -41,6 +43,7 @@ class GPTConfig:
     dropout: float = 0.0
     qkv_bias: bool = True
     tie_weights: bool = True
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -53,6 +56,8 @@ class GPTConfig:
             raise ValueError(f"GPTConfig: n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must lie in [0, 1), not {self.dropout!r}")
+        if type(self.initializer_range) not in (int, float) or not 0 < self.initializer_range <= 1:
+            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1], not {self.initializer_range!r}")
 
     @property
     def num_parameters(self) -> int:
@@ -71,7 +76,7 @@ class MLP(Module):
 
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
         C = config.n_embd
-        self.c_fc = Linear(C, 4 * C, rng=rng, std=_STD)
+        self.c_fc = Linear(C, 4 * C, rng=rng, std=config.initializer_range)
         self.gelu = GELU()
         self.c_proj = Linear(4 * C, C, rng=rng, std=_residual_std(config))
         self.dropout = Dropout(config.dropout, rng=rng)
@@ -92,7 +97,7 @@ class Block(Module):
             config.dropout,
             config.qkv_bias,
             rng=rng,
-            std=_STD,
+            std=config.initializer_range,
             proj_std=_residual_std(config),
         )
         self.ln_2 = LayerNorm(config.n_embd)
@@ -106,15 +111,16 @@ class Block(Module):
 
 def _residual_std(config: GPTConfig) -> float:
     """2·n_layer sublayers add to the residual stream; so scaled, their sum starts with the variance of one."""
-    return _STD / math.sqrt(2 * config.n_layer)
+    return config.initializer_range / math.sqrt(2 * config.n_layer)
 
 
 class Transformer(Module):
     """Everything but the output head: ids → the final hidden states."""
 
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
-        self.wte = Embedding(config.vocab_size, config.n_embd, rng=rng, std=_STD)
-        self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, std=_STD)
+        std = config.initializer_range
+        self.wte = Embedding(config.vocab_size, config.n_embd, rng=rng, std=std)
+        self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, std=std)
         self.drop = Dropout(config.dropout, rng=rng)
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
@@ -133,8 +139,8 @@ class GPT(Module):
 
     Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
     Shapes:   ids (B, T) → logits (B, T, V).
-    Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, 0.02²), those that write into the residual stream
-              from N(0, 0.02² / (2·n_layer)).
+    Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
+              the residual stream from N(0, s² / (2·n_layer)).
     """
 
     def __init__(self, config: GPTConfig, rng: Generator | None = None) -> None:
@@ -142,7 +148,9 @@ class GPT(Module):
         self.config = config
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
-        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, rng=rng, std=_STD, weight=tied)
+        self.lm_head = Linear(
+            config.n_embd, config.vocab_size, bias=False, rng=rng, std=config.initializer_range, weight=tied
+        )
 
     @property
     def block_size(self) -> int:

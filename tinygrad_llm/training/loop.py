@@ -36,6 +36,7 @@ class TrainSettings:
     warmup: int
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.1
+    stride: int = 8  # tokens from one training window to the next: overlapping, each text is seen at many offsets
     clip: float = 1.0  # the largest global norm of the gradient
     eval_every: int = 100  # steps
     eval_batches: int = 20
@@ -68,7 +69,7 @@ def train(model: GPT, ids: NDArray[Any], val_ids: NDArray[Any], settings: TrainS
               the gradient; the parameters are then as they were before that step.
     """
     block_size = model.config.block_size
-    windows = SlidingWindows(ids, block_size)
+    windows = SlidingWindows(ids, block_size, settings.stride)
     batch_size = min(settings.batch_size, len(windows))
     rng = Generator(settings.seed)
     loader = DataLoader(windows, batch_size, shuffle=True, drop_last=True, rng=rng)
