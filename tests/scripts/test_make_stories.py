@@ -95,23 +95,24 @@ def test_format() -> None:
     assert 1_000_000 <= len(TEXT) <= 1_100_000
     assert TEXT.endswith(END)
     assert not re.search(r"[^ -~\n]", TEXT)
-    assert all(60 <= len(story.split()) <= 180 for story in STORIES)
+    assert len(set(STORIES)) == len(STORIES)
+    assert all(50 <= len(story.split()) <= 125 for story in STORIES)
 
 
 def test_vocabulary_is_small_but_not_tiny() -> None:
     words = Counter(re.findall(r"[a-z]+", TEXT.lower()))
-    assert 800 <= len(words) <= 1_650
+    assert 1_000 <= len(words) <= 1_300
     assert sum(count == 1 for count in words.values()) <= 20
 
 
 def test_sentences_are_not_repeated() -> None:
     sentences = [sentence for story in STORIES for sentence in split_sentences(story)]
-    assert share_of_distinct(sentences) > 0.66
+    assert share_of_distinct(sentences) > 0.52
     long_ones = Counter(sentence for sentence in sentences if len(sentence.split()) > 8)
     assert max(long_ones.values()) < len(STORIES) / 50
 
 
-@pytest.mark.parametrize(("n", "floor"), [(8, 0.75), (12, 0.90), (16, 0.96), (24, 0.995)])
+@pytest.mark.parametrize(("n", "floor"), [(8, 0.65), (12, 0.85), (16, 0.94), (24, 0.99)])
 def test_passages_are_not_repeated(n: int, floor: float) -> None:
     all_grams = [gram for story in STORIES for gram in grams(story.split(), n)]
     assert share_of_distinct(all_grams) > floor
@@ -125,7 +126,7 @@ def test_no_two_stories_are_alike() -> None:
             where[gram].append(number)
     for number, found in enumerate(told):
         shared = Counter(other for gram in found for other in where[gram] if other != number)
-        assert max(shared.values(), default=0) < len(found) / 3, STORIES[number]
+        assert max(shared.values(), default=0) < len(found) / 2, STORIES[number]
 
 
 def test_no_sentence_twice_in_a_story() -> None:
