@@ -11,7 +11,7 @@ import pytest
 
 from tinygrad_llm import runtime
 
-ROOT = Path(__file__).parents[1]
+PACKAGE = Path(runtime.__file__).parent  # the checkout's, or an installed one
 AVX512 = "avx512f avx512cd avx512bw avx512dq avx512vl"
 
 
@@ -51,7 +51,7 @@ def after_prepare(tmp_path, machine="AMD with AVX-512", before="", **environment
     code = f"""
 import importlib.util, os, pathlib, sys
 {before}
-spec = importlib.util.spec_from_file_location("runtime", {str(ROOT / "tinygrad_llm" / "runtime.py")!r})
+spec = importlib.util.spec_from_file_location("runtime", {runtime.__file__!r})
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.prepare(pathlib.Path({str(path)!r}))
@@ -105,7 +105,9 @@ def test_the_package_prepares_before_it_loads_numpy():
         "    return original(name, *rest)\n"
         "builtins.__import__ = note\n"
     )
-    done = subprocess.run([sys.executable, "-c", spy + code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", spy + code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split()[0] == "True"
 
 
