@@ -143,8 +143,8 @@ def install(home: Path, python: Path, extras: tuple[str, ...]) -> None:
 
 
 def run(python: Path, command: tuple[str, ...]) -> int:
-    """Run the job in the checkout and return its exit status."""
-    process = subprocess.Popen([str(python), *command], cwd=ROOT)
+    """Run the job and return its exit status: the tests in the checkout, the demo where the user is."""
+    process = subprocess.Popen([str(python), *command], cwd=ROOT if "pytest" in command else None)
     try:
         status = process.wait()
     except KeyboardInterrupt:

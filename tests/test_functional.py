@@ -156,8 +156,10 @@ def test_layer_norm_wants_the_last_axes(shape):
 
 
 def test_layer_norm_wants_parameters_of_that_shape():
-    with pytest.raises(ValueError, match=r"must be \(4,\)"):
+    with pytest.raises(ValueError, match=r"must have normalized_shape \(4,\)"):
         F.layer_norm(Tensor(X), (4,), Tensor(np.ones(3)))
+    with pytest.raises(ValueError, match=r"must have normalized_shape \(2, 2\)"):
+        F.layer_norm(Tensor(np.ones((3, 2, 2))), (2, 2), Tensor(np.ones(4)))
 
 
 # ---- dropout -------------------------------------------------------------------------------------------------------

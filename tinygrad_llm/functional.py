@@ -128,7 +128,7 @@ def embedding(input: Tensor | Array, weight: Tensor) -> Tensor:
 
 def layer_norm(
     input: Tensor,
-    normalized_shape: Sequence[int],
+    normalized_shape: int | Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
@@ -141,9 +141,13 @@ def layer_norm(
     Gradient: dx = rstd · (g' − mean(g') − x̂ · mean(g'·x̂)) with g' = g · weight.
     Source:   Ba et al. 2016, arXiv:1607.06450; torch.nn.functional.layer_norm.
     """
-    shape, axes = input.shape, tuple(normalized_shape)
+    axes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = input.shape
     if shape[len(shape) - len(axes) :] != axes or not axes:
         raise ValueError(f"layer_norm: the last axes of x {shape} are not normalized_shape {axes}")
+    if any(p is not None and p.shape != axes for p in (weight, bias)):
+        shapes = [None if p is None else p.shape for p in (weight, bias)]
+        raise ValueError(f"layer_norm: weight and bias must have normalized_shape {axes}, not {shapes}")
     if weight is None and bias is not None:
         return layer_norm(input, axes, eps=eps) + bias
     parameters = [p.reshape(-1) for p in (weight, bias) if p is not None]

@@ -1,6 +1,7 @@
 """Writing: choose the next token, append it, go on. Works on ids, for any model that can be called with them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -38,6 +39,8 @@ class _Layer:
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, T, D) keys and values; return all so far, as views of what is kept."""
         B, H, T, D = k.shape
+        if self._keys is not None and len(self._keys) != B:
+            raise ValueError(f"the cache holds {len(self._keys)} texts, not {B}: make a new one")
         if self._keys is None or self._values is None:
             self._keys = np.empty((B, H, self.capacity, D), dtype=k.dtype)
             self._values = np.empty_like(self._keys)
@@ -80,10 +83,13 @@ def next_token_probs(
     Source:   top-p: Holtzman et al. 2020, arXiv:1904.09751.
     """
     check_sampling(temperature, top_k, top_p)
+    if not (logits < np.inf).all():  # NaN is not; −∞, a token ruled out, is
+        raise ValueError("the model's scores are not finite: its weights are damaged, or its training went astray")
     logits = logits.astype(np.float64)
     if temperature == 0:
         return np.asarray(np.arange(logits.shape[-1]) == np.argmax(logits, axis=-1)[:, None], dtype=np.float64)
-    logits = (logits - np.max(logits, axis=-1, keepdims=True)) / temperature
+    with np.errstate(over="ignore"):  # so far below the largest that it never comes
+        logits = (logits - np.max(logits, axis=-1, keepdims=True)) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         kth = np.partition(logits, -top_k, axis=-1)[:, -top_k, None]
         logits = np.where(logits < kth, -np.inf, logits)
@@ -127,6 +133,7 @@ def stream(
     Args:     ids: the prompt, (T,) or (B, T), 1 ≤ T ≤ block_size. temperature, top_k, top_p: `next_token_probs`.
               rng: where tokens are drawn; Generator(0) if None. temperature 0 draws nothing.
     Raises:   ValueError: an empty or too long prompt, or an argument out of range; before anything is generated.
+              IndexError: an id outside the vocabulary; when the first token is asked for.
     """
     prompt = np.asarray(ids)
     check_sampling(temperature, top_k, top_p)
@@ -153,21 +160,30 @@ def _loop(
     use_cache: bool,
 ) -> Iterator[Ids]:
     cache = model.new_cache() if use_cache else None
+    for _ in range(max_new_tokens):
+        # Around each call, not around the loop: between two tokens the model is the caller's.
+        with no_grad(), _evaluating(model):
+            if cache is not None and text.shape[1] <= model.block_size:
+                logits = model(text[:, cache.length :], cache)
+            else:
+                logits = model(text[:, -model.block_size :])
+        probs = next_token_probs(logits.data[:, -1], *sampling)
+        chosen = np.argmax(probs, axis=-1) if sampling[0] == 0 else rng.multinomial(probs, 1)[:, 0]
+        text = np.concatenate([text, chosen[:, None]], axis=1)
+        yield chosen
+
+
+@contextmanager
+def _evaluating(model: LanguageModel) -> Iterator[None]:
+    """With dropout off; the model's mode is put back afterwards."""
     training = model.training
-    model.train(False)
+    if training:
+        model.train(False)
     try:
-        for _ in range(max_new_tokens):
-            with no_grad():
-                if cache is not None and text.shape[1] <= model.block_size:
-                    logits = model(text[:, cache.length :], cache)
-                else:
-                    logits = model(text[:, -model.block_size :])
-            probs = next_token_probs(logits.data[:, -1], *sampling)
-            chosen = np.argmax(probs, axis=-1) if sampling[0] == 0 else rng.multinomial(probs, 1)[:, 0]
-            text = np.concatenate([text, chosen[:, None]], axis=1)
-            yield chosen
+        yield
     finally:
-        model.train(training)
+        if training:
+            model.train(True)
 
 
 def generate(

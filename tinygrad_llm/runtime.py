@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-OFF = "TINYGRAD_LLM_AVX512"  # set it to 0 to leave OpenBLAS alone
+OFF = "TINYGRAD_LLM_TUNING"  # set it to 0, and `prepare` does nothing
 _NEEDED = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernels use
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
@@ -26,10 +26,12 @@ def prepare(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Choose OpenBLAS's AVX-512 kernels where they help, and let freed memory be used again.
 
     The kernels: on an AMD processor that has AVX-512, before NumPy is loaded. An OPENBLAS_CORETYPE that is already set
-    is never changed.
+    is never changed. TINYGRAD_LLM_TUNING=0 switches all of it off.
     """
+    if os.environ.get(OFF) == "0":
+        return
     _keep_freed_memory()
-    if "numpy" in sys.modules or os.environ.get(OFF) == "0" or "OPENBLAS_CORETYPE" in os.environ:
+    if "numpy" in sys.modules or "OPENBLAS_CORETYPE" in os.environ:
         return
     if has_amd_avx512(cpuinfo):
         os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
@@ -90,6 +92,7 @@ def facts() -> dict[str, Any]:
         "numpy": np.__version__,
         "cores": cores(),
         "amd_avx512": has_amd_avx512(),
+        "tuning": os.environ.get(OFF) != "0",
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
         "blas": blas,
         "optional": optional,

@@ -373,3 +373,27 @@ def test_detach_cuts_the_graph():
     y = (x * 2).detach()
     assert not y.requires_grad
     np.testing.assert_array_equal(grad((x * y).sum(), [x])[0], y.data)
+
+
+def test_integers_alone_become_float32_not_float64() -> None:
+    x = Tensor([1, 2])
+    for y in (x / 2, x.exp(), x.mean(), x.softmax(0), x * 0.5):
+        assert y.dtype == np.float32
+    assert (x + x).dtype == np.int64
+
+
+def test_sizes_are_whole_numbers() -> None:
+    x = Tensor(np.ones(6))
+    for sizes in ((2.0, 3), (6, "a"), ((2, 3.0),)):
+        with pytest.raises(TypeError):
+            x.reshape(*sizes)
+    with pytest.raises(ValueError, match="has fewer axes"):
+        Tensor(np.ones((3, 1))).expand(3)
+    with pytest.raises(ValueError, match="lies behind end_dim"):
+        Tensor(np.ones((2, 3))).flatten(1, 0)
+
+
+def test_grad_takes_one_tensor_too() -> None:
+    x = Tensor(np.ones(3), requires_grad=True)
+    (dx,) = grad((x * 2).sum(), x)
+    np.testing.assert_array_equal(dx, [2, 2, 2])

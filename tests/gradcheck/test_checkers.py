@@ -241,3 +241,8 @@ def test_check_module_names_the_parameter():
     assert layer.weight.dtype == np.float32
     with pytest.raises(GradcheckError, match="gradient of weight is wrong"):
         check_module(layer, lambda: apply(wrong, layer.weight) + layer.bias.sum())
+
+
+def test_a_complex_input_is_refused() -> None:
+    with pytest.raises(GradcheckError, match="a complex input"):
+        gradcheck(lambda x: x * x, [Tensor(np.array([1 + 2j]), requires_grad=True)])

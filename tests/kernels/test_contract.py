@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tinygrad_llm import Tensor
 from tinygrad_llm import kernels as K
 from tinygrad_llm.gradcheck import all_cases, uncovered
 
@@ -295,3 +296,46 @@ def test_an_integer_operand_takes_the_dtype_of_the_float_one(name, integers):
         assert d.dtype == np.float32
         expected = K.KERNELS[name](*(x.astype(np.float64) for x in arrays))[0]
         np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "options"),
+    [
+        ("matmul", [(2, 3), (3, 2)], {}),
+        ("linear", [(2, 3), (4, 3)], {}),
+        ("einsum", [(2, 3), (3, 4)], {"subscripts": "ij,jk->ik"}),
+        ("concatenate", [(2, 3), (2, 3)], {}),
+        ("stack", [(2, 3), (2, 3)], {}),
+    ],
+)
+def test_an_integer_operand_of_a_product_or_a_row_does_too(name, shapes, options):
+    for integer in (0, 1):
+        arrays = [np.ones(s, np.int64 if i == integer else np.float32) for i, s in enumerate(shapes)]
+        y, vjp = K.KERNELS[name](*arrays, **options)
+        assert y.dtype == np.float32
+        assert all(d.dtype == np.float32 for d in vjp(np.ones_like(y)) if d is not None)
+
+
+def kept(vjp):
+    """Every array and Tensor that a vjp's closure, or a closure in it, holds."""
+    for cell in getattr(vjp, "__closure__", None) or ():
+        thing = cell.cell_contents
+        for item in thing if isinstance(thing, tuple | list) else [thing]:
+            if isinstance(item, np.ndarray | Tensor):
+                yield item
+            elif callable(item):
+                yield from kept(item)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_closure_keeps_arrays_only_and_few(case, kernel_call):
+    kernel, arrays, options = kernel_call(case)
+    y, vjp = kernel(*arrays, **options)
+    assert not any(isinstance(item, Tensor) for item in kept(vjp))
+    # Beside its inputs and its output, a kernel keeps no more than what one of these takes; attention keeps its
+    # (T, T) weights as well.
+    own = {id(a): a for a in kept(vjp) if not any(np.may_share_memory(a, b) for b in (*arrays, np.asarray(y)))}
+    largest = max([np.asarray(y).size, *(a.size for a in arrays)])
+    rows = sum(a.size for a in own.values() if a.size > largest / 4)
+    if "attention" not in kernel.__name__:
+        assert rows <= largest * (2 if kernel.__name__ == "cross_entropy" else 1)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_llm import Tensor
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import LayerNorm, Linear, Parameter
 from tinygrad_llm.optim import AdamW, clip_grad_norm_, decay_groups
@@ -135,8 +136,8 @@ def test_parameters_may_come_from_a_generator():
     [
         ({"params": []}, "there are no parameters"),
         ({"params": [{"params": []}]}, "there are no parameters"),
-        ({"lr": -1e-3}, "lr and weight_decay must be ≥ 0"),
-        ({"weight_decay": -1.0}, "lr and weight_decay must be ≥ 0"),
+        ({"lr": -1e-3}, "lr and weight_decay must be finite and ≥ 0"),
+        ({"weight_decay": -1.0}, "lr and weight_decay must be finite and ≥ 0"),
         ({"betas": (1.0, 0.9)}, r"betas must lie in \[0, 1\)"),
         ({"betas": (0.9, -0.1)}, r"betas must lie in \[0, 1\)"),
         ({"eps": -1e-8}, "eps be ≥ 0"),
@@ -155,7 +156,7 @@ def test_a_parameter_given_twice():
 
 
 def test_settings_of_a_group_out_of_range():
-    with pytest.raises(ValueError, match="must be ≥ 0"):
+    with pytest.raises(ValueError, match="must be finite and ≥ 0"):
         AdamW([{"params": [parameter(1.0)], "lr": -1.0}])
 
 
@@ -229,3 +230,16 @@ def test_clipping_changes_the_gradients_in_place_and_skips_missing_ones():
     assert p.grad is array
     assert q.grad is None
     assert clip_grad_norm_([q], 1.0) == 0.0
+
+
+def test_what_cannot_be_optimised_is_refused():
+    x = Tensor(np.ones(3), requires_grad=True)
+    with pytest.raises(ValueError, match="a list of parameters, not one Tensor"):
+        AdamW(x)
+    with pytest.raises(ValueError, match="a parameter is a leaf Tensor"):
+        AdamW([x * 2])
+    with pytest.raises(ValueError, match="a group may set params, lr and weight_decay, not betas"):
+        AdamW([{"params": [x], "betas": (0.0, 0.0)}])
+    for max_norm in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="max_norm must be positive"):
+            clip_grad_norm_([x], max_norm)

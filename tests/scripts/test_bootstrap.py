@@ -205,9 +205,13 @@ def test_a_job_ended_by_a_signal(boot: ModuleType) -> None:
     assert boot.run(Path(sys.executable), ("-c", "import os; os.kill(os.getpid(), 15)")) == 128 + 15
 
 
-def test_the_job_runs_in_the_checkout(boot: ModuleType) -> None:
-    program = f"import os; raise SystemExit(not os.path.samefile(os.getcwd(), {str(boot.ROOT)!r}))"
-    assert boot.run(Path(sys.executable), ("-c", program)) == 0
+def test_tests_run_in_the_checkout_and_the_demo_where_the_user_is(
+    boot: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, arguments in ((boot.ROOT, ("pytest",)), (tmp_path, ())):
+        program = f"import os; raise SystemExit(not os.path.samefile(os.getcwd(), {str(folder)!r}))"
+        assert boot.run(Path(sys.executable), ("-c", program, *arguments)) == 0
 
 
 def test_ctrl_c_waits_for_the_job_and_is_130(

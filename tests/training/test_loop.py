@@ -173,7 +173,7 @@ def test_several_workers_repeat_bit_for_bit():
     assert_same_weights(weights(one), weights(two))
 
 
-def test_blas_has_one_thread_in_each_worker():
+def test_blas_has_one_thread_in_each_worker_and_its_own_number_elsewhere(monkeypatch):
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def threads():
@@ -182,11 +182,12 @@ def test_blas_has_one_thread_in_each_worker():
     with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
         if 2 not in threads():
             pytest.skip("this BLAS cannot be told how many threads to use")
-        steps = train(new_model(), IDS, VAL_IDS, dataclasses.replace(SETTINGS, workers=2))
-        next(steps)
-        assert set(threads()) == {1}
-        steps.close()
-        assert 2 in threads()
+        seen = []
+        part = loop._Gradients._part
+        monkeypatch.setattr(loop._Gradients, "_part", lambda *args: seen.append(set(threads())) or part(*args))
+        for _ in train(new_model(), IDS, VAL_IDS, dataclasses.replace(SETTINGS, workers=2, steps=2)):
+            assert 2 in threads()
+        assert seen == [{1}] * 4
 
 
 def test_a_core_gets_a_worker_each(monkeypatch):
@@ -195,6 +196,29 @@ def test_a_core_gets_a_worker_each(monkeypatch):
     assert loop.default_workers(new_model()) == 3
     monkeypatch.setattr(loop, "cores", lambda: 64)
     assert loop.default_workers(new_model()) == 8
+
+
+def test_dropout_with_several_workers_is_refused():
+    with pytest.raises(ValueError, match="it takes one worker, not 2"):
+        next(train(new_model(dropout=0.1), IDS, VAL_IDS, dataclasses.replace(SETTINGS, workers=2)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"eval_every": 0},
+        {"workers": -3},
+        {"lr": math.nan},
+        {"warmup": -1},
+        {"clip": 0.0},
+        {"clip": math.nan},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(ValueError, match=f"TrainSettings: {next(iter(wrong))} must be"):
+        dataclasses.replace(SETTINGS, **wrong)
 
 
 def test_dropout_is_left_to_one_worker(monkeypatch):

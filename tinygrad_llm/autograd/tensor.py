@@ -4,6 +4,7 @@ Its names, shapes and defaults are PyTorch's. Each operator is one line that app
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -31,6 +32,8 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     if recording and "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
         options["needs"] = tuple(node is not None for node in nodes)
     y, vjp = kernel(*arrays, **options)
+    if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
+        y = y.astype(np.float32)  # from integers alone, as in Tensor([1, 2]) / 2: float32 is the default
     out = Tensor(y)
     if recording:
         out._node = Node(kernel.__name__, vjp, nodes)
@@ -363,6 +366,8 @@ class Tensor:
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Tensor":
         start, end = start_dim % max(self.ndim, 1), end_dim % max(self.ndim, 1)
+        if start > end:
+            raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim}")
         return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
 
     def transpose(self, dim0: int, dim1: int) -> "Tensor":
@@ -384,6 +389,8 @@ class Tensor:
     def expand(self, *shape: int | Sequence[int]) -> "Tensor":
         """Repeat axes of length 1 without copying; −1 keeps an axis as it is."""
         sizes = _sizes(shape)
+        if len(sizes) < self.ndim:
+            raise ValueError(f"expand: {sizes} has fewer axes than the shape {self.shape}")
         own = (None,) * (len(sizes) - self.ndim) + self.shape
         if any(n == -1 and m is None for n, m in zip(sizes, own, strict=True)):
             raise ValueError(f"expand: -1 keeps an axis, and {self.shape} has none in front for {sizes}")
@@ -424,20 +431,21 @@ class Maxima(NamedTuple):
 def _sizes(shape: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     """Accept both f(2, 3) and f((2, 3))."""
     if len(shape) == 1 and isinstance(shape[0], Sequence):
-        return tuple(shape[0])
-    return tuple(n for n in shape if isinstance(n, int | np.integer))
+        return tuple(operator.index(n) for n in shape[0])
+    return tuple(operator.index(n) for n in shape)  # type: ignore[arg-type]
 
 
-def grad(output: Tensor, inputs: Sequence[Tensor], gradient: Any = None) -> list[Array]:
+def grad(output: Tensor, inputs: Sequence[Tensor] | Tensor, gradient: Any = None) -> list[Array]:
     """The gradient of `output` with respect to each of `inputs`, as arrays; no `.grad` is touched.
 
     Several threads can so differentiate one model at the same time.
 
     Args:     output: a scalar Tensor, or any Tensor with `gradient` of its shape.
-              inputs: Tensors that require a gradient, leaves or computed on the way to the output.
+              inputs: Tensors (or one) that require a gradient, leaves or computed on the way to the output.
     Returns:  arrays of the inputs' shapes, memory of their own; zeros where the output does not depend on an input.
     Raises:   ValueError: an input does not require a gradient. RuntimeError: as `Tensor.backward`.
     """
+    inputs = [inputs] if isinstance(inputs, Tensor) else inputs
     nodes = [x._node for x in inputs]
     missing = [i for i, node in enumerate(nodes) if node is None]
     if missing:

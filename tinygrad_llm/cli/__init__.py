@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(exit.code or 0)
     try:
         status = _load(args.command).run(args)
-        sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
         return status
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

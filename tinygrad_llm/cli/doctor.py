@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{blas['internal_api']} {blas['version']}: {blas['architecture']} kernels, {blas['num_threads']} thread(s)"
         )
+    print(f"tuning of BLAS and memory ({runtime.OFF}): {'on' if facts['tuning'] else 'off'}")
     for name, version in facts["optional"].items():
         print(f"{name}: {version or 'not installed'}")
     for line in advice:

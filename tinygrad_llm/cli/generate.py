@@ -4,10 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, integer
+from tinygrad_llm.cli.options import add_json, add_seed, add_special, encode, integer
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import load_run, write
+from tinygrad_llm.training import load_run, start_ids, write
 
 EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --max-new-tokens 200 --seed 1'
 
@@ -19,28 +21,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token (default 0.8)")
     parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K likeliest tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="draw only from the likeliest that reach P together")
+    add_special(parser)
     add_seed(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     model, tokenizer = load_run(args.run)
-    ids = tokenizer.encode(args.prompt)
+    ids = encode(tokenizer, args.prompt, args.allow_special)
     if not ids:
-        if tokenizer.eot_token is None:
-            raise UsageError("this model has no end-of-text token to start from: give a --prompt")
-        ids = [tokenizer.eot_token]
+        ids = start_ids(tokenizer)
+        if not ids:
+            raise UsageError("this model knows no end of text and no newline to start from: give a --prompt")
+    sampling = args.temperature, args.top_k, args.top_p, Generator(args.seed)
     try:
-        pieces = write(
-            model, tokenizer, ids, args.max_new_tokens, args.temperature, args.top_k, args.top_p, Generator(args.seed)
-        )
+        with np.errstate(all="ignore"):  # damaged weights are told of in one line, not in NumPy's warnings
+            pieces = write(model, tokenizer, ids, args.max_new_tokens, *sampling)
+            if args.json:
+                print(json.dumps({"prompt": args.prompt, "text": "".join(pieces), "seed": args.seed}))
+                return 0
+            print(args.prompt, end="", flush=True)
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            print()
     except ValueError as error:  # a prompt longer than the block, a temperature below 0, …
         raise UsageError(str(error)) from None
-    if args.json:
-        print(json.dumps({"prompt": args.prompt, "text": "".join(pieces), "seed": args.seed}))
-        return 0
-    print(args.prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
     return 0

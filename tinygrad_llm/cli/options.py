@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.training import holds_run
+from tinygrad_llm.training import FILES, AnyTokenizer, holds_run
 
 
 def integer(least: int) -> Callable[[str], int]:
@@ -36,6 +36,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
+def add_special(parser: argparse.ArgumentParser) -> None:
+    """Add --allow-special."""
+    parser.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as that token")
+
+
+def encode(tokenizer: AnyTokenizer, text: str, allow_special: bool) -> list[int]:
+    """The ids of a text from the command line; a special token in it needs --allow-special."""
+    for special in () if allow_special else getattr(tokenizer, "special_tokens", ()):
+        if special in text:
+            raise UsageError(f"the text contains the special token {special}: add --allow-special to mean it as such")
+    return tokenizer.encode(text, allowed_special="all" if allow_special else frozenset())
+
+
 def check_out(folder: Path, overwrite: bool) -> Path:
     """A folder to write a run into, looked at before the work and not after it.
 
@@ -46,6 +59,11 @@ def check_out(folder: Path, overwrite: bool) -> Path:
         raise UsageError(f"{nearest}: is a file; --out names a folder")
     if not os.access(nearest, os.W_OK):
         raise UsageError(f"{nearest}: cannot be written to; choose another --out")
+    if folder.is_symlink() and not folder.exists():
+        raise UsageError(f"{folder}: is a link to nothing; choose another --out")
+    blocked = [folder / name for name in FILES if (folder / name).is_dir()]
+    if blocked:
+        raise UsageError(f"{blocked[0]}: is a folder, where a file of the run would go; move it away")
     if holds_run(folder) and not overwrite:
         raise UsageError(f"{folder}: holds a run already; choose another --out, or add --overwrite")
     return folder

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, integer
+from tinygrad_llm.cli.options import add_json, add_special, encode, integer
 from tinygrad_llm.datasets import load_corpus
 from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
 from tinygrad_llm.training import AnyTokenizer
@@ -21,17 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json(which)
 
-    train = actions.add_parser("train", help="learn merges from a text, and save them")
+    train = actions.add_parser(
+        "train",
+        help="learn merges from a text, and save them",
+        epilog="example: tinygrad-llm tokenizer train stories --vocab-size 512 --out stories.json",
+    )
     train.add_argument("corpus", help="a UTF-8 text file, or the name of a bundled corpus")
     train.add_argument("--vocab-size", type=integer(1), default=1024, metavar="N", help="tokens (default 1024)")
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to save it, as JSON")
+    add_json(train)
 
-    encode = actions.add_parser("encode", parents=[which], help="text → ids")
-    encode.add_argument("text")
-    encode.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as that token")
+    encoding = actions.add_parser("encode", parents=[which], help="text → ids", epilog=f"example: {EXAMPLE}")
+    encoding.add_argument("text")
+    add_special(encoding)
 
-    decode = actions.add_parser("decode", parents=[which], help="ids → text")
-    decode.add_argument("ids", nargs="+", help="numbers, separated by spaces or commas")
+    decoding = actions.add_parser(
+        "decode", parents=[which], help="ids → text", epilog="example: tinygrad-llm tokenizer decode 15496 11 995"
+    )
+    decoding.add_argument("ids", nargs="+", help="numbers, separated by spaces or commas")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return _train(args)
     tokenizer = _find(args.tokenizer)
     if args.action == "encode":
-        ids = tokenizer.encode(args.text, allowed_special="all" if args.allow_special else frozenset())
+        ids = encode(tokenizer, args.text, args.allow_special)
         pieces = [tokenizer.decode([i]) for i in ids]
         if args.json:
             print(json.dumps({"ids": ids, "tokens": pieces}))
@@ -63,7 +71,10 @@ def _train(args: argparse.Namespace) -> int:
     tokenizer = Tokenizer.train(load_corpus(args.corpus), args.vocab_size)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(args.out)
-    print(f"wrote {args.out}: {tokenizer.n_vocab} tokens")
+    figures = {"out": str(args.out), "n_vocab": tokenizer.n_vocab}
+    print(json.dumps(figures) if args.json else f"wrote {args.out}: {tokenizer.n_vocab} tokens")
+    if tokenizer.n_vocab < args.vocab_size:
+        print(f"(nothing more repeats in this text, so they are fewer than {args.vocab_size})", file=sys.stderr)
     return 0
 
 

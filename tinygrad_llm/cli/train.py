@@ -11,7 +11,7 @@ from typing import TextIO
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, check_out, integer
 from tinygrad_llm.datasets import CORPORA
-from tinygrad_llm.training import PRESETS, Preset, Progress, Run, TrainSettings
+from tinygrad_llm.training import PRESETS, Preset, Progress, Run, TrainSettings, holds_run
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     written = training.save()
     last = training.steps[-1]
     if args.json:
-        figures = {"out": str(folder), "steps": last.step, "loss": last.loss, "val_loss": last.val_loss}
+        figures = {"out": str(training.folder), "steps": last.step, "loss": last.loss, "val_loss": last.val_loss}
         figures |= {"tokens_per_second": last.tokens_per_second, "parameters": model.num_parameters()}
         print(json.dumps(figures))
     else:
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         if not any(path.suffix == ".png" for path in written):
             print("for a picture of the losses: pip install 'tinygrad_llm[app]'")
         # A prompt that the tokenizer is sure to know; byte pairs need none.
-        prompt = [] if tokenizer.eot_token is not None else ["--prompt", training.text.split()[0][:10]]
-        print("next: " + shlex.join(["tinygrad-llm", "generate", str(folder), *prompt, "--seed", "1"]))
+        prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + training.text.split()[0][:10]]
+        print("next: " + shlex.join(["tinygrad-llm", "generate", str(training.folder), *prompt, "--seed", "1"]))
     return 130 if stopped else 0
 
 
@@ -84,10 +84,13 @@ def watch(training: Run, out: TextIO) -> bool:
             if step.val_loss is not None:
                 text = training.sample(60).strip().replace("\n", "\n    ")
                 progress.write(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n", out)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C, or nobody reads any more (`… | head`)
         if not training.steps:
             raise
-        progress.write(f"\nstopped after step {training.steps[-1].step}; saving", sys.stderr)
+        # A finished run is worth more than the beginning of another: it is not replaced.
+        if holds_run(training.folder):
+            training.folder = training.folder.with_name(training.folder.name + "-stopped")
+        progress.write(f"\nstopped after step {training.steps[-1].step}; saving to {training.folder}", sys.stderr)
         return True
     finally:
         progress.close()

@@ -99,6 +99,8 @@ def gradcheck(
     kept = [t.data for _, t in checked]
     try:
         for _, t in checked:
+            if t.dtype.kind == "c":
+                raise GradcheckError("a complex input cannot be checked: give its real and imaginary parts")
             t.data = np.array(t.data, dtype=np.float64)  # a copy, contiguous
             if not np.isfinite(t.data).all():
                 raise GradcheckError("an input holds NaN or infinity: a gradient there proves nothing")

@@ -4,16 +4,7 @@ import math
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, kernel, unbroadcast
-
-
-def _alike(a: Array, b: Array) -> tuple[Array, Array]:
-    """Give an integer or boolean array the dtype of the float one beside it: int64 would make float32 float64."""
-    if a.dtype.kind in "fc" and b.dtype.kind in "iub":
-        b = b.astype(a.dtype)
-    elif b.dtype.kind in "fc" and a.dtype.kind in "iub":
-        a = a.astype(b.dtype)
-    return a, b
+from tinygrad_llm.kernels.table import Array, Result, alike, kernel, unbroadcast
 
 
 @kernel
@@ -23,7 +14,7 @@ def add(a: Array, b: Array) -> Result:
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g, a_shape), unbroadcast(g, b_shape)
 
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     a_shape, b_shape = a.shape, b.shape
     return a + b, vjp
 
@@ -35,7 +26,7 @@ def subtract(a: Array, b: Array) -> Result:
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g, a_shape), -unbroadcast(g, b_shape)
 
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     a_shape, b_shape = a.shape, b.shape
     return a - b, vjp
 
@@ -43,7 +34,7 @@ def subtract(a: Array, b: Array) -> Result:
 @kernel
 def multiply(a: Array, b: Array) -> Result:
     """y = a · b.   da = g · b,  db = g · a"""
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
 
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g * b, a.shape), unbroadcast(g * a, b.shape)
@@ -54,7 +45,7 @@ def multiply(a: Array, b: Array) -> Result:
 @kernel
 def divide(a: Array, b: Array) -> Result:
     """y = a / b.   da = g / b,  db = −g · y / b"""
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     y = a / b
     a_shape = a.shape
 
@@ -82,7 +73,7 @@ def power(x: Array, n: Array, *, needs: tuple[bool, bool] = (True, True)) -> Res
     With a constant exponent no logarithm is taken, so a negative x is fine.
     """
     need_x, need_n = needs[0], needs[1] and n.dtype.kind in "fc"
-    x, n = _alike(x, n)
+    x, n = alike(x, n)
     y = np.power(x, n)
 
     def vjp(g: Array) -> tuple[Array | None, Array | None]:
@@ -172,11 +163,10 @@ def gelu(x: Array) -> Result:
     dx = g · [½(1 + t) + ½x · (1 − t²) · c·(1 + 3a·x²)]: the product rule, then the chain rule through tanh.
     """
     c, a = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    t = np.tanh(x * (c + c * a * square))
+    t = np.tanh(x * (c + c * a * (x * x)))
 
     def vjp(g: Array) -> tuple[Array]:
-        slope = (1 - t * t) * (c + 3 * c * a * square)
+        slope = (1 - t * t) * (c + 3 * c * a * (x * x))  # squared again: cheaper than keeping it
         return (g * (0.5 + 0.5 * (t + x * slope)),)
 
     return 0.5 * x * (1 + t), vjp
@@ -197,7 +187,7 @@ def absolute(x: Array) -> Result:
 @kernel
 def maximum(a: Array, b: Array) -> Result:
     """y = max(a, b).   The gradient goes to the larger one; half to each where they are equal"""
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     # Cast from float64: 0, ½ and 1 are exact in every dtype.
     share = (0.5 * ((a.real > b.real) + 1.0 - (a.real < b.real))).astype(np.result_type(a.real, b.real))
     a_shape, b_shape = a.shape, b.shape
@@ -212,7 +202,7 @@ def maximum(a: Array, b: Array) -> Result:
 @kernel
 def where(condition: Array, a: Array, b: Array) -> Result:
     """y = a where condition, else b.   da = g where condition, db = g elsewhere"""
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     a_shape, b_shape = a.shape, b.shape
 
     def vjp(g: Array) -> tuple[None, Array, Array]:

@@ -49,6 +49,7 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     rstd = 1 / np.sqrt(np.mean(xhat * xhat, axis=-1, keepdims=True) + eps)
     xhat *= rstd
     y = xhat * (1.0 if weight is None else weight)
+    has_bias = bias is not None
     if bias is not None:
         y = add_to(y, bias)
 
@@ -60,7 +61,7 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
         grads = [dx]
         if weight is not None:
             grads.append(np.sum((g * xhat).reshape(-1, n), axis=0))
-        if bias is not None:
+        if has_bias:
             grads.append(np.sum(g.reshape(-1, n), axis=0))
         return tuple(grads)
 
@@ -76,9 +77,9 @@ def dropout(x: Array, keep: Array, *, p: float) -> Result:
     scale = 1 / (1 - p) if p < 1 else 0.0
 
     def vjp(g: Array) -> tuple[Array, None]:
-        return g * scale * keep, None
+        return np.where(keep, g * scale, 0), None
 
-    return x * scale * keep, vjp
+    return np.where(keep, x * scale, 0), vjp
 
 
 @kernel

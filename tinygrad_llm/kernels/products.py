@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, add_to, kernel, unbroadcast
+from tinygrad_llm.kernels.table import Array, Result, add_to, alike, kernel, unbroadcast
 
 _T = TypeVar("_T")
 
@@ -22,6 +22,7 @@ def matmul(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Re
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: the inner sizes of shapes {a.shape} and {b.shape} do not match")
     need_a, need_b = needs
+    a, b = alike(a, b)
 
     def vjp(g: Array) -> tuple[Array | None, Array | None]:
         # A vector on the right is a matrix of one column, a vector on the left a matrix of one row.
@@ -53,8 +54,10 @@ def linear(
         raise ValueError(f"linear: x of shape {x.shape} does not fit a weight (out, in) of shape {weight.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias must be (out,) = {weight.shape[:1]}, not {bias.shape}")
+    x, weight = alike(x, weight)
     rows = x.reshape(-1, x.shape[-1])
     y = rows @ weight.T
+    has_bias = bias is not None
     if bias is not None:
         y = add_to(y, bias)
     lead = x.shape[:-1]
@@ -63,7 +66,7 @@ def linear(
         g = g.reshape(-1, g.shape[-1])
         dx = (g @ weight).reshape(*lead, weight.shape[1]) if needs[0] else None
         dweight = g.T @ rows if needs[1] else None
-        if bias is None:
+        if not has_bias:
             return dx, dweight
         return dx, dweight, np.sum(g, axis=0) if needs[2] else None
 
@@ -78,6 +81,7 @@ def einsum(*operands: Array, subscripts: str) -> Result:
     has was summed away: its gradient is the same all along it. An index x has twice is a diagonal: zero off it.
     """
     inputs, output = _explicit(subscripts, operands)
+    operands = alike(*operands)
     y = np.einsum(",".join(inputs) + "->" + output, *operands)
     sizes: dict[str, int] = {}
     for labels, operand in zip(inputs, operands, strict=True):

@@ -91,7 +91,9 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     """y = ln Σ eˣ.   dx = g · eˣ⁻ʸ = g · softmax(x)"""
     # Shifting by the largest x keeps every exponential ≤ 1; the shift cancels, so it has no gradient.
     top = np.max(x.real, axis=axis, keepdims=True)
-    y = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
+    top = np.where(np.isfinite(top), top, 0)  # ∞ − ∞ would be NaN
+    with np.errstate(divide="ignore"):  # all −∞: the sum is 0, and its logarithm −∞, as it should be
+        y = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
 
     def vjp(g: Array) -> tuple[Array]:
         return (_restore(g, x.shape, axis, keepdims) * np.exp(x - y),)

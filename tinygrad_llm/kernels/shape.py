@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, kernel, unbroadcast
+from tinygrad_llm.kernels.table import Array, Result, alike, kernel, unbroadcast
 
 
 @kernel
@@ -70,7 +70,7 @@ def concatenate(*xs: Array, axis: int = 0) -> Result:
     def vjp(g: Array) -> tuple[Array, ...]:
         return tuple(np.split(g, ends, axis=axis))
 
-    return np.concatenate(xs, axis=axis), vjp
+    return np.concatenate(alike(*xs), axis=axis), vjp
 
 
 @kernel
@@ -80,4 +80,4 @@ def stack(*xs: Array, axis: int = 0) -> Result:
     def vjp(g: Array) -> tuple[Array, ...]:
         return tuple(np.moveaxis(g, axis, 0))
 
-    return np.stack(xs, axis=axis), vjp
+    return np.stack(alike(*xs), axis=axis), vjp

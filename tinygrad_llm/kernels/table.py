@@ -7,11 +7,11 @@ gradient per array input. Forward and backward stand side by side, and work with
     y, vjp = tanh(x)
     (dx,) = vjp(g)
 
-What every kernel keeps to (tests/kernels/test_contract.py checks each line for each kernel):
+What every kernel keeps to (tests/kernels/test_contract.py):
 
 1. Neither the inputs nor `g` are ever written to.
 2. float32 in, float32 out, float32 gradients; likewise float64. Constants are Python floats.
-3. One gradient per array input, of exactly its shape; `None` for integer and boolean inputs.
+3. One gradient per array input, of exactly its shape; `None` where an input is ids, an exponent of integers or a mask.
 4. A closure keeps what backward needs and no more.
 5. Complex input works, and nothing conjugates: this is what lets a gradient check be exact.
 6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`.
@@ -47,6 +47,15 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
     stretched = tuple(lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1)
     total: Array = np.sum(g, axis=tuple(range(lead)) + stretched, keepdims=True)
     return total.reshape(shape)
+
+
+def alike(*arrays: Array) -> tuple[Array, ...]:
+    """Give integer and boolean arrays the dtype of the float ones beside them: int64 would make float32 float64."""
+    floats = [x.dtype for x in arrays if x.dtype.kind in "fc"]
+    if len(floats) in (0, len(arrays)):
+        return arrays
+    dtype = np.result_type(*floats)
+    return tuple(x.astype(dtype) if x.dtype.kind in "iub" else x for x in arrays)
 
 
 def add_to(y: Array, b: Array) -> Array:

@@ -140,7 +140,7 @@ class GPT(Module):
     Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
-              the residual stream from N(0, s² / (2·n_layer)).
+              the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
     """
 
     def __init__(self, config: GPTConfig, rng: Generator | None = None) -> None:
@@ -148,9 +148,8 @@ class GPT(Module):
         self.config = config
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
-        self.lm_head = Linear(
-            config.n_embd, config.vocab_size, bias=False, rng=rng, std=config.initializer_range, weight=tied
-        )
+        std = 1 / config.n_embd  # of an untied head: the first logits are small, and the first loss is ln V
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, rng=rng, std=std, weight=tied)
 
     @property
     def block_size(self) -> int:
@@ -236,6 +235,8 @@ class GPT(Module):
         if broken:
             raise LoadError(f"{file}: NaN or infinity in {_brief(', '.join(broken))}")
         model = cls(config)
+        if all(array.dtype == np.float64 for array in state.values()):
+            model.to(np.float64)
         try:
             model.load_state_dict(state)
         except ValueError as error:

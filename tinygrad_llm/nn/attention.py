@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from tinygrad_llm import functional as F
-from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd import Tensor, is_grad_enabled
 from tinygrad_llm.nn.layers import Dropout, Linear
 from tinygrad_llm.nn.module import Module
 from tinygrad_llm.random import Generator
@@ -54,6 +54,9 @@ class MultiHeadAttention(Module):
             p = self.attn_dropout.p if self.training else 0.0
             y = F.causal_self_attention(qkv, self.n_head, p, self.attn_dropout.rng)
         else:
+            if is_grad_enabled() or self.training:
+                # Cached keys carry no gradient, and no dropout mask spans several calls.
+                raise RuntimeError("a cache is for generating text: call the model after eval(), inside no_grad()")
             B, T, C3 = qkv.shape
             q, k, v = qkv.reshape(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
             y = F.scaled_dot_product_attention(q, *cache.extend(k, v), is_causal=True)

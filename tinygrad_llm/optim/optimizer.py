@@ -40,9 +40,14 @@ class AdamW:
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
+        if isinstance(params, Tensor):
+            raise ValueError("AdamW: params must be a list of parameters, not one Tensor")
         groups: list[Any] = list(params)
         if not all(isinstance(group, dict) for group in groups):
             groups = [{"params": groups}]
+        unknown = {key for group in groups for key in group} - {"params", "lr", "weight_decay"}
+        if unknown:
+            raise ValueError(f"AdamW: a group may set params, lr and weight_decay, not {', '.join(sorted(unknown))}")
         self.groups: list[Group] = [
             {
                 "params": list(group["params"]),
@@ -54,12 +59,14 @@ class AdamW:
         everything = [p for group in self.groups for p in group["params"]]
         if not everything:
             raise ValueError("AdamW: there are no parameters to optimise")
+        if not all(isinstance(p, Tensor) and p.is_leaf for p in everything):
+            raise ValueError("AdamW: a parameter is a leaf Tensor; a computed one never receives a gradient")
         if len({id(p) for p in everything}) != len(everything):
             raise ValueError("AdamW: a parameter was given twice")
-        if not all(0 <= beta < 1 for beta in betas) or eps < 0:
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas) or not eps >= 0:
             raise ValueError(f"AdamW: betas must lie in [0, 1) and eps be ≥ 0, not {betas} and {eps}")
-        if any(group["lr"] < 0 or group["weight_decay"] < 0 for group in self.groups):
-            raise ValueError("AdamW: lr and weight_decay must be ≥ 0")
+        if not all(0 <= group["lr"] < math.inf and 0 <= group["weight_decay"] < math.inf for group in self.groups):
+            raise ValueError("AdamW: lr and weight_decay must be finite and ≥ 0")
         self.betas, self.eps = betas, eps
         self._state: dict[int, tuple[Array, Array, list[int]]] = {}  # by id(p): m, v, [steps taken]
 
@@ -116,6 +123,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
 
     Source:   Pascanu et al. 2013, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_ (which adds 1e-6 below the line).
     """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be positive, not {max_norm}")
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(g, g).real) for g in grads))
     if norm > max_norm:

@@ -4,9 +4,10 @@ from tinygrad_llm.training.loop import Step, TrainingError, TrainSettings, evalu
 from tinygrad_llm.training.picture import save_loss_curve
 from tinygrad_llm.training.presets import PRESETS, Preset
 from tinygrad_llm.training.progress import Progress
-from tinygrad_llm.training.run import AnyTokenizer, Run, holds_run, load_run, write
+from tinygrad_llm.training.run import FILES, AnyTokenizer, Run, about_run, holds_run, load_run, start_ids, write
 
 __all__ = [
+    "FILES",
     "PRESETS",
     "AnyTokenizer",
     "Preset",
@@ -15,10 +16,12 @@ __all__ = [
     "Step",
     "TrainSettings",
     "TrainingError",
+    "about_run",
     "evaluate",
     "holds_run",
     "load_run",
     "save_loss_curve",
+    "start_ids",
     "train",
     "validation_batches",
     "write",

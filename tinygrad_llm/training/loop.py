@@ -1,13 +1,14 @@
 """The training loop: loss, gradient, clip, step, again; and the held-out loss.
 
 With several workers each batch is cut into as many parts, and each thread differentiates its own part of it with
-`grad`; NumPy lets threads run side by side. The gradients are added in a fixed order, so a run repeats exactly.
+`grad`; NumPy lets threads run side by side. The gradients are added in a fixed order, so a run with the same number of
+workers repeats exactly.
 """
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,17 @@ class TrainSettings:
     workers: int | None = None  # threads; None: as many as there are cores, where that is possible
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "stride", "eval_every", "eval_batches", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"TrainSettings: {name} must be at least 1, not {value}")
+        for name in ("lr", "min_lr", "warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"TrainSettings: {name} must be finite and ≥ 0, not {getattr(self, name)}")
+        if not self.clip > 0:
+            raise ValueError(f"TrainSettings: clip must be positive (math.inf for none), not {self.clip}")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -60,23 +72,30 @@ class TrainingError(RuntimeError):
     """Training cannot go on: the loss or the gradient is no longer a number."""
 
 
-def train(model: GPT, ids: NDArray[Any], val_ids: NDArray[Any], settings: TrainSettings) -> Iterator[Step]:
+def train(
+    model: GPT, ids: NDArray[Any], val_ids: NDArray[Any], settings: TrainSettings, rng: Generator | None = None
+) -> Iterator[Step]:
     """Train the model in place, and tell of every step.
 
     Step 0 is told of first, before any update: it carries the loss of the untrained model.
 
-    Raises:   DataError: too few tokens for one window, in either part. TrainingError: NaN or infinity in the loss or
+    Args:     ids, val_ids: (n,) token ids, to learn from and held out. rng: shuffles the windows; give the Generator
+              the model was made with to go on with one stream, as one torch.manual_seed does. None: a new one.
+    Raises:   DataError: too few tokens for one window, in either part. ValueError: several workers with dropout, whose
+              masks would depend on which thread is sooner. TrainingError: NaN or infinity in the loss or
               the gradient; the parameters are then as they were before that step.
     """
     block_size = model.config.block_size
     windows = SlidingWindows(ids, block_size, settings.stride)
     batch_size = min(settings.batch_size, len(windows))
-    rng = Generator(settings.seed)
+    rng = rng or Generator(settings.seed)
     loader = DataLoader(windows, batch_size, shuffle=True, drop_last=True, rng=rng)
     held_out = validation_batches(val_ids, block_size, settings.batch_size, settings.eval_batches)
     parameters = list(model.parameters())
     optimizer = AdamW(decay_groups(model.named_parameters(), settings.weight_decay), settings.lr, settings.betas)
     workers = min(settings.workers or default_workers(model), batch_size)
+    if workers > 1 and model.config.dropout > 0:
+        raise ValueError(f"dropout draws its masks from one stream, so it takes one worker, not {workers}")
 
     model.train()
     with _Gradients(model, parameters, workers) as gradients:
@@ -136,17 +155,18 @@ def default_workers(model: GPT) -> int:
 
     Dropout draws its masks from one stream, whose order threads would change.
     """
-    if model.config.dropout > 0 or _limit_blas() is None:
+    if model.config.dropout > 0 or _blas_control() is None:
         return 1
     return min(cores(), 8)
 
 
-def _limit_blas() -> Callable[[], contextlib.AbstractContextManager[Any]] | None:
+def _blas_control() -> Any:
+    """What sets the number of BLAS threads; None where threadpoolctl is missing."""
     try:
         import threadpoolctl
     except ImportError:
         return None
-    return lambda: threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    return threadpoolctl.ThreadpoolController()
 
 
 class _Gradients:
@@ -161,9 +181,7 @@ class _Gradients:
     def __enter__(self) -> "_Gradients":
         if self.workers > 1:
             self._pool = self._open.enter_context(ThreadPoolExecutor(self.workers))
-            limit = _limit_blas()
-            if limit is not None:
-                self._open.enter_context(limit())
+            self._blas = _blas_control()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -174,17 +192,24 @@ class _Gradients:
         if self.workers == 1:
             loss, grads = self._part(inputs, targets, 1.0)
         else:
-            parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
-            futures = [self._pool.submit(self._part, x, y, y.size / targets.size) for x, y in parts]
-            loss, grads = futures[0].result()
-            for future in futures[1:]:
-                part_loss, part_grads = future.result()
-                loss += part_loss
-                for total, g in zip(grads, part_grads, strict=True):
-                    total += g
+            # Only here: evaluation and samples, on one thread of ours, may use all of BLAS's.
+            with self._blas.limit(limits=1, user_api="blas") if self._blas else contextlib.nullcontext():
+                loss, grads = self._parts(inputs, targets)
         for p, g in zip(self.parameters, grads, strict=True):
             p.grad = g
         return loss
+
+    def _parts(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
+        """The batch, one part a thread."""
+        parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
+        futures = [self._pool.submit(self._part, x, y, y.size / targets.size) for x, y in parts]
+        loss, grads = futures[0].result()
+        for future in futures[1:]:
+            part_loss, part_grads = future.result()
+            loss += part_loss
+            for total, g in zip(grads, part_grads, strict=True):
+                total += g
+        return loss, grads
 
     def _part(self, inputs: Array, targets: Array, share: float) -> tuple[float, list[Array]]:
         """One part's share of the mean loss, and that share's gradient."""

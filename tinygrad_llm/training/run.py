@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from tinygrad_llm.formats import LoadError
 from tinygrad_llm.generation import stream
 from tinygrad_llm.models import GPT, WEIGHTS, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, load_tokenizer
-from tinygrad_llm.training.loop import Step, TrainSettings, train
+from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError, load_tokenizer
+from tinygrad_llm.training.loop import Step, TrainSettings, default_workers, train
 from tinygrad_llm.training.picture import save_loss_curve
 from tinygrad_llm.training.presets import Preset
 
@@ -68,20 +68,23 @@ class Run:
     def make_model(self) -> GPT:
         """A new model of the preset's sizes; its weights come from the settings' seed."""
         config = GPTConfig(vocab_size=self.tokenizer.n_vocab, **self.preset.model)
-        self.model = GPT(config, Generator(self.settings.seed))
+        self.rng = Generator(self.settings.seed)
+        self.model = GPT(config, self.rng)
+        # Noted in run.json: the same workers give the same run.
+        workers = self.settings.workers or default_workers(self.model)
+        self.settings = dataclasses.replace(self.settings, workers=workers)
         return self.model
 
     def train(self) -> Iterator[Step]:
         """Train, and tell of every step."""
-        for step in train(self.model, self.ids, self.val_ids, self.settings):
+        for step in train(self.model, self.ids, self.val_ids, self.settings, self.rng):
             self.steps.append(step)
             yield step
 
     def sample(self, max_new_tokens: int = 120, seed: int = 1) -> str:
         """Let the model write: from the end-of-text token up to the next, or from a newline, or, where the text has
         none, from its first character."""
-        eot = self.tokenizer.eot_token
-        start = [eot] if eot is not None else self.tokenizer.encode("\n" if "\n" in self.text else self.text[0])
+        start = start_ids(self.tokenizer) or self.tokenizer.encode(self.text[0])
         rng = Generator(seed)
         text = "".join(write(self.model, self.tokenizer, start, max_new_tokens, temperature=0.8, rng=rng))
         self.samples.append((self.steps[-1].step if self.steps else 0, text))
@@ -129,6 +132,25 @@ def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in FILES)
 
 
+def about_run(folder: Path) -> dict[str, Any]:
+    """What run.json says of a run; {} where there is none that can be read."""
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def start_ids(tokenizer: AnyTokenizer) -> list[int]:
+    """What a new text begins after: the end-of-text token, or a newline; [] for a tokenizer that knows neither."""
+    if tokenizer.eot_token is not None:
+        return [tokenizer.eot_token]
+    try:
+        return tokenizer.encode("\n")
+    except TokenizerError:
+        return []
+
+
 def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:
     """The model and tokenizer of a saved run.
 
@@ -136,7 +158,12 @@ def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:
     """
     model = GPT.from_pretrained(folder)
     place = Path(folder)
-    tokenizer = load_tokenizer((place if place.is_dir() else place.parent) / TOKENIZER)
+    file = (place if place.is_dir() else place.parent) / TOKENIZER
+    if not file.exists():
+        raise LoadError(
+            f"{folder}: {TOKENIZER} is missing, which belongs beside {WEIGHTS}: copy it there, or train again"
+        )
+    tokenizer = load_tokenizer(file)
     if tokenizer.n_vocab != model.config.vocab_size:
         raise LoadError(
             f"{folder}: the tokenizer has {tokenizer.n_vocab} tokens and the model {model.config.vocab_size}: "
