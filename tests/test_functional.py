@@ -306,3 +306,10 @@ def test_causal_self_attention_dropout():
     assert not np.array_equal(a, F.causal_self_attention(qkv, 3).data)
     with pytest.raises(ValueError, match="rng=Generator"):
         F.causal_self_attention(qkv, 3, 0.4)
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_every_docstring_gives_shapes_results_and_the_gradient(name):
+    doc = getattr(F, name).__doc__
+    for part in ("Args:", "Returns:", "Gradient:"):
+        assert part in doc, part

@@ -37,17 +37,33 @@ __all__ = [
 
 
 def relu(input: Tensor) -> Tensor:
-    """max(x, 0), element by element; the subgradient at 0 is 0."""
+    """max(x, 0), element by element.
+
+    Args:     input: any shape.
+    Returns:  the same shape and dtype.
+    Gradient: dx = g where x > 0, else 0; at the kink x = 0 the subgradient 0 is taken.
+    Source:   Nair and Hinton 2010, ICML; torch.nn.functional.relu.
+    """
     return input.relu()
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + e⁻ˣ), element by element, without overflow at either end."""
+    """1 / (1 + e⁻ˣ), element by element, without overflow at either end.
+
+    Args:     input: any shape.
+    Returns:  the same shape and dtype, between 0 and 1.
+    Gradient: with y = (1 + e⁻ˣ)⁻¹, dy/dx = e⁻ˣ · y² = y · (1 − y), so dx = g · y · (1 − y).
+    """
     return input.sigmoid()
 
 
 def tanh(input: Tensor) -> Tensor:
-    """tanh x, element by element."""
+    """tanh x, element by element.
+
+    Args:     input: any shape.
+    Returns:  the same shape and dtype, between −1 and 1.
+    Gradient: tanh = sinh / cosh and cosh² − sinh² = 1, so dy/dx = 1 − y² and dx = g · (1 − y²).
+    """
     return input.tanh()
 
 
@@ -56,7 +72,10 @@ def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
 
     PyTorch's default is the erf form, `approximate="none"`; NumPy has no erf, so only "tanh" is offered here.
 
+    Args:     input: any shape. approximate: "tanh".
+    Returns:  the same shape and dtype.
     Raises:   ValueError: another form.
+    Gradient: the product rule on x · (1 + t) / 2 and the chain rule through t = tanh(…): see `kernels.gelu`.
     Source:   Hendrycks and Gimpel 2016, arXiv:1606.08415.
     """
     if approximate != "tanh":
@@ -65,42 +84,90 @@ def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:
-    """eˣ / Σ eˣ along `dim`: positive numbers that sum to 1."""
+    """eˣ / Σ eˣ along `dim`: positive numbers that sum to 1.
+
+    Args:     input: any shape with an axis `dim`.
+    Returns:  the same shape and dtype.
+    Raises:   AxisError: there is no such axis.
+    Gradient: dy_i/dx_j = y_i (δ_ij − y_j), so dx = y · (g − Σ g·y).
+    """
     return input.softmax(dim)
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
-    """ln softmax(x) along `dim`, exact where the softmax itself would underflow."""
+    """ln softmax(x) along `dim`, exact where the softmax itself would underflow.
+
+    Args:     input: any shape with an axis `dim`.
+    Returns:  the same shape and dtype, ≤ 0.
+    Raises:   AxisError: there is no such axis.
+    Gradient: y = x − ln Σ eˣ, and the second term differentiates to the softmax: dx = g − softmax(x) · Σ g.
+    """
     return input.log_softmax(dim)
 
 
 def maximum(input: Operand, other: Operand) -> Tensor:
-    """The larger of the two, element by element; equal elements share the gradient equally."""
+    """The larger of the two, element by element.
+
+    Args:     input, other: shapes that broadcast.
+    Returns:  the broadcast shape.
+    Raises:   ValueError: the shapes do not broadcast.
+    Gradient: g goes to the larger element; half to each where they are equal, as in PyTorch.
+    """
     return apply(K.maximum, input, other)
 
 
 def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
-    """`input` where the condition holds, `other` elsewhere, element by element."""
+    """`input` where the condition holds, `other` elsewhere, element by element.
+
+    Args:     condition: boolean. input, other: values; the three shapes broadcast.
+    Returns:  the broadcast shape.
+    Raises:   ValueError: the shapes do not broadcast.
+    Gradient: g goes to whichever was taken; the other one receives 0 there.
+    """
     return apply(K.where, condition, input, other)
 
 
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
-    """The Tensors one after another along `dim` (kernel `concatenate`)."""
+    """The Tensors one after another along `dim` (kernel `concatenate`).
+
+    Args:     tensors: of equal shape but for axis `dim`.
+    Returns:  their shape, with the lengths along `dim` added up.
+    Raises:   ValueError: the other axes differ, or there are no tensors.
+    Gradient: each receives its own stretch of g.
+    """
     return apply(K.concatenate, *tensors, axis=dim)
 
 
 def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
-    """The Tensors, all of one shape, along a new axis `dim`."""
+    """The Tensors along a new axis `dim`.
+
+    Args:     tensors: n of one shape.
+    Returns:  that shape with an axis of length n put in at `dim`.
+    Raises:   ValueError: the shapes differ, or there are no tensors.
+    Gradient: each receives its own layer of g.
+    """
     return apply(K.stack, *tensors, axis=dim)
 
 
 def matmul(input: Operand, other: Operand) -> Tensor:
-    """The matrix product in NumPy's forms: (..., n, k) @ (..., k, m), a vector on either side, batches broadcast."""
+    """The matrix product in NumPy's forms.
+
+    Args:     input: (..., n, k) or (k,). other: (..., k, m) or (k,). Leading axes broadcast.
+    Returns:  (..., n, m); without n or m where a vector stood.
+    Raises:   ValueError: the inner sizes do not match; both shapes are named.
+    Gradient: y_ij = Σ_k a_ik b_kj, so da = g bᵀ and db = aᵀ g, each summed over the axes that were broadcast.
+    """
     return apply(K.matmul, input, other)
 
 
 def einsum(equation: str, *operands: Operand) -> Tensor:
-    """Einstein's summation: `einsum("bij,bjk->bik", a, b)`; repeated indices and "..." included."""
+    """Einstein's summation: `einsum("bij,bjk->bik", a, b)`.
+
+    Args:     equation: NumPy's, repeated indices, "..." and an implicit output included. operands: one for each term.
+    Returns:  the axes that the equation names after "->".
+    Raises:   ValueError: the equation does not fit the operands.
+    Gradient: y is linear in each operand, so each receives the einsum of g and the others onto its own indices.
+    """
     return apply(K.einsum, *operands, subscripts=equation)
 
 
@@ -111,6 +178,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:  (..., out).
     Raises:   ValueError: the sizes do not fit; both shapes are named.
     Gradient: dx = g W;  dW = gᵀ x and db = Σ g over all rows.
+    Source:   torch.nn.functional.linear.
     """
     return apply(K.linear, input, weight) if bias is None else apply(K.linear, input, weight, bias)
 
@@ -159,8 +227,11 @@ def layer_norm(
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator | None = None) -> Tensor:
     """Set each element to 0 with probability p and scale the others by 1 / (1 − p), while training.
 
-    Args:     p: in [0, 1]. training: False gives `input` back, and draws nothing. rng: where the mask is drawn.
+    Args:     input: any shape. p: in [0, 1]. training: False gives `input` back, and draws nothing. rng: where the
+              mask is drawn.
+    Returns:  the same shape and dtype.
     Raises:   ValueError: p outside [0, 1], or no rng where a mask must be drawn.
+    Gradient: dx = g / (1 − p) where kept, else 0.
     Source:   Srivastava et al. 2014, JMLR 15; the mask is the one torch draws on a CPU with this seed.
     """
     keep = draw_keep(p, input.shape, training, rng)
@@ -183,8 +254,11 @@ def cross_entropy(input: Tensor, target: Tensor | Array, ignore_index: int = -10
 
     Args:     input: (N, V) logits, not probabilities; flatten leading axes first. target: (N,) integer ids.
               reduction: "mean", "sum", or "none" for one loss a row. Losses are in nats.
+    Returns:  a scalar, or (N,) for "none".
     Raises:   IndexError: a target is neither in 0 … V−1 nor ignore_index. ValueError: shapes; a mean over no rows.
+              TypeError: targets are not integers.
     Gradient: dlogits = (softmax(logits) − onehot(target)) / n: each row sums to 0.
+    Source:   torch.nn.functional.cross_entropy.
     """
     return apply(K.cross_entropy, input, target, ignore_index=ignore_index, reduction=reduction)
 
@@ -203,6 +277,8 @@ def scaled_dot_product_attention(
 
     Args:     query: (..., Tq, D). key, value: (..., Tk, D). dropout_p: dropout of the weights; needs rng.
     Returns:  (..., Tq, D).
+    Raises:   ValueError: shapes that do not fit, all named; dropout without rng.
+    Gradient: back through the weighted sum, the dropout, the softmax and the scores: see `kernels.causal_attention`.
     Source:   Vaswani et al. 2017, arXiv:1706.03762.
     """
     shape = (*query.shape[:-1], key.shape[-2])
@@ -220,6 +296,8 @@ def causal_self_attention(qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng:
 
     Args:     qkv: (B, T, 3C), as one linear layer makes them. dropout_p: dropout of the weights; needs rng.
     Returns:  (B, T, C).
+    Raises:   ValueError: the channels are not 3 × n_head heads of equal size; dropout without rng.
+    Gradient: that of each head's attention, written into its own third of dqkv.
     """
     B, T, _ = qkv.shape
     keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)

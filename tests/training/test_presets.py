@@ -1,9 +1,11 @@
 """Presets: sizes that fit together, and descriptions that are true."""
 
+import json
 import re
 
 import pytest
 
+from tinygrad_llm.cli import main
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.training import PRESETS
 
@@ -26,3 +28,18 @@ def test_char_cpu_is_nanogpts():
     assert preset.tokenizer == "char"
     assert preset.model == {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64}
     assert (preset.training.batch_size, preset.training.lr, preset.training.steps) == (12, 1e-3, 2000)
+
+
+@pytest.mark.slow
+def test_500_steps_on_the_python_docs_reach_2_4_nats_a_character(tmp_path, capsys):
+    folder = tmp_path / "docs"
+    arguments = ["train", "--corpus", "python-docs", "--preset", "char-cpu", "--steps", "500", "--out", str(folder)]
+    assert main([*arguments, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["val_loss"] < 2.4
+    texts = []
+    for _ in range(2):
+        assert main(["generate", str(folder), "--prompt", "The ", "--max-new-tokens", "200", "--seed", "1"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert len(texts[0]) >= 200

@@ -82,7 +82,7 @@ def watch(training: Run, out: TextIO) -> bool:
         for step in training.train():
             progress.show(step)
             if step.val_loss is not None:
-                text = training.sample(60).strip().replace("\n", "\n    ")
+                text = training.sample(60).strip().replace("\n", "\n    ") or "(nothing: it ends the text at once)"
                 progress.write(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n", out)
     except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C, or nobody reads any more (`… | head`)
         if not training.steps:
