@@ -195,7 +195,7 @@ def test_a_core_gets_a_worker_each(monkeypatch):
     monkeypatch.setattr(loop, "cores", lambda: 3)
     assert loop.default_workers(new_model()) == 3
     monkeypatch.setattr(loop, "cores", lambda: 64)
-    assert loop.default_workers(new_model()) == 8
+    assert loop.default_workers(new_model()) == 4
 
 
 def test_dropout_with_several_workers_is_refused():

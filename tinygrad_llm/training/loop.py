@@ -41,7 +41,7 @@ class TrainSettings:
     clip: float = 1.0  # the largest global norm of the gradient
     eval_every: int = 100  # steps
     eval_batches: int = 20
-    workers: int | None = None  # threads; None: as many as there are cores, where that is possible
+    workers: int | None = None  # threads; None: up to four, where the machine and the model allow it
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -151,13 +151,13 @@ def evaluate(model: GPT, batches: Sequence[tuple[Array, Array]]) -> float:
 
 
 def default_workers(model: GPT) -> int:
-    """One thread a core, where BLAS can be told to use one thread in each (threadpoolctl) and nothing is random.
+    """One thread a core, up to four, where BLAS can be told to use one thread in each (threadpoolctl) and nothing is random.
 
     Dropout draws its masks from one stream, whose order threads would change.
     """
     if model.config.dropout > 0 or _blas_control() is None:
         return 1
-    return min(cores(), 8)
+    return min(cores(), 4)  # beyond, Python's own work on the tape, which threads take turns at, eats the gain
 
 
 def _blas_control() -> Any:
