@@ -49,11 +49,11 @@ def positive(*shape: int) -> Draw:
 
 
 def apart(*shape: int) -> Draw:
-    """Numbers at least 0.25 from each other and from 0: no kink lies within a step of the differences."""
+    """Numbers at least 0.6 from each other and 0.3 from 0: no kink lies within ten steps (0.2) of the differences."""
 
     def draw(rng: Generator) -> Array:
         n = int(np.prod(shape))
-        x: Array = ((rng.randperm(n) - n // 2 + 0.5) * 0.5 + rng.uniform(-0.1, 0.1, (n,), np.float64)).reshape(shape)
+        x: Array = ((rng.randperm(n) - n // 2 + 0.5) * 0.8 + rng.uniform(-0.1, 0.1, (n,), np.float64)).reshape(shape)
         return x
 
     return draw
@@ -113,7 +113,7 @@ def _kernel_cases() -> list[Case]:
         *(_kernel(kernel, "", normal(3, 4)) for kernel in plain),
         *(_kernel(kernel, "", positive(3, 4)) for kernel in (K.log, K.sqrt)),
         *(_kernel(kernel, "", apart(3, 4), method="richardson") for kernel in kinked),
-        _kernel(K.maximum, "", apart(3, 4), lambda rng: apart(3, 4)(rng) + 0.25, method="richardson"),
+        _kernel(K.maximum, "", apart(3, 4), lambda rng: apart(3, 4)(rng) + 0.4, method="richardson"),
         _kernel(K.maximum, "broadcast", apart(3, 4), fixed(0.1), method="richardson"),
         _kernel(K.where, "", mask(3, 4), normal(3, 4), normal(4)),
         *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.sum, K.mean) for label, o in reduced),

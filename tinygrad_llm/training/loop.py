@@ -151,9 +151,9 @@ def evaluate(model: GPT, batches: Sequence[tuple[Array, Array]]) -> float:
 
 
 def default_workers(model: GPT) -> int:
-    """One thread a core, up to four, where BLAS can be told to use one thread in each (threadpoolctl) and nothing is random.
+    """One thread a core, up to four, where BLAS can be told to use one thread in each (threadpoolctl).
 
-    Dropout draws its masks from one stream, whose order threads would change.
+    One, where there is dropout: it draws its masks from one stream, whose order threads would change.
     """
     if model.config.dropout > 0 or _blas_control() is None:
         return 1
