@@ -119,3 +119,11 @@ def test_the_real_demo_learns(place):
     assert figures["val_loss"] < figures["loss_before"] - 0.3
     assert "step 8/8" in done.stderr
     load_run(place / "runs" / "demo")
+
+
+def test_a_run_that_is_no_demo_is_not_made_anew(cli, toy, place):
+    (place / "cats.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 60)
+    assert cli("train", "--corpus", "cats.txt", "--steps", 2, "--out", "runs/demo")[0] == 0
+    status, _, err = cli("demo", "--steps", 2)
+    assert status == 2
+    assert "runs/demo: holds a run already" in err

@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
+
+from tinygrad_llm.training import load_run
 
 
 def generate(runs, preset="char-cpu", *more):
@@ -47,3 +50,22 @@ def test_the_likeliest_needs_no_chance(cli, runs):
         for options in (["--temperature", 0], ["--top-k", 1], ["--top-p", 1e-9])
     ]
     assert len(set(same)) == 1
+
+
+def test_damaged_weights_are_told_of_in_one_line(cli, runs, place):
+    model, tokenizer = load_run(runs["char-cpu"])
+    for p in model.parameters():
+        p.data = p.data * np.float32(1e37)
+    model.save_pretrained("damaged")
+    tokenizer.save("damaged/tokenizer.json")
+    for temperature in (0, 1):
+        status, _, err = cli("generate", "damaged", "--prompt", "The", "--temperature", temperature)
+        assert status == 2
+        assert err.count("\n") == 1
+        assert "scores are not finite" in err
+
+
+def test_characters_need_no_prompt(cli, runs):
+    status, out, _ = cli("generate", runs["char-cpu"], "--max-new-tokens", 5)
+    assert status == 0
+    assert len(out) == 6

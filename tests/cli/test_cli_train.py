@@ -132,3 +132,37 @@ def test_fewer_steps_keep_the_shape_of_a_run(steps):
     assert settings.warmup < steps
     assert 1 <= settings.eval_every <= steps
     assert settings_for(PRESETS["stories"], None, seed=4).steps == PRESETS["stories"].training.steps
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError, 130)])
+def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, monkeypatch, stop, status):
+    assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
+    with open("done/model.safetensors", "rb") as file:
+        finished = file.read()
+    original = loop_module.AdamW.step
+
+    def step(optimizer):
+        original(optimizer)
+        if seen:
+            raise stop
+        seen.append(optimizer)
+
+    seen = []
+    monkeypatch.setattr(loop_module.AdamW, "step", step)
+    assert cli("train", "--corpus", text_file, "--out", "done", "--overwrite", "--seed", 5)[0] == status
+    with open("done/model.safetensors", "rb") as file:
+        assert file.read() == finished
+    load_run("done-stopped")
+
+
+def test_the_workers_are_noted_so_that_a_run_can_be_repeated(cli, text_file):
+    assert cli("train", "--corpus", text_file, "--out", "noted", "--workers", 2)[0] == 0
+    with open("noted/run.json") as file:
+        assert json.load(file)["settings"]["workers"] == 2
+
+
+def test_a_corpus_that_begins_like_an_option_is_continued_all_the_same(cli, place):
+    (place / "front.txt").write_text("---\ntitle: cats\n---\nThe cat sat on the mat, and the mat was flat.\n" * 60)
+    _, out, _ = cli("train", "--corpus", "front.txt", "--out", "front")
+    command = shlex.split(out.splitlines()[-1].removeprefix("next: "))
+    assert cli(*command[1:])[0] == 0

@@ -395,3 +395,14 @@ def test_getitem_is_numpys_and_its_gradient_the_adjoint(index, seed):
     x = np.random.default_rng(seed).standard_normal((4, 3, 2))
     assert np.array_equal(K.getitem(x, index=index)[0], x[index])
     assert_adjoint(K.getitem, [x], {"index": index}, seed)
+
+
+def test_logsumexp_of_infinities_is_what_it_should_be() -> None:
+    x = np.array([[-np.inf, -np.inf], [np.inf, 0.0], [-np.inf, 1.0]])
+    np.testing.assert_array_equal(K.logsumexp(x, axis=-1)[0], [-np.inf, np.inf, 1.0])
+
+
+def test_a_dropped_infinity_is_gone() -> None:
+    y, vjp = K.dropout(np.array([np.inf, 1.0]), np.array([False, True]), p=0.5)
+    np.testing.assert_array_equal(y, [0, 2])
+    np.testing.assert_array_equal(vjp(np.array([np.inf, 1.0]))[0], [0, 2])
