@@ -144,7 +144,9 @@ def install(home: Path, python: Path, extras: tuple[str, ...]) -> None:
 
 def run(python: Path, command: tuple[str, ...]) -> int:
     """Run the job and return its exit status: the tests in the checkout, the demo where the user is."""
-    process = subprocess.Popen([str(python), *command], cwd=ROOT if "pytest" in command else None)
+    _, tests = JOBS["test"]
+    folder = ROOT if command[: len(tests)] == tests else None
+    process = subprocess.Popen([str(python), *command], cwd=folder)
     try:
         status = process.wait()
     except KeyboardInterrupt:

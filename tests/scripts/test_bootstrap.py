@@ -209,9 +209,17 @@ def test_tests_run_in_the_checkout_and_the_demo_where_the_user_is(
     boot: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder, arguments in ((boot.ROOT, ("pytest",)), (tmp_path, ())):
-        program = f"import os; raise SystemExit(not os.path.samefile(os.getcwd(), {str(folder)!r}))"
-        assert boot.run(Path(sys.executable), ("-c", program, *arguments)) == 0
+    (tmp_path / "modules").mkdir()
+    for name in ("pytest", "tinygrad_llm"):
+        (tmp_path / "modules" / f"{name}.py").write_text("open('here', 'w').close()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    for job, folder in (
+        (["test"], boot.ROOT),
+        (["demo"], tmp_path),
+        (["demo", "--out", "pytest"], tmp_path),  # the job decides, not a word among its arguments
+    ):
+        assert boot.run(Path(sys.executable), boot.job_named(job)[1]) == 0
+        (folder / "here").unlink()
 
 
 def test_ctrl_c_waits_for_the_job_and_is_130(
