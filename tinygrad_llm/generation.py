@@ -1,13 +1,13 @@
 """Writing: choose the next token, append it, go on. Works on ids, for any model that can be called with them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.autograd import Tensor, no_grad
+from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
 
@@ -56,15 +56,13 @@ class _Layer:
 class LanguageModel(Protocol):
     """What `generate` needs of a model."""
 
-    training: bool
-
     @property
     def block_size(self) -> int:
         """Most positions it can read at once."""
         ...
 
     def new_cache(self) -> KVCache: ...
-    def train(self, mode: bool = True) -> Any: ...
+    def evaluating(self) -> AbstractContextManager[None]: ...
     def __call__(self, ids: Ids, cache: KVCache | None = None) -> Tensor:
         """(B, T) ids, which follow those in the cache, → (B, T, V) logits."""
         ...
@@ -162,7 +160,7 @@ def _loop(
     cache = model.new_cache() if use_cache else None
     for _ in range(max_new_tokens):
         # Around each call, not around the loop: between two tokens the model is the caller's.
-        with no_grad(), _evaluating(model):
+        with model.evaluating():
             if cache is not None and text.shape[1] <= model.block_size:
                 logits = model(text[:, cache.length :], cache)
             else:
@@ -171,19 +169,6 @@ def _loop(
         chosen = np.argmax(probs, axis=-1) if sampling[0] == 0 else rng.multinomial(probs, 1)[:, 0]
         text = np.concatenate([text, chosen[:, None]], axis=1)
         yield chosen
-
-
-@contextmanager
-def _evaluating(model: LanguageModel) -> Iterator[None]:
-    """With dropout off; the model's mode is put back afterwards."""
-    training = model.training
-    if training:
-        model.train(False)
-    try:
-        yield
-    finally:
-        if training:
-            model.train(True)
 
 
 def generate(

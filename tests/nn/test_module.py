@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor
+from tinygrad_llm.autograd import is_grad_enabled
 from tinygrad_llm.nn import Dropout, LayerNorm, Linear, Module, Parameter
 from tinygrad_llm.random import Generator
 
@@ -186,3 +187,20 @@ def test_complex_weights_are_refused_rather_than_cut_to_their_real_part() -> Non
     module = Linear(2, 2, bias=False, rng=Generator(0))
     with pytest.raises(ValueError, match="weight holds complex128"):
         module.load_state_dict({"weight": np.ones((2, 2), np.complex128)})
+
+
+def test_evaluating_is_for_a_while_and_puts_every_mode_back():
+    family = Family().train()
+    family.layers[0].eval()
+    before = [module.training for module in family.modules()]
+
+    def fail():
+        with family.evaluating():
+            assert not any(module.training for module in family.modules())
+            assert not is_grad_enabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [module.training for module in family.modules()] == before
+    assert is_grad_enabled()

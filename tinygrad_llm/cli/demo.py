@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     say(f"\n5. Training: {training.settings.steps} steps of {training.settings.batch_size} × {c.block_size} tokens.")
     stopped = watch(training, out)
 
-    written = training.save()  # first of all; with the samples once more below
+    training.save()  # first of all; with the samples once more below
     say("6. What it writes now, each from another seed:\n")
     for seed in (11, 12, 13):
         say("   " + training.sample(250, seed).strip() + "\n")

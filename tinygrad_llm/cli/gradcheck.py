@@ -33,13 +33,15 @@ def run(args: argparse.Namespace) -> int:
     missing = [] if args.names else uncovered(cases)
     chosen = [case for case in cases if not args.names or case.covers in args.names]
     began = time.perf_counter()
-    rows = []
+    rows: list[Row] = []
+    title = ""
     for covers, group in itertools.groupby(run_cases(chosen, args.seed), key=lambda row: row.covers):
         done = list(group)
         rows += done
         if not args.json:
-            if len(rows) == len(done) or (covers not in KERNELS) != (rows[-len(done) - 1].covers not in KERNELS):
-                _heading("kernels" if covers in KERNELS else "layers and models")
+            above, title = title, "kernels" if covers in KERNELS else "layers and models"
+            if title != above:
+                _heading(title)
             _print(covers, done)
     seconds = time.perf_counter() - began
     failed = [row for row in rows if not row.passed]

@@ -1,12 +1,13 @@
 """`Module` and `Parameter`: how a model finds its own parameters."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.kernels import Array
 
 
@@ -62,6 +63,19 @@ class Module:
 
     def eval(self) -> Self:
         return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside this block dropout is off and nothing is recorded; each module's mode is put back afterwards."""
+        training = [module for module in self.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
 
     def zero_grad(self) -> None:
         for p in self.parameters():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.autograd import grad, no_grad
+from tinygrad_llm.autograd import grad
 from tinygrad_llm.datasets import DataError, DataLoader, SlidingWindows
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
@@ -140,13 +140,8 @@ def validation_batches(ids: NDArray[Any], block_size: int, batch_size: int, batc
 
 def evaluate(model: GPT, batches: Sequence[tuple[Array, Array]]) -> float:
     """Mean loss over all targets of the batches, in nats a token, with dropout off."""
-    training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            total = math.fsum(model.loss(inputs, targets).item() * targets.size for inputs, targets in batches)
-    finally:
-        model.train(training)
+    with model.evaluating():
+        total = math.fsum(model.loss(inputs, targets).item() * targets.size for inputs, targets in batches)
     return total / sum(targets.size for _, targets in batches)
 
 
