@@ -5,9 +5,10 @@ import pytest
 
 from tinygrad_llm import Tensor
 from tinygrad_llm import kernels as K
-from tinygrad_llm.gradcheck import all_cases, uncovered
+from tinygrad_llm.gradcheck import uncovered
+from tinygrad_llm.gradcheck.cases import basic_cases
 
-CASES = [case for case in all_cases() if case.covers in K.KERNELS]
+CASES = basic_cases()
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_analytic_case = pytest.mark.parametrize(
     "case", [case for case in CASES if case.method == "complex"], ids=lambda case: case.name

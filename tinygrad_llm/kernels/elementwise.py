@@ -9,7 +9,13 @@ from tinygrad_llm.kernels.table import Array, Result, alike, kernel, unbroadcast
 
 @kernel
 def add(a: Array, b: Array) -> Result:
-    """y = a + b.   da = g,  db = g"""
+    """y = a + b.   da = g,  db = g
+
+    Derivation:
+        ∂y_i/∂a_i = ∂y_i/∂b_i = 1, so da_i = db_i = g_i.
+        An element that broadcasting copied to several y_i gets da = Σ_i g_i ∂y_i/∂a over those i (`unbroadcast`). So
+        it is in every operation on two arrays.
+    """
 
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g, a_shape), unbroadcast(g, b_shape)
@@ -21,7 +27,11 @@ def add(a: Array, b: Array) -> Result:
 
 @kernel
 def subtract(a: Array, b: Array) -> Result:
-    """y = a − b.   da = g,  db = −g"""
+    """y = a − b.   da = g,  db = −g
+
+    Derivation:
+        ∂y_i/∂a_i = 1 and ∂y_i/∂b_i = −1, so da_i = g_i and db_i = −g_i.
+    """
 
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g, a_shape), -unbroadcast(g, b_shape)
@@ -33,7 +43,11 @@ def subtract(a: Array, b: Array) -> Result:
 
 @kernel
 def multiply(a: Array, b: Array) -> Result:
-    """y = a · b.   da = g · b,  db = g · a"""
+    """y = a · b.   da = g · b,  db = g · a
+
+    Derivation:
+        ∂y_i/∂a_i = b_i and ∂y_i/∂b_i = a_i, so da_i = g_i b_i and db_i = g_i a_i.
+    """
     a, b = alike(a, b)
 
     def vjp(g: Array) -> tuple[Array, Array]:
@@ -44,7 +58,12 @@ def multiply(a: Array, b: Array) -> Result:
 
 @kernel
 def divide(a: Array, b: Array) -> Result:
-    """y = a / b.   da = g / b,  db = −g · y / b"""
+    """y = a / b.   da = g / b,  db = −g · y / b
+
+    Derivation:
+        ∂y_i/∂a_i = 1 / b_i, so da_i = g_i / b_i.
+        ∂y_i/∂b_i = −a_i / b_i² = −y_i / b_i, so db_i = −(g_i / b_i) · y_i: before `unbroadcast`, db = −da · y.
+    """
     a, b = alike(a, b)
     y = a / b
     a_shape = a.shape
@@ -58,7 +77,11 @@ def divide(a: Array, b: Array) -> Result:
 
 @kernel
 def negative(x: Array) -> Result:
-    """y = −x.   dx = −g"""
+    """y = −x.   dx = −g
+
+    Derivation:
+        ∂y_i/∂x_i = −1, so dx_i = −g_i.
+    """
 
     def vjp(g: Array) -> tuple[Array]:
         return (-g,)
@@ -68,9 +91,17 @@ def negative(x: Array) -> Result:
 
 @kernel
 def power(x: Array, n: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
-    """y = xⁿ.   dx = g · n · xⁿ⁻¹ (0 where n = 0),  dn = g · y · ln x (0 where x = 0)
+    """y = xⁿ.   dx = g · n · xⁿ⁻¹ (0 where n = 0),  dn = g · y · ln x (0 where x = 0 and n ≥ 0)
 
     With a constant exponent no logarithm is taken, so a negative x is fine.
+
+    Derivation:
+        y = exp(n ln x):   ∂y/∂x = exp(n ln x) · n / x = n · xⁿ⁻¹,  dx = g · n · xⁿ⁻¹   (n · y / x is 0 / 0 at x = 0)
+                           ∂y/∂n = exp(n ln x) · ln x = y · ln x,   dn = g · y · ln x
+        x < 0 with a whole n: the product or quotient rule gives the same n · xⁿ⁻¹; ln x is not real, and dn is NaN.
+        n = 0: y = 1 for every x, so ∂y/∂x = 0. At x = 0 the formula would give 0 · 0⁻¹ = 0 · ∞, hence the special case.
+        x = 0: y = 0 for every n > 0, so ∂y/∂n = 0. The formula would give 0 · −∞; with ln 1 for ln 0 it gives 0. At
+        n = 0, where y jumps from 1 to 0 as n grows, dn = 0 is a convention; for n < 0, y is ∞ and has no derivative.
     """
     need_x, need_n = needs[0], needs[1] and n.dtype.kind in "fc"
     x, n = alike(x, n)
@@ -90,7 +121,11 @@ def power(x: Array, n: Array, *, needs: tuple[bool, bool] = (True, True)) -> Res
 
 @kernel
 def exp(x: Array) -> Result:
-    """y = eˣ.   dx = g · y"""
+    """y = eˣ.   dx = g · y
+
+    Derivation:
+        eˣ is its own derivative: ∂y_i/∂x_i = y_i, so dx_i = g_i y_i.
+    """
     y = np.exp(x)
 
     def vjp(g: Array) -> tuple[Array]:
@@ -101,7 +136,11 @@ def exp(x: Array) -> Result:
 
 @kernel
 def log(x: Array) -> Result:
-    """y = ln x.   dx = g / x"""
+    """y = ln x.   dx = g / x
+
+    Derivation:
+        eʸ = x; differentiate both sides: eʸ · ∂y/∂x = 1, so ∂y/∂x = e⁻ʸ = 1 / x and dx = g / x.
+    """
 
     def vjp(g: Array) -> tuple[Array]:
         return (g / x,)
@@ -111,7 +150,11 @@ def log(x: Array) -> Result:
 
 @kernel
 def sqrt(x: Array) -> Result:
-    """y = √x.   dx = g / (2y)"""
+    """y = √x.   dx = g / (2y)
+
+    Derivation:
+        y² = x; differentiate both sides: 2y · ∂y/∂x = 1, so dx = g / (2y), without bound as x → 0.
+    """
     y = np.sqrt(x)
 
     def vjp(g: Array) -> tuple[Array]:
@@ -122,7 +165,12 @@ def sqrt(x: Array) -> Result:
 
 @kernel
 def tanh(x: Array) -> Result:
-    """y = tanh x.   dx = g · (1 − y²)"""
+    """y = tanh x.   dx = g · (1 − y²)
+
+    Derivation:
+        y = sinh x / cosh x, and each of the two is the derivative of the other:
+        ∂y/∂x = (cosh² x − sinh² x) / cosh² x = 1 − y², so dx = g · (1 − y²).
+    """
     y = np.tanh(x)
 
     def vjp(g: Array) -> tuple[Array]:
@@ -133,7 +181,11 @@ def tanh(x: Array) -> Result:
 
 @kernel
 def sigmoid(x: Array) -> Result:
-    """y = 1 / (1 + e⁻ˣ).   dx = g · y · (1 − y)"""
+    """y = 1 / (1 + e⁻ˣ).   dx = g · y · (1 − y)
+
+    Derivation:
+        ∂y/∂x = e⁻ˣ / (1 + e⁻ˣ)² = y · e⁻ˣ / (1 + e⁻ˣ), and e⁻ˣ / (1 + e⁻ˣ) = 1 − y.   So dx = g · y · (1 − y).
+    """
     # The exponent is never positive, so nothing overflows: for x < 0, y = eˣ / (1 + eˣ).
     positive = x.real >= 0
     e = np.exp(np.where(positive, -x, x))
@@ -147,20 +199,35 @@ def sigmoid(x: Array) -> Result:
 
 @kernel
 def relu(x: Array) -> Result:
-    """y = max(x, 0).   dx = g where x > 0, else 0 (also at the kink x = 0)"""
-    positive = x.real > 0
+    """y = max(x, 0).   dx = g where x > 0, else 0 (also at the kink x = 0)
+
+    Source: Nair and Hinton 2010, ICML.
+
+    Derivation:
+        x > 0: y = x, ∂y/∂x = 1 and dx = g.   x < 0: y = 0, ∂y/∂x = 0 and dx = 0.
+        x = 0: the slope is 0 on the left and 1 on the right. Each s from 0 to 1 is a subgradient, a slope of a line
+        through the kink that stays below the curve: max(z, 0) ≥ s · z for every z. The code takes s = 0.
+    """
+    flat = x.real <= 0  # False for NaN, which so passes on instead of becoming a harmless 0
 
     def vjp(g: Array) -> tuple[Array]:
-        return (np.where(positive, g, 0),)
+        return (np.where(flat, 0, g),)
 
-    return np.where(positive, x, 0), vjp
+    return np.where(flat, 0, x), vjp
 
 
 @kernel
 def gelu(x: Array) -> Result:
-    """y = ½x(1 + t),  t = tanh(c·(x + a·x³)),  c = √(2/π),  a = 0.044715   (GPT-2's tanh form)
+    """y = ½x(1 + t),  t = tanh u,  u = c·(x + a·x³),  c = √(2/π),  a = 0.044715   (GPT-2's tanh form)
+    dx = g · (½(1 + t) + ½x · (1 − t²) · c·(1 + 3a·x²))
 
-    dx = g · [½(1 + t) + ½x · (1 − t²) · c·(1 + 3a·x²)]: the product rule, then the chain rule through tanh.
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415.
+
+    Derivation:
+        ∂y/∂x = ½(1 + t) + ½x · ∂t/∂x    product rule
+        ∂t/∂x = (1 − t²) · ∂u/∂x         chain rule, and tanh' = 1 − tanh²
+        ∂u/∂x = c·(1 + 3a·x²)
+        With slope = ∂t/∂x,  dx = g · (½ + ½(t + x · slope)).
     """
     c, a = math.sqrt(2 / math.pi), 0.044715
     t = np.tanh(x * (c + c * a * (x * x)))
@@ -174,7 +241,12 @@ def gelu(x: Array) -> Result:
 
 @kernel
 def absolute(x: Array) -> Result:
-    """y = |x|.   dx = g · sign(x) (0 at the kink x = 0)"""
+    """y = |x|.   dx = g · sign(x) (0 at the kink x = 0)
+
+    Derivation:
+        x > 0: y = x and ∂y/∂x = 1.   x < 0: y = −x and ∂y/∂x = −1.   Both are sign(x), so dx = g · sign(x).
+        x = 0: |z| ≥ s · z for every z if −1 ≤ s ≤ 1: each such s is a subgradient. The code takes sign(0) = 0.
+    """
     # x · sign(Re x), not np.abs: the modulus of a complex number is not analytic.
     sign = np.sign(x.real)
 
@@ -186,7 +258,13 @@ def absolute(x: Array) -> Result:
 
 @kernel
 def maximum(a: Array, b: Array) -> Result:
-    """y = max(a, b).   The gradient goes to the larger one; half to each where they are equal"""
+    """y = max(a, b).   da = g · share,  db = g · (1 − share),  share = 1, ½ or 0 where a >, = or < b
+
+    Derivation:
+        a > b: y = a, so ∂y/∂a = 1 and ∂y/∂b = 0: da = g, db = 0.   a < b: the other way round.
+        a = b: for each s from 0 to 1, max(a', b') ≥ s·a' + (1 − s)·b' for all a', b', with equality at a' = b', so that
+        (s, 1 − s) is a subgradient. s = ½ favours neither. All three cases are share = ½(1 + [a > b] − [a < b]).
+    """
     a, b = alike(a, b)
     # Cast from float64: 0, ½ and 1 are exact in every dtype.
     share = (0.5 * ((a.real > b.real) + 1.0 - (a.real < b.real))).astype(np.result_type(a.real, b.real))
@@ -201,7 +279,12 @@ def maximum(a: Array, b: Array) -> Result:
 
 @kernel
 def where(condition: Array, a: Array, b: Array) -> Result:
-    """y = a where condition, else b.   da = g where condition, db = g elsewhere"""
+    """y = a where condition, else b.   da = g where condition, else 0;  db = 0 where condition, else g
+
+    Derivation:
+        With c_i = 1 where the condition holds, else 0:   y_i = c_i a_i + (1 − c_i) b_i.
+        ∂y_i/∂a_i = c_i and ∂y_i/∂b_i = 1 − c_i, so da = c · g and db = (1 − c) · g. A truth value has no gradient.
+    """
     a, b = alike(a, b)
     a_shape, b_shape = a.shape, b.shape
 

@@ -13,6 +13,13 @@ def embedding(weight: Array, ids: Array) -> Result:
     """y = weight[ids].   dweight[v] = Σ of g over all places where id v stands
 
     weight: (V, C) float, ids: (...) integer. An id outside 0 … V−1 is an error: NumPy would wrap a negative one.
+
+    Derivation:
+        Count the places of ids through, n = 1 … N, and let O = onehot(ids), (N, V): O_nv = 1 where ids_n = v, else 0.
+        y_nc = Σ_v O_nv weight_vc,  y = O weight: (N, V)(V, C)
+        dweight_vc = Σ_n g_nc ∂y_nc/∂weight_vc = Σ_n O_nv g_nc,  dweight = Oᵀ g: (V, N)(N, C)
+        Row v of Oᵀ g is the sum of those g_n that have ids_n = v; O itself is never made. Sorted by id, these g_n are
+        neighbours, and `reduceat` adds up each run from its start to the next. An id that does not occur keeps 0.
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {ids.dtype}")
@@ -37,9 +44,23 @@ def embedding(weight: Array, ids: Array) -> Result:
 @kernel
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5) -> Result:
     """y = x̂ · weight + bias,  x̂ = (x − mean) · rstd,  rstd = 1 / √(var + eps), over the last axis
+    dx = rstd · (g' − mean(g') − x̂ · mean(g' · x̂)),  g' = g · weight;   dweight = Σ g · x̂,  dbias = Σ g over all rows
 
-    With g' = g · weight, three paths lead to x: through x itself, through the mean, and through the variance:
-        dx = rstd · (g' − mean(g') − x̂ · mean(g' · x̂)),   dweight = Σ g · x̂,   dbias = Σ g   over all rows.
+    x: (..., n); weight and bias: (n,) or None.
+
+    Source: Ba et al. 2016, arXiv:1607.06450.
+
+    Derivation:
+        y_j = x̂_j weight_j + bias_j in every row, so dweight_j = Σ_rows g_j x̂_j and dbias_j = Σ_rows g_j, while x̂_j
+        receives g'_j = ∂L/∂x̂_j = g_j weight_j.
+        One row, with μ = mean = Σ_j x_j / n and var = Σ_j (x_j − μ)² / n:
+            ∂μ/∂x_i    = 1 / n
+            ∂var/∂x_i  = 2(x_i − μ) / n                              (as in `var`: the path through μ vanishes)
+            ∂rstd/∂x_i = −½ (var + eps)^(−3/2) · ∂var/∂x_i = −rstd³ (x_i − μ) / n = −rstd² x̂_i / n
+        x̂_j = (x_j − μ) · rstd depends on x_i in three ways, through x_j itself, the mean and the variance:
+            ∂x̂_j/∂x_i = (δ_ij − ∂μ/∂x_i) · rstd + (x_j − μ) · ∂rstd/∂x_i
+                      = rstd · (δ_ij − 1 / n − x̂_j x̂_i / n)          (since x_j − μ = x̂_j / rstd)
+        dx_i = Σ_j g'_j ∂x̂_j/∂x_i = rstd · (g'_i − Σ_j g'_j / n − x̂_i · Σ_j g'_j x̂_j / n), and Σ_j … / n is a mean.
     """
     n = x.shape[-1]
     if any(p is not None and p.shape != (n,) for p in (weight, bias)):
@@ -73,6 +94,12 @@ def dropout(x: Array, keep: Array, *, p: float) -> Result:
     """y = x / (1 − p) where keep, else 0.   dx = g / (1 − p) where keep, else 0
 
     keep: boolean, shape of x; it was drawn by the caller. Scaling by 1 / (1 − p) keeps the expected value of y at x.
+
+    Source: Srivastava et al. 2014, JMLR 15.
+
+    Derivation:
+        With m_i = 1 where keep, else 0:   y_i = m_i x_i / (1 − p).   The draw m does not depend on x, so
+        ∂y_i/∂x_i = m_i / (1 − p) and dx_i = g_i m_i / (1 − p).   At p = 1 nothing is kept: y = 0 and dx = 0.
     """
     scale = 1 / (1 - p) if p < 1 else 0.0
 
@@ -86,10 +113,18 @@ def dropout(x: Array, keep: Array, *, p: float) -> Result:
 def cross_entropy(logits: Array, targets: Array, *, ignore_index: int = -100, reduction: str = "mean") -> Result:
     """loss_i = −ln softmax(logits_i)[target_i].   dlogits_i = g · (softmax(logits_i) − onehot(target_i)) / n
 
-    The logarithm and the exponential cancel: with loss_i = ln Σ eˡ − l_target, the first term differentiates to the
-    softmax and the second to −1 at the target. Rows whose target is ignore_index count for nothing.
+    Rows whose target is ignore_index count for nothing.
 
-    logits: (N, V), targets: (N,) integer. reduction: "mean" over the n rows counted, "sum", or "none" (a loss a row).
+    logits: (N, V), targets: (N,) integer. reduction: "mean" over the n rows counted, "sum" (without / n), or "none"
+    (a loss a row; without / n, each with its own g).
+
+    Derivation:
+        With l = logits, t = target_i and Z_i = Σ_k exp l_ik, logarithm and exponential cancel:
+        loss_i = −ln(exp(l_it) / Z_i) = ln Z_i − l_it
+        ∂loss_i/∂l_ik = exp(l_ik) / Z_i − δ_kt = softmax(l_i)_k − onehot(t)_k
+        loss = Σ_i loss_i / n over the rows counted, so share_i = ∂L/∂loss_i = g / n, and 0 for the rows that are not;
+        dlogits_ik = share_i · (exp(l_ik) / Z_i − δ_kt): the code scales the row, then takes share_i off at the target.
+        Shifting row i by its maximum changes no loss_i, hence no gradient: l_it and ln Z_i move by the same number.
     """
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Matrix products: where a language model spends its time.
 
-For Y = A B, each y_ij = Σ_k a_ik b_kj, so dA = G Bᵀ and dB = Aᵀ G. Everything below is this rule with more axes.
+All are sums of products, y_ij = Σ_k a_ik b_kj with more axes or fewer; `matmul` derives the rule for two.
 """
 
 import string
@@ -18,6 +18,13 @@ def matmul(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Re
     """y = a @ b in all of NumPy's forms.   da = g bᵀ,  db = aᵀ g, summed over broadcast batch axes
 
     a: (..., n, k) or (k,); b: (..., k, m) or (k,). `needs` says which gradients are wanted.
+
+    Derivation:
+        One pair of matrices:  y_ij = Σ_l a_il b_lj,  a: (n, k), b: (k, m), y and g: (n, m).
+        a_il is a factor in row i of y:      da_il = Σ_j g_ij ∂y_ij/∂a_il = Σ_j g_ij b_lj,   da = g bᵀ: (n, m)(m, k)
+        b_lj is a factor in column j of y:   db_lj = Σ_i g_ij ∂y_ij/∂b_lj = Σ_i a_il g_ij,   db = aᵀ g: (k, n)(n, m)
+        A vector is a matrix of one row (a) or one column (b); y and g lack that axis, the code puts it back into g.
+        Batch axes hold many such pairs. A matrix that broadcasting copied to several gets Σ over them (`unbroadcast`).
     """
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: the inner sizes of shapes {a.shape} and {b.shape} do not match")
@@ -46,9 +53,15 @@ def matmul(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Re
 def linear(
     x: Array, weight: Array, bias: Array | None = None, *, needs: tuple[bool, ...] = (True, True, True)
 ) -> Result:
-    """y = x Wᵀ + b.   dx = g W,  dW = gᵀ x,  db = Σ g, the last two summed over all rows
+    """y = x Wᵀ + bias,  W = weight.   dx = g W,  dweight = gᵀ x,  dbias = Σ g, the last two summed over all rows
 
     x: (..., in), weight: (out, in), bias: (out,). Rows of any number of axes become one matrix product.
+
+    Derivation:
+        With R rows, x: (R, in), y and g: (R, out):   y_ro = Σ_i x_ri W_oi + bias_o
+        dx_ri      = Σ_o g_ro ∂y_ro/∂x_ri    = Σ_o g_ro W_oi,   dx = g W: (R, out)(out, in)
+        dweight_oi = Σ_r g_ro ∂y_ro/∂W_oi    = Σ_r g_ro x_ri,   dweight = gᵀ x: (out, R)(R, in)
+        dbias_o    = Σ_r g_ro ∂y_ro/∂bias_o  = Σ_r g_ro
     """
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x of shape {x.shape} does not fit a weight (out, in) of shape {weight.shape}")
@@ -77,8 +90,14 @@ def linear(
 def einsum(*operands: Array, subscripts: str) -> Result:
     """y = np.einsum(subscripts, *operands).   Each dx = the einsum of g and the other operands, onto x's own indices
 
-    y = Σ a·b·… is linear in each operand, and the index names say which sums lead back to it. An index that only x
-    has was summed away: its gradient is the same all along it. An index x has twice is a diagonal: zero off it.
+    Derivation:
+        y = Σ x · a · b · …, each factor at its own indices, summed over the indices that the output lacks. Hence
+        ⟨g, y⟩ = Σ g · x · a · b · … over all indices. It is linear in x, and dx is what multiplies each element of x:
+        dx = Σ g · a · b · … over the indices that x lacks, the einsum of g and the others onto x's own indices.
+            "ij,jk->ik":  y_ik = Σ_j a_ij b_jk gives da_ij = Σ_k g_ik b_jk, "ik,jk->ij", and db_jk = Σ_i g_ik a_ij.
+        An index that only x has was summed away: g · a · b · … does not contain it, so dx is the same all along it.
+        An index that x has twice takes the diagonal: y = Σ_i x_ii … has ∂y/∂x_ij = 0 for i ≠ j, so dx is 0 off it.
+        An axis of length 1 that was stretched: its copies' gradients are added (`unbroadcast`).
     """
     inputs, output = _explicit(subscripts, operands)
     operands = alike(*operands)

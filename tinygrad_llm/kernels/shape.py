@@ -9,7 +9,12 @@ from tinygrad_llm.kernels.table import Array, Result, alike, kernel, unbroadcast
 
 @kernel
 def reshape(x: Array, *, shape: tuple[int, ...]) -> Result:
-    """y = x in another shape of as many elements.   dx = g in the old shape"""
+    """y = x in another shape of as many elements.   dx = g in the old shape
+
+    Derivation:
+        The elements keep their order: counted through, y_i = x_i, and ⟨g, y⟩ = Σ_i g_i x_i = ⟨dx, x⟩ with dx_i = g_i.
+        The adjoint of a reshape is the reshape back.
+    """
     old = x.shape
 
     def vjp(g: Array) -> tuple[Array]:
@@ -20,7 +25,13 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> Result:
 
 @kernel
 def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> Result:
-    """y = x with its axes in the order `axes` (None: reversed).   dx = g with the order undone"""
+    """y = x with its axes in the order `axes` (None: reversed).   dx = g with the order undone
+
+    Derivation:
+        y = P x for a permutation P of the elements. ⟨g, P x⟩ pairs each x_i with the g at the place where x_i went, as
+        ⟨P⁻¹ g, x⟩ does: the adjoint of a permutation is its inverse, dx = P⁻¹ g.
+        Axis k of y is axis axes[k] of x; the inverse order has inverse[axes[k]] = k, and that is argsort(axes).
+    """
     inverse = None if axes is None else tuple(int(i) for i in np.argsort([a % x.ndim for a in axes]))
 
     def vjp(g: Array) -> tuple[Array]:
@@ -31,7 +42,12 @@ def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> Result:
 
 @kernel
 def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Result:
-    """y = x repeated to `shape`.   dx = g summed over the repeats"""
+    """y = x repeated to `shape`.   dx = g summed over the repeats
+
+    Derivation:
+        y_ri = x_i for every repeat r, so ⟨g, y⟩ = Σ_r Σ_i g_ri x_i = ⟨Σ_r g_r, x⟩ and dx_i = Σ_r g_ri.
+        The adjoint of copying is adding.
+    """
     old = x.shape
 
     def vjp(g: Array) -> tuple[Array]:
@@ -45,6 +61,11 @@ def getitem(x: Array, *, index: Any) -> Result:
     """y = x[index].   dx = 0 but for dx[index] += g: an element taken twice receives both gradients
 
     `index` is anything NumPy takes: integers, slices, None, Ellipsis, integer or boolean arrays, or a tuple of them.
+
+    Derivation:
+        y = S x, with S_ji = 1 where y_j was taken from x_i, else 0. ⟨g, S x⟩ = ⟨Sᵀ g, x⟩, so dx = Sᵀ g:
+        dx_i = Σ_j S_ji g_j, the sum of g_j over all j that took x_i. The adjoint of taking is adding to the place.
+        A slice takes no x_i twice: each sum has at most one term, and assigning does for adding.
     """
     shape = x.shape
     parts = index if isinstance(index, tuple) else (index,)
@@ -64,7 +85,12 @@ def getitem(x: Array, *, index: Any) -> Result:
 
 @kernel
 def concatenate(*xs: Array, axis: int = 0) -> Result:
-    """y = the inputs one after another along `axis`.   Each dx = its own stretch of g"""
+    """y = the inputs one after another along `axis`.   Each dx = its own stretch of g
+
+    Derivation:
+        y = Σ_k E_k x_k, where E_k puts x_k in its place among zeros. ⟨g, E_k x_k⟩ = ⟨E_kᵀ g, x_k⟩ pairs x_k with that
+        stretch of g, so dx_k = E_kᵀ g is that stretch. The adjoint of putting in place is cutting out.
+    """
     ends = np.cumsum([x.shape[axis] for x in xs])[:-1]
 
     def vjp(g: Array) -> tuple[Array, ...]:
@@ -75,7 +101,12 @@ def concatenate(*xs: Array, axis: int = 0) -> Result:
 
 @kernel
 def stack(*xs: Array, axis: int = 0) -> Result:
-    """y = the inputs, all of one shape, along a new `axis`.   Each dx = its own layer of g"""
+    """y = the inputs, all of one shape, along a new `axis`.   Each dx = its own layer of g
+
+    Derivation:
+        Let k count along the new axis: y_k = x_k, so ⟨g, y⟩ = Σ_k ⟨g_k, x_k⟩ and dx_k = g_k.
+        The adjoint of stacking is taking apart.
+    """
 
     def vjp(g: Array) -> tuple[Array, ...]:
         return tuple(np.moveaxis(g, axis, 0))

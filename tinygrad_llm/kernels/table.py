@@ -7,6 +7,10 @@ gradient per array input. Forward and backward stand side by side, and work with
     y, vjp = tanh(x)
     (dx,) = vjp(g)
 
+Notation of the derivations: L is the scalar that is differentiated, g = ∂L/∂y comes in and dx = ∂L/∂x goes out, by the
+chain rule dx_i = Σ_j g_j ∂y_j/∂x_i (dx_i = g_i ∂y_i/∂x_i where y_i depends on x_i alone). For a linear y = A x that is
+dx = Aᵀ g, the adjoint: ⟨g, A x⟩ = ⟨Aᵀ g, x⟩ for every x, with ⟨u, v⟩ = Σ_i u_i v_i. δ_ij is 1 where i = j, else 0.
+
 What every kernel keeps to (tests/kernels/test_contract.py):
 
 1. Neither the inputs nor `g` are ever written to.
