@@ -21,7 +21,7 @@ DRAWS = {"normal", "positive", "ids", "fixed", "mask"}
 
 
 def test_the_interface_is_the_designed_one():
-    names = "Tensor Generator GPT GPTConfig Tokenizer no_grad grad nn optim functional"
+    names = "Tensor Generator GPT GPTConfig Tokenizer no_grad grad detect_anomaly AnomalyError nn optim functional"
     assert sorted(tinygrad_llm.__all__) == sorted(names.split())
 
 

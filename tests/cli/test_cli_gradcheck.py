@@ -7,7 +7,8 @@ import pytest
 
 from tinygrad_llm.autograd import apply
 from tinygrad_llm.cli import gradcheck as command
-from tinygrad_llm.gradcheck import Case, all_cases
+from tinygrad_llm.cli import options
+from tinygrad_llm.gradcheck import Case, all_cases, checkers
 from tinygrad_llm.kernels import KERNELS
 
 
@@ -25,7 +26,7 @@ def case(kernel):
     def make(rng):
         return lambda x: apply(kernel, x), [rng.randn((2, 3), np.float64)], ["x"]
 
-    return Case(kernel.__name__, "", make)
+    return Case("kernels", kernel.__name__, "", make)
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_named_kernels_and_layers_are_proven(cli):
     lines = [line.split() for line in out.splitlines()]
     assert [line[-1] for line in lines if line and line[0] in ("tanh", "LayerNorm")] == ["ok", "ok"]
     assert [line[0] for line in lines if line and line[0] in ("kernels", "layers")] == ["kernels", "layers"]
-    assert "2 cases" in out
+    assert "ok" in out
     assert "0 failed" in out
     assert "\x1b" not in out  # no colours where there is no terminal
 
@@ -69,7 +70,7 @@ def test_a_wrong_gradient_is_found(cli, table):
     table(cubed)
     status, out, _ = cli("gradcheck")
     assert status == 1
-    assert "FAILED cubed: x at " in out
+    assert "FAILED cubed: x is wrong at index " in out
     assert "1 failed" in out
     assert cli("gradcheck", "tanh")[0] == 0
 
@@ -112,6 +113,75 @@ def test_a_kernel_without_a_case_is_found(cli, monkeypatch):
 def test_colours_are_for_terminals(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert command._colour("ok", 32) == "\x1b[32mok\x1b[0m"
+    assert options.colour("ok", "green") == "\x1b[32mok\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert command._colour("ok", 32) == "ok"
+    assert options.colour("ok", "green") == "ok"
+
+
+def test_another_method_takes_the_cases_it_can(cli):
+    for method in ("central", "richardson", "directions", "adjoint", "float32"):
+        status, out, err = cli("gradcheck", "matmul", "multiply", "--method", method, "--json")
+        rows = figures_of(out)["rows"]
+        assert (status, err) == (0, "")
+        assert {row["covers"] for row in rows} == {"matmul", "multiply"}
+        assert {row["method"] for row in rows} == {method}
+    status, out, err = cli("gradcheck", "relu", "--method", "directions")
+    assert (status, out) == (2, "")
+    assert "directions cannot be asked of these" in err
+
+
+def test_mutants_are_planted_and_caught(cli):
+    status, out, err = cli("gradcheck", "gelu", "sum", "--mutants", "--json")
+    figures = figures_of(out)
+    assert (status, err) == (0, "")
+    assert figures["kernels"] == 2
+    assert figures["planted"] == figures["caught"] == len(figures["rows"]) >= 12
+    status, out, _ = cli("gradcheck", "gelu", "sum", "--mutants")
+    assert status == 0
+    assert "gelu: " in out
+    assert "caught by gelu, error" in out
+    assert f"{figures['planted']} wrong gradients planted, one at a time; {figures['planted']} caught" in out
+
+
+def test_a_weaker_method_lets_mutants_through_and_that_is_no_failure(cli):
+    status, out, _ = cli("gradcheck", "gelu", "--mutants", "--method", "central")
+    assert status == 0
+    assert "not caught, error" in out
+    assert "missed" in out
+
+
+def test_a_mutant_that_gets_through_the_default_is_a_failure(cli, monkeypatch):
+    monkeypatch.setitem(checkers.TOLERANCE, "complex", 1.0)
+    status, out, _ = cli("gradcheck", "gelu", "--mutants")
+    assert status == 1
+    assert "missed" in out
+
+
+def test_the_curve_is_a_table_and_a_picture(cli, tmp_path):
+    pytest.importorskip("matplotlib")
+    status, out, err = cli("gradcheck", "--curve", "tanh", "--out", tmp_path / "curve.png")
+    assert (status, err) == (0, "")
+    assert "best h: forward" in out
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    status, out, _ = cli("gradcheck", "--curve", "tanh", "--json")
+    assert {row["method"] for row in figures_of(out)["rows"]} == {"forward", "central", "richardson", "complex"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tahn"], "nothing here is named 'tahn', did you mean tanh"),
+        (["GPT", "--mutants"], "nothing here is named 'GPT'"),
+        (["--curve", "tahn"], "did you mean tanh"),
+        (["tanh", "--curve", "tanh"], "--curve takes one name"),
+        (["tanh", "--out", "x.png"], "add --curve NAME"),
+        (["--mutants", "--curve", "tanh"], "not allowed with"),
+        (["--method", "exact"], "invalid choice"),
+        (["--curve", "tanh", "--out", "no such folder/x.png"], "no such folder"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_line(cli, arguments, message):
+    status, out, err = cli("gradcheck", *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1

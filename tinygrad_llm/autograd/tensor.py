@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm import kernels as K
-from tinygrad_llm.autograd.tape import Node, is_grad_enabled, walk_back
+from tinygrad_llm.autograd.anomaly import check_output, current_layer, quietly
+from tinygrad_llm.autograd.tape import Hook, HookHandle, Node, is_grad_enabled, walk_back
 from tinygrad_llm.kernels import Array, Kernel
 
 Operand: TypeAlias = "Tensor | Array | complex"
@@ -31,12 +32,14 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     recording = any(node is not None for node in nodes) and is_grad_enabled()
     if recording and "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
         options["needs"] = tuple(node is not None for node in nodes)
-    y, vjp = kernel(*arrays, **options)
+    watching = current_layer() is not None
+    y, vjp = quietly(kernel, *arrays, **options) if watching else kernel(*arrays, **options)
     if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
         y = y.astype(np.float32)  # from integers alone, as in Tensor([1, 2]) / 2: float32 is the default
     out = Tensor(y)
+    origin = check_output(kernel, arrays, out.data, vjp if recording else None) if watching else None
     if recording:
-        out._node = Node(kernel.__name__, vjp, nodes)
+        out._node = Node(kernel.__name__, vjp, nodes, origin)
     return out
 
 
@@ -196,6 +199,19 @@ class Tensor:
                 leaf.grad = g
             else:
                 leaf.grad += g
+
+    def register_hook(self, hook: Hook) -> HookHandle:
+        """Call `hook(gradient)` in each `backward` or `grad` that passes here, once, when the gradient is complete.
+
+        It is shown a read-only array. None leaves the gradient as it is; an array of the same shape and dtype takes
+        its place. Hooks run in the order in which they were registered.
+
+        Returns:  a handle, whose `remove()` takes the hook away again.
+        Raises:   RuntimeError: this Tensor does not require a gradient. In backward, ValueError: shape or dtype differ.
+        """
+        if self._node is None:
+            raise RuntimeError("this Tensor does not require a gradient, so a hook on it would never be called")
+        return HookHandle(self._node, hook)
 
     def _start(self, gradient: Any = None) -> tuple[Node, Array]:
         if self._node is None:

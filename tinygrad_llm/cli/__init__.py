@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a GPT on a text",
     "generate": "let a trained model continue a prompt",
     "gradcheck": "prove the gradient of every kernel and layer",
+    "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
     "tokenizer": "train a tokenizer; encode and decode text",
     "doctor": "show what this machine offers",
 }

@@ -1,86 +1,214 @@
-"""`tinygrad-llm gradcheck`: the ledger, printed."""
+"""`tinygrad-llm gradcheck`: the ledger printed, the checker put to the test, and the lesson in the step size."""
 
 import argparse
 import dataclasses
 import itertools
 import json
 import math
-import os
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed
-from tinygrad_llm.gradcheck import Row, all_cases, uncovered
+from tinygrad_llm.cli.options import add_json, add_seed, closest, colour
+from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
 from tinygrad_llm.kernels import KERNELS
 
 EXAMPLE = "tinygrad-llm gradcheck layer_norm GPT"
 
+# The columns of errors, and which methods stand in each.
+COLUMNS = {
+    "exact": ("complex", "directions", "formula"),
+    "differences": ("richardson", "central"),
+    "adjoint": ("adjoint",),
+    "float32": ("float32",),
+}
+LEGEND = (
+    "exact: complex step, element by element (a whole GPT also along random directions; optimizers: their formula).\n"
+    "differences: Richardson's, where there is a kink. adjoint: linear kernels on integers; only equality passes.\n"
+    "float32: distance of single precision from double."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="kernels and layers (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="kernels, functions, layers, optimizers (default: all)"
+    )
+    parser.add_argument(
+        "--method", choices=TOLERANCE, help="check by this method alone (default: the sharpest for each)"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--mutants", action="store_true", help="plant wrong gradients, and see which are caught")
+    what.add_argument("--curve", metavar="NAME", help="the error of each method at each step size")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="with --curve: also draw it into this file")
     add_seed(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.out is not None and args.curve is None:
+        raise UsageError("--out names the picture of a --curve: add --curve NAME")
+    if args.curve is not None:
+        if args.names or args.method:
+            raise UsageError("--curve takes one name and every method: leave out the other names, and --method")
+        return _curve(args)
+    return _mutants(args) if args.mutants else _ledger(args)
+
+
+def _known(names: Sequence[str], known: Iterable[str]) -> None:
+    known = list(dict.fromkeys(known))
+    for name in names:
+        if name not in known:
+            hint = closest(name, known) or f"; there are: {', '.join(known)}"
+            raise UsageError(f"nothing here is named {name!r}{hint}")
+
+
+def _print_json(figures: dict[str, Any]) -> None:
+    """JSON has no NaN or infinity, which is the error of what could not be measured: null."""
+    rows = [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in figures["rows"]
+    ]
+    print(json.dumps(figures | {"rows": rows}))
+
+
+# ---- the ledger --------------------------------------------------------------------------------------------------
+
+
+def _ledger(args: argparse.Namespace) -> int:
     cases = all_cases()
-    known = {case.covers for case in cases}
-    unknown = [name for name in args.names if name not in known]
-    if unknown:
-        raise UsageError(f"no kernel or layer named {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+    _known(args.names, [case.covers for case in cases])
     missing = [] if args.names else uncovered(cases)
     chosen = [case for case in cases if not args.names or case.covers in args.names]
+    if args.method:
+        chosen = _by(args.method, chosen)
     began = time.perf_counter()
     rows: list[Row] = []
-    title = ""
-    for covers, group in itertools.groupby(run_cases(chosen, args.seed), key=lambda row: row.covers):
-        done = list(group)
-        rows += done
+    for covers, some in itertools.groupby(run_cases(chosen, args.seed), key=lambda row: row.covers):
+        done = list(some)
+        group = done[0].group
         if not args.json:
-            above, title = title, "kernels" if covers in KERNELS else "layers and models"
-            if title != above:
-                _heading(title)
-            _print(covers, done)
+            if not rows or rows[-1].group != group:
+                columns = "".join(f"{name:>12}" for name in COLUMNS)
+                print(f"\n{group:<31}{'cases':>6}{'derivatives':>12}{columns}{'seconds':>9}")
+            _print_row(covers, done)
+        rows += done
     seconds = time.perf_counter() - began
     failed = [row for row in rows if not row.passed]
-    exact = max((row.error for row in rows if row.method == "complex" and math.isfinite(row.error)), default=None)
+    exact = [row.error for row in rows if row.method in COLUMNS["exact"] and math.isfinite(row.error)]
     if args.json:
-        figures = {"cases": len(rows), "failed": len(failed), "uncovered": missing, "worst": exact}
-        # JSON has no NaN, which is the error of a case that could not be measured.
-        errors = [{"error": row.error if math.isfinite(row.error) else None} for row in rows]
-        figures["rows"] = [dataclasses.asdict(row) | error for row, error in zip(rows, errors, strict=True)]
-        print(json.dumps(figures | {"seconds": seconds}))
+        _print_json(
+            {
+                "cases": len(rows),
+                "failed": len(failed),
+                "uncovered": missing,
+                "worst": max(exact, default=None),
+                "seconds": seconds,
+                "rows": [dataclasses.asdict(row) for row in rows],
+            }
+        )
     else:
+        print(f"\n{LEGEND}\n")
         for row in failed:
-            print(f"{_colour('FAILED', 31)} {row.name}: {row.message}")
+            print(f"{colour('FAILED', 'red')} {row.name}: {row.message}")
         for name in missing:
-            print(f"{_colour('NO CASE', 31)} {name}: add one to tinygrad_llm/gradcheck/cases.py")
-        elements = sum(row.elements for row in rows)
+            print(f"{colour('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
+        derivatives = sum(row.elements for row in rows)
         print(
-            f"\n{len(rows)} cases, {elements:,} derivatives, each checked by itself, {len(failed)} failed, "
-            f"in {seconds:.1f} s" + ("" if exact is None else f"; worst error by complex step {exact:.1e}")
+            f"{len(rows)} cases, {derivatives:,} derivatives, each checked by itself, {len(failed)} failed, "
+            f"in {seconds:.1f} s" + (f"; worst exact error {max(exact):.1e}" if exact else "")
         )
     return 1 if failed or missing else 0
 
 
-def _heading(title: str) -> None:
-    print(f"\n{title:<24}{'cases':>6}{'elements':>10}{'worst error':>13}{'allowed':>9}  method")
+def _by(method: str, cases: list[Case]) -> list[Case]:
+    """These cases by another method: those it can be asked of."""
+    sharp = [case for case in cases if case.method in ("complex", "richardson")]
+    kept = [case for case in cases if case.method == method]
+    if method in ("richardson", "central"):
+        kept += [case.by(method) for case in sharp if case.method != method]
+    if method == "directions":
+        kept = [case.by(method) for case in sharp if case.method == "complex"]
+    if not kept:
+        raise UsageError(f"--method {method} cannot be asked of these: they are not linear, or have a kink")
+    return sorted(kept, key=lambda case: cases.index(next(c for c in cases if c.covers == case.covers)))
 
 
-def _print(covers: str, rows: list[Row]) -> None:
-    worst = max(rows, key=lambda row: row.error / row.tolerance if row.error == row.error else float("inf"))
-    passed = all(row.passed for row in rows)
-    mark = _colour("ok", 32) if passed else _colour("FAILED", 31)
-    elements = sum(row.elements for row in rows)
+def _print_row(covers: str, rows: list[Row]) -> None:
+    cells = []
+    for methods in COLUMNS.values():
+        errors = [row.error for row in rows if row.method in methods]
+        worst = max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=None)
+        cells.append(f"{'–' if worst is None else '0' if worst == 0 else f'{worst:.1e}':>12}")
+    mark = colour("ok", "green") if all(row.passed for row in rows) else colour("FAILED", "red")
     print(
-        f"{covers:<24}{len(rows):>6}{elements:>10,}{worst.error:>13.1e}{worst.tolerance:>9.0e}  "
-        f"{worst.method:<11}{mark}",
+        f"{covers:<31}{len(rows):>6}{sum(row.elements for row in rows):>12,}{''.join(cells)}"
+        f"{sum(row.seconds for row in rows):>9.2f}  {mark}",
         flush=True,
     )
 
 
-def _colour(text: str, code: int) -> str:
-    """ANSI colour where a terminal shows it, and the user has not asked for none (no-color.org)."""
-    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+# ---- mutants -----------------------------------------------------------------------------------------------------
+
+
+def _mutants(args: argparse.Namespace) -> int:
+    _known(args.names, KERNELS)
+    began = time.perf_counter()
+    hunts: list[mutants.Hunt] = []
+    planted = mutants.mutants(args.names or None)
+    for kernel, some in itertools.groupby(mutants.hunt(planted, args.method, args.seed), key=lambda hunt: hunt.kernel):
+        done = list(some)
+        hunts += done
+        if not args.json:
+            missed = sum(not hunt.caught for hunt in done)
+            mark = colour(f"{missed} missed", "red") if missed else colour("all caught", "green")
+            print(f"\n{kernel}: {len(done)} planted, {mark}")
+            for hunt in done:
+                print(f"  {hunt.mutant:<52} {_fate(hunt)}", flush=True)
+    caught = sum(hunt.caught for hunt in hunts)
+    seconds = time.perf_counter() - began
+    if args.json:
+        figures = {"planted": len(hunts), "caught": caught, "kernels": len({hunt.kernel for hunt in hunts})}
+        rows = [dataclasses.asdict(hunt) for hunt in hunts]
+        _print_json(figures | {"method": args.method or "default", "seconds": seconds, "rows": rows})
+    else:
+        print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
+    # A weaker method is a lesson, not a failure.
+    return 1 if args.method is None and caught < len(hunts) else 0
+
+
+def _fate(hunt: mutants.Hunt) -> str:
+    if not hunt.caught:
+        return colour(f"not caught, error {hunt.error:.1e} ≤ {hunt.tolerance:.0e}", "red")
+    if math.isnan(hunt.error):
+        return f"caught by {hunt.by}: {hunt.message}"
+    return f"caught by {hunt.by}, error {hunt.error:.1e}"
+
+
+# ---- the curve ---------------------------------------------------------------------------------------------------
+
+
+def _curve(args: argparse.Namespace) -> int:
+    cases = [case for case in all_cases() if case.method in ("complex", "richardson")]
+    _known([args.curve], [case.covers for case in cases])
+    case = next(case for case in cases if case.covers == args.curve)
+    steps = None
+    if case.covers not in KERNELS:  # these have many elements: whole decades must do
+        steps = [10.0**-k for k in range(1, 21)]
+        print(f"{case.name}: every derivative at {len(steps)} steps; this takes a while", file=sys.stderr)
+    points = curve.curve(case, steps, args.seed)
+    if args.out is not None:
+        try:
+            curve.picture(points, args.out, f"{case.name}: the error of each method against its step")
+        except ImportError as error:
+            raise UsageError(str(error)) from error
+    if args.json:
+        _print_json({"name": case.name, "rows": [dataclasses.asdict(point) for point in points]})
+    else:
+        print(f"{case.name}: the largest error of the gradient, by method and step h\n\n{curve.table(points)}")
+        if args.out is not None:
+            print(f"\ndrawn in {args.out}")
+    return 0

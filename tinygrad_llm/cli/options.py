@@ -1,8 +1,10 @@
 """Argument types that several subcommands share: each refuses what it cannot use, with a clear line."""
 
 import argparse
+import difflib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
@@ -67,3 +69,17 @@ def check_out(folder: Path, overwrite: bool) -> Path:
     if holds_run(folder) and not overwrite:
         raise UsageError(f"{folder}: holds a run already; choose another --out, or add --overwrite")
     return folder
+
+
+_CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
+
+
+def colour(text: str, name: str) -> str:
+    """Text in colour where a terminal shows it, and the user has not asked for none (no-color.org)."""
+    return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """", did you mean …?" for a name that is not known; empty if none is like it."""
+    like = difflib.get_close_matches(name, known, n=3)
+    return f", did you mean {' or '.join(like)}?" if like else ""

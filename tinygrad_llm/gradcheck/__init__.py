@@ -1,8 +1,10 @@
 """The proof: gradient checks exact to rounding, and the table of everything they cover."""
 
-from tinygrad_llm.gradcheck.cases import Case, all_cases, gpt_problem
-from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckError, GradcheckResult, check_module, gradcheck
+from tinygrad_llm.gradcheck.cases import Case
+from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckError, GradcheckResult, gradcheck
 from tinygrad_llm.gradcheck.ledger import Row, run, uncovered
+from tinygrad_llm.gradcheck.model_cases import all_cases, gpt_problem
+from tinygrad_llm.gradcheck.second_order import hessian, hvp, jvp
 
 __all__ = [
     "TOLERANCE",
@@ -11,9 +13,11 @@ __all__ = [
     "GradcheckResult",
     "Row",
     "all_cases",
-    "check_module",
     "gpt_problem",
     "gradcheck",
+    "hessian",
+    "hvp",
+    "jvp",
     "run",
     "uncovered",
 ]

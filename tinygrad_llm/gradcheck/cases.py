@@ -1,9 +1,10 @@
-"""The table of cases: every kernel and every layer, with inputs to check it on.
+"""The table of cases: what there is to prove, and inputs to prove it on. Kernels here; the rest in `model_cases.py`.
 
-`tinygrad-llm gradcheck` and pytest both run this table. A kernel or layer without a case here is an error
-(`ledger.uncovered`), so nothing can be added without proof.
+`tinygrad-llm gradcheck` and pytest both run the table. A kernel, function, layer or optimizer without a case is an
+error (`ledger.uncovered`), so nothing can be added without proof.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,33 +12,75 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm import kernels as K
-from tinygrad_llm import models, nn
 from tinygrad_llm.autograd import Tensor, apply
+from tinygrad_llm.gradcheck.checkers import GradcheckResult, gradcheck
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import Module
 from tinygrad_llm.random import Generator
 
 Problem = tuple[Callable[..., Tensor], list[Any], list[str]]  # fn, inputs, their names
+Draw = Callable[[Generator], Array]
+
+# How inputs may lie in memory: how to store them, and the view that undoes it, through which the kernel sees them.
+LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Tensor], Tensor]]] = {
+    "C order": (lambda x: x, lambda t: t),
+    "F order": (lambda x: x.T.copy(), lambda t: t.T),
+    "negative strides": (lambda x: np.flip(x).copy(), lambda t: t[(slice(None, None, -1),) * t.ndim]),
+    "every other element": (
+        lambda x: np.repeat(x, 2, axis=-1) if x.ndim else x,
+        lambda t: t[..., ::2] if t.ndim else t,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel on drawn inputs, with options. The kernel can be exchanged, to plant a wrong one."""
+
+    kernel: K.Kernel
+    draws: tuple[Draw, ...]
+    options: dict[str, Any]
+    layout: str = "C order"
+
+    def arrays(self, rng: Generator) -> list[Array]:
+        return [draw(rng) for draw in self.draws]
+
+    def __call__(self, rng: Generator) -> Problem:
+        store, show = LAYOUTS[self.layout]
+
+        def fn(*inputs: Any) -> Tensor:
+            seen = [show(x) if isinstance(x, Tensor) else show(Tensor(x)).data for x in inputs]
+            y = apply(self.kernel, *seen, **self.options)
+            return y if self.layout == "C order" else y.T  # a transposed output hands back a transposed gradient
+
+        fn.__name__ = self.kernel.__name__
+        return fn, [store(x) for x in self.arrays(rng)], [f"input {i}" for i in range(len(self.draws))]
 
 
 @dataclass(frozen=True)
 class Case:
     """One thing to prove: `make` draws the inputs and gives the function."""
 
-    covers: str  # the kernel or layer
+    group: str  # kernels, functions, layers and models, optimizers
+    covers: str  # the kernel, function, layer or optimizer
     label: str
-    make: Callable[[Generator], Problem]
+    make: Callable[[Generator], Any]  # a Problem, unless `check` says otherwise
     method: str = "complex"
 
     @property
     def name(self) -> str:
         return f"{self.covers} {self.label}".strip()
 
+    def check(self, seed: int = 0) -> GradcheckResult:
+        """Draw the inputs and compare; a failure is in the result, what cannot be checked a GradcheckError."""
+        fn, inputs, names = self.make(Generator(seed))
+        return gradcheck(fn, inputs, self.method, names=names, seed=seed + 1, raise_exception=False)
+
+    def by(self, method: str) -> "Case":
+        """The same by another method."""
+        return dataclasses.replace(self, label=f"{self.label} by {method}".strip(), method=method)
+
 
 # ---- inputs ----------------------------------------------------------------------------------------------------
-
-
-Draw = Callable[[Generator], Array]
 
 
 def normal(*shape: int) -> Draw:
@@ -75,29 +118,36 @@ def mask(*shape: int) -> Draw:
 
 
 def _kernel(kernel: K.Kernel, label: str, *draws: Draw, method: str = "complex", **options: Any) -> Case:
-    def make(rng: Generator) -> Problem:
-        def fn(*inputs: Any) -> Tensor:
-            return apply(kernel, *inputs, **options)
-
-        fn.__name__ = kernel.__name__
-        return fn, [draw(rng) for draw in draws], [f"input {i}" for i in range(len(draws))]
-
-    return Case(kernel.__name__, label, make, method)
+    return Case("kernels", kernel.__name__, label, Call(kernel, draws, options), method)
 
 
-def _binary(kernel: K.Kernel, draw: Callable[..., Draw], method: str = "complex") -> list[Case]:
-    shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
-        ((2, 3), (2, 3)),
-        ((3, 2), (1, 3, 2)),
-        ((3, 2), (3, 1, 2)),
-        ((1, 3, 2), (3, 1, 2)),
-        ((), (2,)),
-        ((2, 1), (2,)),
-    ]
-    return [_kernel(kernel, f"{a} {b}", draw(*a), draw(*b), method=method) for a, b in shapes]
+# Every way in which two shapes broadcast: an axis of length 1 on either side, on both, missing axes, no axes.
+_PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((2, 3), (2, 3)),
+    ((), (1,)),
+    ((), (2,)),
+    ((2,), (1,)),
+    ((2,), (2, 1)),
+    ((2,), (1, 2)),
+    ((2,), (3, 2)),
+    ((2,), (1, 3, 2)),
+    ((3, 2), (1, 3, 2)),
+    ((3, 2), (3, 1, 2)),
+    ((), (2, 3, 2)),
+    ((1, 3, 2), (3, 1, 2)),
+]
 
 
-def _kernel_cases() -> list[Case]:
+def _binary(kernel: K.Kernel, draw: Callable[..., Draw]) -> list[Case]:
+    return [_kernel(kernel, f"{a} {b}", draw(*a), draw(*b)) for a, b in _PAIRS]
+
+
+def _beside(draw: Draw, distance: float) -> Draw:
+    return lambda rng: draw(rng) + distance
+
+
+def basic_cases() -> list[Case]:
+    """Each kernel on each kind of input it takes, the one with all its inputs first."""
     plain = [K.negative, K.exp, K.tanh, K.sigmoid, K.gelu]
     kinked = [K.relu, K.absolute]
     reduced: list[tuple[str, dict[str, Any]]] = [
@@ -105,6 +155,7 @@ def _kernel_cases() -> list[Case]:
         ("axis 0", {"axis": 0}),
         ("axis −1, keepdims", {"axis": -1, "keepdims": True}),
         ("axes (0, 2)", {"axis": (0, 2)}),
+        ("axis 1 of three", {"axis": 1}),
     ]
     return [
         *(case for kernel in (K.add, K.subtract, K.multiply) for case in _binary(kernel, normal)),
@@ -113,9 +164,9 @@ def _kernel_cases() -> list[Case]:
         *(_kernel(kernel, "", normal(3, 4)) for kernel in plain),
         *(_kernel(kernel, "", positive(3, 4)) for kernel in (K.log, K.sqrt)),
         *(_kernel(kernel, "", apart(3, 4), method="richardson") for kernel in kinked),
-        _kernel(K.maximum, "", apart(3, 4), lambda rng: apart(3, 4)(rng) + 0.4, method="richardson"),
-        _kernel(K.maximum, "broadcast", apart(3, 4), fixed(0.1), method="richardson"),
-        _kernel(K.where, "", mask(3, 4), normal(3, 4), normal(4)),
+        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _beside(apart(*b), 0.4), method="richardson") for a, b in _PAIRS),
+        *(_kernel(K.where, f"{a} {b}", mask(*np.broadcast_shapes(a, b)), normal(*a), normal(*b)) for a, b in _PAIRS),
+        _kernel(K.where, "mask (4,)", mask(4), normal(3, 4), normal()),
         *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.sum, K.mean) for label, o in reduced),
         *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.logsumexp, K.var) for label, o in reduced),
         _kernel(K.var, "ddof 1", normal(5), ddof=1),
@@ -146,6 +197,7 @@ def _kernel_cases() -> list[Case]:
         _kernel(K.layer_norm, "no bias", normal(4, 5), normal(5)),
         _kernel(K.layer_norm, "bare, large eps", normal(4, 5), eps=0.3),
         _kernel(K.dropout, "p 0.4", normal(3, 4), mask(3, 4), p=0.4),
+        _kernel(K.dropout, "p 0.5", normal(3, 4), mask(3, 4), p=0.5),
         _kernel(K.dropout, "p 1", normal(3, 4), fixed(np.zeros((3, 4), bool)), p=1.0),
         _kernel(K.causal_attention, "", normal(2, 2, 4, 3), normal(2, 2, 4, 3), normal(2, 2, 4, 3)),
         _kernel(K.causal_attention, "2 queries, 5 keys", normal(2, 2, 3), normal(2, 5, 3), normal(2, 5, 3)),
@@ -184,91 +236,31 @@ _EINSUM: list[tuple[str, list[tuple[int, ...]]]] = [
     ("ij,ij,j->i", [(2, 3), (1, 3), (3,)]),
 ]
 
-
-# ---- layers and models -----------------------------------------------------------------------------------------
-
-
-def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Case:
-    """A Module on drawn inputs: its float inputs and all its parameters are checked."""
-    module_type = type(make(Generator(0)))
-
-    def problem(rng: Generator) -> Problem:
-        module = make(rng)
-        inputs = [draw(rng) for draw in draws]
-        named = dict(module.named_parameters())
-        state = rng.get_state()
-
-        def fn(*arguments: Any) -> Tensor:
-            rng.set_state(state)  # the same dropout masks at every call
-            out: Tensor = module(*arguments[: len(inputs)])
-            return out
-
-        fn.__name__ = module_type.__name__
-        return fn, [*inputs, *named.values()], [*(f"input {i}" for i in range(len(inputs))), *named]
-
-    return Case(module_type.__name__, label, problem)
+_LINEAR = ["add", "subtract", "multiply", "negative", "where", "sum", "reshape", "transpose", "broadcast_to", "getitem",
+           "concatenate", "stack", "matmul", "linear", "einsum", "embedding"]  # fmt: skip
 
 
-def _gpt_loss(label: str, **options: Any) -> Case:
-    """The loss of a whole GPT of two layers, in every parameter."""
-
-    def problem(rng: Generator) -> Problem:
-        return gpt_problem(_config(**options), rng)
-
-    return Case("GPT", f"loss, {label}", problem)
+def exact(case: Case) -> bool:
+    """Whether the adjoint identity must hold with ==: linear in each input, and no rounding on integers."""
+    if case.covers == "mean":
+        return case.label in ("axis 0", "axis −1, keepdims", "axes (0, 2)")  # over 2, 4 and 8: dividing is exact
+    return case.covers in _LINEAR or case.name == "dropout p 0.5"
 
 
-def gpt_problem(config: models.GPTConfig, rng: Generator) -> Problem:
-    """The loss of a GPT on random ids (the last target does not count), as a function of all its parameters.
-
-    The weights are drawn large, N(0, 0.3²), so that no gradient is small enough to hide an error in.
-    """
-    model = models.GPT(config, rng)
-    for p in model.parameters():
-        p.data = p.data + rng.normal(0.0, 0.3, p.shape)
-    block = rng.randint(0, config.vocab_size, (2, config.block_size + 1))
-    inputs, targets = block[:, :-1], block[:, 1:].copy()
-    targets[-1, -1] = -100
-    named = dict(model.named_parameters())
-    state = rng.get_state()
-
-    def gpt_loss(*_: Any) -> Tensor:
-        rng.set_state(state)
-        return model.loss(inputs, targets)
-
-    return gpt_loss, list(named.values()), list(named)
-
-
-def _config(**options: Any) -> models.GPTConfig:
-    sizes: dict[str, Any] = {"vocab_size": 7, "block_size": 4, "n_layer": 2, "n_head": 2, "n_embd": 4}
-    return models.GPTConfig(**(sizes | options))
-
-
-def _layer_cases() -> list[Case]:
-    return [
-        _layer(lambda rng: nn.Linear(3, 4, rng=rng), "", normal(2, 3)),
-        _layer(lambda rng: nn.Linear(3, 4, bias=False, rng=rng), "no bias", normal(2, 3)),
-        _layer(lambda rng: nn.Embedding(5, 3, rng=rng), "", ids(5, 2, 4)),
-        _layer(lambda rng: nn.LayerNorm(5), "", normal(3, 5)),
-        _layer(lambda rng: nn.Dropout(0.4, rng=rng), "", normal(3, 5)),
-        _layer(lambda rng: nn.GELU(), "", normal(3, 5)),
-        _layer(lambda rng: nn.SelfAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
-        _layer(lambda rng: nn.CausalAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
-        _layer(lambda rng: nn.CausalAttention(3, 2, 0.3, True, rng=rng), "dropout, bias", normal(2, 4, 3)),
-        _layer(lambda rng: nn.MultiHeadWrapper(4, 2, 2, rng=rng), "", normal(2, 3, 4)),
-        _layer(lambda rng: nn.MultiHeadAttention(4, 2, rng=rng), "", normal(2, 3, 4)),
-        _layer(lambda rng: nn.MultiHeadAttention(4, 2, 0.3, False, rng=rng), "dropout, no bias", normal(2, 3, 4)),
-        _layer(lambda rng: models.MLP(_config(), rng), "", normal(2, 3, 4)),
-        _layer(lambda rng: models.Block(_config(), rng), "", normal(2, 3, 4)),
-        _layer(lambda rng: models.Block(_config(dropout=0.2), rng), "dropout", normal(2, 3, 4)),
-        _layer(lambda rng: models.Transformer(_config(n_layer=1), rng), "", ids(7, 2, 3)),
-        _layer(lambda rng: models.GPT(_config(n_layer=1), rng), "logits", ids(7, 2, 3)),
-        _gpt_loss("tied"),
-        _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False),
-        _gpt_loss("dropout", dropout=0.2, n_layer=1),
+def kernel_cases() -> list[Case]:
+    """Each case by the sharpest method it allows, in float32, by the adjoint identity, and in other memory layouts."""
+    cases = basic_cases()
+    first = {case.covers: case for case in reversed(cases)}
+    everything = [
+        *cases,
+        *(case.by("adjoint") for case in cases if exact(case)),
+        *(case.by("float32") for case in cases),
+        *(_laid_out(case, layout) for case in first.values() for layout in LAYOUTS if layout != "C order"),
     ]
+    return sorted(everything, key=lambda case: list(K.KERNELS).index(case.covers))  # stable: the order above is kept
 
 
-def all_cases() -> list[Case]:
-    """The whole table: kernels first, then layers and models."""
-    return [*_kernel_cases(), *_layer_cases()]
+def _laid_out(case: Case, layout: str) -> Case:
+    assert isinstance(case.make, Call)
+    make = dataclasses.replace(case.make, layout=layout)
+    return dataclasses.replace(case, label=f"{case.label} {layout}".strip(), make=make)

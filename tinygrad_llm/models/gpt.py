@@ -179,7 +179,7 @@ class GPT(Module):
         ids, targets = _ids(ids), _ids(targets, "targets")
         if targets.shape != ids.shape:
             raise ValueError(f"targets {targets.shape} must have the shape of ids {ids.shape}")
-        logits = self.forward(ids)
+        logits = self(ids)
         return F.cross_entropy(logits.reshape(-1, self.config.vocab_size), targets.reshape(-1))
 
     def generate(

@@ -4,6 +4,7 @@ from tinygrad_llm.nn.attention import LayerCache, MultiHeadAttention
 from tinygrad_llm.nn.attention_steps import CausalAttention, MultiHeadWrapper, SelfAttention, simple_self_attention
 from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear
 from tinygrad_llm.nn.module import Module, Parameter
+from tinygrad_llm.nn.report import LearningReport, learning_report
 
 __all__ = [
     "GELU",
@@ -12,11 +13,13 @@ __all__ = [
     "Embedding",
     "LayerCache",
     "LayerNorm",
+    "LearningReport",
     "Linear",
     "Module",
     "MultiHeadAttention",
     "MultiHeadWrapper",
     "Parameter",
     "SelfAttention",
+    "learning_report",
     "simple_self_attention",
 ]

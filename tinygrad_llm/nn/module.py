@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm.autograd import Tensor, no_grad
+from tinygrad_llm.autograd.anomaly import current_layer, inside_layer
 from tinygrad_llm.kernels import Array
 
 
@@ -34,7 +35,16 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        outer = current_layer()  # known in anomaly mode only, which names the layer in its errors
+        if outer is None:
+            return self.forward(*args, **kwargs)
+        with inside_layer(self._path_below(*outer), self):
+            return self.forward(*args, **kwargs)
+
+    def _path_below(self, path: str, outer: object) -> str:
+        """This Module's path, given that of the one that called it: "GPT.transformer" → "GPT.transformer.h.0"."""
+        own = next((name for name, item in _walk(outer, "") if item is self), type(self).__name__)
+        return ".".join(part for part in (path, own) if part)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, parameter) pairs, each parameter once."""

@@ -1,0 +1,549 @@
+"""Anomaly mode: what it finds and what it says of it, what it lets pass, and that it changes nothing."""
+
+import gc
+import pickle
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import GPT, AnomalyError, Generator, GPTConfig, Tensor, detect_anomaly, grad, no_grad
+from tinygrad_llm import functional as F
+from tinygrad_llm import kernels as K
+from tinygrad_llm.autograd import apply
+from tinygrad_llm.autograd.anomaly import current_layer
+from tinygrad_llm.nn import Linear, Module
+from tinygrad_llm.optim import AdamW
+
+THIS = Path(__file__).name
+SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6, dropout=0.1)
+
+
+def leaf(*values, dtype=np.float32):
+    return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+def caught(fn, *args):
+    """The AnomalyError that fn raises inside anomaly mode."""
+    with pytest.raises(AnomalyError) as info, detect_anomaly():
+        fn(*args)
+    assert "\n" not in str(info.value)
+    return info.value
+
+
+# ---- forward -------------------------------------------------------------------------------------------------------
+
+INF, NAN = np.inf, np.nan
+FORWARD = {
+    "log of a negative": (lambda: leaf(1.0, -1.0).log(), "log made NaN in its output, shape (2,)"),
+    "log of 0": (lambda: leaf(0.0).log(), "log made inf in its output"),
+    "0 / 0": (lambda: leaf(0.0) / leaf(0.0), "divide made NaN in its output"),
+    "1 / 0": (lambda: 1 / leaf(0.0), "divide made inf in its output"),
+    "root of a negative": (lambda: leaf(-1.0).sqrt(), "sqrt made NaN in its output"),
+    "negative to a half": (lambda: leaf(-1.0) ** 0.5, "power made NaN in its output"),
+    "overflow": (lambda: leaf(89.0).exp(), "exp made inf in its output"),
+    "overflow of a product": (lambda: leaf(1e30) @ leaf(1e30), "matmul made inf in its output, shape ()"),
+    "inf - inf": (lambda: leaf(INF) - leaf(INF), "subtract made NaN in its output"),
+    "0 · inf": (lambda: leaf(0.0) * leaf(INF), "multiply made NaN in its output"),
+    "a masked row": (lambda: F.softmax(Tensor([[-INF, -INF]]), -1), "softmax made NaN in its output, shape (1, 2): at"),
+    "NaN in the data": (lambda: Tensor([1, NAN]) + leaf(1.0), "it came in with its input a, shape (2,): at"),
+    "NaN on the right": (lambda: leaf(1.0) + Tensor([1, NAN]), "it came in with its input b, shape (2,): at"),
+    "NaN on both sides": (lambda: leaf(NAN) + leaf(NAN), "with its input a, shape (1,) and its input b, shape (1,)"),
+    "NaN among several": (lambda: F.cat([leaf(1.0), leaf(NAN)]), "it came in with its input xs[1], shape (1,)"),
+    "complex": (lambda: Tensor(np.array([complex(0, NAN)])) * 2, "it came in with its input a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fn, message", FORWARD.values(), ids=FORWARD)  # noqa: PT006
+def test_forward(fn, message):
+    for run in (fn, no_grad()(fn)):
+        error = caught(run)
+        assert message in str(error)
+        assert error.operation == str(error).split()[0]
+        assert error.layer == ""
+        assert "layer" not in str(error)
+        assert THIS in error.where
+
+
+PASSES = {
+    "masked attention": lambda x: F.softmax(x.masked_fill(np.array([[False, True], [False, False]]), -INF), -1),
+    "where": lambda x: F.where(np.array([True, False]), x, -INF).exp(),
+    "logsumexp": lambda x: x.masked_fill(np.array([True, False]), -INF).logsumexp(-1),
+    "NaN not taken": lambda x: F.where(np.array([True, True]), x, Tensor([NAN, NAN])),
+    "a row not asked for": lambda x: F.embedding(np.array([0]), F.cat([x, Tensor([[INF, 1.0]])])),
+    "integers": lambda x: Tensor([1, 2]) + Tensor([True, False]),
+    "no elements": lambda x: x[:0] * 2,
+}
+
+
+@pytest.mark.parametrize("fn", PASSES.values(), ids=PASSES)
+def test_what_is_no_mistake_passes(fn):
+    with detect_anomaly():
+        x = Tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+        y = fn(x)
+        if y.requires_grad:
+            y.sum().backward()
+            assert np.isfinite(x.grad).all()
+
+
+# ---- backward ------------------------------------------------------------------------------------------------------
+
+BACKWARD = {
+    "root of 0": (lambda x: (x * 0).sqrt(), "sqrt made inf in the gradient of sqrt's input x, shape (2,)"),
+    "small power of 0": (lambda x: (x * 0) ** 0.5, "power made inf in the gradient of power's input x"),
+    "overflow": (lambda x: (x * 1e-20).log() * 1e30, "log made inf in the gradient of log's input x"),
+    "second input": (lambda x: leaf(1.0) / (x * 1e-30), "divide made inf in the gradient of divide's input b"),
+    "only −inf": (lambda x: (x - INF).logsumexp(-1), "logsumexp made NaN in the gradient of logsumexp's input x"),
+}
+
+
+@pytest.mark.parametrize("fn, message", BACKWARD.values(), ids=BACKWARD)  # noqa: PT006
+def test_backward(fn, message):
+    x = leaf(1.0, 2.0)
+
+    def step(go):
+        y = fn(x)  # the line that is named
+        go(y.sum())
+
+    for go in (lambda y: y.backward(), lambda y: grad(y, x)):
+        error = caught(step, go)
+        assert message in str(error)
+        assert error.operation == message.split()[0]
+        assert THIS in error.where
+        assert x.grad is None
+
+
+def test_the_line_of_a_gradient_is_the_one_that_recorded_it():
+    x = leaf(0.0)
+
+    def step():
+        y = F.relu(x).sqrt()  # here
+        y.sum().backward()
+
+    assert caught(step).where.endswith("`y = F.relu(x).sqrt()  # here`")
+
+
+def test_recorded_outside_a_gradient_is_still_checked():
+    y = leaf(0.0).sqrt().sum()
+    error = caught(y.backward)
+    assert "sqrt made inf in the gradient of sqrt's input 0" in str(error)
+    assert "recorded outside detect_anomaly" in str(error)
+    assert error.where == ""
+
+
+def test_nan_that_came_in():
+    x = leaf(1.0, 2.0)
+    assert "came in for exp, shape (2,), holds NaN already, from the seed" in str(
+        caught(lambda: x.exp().backward([NAN, 1]))
+    )
+    assert "came in for leaf" in str(caught(lambda: x.backward([NAN, 1])))
+
+    def hooked():
+        y = x.exp()
+        y.register_hook(lambda g: g * NAN)
+        y.sum().backward()
+
+    error = caught(hooked)
+    assert "came in for exp, shape (2,), holds NaN already, from a hook: at" in str(error)
+    assert error.where.endswith("`y = x.exp()`")
+
+    handle = x.register_hook(lambda g: g * NAN)
+    assert "came in for leaf, shape (2,), holds NaN already, from a hook" in str(caught(lambda: x.sum().backward()))
+    handle.remove()
+
+
+def test_an_infinite_gradient_may_pass_on():
+    x = leaf(1.0)
+    with detect_anomaly():
+        (x * 2).backward([INF])
+    assert x.grad.item() == INF
+
+
+def broken(grads):
+    """A kernel that adds, and whose vjp is `grads`."""
+
+    def strange(a, b):
+        return a + b, grads
+
+    return strange
+
+
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        (lambda g: (g,), "the vjp of strange returned 1 gradients for 2 inputs: at"),
+        (lambda g: g, "the vjp of strange returned ndarray, not a tuple, for 2 inputs: at"),
+        (lambda g: (g, g[:1]), "the gradient of strange's input b has shape (1,), but the input has (2,)"),
+        (lambda g: (g, np.sqrt(2) * g), "the gradient of strange's input b is float64, not float32"),
+        (lambda g: (g.astype(int), g), "the gradient of strange's input a is int64, not float32"),
+        (lambda g: (g, g * NAN), "strange made NaN in the gradient of strange's input b"),
+    ],
+)
+def test_a_wrong_vjp(grads, message):
+    error = caught(lambda: apply(broken(grads), leaf(1.0, 2.0), leaf(3.0, 4.0)).sum().backward())
+    assert message in str(error)
+    assert THIS in error.where
+
+
+def test_what_goes_to_no_one_may_be_nan():
+    with detect_anomaly():
+        x = leaf(1.0, 2.0)
+        apply(broken(lambda g: (g, g * NAN)), x, Tensor([1.0, 2.0])).sum().backward()
+    np.testing.assert_array_equal(x.grad, [1, 1])
+
+
+def test_a_gradient_that_drops_the_imaginary_part():
+    x, seed = leaf(1.0, dtype=np.float64), np.array([1j])
+
+    def through(grads):
+        apply(broken(grads), x, Tensor(np.array([1.0]))).__mul__(Tensor(seed)).backward([1 + 0j])
+
+    with detect_anomaly():
+        through(lambda g: (g, None))
+    np.testing.assert_array_equal(x.grad, seed)
+    assert "is float64, not complex128" in str(caught(through, lambda g: (g.real, None)))
+
+
+def test_mixed_dtypes_pass():
+    with detect_anomaly():
+        x, w = leaf(1.0, 2.0), leaf(3.0, 4.0, dtype=np.float64)
+        ((x * 2).exp() * w + x).sum().backward()
+        for z in (Tensor(np.array([1 + 1e-20j, 2]), requires_grad=True), leaf(1 + 1e-20j, 2, dtype=np.complex64)):
+            x, w = leaf(1.0, 2.0), leaf(3.0, 4.0, dtype=np.float64)
+            (z * w * x).tanh().sum().backward()
+            assert x.grad.dtype == np.complex128
+
+
+# ---- a saved value that was changed --------------------------------------------------------------------------------
+
+X, W = np.linspace(0.5, 2, 6).reshape(2, 3), np.linspace(1, 2, 12).reshape(4, 3)
+SAVES = {  # kernel: inputs, options, what it saves: of an input (its place) or the output
+    "multiply": ([X, X + 1], {}, {0: "a", 1: "b"}),
+    "divide": ([X, X + 1], {}, {1: "b", "y": "y"}),
+    "power": ([X, X + 1], {}, {0: "x", 1: "n", "y": "y"}),
+    "exp": ([X], {}, {"y": "y"}),
+    "log": ([X], {}, {0: "x"}),
+    "sqrt": ([X], {}, {"y": "y"}),
+    "tanh": ([X], {}, {"y": "y"}),
+    "sigmoid": ([X], {}, {"y": "y"}),
+    "gelu": ([X], {}, {0: "x"}),
+    "matmul": ([X, X.T.copy()], {}, {0: "a", 1: "b"}),
+    "einsum": ([X, X.T.copy()], {"subscripts": "ij,jk->ik"}, {0: "operands[0]", 1: "operands[1]"}),
+    "linear": ([X, W], {}, {0: "rows", 1: "weight"}),
+    "logsumexp": ([X], {"axis": -1, "keepdims": True}, {0: "x", "y": "y"}),
+    "softmax": ([X], {}, {"y": "y"}),
+    "log_softmax": ([X], {}, {"y": "y"}),
+    "layer_norm": ([X, W[0], W[1]], {}, {1: "weight"}),
+    "causal_attention": ([X, X + 1, X + 2], {}, {0: "q", 1: "k", 2: "v"}),
+    "causal_self_attention": ([np.linspace(0, 1, 36).reshape(1, 3, 12)], {"n_head": 2}, {0: ""}),
+    "embedding": ([X, np.array([0, 1])], {}, {1: "ids"}),
+    "where": ([X > 1, X, X + 1], {}, {0: "condition"}),
+    "dropout": ([X, X > 1], {"p": 0.5}, {1: "keep"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "variable"),
+    [(name, place, variable) for name, s in SAVES.items() for place, variable in s[2].items()],
+)
+def test_a_changed_value_is_found(name, place, variable):
+    inputs, options, _ = SAVES[name]
+    tensors = [Tensor(x.copy(), requires_grad=x.dtype.kind == "f") for x in inputs]
+
+    def step(index):
+        y = apply(K.KERNELS[name], *tensors, **options)
+        total = y.sum()
+        data = (y if place == "y" else tensors[place]).data
+        data[index] = data[index] == 0 if data.dtype == bool else data[index] + 1
+        total.backward()
+
+    for index in ((0,) * np.ndim(inputs[0] if place == "y" else inputs[place]), ...):
+        error = caught(step, index)
+        assert error.operation == name
+        assert f"{name} saved {variable}" in str(error)
+        owner = "its output" if place == "y" else "its input "
+        assert owner in str(error)
+        assert "changed in place" in str(error)
+        assert error.where.endswith("`y = apply(K.KERNELS[name], *tensors, **options)`")
+
+
+def test_the_input_is_named():
+    w, x = leaf(1.0, 2.0), leaf(3.0, 4.0)
+
+    def step():
+        y = (x * w).sum()
+        w.data -= 0.1
+        y.backward()
+
+    assert "multiply saved b (its input b), shape (2,), for backward" in str(caught(step))
+
+
+def test_an_optimizer_step_before_backward_is_found():
+    model = GPT(SMALL, Generator(0))
+    optimizer = AdamW(list(model.parameters()))
+    ids = np.array([[1, 2, 3]])
+    model.loss(ids, ids).backward()
+
+    def step():
+        loss = model.loss(ids, ids)
+        optimizer.step()
+        loss.backward()
+
+    error = caught(step)
+    assert (error.operation, error.layer) == ("linear", "GPT.lm_head")
+    assert "saved weight (its input weight)" in str(error)
+
+
+def test_a_new_array_is_no_change():
+    x = leaf(1.0, 2.0)
+    with detect_anomaly():
+        y = x * x
+        x.data = x.data + 1
+        y.sum().backward()
+        x.data += 1  # backward is over
+    np.testing.assert_array_equal(x.grad, [2, 4])
+
+
+def test_an_index_array_and_what_a_nested_closure_holds_are_watched():
+    ids = np.array([0, 1])
+
+    def step():
+        y = leaf(1.0, 2.0, 3.0)[ids, None].sum()
+        ids[0] = 2
+        y.backward()
+
+    assert "getitem saved index[0], shape (2,), for backward" in str(caught(step))
+
+
+def test_closures_in_closures_are_watched_also_recursive_ones():
+    kept = np.array([1.0, 2.0], np.float32)
+
+    def doubling(x):
+        def scale(g, times):
+            return scale(g, times - 1) * kept if times else g
+
+        def vjp(g):
+            return (scale(g, 2),)
+
+        return x * kept * kept, vjp
+
+    def step(change):
+        y = apply(doubling, leaf(1.0, 2.0)).sum()
+        kept[0] += change
+        y.backward()
+
+    with detect_anomaly():
+        step(0)
+    assert "doubling saved kept, shape (2,), for backward" in str(caught(step, 1))
+
+
+# ---- backward twice ------------------------------------------------------------------------------------------------
+
+
+def test_backward_twice_names_the_operation():
+    y = leaf(1.0).exp()
+    y.backward()
+    with pytest.raises(RuntimeError, match="backward through exp a second time: its saved values were freed"):
+        y.backward()
+
+
+def test_backward_twice_tells_the_line_of_what_was_recorded_inside():
+    with detect_anomaly():
+        y = leaf(1.0).exp()  # this one
+        y.backward()
+    with pytest.raises(RuntimeError, match=rf"exp a second time \(at .*{THIS}:\d+ `y = .*# this one`\)"):
+        y.backward()
+
+
+# ---- layers and lines ----------------------------------------------------------------------------------------------
+
+
+def test_a_nan_weight_deep_in_a_gpt():
+    model = GPT(SMALL, Generator(0))
+    model.transformer.h[1].mlp.c_fc.weight.data[3, 2] = NAN
+    ids = np.array([[1, 2, 3]])
+    for run in (lambda: model.loss(ids, ids), lambda: model(ids), lambda: model.generate(ids, 2, temperature=0)):
+        error = caught(run)
+        assert (error.operation, error.layer) == ("linear", "GPT.transformer.h.1.mlp.c_fc")
+        assert "it came in with its input weight, shape (24, 6)" in str(error)
+        assert "layers.py:" in error.where
+        assert error.where.endswith("`return F.linear(x, self.weight, self.bias)`")
+        assert f"at {error.where}, layer {error.layer}: " in str(error)
+
+
+def test_a_line_of_a_model_itself():
+    model = GPT(SMALL, Generator(0))
+    model.transformer.wpe.weight.data[1] = INF
+    model.transformer.wte.weight.data[2] = -INF
+    error = caught(lambda: model(np.array([[2, 2]])))
+    assert (error.operation, error.layer) == ("add", "GPT.transformer")
+    assert "gpt.py:" in error.where
+    assert "self.wte(ids)" in error.where
+
+
+class Log(Module):
+    def forward(self, x):
+        return x.log()
+
+
+class Outer(Module):
+    def __init__(self):
+        self.parts = {"first": [Log()], "second": Log()}
+        self.again = True
+
+    def forward(self, x, how):
+        if how == "itself":
+            return self(x, "stranger") if self.again else x
+        return Log()(x) if how == "stranger" else self.parts["second"](x)
+
+
+def test_layers_in_lists_and_dicts_strangers_and_oneself():
+    model, x = Outer(), leaf(-1.0)
+    assert caught(model, x, "child").layer == "Outer.parts.second"
+    assert caught(model, x, "stranger").layer == "Outer.Log"
+    assert caught(model, x, "itself").layer == "Outer.Log"
+    assert caught(model.parts["first"][0], x).layer == "Log"
+
+
+def test_the_layer_ends_with_its_forward():
+    def step():
+        layer = Linear(1, 1, rng=Generator(0))
+        (layer(leaf(1.0)) * 0 - 1).log()
+
+    assert caught(step).layer == ""
+
+    def fails():
+        with pytest.raises(ValueError, match="does not fit"):
+            Linear(1, 1, rng=Generator(0))(leaf(1.0, 2.0))
+        leaf(-1.0).log()
+
+    assert caught(fails).layer == ""
+
+
+def test_the_layer_of_a_gradient_is_the_one_that_recorded_it():
+    class Root(Module):
+        def forward(self, x):
+            return x.sqrt()
+
+    assert caught(lambda: Root()(leaf(0.0)).sum().backward()).layer == "Root"
+
+
+def test_an_error_survives_pickling():
+    error = caught(lambda: leaf(-1.0).log())
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.operation, copy.where) == (str(error), "log", error.where)
+
+
+# ---- the switch ----------------------------------------------------------------------------------------------------
+
+
+def on():
+    return current_layer() is not None
+
+
+def test_it_is_off_again_afterwards():
+    assert not on()
+    with detect_anomaly():
+        with detect_anomaly():
+            assert on()
+        assert on()
+    assert not on()
+    caught(lambda: leaf(-1.0).log())
+    assert not on()
+    with np.errstate(all="ignore"):
+        assert np.isnan(leaf(-1.0).log().item())
+
+
+def test_nested_in_a_layer_it_keeps_the_path():
+    class Careful(Module):
+        def forward(self, x):
+            with detect_anomaly():
+                return x.log()
+
+    assert caught(Careful(), leaf(-1.0)).layer == "Careful"
+
+
+def test_as_a_decorator():
+    @detect_anomaly()
+    def step(x):
+        return x.log()
+
+    for _ in range(2):
+        with pytest.raises(AnomalyError):
+            step(leaf(-1.0))
+    assert step(leaf(1.0)).item() == 0
+    assert not on()
+
+
+def test_one_threads_mode_is_not_anothers():
+    inside, checked = threading.Event(), threading.Event()
+    found = []
+
+    def watched():
+        with detect_anomaly():
+            inside.set()
+            checked.wait(10)
+            try:
+                leaf(-1.0).log()
+            except AnomalyError as error:
+                found.append(error.operation)
+
+    thread = threading.Thread(target=watched)
+    thread.start()
+    assert inside.wait(10)
+    with np.errstate(all="ignore"):
+        assert np.isnan(leaf(-1.0).log().item())
+    assert not on()
+    checked.set()
+    thread.join()
+    assert found == ["log"]
+
+
+# ---- it changes nothing --------------------------------------------------------------------------------------------
+
+
+def training(steps=3):
+    model = GPT(SMALL, Generator(1))
+    optimizer = AdamW(list(model.parameters()))
+    ids = np.random.default_rng(0).integers(0, SMALL.vocab_size, (2, 8))
+    losses = []
+    for _ in range(steps):
+        model.zero_grad()
+        loss = model.loss(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, model.state_dict()
+
+
+def test_results_are_the_same_to_the_bit():
+    losses, state = training()
+    with detect_anomaly():
+        watched_losses, watched_state = training()
+    assert losses == watched_losses
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, watched_state[name])
+
+
+def test_it_keeps_no_memory():
+    gc.collect()
+    gc.disable()
+    try:
+        with detect_anomaly():
+            x = leaf(1.0, 2.0)
+            h = x.tanh()
+            saved = weakref.ref(h.data)
+            y = (h * h).softmax(-1).sum()
+            del h
+            assert saved() is not None
+            y.backward()
+            assert saved() is None
+            h = x.exp()
+            saved = weakref.ref(h.data)
+            y = h.sum()
+            del h, y
+            assert saved() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,102 @@
+"""A training step leaves nothing behind: memory after a thousand steps is what it was after a hundred."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.training import TrainSettings, train
+
+IDS = np.tile(np.array([0, 1, 2, 3, 4]), 20)
+SLACK = 8_000  # bytes: less than 9 a step of the last 900; what is measured is itself kept, and takes 3
+
+
+@pytest.fixture(autouse=True)
+def collect_by_hand():
+    """The cycle collector runs where it is called, on what is made from here on."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+def growth(model, steps):
+    """What changes from the first hundred steps to the last ones.
+
+    Returns:  bytes in use, more than before; bytes at the peak, more than before; objects in cycles that came to light
+              in between.
+    """
+    every = 50
+    settings = TrainSettings(
+        steps=steps, batch_size=2, lr=1e-3, min_lr=1e-4, warmup=10, eval_every=every, eval_batches=1, workers=1
+    )
+    measured = []
+    tracemalloc.start()
+    try:
+        for step in train(model, IDS, IDS, settings):
+            if step.step and step.step % every == 0:
+                peak = tracemalloc.get_traced_memory()[1]
+                cycles = gc.collect()  # also empties Python's own stock of unused tuples, which is no growth
+                measured.append((tracemalloc.get_traced_memory()[0], peak, cycles))
+                tracemalloc.reset_peak()
+    finally:
+        tracemalloc.stop()
+    now, peak, _ = measured[1]
+    last_now, last_peak, _ = measured[-1]
+    assert peak > now > 0
+    return last_now - now, last_peak - peak, sum(cycles for *_, cycles in measured[2:])
+
+
+def new_model():
+    sizes = {"vocab_size": 5, "block_size": 4, "n_layer": 1, "n_head": 2, "n_embd": 4}
+    return GPT(GPTConfig(**sizes), Generator(1))
+
+
+@pytest.mark.parametrize("steps", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_many_steps_take_the_memory_of_a_hundred(steps):
+    now, peak, cycles = growth(new_model(), steps)
+    assert now <= SLACK
+    assert peak <= SLACK
+    assert cycles == 0
+
+
+class KeepsGraphs(GPT):
+    """Remembers the loss of each batch before it is differentiated: with it the graph, and all that it saved."""
+
+    def loss(self, ids, targets):
+        self.kept = [*getattr(self, "kept", []), super().loss(ids, targets)]
+        return super().loss(ids, targets)
+
+
+class KeepsLosses(GPT):
+    """Remembers the loss Tensor that was differentiated: no graph any more, one number and its node."""
+
+    def loss(self, ids, targets):
+        self.kept = [*getattr(self, "kept", []), super().loss(ids, targets)]
+        return self.kept[-1]
+
+
+class MakesCycles(GPT):
+    """Remembers nothing, but ties each loss to itself: it stays until the collector runs."""
+
+    def loss(self, ids, targets):
+        loss = super().loss(ids, targets)
+        knot = [loss]
+        knot.append(knot)
+        return loss
+
+
+@pytest.mark.parametrize(("leak", "bytes_a_step"), [(KeepsGraphs, 1000), (KeepsLosses, 100)])
+def test_what_is_kept_is_seen(leak, bytes_a_step):
+    now, peak, _ = growth(leak(new_model().config, Generator(1)), 200)
+    assert min(now, peak) > 100 * bytes_a_step > SLACK
+
+
+def test_what_only_the_collector_frees_is_seen():
+    *_, cycles = growth(MakesCycles(new_model().config, Generator(1)), 200)
+    assert cycles >= 100

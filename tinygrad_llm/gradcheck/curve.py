@@ -1,0 +1,168 @@
+"""A lesson in the step size: the error of each numeric derivative against its step h.
+
+forward      (f(x + h) − f(x)) / h                  = f' + h·f''/2 + …     p = 1
+central      (f(x + h) − f(x − h)) / 2h             = f' + h²·f'''/6 + …   p = 2
+richardson   central at h, h/2, h/4, h/8, combined  = f' + a·h⁸ + …        p = 8
+complex      Im f(x + ih) / h                       = f' − h²·f'''/6 + …   p = 2, and no difference
+
+Truncation: what the series leaves out is a·hᵖ, and falls with h. Rounding: f is known to eps = 2⁻⁵² ≈ 2e-16 of its
+size, a difference of two such values divided by h is wrong by about eps/h, and that grows as h falls. Their sum is a V
+on logarithmic axes, with slope p on the right and −1 on the left, and lowest where hᵖ = eps/h:
+
+    best h = eps^(1/(p+1)),  error there = eps^(p/(p+1))
+    forward     p = 1   h = 1e-8   error 1e-8
+    central     p = 2   h = 6e-6   error 4e-11
+    richardson  p = 8   h = 0.02   error 1e-14
+
+Half of the digits, then two thirds, then eight ninths: a higher order lowers the truncation at a large h, where
+rounding has not begun, and so moves the best h to the right. No p gets them all.
+
+The complex step has no V. The derivative stands alone in the imaginary part: nothing is subtracted, so nothing cancels,
+and h may fall until h² is below eps, and on to 1e-200. The line stays flat. That is why it may judge the others.
+"""
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygrad_llm.autograd import Tensor, grad, no_grad
+from tinygrad_llm.formats import atomic_write
+from tinygrad_llm.gradcheck.cases import Case
+from tinygrad_llm.gradcheck.checkers import comparison, gradcheck
+from tinygrad_llm.random import Generator
+
+METHODS = ("forward", "central", "richardson", "complex")
+STEPS = tuple(10 ** (-k / 2) for k in range(1, 41))  # 10^-0.5 … 10^-20
+TINY = (1e-50, 1e-100, 1e-200)  # the complex step alone
+_EPS = 2.0**-52
+
+
+@dataclass(frozen=True)
+class Point:
+    """The error of one method at one step: the largest |Δ| / (max|g| + 0.01) of any input, as in `gradcheck`."""
+
+    method: str
+    h: float
+    error: float
+
+
+def curve(case: Case, steps: Sequence[float] | None = None, seed: int = 0) -> list[Point]:
+    """Measure each method at each step, against the analytic gradient (which the complex step proves).
+
+    Args:     case: one that is checked by "complex" or "richardson". Of the latter, which has kinks, the complex step
+              is left out. steps: h, by default from 10^-0.5 to 10^-20, and for the complex step three far smaller ones.
+    Returns:  the points of one method after those of the other. Differences end at eps: below it x + h is x. A step
+              that leaves the domain of the function (a logarithm's, say) gives no point.
+    Raises:   ValueError: the case is checked by something else, or a step is not a number > 0.
+    """
+    if case.method not in ("complex", "richardson"):
+        raise ValueError(f'{case.name}: a curve needs a case that is checked by "complex" or "richardson"')
+    wanted = sorted(STEPS + TINY if steps is None else steps, reverse=True)
+    if not all(0 < h < np.inf for h in wanted):
+        raise ValueError(f"steps must be numbers > 0, not {wanted}")
+    points = []
+    for method in METHODS:
+        if method == "complex" and case.method != "complex":
+            continue
+        for h in wanted:
+            if method == "complex" or h >= _EPS:
+                with np.errstate(all="ignore"):  # x ± h may lie outside where the function is defined
+                    error = _error(case, method, h, seed)
+                if np.isfinite(error):
+                    points.append(Point(method, h, error))
+    return points
+
+
+def _error(case: Case, method: str, h: float, seed: int) -> float:
+    if method == "forward":
+        return _forward(case, h, seed)
+    fn, inputs, names = case.make(Generator(seed))
+    result = gradcheck(fn, inputs, method, step=h, names=names, seed=seed + 1, raise_exception=False)
+    return result.worst.error
+
+
+def _forward(case: Case, h: float, seed: int) -> float:
+    """The one method that no checker should use: L(x + h·e_j) − L(x), by h, with the L = Σ v·y of `gradcheck`."""
+    fn, inputs, names = case.make(Generator(seed))
+    inputs = [x if isinstance(x, Tensor) or np.asarray(x).dtype.kind != "f" else Tensor(x, True) for x in inputs]
+    checked = [(n, t) for n, t in zip(names, inputs, strict=True) if isinstance(t, Tensor) and t.requires_grad]
+    for _, t in checked:
+        t.data = np.array(t.data, dtype=np.float64)
+    y = fn(*inputs)
+    v = Generator(seed + 1).randn(y.shape, np.float64)
+    errors = []
+    for (name, t), g in zip(checked, grad(y, [t for _, t in checked], v), strict=True):
+        numeric = np.zeros(t.shape)
+        with no_grad():
+            base = np.sum(v * fn(*inputs).data)
+            for j in np.ndindex(t.shape):
+                x = t.data[j]
+                t.data[j] = x + h
+                numeric[j] = (np.sum(v * fn(*inputs).data) - base) / h
+                t.data[j] = x
+        errors.append(comparison(name, g, numeric).error)
+    return float(np.max(errors))
+
+
+def best(points: Sequence[Point], method: str) -> Point:
+    """The point of least error; below 1e-15 none is better than another, and the largest step wins."""
+    return min((p for p in points if p.method == method), key=lambda p: (max(p.error, 1e-15), -p.h))
+
+
+def table(points: Sequence[Point]) -> str:
+    """A line a step, a column a method. A bar is as long as the error is large: from 1e-17, two digits a character."""
+    methods = [m for m in METHODS if any(p.method == m for p in points)]
+    found = {(p.method, p.h): p.error for p in points}
+    stars = {(p.method, p.h) for p in (best(points, m) for m in methods)}
+    lines = [f"{'h':<8}" + "".join(f" {m:<17}" for m in methods)]
+    for h in sorted({p.h for p in points}, reverse=True):
+        cells = (_cell(found.get((m, h)), (m, h) in stars) for m in methods)
+        lines.append((f"{h:<8.1e}" + "".join(cells)).rstrip())
+    lines.append("* best h: " + ", ".join(f"{m} {best(points, m).h:.1e}" for m in methods))
+    if "complex" in methods:
+        lines[-1] += " and whatever is below"
+    else:
+        lines.append("complex step left out: the function has kinks, so it is not analytic everywhere")
+    return "\n".join(lines)
+
+
+def _cell(error: float | None, starred: bool) -> str:
+    if error is None:
+        return " " * 18
+    digits = float(np.clip(np.log10(max(error, 1e-17)) + 17, 0, 17))
+    whole, eighths = divmod(round(digits * 4), 8)
+    bar = "█" * whole + (" ▏▎▍▌▋▊▉"[eighths] if eighths else "")
+    return f" {error:.0e}{'*' if starred else ' '} {bar:<10}"
+
+
+def picture(points: Sequence[Point], path: str | os.PathLike[str], title: str) -> None:
+    """Draw the curves into a PNG, on logarithmic axes, with guide lines h, h² and eps/h.
+
+    Raises:   ImportError: matplotlib is missing; one line that says how to install it.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("a picture needs matplotlib: pip install 'tinygrad_llm[app]'") from error
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shown = [p for p in points if p.h >= 1e-20]  # 1e-200 would leave no room for the rest
+    h = np.geomspace(1e-17, 1, 18)
+    for name, guide, end in (("h", h, 4), ("h²", h**2, 2), ("eps/h", _EPS / h, -1)):
+        inside = (guide > 1e-17) & (guide < 10)
+        axes.loglog(h[inside], guide[inside], ls=":", lw=1, color="grey")
+        axes.annotate(name, (h[inside][end], guide[inside][end]), color="grey")
+    for method, some in itertools.groupby(shown, key=lambda p: p.method):
+        xy = [(p.h, max(p.error, 1e-17)) for p in some]  # an error of 0 has no logarithm
+        # Dashed, because it lies on top of the central difference wherever both are limited by h².
+        axes.loglog(*zip(*xy, strict=True), marker="o", ms=3, ls="--" if method == "complex" else "-", label=method)
+    axes.set(xlabel="step h", ylabel="error", ylim=(1e-18, 10), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)

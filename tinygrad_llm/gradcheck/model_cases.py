@@ -1,0 +1,234 @@
+"""The table of cases, continued: functions on Tensors, layers, the whole GPT, optimizers."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm import functional as F
+from tinygrad_llm import models, nn, optim
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.gradcheck.cases import Case, Draw, Problem, apart, fixed, ids, kernel_cases, mask, normal
+from tinygrad_llm.gradcheck.checkers import GradcheckResult, comparison
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn import Module
+from tinygrad_llm.random import Generator
+
+# ---- functions -------------------------------------------------------------------------------------------------
+
+
+def _function(function: Callable[..., Tensor], label: str, *draws: Draw, method: str = "complex") -> Case:
+    def problem(rng: Generator) -> Problem:
+        inputs = [draw(rng) for draw in draws]
+
+        def fn(*tensors: Any) -> Tensor:
+            return function(*tensors)
+
+        fn.__name__ = label.split()[0]
+        return fn, inputs, [f"input {i}" for i in range(len(inputs))]
+
+    covers, _, rest = label.partition(" ")
+    return Case("functions", covers, rest, problem, method)
+
+
+def _function_cases() -> list[Case]:
+    x, q = normal(3, 4), normal(2, 4, 3)
+    attend, attention = F.scaled_dot_product_attention, "F.scaled_dot_product_attention"
+    return [
+        *(_function(getattr(F, name), f"F.{name}", x) for name in ("sigmoid", "tanh", "gelu")),
+        _function(F.relu, "F.relu", apart(3, 4), method="richardson"),
+        _function(F.maximum, "F.maximum", apart(3, 4), lambda rng: apart(3, 4)(rng) + 0.4, method="richardson"),
+        _function(lambda x: F.softmax(x, 0), "F.softmax", x),
+        _function(lambda x: F.log_softmax(x, -1), "F.log_softmax", x),
+        _function(F.where, "F.where", mask(3, 4), x, normal(4)),
+        _function(lambda *xs: F.cat(xs, dim=1), "F.cat", x, normal(3, 2)),
+        _function(lambda *xs: F.stack(xs, dim=1), "F.stack", x, x),
+        _function(F.matmul, "F.matmul", x, normal(4, 2)),
+        _function(lambda *xs: F.einsum("ij,kj->ik", *xs), "F.einsum", x, normal(2, 4)),
+        _function(F.linear, "F.linear", x, normal(2, 4), normal(2)),
+        _function(F.embedding, "F.embedding", ids(5, 2, 3), normal(5, 3)),
+        _function(lambda x, w, b: F.layer_norm(x, (3, 4), w, b), "F.layer_norm two axes", normal(2, 3, 4), x, x),
+        _function(lambda x: F.dropout(x, 0.4, rng=Generator(3)), "F.dropout", x),
+        *(_function(partial(F.cross_entropy, reduction=r), f"F.cross_entropy {r}", x, ids(4, 3))
+          for r in ("mean", "sum", "none")),
+        _function(F.cross_entropy, "F.cross_entropy ignore_index", x, fixed([1, -100, 3])),
+        _function(attend, attention, q, normal(2, 5, 3), normal(2, 5, 3)),
+        _function(partial(attend, is_causal=True), f"{attention} causal", q, q, q),
+        _function(lambda q, k, v: attend(q, k, v, 0.4, True, Generator(3)), f"{attention} causal, dropout", q, q, q),
+        _function(lambda q, k, v: attend(q, k, v, 0.4, False, Generator(3)), f"{attention} dropout", q, q, q),
+        _function(lambda x: F.causal_self_attention(x, 2), "F.causal_self_attention", normal(2, 3, 12)),
+        _function(lambda x: x.max(1).values, "Tensor.max", apart(3, 4), method="richardson"),
+        _function(lambda x: x.var(1), "Tensor.var unbiased", x),
+        _function(lambda x, m: x.masked_fill(m, 0.5), "Tensor.masked_fill", x, mask(3, 4)),
+        _function(lambda x: x.unsqueeze(1).expand(3, 2, -1).flatten(1).squeeze(), "Tensor.expand and its like", x),
+        _function(lambda x: x / (1 + x * x) - 2**x, "Tensor.__truediv__ and its like", x),
+    ]  # fmt: skip
+
+
+# ---- layers and models -----------------------------------------------------------------------------------------
+
+
+def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Case:
+    """A Module on drawn inputs: its float inputs and all its parameters are checked."""
+    module_type = type(make(Generator(0)))
+
+    def problem(rng: Generator) -> Problem:
+        module = make(rng)
+        inputs = [draw(rng) for draw in draws]
+        named = dict(module.named_parameters())
+        state = rng.get_state()
+
+        def fn(*arguments: Any) -> Tensor:
+            rng.set_state(state)  # the same dropout masks at every call
+            out: Tensor = module(*arguments[: len(inputs)])
+            return out
+
+        fn.__name__ = module_type.__name__
+        return fn, [*inputs, *named.values()], [*(f"input {i}" for i in range(len(inputs))), *named]
+
+    return Case("layers and models", module_type.__name__, label, problem)
+
+
+def _gpt_loss(label: str, **options: Any) -> Case:
+    """The loss of a whole GPT of two layers, in every parameter."""
+
+    def problem(rng: Generator) -> Problem:
+        return gpt_problem(_config(**options), rng)
+
+    return Case("layers and models", "GPT", f"loss, {label}", problem)
+
+
+def gpt_problem(config: models.GPTConfig, rng: Generator) -> Problem:
+    """The loss of a GPT on random ids (the last target does not count), as a function of all its parameters.
+
+    The weights are drawn large, N(0, 0.3²), so that no gradient is small enough to hide an error in.
+    """
+    model = models.GPT(config, rng)
+    for p in model.parameters():
+        p.data = p.data + rng.normal(0.0, 0.3, p.shape)
+    block = rng.randint(0, config.vocab_size, (2, config.block_size + 1))
+    inputs, targets = block[:, :-1], block[:, 1:].copy()
+    targets[-1, -1] = -100
+    named = dict(model.named_parameters())
+    state = rng.get_state()
+
+    def gpt_loss(*_: Any) -> Tensor:
+        rng.set_state(state)
+        return model.loss(inputs, targets)
+
+    return gpt_loss, list(named.values()), list(named)
+
+
+def _config(**options: Any) -> models.GPTConfig:
+    sizes: dict[str, Any] = {"vocab_size": 7, "block_size": 4, "n_layer": 2, "n_head": 2, "n_embd": 4}
+    return models.GPTConfig(**(sizes | options))
+
+
+def _layer_cases() -> list[Case]:
+    layers = [
+        _layer(lambda rng: nn.Linear(3, 4, rng=rng), "", normal(2, 3)),
+        _layer(lambda rng: nn.Linear(3, 4, bias=False, rng=rng), "no bias", normal(2, 3)),
+        _layer(lambda rng: nn.Embedding(5, 3, rng=rng), "", ids(5, 2, 4)),
+        _layer(lambda rng: nn.LayerNorm(5), "", normal(3, 5)),
+        _layer(lambda rng: nn.Dropout(0.4, rng=rng), "", normal(3, 5)),
+        _layer(lambda rng: nn.GELU(), "", normal(3, 5)),
+        _layer(lambda rng: nn.SelfAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
+        _layer(lambda rng: nn.CausalAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
+        _layer(lambda rng: nn.CausalAttention(3, 2, 0.3, True, rng=rng), "dropout, bias", normal(2, 4, 3)),
+        _layer(lambda rng: nn.MultiHeadWrapper(4, 2, 2, rng=rng), "", normal(2, 3, 4)),
+        _layer(lambda rng: nn.MultiHeadAttention(4, 2, rng=rng), "", normal(2, 3, 4)),
+        _layer(lambda rng: nn.MultiHeadAttention(4, 2, 0.3, False, rng=rng), "dropout, no bias", normal(2, 3, 4)),
+        _layer(lambda rng: models.MLP(_config(), rng), "", normal(2, 3, 4)),
+        _layer(lambda rng: models.MLP(_config(dropout=0.3), rng), "dropout", normal(2, 3, 4)),
+        _layer(lambda rng: models.Block(_config(), rng), "", normal(2, 3, 4)),
+        _layer(lambda rng: models.Block(_config(dropout=0.2), rng), "dropout", normal(2, 3, 4)),
+        _layer(lambda rng: models.Transformer(_config(n_layer=1), rng), "", ids(7, 2, 3)),
+        _layer(lambda rng: models.GPT(_config(n_layer=1), rng), "logits", ids(7, 2, 3)),
+        _gpt_loss("tied"),
+        _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False),
+        _gpt_loss("tied, dropout", dropout=0.2),
+        _gpt_loss("untied, dropout", dropout=0.2, tie_weights=False),
+    ]
+    everything = [
+        *layers,
+        *(case.by("directions") for case in layers if case.covers == "GPT"),
+        *(case.by("float32") for case in layers),
+    ]
+    order = [case.covers for case in layers]
+    return sorted(everything, key=lambda case: order.index(case.covers))
+
+
+# ---- optimizers ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UpdateCase(Case):
+    """An update beside its formula: `make` gives a list of (name, what the optimizer did, what the formula says)."""
+
+    def check(self, seed: int = 0) -> GradcheckResult:
+        compared = [comparison(*three) for three in self.make(Generator(seed))]
+        return GradcheckResult(self.method, 1e-12, compared)
+
+
+def _adamw(rng: Generator) -> list[tuple[str, Array, Array]]:
+    """Four steps on two groups of parameters, beside Adam's averages as the sums they stand for:
+
+    m̂_t = Σ_i β₁ᵗ⁻ⁱ g_i / Σ_i β₁ᵗ⁻ⁱ,  v̂_t likewise of g²:  p_t = p_{t−1} (1 − lr·wd) − lr · m̂_t / (√v̂_t + eps)
+    """
+    steps, lr, betas, eps = 4, 0.1, (0.8, 0.95), 1e-3
+    decays = {"weight": 0.3, "bias": 0.0}
+    starts = {"weight": rng.randn((3, 4), np.float64), "bias": rng.randn((4,), np.float64)}
+    gradients = {name: rng.randn((steps, *p.shape), np.float64) for name, p in starts.items()}
+    tensors = {name: Tensor(p.copy(), requires_grad=True) for name, p in starts.items()}
+    groups = [{"params": [t], "weight_decay": decays[name]} for name, t in tensors.items()]
+    optimizer = optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+    for step in range(steps):
+        for name, t in tensors.items():
+            t.grad = gradients[name][step].copy()
+        optimizer.step()
+
+    def average(beta: float, of: Array) -> Array:
+        weights = beta ** np.arange(len(of))[::-1]
+        return np.tensordot(weights / weights.sum(), of, axes=1)
+
+    def formula(name: str) -> Array:
+        p = starts[name]
+        for t in range(1, steps + 1):
+            g = gradients[name][:t]
+            p = p * (1 - lr * decays[name]) - lr * average(betas[0], g) / (np.sqrt(average(betas[1], g * g)) + eps)
+        return p
+
+    return [(name, t.data, formula(name)) for name, t in tensors.items()]
+
+
+def _clip(rng: Generator) -> list[tuple[str, Array, Array]]:
+    """Gradients of joint norm n become g · max_norm / (n + 1e-6); shorter ones stay."""
+    grads = [rng.randn(shape, np.float64) for shape in ((3, 4), (4,))]
+    norm = math.sqrt(sum(float(np.sum(g * g)) for g in grads))
+    compared = []
+    for max_norm, factor in ((0.5, 0.5 / (norm + 1e-6)), (2 * norm, 1.0)):
+        tensors = [Tensor(np.zeros(g.shape), requires_grad=True) for g in grads]
+        for t, g in zip(tensors, grads, strict=True):
+            t.grad = g.copy()
+        returned = optim.clip_grad_norm_(tensors, max_norm)
+        compared.append((f"norm, max_norm {max_norm:.2g}", np.array(returned), np.array(norm)))
+        compared += [
+            (f"gradient {i}, max_norm {max_norm:.2g}", np.asarray(t.grad), g * factor)
+            for i, (t, g) in enumerate(zip(tensors, grads, strict=True))
+        ]
+    return compared
+
+
+def _optimizer_cases() -> list[Case]:
+    return [
+        UpdateCase("optimizers", "AdamW", "two groups, four steps", _adamw, "formula"),
+        UpdateCase("optimizers", "clip_grad_norm_", "above and below", _clip, "formula"),
+    ]
+
+
+def all_cases() -> list[Case]:
+    """The whole table: kernels first, then functions, layers and models, optimizers."""
+    return [*kernel_cases(), *_function_cases(), *_layer_cases(), *_optimizer_cases()]

@@ -1,0 +1,229 @@
+"""Mutants: wrong backwards, planted one at a time to see whether the checker catches them.
+
+That a check passes says little as long as nobody knows what it would let pass. Mutation testing answers that: change
+the thing under test, on purpose and a little, and count the changes that go unnoticed. Here the thing is a kernel's
+vjp. The forward stays right, the gradients become wrong: by one of the changes of `CHANGES`, which suit any kernel, or
+by one of the mistakes people make with this kernel (`wrong_formulas.py`). A mutant that is caught by no case of its
+kernel is a hole in the cases or in the checker.
+
+The same mutants teach what each method is worth. A method with tolerance t cannot see a gradient that is wrong by
+less than t: whatever central differences let pass, they would let pass in any project. Comparing float32 with float64
+compares the wrong with the wrong, and sees little but wrong shapes.
+
+Source: DeMillo, Lipton and Sayward 1978, Computer 11(4) (mutation testing).
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinygrad_llm.gradcheck.cases import Call, Case, basic_cases, exact
+from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckError, describe
+from tinygrad_llm.gradcheck.wrong_formulas import WRONG, Wrong
+from tinygrad_llm.kernels import KERNELS, Array, Kernel
+from tinygrad_llm.kernels.table import Result, Vjp
+from tinygrad_llm.random import Generator
+
+Grads: TypeAlias = tuple[Array | None, ...]
+Change: TypeAlias = Callable[[Array, Array, list[Array]], Array | None]  # one input's gradient, g, the others'
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake in the vjp of one kernel: `plant` takes the right kernel and returns a wrong one."""
+
+    kernel: str
+    name: str
+    plant: Callable[[Kernel], Kernel]
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """What became of a mutant: `by` names the case that caught it, `message` is what the checker said there."""
+
+    kernel: str
+    mutant: str
+    method: str
+    caught: bool
+    by: str
+    error: float  # the largest seen; NaN if what was wrong is not a number, but a shape, a dtype or a count
+    message: str
+    tolerance: float
+
+
+# ---- changes that suit any kernel ----------------------------------------------------------------------------------
+
+
+def _one_element(d: Array, g: Array, others: list[Array]) -> Array:
+    d = np.array(d)
+    largest = np.unravel_index(np.argmax(np.abs(d)), d.shape)
+    d[largest] *= 1 + 1e-6
+    return d
+
+
+def _of_another(d: Array, g: Array, others: list[Array]) -> Array:
+    return next((other for other in others if other.shape == d.shape), d)
+
+
+CHANGES: dict[str, Change] = {
+    "scaled by 1 + 1e-6": lambda d, g, others: d * (1 + 1e-6),
+    "scaled by 1 + 1e-9": lambda d, g, others: d * (1 + 1e-9),
+    "largest element scaled by 1 + 1e-6": _one_element,
+    "rounded to float32": lambda d, g, others: d.astype(np.float32).astype(d.dtype),
+    "opposite sign": lambda d, g, others: -d,
+    "missing": lambda d, g, others: None,
+    "reversed": lambda d, g, others: np.flip(d),
+    "transposed": lambda d, g, others: d.T.reshape(d.shape),
+    "another input's": _of_another,
+    "g itself": lambda d, g, others: g if g.shape == d.shape else d,
+    "an axis too many": lambda d, g, others: d[None],
+}
+
+
+# ---- planting ------------------------------------------------------------------------------------------------------
+
+
+def planted(kernel: Kernel, backward: Callable[[Vjp, Array, tuple[Array, ...], dict[str, Any]], Grads]) -> Kernel:
+    """The kernel with the right forward, and `backward(right vjp, g, inputs, options)` for its gradients."""
+
+    # `apply` looks for "needs" among the defaults, which `wraps` alone would not copy.
+    @functools.wraps(kernel, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"))
+    def wrong(*inputs: Array, **options: Any) -> Result:
+        y, vjp = kernel(*inputs, **options)
+        return y, lambda g: backward(vjp, g, inputs, options)
+
+    return wrong
+
+
+def _changed(name: str, kernel: str, change: Change, i: int, inputs: int) -> Mutant:
+    """A mutant in which the i-th gradient alone is changed."""
+
+    def backward(vjp: Vjp, g: Array, *_: Any) -> Grads:
+        grads = vjp(g)
+        d = grads[i] if i < len(grads) else None
+        if d is None:
+            return grads
+        others = [other for j, other in enumerate(grads) if j != i and other is not None]
+        return *grads[:i], change(np.asarray(d), g, others), *grads[i + 1 :]
+
+    return Mutant(kernel, name if inputs == 1 else f"{name}, input {i}", lambda right: planted(right, backward))
+
+
+def _mistaken(name: str, kernel: str, formula: Wrong) -> Mutant:
+    """A mutant whose gradients come from a wrong formula, where that makes sense."""
+
+    def backward(vjp: Vjp, g: Array, inputs: tuple[Array, ...], options: dict[str, Any]) -> Grads:
+        grads = formula(g, *inputs, **{key: value for key, value in options.items() if key != "needs"})
+        return vjp(g) if grads is None else grads
+
+    return Mutant(kernel, name, lambda right: planted(right, backward))
+
+
+def mutants(names: Iterable[str] | None = None) -> list[Mutant]:
+    """The mutants of the kernels named (None: of all), each of which changes a gradient in one of the kernel's cases.
+
+    Of the inputs of a kernel, the changes take turns, so that each input's gradient suffers some.
+
+    Raises:   ValueError: there is no kernel of such a name.
+    """
+    names = list(KERNELS) if names is None else list(names)
+    if unknown := [name for name in names if name not in KERNELS]:
+        raise ValueError(f"no kernel is named {', '.join(unknown)}: choose from {', '.join(KERNELS)}")
+    return [mutant for name in names for mutant in _mutants_of(name, [c for c in basic_cases() if c.covers == name])]
+
+
+def _mutants_of(name: str, cases: list[Case]) -> Iterator[Mutant]:
+    calls = [case.make for case in cases if isinstance(case.make, Call)]
+    floats = [i for i in range(max((len(call.draws) for call in calls), default=0)) if _is_float(calls, i)]
+    for turn, (change_name, change) in enumerate(CHANGES.items()):
+        if change_name == "scaled by 1 + 1e-9" and any(case.method == "richardson" for case in cases):
+            continue  # its tolerance is just that
+        inputs = floats[turn % len(floats) :] + floats[: turn % len(floats)] if floats else []
+        tried = (_changed(change_name, name, change, i, len(floats)) for i in inputs)
+        yield from [mutant for mutant in tried if _changes_something(mutant, calls)][:1]
+    for formula_name, formula in WRONG.get(name, {}).items():
+        mutant = _mistaken(formula_name, name, formula)
+        if _changes_something(mutant, calls):
+            yield mutant
+
+
+def _is_float(calls: list[Call], i: int) -> bool:
+    return any(len(call.draws) > i and call.draws[i](Generator(0)).dtype.kind == "f" for call in calls)
+
+
+def _changes_something(mutant: Mutant, calls: list[Call]) -> bool:
+    return any(_differ(call.kernel, mutant.plant(call.kernel), call) for call in calls)
+
+
+def _differ(right: Kernel, wrong: Kernel, call: Call, seed: int = 0) -> bool:
+    """Whether two kernels give different gradients on the inputs of a case, by more than rounding."""
+    inputs = call.arrays(Generator(seed))
+    y, vjp = right(*inputs, **call.options)
+    g = Generator(seed + 1).randn(np.shape(y), np.float64)
+    pairs = zip(inputs, vjp(g), wrong(*inputs, **call.options)[1](g), strict=True)
+    return any(_unequal(a, b) for x, a, b in pairs if x.dtype.kind == "f" and a is not None)
+
+
+def _unequal(a: Array, b: Array | None) -> bool:
+    b = np.zeros_like(a) if b is None else b
+    return a.shape != b.shape or bool(np.max(np.abs(a - b), initial=0) > 1e-10 * np.max(np.abs(a), initial=0))
+
+
+# ---- hunting -------------------------------------------------------------------------------------------------------
+
+
+def hunt(mutants: Iterable[Mutant], method: str | None = None, seed: int = 0) -> Iterator[Hunt]:
+    """Plant each mutant in its kernel's cases, one after another, until one catches it.
+
+    Args:     method: of `gradcheck`, for all cases it can be applied to; None for each case's own.
+              seed: of the inputs and of v.
+    Returns:  a Hunt each; none for a mutant whose kernel has no case to which the method can be applied.
+    Raises:   ValueError: an unknown method.
+    """
+    if method is not None and method not in TOLERANCE:
+        raise ValueError(f"unknown method {method!r}: choose from {', '.join(TOLERANCE)}")
+    return _hunt(mutants, method, seed)
+
+
+def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[Hunt]:
+    fields: dict[str, list[Case]] = {}
+    for mutant in mutants:
+        if mutant.kernel not in fields:
+            fields[mutant.kernel] = _applicable(mutant.kernel, method, seed)
+        missed: list[Hunt] = []
+        for case in fields[mutant.kernel]:
+            assert isinstance(case.make, Call)
+            wrong = replace(case.make, kernel=mutant.plant(case.make.kernel))
+            outcome = _outcome(mutant, replace(case, make=wrong), seed)
+            if outcome.caught:
+                yield outcome
+                break
+            missed.append(outcome)
+        else:
+            if missed:
+                yield max(missed, key=lambda outcome: outcome.error)
+
+
+def _applicable(kernel: str, method: str | None, seed: int) -> list[Case]:
+    """The kernel's cases by the method. A case that the right kernel does not pass would convict anybody."""
+    cases = [case for case in basic_cases() if case.covers == kernel]
+    if method in ("complex", "directions"):  # both need an analytic function
+        cases = [case for case in cases if case.method != "richardson"]
+    if method == "adjoint":
+        cases = [case for case in cases if exact(case)]
+    cases = [case if method in (None, case.method) else case.by(str(method)) for case in cases]
+    return [case for case in cases if not _outcome(Mutant(kernel, "none", lambda right: right), case, seed).caught]
+
+
+def _outcome(mutant: Mutant, case: Case, seed: int) -> Hunt:
+    error, message = float("nan"), ""
+    try:
+        result = case.check(seed)
+        error, message = result.worst.error, "" if result else describe(result)
+    except GradcheckError as refusal:
+        message = str(refusal)
+    by = case.name if message else ""
+    return Hunt(mutant.kernel, mutant.name, case.method, bool(message), by, error, message, TOLERANCE[case.method])

@@ -1,0 +1,500 @@
+"""Wrong backward formulas, as people write them: what the checker has to catch (see `mutants.py`).
+
+Each takes g, the kernel's inputs and its options, and returns gradients, at least one of which is wrong; or None where
+the mistake makes no sense, such as a transposed matrix that would not fit. The right formula stands in the kernel.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinygrad_llm import kernels as K
+from tinygrad_llm.kernels import Array, Kernel
+from tinygrad_llm.kernels.table import unbroadcast
+
+Wrong: TypeAlias = Callable[..., tuple[Array | None, ...] | None]
+
+
+# ---- copies: their gradients must be added ------------------------------------------------------------------------
+
+
+def first(d: Array, shape: tuple[int, ...]) -> Array:
+    """What the first copy receives, instead of the sum over all copies."""
+    copy: Array = d[(0,) * (d.ndim - len(shape)) + tuple(slice(n) for n in shape)]
+    return copy
+
+
+def average(d: Array, shape: tuple[int, ...]) -> Array:
+    return unbroadcast(d, shape) * (math.prod(shape) / d.size)
+
+
+def copies(kernel: Kernel, collapse: Callable[[Array, tuple[int, ...]], Array]) -> Wrong:
+    """The gradients of an elementwise kernel, with another `collapse` in place of `unbroadcast`."""
+
+    def vjp(g: Array, *inputs: Array, **options: Any) -> tuple[Array | None, ...]:
+        _, right = kernel(*np.broadcast_arrays(*inputs), **options)  # of equal shapes, so it has nothing to add up
+        return tuple(None if d is None else collapse(d, x.shape) for d, x in zip(right(g), inputs, strict=True))
+
+    return vjp
+
+
+def uncollected(kernel: Kernel) -> dict[str, Wrong]:
+    return {"the first copy's gradient, not the sum": copies(kernel, first), "averaged": copies(kernel, average)}
+
+
+def batches(collapse: Callable[[Array, tuple[int, ...]], Array]) -> Wrong:
+    """The same for matmul, whose batch axes broadcast."""
+
+    def vjp(g: Array, a: Array, b: Array) -> tuple[Array | None, ...] | None:
+        if a.ndim == 1 or b.ndim == 1:
+            return None
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        _, right = K.matmul(*(np.broadcast_to(x, lead + x.shape[-2:]) for x in (a, b)))
+        return tuple(None if d is None else collapse(d, x.shape) for d, x in zip(right(g), (a, b), strict=True))
+
+    return vjp
+
+
+# ---- elementwise ----------------------------------------------------------------------------------------------------
+
+
+def slope(of: Callable[[Array], Array]) -> Wrong:
+    """dx = g · of(x)."""
+    return lambda g, x: (g * of(x),)
+
+
+def slopes(of: Callable[[Array, Array], tuple[Array, Array]]) -> Wrong:
+    """da = g · the first of of(a, b), db = g · the second; None for integers."""
+
+    def vjp(g: Array, a: Array, b: Array) -> tuple[Array | None, ...]:
+        pair = of(a, b.astype(a.dtype))
+        return tuple(
+            unbroadcast(g * d, x.shape) if x.dtype.kind == "f" else None for d, x in zip(pair, (a, b), strict=True)
+        )
+
+    return vjp
+
+
+def power(dx: Callable[[Array, Array], Array], dn: Callable[[Array, Array], Array]) -> Wrong:
+    def pair(x: Array, n: Array) -> tuple[Array, Array]:
+        return dx(x, n), dn(np.abs(x), n)  # of a negative x only dx is asked for
+
+    return slopes(pair)
+
+
+def gelu(c: float = math.sqrt(2 / math.pi), a: float = 0.044715, three: float = 3, second: float = 1) -> Wrong:
+    def derivative(x: Array) -> Array:
+        t = np.tanh(c * (x + a * x**3))
+        d: Array = 0.5 * (1 + t) + second * 0.5 * x * (1 - t * t) * c * (1 + three * a * x * x)
+        return d
+
+    return slope(derivative)
+
+
+def erf_slope(x: Array) -> Array:
+    """The derivative of GELU's other form, x · Φ(x) with the normal distribution Φ."""
+    distribution = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.flat], x.dtype).reshape(x.shape)
+    return distribution + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def sigmoid(x: Array) -> Array:
+    y: Array = 1 / (1 + np.exp(-x))
+    return y
+
+
+# ---- reductions -----------------------------------------------------------------------------------------------------
+
+
+def spread(g: Array, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+    """g, copied to every element of x that was reduced into its place."""
+    (dx,) = K.sum(x, axis=axis, keepdims=keepdims)[1](g)
+    assert dx is not None
+    return dx
+
+
+def reduced(factor: Callable[[Array, Any, float], Any]) -> Wrong:
+    """dx = g · factor(x, axis, n), where n elements along `axis` become one."""
+
+    def vjp(g: Array, x: Array, *, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> tuple[Array]:
+        return (spread(g, x, axis, keepdims) * factor(x, axis, x.size / g.size),)
+
+    return vjp
+
+
+def centred(x: Array, axis: Any) -> Array:
+    difference: Array = x - np.mean(x, axis=axis, keepdims=True)
+    return difference
+
+
+def softmax(x: Array, axis: Any = -1) -> Array:
+    e = np.exp(x)
+    y: Array = e / np.sum(e, axis=axis, keepdims=True)
+    return y
+
+
+def normalised(dx: Callable[[Array, Array, int], Array]) -> Wrong:
+    """dx(g, softmax of x, axis)."""
+    return lambda g, x, *, axis=-1: (dx(g, softmax(x, axis), axis),)
+
+
+def total(x: Array, axis: int) -> Array:
+    y: Array = np.sum(x, axis=axis, keepdims=True)
+    return y
+
+
+# ---- shape ----------------------------------------------------------------------------------------------------------
+
+
+def taken(change: Callable[[Array], Array]) -> Wrong:
+    """getitem, with its gradient changed."""
+
+    def vjp(g: Array, x: Array, *, index: Any) -> tuple[Array]:
+        (dx,) = K.getitem(x, index=index)[1](g)
+        assert dx is not None
+        return (change(dx),)
+
+    return vjp
+
+
+def overwritten(g: Array, x: Array, index: Any) -> Array:
+    dx = np.zeros_like(x)
+    dx[index] = g
+    return dx
+
+
+def reversed_cut(g: Array, *xs: Array, axis: int = 0) -> tuple[Array | None, ...]:
+    return K.concatenate(*xs[::-1], axis=axis)[1](g)[::-1]
+
+
+def shifted_cut(g: Array, *xs: Array, axis: int = 0) -> tuple[Array | None, ...]:
+    return K.concatenate(*xs, axis=axis)[1](np.roll(g, 1, axis=axis))
+
+
+def permuted_again(g: Array, x: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array] | None:
+    return None if axes is None else (g.transpose(axes).reshape(x.shape),)
+
+
+# ---- products -------------------------------------------------------------------------------------------------------
+
+
+def reshaped_factors(g: Array, a: Array, b: Array) -> tuple[Array, Array] | None:
+    """bᵀ and aᵀ as mere reshapes, which have the right shape and the wrong order."""
+    if a.ndim != 2 or b.ndim != 2:
+        return None
+    return g @ b.reshape(b.shape[::-1]), a.reshape(a.shape[::-1]) @ g
+
+
+def linear(mistake: str) -> Wrong:
+    def vjp(g: Array, x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, ...]:
+        rows, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+        dx, dweight, dbias = g @ weight, g.T @ rows, np.sum(g, axis=0)
+        if mistake == "dbias averaged":
+            dbias = np.mean(g, axis=0)
+        if mistake == "dbias from one row":
+            dbias = g[0]
+        if mistake == "dweight from one row":
+            dweight = np.outer(g[0], rows[0])
+        if mistake == "dweight averaged":
+            dweight = dweight / len(rows)
+        if mistake == "dweight reshaped, not transposed":
+            dweight = (rows.T @ g).reshape(weight.shape)
+        if mistake == "W reshaped, not transposed":
+            dx = g @ weight.T.reshape(weight.shape)
+        return dx.reshape(x.shape), dweight, *(() if bias is None else (dbias,))
+
+    return vjp
+
+
+def einsum(subscripts: str, wrong: Wrong) -> Wrong:
+    """A mistake in one kind of einsum."""
+    return lambda g, *xs, subscripts, _only=subscripts: wrong(g, *xs) if subscripts == _only else None
+
+
+# ---- networks -------------------------------------------------------------------------------------------------------
+
+
+def embedding(rows: Callable[[Array, Array, Array], Array]) -> Wrong:
+    """rows(dweight, g, ids): dweight is the right gradient."""
+
+    def vjp(g: Array, weight: Array, ids: Array) -> tuple[Array | None, ...]:
+        dweight, _ = K.embedding(weight, ids)[1](g)
+        assert dweight is not None
+        return rows(dweight, g, ids), None
+
+    return vjp
+
+
+def layer_norm(mistake: str) -> Wrong:
+    def vjp(
+        g: Array, x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5
+    ) -> tuple[Array, ...]:
+        n = x.shape[-1]
+        variance = np.sum(centred(x, -1) ** 2, axis=-1, keepdims=True) / (n - 1 if mistake == "ddof 1" else n)
+        rstd = 1 / np.sqrt(variance + (0.0 if mistake == "eps forgotten" else eps))
+        xhat = centred(x, -1) * rstd
+        gw = g if weight is None or mistake == "weight forgotten in dx" else g * weight
+        dx = gw * rstd
+        if mistake != "mean(g') forgotten":
+            dx = dx - rstd * np.mean(gw, axis=0 if mistake == "mean(g') over the rows" else -1, keepdims=True)
+        if mistake != "x̂ · mean(g'x̂) forgotten":
+            dx = dx - rstd * xhat * np.mean(gw * xhat, axis=-1, keepdims=True)
+        if mistake == "rstd forgotten in dx":
+            dx = dx / rstd
+        factor = centred(x, -1) if mistake == "x − mean for x̂ in dweight" else xhat
+        dweight = np.sum((g * factor).reshape(-1, n), axis=0)
+        dbias = (np.mean if mistake == "dbias averaged" else np.sum)(g.reshape(-1, n), axis=0)
+        return dx, *(() if weight is None else (dweight,)), *(() if bias is None else (dbias,))
+
+    return vjp
+
+
+def dropout(scale: Callable[[float], float], mask: Callable[[Array], Array] = lambda keep: keep) -> Wrong:
+    return lambda g, x, keep, *, p: (np.where(mask(keep), g * scale(p), 0), None)
+
+
+def rescale(p: float) -> float:
+    return 1 / (1 - p) if p < 1 else 0.0
+
+
+def cross_entropy(mistake: str) -> Wrong:
+    def vjp(
+        g: Array, logits: Array, targets: Array, *, ignore_index: int = -100, reduction: str = "mean"
+    ) -> tuple[Array, None]:
+        counted = targets != ignore_index
+        n = len(targets) if mistake == "divided by all rows" else np.count_nonzero(counted)
+        d = np.exp(logits) if mistake == "softmax not normalised" else softmax(logits)
+        if mistake != "onehot forgotten":
+            d[np.arange(len(targets)), np.where(counted, targets, 0)] -= 1
+        if mistake == "scaled by 1 + 1e-4":
+            d *= 1 + 1e-4
+        share = g / float(n) if reduction == "mean" and mistake != "sum for mean" else g
+        if mistake != "ignored rows count":
+            share = np.where(counted, share, 0)
+        return d * np.broadcast_to(share, targets.shape)[:, None], None
+
+    return vjp
+
+
+def attention(mistake: str) -> Wrong:
+    def vjp(
+        g: Array, q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0
+    ) -> tuple[Array | None, ...] | None:
+        Tq, Tk = q.shape[-2], k.shape[-2]
+        scale, leak = 1 / math.sqrt(q.shape[-1]), mistake == "the future leaks"
+        S = np.where(np.tri(Tq, Tk, Tk - Tq + leak, dtype=bool), q @ k.swapaxes(-1, -2) * scale, -np.inf)
+        A = softmax(S)
+        M = np.ones_like(A) if keep is None else keep.astype(A.dtype) * rescale(p)
+        dv = (A if mistake == "dropout forgotten in dv" else A * M).swapaxes(-1, -2) @ g
+        if mistake == "dropout's scale forgotten in dv" and keep is not None:
+            dv = dv * (1 - p)
+        dA = g @ v.swapaxes(-1, -2) * (1 if mistake == "dropout forgotten in dA" else M)
+        mean_dA = np.sum(dA * A, axis=-2 if mistake == "Σ dA·A over the queries" else -1, keepdims=True)
+        dS = A * (dA if mistake == "Σ dA·A forgotten" else dA - mean_dA)
+        dq, dk = dS @ k * scale, dS.swapaxes(-1, -2) @ q * scale
+        if mistake == "1/√D forgotten in dq":
+            dq = dq / scale
+        if mistake == "1/√D forgotten in dk":
+            dk = dk / scale
+        if mistake in ("dS for dSᵀ in dk", "dq and dk exchanged") and Tq != Tk:
+            return None
+        if mistake == "dS for dSᵀ in dk":
+            dk = dS @ q * scale
+        if mistake == "dq and dk exchanged":
+            dq, dk = dk, dq
+        return (dq, dk, dv) if keep is None else (dq, dk, dv, None)
+
+    return vjp
+
+
+def self_attention(change: Callable[[Array, int], Array]) -> Wrong:
+    """change(the right dqkv as (3, B, T, C), number of heads)."""
+
+    def vjp(g: Array, qkv: Array, *keep: Array, n_head: int, p: float = 0.0) -> tuple[Array | None, ...]:
+        dqkv, *rest = K.causal_self_attention(qkv, *keep, n_head=n_head, p=p)[1](g)
+        assert dqkv is not None
+        return np.concatenate(list(change(np.stack(np.split(dqkv, 3, axis=-1)), n_head)), axis=-1), *rest
+
+    return vjp
+
+
+def heads_not_moved_back(d: Array, n_head: int) -> Array:
+    _, B, T, C = d.shape
+    return d.reshape(3, B, T, n_head, C // n_head).swapaxes(2, 3).reshape(d.shape)
+
+
+def heads_interleaved(d: Array, n_head: int) -> Array:
+    return d.reshape(*d.shape[:3], n_head, -1).swapaxes(-1, -2).reshape(d.shape)
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+WRONG: dict[str, dict[str, Wrong]] = {
+    "add": uncollected(K.add),
+    "subtract": uncollected(K.subtract),
+    "multiply": {"own factor for the other's": slopes(lambda a, b: (a, b)), **uncollected(K.multiply)},
+    "divide": {
+        "db without the square": slopes(lambda a, b: (1 / b, -a / b)),
+        "db without a": slopes(lambda a, b: (1 / b, -1 / b**2)),
+        "da = g · b": slopes(lambda a, b: (b, -a / b**2)),
+        **uncollected(K.divide),
+    },
+    "power": {
+        "n for n − 1": power(lambda x, n: n * x**n, lambda x, n: x**n * np.log(x)),
+        "n forgotten": power(lambda x, n: x ** (n - 1), lambda x, n: x**n * np.log(x)),
+        "log10 for ln": power(lambda x, n: n * x ** (n - 1), lambda x, n: x**n * np.log10(x)),
+        "dn without xⁿ": power(lambda x, n: n * x ** (n - 1), lambda x, n: np.log(x)),
+        **uncollected(K.power),
+    },
+    "exp": {"g · x": slope(lambda x: x), "g · y²": slope(lambda x: np.exp(2 * x))},
+    "log": {"g · x": slope(lambda x: x), "log10's": slope(lambda x: 1 / (x * math.log(10)))},
+    "sqrt": {
+        "2 forgotten": slope(lambda x: 1 / np.sqrt(x)),
+        "g · y / 2": slope(lambda x: np.sqrt(x) / 2),
+        "x for y": slope(lambda x: 1 / (2 * x)),
+    },
+    "tanh": {
+        "1 − y": slope(lambda x: 1 - np.tanh(x)),
+        "1 + y²": slope(lambda x: 1 + np.tanh(x) ** 2),
+        "x for y": slope(lambda x: 1 - x**2),
+    },
+    "sigmoid": {
+        "y (1 + y)": slope(lambda x: sigmoid(x) * (1 + sigmoid(x))),
+        "x for y": slope(lambda x: x * (1 - x)),
+        "tanh's": slope(lambda x: 1 - sigmoid(x) ** 2),
+    },
+    "relu": {
+        "where x < 0": slope(lambda x: (x < 0).astype(x.dtype)),
+        "y for its slope": slope(lambda x: np.maximum(x, 0)),
+        "leaky": slope(lambda x: np.where(x > 0, x.dtype.type(1), x.dtype.type(0.01))),
+    },
+    "absolute": {"g · x": slope(lambda x: x), "g · y": slope(np.abs)},
+    "gelu": {
+        "0.0447 for 0.044715": gelu(a=0.0447),
+        "the erf form's": slope(erf_slope),
+        "the product rule's second term forgotten": gelu(second=0),
+        "a for 3a": gelu(three=1),
+        "2/π for √(2/π)": gelu(c=2 / math.pi),
+    },
+    "maximum": {
+        "the loser gets it": slopes(lambda a, b: ((a < b).astype(a.dtype), (a > b).astype(a.dtype))),
+        "both get it": slopes(lambda a, b: (np.ones_like(a), np.ones_like(b))),
+        "half each": slopes(lambda a, b: (np.full_like(a, 0.5), np.full_like(b, 0.5))),
+        **uncollected(K.maximum),
+    },
+    "where": {
+        "a and b exchanged": lambda g, c, a, b: K.where(~c, a, b)[1](g),
+        "both get all": lambda g, c, a, b: (None, unbroadcast(g, a.shape), unbroadcast(g, b.shape)),
+        **uncollected(K.where),
+    },
+    "sum": {
+        "divided by n": reduced(lambda x, axis, n: 1 / n),
+        "the first element alone": reduced(lambda x, axis, n: np.arange(x.size).reshape(x.shape) == 0),
+    },
+    "mean": {
+        "n forgotten": reduced(lambda x, axis, n: 1),
+        "n − 1 for n": reduced(lambda x, axis, n: 1 / (n - 1)),
+        "n of all axes": reduced(lambda x, axis, n: 1 / x.size),
+    },
+    "max": {
+        "the losers get it": reduced(lambda x, axis, n: x != np.max(x, axis=axis, keepdims=True)),
+        "all get it": reduced(lambda x, axis, n: 1),
+        "the minimum gets it": reduced(lambda x, axis, n: x == np.min(x, axis=axis, keepdims=True)),
+        "the first of all winners alone": reduced(lambda x, axis, n: x == np.max(x)),
+    },
+    "var": {
+        "n − 1 in backward": reduced(lambda x, axis, n: 2 / (n - 1) * centred(x, axis)),
+        "n whatever ddof": reduced(lambda x, axis, n: 2 / n * centred(x, axis)),
+        "2 forgotten": reduced(lambda x, axis, n: centred(x, axis) / n),
+        "mean forgotten": reduced(lambda x, axis, n: 2 / n * x),
+        "mean of all axes": reduced(lambda x, axis, n: 2 / n * centred(x, None)),
+    },
+    "logsumexp": {
+        "softmax forgotten": reduced(lambda x, axis, n: 1),
+        "not normalised": reduced(lambda x, axis, n: np.exp(x)),
+        "1/n for softmax": reduced(lambda x, axis, n: 1 / n),
+        "softmax over all axes": reduced(lambda x, axis, n: softmax(x, None)),
+    },
+    "softmax": {
+        "only the diagonal": normalised(lambda g, y, axis: g * y * (1 - y)),
+        "Σ g·y forgotten": normalised(lambda g, y, axis: g * y),
+        "mean(g) for Σ g·y": normalised(lambda g, y, axis: y * (g - np.mean(g, axis=axis, keepdims=True))),
+        "Σ g·y over the other axis": normalised(lambda g, y, axis: y * (g - total(g * y, -1 - axis))),
+    },
+    "log_softmax": {
+        "y for eʸ": normalised(lambda g, y, axis: g - np.log(y) * total(g, axis)),
+        "Σ forgotten": normalised(lambda g, y, axis: g - y * g),
+        "eʸ forgotten": normalised(lambda g, y, axis: g - np.mean(g, axis=axis, keepdims=True)),
+        "Σ over the other axis": normalised(lambda g, y, axis: g - y * total(g, -1 - axis)),
+    },
+    "reshape": {"order F": lambda g, x, *, shape: (g.reshape(x.shape, order="F"),)},
+    "transpose": {
+        "axes for their inverse": permuted_again,
+        "reshaped": lambda g, x, *, axes=None: (g.reshape(x.shape),),
+    },
+    "broadcast_to": {
+        "averaged": lambda g, x, *, shape: (average(g, x.shape),),
+        "the first copy's": lambda g, x, *, shape: (first(g, x.shape),),
+    },
+    "getitem": {
+        "overwritten, not added": lambda g, x, *, index: (overwritten(g, x, index),),
+        "one row too far": taken(lambda dx: np.roll(dx, 1, axis=0)),
+    },
+    "concatenate": {"stretches in reversed order": reversed_cut, "stretches one too early": shifted_cut},
+    "stack": {
+        "layers in reversed order": lambda g, *xs, axis=0: tuple(np.moveaxis(g, axis, 0)[::-1]),
+        "reshaped": lambda g, *xs, axis=0: tuple(g.reshape(len(xs), *xs[0].shape)),
+    },
+    "matmul": {
+        "reshaped, not transposed": reshaped_factors,
+        "the first batch's": batches(first),
+        "averaged over the batches": batches(average),
+    },
+    "linear": {
+        name: linear(name)
+        for name in ("dbias averaged", "dbias from one row", "dweight from one row", "dweight averaged",
+                     "dweight reshaped, not transposed", "W reshaped, not transposed")
+    },
+    "einsum": {
+        "factors reshaped, not transposed": einsum("ij,jk->ik", reshaped_factors),
+        "a trace's slope off the diagonal": einsum("ii", lambda g, x: (np.full_like(x, g),)),
+        "the first row alone": einsum("i...->...", lambda g, x: (np.stack([g, *(g * 0,) * (len(x) - 1)]),)),
+    },
+    "embedding": {
+        "repeated ids overwrite": embedding(lambda d, g, ids: overwritten(g, d, ids)),
+        "repeated ids are averaged": embedding(
+            lambda d, g, ids: d / np.maximum(np.bincount(ids.ravel(), minlength=len(d)), 1).astype(d.dtype)[:, None]),
+        "the next row": embedding(lambda d, g, ids: np.roll(d, 1, axis=0)),
+    },
+    "layer_norm": {
+        name: layer_norm(name)
+        for name in ("mean(g') forgotten", "mean(g') over the rows", "x̂ · mean(g'x̂) forgotten", "eps forgotten",
+                     "ddof 1", "weight forgotten in dx", "rstd forgotten in dx", "x − mean for x̂ in dweight",
+                     "dbias averaged")
+    },
+    "dropout": {
+        "p for 1 − p": dropout(lambda p: 1 / p),
+        "scale forgotten": dropout(lambda p: 1),
+        "mask forgotten": dropout(rescale, np.ones_like),
+        "mask inverted": dropout(rescale, np.logical_not),
+        "times 1 − p": dropout(lambda p: 1 - p),
+    },
+    "cross_entropy": {
+        name: cross_entropy(name)
+        for name in ("onehot forgotten", "divided by all rows", "sum for mean", "softmax not normalised",
+                     "ignored rows count", "scaled by 1 + 1e-4")
+    },
+    "causal_attention": {
+        name: attention(name)
+        for name in ("dropout forgotten in dA", "dropout forgotten in dv", "dropout's scale forgotten in dv",
+                     "Σ dA·A forgotten", "Σ dA·A over the queries", "1/√D forgotten in dq", "1/√D forgotten in dk",
+                     "the future leaks", "dS for dSᵀ in dk", "dq and dk exchanged")
+    },
+    "causal_self_attention": {
+        "dk and dv exchanged": self_attention(lambda d, n_head: d[[0, 2, 1]]),
+        "dq three times": self_attention(lambda d, n_head: d[[0, 0, 0]]),
+        "heads not moved back": self_attention(heads_not_moved_back),
+        "heads interleaved": self_attention(heads_interleaved),
+    },
+}  # fmt: skip

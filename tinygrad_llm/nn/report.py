@@ -1,0 +1,93 @@
+"""Which parameters learned in a step, and which did not: the first thing to look at when a loss does not fall."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn.module import Module
+
+
+@dataclass(frozen=True)
+class LearningReport:
+    """The names of the parameters that did not learn in a step, by what is wrong; one may stand in several lists.
+
+    `checked` are all parameters, `frozen` those that do not require a gradient; both are for reading the others.
+    """
+
+    checked: tuple[str, ...]
+    frozen: tuple[str, ...]
+    no_gradient: tuple[str, ...]
+    zero_gradient: tuple[str, ...]
+    nonfinite_gradient: tuple[str, ...]
+    unmoved: tuple[str, ...]
+
+    @property
+    def all_well(self) -> bool:
+        """Whether every parameter has a finite gradient other than zero, and moved."""
+        return not (self.no_gradient or self.zero_gradient or self.nonfinite_gradient or self.unmoved)
+
+    def __str__(self) -> str:
+        n = len(self.checked)
+        if self.all_well:
+            return f"All is well: each of the {n} parameters has a finite gradient other than zero, and moved."
+        lines = [f"  {name}: {'; '.join(found)}" for name in self.checked if (found := self._findings(name))]
+        lines.insert(0, f"{len(lines)} of {n} parameters to look at:")
+        if len(self.unmoved) == n:
+            lines.append("Nothing moved: was `before` copied? state_dict() gives the arrays themselves.")
+        return "\n".join(lines)
+
+    def _findings(self, name: str) -> list[str]:
+        findings = []
+        if name in self.no_gradient:
+            why = "it is frozen" if name in self.frozen else "the loss does not use it, or backward did not run"
+            findings.append(f"no gradient ({why})")
+        if name in self.zero_gradient:
+            findings.append("its gradient is all zeros (nothing that it changes reaches the loss)")
+        if name in self.nonfinite_gradient:
+            findings.append("its gradient holds NaN or infinity (see detect_anomaly)")
+        if name in self.unmoved:
+            at_fault = name in self.no_gradient or name in self.zero_gradient
+            findings.append("did not move" + ("" if at_fault else " (does the optimizer have it? is lr 0?)"))
+        return findings
+
+
+def learning_report(model: Module, before: Mapping[str, Array], after: Mapping[str, Array]) -> LearningReport:
+    """Which of a model's parameters have no gradient, a zero one or one that is not finite, and which did not move.
+
+        before = {name: array.copy() for name, array in model.state_dict().items()}
+        loss.backward()
+        optimizer.step()
+        print(learning_report(model, before, model.state_dict()))
+
+    Call it while the gradients are still there. `state_dict()` gives the arrays themselves, which a step changes in
+    place: `before` must hold copies. A tied parameter is one, under its first name.
+
+    Args:     before, after: name → array, as `state_dict` gives them.
+    Raises:   ValueError: names or shapes are not the model's; all of them are listed.
+    """
+    own = dict(model.named_parameters())
+    wrong = []
+    for which, state in (("before", before), ("after", after)):
+        wrong += [f"{which} lacks {name}" for name in own if name not in state]
+        wrong += [f"{which} has {name}, which the model has not" for name in state if name not in own]
+        wrong += [
+            f"{name} has shape {np.shape(state[name])} in {which}, the model's is {p.shape}"
+            for name, p in own.items()
+            if name in state and np.shape(state[name]) != p.shape
+        ]
+    if wrong:
+        raise ValueError("not states of this model: " + "; ".join(wrong))
+    grads = {name: p.grad for name, p in own.items()}
+    held = {name: g for name, g in grads.items() if g is not None}
+    return LearningReport(
+        checked=tuple(own),
+        frozen=tuple(name for name, p in own.items() if not p.requires_grad),
+        no_gradient=tuple(name for name, g in grads.items() if g is None),
+        zero_gradient=tuple(name for name, g in held.items() if g.size and not g.any()),
+        nonfinite_gradient=tuple(name for name, g in held.items() if not np.isfinite(g).all()),
+        unmoved=tuple(
+            name for name, p in own.items() if p.numel() and np.array_equal(before[name], after[name], equal_nan=True)
+        ),
+    )
