@@ -397,3 +397,12 @@ def test_grad_takes_one_tensor_too() -> None:
     x = Tensor(np.ones(3), requires_grad=True)
     (dx,) = grad((x * 2).sum(), x)
     np.testing.assert_array_equal(dx, [2, 2, 2])
+
+
+def test_a_tensor_of_no_axes_keeps_its_dtype_when_its_data_is_computed_anew():
+    p = Tensor(np.array(0.5), requires_grad=True)
+    p.data = p.data - 0.1  # NumPy makes a scalar of it
+    assert (p * 2).dtype == np.float64
+    assert (2 - p * np.array(3.0)).dtype == np.float64
+    p.data = np.float32(0.5) - np.float32(0.1)
+    assert (p * 2).dtype == np.float32

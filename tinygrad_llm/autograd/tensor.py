@@ -27,7 +27,8 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     """
     arrays: list[Any] = [x.data if isinstance(x, Tensor) else x for x in inputs]
     if not all(isinstance(x, np.ndarray) for x in arrays):
-        arrays = _lift(arrays)
+        # A Tensor of no axes whose data was computed anew holds a NumPy scalar; its dtype counts all the same.
+        arrays = _lift([np.asarray(a) if isinstance(x, Tensor) else a for x, a in zip(inputs, arrays, strict=True)])
     nodes = tuple(x._node if isinstance(x, Tensor) else None for x in inputs)
     recording = any(node is not None for node in nodes) and is_grad_enabled()
     if recording and "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
