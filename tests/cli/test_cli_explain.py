@@ -168,7 +168,7 @@ def planted(vjp):
         (lambda g, y: (g * (1 - y * y) * (1 + 1e-9),), "x is wrong at"),
         (lambda g, y: (g * (1 - y),), "x is wrong at"),
         (lambda g, y: (g * np.nan,), "x is wrong at"),
-        (lambda g, y: (np.sum(g),), "the gradient of x"),
+        (lambda g, y: (np.sum(g),), "the gradient of tanh's input x has shape ()"),
     ],
     ids=["a billionth too large", "no square", "NaN", "wrong shape"],
 )

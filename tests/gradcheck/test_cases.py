@@ -513,7 +513,7 @@ def test_a_gradient_of_nan_becomes_a_row_with_a_message(method):
     ("kernel", "message"),
     [
         (lambda x: (x * np.nan, lambda g: (g,)), "the output holds NaN"),
-        (lambda x: (x * 2, lambda g: (2 * g[None],)), "gradient of input 0 is float64"),
+        (lambda x: (x * 2, lambda g: (2 * g[None],)), "the vjp is wrong"),
         (lambda x: (x * 2, lambda g: (2 * g, g)), "returned 2 gradients for 1 inputs"),
         (lambda x: (np.abs(x), lambda g: (g * np.sign(x),)), "imaginary part got lost"),
     ],

@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 Layer: TypeAlias = tuple[str, object]  # the path of the layer that is running, and the layer itself
 _OUTSIDE: Layer = ("", None)
 _layer: ContextVar[Layer | None] = ContextVar("layer", default=None)
+_check_nan: ContextVar[bool] = ContextVar("check_nan", default=True)
 current_layer = _layer.get  # None: anomaly mode is off. The C function itself, because every operation asks.
 
 
@@ -44,20 +45,22 @@ class AnomalyError(RuntimeError):
 
 
 @contextmanager
-def detect_anomaly() -> Iterator[None]:
+def detect_anomaly(check_nan: bool = True) -> Iterator[None]:
     """Check every operation and every gradient inside this block (or function, as a decorator); slow, for debugging.
 
     Put the forward pass and `backward` inside: a gradient is then traced to the line that recorded its operation. An
     infinity may be passed on, because masks use −inf; a NaN may not. The mode belongs to this thread alone.
 
+    Args:     check_nan: look for NaN and infinity; False checks the rest alone.
     Raises:   AnomalyError: an operation or its gradient made NaN, or infinity out of finite numbers; a vjp returned
               gradients of the wrong number, shape or dtype; a saved value was changed in place before backward.
     """
-    token = _layer.set(_layer.get() or _OUTSIDE)
+    tokens = _layer.set(_layer.get() or _OUTSIDE), _check_nan.set(check_nan)
     try:
         yield
     finally:
-        _layer.reset(token)
+        _layer.reset(tokens[0])
+        _check_nan.reset(tokens[1])
 
 
 @contextmanager
@@ -152,7 +155,7 @@ _BAD = {"NaN": np.isnan, "inf": np.isinf}
 
 
 def _holds(x: Any, bad: str) -> bool:
-    return np.asarray(x).dtype.kind in "fc" and bool(_BAD[bad](x).any())
+    return _check_nan.get() and np.asarray(x).dtype.kind in "fc" and bool(_BAD[bad](x).any())
 
 
 _HINTS = {

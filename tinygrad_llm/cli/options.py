@@ -80,6 +80,6 @@ def colour(text: str, name: str) -> str:
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """", did you mean …?" for a name that is not known; empty if none is like it."""
+    """A question that names the known names most like `name`; empty if none is."""
     like = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(like)}?" if like else ""

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, grad, no_grad
+from tinygrad_llm.autograd import Tensor, detect_anomaly, grad, no_grad
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Module
 from tinygrad_llm.random import Generator
@@ -188,7 +188,9 @@ class _Check:
             for t in self.tensors:
                 t.data = self._integers(t.shape)
 
-    def compare(self) -> list[Comparison]:
+    @detect_anomaly(check_nan=False)  # a wrong shape or dtype, or a changed value, may give the right numbers by luck
+    def differentiate(self) -> list[Array]:
+        """The gradients to be proven, once it is sure that there is something to prove."""
         y = self.call()
         self.v = self._integers(y.shape) if self.method == "adjoint" else self.rng.randn(y.shape, np.float64)
         if not y.requires_grad:
@@ -204,6 +206,10 @@ class _Check:
         for name, t, g in zip(self.names, self.tensors, grads, strict=True):
             if (g.shape, g.dtype) != (t.shape, t.dtype):
                 raise GradcheckError(f"the gradient of {name} is {g.dtype} {g.shape}, not {t.dtype} {t.shape}")
+        return grads
+
+    def compare(self) -> list[Comparison]:
+        grads = self.differentiate()
         if self.value() != self.base:
             raise GradcheckError(
                 "fn gave two results for the same input: fix its random numbers (reseed in fn), and let it change "

@@ -54,8 +54,9 @@ def needed() -> list[str]:
     classes = [getattr(package, name) for package in (nn, models, optim) for name in package.__all__]
     wanted = [thing for thing in classes if isinstance(thing, type)]
     modules = sorted(m.__name__ for m in wanted if issubclass(m, nn.Module) and m is not nn.Module)
-    optimizers = sorted(m.__name__ for m in wanted if hasattr(m, "step"))
-    return [*KERNELS, *(f"F.{name}" for name in functional.__all__), *modules, *optimizers]
+    updates = [m.__name__ for m in wanted if hasattr(m, "step")]
+    updates += [name for name in optim.__all__ if name.endswith("_")]  # which change gradients in place
+    return [*KERNELS, *(f"F.{name}" for name in functional.__all__), *modules, *sorted(updates)]
 
 
 def uncovered(cases: Iterable[Case] | None = None) -> list[str]:
