@@ -66,6 +66,16 @@ def test_the_operation_of_contributing_passes_its_proof() -> None:
         KERNELS.pop("softplus", None)
 
 
+def test_the_proofs_and_the_debugging_aids_run(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = blocks(README)
+    names = run_block("\n".join([shown[0], *shown[3:]]))
+    np.testing.assert_array_equal(names["H"], np.diag([6.0, 12.0]))
+    out = capsys.readouterr().out
+    assert "log made NaN in its output" in out
+    assert "nothing moved" in out.lower()
+
+
+
 def commands() -> list[str]:
     table = re.findall(r"`(tinygrad-llm [^`]+)`", README)
     return [c for c in table if c.split()[1] in cli.COMMANDS]
