@@ -127,7 +127,10 @@ def test_another_method_takes_the_cases_it_can(cli):
         assert {row["method"] for row in rows} == {method}
     status, out, err = cli("gradcheck", "relu", "--method", "directions")
     assert (status, out) == (2, "")
-    assert "directions cannot be asked of these" in err
+    assert "directions cannot be asked of relu: they have a kink" in err
+    status, out, err = cli("gradcheck", "gelu", "--mutants", "--method", "adjoint")
+    assert (status, out) == (2, "")
+    assert "they are not linear" in err
 
 
 def test_mutants_are_planted_and_caught(cli):
@@ -178,6 +181,9 @@ def test_the_curve_is_a_table_and_a_picture(cli, tmp_path):
         (["--mutants", "--curve", "tanh"], "not allowed with"),
         (["--method", "exact"], "invalid choice"),
         (["--curve", "tanh", "--out", "no such folder/x.png"], "no such folder"),
+        (["--curve", "tanh", "--out", "."], "names a .png file"),
+        (["--curve", "tanh", "--out", "x.jpg"], "names a .png file"),
+        (["relu", "tanh", "--method", "complex"], "cannot be asked of relu: they have a kink"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(cli, arguments, message):

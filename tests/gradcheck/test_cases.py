@@ -554,3 +554,18 @@ def test_a_case_checks_the_kernel_it_is_given():
     assert {d.kind for d in calls} == {"f", "c"}
     assert isinstance(planted(spy).make, Call)
     assert apply(spy, Tensor(np.ones(1))).data[0] == np.tanh(1.0)
+
+
+def test_a_kernel_that_breaks_down_becomes_a_row_and_the_others_still_run():
+    def broken(x):
+        raise IndexError("no such thing")
+
+    rows = list(run([planted(broken), *CASES[:2]]))
+    assert [row.passed for row in rows] == [False, True, True]
+    assert rows[0].message == "IndexError: no such thing"
+
+
+def test_clipping_is_checked_above_the_norm_and_below_it():
+    (case,) = [case for case in all_cases() if case.covers == "clip_grad_norm_"]
+    names = {c.name.partition(", ")[2] for c in case.check().comparisons}
+    assert len(names) == 2

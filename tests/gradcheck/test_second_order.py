@@ -389,7 +389,7 @@ def test_arguments_that_do_not_fit(product_of, inputs, v, message):
         ([np.array([1, 2])], "nothing to differentiate"),
         ([np.array([1.0, np.nan])], "input 0 holds NaN or infinity"),
         ([X, np.array(np.inf)], "input 1 holds NaN or infinity"),
-        ([np.array([1j])], "nothing to differentiate"),
+        ([np.array([1j])], "a complex input"),
         ([Tensor(np.array([1j]), requires_grad=True)], "input 0 is complex"),
     ],
 )
@@ -504,7 +504,8 @@ def test_parameters_are_put_back(product_of, dtype, ending):
     else:
         with pytest.raises(errors[ending]):
             product_of(fn, parameters, v)
-    assert seen == ([] if ending == "v does not fit" else [np.complex128])
+    once = [] if ending == "v does not fit" else [dtype]  # first as they are: is fn defined there?
+    assert seen == (once if ending in ("v does not fit", "fn raises") else [*once, np.complex128])
     for p, array, old in zip(parameters, arrays, before, strict=True):
         assert p.data is array
         assert p.dtype == dtype
@@ -540,3 +541,10 @@ def test_hvp_of_float32_parameters_is_exact_to_float64():
     for a, b in zip(narrow, hvp(loss, layer.parameters(), v), strict=True):
         assert a.dtype == np.float64
         np.testing.assert_array_equal(a, b)
+
+
+@BOTH
+@pytest.mark.parametrize("fn", [lambda x: x.log().sum(), lambda x: x.sqrt().sum(), lambda x: (x**2.5).sum()])
+def test_a_point_outside_the_domain_is_refused_though_complex_numbers_go_on(product_of, fn):
+    with pytest.raises(GradcheckError, match="the output holds NaN or infinity"):
+        product_of(fn, [np.array([-2.0])], [np.ones(1)])

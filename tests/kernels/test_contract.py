@@ -113,7 +113,17 @@ def test_needs_leaves_out_what_is_not_wanted(case, kernel_call):
 
 
 def test_the_products_and_powers_take_needs():
-    assert {case.covers for case in WITH_NEEDS} == {"matmul", "linear", "power"}
+    assert {case.covers for case in WITH_NEEDS} == {"multiply", "divide", "matmul", "linear", "power"}
+
+
+@pytest.mark.parametrize("case", [c for c in WITH_NEEDS if c.covers != "power"], ids=lambda case: case.name)
+def test_what_is_not_needed_is_not_kept(case, kernel_call):
+    """The first gradient of a product takes the other factor alone, and so does the second (but of a quotient)."""
+    kernel, arrays, options = kernel_call(case)
+    for wanted, spare in ((0, 0),) if case.covers == "divide" else ((0, 0), (1, 1)):
+        needs = tuple(i == wanted for i in range(len(arrays)))
+        _, vjp = kernel(*arrays, **options, needs=needs)
+        assert not any(np.shares_memory(array, arrays[spare]) for array in kept(vjp))
 
 
 # ---- line 5: complex input -----------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ The tape calls `check_output` after an operation, and `check_incoming` and `chec
 to know later is an `Origin`: words, shapes and fingerprints, but no arrays, so that it keeps no memory alive.
 """
 
+import functools
 import inspect
 import linecache
 import os
 import sys
+import types
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from tinygrad_llm.kernels import Array, Kernel
+from tinygrad_llm.kernels import Array, Kernel, elementwise
 from tinygrad_llm.kernels.table import Vjp
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ def check_output(kernel: Kernel, arrays: Sequence[Array], y: Array, vjp: Vjp | N
         if not _holds(y, bad):
             continue
         came = [f"its input {x.name}, shape {x.shape}" for x, a in zip(inputs, arrays, strict=True) if _holds(a, bad)]
-        if not came:
+        if not came or (bad == "inf" and kernel.__module__ == elementwise.__name__ and _new_inf(arrays, y)):
             hint = _HINTS.get((origin.operation, bad), _OVERFLOW if bad == "inf" else "")
             raise origin.error(f"{origin.operation} made {bad} in its output, shape {y.shape}", hint)
         if bad == "NaN":
@@ -198,6 +200,14 @@ def check_output(kernel: Kernel, arrays: Sequence[Array], y: Array, vjp: Vjp | N
                 "look at the data, and at the step that last changed the weights",
             )
     return origin
+
+
+def _new_inf(arrays: Sequence[Array], y: Array) -> bool:
+    """Whether y = f(arrays), element by element, is infinite anywhere where no input is."""
+    new = np.isinf(y)
+    for a in arrays:
+        new = new & ~np.isinf(a)
+    return bool(new.any())
 
 
 # ---- backward ------------------------------------------------------------------------------------------------------
@@ -220,11 +230,31 @@ def check_incoming(node: "Node", g: Array, is_root: bool) -> None:
         raise AnomalyError(what, node.name) if node.is_leaf else (node.origin or Origin(node.name)).error(what)
 
 
+def check_hooked(node: "Node", before: Array, after: Array) -> None:
+    """Raise if a hook made infinity; its NaN is found as any that comes in."""
+    if _holds(after, "inf") and not _holds(before, "inf"):
+        what = f"a hook made inf in the gradient of {node.name}, shape {after.shape}"
+        raise AnomalyError(what, node.name) if node.is_leaf else (node.origin or Origin(node.name)).error(what)
+
+
+def checked_sum(node: "Node", a: Array, b: Array, out: Array | None) -> Array:
+    """a + b, two gradients of one value; raise if the sum is infinite and they are not."""
+    finite = not (_holds(a, "inf") or _holds(b, "inf"))
+    total = np.asarray(quietly(np.add, a, b, out=out))
+    if finite and _holds(total, "inf"):
+        what = f"the gradients of several uses of {node.name}, shape {total.shape}, add up to inf"
+        raise AnomalyError(what, node.name) if node.is_leaf else (node.origin or Origin(node.name)).error(what)
+    return total
+
+
 def checked_vjp(node: "Node", vjp: Vjp, parents: Sequence["Node | None"], g: Array) -> tuple[Array | None, ...]:
     """vjp(g), after a look at what it saved, and before one at what it returns."""
     origin = node.origin or Origin(node.name)
     _check_saved(origin, vjp)
-    grads = quietly(vjp, g)
+    try:
+        grads = quietly(vjp, g)
+    except Exception as error:
+        raise origin.error(f"the vjp of {node.name} failed, {type(error).__name__}: {error}") from error
     if not isinstance(grads, tuple | list) or len(grads) != len(parents):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple | list) else f"{type(grads).__name__}, not a tuple,"
         raise origin.error(f"the vjp of {node.name} returned {got} for {len(parents)} inputs")
@@ -254,9 +284,9 @@ def _dtypes(x: Input, origin: Origin, g: Array) -> list[np.dtype[Any]]:
 def _check_saved(origin: Origin, vjp: Vjp) -> None:
     for saved, (_, array) in zip(origin.saved, _kept(vjp), strict=False):
         if (saved.shape, saved.checksum) != (array.shape, _checksum(array)):
-            owner = f" ({saved.owner})" if saved.owner else ""
+            what = f"{saved.owner} (as {saved.name})" if saved.owner else saved.name
             raise origin.error(
-                f"{origin.operation} saved {saved.name}{owner}, shape {saved.shape}, for backward, and it was changed "
+                f"{origin.operation} saved {what}, shape {saved.shape}, for backward, and it was changed "
                 "in place since",
                 "compute a new array (x = x + 1) instead of changing one (x.data += 1), or change it after backward",
             )
@@ -274,16 +304,19 @@ def _checksum(array: Array) -> int:
 
 
 def _kept(thing: Any, name: str = "", seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
-    """(name, array) of every array in a closure, in closures inside it, and in tuples and lists; in a fixed order."""
+    """(name, array) of every array that a function holds, in closures, containers and defaults; in a fixed order."""
     if isinstance(thing, np.ndarray):
         yield name, thing
     elif id(thing) in seen:
         return  # a function that calls itself
-    elif isinstance(thing, tuple | list):
-        for i, item in enumerate(thing):
-            yield from _kept(item, f"{name}[{i}]", (*seen, id(thing)))
-    elif closure := getattr(thing, "__closure__", None):
-        for variable, cell in zip(thing.__code__.co_freevars, closure, strict=True):
+    elif isinstance(thing, tuple | list | dict):
+        for key, item in thing.items() if isinstance(thing, dict) else enumerate(thing):
+            yield from _kept(item, f"{name}[{key!r}]", (*seen, id(thing)))
+    elif isinstance(thing, functools.partial):
+        yield from _kept((thing.func, thing.args, thing.keywords), name, (*seen, id(thing)))
+    elif isinstance(thing, types.FunctionType):
+        yield from _kept((thing.__defaults__, thing.__kwdefaults__), f"{name} defaults".strip(), (*seen, id(thing)))
+        for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
             try:
                 content = cell.cell_contents
             except ValueError:  # the variable was never set

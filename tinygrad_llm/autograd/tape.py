@@ -14,7 +14,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tinygrad_llm.autograd.anomaly import Origin, check_incoming, checked_vjp, current_layer
+from tinygrad_llm.autograd.anomaly import (
+    Origin,
+    check_hooked,
+    check_incoming,
+    checked_sum,
+    checked_vjp,
+    current_layer,
+)
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.kernels.table import Vjp
 
@@ -91,7 +98,9 @@ def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -
     while queue:
         node, g, owned = pending.pop(-heapq.heappop(queue))
         if node.hooks is not None:
-            g, owned = run_hooks(node, g), False  # a hook may have kept what it was shown
+            shown, g, owned = g, run_hooks(node, g), False  # a hook may have kept what it was shown
+            if watching:
+                check_hooked(node, shown, g)
         if watching:
             check_incoming(node, g, node is root)
         if node.is_leaf if wanted is None else node in wanted:
@@ -99,7 +108,8 @@ def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -
         if node.is_leaf:
             continue
         vjp, parents = node.release()
-        grads = checked_vjp(node, vjp, parents, g) if watching else vjp(g)
+        # What was recorded in anomaly mode is checked wherever backward runs: its fingerprints are there.
+        grads = checked_vjp(node, vjp, parents, g) if watching or node.origin is not None else vjp(g)
         if len(grads) != len(parents):
             raise RuntimeError(f"the vjp of {node.name} returned {len(grads)} gradients for {len(parents)} inputs")
         for parent, d in zip(parents, grads, strict=True):
@@ -112,7 +122,8 @@ def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -
                 heapq.heappush(queue, -parent.number)
                 continue
             _, total, ours = pending[parent.number]
-            total = np.add(total, d, out=total if ours and np.can_cast(d.dtype, total.dtype, "same_kind") else None)
+            out = total if ours and np.can_cast(d.dtype, total.dtype, "same_kind") else None
+            total = checked_sum(parent, total, d, out) if watching else np.add(total, d, out=out)
             pending[parent.number] = parent, np.asarray(total), True
     return found
 

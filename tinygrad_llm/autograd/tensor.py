@@ -27,8 +27,10 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     """
     arrays: list[Any] = [x.data if isinstance(x, Tensor) else x for x in inputs]
     if not all(isinstance(x, np.ndarray) for x in arrays):
-        # A Tensor of no axes whose data was computed anew holds a NumPy scalar; its dtype counts all the same.
-        arrays = _lift([np.asarray(a) if isinstance(x, Tensor) else a for x, a in zip(inputs, arrays, strict=True)])
+        for i, x in enumerate(inputs):
+            if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
+                arrays[i] = np.asarray(x.data)  # no axes, and computed anew: a NumPy scalar, whose dtype counts here
+        arrays = _lift(arrays)
     nodes = tuple(x._node if isinstance(x, Tensor) else None for x in inputs)
     recording = any(node is not None for node in nodes) and is_grad_enabled()
     if recording and "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
@@ -210,8 +212,12 @@ class Tensor:
         Returns:  a handle, whose `remove()` takes the hook away again.
         Raises:   RuntimeError: this Tensor does not require a gradient. In backward, ValueError: shape or dtype differ.
         """
+        if not callable(hook):
+            raise TypeError(f"a hook is a function of the gradient, not {type(hook).__name__}")
         if self._node is None:
             raise RuntimeError("this Tensor does not require a gradient, so a hook on it would never be called")
+        if self._node.vjp is None and not self.is_leaf:
+            raise RuntimeError("backward has passed here already, so a hook would never be called: register it before")
         return HookHandle(self._node, hook)
 
     def _start(self, gradient: Any = None) -> tuple[Node, Array]:

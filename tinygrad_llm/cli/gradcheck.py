@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.curve is None:
         raise UsageError("--out names the picture of a --curve: add --curve NAME")
+    if args.out is not None and (args.out.suffix != ".png" or args.out.is_dir() or not args.out.parent.is_dir()):
+        raise UsageError(f"{args.out}: --out names a .png file in a folder that exists")
     if args.curve is not None:
         if args.names or args.method:
             raise UsageError("--curve takes one name and every method: leave out the other names, and --method")
@@ -84,7 +86,7 @@ def _ledger(args: argparse.Namespace) -> int:
     missing = [] if args.names else uncovered(cases)
     chosen = [case for case in cases if not args.names or case.covers in args.names]
     if args.method:
-        chosen = _by(args.method, chosen)
+        chosen = _by(args.method, chosen, args.names)
     began = time.perf_counter()
     rows: list[Row] = []
     for covers, some in itertools.groupby(run_cases(chosen, args.seed), key=lambda row: row.covers):
@@ -93,7 +95,7 @@ def _ledger(args: argparse.Namespace) -> int:
         if not args.json:
             if not rows or rows[-1].group != group:
                 columns = "".join(f"{name:>12}" for name in COLUMNS)
-                print(f"\n{group:<31}{'cases':>6}{'derivatives':>12}{columns}{'seconds':>9}")
+                print(f"\n{group:<31}{'cases':>6}{'numbers':>12}{columns}{'seconds':>9}")
             _print_row(covers, done)
         rows += done
     seconds = time.perf_counter() - began
@@ -116,25 +118,35 @@ def _ledger(args: argparse.Namespace) -> int:
             print(f"{colour('FAILED', 'red')} {row.name}: {row.message}")
         for name in missing:
             print(f"{colour('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
-        derivatives = sum(row.elements for row in rows)
+        # Directions and float32 look at whole tensors.
+        single = sum(row.elements for row in rows if row.method not in ("directions", "float32"))
         print(
-            f"{len(rows)} cases, {derivatives:,} derivatives, each checked by itself, {len(failed)} failed, "
+            f"{len(rows)} cases, {single:,} numbers compared one by one, {len(failed)} failed, "
             f"in {seconds:.1f} s" + (f"; worst exact error {max(exact):.1e}" if exact else "")
         )
     return 1 if failed or missing else 0
 
 
-def _by(method: str, cases: list[Case]) -> list[Case]:
+_WHY_NOT = {
+    "complex": "they have a kink, so the complex step is not for them",
+    "directions": "they have a kink, so the complex step is not for them",
+    "adjoint": "they are not linear, or not exact on integers",
+}
+
+
+def _by(method: str, cases: list[Case], names: Sequence[str]) -> list[Case]:
     """These cases by another method: those it can be asked of."""
-    sharp = [case for case in cases if case.method in ("complex", "richardson")]
-    kept = [case for case in cases if case.method == method]
-    if method in ("richardson", "central"):
-        kept += [case.by(method) for case in sharp if case.method != method]
-    if method == "directions":
-        kept = [case.by(method) for case in sharp if case.method == "complex"]
-    if not kept:
-        raise UsageError(f"--method {method} cannot be asked of these: they are not linear, or have a kink")
-    return sorted(kept, key=lambda case: cases.index(next(c for c in cases if c.covers == case.covers)))
+    if method in ("richardson", "central"):  # these can be asked of every function
+        kept = [c if c.method == method else c.by(method) for c in cases if c.method in ("complex", "richardson")]
+    elif method == "directions":
+        kept = [case.by(method) for case in cases if case.method == "complex"]
+    else:
+        kept = [case for case in cases if case.method == method]
+    left_out = [name for name in names if not any(case.covers == name for case in kept)]
+    if left_out or not kept:
+        which = ", ".join(left_out) or "these"
+        raise UsageError(f"--method {method} cannot be asked of {which}: {_WHY_NOT.get(method, 'not made for them')}")
+    return kept
 
 
 def _print_row(covers: str, rows: list[Row]) -> None:
@@ -168,6 +180,10 @@ def _mutants(args: argparse.Namespace) -> int:
             print(f"\n{kernel}: {len(done)} planted, {mark}")
             for hunt in done:
                 print(f"  {hunt.mutant:<52} {_fate(hunt)}", flush=True)
+    if not hunts and args.method is None:
+        raise UsageError(f"{', '.join(args.names)}: wrong as it is, before any mutant: run gradcheck without --mutants")
+    if not hunts:
+        raise UsageError(f"--method {args.method} cannot be asked of these: {_WHY_NOT.get(args.method, 'no case')}")
     caught = sum(hunt.caught for hunt in hunts)
     seconds = time.perf_counter() - began
     if args.json:
@@ -176,8 +192,18 @@ def _mutants(args: argparse.Namespace) -> int:
         _print_json(figures | {"method": args.method or "default", "seconds": seconds, "rows": rows})
     else:
         print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
+        if args.method in _LESSONS and caught < len(hunts):
+            print(_LESSONS[args.method])
     # A weaker method is a lesson, not a failure.
     return 1 if args.method is None and caught < len(hunts) else 0
+
+
+_LESSONS = {
+    "central": "Whatever is wrong by less than the error of the differences gets through.",
+    "richardson": "Whatever is wrong by less than the tolerance gets through, a thousand times less than central's.",
+    "adjoint": "It computes with small integers, in which rounding to float32 changes nothing.",
+    "float32": "It compares the gradient with itself, so that only a change of shape or dtype shows.",
+}
 
 
 def _fate(hunt: mutants.Hunt) -> str:

@@ -76,7 +76,8 @@ _CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
 
 def colour(text: str, name: str) -> str:
     """Text in colour where a terminal shows it, and the user has not asked for none (no-color.org)."""
-    return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+    shown = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if shown else text
 
 
 def closest(name: str, known: Sequence[str]) -> str:

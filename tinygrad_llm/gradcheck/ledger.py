@@ -45,6 +45,8 @@ def run(cases: Iterable[Case], seed: int = 0) -> Iterator[Row]:
             message = "" if result else describe(result)
         except GradcheckError as failure:
             message = str(failure)
+        except Exception as failure:  # a kernel that breaks down shall not hide the rest of the table
+            message = f"{type(failure).__name__}: {failure}"
         seconds = time.perf_counter() - start
         yield Row(case.group, case.covers, case.name, case.method, elements, error, tolerance, seconds, message)
 

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, grad
-from tinygrad_llm.gradcheck.checkers import GradcheckError
+from tinygrad_llm.autograd import Tensor, grad, no_grad
+from tinygrad_llm.gradcheck.checkers import GradcheckError, as_tensors
 from tinygrad_llm.kernels import Array
 
 HESSIAN_LIMIT = 2000  # elements; their Hessian takes 32 MB and as many passes as there are elements
@@ -40,8 +40,9 @@ def jvp(fn: Callable[..., Tensor], inputs: Iterable[Any], v: Sequence[Any]) -> t
 
         J v = Im fn(x + i·h·v) / h
 
-    It is the numbers that are followed, not the tape: what `Tensor.detach` cuts off is differentiated all the same.
-    abs, relu and max follow the piece that x lies on.
+    It is the numbers that are followed, not the tape: what `Tensor.detach` cuts off is differentiated all the same, and
+    what drops the imaginary part on one of several ways (np.abs on a Tensor's data) is not, without a word; `gradcheck`
+    finds such. abs, relu and max follow the piece that x lies on.
 
     Args:     fn: takes the inputs as Tensors and returns one Tensor of any shape; deterministic.
               inputs: float arrays and Tensors that require a gradient are differentiated; everything else is handed
@@ -54,7 +55,7 @@ def jvp(fn: Callable[..., Tensor], inputs: Iterable[Any], v: Sequence[Any]) -> t
               analytic, does not depend on an input that is differentiated, or NaN and infinity came in or out.
     Source:   Squire and Trapp 1998; torch.func.jvp.
     """
-    with _stepped(inputs, v) as (tensors, _, exponent):
+    with _stepped(fn, inputs, v) as (tensors, _, exponent):
         y = _evaluate(fn, tensors)
         return y.data.real.copy(), _imaginary(y.data, exponent)
 
@@ -73,7 +74,7 @@ def hvp(fn: Callable[..., Tensor], inputs: Iterable[Any], v: Sequence[Any]) -> l
     Raises:   ValueError: as `jvp`, and an output that is not a scalar. GradcheckError: as `jvp`.
     Source:   Squire and Trapp 1998 for the step, Pearlmutter 1994 for the idea; torch.autograd.functional.hvp.
     """
-    with _stepped(inputs, v) as (tensors, differentiated, exponent):
+    with _stepped(fn, inputs, v) as (tensors, differentiated, exponent):
         y = _evaluate(fn, tensors)
         if y.data.size != 1:
             raise ValueError(f"a Hessian is that of a scalar, and fn gave shape {y.shape}: reduce it (.sum(), .mean())")
@@ -93,7 +94,7 @@ def hessian(fn: Callable[..., Tensor], inputs: Iterable[Any]) -> Array:
     Raises:   ValueError: n > 2,000; otherwise as `hvp`.
     Source:   as `hvp`; torch.autograd.functional.hessian.
     """
-    tensors = _as_tensors(inputs)
+    tensors = as_tensors(inputs)
     differentiated = _differentiated(tensors)
     ends = np.cumsum([tensors[i].numel() for i in differentiated])
     n = int(ends[-1])
@@ -107,17 +108,6 @@ def hessian(fn: Callable[..., Tensor], inputs: Iterable[Any]) -> Array:
         products = hvp(fn, tensors, v)
         columns[:, j] = np.concatenate([products[i].reshape(-1) for i in differentiated])
     return columns
-
-
-def _as_tensors(inputs: Iterable[Any]) -> list[Any]:
-    """Tensors as they are, floats lifted to float64 Tensors, the rest as arrays."""
-    if isinstance(inputs, np.ndarray | Tensor):
-        raise ValueError("inputs come as a list, even one alone: write [x]")
-    arrays = [x if isinstance(x, Tensor) else np.asarray(x) for x in inputs]
-    return [
-        Tensor(x.astype(np.float64), requires_grad=True) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
-        for x in arrays
-    ]
 
 
 def _differentiated(tensors: Sequence[Any]) -> list[int]:
@@ -158,11 +148,14 @@ def _directions(tensors: Sequence[Any], chosen: Sequence[int], v: Sequence[Any])
 
 
 @contextmanager
-def _stepped(inputs: Iterable[Any], v: Sequence[Any]) -> Iterator[tuple[list[Any], list[int], int]]:
+def _stepped(
+    fn: Callable[..., Tensor], inputs: Iterable[Any], v: Sequence[Any]
+) -> Iterator[tuple[list[Any], list[int], int]]:
     """Inside this block the inputs lie at x + i·2⁻ᵏ·v: gives them, which of them are differentiated, and k."""
-    tensors = _as_tensors(inputs)
+    tensors = as_tensors(inputs)
     chosen = _differentiated(tensors)
     directions = _directions(tensors, chosen, v)
+    _refuse_undefined(fn, tensors)
     # The step is h for a v of about 1, whatever its length: 1e30·v shall not leave the neighbourhood of x.
     longest = max(float(np.max(np.abs(d), initial=0.0)) for d in directions)
     exponent = _STEP + int(np.frexp(longest)[1])
@@ -181,6 +174,14 @@ def _stepped(inputs: Iterable[Any], v: Sequence[Any]) -> Iterator[tuple[list[Any
     finally:
         for i, x in zip(chosen, kept, strict=True):
             tensors[i].data = x
+
+
+def _refuse_undefined(fn: Callable[..., Tensor], tensors: Sequence[Any]) -> None:
+    """ln(−2) is NaN, though a complex logarithm exists."""
+    with no_grad(), np.errstate(all="ignore"):
+        y = fn(*tensors)
+    if isinstance(y, Tensor) and not np.isfinite(y.data).all():
+        raise GradcheckError("the output holds NaN or infinity")
 
 
 def _evaluate(fn: Callable[..., Tensor], tensors: Sequence[Any]) -> Tensor:

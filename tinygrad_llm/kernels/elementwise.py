@@ -42,22 +42,27 @@ def subtract(a: Array, b: Array) -> Result:
 
 
 @kernel
-def multiply(a: Array, b: Array) -> Result:
+def multiply(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
     """y = a · b.   da = g · b,  db = g · a
 
     Derivation:
         ∂y_i/∂a_i = b_i and ∂y_i/∂b_i = a_i, so da_i = g_i b_i and db_i = g_i a_i.
     """
     a, b = alike(a, b)
+    y = a * b
+    a_shape, b_shape = a.shape, b.shape
+    for_a, for_b = b if needs[0] else None, a if needs[1] else None  # what each gradient needs, and no more
 
-    def vjp(g: Array) -> tuple[Array, Array]:
-        return unbroadcast(g * b, a.shape), unbroadcast(g * a, b.shape)
+    def vjp(g: Array) -> tuple[Array | None, Array | None]:
+        da = None if for_a is None else unbroadcast(g * for_a, a_shape)
+        db = None if for_b is None else unbroadcast(g * for_b, b_shape)
+        return da, db
 
-    return a * b, vjp
+    return y, vjp
 
 
 @kernel
-def divide(a: Array, b: Array) -> Result:
+def divide(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
     """y = a / b.   da = g / b,  db = −g · y / b
 
     Derivation:
@@ -66,11 +71,13 @@ def divide(a: Array, b: Array) -> Result:
     """
     a, b = alike(a, b)
     y = a / b
-    a_shape = a.shape
+    a_shape, needs_a = a.shape, needs[0]
+    for_b = y if needs[1] else None
 
-    def vjp(g: Array) -> tuple[Array, Array]:
+    def vjp(g: Array) -> tuple[Array | None, Array | None]:
         da = g / b
-        return unbroadcast(da, a_shape), unbroadcast(-da * y, b.shape)
+        db = None if for_b is None else unbroadcast(-da * for_b, b.shape)
+        return unbroadcast(da, a_shape) if needs_a else None, db
 
     return y, vjp
 

@@ -28,25 +28,29 @@ def matmul(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Re
     """
     if not (a.ndim and b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: the inner sizes of shapes {a.shape} and {b.shape} do not match")
-    need_a, need_b = needs
     a, b = alike(a, b)
+    y = np.matmul(a, b)
+    a_shape, b_shape = a.shape, b.shape
+    # A vector on the left is a matrix of one row, a vector on the right a matrix of one column. Only what is needed
+    # is kept: dA takes B, dB takes A.
+    rows = None if not needs[1] else a if a.ndim > 1 else a[None, :]
+    columns = None if not needs[0] else b if b.ndim > 1 else b[:, None]
 
     def vjp(g: Array) -> tuple[Array | None, Array | None]:
-        # A vector on the right is a matrix of one column, a vector on the left a matrix of one row.
-        if b.ndim == 1:
+        if len(b_shape) == 1:
             g = g[..., None]
-        if a.ndim == 1:
+        if len(a_shape) == 1:
             g = g[..., None, :]
-        rows = a if a.ndim > 1 else a[None, :]
-        columns = b if b.ndim > 1 else b[:, None]
         da = db = None
-        if need_a:
-            da = unbroadcast(g @ columns.swapaxes(-1, -2), rows.shape).reshape(a.shape)
-        if need_b:
-            db = unbroadcast(rows.swapaxes(-1, -2) @ g, columns.shape).reshape(b.shape)
+        if columns is not None:
+            da = unbroadcast(g @ columns.swapaxes(-1, -2), a_shape if len(a_shape) > 1 else (1, *a_shape))
+            da = da.reshape(a_shape)
+        if rows is not None:
+            db = unbroadcast(rows.swapaxes(-1, -2) @ g, b_shape if len(b_shape) > 1 else (*b_shape, 1))
+            db = db.reshape(b_shape)
         return da, db
 
-    return np.matmul(a, b), vjp
+    return y, vjp
 
 
 @kernel
@@ -73,17 +77,18 @@ def linear(
     has_bias = bias is not None
     if bias is not None:
         y = add_to(y, bias)
-    lead = x.shape[:-1]
+    lead, (n_out, n_in) = x.shape[:-1], weight.shape
+    for_x, for_weight = weight if needs[0] else None, rows if needs[1] else None  # what each needs, and no more
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
-        g = g.reshape(-1, g.shape[-1])
-        dx = (g @ weight).reshape(*lead, weight.shape[1]) if needs[0] else None
-        dweight = g.T @ rows if needs[1] else None
+        g = g.reshape(-1, n_out)
+        dx = None if for_x is None else (g @ for_x).reshape(*lead, n_in)
+        dweight = None if for_weight is None else g.T @ for_weight
         if not has_bias:
             return dx, dweight
         return dx, dweight, np.sum(g, axis=0) if needs[2] else None
 
-    return y.reshape(*lead, weight.shape[0]), vjp
+    return y.reshape(*lead, n_out), vjp
 
 
 @kernel

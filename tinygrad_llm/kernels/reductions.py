@@ -109,7 +109,7 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
 
     Derivation:
         With Z = Σ_j exp x_j,  y = ln Z:   ∂y/∂x_i = exp(x_i) / Z = exp(x_i − y), since Z = eʸ.   So dx = g · eˣ⁻ʸ.
-        The code's shift:  y = m + ln Σ_j exp(x_j − m) for every number m, since e⁻ᵐ, taken out of the sum, is −m. Hence
+        The code's shift:  y = m + ln Σ_j exp(x_j − m) for every number m, since the sum is Z · e⁻ᵐ. Hence
         ∂y/∂m = 1 − Σ_j exp(x_j − m) / Σ_j exp(x_j − m) = 0: that m = max x depends on x adds nothing to dx.
     """
     # Shifting by the largest x keeps every exponential ≤ 1; the shift cancels, so it has no gradient.

@@ -43,7 +43,9 @@ class Module:
 
     def _path_below(self, path: str, outer: object) -> str:
         """This Module's path, given that of the one that called it: "GPT.transformer" → "GPT.transformer.h.0"."""
-        own = next((name for name, item in _walk(outer, "") if item is self), type(self).__name__)
+        own = next((name for name, item in _walk(outer, "") if item is self), None)
+        if own is None:  # no attribute of the caller
+            own = f"<{type(self).__name__}>" if path else type(self).__name__
         return ".".join(part for part in (path, own) if part)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:

@@ -21,21 +21,21 @@ class LearningReport:
     no_gradient: tuple[str, ...]
     zero_gradient: tuple[str, ...]
     nonfinite_gradient: tuple[str, ...]
+    nonfinite_value: tuple[str, ...]
     unmoved: tuple[str, ...]
 
     @property
     def all_well(self) -> bool:
-        """Whether every parameter has a finite gradient other than zero, and moved."""
-        return not (self.no_gradient or self.zero_gradient or self.nonfinite_gradient or self.unmoved)
+        """Whether every parameter is finite, has a finite gradient other than zero, and moved."""
+        bad = self.no_gradient, self.zero_gradient, self.nonfinite_gradient, self.nonfinite_value, self.unmoved
+        return not any(bad)
 
     def __str__(self) -> str:
         n = len(self.checked)
         if self.all_well:
-            return f"All is well: each of the {n} parameters has a finite gradient other than zero, and moved."
+            return f"All is well: each of the {n} parameters is finite, has a gradient other than zero, and moved."
         lines = [f"  {name}: {'; '.join(found)}" for name in self.checked if (found := self._findings(name))]
         lines.insert(0, f"{len(lines)} of {n} parameters to look at:")
-        if len(self.unmoved) == n:
-            lines.append("Nothing moved: was `before` copied? state_dict() gives the arrays themselves.")
         return "\n".join(lines)
 
     def _findings(self, name: str) -> list[str]:
@@ -47,6 +47,8 @@ class LearningReport:
             findings.append("its gradient is all zeros (nothing that it changes reaches the loss)")
         if name in self.nonfinite_gradient:
             findings.append("its gradient holds NaN or infinity (see detect_anomaly)")
+        if name in self.nonfinite_value:
+            findings.append("it holds NaN or infinity after the step")
         if name in self.unmoved:
             at_fault = name in self.no_gradient or name in self.zero_gradient
             findings.append("did not move" + ("" if at_fault else " (does the optimizer have it? is lr 0?)"))
@@ -65,7 +67,7 @@ def learning_report(model: Module, before: Mapping[str, Array], after: Mapping[s
     place: `before` must hold copies. A tied parameter is one, under its first name.
 
     Args:     before, after: name → array, as `state_dict` gives them.
-    Raises:   ValueError: names or shapes are not the model's; all of them are listed.
+    Raises:   ValueError: names or shapes are not the model's; all of them are listed. `before` was not copied.
     """
     own = dict(model.named_parameters())
     wrong = []
@@ -79,6 +81,8 @@ def learning_report(model: Module, before: Mapping[str, Array], after: Mapping[s
         ]
     if wrong:
         raise ValueError("not states of this model: " + "; ".join(wrong))
+    if any(np.shares_memory(before[name], after[name]) for name in own):
+        raise ValueError("before and after share their memory: state_dict() gives the arrays themselves, so copy them")
     grads = {name: p.grad for name, p in own.items()}
     held = {name: g for name, g in grads.items() if g is not None}
     return LearningReport(
@@ -87,6 +91,7 @@ def learning_report(model: Module, before: Mapping[str, Array], after: Mapping[s
         no_gradient=tuple(name for name, g in grads.items() if g is None),
         zero_gradient=tuple(name for name, g in held.items() if g.size and not g.any()),
         nonfinite_gradient=tuple(name for name, g in held.items() if not np.isfinite(g).all()),
+        nonfinite_value=tuple(name for name in own if not np.isfinite(after[name]).all()),
         unmoved=tuple(
             name for name, p in own.items() if p.numel() and np.array_equal(before[name], after[name], equal_nan=True)
         ),
