@@ -1,11 +1,9 @@
 import hashlib
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +18,6 @@ def gpt2():
     return Tokenizer.gpt2()
 
 
-# --- the oracle: merge the lowest-ranked pair, rescan, on GPT-2's printable names -----------------------
-
-
 def byte_names():
     """GPT-2's name of each byte: itself where it prints, else the next free character from U+0100 on."""
     names, fresh = {}, 0x100
@@ -33,72 +28,6 @@ def byte_names():
         else:
             names[byte] = chr(byte)
     return names
-
-
-def naive_merge(parts, ranks):
-    parts = list(parts)
-    while True:
-        known = [(ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in ranks]
-        if not known:
-            return parts
-        _, place = min(known)
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
-
-
-@pytest.fixture(scope="module")
-def naive_gpt2():
-    """Text → ids, slowly, from the merges file alone."""
-    lines = VOCAB.read_bytes().decode().split("\n")[1:-1]
-    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(lines)}
-    names = byte_names()
-    ids = {name: number for number, name in enumerate(sorted(names.values()))}
-    ids |= {left + right: 256 + rank for (left, right), rank in ranks.items()}
-
-    def encode(text):
-        words = regex.findall(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", text)
-        return [ids[part] for word in words for part in naive_merge([names[b] for b in word.encode()], ranks)]
-
-    return encode
-
-
-WORDLIKE = st.lists(
-    st.sampled_from(
-        ["the", " the", "'s", "'re", " ", "  ", "\n", "a", "7", "42", "é", "漢字", "👩‍👩‍👧", "\x1c", "\x85"]
-    )
-    | st.text(max_size=4)
-).map("".join)
-
-
-@given(text=WORDLIKE)
-def test_gpt2_encodes_as_the_naive_loop_does(gpt2, naive_gpt2, text):
-    assert gpt2.encode(text, disallowed_special=()) == naive_gpt2(text)
-
-
-@given(text=st.text(alphabet="aehnrt ", max_size=200))
-def test_gpt2_encodes_long_runs_as_the_naive_loop_does(gpt2, naive_gpt2, text):
-    assert gpt2.encode(text) == naive_gpt2(text)
-
-
-@pytest.mark.parametrize("letter", ["a", "=", " ", "\n", "ab", "aab"])
-@pytest.mark.parametrize("times", [1, 2, 3, 64, 65, 300])
-def test_repeated_letters_encode_as_the_naive_loop_does(gpt2, naive_gpt2, letter, times):
-    assert gpt2.encode(letter * times) == naive_gpt2(letter * times)
-
-
-@given(corpus=st.text(alphabet="ab c"), text=st.text(alphabet="abc "), size=st.integers(256, 290))
-def test_any_merges_encode_as_the_naive_loop_does(corpus, text, size):
-    tokenizer = Tokenizer.train(corpus, size, special_tokens=())
-    ranks = {}
-    made = [(byte,) for byte in range(256)]
-    for rank, (left, right) in enumerate(tokenizer.merges):
-        ranks.setdefault((made[left], made[right]), rank)
-        made.append(made[left] + made[right])
-    expected = []
-    for word in regex.findall(bpe.PATTERN, text):
-        parts = naive_merge([(b,) for b in word.encode().translate(bpe.BYTE_IDS)], ranks)
-        expected += [byte for part in parts for byte in part]
-    ids = tokenizer.encode(text)
-    assert [byte for token_id in ids for byte in made[token_id]] == expected
 
 
 # --- published numbers -----------------------------------------------------------------------------------
@@ -159,18 +88,6 @@ def test_added_special_tokens_take_the_next_ids_and_change_no_other(gpt2):
     assert longer.encode(longer.decode(special), allowed_special="all") == special
 
 
-def test_the_same_ids_as_tiktoken(gpt2):
-    tiktoken = pytest.importorskip("tiktoken")
-    ranks = {gpt2.decode_bytes([token_id]): token_id for token_id in range(50256)}
-    theirs = tiktoken.Encoding("gpt2", pat_str=bpe.PATTERN, mergeable_ranks=ranks, special_tokens={EOT: 50256})
-
-    @given(text=WORDLIKE | st.text())
-    def same(text):
-        assert gpt2.encode(text, disallowed_special=()) == theirs.encode(text, disallowed_special=())
-
-    same()
-
-
 # --- nothing is lost -------------------------------------------------------------------------------------
 
 
@@ -205,18 +122,6 @@ def test_odd_characters_come_back(gpt2, text):
 def test_a_megabyte_of_one_thing_is_not_quadratic(gpt2, part):
     text = part * (1_000_000 // len(part))
     assert gpt2.decode(gpt2.encode(text)) == text
-
-
-def test_a_full_cache_starts_over_and_a_long_word_is_not_kept(monkeypatch):
-    monkeypatch.setattr(bpe, "CACHED_WORDS", 3)
-    tokenizer = Tokenizer([(64, 65)])
-    words = [f" {letter}b" for letter in "abcdefg"]
-    first = [tokenizer.encode(word) for word in words]
-    assert len(tokenizer._cache) <= 3
-    assert [tokenizer.encode(word) for word in words] == first
-    tokenizer._cache.clear()
-    tokenizer.encode("a" * (bpe.CACHED_LENGTH + 1))
-    assert not tokenizer._cache
 
 
 def test_what_the_caller_does_to_the_ids_stays_with_the_caller(gpt2):

@@ -1,18 +1,19 @@
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
 import pytest
-import regex
+from definition import gpt2_words
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
-from tinygrad_llm.tokenizer.bpe import BYTE_IDS, PATTERN
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, pattern, train
+from tinygrad_llm.tokenizer.bpe import BYTE_IDS
 
 
 def naive_train(texts, n_merges):
     """Count every pair anew before every merge."""
-    words = [word for text in texts for word in regex.findall(PATTERN, text)]
+    words = [word for text in texts for word in gpt2_words(text)]
     words = [list(word.encode().translate(BYTE_IDS)) for word in words]
     merges = []
     while len(merges) < n_merges:
@@ -115,3 +116,50 @@ def test_the_smallest_vocabulary_has_no_merges():
 def test_texts_that_are_none(texts):
     with pytest.raises(TokenizerError, match=r"a text is a str|surrogate"):
         Tokenizer.train(texts, 300)
+
+
+@given(texts=st.lists(st.text(alphabet="aab <>\n\x85é'"), max_size=4))
+def test_files_and_an_iterator_teach_what_texts_teach(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("texts")
+    for number, text in enumerate(texts):
+        (folder / str(number)).write_bytes(text.encode())
+    paths = [folder / str(number) for number in range(len(texts))]
+    expected = Tokenizer.train(texts, 290, ["<a b>"]).merges
+    assert Tokenizer.train(paths, 290, ["<a b>"]).merges == expected
+    mixed = (path if number % 2 else texts[number] for number, path in enumerate(paths))
+    assert Tokenizer.train(mixed, 290, ["<a b>"]).merges == expected
+
+
+def test_one_file_is_one_text_and_a_str_is_never_a_path(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"xyxyxy")
+    assert len(Tokenizer.train(tmp_path / "a.txt", 300).merges) == len(Tokenizer.train("xyxyxy", 300).merges)
+    assert not Tokenizer.train("a.txt", 300).merges
+    with pytest.raises(TokenizerError, match="none: cannot be read"):
+        Tokenizer.train([tmp_path / "none"], 300)
+    (tmp_path / "a.txt").write_bytes(b"abc\xff")
+    with pytest.raises(TokenizerError, match=r"a\.txt: not UTF-8 text: .* at byte 3"):
+        Tokenizer.train([tmp_path / "a.txt"], 300)
+
+
+@given(text=st.text(alphabet="ab.' \n", max_size=300))
+def test_words_are_counted_however_long_the_chunk_they_stand_in(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "LONG_CHUNK", 3)
+        patch.setattr(pattern, "STRETCH", 20)
+        assert train.count_words([text, text]) == Counter(pattern.split_words(text) * 2)
+
+
+def test_an_iterator_that_is_larger_than_memory_leaves_only_counts():
+    tracemalloc.start()
+    try:
+        counts = train.count_words("the cat sat on the mat. " * 4_000 for _ in range(50))
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000  # 5 million characters
+    finally:
+        tracemalloc.stop()
+    assert counts["the"] == 50  # the one at the start of each text
+    assert counts[" the"] == 50 * 7_999
+
+
+def test_more_ids_than_there_are_characters():
+    with pytest.raises(TokenizerError, match="at most 1114112"):
+        Tokenizer.train("abc", 1_114_113)

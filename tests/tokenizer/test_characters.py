@@ -53,3 +53,15 @@ def test_texts_without_characters(texts):
 def test_a_character_given_twice_is_named():
     with pytest.raises(TokenizerError, match="'b' occurs twice"):
         CharTokenizer("abcb")
+
+
+@given(text=st.text(min_size=1))
+def test_every_character_is_a_word_and_nothing_merges(text):
+    tokenizer = CharTokenizer.train(text)
+    assert "".join(tokenizer.split(text)) == text
+    for word in tokenizer.split(text):
+        (ids,) = tokenizer.explain_word(word)
+        assert ids == tokenizer.encode(word)
+        assert b"".join(map(tokenizer.token_bytes, ids)) == word.encode()
+    with pytest.raises(TokenizerError, match="is unknown"):
+        tokenizer.token_bytes(tokenizer.n_vocab)

@@ -29,6 +29,33 @@ def test_a_text_streams_without_a_replacement_of_its_own(gpt2, text):
     assert stream.finish() == ""
 
 
+TEXTS = ["ab 🤖é中 \r\n", "👩‍👩‍👧 flags 🇫🇷 <|endoftext|>", "\0\u2028\U0010ffff"]
+TOKENIZERS = [
+    CharTokenizer.train(TEXTS),
+    Tokenizer([]),  # bytes alone
+    Tokenizer.train(TEXTS * 9, 300, ["<|endoftext|>", "🤖", "half \u00e9"]),
+]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@given(data=st.data())
+def test_no_tokenizer_ever_shows_half_a_character(tokenizer, data):
+    ids = data.draw(st.lists(st.integers(0, tokenizer.n_vocab - 1), max_size=30))
+    text = data.draw(st.sampled_from(TEXTS))
+    ids += tokenizer.encode(text, disallowed_special=())
+    stream = StreamDecoder(tokenizer)
+    shown = ""
+    for i, token_id in enumerate(ids):
+        shown += stream.push(token_id)
+        # What follows may not change what was shown, and at most the three bytes of a begun character wait.
+        assert tokenizer.decode(ids).startswith(shown)
+        waiting = tokenizer.decode(ids[: i + 1]).removeprefix(shown)
+        assert len(waiting) < 4
+        assert set(waiting) <= {"\ufffd"}
+    assert shown + stream.finish() == tokenizer.decode(ids)
+    assert shown.endswith(text)
+
+
 def test_half_an_emoji_waits(gpt2):
     ids = gpt2.encode("🤖")
     assert len(ids) > 1

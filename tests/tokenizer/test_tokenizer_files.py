@@ -2,12 +2,16 @@ import errno
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files, load_tokenizer
+from tinygrad_llm.tokenizer.bpe import BYTE_NAMES
+from tinygrad_llm.tokenizer.bpe import _split_at as split_at
+from tinygrad_llm.tokenizer.pattern import split_words
 
 BPE = {
     "format": "tinygrad_llm.tokenizer",
@@ -248,3 +252,162 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
         CharTokenizer("ab").save(tmp_path / place)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "kept"
+
+
+# --- GPT-2's pair ----------------------------------------------------------------------------------------
+
+
+MERGES = "#version: 0.2\n# #\nĠ t\nĠt h\n## ##\n"
+
+
+def pair(folder, changes=None, merges=MERGES):
+    """The two files, with entries of encoder.json changed, added, or (None) taken out."""
+    (folder / "vocab.bpe").write_bytes(merges.encode())
+    plain = Tokenizer.from_merges_file(folder / "vocab.bpe", ())
+    ids = {name: number for number, name in enumerate([*BYTE_NAMES, "##", "Ġt", "Ġth", "####"])}
+    assert plain.n_vocab == len(ids)
+    ids = {name: token_id for name, token_id in (ids | (changes or {})).items() if token_id is not None}
+    (folder / "encoder.json").write_text(json.dumps(ids))
+    return folder / "vocab.bpe", folder / "encoder.json"
+
+
+def test_gpt2s_pair_is_read_and_its_other_entries_are_special(tmp_path):
+    tokenizer = Tokenizer.from_gpt2_files(*pair(tmp_path, {"<|b|>": 261, "<|a|>": 260}))
+    assert tokenizer.special_tokens == {"<|a|>": 260, "<|b|>": 261}
+    assert tokenizer.encode("#### th<|b|>", "all") == [259, 258, 261]
+    assert Tokenizer.from_gpt2_files(*pair(tmp_path)).special_tokens == {}
+
+
+@given(text=st.text(), specials=st.lists(st.text(min_size=2).map(lambda text: f"<{text}>"), unique=True, max_size=3))
+def test_gpt2s_pair_comes_back(folder, text, specials):
+    tokenizer = Tokenizer.train(text * 3, 300, specials)
+    tokenizer.save_gpt2(folder)
+    again = Tokenizer.from_gpt2_files(folder / "vocab.bpe", folder / "encoder.json")
+    assert list(again.merges.items()) == list(tokenizer.merges.items())
+    assert again.special_tokens == tokenizer.special_tokens
+    assert again.encode(text, "all") == tokenizer.encode(text, "all")
+
+
+def test_gpt2_itself_writes_the_file_that_it_was_read_from(tmp_path):
+    Tokenizer.gpt2().save_gpt2(tmp_path / "new" / "folder")
+    written = tmp_path / "new" / "folder" / "vocab.bpe"
+    assert written.read_bytes() == (Path(__file__).parents[2] / "data" / "gpt2" / "vocab.bpe").read_bytes()
+    ids = json.loads((tmp_path / "new" / "folder" / "encoder.json").read_text())
+    assert (ids["!"], ids["Ġthe"], ids["<|endoftext|>"], len(ids)) == (0, 262, 50256, 50257)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"!": None}, "no entry for '!', token 0 of "),
+        ({"Ġt": None}, r"no entry for '\\u0120t', token 257 of "),
+        ({"!": 1, '"': 0}, "the id of '!' is 1, but 0 in "),
+        ({"##": 257}, r"'##' and '\\u0120t' have the same id 257"),
+        ({"<|a|>": 259}, r"'####' and '<\|a\|>' have the same id 259"),
+        ({"<|a|>": 261}, r"no entry has the id 260, but '<\|a\|>' has 261"),
+        ({"<|a|>": -1}, r"no entry has the id 260, but '<\|a\|>' has -1"),
+        ({"##": 2**70}, "the id of '##' is 1180591620717411303424, but 256 in "),
+        ({"##": True}, "the id of '##' is True, no integer"),
+        ({"##": 256.0}, "the id of '##' is 256.0, no integer"),
+        ({"##": "256"}, "the id of '##' is '256', no integer"),
+        ({"": 260}, "special token '' is empty"),
+        ({"\ud800": 260}, "surrogate"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_its_merges(tmp_path, changes, message):
+    files = pair(tmp_path, changes)
+    with pytest.raises(TokenizerError, match=f"^{re.escape(str(files[1]))}: .*{message}"):
+        Tokenizer.from_gpt2_files(*files)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"7", b"{", b"\xff", b"[" * 100_000, b'{"!": 0, "!": 0}', b"<html>"])
+def test_an_encoder_that_is_none(tmp_path, data):
+    vocab, encoder = pair(tmp_path)
+    encoder.write_bytes(data)
+    with pytest.raises(TokenizerError, match=f"^{re.escape(str(encoder))}: "):
+        Tokenizer.from_gpt2_files(vocab, encoder)
+
+
+def test_a_repeated_entry_and_wrong_merges_are_named(tmp_path):
+    vocab, encoder = pair(tmp_path)
+    encoder.write_text('{"!": 0, "##": 256, "!": 1}')
+    with pytest.raises(TokenizerError, match=r"encoder\.json: .*a key occurs twice: '!'"):
+        Tokenizer.from_gpt2_files(vocab, encoder)
+    vocab.write_text(MERGES + "x\n")
+    with pytest.raises(TokenizerError, match=r"vocab\.bpe, line 6"):
+        Tokenizer.from_gpt2_files(vocab, encoder)
+    with pytest.raises(TokenizerError, match=r"none: cannot be read"):
+        Tokenizer.from_gpt2_files(tmp_path / "none", encoder)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [Tokenizer([], ["a"]), Tokenizer([(64, 65), (65, 66), (256, 66), (64, 257)])],
+    ids=["a special token named as a byte", "two tokens of the same bytes"],
+)
+def test_what_gpt2s_pair_cannot_say_is_not_written(tmp_path, tokenizer):
+    with pytest.raises(TokenizerError, match=r"would write .* use save"):
+        tokenizer.save_gpt2(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_or_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(TokenizerError, match="file: cannot be made"):
+        Tokenizer([]).save_gpt2(tmp_path / "file")
+    Tokenizer([]).save_gpt2(tmp_path)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    before = (tmp_path / "vocab.bpe").read_bytes()
+    with pytest.raises(TokenizerError, match=r"vocab\.bpe: cannot be written: No space"):
+        Tokenizer([(0, 1)]).save_gpt2(tmp_path)
+    assert (tmp_path / "vocab.bpe").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["encoder.json", "file", "vocab.bpe"]
+
+
+def test_tiktoken_and_tokenizers_read_the_pair(tmp_path):
+    gpt2 = Tokenizer.gpt2()
+    gpt2.save_gpt2(tmp_path)
+    load = pytest.importorskip("tiktoken.load")
+    vocab, encoder = str(tmp_path / "vocab.bpe"), str(tmp_path / "encoder.json")
+    ranks = load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
+    assert ranks == {gpt2.token_bytes(token_id): token_id for token_id in range(50256)}
+    models = pytest.importorskip("tokenizers.models")
+    assert models.BPE.from_file(encoder, vocab)
+
+
+# --- files to train on -----------------------------------------------------------------------------------
+
+
+@given(
+    text=st.text(alphabet="ab <>é\n\x85👩", max_size=60),
+    specials=st.lists(st.sampled_from(["<a b>", "<", "b\n"]), unique=True),
+    size=st.integers(1, 9),
+)
+def test_a_file_is_read_in_stretches_that_join_to_it(folder, text, specials, size):
+    (folder / "a.txt").write_bytes(text.encode())
+    stretches = list(files.read_stretches(folder / "a.txt", specials, size))
+    assert "".join(stretches) == text
+    expected = [word for piece in split_at(specials, text)[::2] for word in split_words(piece)]
+    found = [word for part in stretches for piece in split_at(specials, part)[::2] for word in split_words(piece)]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "at"), [(b"\xff", 0), ("é 👩".encode()[:-1], 3), (b"ab cd " * 10 + b"\xc3(", 60), (b"\xed\xa0\x80", 0)]
+)
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_a_file_that_is_no_text_is_named_with_the_byte(tmp_path, data, at, size):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(TokenizerError, match=rf"a\.txt: not UTF-8 text: .* at byte {at}$"):
+        list(files.read_stretches(tmp_path / "a.txt", (), size))
+
+
+def test_a_file_with_nowhere_to_cut_is_read_whole(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a" * 300_000)
+    assert list(files.read_stretches(tmp_path / "a.txt", (), 10)) == ["a" * 300_000]
+    with pytest.raises(TokenizerError, match="none: cannot be read"):
+        list(files.read_stretches(tmp_path / "none", ()))

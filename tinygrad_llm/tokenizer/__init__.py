@@ -1,12 +1,21 @@
-"""Text ↔ ids: byte-level BPE as in GPT-2, single characters, and their files."""
+"""Text ↔ ids, as a staircase: words, words with an unknown one, characters, byte-level BPE as in GPT-2."""
 
 from tinygrad_llm.tokenizer.bpe import Tokenizer
 from tinygrad_llm.tokenizer.characters import CharTokenizer
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.files import StrPath, read_document
 from tinygrad_llm.tokenizer.streaming import StreamDecoder
+from tinygrad_llm.tokenizer.words import SimpleTokenizerV1, SimpleTokenizerV2
 
-__all__ = ["CharTokenizer", "StreamDecoder", "Tokenizer", "TokenizerError", "load_tokenizer"]
+__all__ = [
+    "CharTokenizer",
+    "SimpleTokenizerV1",
+    "SimpleTokenizerV2",
+    "StreamDecoder",
+    "Tokenizer",
+    "TokenizerError",
+    "load_tokenizer",
+]
 
 
 def load_tokenizer(path: StrPath) -> Tokenizer | CharTokenizer:

@@ -9,29 +9,38 @@ Ids: 0 … 255 the bytes, in GPT-2's order; then one for each merge; then the sp
 
 from __future__ import annotations
 
+import codecs
+import copy
+import json
+import os
 import re
-from collections import Counter
+import reprlib
 from collections.abc import Callable, Collection, Iterable
-from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import regex
-
+from tinygrad_llm.tokenizer.cache import Chunks, Words
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, read_document, read_text, write_document
-from tinygrad_llm.tokenizer.train import Pair, learn_merges
+from tinygrad_llm.tokenizer.files import (
+    StrPath,
+    read_document,
+    read_object,
+    read_stretches,
+    read_text,
+    write_document,
+    write_text,
+)
+from tinygrad_llm.tokenizer.pattern import PATTERN as PATTERN
+from tinygrad_llm.tokenizer.pattern import split_chunks, split_stretches, split_words
+from tinygrad_llm.tokenizer.train import MAX_IDS, Pair, count_words, learn_merges
 
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 END_OF_TEXT = "<|endoftext|>"
 
-CACHED_WORDS = 1 << 16
-CACHED_LENGTH = 64  # characters: a cache bounded in words alone could still hold 65,536 megabytes
 MAX_VOCABULARY_BYTES = 1 << 26  # each merge can double a token: forty lines of a file would spell a terabyte
 
-_SPLIT = regex.compile(PATTERN)
-_NO_TOKEN = -1
+
+_NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how "surrogateescape" writes bytes that are no UTF-8
 
 # GPT-2 numbers the bytes that print before those that do not, and writes the latter as U+0100, U+0101, …
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -56,7 +65,6 @@ class Tokenizer:
         self.merges: dict[Pair, int] = {}
         self.special_tokens: dict[str, int] = {}
         self._bytes = [bytes([byte]) for byte in BYTES]
-        self._cache: dict[str, list[int]] = {}
         spelled = 0
         for index, pair in enumerate(merges):
             made = len(self._bytes)
@@ -71,6 +79,27 @@ class Tokenizer:
         for token in _check_special_tokens(special_tokens):
             self.special_tokens[token] = len(self._bytes)
             self._bytes.append(token.encode())
+        self._start_cache(learned=False)
+
+    def _start_cache(self, learned: bool) -> None:
+        """Forget all words but, if the merges were learned, those that are a token.
+
+        In learned merges, a word that spells a token becomes this token: at each merge, the bytes it was first made of
+        were merged as they are when they stand alone. In a list from elsewhere, an earlier merge may prevent that.
+        """
+        plain = self._bytes[: 256 + len(self.merges)] if learned else []
+        # A token that is no text gets surrogates, which are in no word.
+        tokens = {token.decode(errors="surrogateescape"): (token_id,) for token_id, token in enumerate(plain)}
+        self._learned = learned
+        self._chunks = Chunks(Words(BYTE_IDS, self.merges, tokens))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle everything but the cache, which would be most of it."""
+        return {name: value for name, value in vars(self).items() if name != "_chunks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_cache(self._learned)
 
     @classmethod
     def gpt2(cls) -> Tokenizer:
@@ -78,7 +107,9 @@ class Tokenizer:
         package = Path(__file__).parent.parent
         installed = package / "data"
         data = installed if installed.exists() else package.parent / "data"
-        return cls.from_merges_file(data / "gpt2" / "vocab.bpe")
+        tokenizer = cls.from_merges_file(data / "gpt2" / "vocab.bpe")
+        tokenizer._start_cache(learned=True)
+        return tokenizer
 
     @classmethod
     def from_merges_file(cls, path: StrPath, special_tokens: Iterable[str] = (END_OF_TEXT,)) -> Tokenizer:
@@ -111,21 +142,61 @@ class Tokenizer:
             raise TokenizerError(f"{path}: {error}") from None
 
     @classmethod
+    def from_gpt2_files(cls, vocab_bpe: StrPath, encoder_json: StrPath) -> Tokenizer:
+        """Read GPT-2's pair: the merges, and the id of each token, which must be the one that the merges give it.
+
+        Tokens that no merge makes are special; their ids go on after those of the merges.
+
+        Raises:   TokenizerError: the first defect, after the file and its line or entry.
+        """
+        plain = cls.from_merges_file(vocab_bpe, special_tokens=())
+        given = read_object(encoder_json)
+        if not isinstance(given, dict):
+            raise TokenizerError(f"{encoder_json}: expected an object, token → id")
+        names: dict[int, str] = {}
+        for name, token_id in given.items():
+            if type(token_id) is not int:
+                raise TokenizerError(f"{encoder_json}: the id of {name!a} is {reprlib.repr(token_id)}, no integer")
+            if token_id in names:
+                raise TokenizerError(f"{encoder_json}: {names[token_id]!a} and {name!a} have the same id {token_id}")
+            names[token_id] = name
+        for token_id, name in enumerate(plain._names()):
+            if name not in given:
+                raise TokenizerError(f"{encoder_json}: no entry for {name!a}, token {token_id} of {vocab_bpe}")
+            if given[name] != token_id:
+                raise TokenizerError(
+                    f"{encoder_json}: the id of {name!a} is {given[name]}, but {token_id} in {vocab_bpe}"
+                )
+        specials = range(plain.n_vocab, len(given))
+        if gap := next((token_id for token_id in specials if token_id not in names), None):
+            wrong = next(name for name, token_id in given.items() if not 0 <= token_id < len(given))
+            raise TokenizerError(
+                f"{encoder_json}: no entry has the id {gap}, but {wrong!a} has {given[wrong]}; ids are 0 … n − 1"
+            )
+        try:
+            return plain.with_special_tokens(names[token_id] for token_id in specials)
+        except TokenizerError as error:
+            raise TokenizerError(f"{encoder_json}: {error}") from None
+
+    @classmethod
     def train(
         cls,
-        text_or_texts: str | Iterable[str],
+        text_or_texts: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         vocab_size: int,
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         progress: Callable[[int, int], None] | None = None,
     ) -> Tokenizer:
         """Learn the merges of a text, or of several; what stands in it as a special token teaches nothing.
 
+        A `pathlib.Path` is the text of that file. Files are read, and texts of an iterator taken, piece by piece: only
+        the words and their counts are in memory.
+
         The most frequent pair is merged first; among equals, the one with the smallest ids. If no pair is
         left that occurs twice, training stops and `n_vocab` is smaller than `vocab_size`.
 
         Args:     vocab_size: bytes, merges and special tokens. progress: called with (merges done, wanted).
-        Raises:   TokenizerError: vocab_size does not hold the bytes and the special tokens; a text that
-                  `encode` would refuse.
+        Raises:   TokenizerError: vocab_size does not hold the bytes and the special tokens, or is above
+                  1,114,112; a text that `encode` would refuse; a file that is not UTF-8, and where.
         """
         specials = _check_special_tokens(special_tokens)
         smallest = len(BYTES) + len(specials)
@@ -134,12 +205,17 @@ class Tokenizer:
                 f"vocab_size is {vocab_size!r}; {len(BYTES)} bytes and {len(specials)} special tokens need "
                 f"an integer of at least {smallest}"
             )
-        words: Counter[str] = Counter()
-        for text in check_texts(text_or_texts):
-            for piece in _split_at(specials, text)[::2]:
-                words.update(match.group() for match in _SPLIT.finditer(piece))
+        if vocab_size > MAX_IDS:
+            raise TokenizerError(f"vocab_size is {vocab_size}; this trainer learns at most {MAX_IDS}")
+        given = [text_or_texts] if isinstance(text_or_texts, str | os.PathLike) else text_or_texts
+        texts = chain.from_iterable(
+            read_stretches(text, specials) if isinstance(text, os.PathLike) else check_texts([text]) for text in given
+        )
+        words = count_words(piece for text in texts for piece in _split_at(specials, text)[::2])
         word_counts = {word.encode().translate(BYTE_IDS): count for word, count in words.items()}
-        return cls(learn_merges(word_counts, vocab_size - smallest, progress), specials)
+        tokenizer = cls(learn_merges(word_counts, vocab_size - smallest, progress), specials)
+        tokenizer._start_cache(learned=True)
+        return tokenizer
 
     @classmethod
     def load(cls, path: StrPath) -> Tokenizer:
@@ -169,6 +245,47 @@ class Tokenizer:
         """
         fields = {"merges": list(self.merges), "special_tokens": list(self.special_tokens)}
         write_document(path, self.kind, fields)
+
+    def save_gpt2(self, folder: StrPath) -> None:
+        """Write GPT-2's pair, `vocab.bpe` and `encoder.json`, into a folder, made if need be; each whole or not at all.
+
+        Raises:   TokenizerError: the folder or the disk refuses; two tokens that these files would write alike.
+        """
+        names = self._names()
+        ids: dict[str, int] = {}
+        for token_id, name in enumerate([*names, *self.special_tokens]):
+            if ids.setdefault(name, token_id) != token_id:
+                raise TokenizerError(
+                    f"{folder}: GPT-2's files would write {name!a} for token {ids[name]} and token {token_id}; use save"
+                )
+        lines = [f"{names[left]} {names[right]}\n" for left, right in self.merges]
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise TokenizerError(f"{folder}: cannot be made: {error.strerror}") from error
+        write_text(Path(folder) / "vocab.bpe", "".join(["#version: 0.2\n", *lines]))
+        write_text(Path(folder) / "encoder.json", json.dumps(ids))
+
+    def _names(self) -> list[str]:
+        """Return what GPT-2's files write for each byte and merge: a printable character a byte."""
+        names = list(BYTE_NAMES)
+        for left, right in self.merges:
+            names.append(names[left] + names[right])
+        return names
+
+    def with_special_tokens(self, tokens: Iterable[str]) -> Tokenizer:
+        """Return a tokenizer with more special tokens, which take the next ids; this one stays as it is.
+
+        Raises:   TokenizerError: a token that is empty, given twice, or special already.
+        """
+        added = _check_special_tokens(tokens)
+        for token in added:
+            if token in self.special_tokens:
+                raise TokenizerError(f"special token {token!a} exists already, with id {self.special_tokens[token]}")
+        longer = copy.copy(self)
+        longer.special_tokens = self.special_tokens | {token: self.n_vocab + k for k, token in enumerate(added)}
+        longer._bytes = [*self._bytes, *(token.encode() for token in added)]
+        return longer
 
     @property
     def n_vocab(self) -> int:
@@ -214,46 +331,70 @@ class Tokenizer:
             if index % 2:
                 ids.append(self.special_tokens[piece])
             else:
-                for match in _SPLIT.finditer(piece):
-                    ids += self._encode_word(match.group())
+                self._encode_plain(piece, ids)
         return ids
 
-    def _encode_word(self, word: str) -> list[int]:
-        ids = self._cache.get(word)
-        if ids is None:
-            ids = self._merge(word.encode().translate(BYTE_IDS))
-            if len(word) <= CACHED_LENGTH:
-                if len(self._cache) >= CACHED_WORDS:
-                    self._cache.clear()
-                self._cache[word] = ids
-        return ids
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        allowed_special: Collection[str] | Literal["all"] = frozenset(),
+        disallowed_special: Collection[str] | Literal["all"] = "all",
+    ) -> list[list[int]]:
+        """Turn each text into ids, as `encode` does.
 
-    def _merge(self, byte_ids: bytes) -> list[int]:
-        """Merge the pair learned first, leftmost first, until there is none: O(n log n).
-
-        The parts form a ring, closed by one that merges with nothing. Merging writes the new id over the
-        left part and takes the right one out; what the heap says of parts that have changed since is
-        ignored.
+        Raises:   TokenizerError: as `encode`; one text where several are meant.
         """
-        size, merges = len(byte_ids), self.merges
-        parts = [*byte_ids, _NO_TOKEN]
-        before = [size, *range(size)]
-        after = [*range(1, size + 1), 0]
-        heap = [(merges[pair], left) for left, pair in enumerate(pairwise(parts)) if pair in merges]
-        heapify(heap)
-        while heap:
-            made, left = heappop(heap)
-            right = after[left]
-            if merges.get((parts[left], parts[right])) != made:
-                continue
-            parts[left], parts[right] = made, _NO_TOKEN
-            after[left] = after[right]
-            before[after[right]] = left
-            for start in (before[left], left):
-                pair = (parts[start], parts[after[start]])
-                if pair in merges:
-                    heappush(heap, (merges[pair], start))
-        return [part for part in parts if part != _NO_TOKEN]
+        if isinstance(texts, str):
+            raise TokenizerError("texts is a str; give a list of texts, or use encode")
+        return [self.encode(text, allowed_special, disallowed_special) for text in texts]
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Turn any bytes into ids from which `decode_bytes` gives them back.
+
+        What is UTF-8 is encoded as text, special tokens as plain text, too; each byte that is not part of a character
+        (as Python's error handler "surrogateescape" finds them: one from 0x80 on) is one token, and merges with
+        nothing. A surrogate that was written as three bytes is no character: three tokens.
+
+        Raises:   TokenizerError: not bytes.
+        """
+        if not isinstance(data, bytes):
+            raise TokenizerError(f"data is bytes, not {type(data).__name__}")
+        ids: list[int] = []
+        for index, piece in enumerate(_NOT_UTF8.split(data.decode(errors="surrogateescape"))):
+            if index % 2:
+                ids += piece.encode(errors="surrogateescape").translate(BYTE_IDS)
+            else:
+                self._encode_plain(piece, ids)
+        return ids
+
+    def split(self, text: str) -> list[str]:
+        """Return the words that a text is split into before any merge; special tokens are plain text here.
+
+        Raises:   TokenizerError: half of a surrogate pair.
+        """
+        return split_words(check_text(text))
+
+    def explain_word(self, word: str) -> list[list[int]]:
+        """Return the parts of a word after 0, 1, 2, … merges: first an id for each byte, last what `encode` returns.
+
+        The algorithm in its plain form, O(n²): for words that one reads.
+
+        Raises:   TokenizerError: half of a surrogate pair.
+        """
+        parts = list(check_text(word).encode().translate(BYTE_IDS))
+        steps = [parts]
+        while known := [
+            (self.merges[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in self.merges
+        ]:
+            made, place = min(known)
+            parts = [*parts[:place], made, *parts[place + 2 :]]
+            steps.append(parts)
+        return steps
+
+    def _encode_plain(self, text: str, ids: list[int]) -> None:
+        """Append the ids of a text in which no special token counts."""
+        for stretch in split_stretches(text):
+            ids += self._chunks.encode(split_chunks(stretch))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Turn ids into text; bytes that are no UTF-8 become U+FFFD.
@@ -267,13 +408,49 @@ class Tokenizer:
 
         Raises:   TokenizerError: an id that is none.
         """
-        return b"".join(self._bytes[i] for i in check_ids(ids, self.n_vocab))
+        given = ids if isinstance(ids, list) else list(ids)
+        # Plain integers in range, nearly always: looked at, and looked up, at the speed of C.
+        if not (given and set(map(type, given)) == {int} and min(given) >= 0 and max(given) < self.n_vocab):
+            given = list(check_ids(given, self.n_vocab))
+        return b"".join(map(self._bytes.__getitem__, given))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one id stands for.
+
+        Raises:   TokenizerError: an id that is none.
+        """
+        return self.decode_bytes([token_id])
+
+    def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[int]]:
+        """Turn ids into text, as `decode` does, and tell for each id in which character its first byte is.
+
+        A token that begins inside a character has the offset of this character.
+
+        Returns:  the text, and for each id an index into it.
+        Raises:   TokenizerError: an id that is none.
+        Source:   for ids of a text, the offsets of github.com/openai/tiktoken.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        pieces: list[str] = []
+        offsets: list[int] = []
+        length = 0  # of the pieces
+        for token_id in check_ids(ids, self.n_vocab):
+            token = self._bytes[token_id]
+            first = decoder.decode(token[:1])
+            waiting, _ = decoder.getstate()
+            # The first byte belongs to the last character so far, which may be one that waits for more bytes. (Half a
+            # surrogate, too, waits for its third byte, but shows as two U+FFFD.)
+            offsets.append(length + len(first) + len(waiting.decode(errors="replace")) - 1)
+            pieces += first, decoder.decode(token[1:])
+            length += len(first) + len(pieces[-1])
+        return "".join([*pieces, decoder.decode(b"", final=True)]), offsets
 
 
 def _check_pair(pair: object, index: int, made: int) -> Pair:
     """Return the two ids of merge number `index`, both below `made`."""
-    match pair:
-        case [int(left), int(right)] if not isinstance(left, bool) and not isinstance(right, bool):
+    if isinstance(pair, tuple | list) and len(pair) == 2:
+        left, right = pair
+        if type(left) is type(right) is int:
             if 0 <= left < made and 0 <= right < made:
                 return left, right
             raise TokenizerError(f"merge {index} joins {left} and {right}; so far only 0 … {made - 1} exist")

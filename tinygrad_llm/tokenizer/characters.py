@@ -12,7 +12,10 @@ from tinygrad_llm.tokenizer.files import StrPath, read_document, write_document
 class CharTokenizer:
     """Characters ↔ ids: the id of a character is its place in `characters`.
 
-    It has no special tokens, and can write no text with a character that is not in its list.
+    The third step of the staircase in `words.py`: no word is unknown any more, and every text of a known alphabet
+    comes back whole. What is missing: rows are long, some five times those of GPT-2; and a text with a character
+    that is not in the list cannot be written, which bytes, the next step, can.
+    There are no special tokens.
 
     Args:     characters: each once.
     Raises:   TokenizerError: none at all, one twice, or half of a surrogate pair.
@@ -97,6 +100,17 @@ class CharTokenizer:
                 "characters this tokenizer was trained on"
             ) from None
 
+    def split(self, text: str) -> list[str]:
+        """Return the characters: each is a word of its own."""
+        return list(text)
+
+    def explain_word(self, word: str) -> list[list[int]]:
+        """Return the ids after each step, as `Tokenizer.explain_word` does; here nothing merges.
+
+        Raises:   TokenizerError: a character that has no id.
+        """
+        return [self.encode(word)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Turn ids into text.
 
@@ -110,3 +124,10 @@ class CharTokenizer:
         Raises:   TokenizerError: an id that is none.
         """
         return self.decode(ids).encode()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the UTF-8 of one token.
+
+        Raises:   TokenizerError: an id that is none.
+        """
+        return self.decode_bytes([token_id])

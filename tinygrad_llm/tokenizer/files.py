@@ -5,15 +5,19 @@
 {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…"}
 """
 
+import codecs
 import contextlib
 import json
 import os
 import reprlib
 import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.tokenizer.checks import TokenizerError
+from tinygrad_llm.tokenizer.pattern import last_cut
 
 FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
 FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
@@ -39,16 +43,54 @@ def read_text(path: StrPath) -> str:
         raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
+def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1 << 20) -> Iterator[str]:
+    """Read a UTF-8 file of any length in pieces, cut where neither a word nor a special token crosses.
+
+    Args:     size: bytes to read at once; more if there is no such place in as many.
+    Raises:   TokenizerError: missing, unreadable or not UTF-8; the offset of the first wrong byte.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text, position = "", 0
+    try:
+        with open(path, "rb") as file:
+            while True:
+                data = file.read(size)
+                start = position - len(decoder.getstate()[0])  # of what is decoded now: half a character may wait
+                text += decoder.decode(data, final=not data)
+                if not data:
+                    break
+                position += len(data)
+                if cut := last_cut(text, special_tokens):
+                    yield text[:cut]
+                    text = text[cut:]
+                else:
+                    size *= 2  # or a file without a place to cut would be searched again and again
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {start + error.start}") from error
+    yield text
+
+
+def read_object(path: StrPath) -> Any:
+    """Read a JSON file in which no key occurs twice.
+
+    Raises:   TokenizerError: whatever is wrong with the file, after its path.
+    """
+    try:
+        return json.loads(read_text(path), object_pairs_hook=_unique)
+    except TokenizerError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not a JSON file of this package: {error}") from error
+
+
 def read_document(path: StrPath) -> dict[str, Any]:
     """Read a tokenizer file; check its format, version, kind and field names, but not yet the values.
 
     Raises:   TokenizerError: the first defect, after the path.
     """
-    text = read_text(path)
-    try:
-        document = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not a JSON file of this package: {error}") from error
+    document = read_object(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise TokenizerError(f'{path}: not a tokenizer file: it does not say "format": "{FORMAT}"')
     version, kind = document.get("version"), document.get("kind")
@@ -65,15 +107,20 @@ def read_document(path: StrPath) -> dict[str, Any]:
 
 
 def write_document(path: StrPath, kind: str, fields: dict[str, Any]) -> None:
-    """Write a tokenizer file: at every moment `path` is the old file or the new one, never a part.
+    """Write a tokenizer file, as `write_text` does."""
+    write_text(path, json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **fields}))
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Write a UTF-8 file: at every moment `path` is the old file or the new one, never a part.
 
     Raises:   TokenizerError: the folder or the disk refuses; what was at `path` is untouched.
     """
     target = Path(path).resolve()  # through a symlink, to the file it names
     temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "x", encoding="ascii") as file:
-            json.dump({"format": FORMAT, "version": VERSION, "kind": kind, **fields}, file)
+        with open(temporary, "xb") as file:
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -87,5 +134,6 @@ def write_document(path: StrPath, kind: str, fields: dict[str, Any]) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a repeated key, of which json would silently keep the last."""
     if len(fields := dict(pairs)) != len(pairs):
-        raise ValueError("a key occurs twice")
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"a key occurs twice: {reprlib.repr(twice)}")
     return fields

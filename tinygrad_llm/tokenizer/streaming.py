@@ -10,6 +10,7 @@ class StreamDecoder:
     """Decode one id at a time; what is pushed and finished joins to `tokenizer.decode(ids)`.
 
     A byte-level token may end inside a character: its first bytes wait here until the rest has come.
+    (Not for the word tokenizers: what stands between two words depends on both.)
     """
 
     def __init__(self, tokenizer: Tokenizer | CharTokenizer) -> None:

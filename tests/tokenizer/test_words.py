@@ -1,0 +1,144 @@
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
+from tinygrad_llm.tokenizer.words import SimpleTokenizerV1, SimpleTokenizerV2
+
+texts = st.text(st.sampled_from("ab-_,.:;?!\"()' \n\t\u00a0\u3000é🤖<|>") | st.characters(exclude_categories=["Cs"]))
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return Tokenizer.gpt2()
+
+
+@pytest.fixture(scope="module")
+def verdict():
+    """The book's short story, where it has been downloaded: TINYGRAD_LLM_VERDICT is its path."""
+    path = os.environ.get("TINYGRAD_LLM_VERDICT")
+    if path is None:
+        pytest.skip("TINYGRAD_LLM_VERDICT is not set: no the-verdict.txt")
+    data = Path(path).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
+    return data.decode()
+
+
+def naive_split(text):
+    """Character by character."""
+    words, word, i = [], "", 0
+    while i < len(text):
+        mark = "--" if text.startswith("--", i) else text[i] if text[i] in ",.:;?_!\"()'" else ""
+        if mark or text[i].isspace():
+            words += [word, mark]
+            word = ""
+        else:
+            word += text[i]
+        i += max(1, len(mark))
+    return [word for word in [*words, word] if word]
+
+
+@given(text=texts)
+def test_words_are_split_as_by_hand(text):
+    assert SimpleTokenizerV1.split(text) == naive_split(text)
+
+
+def test_the_books_words(gpt2):
+    text = gpt2.decode([15496, 11, 995, 13, 1148, 428, 438, 257, 1332, 30])
+    assert SimpleTokenizerV1.split(text) == ["Hello", ",", "world", ".", "Is", "this", "--", "a", "test", "?"]
+
+
+@given(text=texts)
+def test_ids_are_places_among_the_sorted_words_and_only_white_space_is_lost(text):
+    words = sorted(set(naive_split(text)))
+    if not words:
+        return
+    tokenizer = SimpleTokenizerV1.train(text)
+    assert tokenizer.n_vocab == len(words)
+    assert tokenizer.encode(text) == [words.index(word) for word in naive_split(text)]
+    back = tokenizer.decode(tokenizer.encode(text))
+    assert naive_split(back) == naive_split(text)
+    assert not re.search(r"""\s[,.:;?!"()']|\s\s|^\s|\s$""", back)
+
+
+@given(known=texts, text=texts)
+def test_unknown_words_are_an_error_or_the_unknown_token(known, text):
+    words = sorted(set(naive_split(known)))
+    two = SimpleTokenizerV2.train(known)
+    assert two.n_vocab == len(words) + 2
+    expected = [word if word in words else "<|unk|>" for word in naive_split(text)]
+    assert [two.words[i] for i in two.encode(text)] == expected
+    unknown = [word for word in naive_split(text) if word not in words]
+    if words and unknown:
+        with pytest.raises(TokenizerError, match=re.escape(f"word {unknown[0]!a} is not among the {len(words)} words")):
+            SimpleTokenizerV1.train(known).encode(text)
+
+
+def test_several_texts_are_joined_by_the_end_of_text():
+    tokenizer = SimpleTokenizerV2.train(["a cat", "the <|endoftext|> mat"])
+    assert tokenizer.words == ["a", "cat", "mat", "the", "<|endoftext|>", "<|unk|>"]
+    assert tokenizer.special_tokens == {"<|endoftext|>": 4, "<|unk|>": 5}
+    assert tokenizer.eot_token == 4
+    assert tokenizer.encode(["a cat", "the dog"]) == tokenizer.encode("a cat <|endoftext|> the dog") == [0, 1, 4, 3, 5]
+    assert tokenizer.decode([0, 1, 4, 3, 5]) == "a cat <|endoftext|> the <|unk|>"
+
+
+@pytest.mark.parametrize("kind", [SimpleTokenizerV1, SimpleTokenizerV2])
+@pytest.mark.parametrize("bad", [-1, 9, True, 1.0, "a"])
+def test_an_unknown_id_is_named(kind, bad):
+    with pytest.raises(TokenizerError, match=f"{bad!r} is unknown"):
+        kind.train("a b").decode([bad])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "at least one"),
+        (["b", "a", "b"], "'b' occurs twice"),
+        (["a b"], "not one word"),
+        (["it's"], "not one word"),
+        ([""], "not one word"),
+        ([1], "not int"),
+        (["\ud800"], "half of a surrogate pair"),
+    ],
+)
+def test_words_that_are_none(words, message):
+    with pytest.raises(TokenizerError, match=message):
+        SimpleTokenizerV1(words)
+
+
+def test_a_text_must_be_text():
+    for kind in (SimpleTokenizerV1, SimpleTokenizerV2):
+        for bad in ("a \ud800", b"a"):
+            with pytest.raises(TokenizerError):
+                kind.train("a").encode(bad)
+    with pytest.raises(TokenizerError, match="at least one word"):
+        SimpleTokenizerV1.train(" \n")
+
+
+def test_the_books_first_vocabulary(verdict):
+    assert len(SimpleTokenizerV1.split(verdict)) == 4690
+    tokenizer = SimpleTokenizerV1.train(verdict)
+    assert tokenizer.n_vocab == 1130
+    places = {0: "!", 6: "--", 11: "A", 38: "Gisburn", 44: "HAD", 50: "Hermia"}
+    assert {i: tokenizer.words[i] for i in places} == places
+    ids = [1, 56, 2, 850, 988, 602, 533, 746, 5, 1126, 596, 5, 1, 67, 7, 38, 851, 1108, 754, 793, 7]
+    assert tokenizer.encode(verdict[8928:9006]) == ids
+
+
+def test_the_books_second_vocabulary(verdict, gpt2):
+    tokenizer = SimpleTokenizerV2.train(verdict)
+    assert tokenizer.n_vocab == 1132
+    assert tokenizer.words[-5:] == ["younger", "your", "yourself", "<|endoftext|>", "<|unk|>"]
+    first = gpt2.decode([15496, 11, 466, 345, 588, 8887, 30])
+    second = gpt2.decode([554, 262, 4252, 18250, 8812, 2114, 286, 262, 20562, 13]).strip()
+    ids = [1131, 5, 355, 1126, 628, 975, 10, 1130, 55, 988, 956, 984, 722, 988, 1131, 7]
+    assert tokenizer.encode([first, second]) == tokenizer.encode(f"{first} <|endoftext|> {second}") == ids
+    assert tokenizer.decode(ids) == "<|unk|>, do you like tea? <|endoftext|> In the sunlit terraces of the <|unk|>."
+    with pytest.raises(TokenizerError, match="'Hello' is not among"):
+        SimpleTokenizerV1.train(verdict).encode(first)

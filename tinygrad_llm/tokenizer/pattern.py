@@ -1,0 +1,82 @@
+"""Where GPT-2 cuts a text into words, which no token crosses, and how to find these places fast.
+
+Three cuts, each finer than the one before, and each at places where the next would cut too:
+
+    stretches   of some 65,000 characters, so that the memory for a long text stays bounded
+    chunks      runs of non-space with the space before them, and runs of other white space: cheap to find,
+                and they recur, so that what was found for one can be looked up
+    words       the matches of GPT-2's `PATTERN`
+
+A word never goes on from non-space to white space, and of a run of white space before non-space, it is the
+last character alone that is cut off: so words(text) are the words of its stretches, or chunks, in order.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from itertools import accumulate, pairwise
+
+import regex
+
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+# Unicode's White_Space, which is what `\s` means in PATTERN. Python's own `\s` has U+001C … U+001F, too.
+WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+# Letters and numbers that came after Unicode 16.0. tiktoken and tokenizers do not know them yet, so to GPT-2's ids they
+# are neither; what the installed `regex` says of them depends on its version.
+NEWER = """
+    558 58B-58C 88F C5C CDC 208F 209D-209F A7CE-A7CF A7D2 A7D4 A7DD A7E2 A7F1 AB6C-AB6D 107BB-107BF 10940-10959
+    10EC5-10EC7 10ED9-10EEE 11B0A 11DB0-11DDB 11DE0-11DE9 11DF1 1246F 12475-1247F 12550-12686 16EA0-16EB8
+    16EBB-16ED3 16FF2-16FF3 16FF4-16FF6 187F8-187FF 18CD6-18CDA 18D09-18D20 18D80-18DF2 18E00-19191 191A0-191D2
+    1B123-1B128 1B168 1D6A6 1DF1F-1DF24 1DF2B-1DF81 1DF90-1DF96 1DFCD-1DFFF 1E6C0-1E6DE 1E6E0-1E6E2 1E6E4-1E6E5
+    1E6E7-1E6ED 1E6F0-1E6F4 1E6FE-1E6FF 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-33479 3D000-3FC3F
+"""
+STRETCH = 1 << 16  # characters: what is found in one stays in the processor's cache until it is looked up
+
+split_chunks = re.compile(rf" ?[^{WHITE_SPACE}]+|[{WHITE_SPACE}]+(?![^{WHITE_SPACE}])|[{WHITE_SPACE}]").findall
+
+# `regex` knows all of Unicode, and takes twice the time that `re` takes where only ASCII is asked for.
+_split_unicode = regex.compile(PATTERN).findall
+_split_ascii = re.compile(
+    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII
+).findall
+
+_newer = re.compile(f"[{''.join(re.sub('[0-9A-F]+', lambda code: chr(int(code[0], 16)), NEWER).split())}]")
+
+_CUT = re.compile(rf"[^{WHITE_SPACE}](?=[{WHITE_SPACE}])")
+_LAST_CUT = re.compile(rf".*[^{WHITE_SPACE}](?=[{WHITE_SPACE}])", re.DOTALL)
+
+
+def split_words(text: str) -> list[str]:
+    """Return the matches of `PATTERN`, which join to the text."""
+    if text.isascii():
+        return _split_ascii(text)
+    if not _newer.search(text):
+        return list(_split_unicode(text))
+    # Cut where a text of as many characters is cut that has a symbol, neither letter nor number, for each of these.
+    ends = accumulate(map(len, _split_unicode(_newer.sub("☃", text))), initial=0)
+    return [text[start:end] for start, end in pairwise(ends)]
+
+
+def split_stretches(text: str) -> Iterator[str]:
+    """Yield pieces of the text, cut where no word crosses: at the first such place after `STRETCH` characters."""
+    start = 0
+    while len(text) - start > STRETCH and (cut := _CUT.search(text, start + STRETCH)):
+        yield text[start : cut.end()]
+        start = cut.end()
+    yield text[start:] if start else text
+
+
+def last_cut(text: str, special_tokens: Collection[str]) -> int:
+    """Return the last place where `text` can be cut whatever follows it: no word or special token can cross it.
+
+    0 if there is none. A special token that only begins in `text` may end in what follows.
+    """
+    end = len(text) - max(map(len, special_tokens), default=1) + 1
+    while cut := _LAST_CUT.match(text, 0, end):
+        at = cut.end()
+        spans = (text.find(token, max(0, at - len(token) + 1), at + len(token) - 1) for token in special_tokens)
+        crossing = [start for start in spans if start >= 0]
+        if not crossing:
+            return at
+        end = min(crossing) + 1
+    return 0
