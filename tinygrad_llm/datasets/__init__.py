@@ -1,6 +1,7 @@
 """Text and token ids → batches to train on."""
 
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus
+from tinygrad_llm.datasets.tokens import TokenFile, encode_file, read_stretches, vocabulary_hash
 from tinygrad_llm.datasets.windows import DataError, DataLoader, Dataset, SlidingWindows, split
 
 __all__ = [
@@ -9,7 +10,11 @@ __all__ = [
     "DataLoader",
     "Dataset",
     "SlidingWindows",
+    "TokenFile",
     "corpus_hash",
+    "encode_file",
     "load_corpus",
+    "read_stretches",
     "split",
+    "vocabulary_hash",
 ]
