@@ -29,12 +29,14 @@ FLOORS = {
     "training": 6.1,
     "finetuning": 6.2,
     "study": 6.3,
+    "bench": 6.4,
     "cli": 7,
     "__main__": 7.1,
 }
 ROOT = 7  # what the package itself offers (`from tinygrad_llm import GPT`) is for the top floor and for users
 NEEDED = {"numpy", "regex"}
-EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "pooch", "mpi4py"}  # only where they are used, with a plain fallback
+# Only where they are used, with a plain fallback.
+EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "pooch", "mpi4py", "tiktoken", "tokenizers"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

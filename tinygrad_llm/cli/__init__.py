@@ -17,6 +17,8 @@ COMMANDS = {
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
     "tokenizer": "train a tokenizer; encode and decode text",
+    "bench": "time this package against others, in turn on the same work",
+    "convert": "turn a model into other files: OpenAI's, Hugging Face's, NumPy's or ours",
     "doctor": "show what this machine offers",
 }
 

@@ -1,0 +1,148 @@
+"""Turns, replies and failures of the workers, with toy contenders; the arithmetic on fixed numbers."""
+
+import os
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.bench import BenchError, Contender, Timing, alternate, harness, machine, ratio
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A function: (class in toys.py, name, options) → Contender; `toy.log()`: what all of them were asked, in order."""
+
+    def make(kind, name="toy", environment=None, **options):
+        options = {"log": str(tmp_path / "log"), "name": name, **options}
+        return Contender(name, f"toys:{kind}", options, environment or {})
+
+    make.log = lambda: (tmp_path / "log").read_text().splitlines()
+    return make
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Every process that the harness starts."""
+    started = []
+    popen = harness.subprocess.Popen
+
+    def start(*args, **kwargs):
+        started.append(popen(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(harness.subprocess, "Popen", start)
+    return started
+
+
+def all_ended(processes):
+    return [process.poll() is not None and process.stdout.closed for process in processes] == [True] * len(processes)
+
+
+def test_contenders_take_strict_turns_and_warm_ups_do_not_count(toy, processes):
+    a, b = alternate([toy("Counter", "a"), toy("Counter", "b", unit=10)], rounds=3, warmup=2)
+    assert toy.log() == ["a answer", "b answer", *["a round", "b round"] * 5, "a about", "b about"]
+    assert (a.name, a.seconds) == ("a", [3, 4, 5])
+    assert (b.name, b.seconds) == ("b", [30, 40, 50])
+    assert (a.about["rounds"], b.about["rounds"]) == (5, 5)
+    assert a.answer["name"] == "a"
+    assert len({os.getpid(), a.about["process"], b.about["process"]}) == 3
+    assert len(processes) == 2
+    assert all_ended(processes)
+    assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_a_contender_has_its_own_environment(toy, monkeypatch):
+    monkeypatch.setenv("TOY", "of this process")
+    timings = alternate([toy("Counter"), toy("Counter", environment={"TOY": "its own"})], rounds=1, warmup=0)
+    assert [timing.answer["variable"] for timing in timings] == ["of this process", "its own"]
+
+
+def test_what_a_library_prints_is_no_reply(toy):
+    assert alternate([toy("Talker")], rounds=2, warmup=0)[0].seconds == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("Raiser", {}, "bad: RuntimeError: the work is\ntoo hard"),
+        ("Crasher", {}, "bad: its process ended with status 7: the last words"),
+        ("Babbler", {"said": "no reply\n"}, "bad: wrote b'no reply\\n' where its reply was expected"),
+        ("Babbler", {"said": "[1]\n"}, "bad: wrote b'[1]\\n' where"),
+        ("Babbler", {"said": "\xff\n"}, "bad: wrote b'\\xc3\\xbf\\n' where"),
+        ("not_to_be_made", {}, "bad: ValueError: cannot be made"),
+        ("NotThere", {}, "bad: AttributeError: "),
+    ],
+)
+def test_a_worker_that_fails_ends_the_run_with_its_message(kind, options, message, toy, processes):
+    with pytest.raises(BenchError) as raised:
+        alternate([toy("Counter", "good"), toy(kind, "bad", **options)], rounds=2)
+    assert message in str(raised.value)
+    assert all_ended(processes)
+
+
+def test_a_worker_that_hangs_is_ended(toy, processes, monkeypatch):
+    monkeypatch.setattr(harness, "GRACE", 0.05)
+    with harness._Worker(toy("Sleeper", "slow"), timeout=60) as worker:
+        worker._timeout = 0.05  # only now: it needs a moment to start
+        with pytest.raises(BenchError, match=r"^slow: no reply within 0\.05 s$"):
+            worker.ask("round")
+    assert all_ended(processes)
+    assert processes[0].returncode != 0
+
+
+def test_a_worker_that_does_not_start_in_time_is_ended(toy, processes):
+    with pytest.raises(BenchError, match=r"^slow: no reply within 0 s$"):
+        alternate([toy("Counter", "slow")], timeout=0)
+    assert all_ended(processes)
+
+
+def test_an_interruption_leaves_no_process(toy, processes, monkeypatch):
+    def interrupted(worker, request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness._Worker, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        alternate([toy("Counter", "a"), toy("Counter", "b")], rounds=1)
+    assert len(processes) == 2
+    assert all_ended(processes)
+
+
+# ---- arithmetic --------------------------------------------------------------------------------------------------
+
+
+def test_median_least_and_greatest():
+    timing = Timing("a", [3.0, 1.0, 8.0, 2.0])
+    assert (timing.median, timing.min, timing.max) == (2.5, 1.0, 8.0)
+
+
+def test_a_ratio_is_theirs_over_ours_with_the_spread_of_the_rounds():
+    found = ratio(Timing("ours", [1.0, 2.0, 4.0]), Timing("theirs", [3.0, 2.0, 10.0]))
+    assert (found.median, found.low, found.high) == (1.5, 1.0, 3.0)
+
+
+SECONDS = st.floats(1e-6, 1e3)
+
+
+@given(rounds=st.lists(st.tuples(SECONDS, SECONDS), min_size=1), factor=st.sampled_from([0.25, 2.0, 16.0]))
+def test_a_machine_that_is_slower_for_both_changes_no_ratio(rounds, factor):
+    ours, theirs = ([pair[k] for pair in rounds] for k in (0, 1))
+    slower = [[second * factor for second in seconds] for seconds in (ours, theirs)]
+    found = ratio(Timing("a", ours), Timing("b", theirs))
+    assert ratio(*(Timing("x", seconds) for seconds in slower)) == found
+    assert found.low <= found.high
+    assert ratio(Timing("a", ours), Timing("a", ours)) == harness.Ratio(1, 1, 1)
+
+
+def test_the_machine_is_named(tmp_path):
+    facts = machine()
+    assert facts["cores"] >= 1
+    assert {"cpu", "python", "numpy"} <= set(facts)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast: 9000\nmodel\t: 1\nmodel name\t: Fast: 9000\n")
+    assert harness._cpu(cpuinfo) == "Fast: 9000"
+    cpuinfo.write_text("nothing known\n")
+    assert harness._cpu(cpuinfo) is None
+    assert harness._cpu(tmp_path / "none") is None
+    assert sys.platform != "linux" or facts["cpu"] == harness._cpu()

@@ -1,0 +1,219 @@
+"""Contenders in turn: one round of the first, one of the second, …, and again.
+
+A machine's speed drifts: other programs come and go, and the clock with the heat. What runs in the same minute drifts
+together, so only the ratio of two contenders that took turns means anything. Each has a process of its own
+(`worker.py`), so that neither fills the other's caches, holds its locks or brings threads along; while one works, the
+others wait for a line on their standard input.
+"""
+
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from tinygrad_llm import runtime
+
+TIMEOUT = 600.0  # seconds for one reply
+GRACE = 2.0  # seconds in which a worker that is no longer needed may end by itself
+
+
+class BenchError(ValueError):
+    """A benchmark that cannot be run, or a worker that failed; the message is for the user."""
+
+
+class Subject(Protocol):
+    """What a worker times; the function that a Contender names makes it from the options."""
+
+    def answer(self) -> Any:
+        """What the work gives, as JSON: contenders that did the same work give the same."""
+
+    def round(self) -> float:
+        """Do the work once. Returns the seconds of the timed part."""
+
+    def about(self) -> dict[str, Any]:
+        """What else is worth knowing, after the rounds: a version, the seconds of what was not timed."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who takes part.
+
+    Args:     subject: "module:function", what makes the Subject, in the worker.
+              options: its keyword arguments, as JSON can say them.
+              environment: variables of the worker, beside those of this process.
+    """
+
+    name: str
+    subject: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The seconds of each counted round, with the contender's answer and what it says about itself."""
+
+    name: str
+    seconds: Sequence[float]
+    answer: Any = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def min(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def max(self) -> float:
+        return max(self.seconds)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster ours is: by the medians, and in the worst and the best single round."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(ours: Timing, theirs: Timing) -> Ratio:
+    """Their time over ours: above 1, ours is faster."""
+    rounds = [b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+    return Ratio(theirs.median / ours.median, min(rounds), max(rounds))
+
+
+def alternate(
+    contenders: Sequence[Contender], rounds: int = 7, warmup: int = 1, timeout: float = TIMEOUT
+) -> list[Timing]:
+    """Time the contenders in turn, after each has given its answer and done `warmup` rounds that do not count.
+
+    Returns:  one Timing a contender, in their order. Whether the answers agree is for the caller to say.
+    Raises:   BenchError: a worker failed, ended, answered with something else, or took longer than `timeout` seconds
+              for one reply. Every worker has ended when this returns or raises.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_Worker(contender, timeout)) for contender in contenders]
+        answers = [worker.ask("answer") for worker in workers]
+        seconds: list[list[float]] = [[] for _ in workers]
+        for number in range(warmup + rounds):
+            for worker, counted in zip(workers, seconds, strict=True):
+                taken = worker.ask("round")
+                if number >= warmup:
+                    counted.append(taken)
+        abouts = [worker.ask("about") for worker in workers]
+    names = [contender.name for contender in contenders]
+    return [Timing(*facts) for facts in zip(names, seconds, answers, abouts, strict=True)]
+
+
+def machine() -> dict[str, Any]:
+    """What belongs beside every figure: the processor, the cores, the versions."""
+    return {"cpu": _cpu()} | runtime.facts()
+
+
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+class _Worker:
+    """A contender's process. Requests are words, replies are JSON, both one line each.
+
+    As a context it ends with the process ended, whatever happened.
+    """
+
+    def __init__(self, contender: Contender, timeout: float) -> None:
+        self._name, self._timeout = contender.name, timeout
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
+        self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        # The worker finds the modules that this process finds, wherever either was started.
+        search = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = ["-m", "tinygrad_llm.bench.worker", contender.subject, json.dumps(dict(contender.options))]
+        self._process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            env={**os.environ, **search, **contender.environment},
+        )  # fmt: skip
+        # A pipe has no timeout of its own, on every system; a queue has.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        try:
+            self._reply()  # it is ready, or says why not
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+
+    def ask(self, request: str) -> Any:
+        """What the worker replies to a request."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has ended: its last words are in the queue
+            self._process.stdin.write(request.encode() + b"\n")
+            self._process.stdin.flush()
+        return self._reply()
+
+    def _reply(self) -> Any:
+        try:
+            line = self._replies.get(timeout=self._timeout)
+        except queue.Empty:
+            raise BenchError(f"{self._name}: no reply within {self._timeout:g} s") from None
+        if not line:
+            raise BenchError(f"{self._name}: its process ended with status {self._process.wait()}{self._last_words()}")
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            reply = None
+        match reply:
+            case {"value": value}:
+                return value
+            case {"error": message}:
+                raise BenchError(f"{self._name}: {message}")
+        raise BenchError(f"{self._name}: wrote {line[:80]!r} where its reply was expected")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._replies.put(line)
+        self._replies.put(b"")
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+    def _end(self) -> None:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(OSError):  # it has ended
+            process.stdin.close()  # asks it to end
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._reader.join(GRACE)  # endless only if a child of the worker still holds the pipe
+        if not self._reader.is_alive():
+            process.stdout.close()
+        self._errors.close()

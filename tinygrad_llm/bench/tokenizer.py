@@ -1,0 +1,267 @@
+"""GPT-2's tokenizer, ours against tiktoken's and tokenizers': encoding, decoding and training, one thread each.
+
+All three are built from our merges, so nothing is downloaded, and all three must give the same ids.
+"""
+
+import hashlib
+import importlib.util
+import json
+import statistics
+import sysconfig
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tinygrad_llm.bench.harness import BenchError, Contender, Subject, Timing, alternate
+from tinygrad_llm.datasets import load_corpus
+from tinygrad_llm.tokenizer import Tokenizer
+
+OURS = "tinygrad_llm"
+THEIRS = ("tiktoken", "tokenizers")
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's
+END_OF_TEXT = "<|endoftext|>"
+ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+TRAIN_BYTES = 4_700_000
+TRAIN_VOCAB = 4096
+TRAIN_ROUNDS = 3  # each takes seconds
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table: the same work by everyone. `size` in bytes of UTF-8, for MB/s; None: seconds count."""
+
+    name: str
+    size: int | None
+    timings: Sequence[Timing]  # ours first
+
+
+def measures(
+    against: Sequence[str], rounds: int, corpora: Mapping[str, Sequence[str]], vocab_size: int = TRAIN_VOCAB
+) -> Iterator[Measure]:
+    """Run everything, and hand out each measure as it is done.
+
+    Encoding is measured on each corpus, decoding and training on the last one.
+
+    Args:     against: some of THEIRS. corpora: name → texts.
+    Raises:   BenchError: a worker failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, texts) in enumerate(corpora.items()):
+            path = Path(folder) / f"{number}.json"
+            path.write_text(json.dumps(list(texts)))
+            for cold in (True, False):
+                timings = _alternate("encoding", against, rounds, path=str(path), cold=cold)
+                yield Measure(f"encode {name}, {'cold' if cold else 'warm'}", _size(texts), timings)
+        yield Measure(f"decode {name}", _size(texts), _alternate("decoding", against, rounds, path=str(path)))
+        texts = cut(texts, TRAIN_BYTES)
+        path.write_text(json.dumps(texts))
+        trainers = [other for other in against if other in TRAINERS]
+        timings = _alternate("training", trainers, min(rounds, TRAIN_ROUNDS), path=str(path), vocab_size=vocab_size)
+        yield Measure(f"train {_size(texts) / 1e6:.1f} MB to {vocab_size:,} tokens", None, timings)
+
+
+def _alternate(subject: str, against: Sequence[str], rounds: int, **options: Any) -> list[Timing]:
+    return alternate(
+        [Contender(name, f"{__name__}:{subject}", {"name": name, **options}, ONE_THREAD) for name in (OURS, *against)],
+        rounds,
+    )
+
+
+def standard_corpora() -> dict[str, Sequence[str]]:
+    """English, and Python source: the top folder of the standard library, about 5 MB. Every Python carries both.
+
+    Raises:   BenchError, DataError: this Python carries less.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    source = [path.read_bytes().decode(errors="replace") for path in sorted(folder.glob("*.py"))]
+    if not source:
+        raise BenchError(f"{folder}: no *.py, which is the text to encode; name other texts with --corpus")
+    return {"English": [load_corpus("python-docs")], "Python source": source}
+
+
+def cut(texts: Sequence[str], size: int) -> list[str]:
+    """The first texts, as many as fit into `size` bytes; at least one."""
+    kept, total = [texts[0]], _size(texts[:1])
+    for text in texts[1:]:
+        total += _size([text])
+        if total > size:
+            break
+        kept.append(text)
+    return kept
+
+
+def installed(name: str) -> bool:
+    """Whether one of THEIRS can be imported; it is not imported here."""
+    return importlib.util.find_spec(name) is not None
+
+
+def _size(texts: Sequence[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
+# ---- in the worker -----------------------------------------------------------------------------------------------
+
+Coder = tuple[Callable[[str], list[int]], Callable[[list[int]], str]]  # encode and decode
+Merges = list[tuple[bytes, bytes]]
+
+
+def _ours() -> Callable[[], Coder]:
+    """What makes a fresh tokenizer of GPT-2's, of this package."""
+
+    def fresh() -> Coder:
+        tokenizer = Tokenizer.gpt2()
+        return lambda text: tokenizer.encode(text, disallowed_special=()), tokenizer.decode
+
+    return fresh
+
+
+def _tiktoken() -> Callable[[], Coder]:
+    """The same by tiktoken."""
+    import tiktoken
+
+    ours = Tokenizer.gpt2()
+    *plain, last = range(ours.n_vocab)
+    ranks = {ours.decode_bytes([token_id]): token_id for token_id in plain}
+
+    def fresh() -> Coder:
+        special = {END_OF_TEXT: last}
+        encoding = tiktoken.Encoding("gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=special)
+        return encoding.encode_ordinary, encoding.decode
+
+    return fresh
+
+
+def _tokenizers() -> Callable[[], Coder]:
+    """The same by tokenizers, which spells each byte as the character that GPT-2 writes for it."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    names = sorted(pre_tokenizers.ByteLevel.alphabet())  # ids 0 … 255 are the bytes in this order
+    merges = []
+    for left, right in Tokenizer.gpt2().merges:
+        merges.append((names[left], names[right]))
+        names.append(names[left] + names[right])
+    vocabulary = {name: token_id for token_id, name in enumerate(names)}
+
+    def fresh() -> Coder:
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        return lambda text: tokenizer.encode(text).ids, tokenizer.decode
+
+    return fresh
+
+
+def _train_ours(texts: Sequence[str], vocab_size: int) -> tuple[float, Merges]:
+    """The seconds of training, and the merges learned."""
+    began = time.perf_counter()
+    trained = Tokenizer.train(texts, vocab_size, special_tokens=(END_OF_TEXT,))
+    seconds = time.perf_counter() - began
+    return seconds, [(trained.decode_bytes([left]), trained.decode_bytes([right])) for left, right in trained.merges]
+
+
+def _train_tokenizers(texts: Sequence[str], vocab_size: int) -> tuple[float, Merges]:
+    """The same by tokenizers, by our rules: a merge occurs twice, and every byte is a token."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    began = time.perf_counter()
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet,
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    seconds = time.perf_counter() - began
+    spelled = Tokenizer([], special_tokens=())
+    byte = {name: spelled.decode_bytes([token_id]) for token_id, name in enumerate(alphabet)}
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return seconds, [(b"".join(byte[c] for c in left), b"".join(byte[c] for c in right)) for left, right in merges]
+
+
+CODERS = {OURS: _ours, "tiktoken": _tiktoken, "tokenizers": _tokenizers}
+TRAINERS = {OURS: _train_ours, "tokenizers": _train_tokenizers}  # tiktoken's only trainer is a lesson
+
+
+@dataclass
+class _Work:
+    """The Subject: work that is done once a call, and returns its seconds and what came out."""
+
+    name: str
+    do: Callable[[], tuple[float, bytes]]
+    construction: Callable[[], float | None]
+
+    def answer(self) -> str:
+        return hashlib.sha256(self.do()[1]).hexdigest()
+
+    def round(self) -> float:
+        return self.do()[0]
+
+    def about(self) -> dict[str, Any]:
+        version = {"version": metadata.version(self.name)} if self.name in THEIRS else {}
+        return {**version, "construction_seconds": self.construction()}
+
+
+class _Fresh:
+    """Makes tokenizers, and notes how long each took."""
+
+    def __init__(self, name: str) -> None:
+        self._make, self._seconds = CODERS[name](), list[float]()
+
+    def __call__(self) -> Coder:
+        began = time.perf_counter()
+        coder = self._make()
+        self._seconds.append(time.perf_counter() - began)
+        return coder
+
+    def seconds(self) -> float:
+        return statistics.median(self._seconds)
+
+
+def encoding(name: str, path: str, cold: bool) -> Subject:
+    """Encode every text of the file. Cold: with a new tokenizer each time, whose construction is not timed."""
+    texts = json.loads(Path(path).read_text())
+    fresh = _Fresh(name)
+    encode, _ = fresh()
+
+    def do() -> tuple[float, bytes]:
+        chosen = fresh()[0] if cold else encode
+        began = time.perf_counter()
+        ids = [chosen(text) for text in texts]
+        return time.perf_counter() - began, b"".join(array("I", some).tobytes() for some in ids)
+
+    return _Work(name, do, fresh.seconds)
+
+
+def decoding(name: str, path: str) -> Subject:
+    """Decode the ids of every text of the file."""
+    texts = json.loads(Path(path).read_text())
+    fresh = _Fresh(name)
+    encode, decode = fresh()
+    ids = [encode(text) for text in texts]
+
+    def do() -> tuple[float, bytes]:
+        began = time.perf_counter()
+        decoded = [decode(some) for some in ids]
+        return time.perf_counter() - began, "".join(decoded).encode()
+
+    return _Work(name, do, fresh.seconds)
+
+
+def training(name: str, path: str, vocab_size: int) -> Subject:
+    """Learn merges from the texts of the file."""
+    texts = json.loads(Path(path).read_text())
+
+    def do() -> tuple[float, bytes]:
+        seconds, merges = TRAINERS[name](texts, vocab_size)
+        return seconds, repr(merges).encode()
+
+    return _Work(name, do, lambda: None)
