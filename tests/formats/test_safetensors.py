@@ -1,9 +1,11 @@
 """Safetensors files: there and back, against the format's own library, and everything a bad file can be."""
 
 import json
+import mmap
 import pickle
 import struct
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -148,6 +150,75 @@ def test_what_cannot_be_saved_is_refused_and_the_old_file_stays(tmp_path, named,
     assert list(tmp_path.iterdir()) == [path]
 
 
+# Memory-mapped
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(names, arrays, max_size=5))
+def test_mapped_arrays_are_read_only_views_of_one_map(tmp_path, named):
+    path = tmp_path / "x.safetensors"
+    save_safetensors(path, named, {"k": "v"})
+    loaded, metadata = load_safetensors(path, mmap=True)
+    assert metadata == {"k": "v"}
+    assert list(loaded) == list(load_safetensors(path)[0])
+    assert all(same(loaded[name], named[name]) for name in named)
+    assert not any(array.flags.writeable or array.flags.owndata for array in loaded.values())
+    assert len({id(_map_of(array)) for array in loaded.values()}) <= 1
+
+
+def _map_of(array):
+    while isinstance(array, np.ndarray):
+        array = array.base
+    assert isinstance(array, mmap.mmap)
+    return array
+
+
+def test_what_must_be_converted_is_a_read_only_copy(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(raw({"x": entry("BF16", [2], 0, 4)}, struct.pack("<2H", 0x3F80, 0xC000)))
+    loaded = load_safetensors(path, mmap=True)[0]["x"]
+    assert loaded.tolist() == [1, -2]
+    assert loaded.dtype == np.float32
+    assert not loaded.flags.writeable
+
+
+def test_a_map_survives_the_file_that_is_replaced_or_deleted(tmp_path):
+    path = tmp_path / "x.safetensors"
+    old = np.arange(100_000.0)
+    save_safetensors(path, {"x": old})
+    loaded = load_safetensors(path, mmap=True)[0]["x"]
+    save_safetensors(path, {"x": old + 1})
+    assert (loaded == old).all()
+    path.unlink()
+    assert (loaded == old).all()
+
+
+def test_a_map_takes_no_memory_and_goes_with_its_last_array(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_safetensors(path, {"x": np.zeros(1_000_000), "y": np.zeros(1_000_000)})
+    tracemalloc.start()
+    try:
+        loaded, _ = load_safetensors(path, mmap=True)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    mapped = weakref.ref(_map_of(loaded["x"]))
+    last = loaded.pop("y")
+    del loaded
+    assert mapped() is not None
+    del last
+    assert mapped() is None
+
+
+def test_an_unaligned_file_can_be_mapped(tmp_path):
+    path = tmp_path / "x.safetensors"
+    header = '{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(61)
+    path.write_bytes(raw(header, np.array([1.5, 2.5], "<f4").tobytes()))
+    loaded = load_safetensors(path, mmap=True)[0]["x"]
+    assert not loaded.flags.aligned
+    assert (loaded * 2).tolist() == [3, 5]
+
+
 # The format's own library
 
 
@@ -180,48 +251,48 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b
 BIG = 2**63
 
 BAD_FILES = {
-    "empty": (b"", "header length.*the file has 0"),
-    "seven bytes": (b"\x02\0\0\0\0\0\0", "header length.*the file has 7"),
-    "header length 2⁶³": (struct.pack("<Q", BIG) + b"{}", f"header length: {BIG}"),
-    "header over the limit": (struct.pack("<Q", 100_000_001) + b"{}", "header length: 100000001"),
-    "header longer than the file": (struct.pack("<Q", 3) + b"{}", "header length: 3 bytes, but only 2"),
-    "invalid UTF-8": (raw(b'{"\xff":{}}'), "header: 'utf-8'"),
+    "1 empty file": (b"", "header length.*the file has 0"),
+    "2 seven bytes": (b"\x02\0\0\0\0\0\0", "header length.*the file has 7"),
+    "3 header length 2⁶³": (struct.pack("<Q", BIG) + b"{}", f"header length: {BIG}"),
+    "3 header over the limit": (struct.pack("<Q", 100_000_001) + b"{}", "header length: 100000001"),
+    "4 header longer than the file": (struct.pack("<Q", 3) + b"{}", "header length: 3 bytes, but only 2"),
+    "5 invalid UTF-8": (raw(b'{"\xff":{}}'), "header: 'utf-8'"),
     "not JSON": (raw("{"), "header: "),
-    "no object": (raw([1]), "header: must be a JSON object"),
-    "100,000 nested": (raw("[" * 100_000), "header: nested too deeply"),
-    "nested in a field": (raw('{"x":' + "[" * 100_000 + "]" * 100_000 + "}"), "header: nested too deeply"),
-    "integer of 5,000 digits": (
+    "6 no object": (raw([1]), "header: must be a JSON object"),
+    "7 100,000 nested": (raw("[" * 100_000), "header: nested too deeply"),
+    "7 nested in a field": (raw('{"x":' + "[" * 100_000 + "]" * 100_000 + "}"), "header: nested too deeply"),
+    "8 integer of 5,000 digits": (
         raw('{"x":{"dtype":"U8","shape":[' + "9" * 5000 + '],"data_offsets":[0,1]}}'),
         "header: an integer of 5000 digits",
     ),
-    "NaN": (raw('{"x":{"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', b"0"), "header: NaN"),
-    "Infinity": (raw('{"x":-Infinity}'), "header: -Infinity"),
-    "duplicate tensor": (
+    "9 NaN": (raw('{"x":{"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', b"0"), "header: NaN"),
+    "9 Infinity": (raw('{"x":-Infinity}'), "header: -Infinity"),
+    "10 duplicate tensor": (
         raw('{"x":' + json.dumps(entry()) + ',"x":' + json.dumps(entry()) + "}", b"1234"),
         "header: the key 'x' appears twice",
     ),
-    "duplicate field": (
+    "10 duplicate field": (
         raw('{"x":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"1234"),
         "header: the key 'dtype' appears twice",
     ),
-    "overlap": (raw({"x": entry(), "y": entry(begin=2, end=6)}, b"123456"), "'y': data_offsets: overlap"),
-    "same place": (raw({"x": entry(), "y": entry()}, b"1234"), "'y': data_offsets: overlap"),
-    "hole": (raw({"x": entry(), "y": entry(begin=5, end=9)}, b"x" * 9), "'y': data_offsets: leave a hole"),
-    "hole at the start": (raw({"x": entry(begin=1, end=5)}, b"12345"), "'x': data_offsets: leave a hole"),
-    "trailing bytes": (raw({"x": entry()}, b"12345"), "data: 1 bytes follow"),
-    "trailing bytes after no tensor": (raw({}, b"1"), "data: 1 bytes follow"),
+    "11 overlap": (raw({"x": entry(), "y": entry(begin=2, end=6)}, b"123456"), "'y': data_offsets: overlap"),
+    "11 same place": (raw({"x": entry(), "y": entry()}, b"1234"), "'y': data_offsets: overlap"),
+    "12 hole": (raw({"x": entry(), "y": entry(begin=5, end=9)}, b"x" * 9), "'y': data_offsets: leave a hole"),
+    "12 hole at the start": (raw({"x": entry(begin=1, end=5)}, b"12345"), "'x': data_offsets: leave a hole"),
+    "13 trailing bytes": (raw({"x": entry()}, b"12345"), "data: 1 bytes follow"),
+    "13 trailing bytes after no tensor": (raw({}, b"1"), "data: 1 bytes follow"),
     "too few bytes": (raw({"x": entry()}, b"123"), "data: 4 bytes expected, 3 found"),
     "far too few bytes": (raw({"x": entry("U8", [2**60], 0, 2**60)}, b"1"), f"data: {2**60} bytes expected"),
-    "negative dimension": (raw({"x": entry(shape=[-1])}, b"1234"), "'x': shape"),
-    "two negative dimensions": (raw({"x": entry(shape=[-1, -1])}, b"1234"), "'x': shape"),
-    "bool dimension": (raw({"x": entry(shape=[True])}, b"1234"), "'x': shape"),
-    "float dimension": (raw({"x": entry(shape=[1.0])}, b"1234"), "'x': shape"),
+    "14 negative dimension": (raw({"x": entry(shape=[-1])}, b"1234"), "'x': shape"),
+    "14 two negative dimensions": (raw({"x": entry(shape=[-1, -1])}, b"1234"), "'x': shape"),
+    "14 bool dimension": (raw({"x": entry(shape=[True])}, b"1234"), "'x': shape"),
+    "14 float dimension": (raw({"x": entry(shape=[1.0])}, b"1234"), "'x': shape"),
     "null shape": (raw({"x": entry() | {"shape": None}}, b"1234"), "'x': shape"),
-    "shape that overflows to the right size": (
+    "15 shape that overflows to the right size": (
         raw({"x": entry(shape=[2**32, 2**32, 1])}, b"1234"),
         "'x': shape.*too large",
     ),
-    "shape that overflows beside a zero": (
+    "15 shape that overflows beside a zero": (
         raw({"x": entry(shape=[0, 2**40, 2**40], end=0)}),
         "'x': shape.*too large",
     ),
@@ -231,9 +302,9 @@ BAD_FILES = {
     "negative offset": (raw({"x": entry(begin=-4, end=0)}, b"1234"), "'x': data_offsets"),
     "float offset": (raw({"x": entry(end=4.0)}, b"1234"), "'x': data_offsets"),
     "three offsets": (raw({"x": entry() | {"data_offsets": [0, 2, 4]}}, b"1234"), "'x': data_offsets"),
-    "unknown dtype": (raw({"x": entry("F8_E4M3")}, b"1234"), "'x': dtype: unknown 'F8_E4M3'"),
-    "NumPy's dtype": (raw({"x": entry("<f4")}, b"1234"), "'x': dtype: unknown '<f4'"),
-    "dtype that is a list": (raw({"x": entry(["F32"])}, b"1234"), "'x': dtype"),
+    "16 unknown dtype": (raw({"x": entry("F8_E4M3")}, b"1234"), "'x': dtype: unknown 'F8_E4M3'"),
+    "16 NumPy's dtype": (raw({"x": entry("<f4")}, b"1234"), "'x': dtype: unknown '<f4'"),
+    "16 dtype that is a list": (raw({"x": entry(["F32"])}, b"1234"), "'x': dtype"),
     "missing field": (raw({"x": {"dtype": "F32", "shape": [1]}}, b"1234"), "'x': must have"),
     "extra field": (raw({"x": entry() | {"z": 1}}, b"1234"), "'x': must have"),
     "entry that is a number": (raw({"x": 3}), "'x': must have"),
@@ -241,22 +312,23 @@ BAD_FILES = {
     "metadata with a number": (raw({"__metadata__": {"k": 1}}), "__metadata__"),
     "bool of 2": (raw({"x": entry("BOOL", [2], 0, 2)}, b"\1\2"), "'x': data: a BOOL"),
     "name of a megabyte": (raw({"x" * 1_000_000: 3}), "xxx.*must have"),
-    "HTML": (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "HTML"),
-    "HTML after blanks": (b"\n  <html><body>404 Not Found</body></html>", "HTML"),
-    "git-LFS pointer": (LFS, "git-LFS pointer"),
-    "pickle": (pickle.dumps(np.zeros(100)), "header length.*not a safetensors file"),
+    "25 HTML": (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "HTML"),
+    "25 HTML after blanks": (b"\n  <html><body>404 Not Found</body></html>", "HTML"),
+    "26 git-LFS pointer": (LFS, "git-LFS pointer"),
+    "19 pickle": (pickle.dumps(np.zeros(100)), "header length.*not a safetensors file"),
     "zip": (b"PK\x03\x04" + b"\0" * 4 + b"\xff" * 100, "header"),
 }
 
 
+@pytest.mark.parametrize("mapped", [False, True], ids=["read", "mapped"])
 @pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_bad_files_are_refused_by_name_and_field(tmp_path, content, message):
+def test_bad_files_are_refused_by_name_and_field(tmp_path, content, message, mapped):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     tracemalloc.start()
     try:
         with pytest.raises(LoadError, match=rf"^\S*bad\.safetensors: .*{message}") as caught:
-            load_safetensors(path)
+            load_safetensors(path, mmap=mapped)
         # The largest of these files is a megabyte; a size that is believed would be 4 GB and more.
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
@@ -266,7 +338,7 @@ def test_bad_files_are_refused_by_name_and_field(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("item", ['"":0,', "[],", '"x":{"a":', "["])
-def test_a_header_of_ten_million_values_is_refused_before_it_is_parsed(tmp_path, item):
+def test_17_a_header_of_ten_million_values_is_refused_before_it_is_parsed(tmp_path, item):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(raw('{"x":' + item * 10_000_000))
     tracemalloc.start()
@@ -286,17 +358,18 @@ def test_many_tensors_of_which_the_last_two_share_a_name(tmp_path):
         load_safetensors(path)
 
 
-def test_every_truncation_is_found(tmp_path):
+def test_23_every_truncation_is_found(tmp_path):
     path = tmp_path / "whole.safetensors"
     save_safetensors(path, {"a": np.arange(5.0), "b": np.array([True]), "c": np.zeros((0, 3))}, {"k": "v"})
     whole, cut = path.read_bytes(), tmp_path / "cut.safetensors"
     for length in range(len(whole)):
+        cut.unlink(missing_ok=True)  # to truncate it would wait for the disk
         cut.write_bytes(whole[:length])
         with pytest.raises(LoadError, match=r"cut\.safetensors: (header length|data): "):
             load_safetensors(cut)
 
 
-def test_every_flipped_bit_is_an_error_or_loads(tmp_path):
+def test_24_every_flipped_bit_is_an_error_or_loads(tmp_path):
     """There is no checksum: a flip in the data goes unseen, but none may raise anything else."""
     path = tmp_path / "x.safetensors"
     save_safetensors(path, {"a": np.arange(3, dtype=np.int16), "b": np.array([True])}, {"k": "v"})
@@ -305,6 +378,7 @@ def test_every_flipped_bit_is_an_error_or_loads(tmp_path):
     for bit in range(8 * len(whole)):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
+        path.unlink()
         path.write_bytes(flipped)
         try:
             load_safetensors(path)

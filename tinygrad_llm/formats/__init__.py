@@ -1,6 +1,24 @@
 """Bytes ↔ named arrays, and files that are never half-written."""
 
+from tinygrad_llm.formats.arrays import Arrays, read_arrays, write_arrays
 from tinygrad_llm.formats.files import LoadError, atomic_write
-from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
+from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
+from tinygrad_llm.formats.safetensors import load_safetensors, parse_json, save_safetensors, show
+from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbundle
 
-__all__ = ["LoadError", "atomic_write", "load_safetensors", "save_safetensors"]
+__all__ = [
+    "Arrays",
+    "LoadError",
+    "atomic_write",
+    "load_npy",
+    "load_npz",
+    "load_safetensors",
+    "parse_json",
+    "read_arrays",
+    "read_tensorbundle",
+    "save_npz",
+    "save_safetensors",
+    "show",
+    "write_arrays",
+    "write_tensorbundle",
+]

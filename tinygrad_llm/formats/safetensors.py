@@ -14,6 +14,8 @@ import os
 import reprlib
 from collections.abc import Mapping
 from io import BufferedReader
+from mmap import ACCESS_READ
+from mmap import mmap as MemoryMap
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ _MAX_VALUES = 2_000_000
 
 _short = reprlib.Repr()  # a hostile name or number may be megabytes long
 _short.maxstring = _short.maxother = 200
-_show = _short.repr
+show = _short.repr
 
 
 def save_safetensors(
@@ -63,9 +65,9 @@ def save_safetensors(
         array = np.asarray(value)
         code = array.dtype.newbyteorder("<").str
         if not isinstance(name, str) or name == "__metadata__":
-            raise ValueError(f"{path}: {_show(name)} cannot be the name of a tensor")
+            raise ValueError(f"{path}: {show(name)} cannot be the name of a tensor")
         if code not in _NAMES:
-            raise ValueError(f"{path}: tensor {_show(name)}: safetensors has no dtype for {array.dtype}")
+            raise ValueError(f"{path}: tensor {show(name)}: safetensors has no dtype for {array.dtype}")
         tensors.append((name, array, code))
     tensors.sort(key=lambda tensor: (-tensor[1].itemsize, tensor[0]))
 
@@ -79,7 +81,10 @@ def save_safetensors(
     except UnicodeEncodeError:
         raise ValueError(f"{path}: a name or metadata holds a lone surrogate, which UTF-8 cannot") from None
     text += b" " * (-len(text) % 8)
-    _check_size(path, text)
+    try:
+        _check_size(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: header: {error}") from None
 
     with atomic_write(path) as file:
         file.write(len(text).to_bytes(8, "little"))
@@ -88,12 +93,21 @@ def save_safetensors(
             file.write(np.ascontiguousarray(array, code).data)
 
 
-def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def load_safetensors(
+    path: str | os.PathLike[str], mmap: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Read a safetensors file: its arrays, in the order they lie in the file, and its metadata.
 
     Every array owns writable memory of the machine's byte order. BF16, which NumPy lacks, becomes float32;
-    all else keeps its type. Names, shapes and offsets are checked against the file's size before anything of
-    that size is allocated.
+    all else keeps its type, F16 too. Names, shapes and offsets are checked against the file's size before
+    anything of that size is allocated.
+
+    With `mmap` the arrays are read-only views of the file, which is read as they are used, and stays open as
+    long as one of them lives; only what must be converted is a copy, read-only too. Once mapped, a file that
+    is replaced (`atomic_write`) or deleted stays whole for these arrays. Another program that writes into the
+    file itself changes them, and one that cuts it short ends this process at the next use. Windows refuses
+    to replace a mapped file.
+
     Raises:   LoadError: the file is damaged or something else; names the file and the field.
               OSError: the file cannot be opened or read.
     """
@@ -102,7 +116,16 @@ def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[An
         header_bytes, data_size = _read_header(path, file)
         tensors, metadata = _parse_header(path, header_bytes)
         _check_offsets(path, tensors, data_size)
-        return {name: _read_array(path, file, name, **tensors[name]) for name in tensors}, metadata
+        source = _map(path, file, 8 + len(header_bytes), data_size) if mmap else file
+        return {name: _read_array(path, source, name, **tensors[name]) for name in tensors}, metadata
+
+
+def _map(path: Path, file: BufferedReader, start: int, size: int) -> memoryview:
+    """The data after the header, as memory."""
+    try:
+        return memoryview(MemoryMap(file.fileno(), start + size, access=ACCESS_READ))[start:]
+    except ValueError:
+        raise LoadError(f"{path}: data: the file became shorter; is it being written?") from None
 
 
 def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
@@ -126,22 +149,25 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
     return file.read(length), size - 8 - length
 
 
-def _check_size(path: Path, header: bytes) -> None:
+def _check_size(header: bytes) -> None:
     if len(header) > _MAX_HEADER:
-        raise ValueError(f"{path}: header: {len(header)} bytes, the format allows {_MAX_HEADER}")
+        raise ValueError(f"{len(header)} bytes, the format allows {_MAX_HEADER}")
     values = sum(header.count(mark) for mark in (b",", b"[", b"{"))
     if values > _MAX_VALUES:
-        raise ValueError(f"{path}: header: about {values} values, more than the {_MAX_VALUES} accepted")
+        raise ValueError(f"about {values} values, more than the {_MAX_VALUES} accepted")
 
 
-def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """JSON → {name: {dtype, shape, begin, end}} in the order of the data, and the metadata."""
+def parse_json(where: str, text: bytes) -> Any:
+    """JSON of a stranger: UTF-8, every key once, no NaN, numbers of at most 20 digits, bounded size and depth.
+
+    Raises:   LoadError: begins with `where`.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for name, value in pairs:
             if name in result:
-                raise ValueError(f"the key {_show(name)} appears twice")
+                raise ValueError(f"the key {show(name)} appears twice")
             result[name] = value
         return result
 
@@ -154,43 +180,45 @@ def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]],
         raise ValueError(f"{literal} is not JSON")
 
     try:
-        _check_size(path, header)
-    except ValueError as error:
-        raise LoadError(str(error)) from None
-    try:
-        entries = json.loads(header.decode(), object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
+        _check_size(text)
+        return json.loads(text.decode(), object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise LoadError(f"{path}: header: {reason}") from None
+        raise LoadError(f"{where}: {reason}") from None
+
+
+def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """JSON → {name: {dtype, shape, begin, end}} in the order of the data, and the metadata."""
+    entries = parse_json(f"{path}: header", header)
     if not isinstance(entries, dict):
-        raise LoadError(f"{path}: header: must be a JSON object, is {_show(entries)}")
+        raise LoadError(f"{path}: header: must be a JSON object, is {show(entries)}")
 
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise LoadError(f"{path}: __metadata__: must map strings to strings")
-    tensors = {name: _parse_entry(f"{path}: tensor {_show(name)}", entry) for name, entry in entries.items()}
+    tensors = {name: _parse_entry(f"{path}: tensor {show(name)}", entry) for name, entry in entries.items()}
     in_order = sorted(tensors.items(), key=lambda item: (item[1]["begin"], item[1]["end"]))
     return dict(in_order), metadata
 
 
 def _parse_entry(where: str, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise LoadError(f"{where}: must have exactly dtype, shape and data_offsets, is {_show(entry)}")
+        raise LoadError(f"{where}: must have exactly dtype, shape and data_offsets, is {show(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _READ_AS:
-        raise LoadError(f"{where}: dtype: unknown {_show(dtype)}, known are {' '.join(sorted(_READ_AS))}")
+        raise LoadError(f"{where}: dtype: unknown {show(dtype)}, known are {' '.join(sorted(_READ_AS))}")
     if not _is_sizes(shape):
-        raise LoadError(f"{where}: shape: must be a list of integers ≥ 0, is {_show(shape)}")
+        raise LoadError(f"{where}: shape: must be a list of integers ≥ 0, is {show(shape)}")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise LoadError(f"{where}: data_offsets: must be [begin, end], is {_show(offsets)}")
+        raise LoadError(f"{where}: data_offsets: must be [begin, end], is {show(offsets)}")
     # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
     item = np.dtype(_READ_AS[dtype]).itemsize
     if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * item >= 2**62:
-        raise LoadError(f"{where}: shape: {_show(shape)} is too large for an array")
+        raise LoadError(f"{where}: shape: {show(shape)} is too large for an array")
     if math.prod(shape) * item != offsets[1] - offsets[0]:
         raise LoadError(
-            f"{where}: data_offsets: {_show(offsets)} are {offsets[1] - offsets[0]} bytes, "
-            f"but {dtype} of shape {_show(shape)} has {math.prod(shape) * item}"
+            f"{where}: data_offsets: {show(offsets)} are {offsets[1] - offsets[0]} bytes, "
+            f"but {dtype} of shape {show(shape)} has {math.prod(shape) * item}"
         )
     return {"dtype": dtype, "shape": tuple(shape), "begin": offsets[0], "end": offsets[1]}
 
@@ -207,7 +235,7 @@ def _check_offsets(path: Path, tensors: Mapping[str, Mapping[str, Any]], data_si
         if tensor["begin"] != position:
             what = "overlap with the tensor" if tensor["begin"] < position else "leave a hole after the one"
             raise LoadError(
-                f"{path}: tensor {_show(name)}: data_offsets: {what} before it: "
+                f"{path}: tensor {show(name)}: data_offsets: {what} before it: "
                 f"begin at {tensor['begin']}, not {position}"
             )
         position = tensor["end"]
@@ -218,17 +246,33 @@ def _check_offsets(path: Path, tensors: Mapping[str, Mapping[str, Any]], data_si
 
 
 def _read_array(
-    path: Path, file: BufferedReader, name: str, *, dtype: str, shape: tuple[int, ...], begin: int, end: int
+    path: Path,
+    source: BufferedReader | memoryview,
+    name: str,
+    *,
+    dtype: str,
+    shape: tuple[int, ...],
+    begin: int,
+    end: int,
 ) -> NDArray[Any]:
-    array = np.empty(shape, _READ_AS[dtype])
-    if file.readinto(array.data) != end - begin:
-        raise LoadError(f"{path}: tensor {_show(name)}: data: the file ended early; is it being written?")
+    """The next array of a file, or a view of what is mapped."""
+    array: NDArray[Any]
+    if isinstance(source, memoryview):
+        array = np.ndarray(shape, _READ_AS[dtype], source, begin)
+    else:
+        array = np.empty(shape, _READ_AS[dtype])
+        if source.readinto(array.data) != end - begin:
+            raise LoadError(f"{path}: tensor {show(name)}: data: the file ended early; is it being written?")
     if dtype == "BF16":  # the upper half of a float32
         bits = array.astype(np.uint32)
         bits <<= 16
-        return bits.view(np.float32)
-    if dtype == "BOOL":
+        array = bits.view(np.float32)
+    elif dtype == "BOOL":
         if array.max(initial=0) > 1:
-            raise LoadError(f"{path}: tensor {_show(name)}: data: a BOOL byte is neither 0 nor 1")
-        return array.view(np.bool_)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+            raise LoadError(f"{path}: tensor {show(name)}: data: a BOOL byte is neither 0 nor 1")
+        array = array.view(np.bool_)
+    else:
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if isinstance(source, memoryview):  # a converted copy as well
+        array.flags.writeable = False
+    return array

@@ -1,0 +1,155 @@
+"""Thousands of damaged files: each loads, or is refused in the package's own words, in bounded memory."""
+
+import io
+import os
+import random
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
+from tinygrad_llm.formats.arrays import read_arrays
+from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
+
+NAMED = {
+    "wte": np.arange(12, dtype=np.float32).reshape(4, 3),
+    "h/0/b": np.zeros(0, np.float16),
+    "mask": np.array([[True, False]]),
+    "step": np.array(3),
+}
+LENGTHS = [0, 1, 7, 8, 255, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1]
+WORDS = [b"9" * 400, b"-1", b"(", b"[" * 200, b"{" * 50, b"'", b'"', b",", b"NaN", b"1e999", b"True", b"null", b"../",
+         b"\0", b"\xff", b"\xed\xa0\x80", b"|O", b"PK\1\2", b"PK\5\6", b"\x93NUMPY", b"}", b"]", b":"]  # fmt: skip
+
+
+def mutate(rng, whole, others):
+    """One to three changes: cut, flip bits, put in lengths and words, take pieces of another file or of itself."""
+    data = bytearray(whole)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(8)
+        if kind == 0:
+            del data[at:]
+        elif kind == 1 and data:
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        elif kind == 2:  # a length, of any width
+            number = rng.choice([*LENGTHS, len(data), len(data) - 8, rng.randrange(2 * len(data) + 1)])
+            field = struct.pack("<Q", number % 2**64)[: rng.choice([1, 2, 4, 8])]
+            data[at : at + len(field)] = field
+        elif kind == 3:  # a word, over others or between
+            word = rng.choice(WORDS)
+            data[at : at + rng.choice([0, len(word)])] = word
+        elif kind == 4:  # a piece of another, over its own or between
+            other = rng.choice(others)
+            begin = rng.randrange(len(other))
+            piece = other[begin : begin + rng.randint(1, 100)]
+            data[at : at + rng.choice([0, len(piece)])] = piece
+        elif kind == 5:  # a spliced header
+            other = rng.choice(others)
+            data[:at] = other[: rng.randrange(len(other))]
+        elif kind == 6:
+            del data[at : at + rng.randint(1, 20)]
+        else:  # a digit
+            digits = [place for place, byte in enumerate(data) if 0x30 <= byte < 0x3A]
+            if digits:
+                data[rng.choice(digits)] = 0x30 + rng.randrange(10)
+    return bytes(data)
+
+
+def written(tmp_path, save, *args):
+    path = tmp_path / "good"
+    save(path, *args)
+    return path.read_bytes()
+
+
+def safetensors(tmp_path):
+    """Good files, as seeds and as donors."""
+    return [
+        written(tmp_path, save_safetensors, NAMED, {"format": "pt"}),
+        written(tmp_path, save_safetensors, {f"h.{i}.b": np.ones(2, np.int8) for i in range(5)}),
+    ]
+
+
+def npy(array, version=(1, 0)):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version)
+    return file.getvalue()
+
+
+def npys(tmp_path):
+    """Good files, as seeds and as donors."""
+    return [*(npy(array) for array in NAMED.values()), npy(np.ones((2, 3), ">f4", order="F"), (2, 0))]
+
+
+def npzs(tmp_path):
+    """Good files, as seeds and as donors."""
+    file = io.BytesIO()
+    np.savez_compressed(file, a=np.zeros(50), b=np.arange(3))
+    return [written(tmp_path, save_npz, NAMED), file.getvalue(), written(tmp_path, save_npz, {"b": np.ones(1)})]
+
+
+def mutate_inside(rng, whole, others):
+    """A damaged archive, or a damaged array in a good archive, which no checksum stops."""
+    if not whole.startswith(b"\x93NUMPY"):
+        return mutate(rng, whole, others)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+        archive.writestr("x.npy", mutate(rng, whole, others))
+    return file.getvalue()
+
+
+# reader, good files, how they are damaged
+FUZZED = {
+    "safetensors": (load_safetensors, safetensors, mutate),
+    "safetensors mapped": (lambda path: load_safetensors(path, mmap=True), safetensors, mutate),
+    "npy": (load_npy, npys, mutate),
+    "npz": (load_npz, lambda folder: npzs(folder) + npys(folder), mutate_inside),
+    "any": (read_arrays, lambda folder: safetensors(folder) + npys(folder) + npzs(folder), mutate),
+}
+
+
+def fuzz(tmp_path, reader, count, seed):
+    read, good_files, damage = FUZZED[reader]
+    rng = random.Random(seed)
+    good = good_files(tmp_path)
+    loaded = 0
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            content = damage(rng, rng.choice(good), good)
+            # Each its own name: to truncate a file would wait for the disk.
+            path = tmp_path / f"{number}.bin"
+            path.write_bytes(content)
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            refused = None
+            try:
+                read(path)
+            except LoadError as error:
+                refused = str(error)
+            loaded += refused is None
+            # Those 64 kB at the end of a file that zipfile searches; and what deflate may unpack of so little.
+            assert tracemalloc.get_traced_memory()[1] - before < 200_000 + 50 * len(content), f"file {number}"
+            if refused is not None:
+                assert str(path) in refused
+                assert len(refused.splitlines()) == 1
+                assert len(refused) < 2000
+            os.unlink(path)
+    finally:
+        tracemalloc.stop()
+    assert 0 < loaded < count / 2  # neither all junk nor hardly touched
+
+
+@pytest.mark.parametrize("reader", FUZZED)
+def test_2000_damaged_files(tmp_path, reader):
+    fuzz(tmp_path, reader, 2000, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", FUZZED)
+def test_20000_damaged_files(tmp_path, reader):
+    fuzz(tmp_path, reader, 20_000, seed=2)

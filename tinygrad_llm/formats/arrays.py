@@ -1,0 +1,192 @@
+"""Named arrays from a file of any of these formats, which is recognised by its content, not by its name."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_llm.formats.files import LoadError
+from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz, save_npz
+from tinygrad_llm.formats.safetensors import load_safetensors, parse_json, save_safetensors, show
+from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbundle
+
+_READS = "safetensors, .npz, .npy and TensorFlow's .index are read"
+_BUNDLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of a TensorBundle's index
+_MAX_JSON = 10_000_000
+
+# What people download instead of weights, or beside them, by its first bytes.
+_KNOWN = [
+    (rb"(\xef\xbb\xbf)?\s*<", "an HTML or XML page; did the download fail?"),
+    (rb"version https://git-lfs", "a git-LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+    (rb"\x80[\x02-\x05]", f"{PICKLE} (pytorch_model.bin was often one)"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves (tf_model.h5)"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf", "a compressed file: unpack it first"),
+    (rb".{257}ustar", "a tar archive: unpack it first"),
+    (rb"GGUF", "a GGUF file, as llama.cpp uses"),
+    (rb"....TFL3", "a TensorFlow Lite model"),
+    (rb"\x08[\x01-\x20](\x12.[a-zA-Z]|:)", "an ONNX model"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """What `read_arrays` found: arrays by name, "safetensors", "npz", "npy" or "tensorbundle", and the metadata."""
+
+    arrays: dict[str, NDArray[Any]]
+    format: str
+    metadata: dict[str, str]
+
+
+def read_arrays(path: str | os.PathLike[str], mmap: bool = False) -> Arrays:
+    """Read a file of named arrays in whatever format it is; or the only such file of a folder.
+
+    A safetensors index (`model.safetensors.index.json`) stands for all the files it lists, a TensorBundle's
+    prefix (`model.ckpt`) for its `.index`. The array of an `.npy` file is called `arr_0`, NumPy's name for
+    arrays without one. Half precision, bfloat16 and float16, becomes float32; all else keeps its type.
+
+    With `mmap`, arrays of safetensors are read-only views of the file: see `load_safetensors`.
+    Raises:   LoadError: the file is damaged, or something else: then says what; names the file.
+              OSError: the file is missing or cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
+    elif not path.exists() and (index := path.with_name(path.name + ".index")).is_file():
+        path = index
+    kind = _recognise(path)
+    metadata: dict[str, str] = {}
+    if kind == "safetensors":
+        arrays, metadata = load_safetensors(path, mmap)
+    elif kind == "json":
+        kind = "safetensors"
+        arrays, metadata = _read_shards(path, mmap)
+    elif kind == "npz":
+        arrays = load_npz(path)
+    elif kind == "npy":
+        arrays = {"arr_0": load_npy(path)}
+    else:
+        arrays = read_tensorbundle(path)
+    for name, array in arrays.items():  # one by one, so that the narrow ones are freed on the way
+        if array.dtype == np.float16:
+            arrays[name] = array.astype(np.float32)
+            arrays[name].flags.writeable = array.flags.writeable
+    return Arrays(arrays, kind, metadata)
+
+
+def write_arrays(
+    path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named arrays in the format that the file's name asks for: `.safetensors`, `.npz`, `.index` (TensorBundle).
+
+    Raises:   ValueError: another name, metadata for a format that keeps none, or what that format cannot hold.
+              OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        save_safetensors(path, arrays, metadata)
+        return
+    if path.suffix not in (".npz", ".index"):
+        raise ValueError(f"{path}: the name must end in .safetensors, .npz or .index")
+    if metadata:
+        raise ValueError(f"{path}: only safetensors files keep metadata")
+    if path.suffix == ".npz":
+        save_npz(path, arrays)
+    else:
+        write_tensorbundle(path.with_suffix(""), arrays)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The only file of arrays in a folder."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    found = indices or sorted(folder.glob("*.safetensors"))  # what an index lists are its parts
+    found += sorted([*folder.glob("*.index"), *folder.glob("*.npz")])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise LoadError(f"{folder}: holds {show([file.name for file in found])}: name the one to read")
+    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    if pickles:
+        raise LoadError(f"{folder}: holds only {pickles[0].name}, {PICKLE}")
+    inside = sorted(file.name for file in folder.iterdir())
+    raise LoadError(f"{folder}: holds {show(inside) if inside else 'nothing'}, no arrays: {_READS}")
+
+
+def _recognise(path: Path) -> str:
+    """The format of a file; "json" is an index of safetensors files.
+
+    Raises:   LoadError: none of them; says what it is.
+    """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise LoadError(f"{path}: not a regular file")
+    with open(path, "rb") as file:
+        head = file.read(512)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
+
+    # First, as a header's length may look like anything.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "safetensors"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "npz"
+    if head.startswith(MAGIC):
+        return "npy"
+    if size >= 48 and tail == _BUNDLE_MAGIC:
+        return "tensorbundle"
+    if not head:
+        raise LoadError(f"{path}: an empty file")
+    for pattern, description in _KNOWN:
+        if re.match(pattern, head, re.S):
+            raise LoadError(f"{path}: {description}; {_READS}")
+    if _is_text(head):
+        if head.lstrip().startswith(b"{"):
+            return "json"
+        raise LoadError(f"{path}: text, it begins with {show(head.decode(errors='replace')[:40])}; {_READS}")
+    if path.suffix == ".safetensors":
+        return "safetensors"  # whose reader says which field is wrong
+    if re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
+        raise LoadError(f"{path}: the data of a TensorBundle: read its .index")
+    raise LoadError(f"{path}: unknown, it begins with {head[:16]!r}; {_READS}")
+
+
+def _is_text(head: bytes) -> bool:
+    """UTF-8, perhaps cut within its last letter, without control characters."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode()
+    return bool(text) and all(letter >= " " or letter in "\t\n\r\f" for letter in text)
+
+
+def _read_shards(path: Path, mmap: bool) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays of all files that an index lists, each of which must hold exactly what the index says."""
+    if path.stat().st_size > _MAX_JSON:
+        raise LoadError(f"{path}: JSON of {path.stat().st_size} bytes, too long for an index of safetensors files")
+    index = parse_json(f"{path}: JSON", path.read_bytes())
+    shards = index.get("weight_map")
+    if shards is None:
+        raise LoadError(f"{path}: JSON without a weight_map, so not an index of safetensors files; {_READS}")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise LoadError(f"{path}: weight_map: must map names to files")
+
+    files = sorted(set(shards.values()))
+    for shard in files:
+        if not re.fullmatch(r"[^/\\:\0]+\.safetensors", shard):
+            raise LoadError(f"{path}: weight_map: {show(shard)} must be a .safetensors file of the same folder")
+    arrays: dict[str, NDArray[Any]] = {}
+    metadata: dict[str, str] = {}
+    for shard in files:
+        held, more = load_safetensors(path.with_name(shard), mmap)
+        wrong = {name for name, file in shards.items() if file == shard} ^ set(held)
+        if wrong:
+            raise LoadError(f"{path}: weight_map: {show(shard)} holds more or less than it says: {show(sorted(wrong))}")
+        arrays |= held
+        metadata |= more
+    return arrays, metadata
