@@ -40,7 +40,7 @@ MISTAKES = {
     "a folder without a model": ("generate {folder} --prompt a", "model.safetensors is missing"),
     "a folder that is not there": ("generate nowhere --prompt a", "nowhere: no model here"),
     "a damaged model": ("generate {damaged} --prompt a", "model.safetensors: data:"),
-    "a text for a model": ("generate {text} --prompt a", "text.txt: header length"),
+    "a text for a model": ("generate {text} --prompt a", "text.txt: text, it begins with"),
     "a run without its tokenizer": ("generate {lonely} --prompt a", "tokenizer.json is missing"),
     "a tokenizer of another run": ("generate {mixed} --prompt a", "they do not belong together"),
     "an id outside the vocabulary": ("tokenizer decode 15496 50257", "token id 50257 is unknown"),

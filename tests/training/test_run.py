@@ -13,7 +13,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import LoadError
 from tinygrad_llm.generation import KVCache
-from tinygrad_llm.models import gpt
+from tinygrad_llm.models import pretrained
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 from tinygrad_llm.training import Preset, Run, TrainSettings, holds_run, load_run, write
@@ -127,7 +127,7 @@ def test_a_save_that_fails_leaves_the_old_run(reason, trained, monkeypatch):
         def fail(*args, **kwargs):
             raise OSError(28, "No space left on device")
 
-        where = (gpt, "save_safetensors") if reason == "the disk is full" else (run_module, "save_loss_curve")
+        where = (pretrained, "save_safetensors") if reason == "the disk is full" else (run_module, "save_loss_curve")
         monkeypatch.setattr(*where, fail)
     with pytest.raises((ValueError, OSError), match=r"NaN|No space"):
         new.save()

@@ -1,5 +1,19 @@
-"""The models: GPT."""
+"""The models: GPT, and the files it is read from."""
 
-from tinygrad_llm.models.gpt import GPT, MLP, WEIGHTS, Block, GPTConfig, Transformer
+from tinygrad_llm.models.config import CONFIGS, GPTConfig
+from tinygrad_llm.models.gpt import GPT, MLP, Block, Transformer
+from tinygrad_llm.models.pretrained import FORMS, WEIGHTS, Pretrained, read_pretrained, write_pretrained
 
-__all__ = ["GPT", "MLP", "WEIGHTS", "Block", "GPTConfig", "Transformer"]
+__all__ = [
+    "CONFIGS",
+    "FORMS",
+    "GPT",
+    "MLP",
+    "WEIGHTS",
+    "Block",
+    "GPTConfig",
+    "Pretrained",
+    "Transformer",
+    "read_pretrained",
+    "write_pretrained",
+]

@@ -3,72 +3,21 @@
 Shapes: B batch, T time (≤ block_size), C channels (n_embd), V vocabulary.
 """
 
-import dataclasses
-import json
 import math
-import textwrap
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
 from tinygrad_llm.generation import Ids, KVCache, generate
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.models.config import GPTConfig
+from tinygrad_llm.models.pretrained import read_pretrained, write_pretrained
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerCache, LayerNorm, Linear, Module, MultiHeadAttention
-from tinygrad_llm.random import Generator
-
-WEIGHTS = "model.safetensors"  # the file in a checkpoint folder
-
-
-@dataclasses.dataclass(frozen=True)
-class GPTConfig:
-    """The sizes of a GPT; the defaults are GPT-2 small's.
-
-    Args:     dropout: probability at all three sites (embeddings, attention weights, the output of each sublayer).
-              qkv_bias: bias of the query, key and value projections. tie_weights: the output head is wte itself.
-              initializer_range: standard deviation of the initial weights. GPT-2's is 0.02, with 768 channels;
-              narrow models take a larger one (the preset `stories`).
-    Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1);
-              initializer_range not in (0, 1].
-    """
-
-    vocab_size: int = 50257
-    block_size: int = 1024
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-    dropout: float = 0.0
-    qkv_bias: bool = True
-    tie_weights: bool = True
-    initializer_range: float = 0.02
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
-                raise ValueError(f"GPTConfig: {field.name} must be a positive integer, not {value!r}")
-            if field.type is bool and type(value) is not bool:
-                raise ValueError(f"GPTConfig: {field.name} must be true or false, not {value!r}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"GPTConfig: n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"GPTConfig: dropout must lie in [0, 1), not {self.dropout!r}")
-        if type(self.initializer_range) not in (int, float) or not 0 < self.initializer_range <= 1:
-            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1], not {self.initializer_range!r}")
-
-    @property
-    def num_parameters(self) -> int:
-        """How many parameters a GPT of these sizes has, without making one; a tied head counts once."""
-        C, V = self.n_embd, self.vocab_size
-        attention = 3 * C * C + 3 * C * self.qkv_bias + C * C + C
-        mlp = 8 * C * C + 5 * C
-        layer_norms = 4 * C
-        embeddings = (V + self.block_size) * C
-        head = 0 if self.tie_weights else V * C
-        return embeddings + self.n_layer * (attention + mlp + layer_norms) + 2 * C + head
+from tinygrad_llm.random import Generator, Shape
 
 
 class MLP(Module):
@@ -198,60 +147,36 @@ class GPT(Module):
     def save_pretrained(self, path: str | Path) -> None:
         """Write the model into a folder, made if need be, as one safetensors file that also carries the config.
 
-        The file is replaced only when the new one is whole.
+        The file is replaced only when the new one is whole. Other forms: `tinygrad-llm convert`.
 
         Raises:   ValueError: a weight is NaN or infinite; nothing is written then.
         """
-        state = self.state_dict()
-        broken = _not_finite(state)
-        if broken:
-            raise ValueError(f"not saved to {path}: NaN or infinity in {', '.join(broken)}")
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"format": "tinygrad_llm.GPT", "config": json.dumps(dataclasses.asdict(self.config))}
-        save_safetensors(folder / WEIGHTS, state, metadata)
+        write_pretrained(path, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
-        """Read a model that `save_pretrained` wrote: its folder, or the file itself.
+    def from_pretrained(cls, path: str | Path, n_head: int | None = None, allow_non_finite: bool = False) -> Self:
+        """Read a model from a folder or file: one of `save_pretrained`'s, or a GPT-2 of OpenAI's or Hugging Face's.
 
+        Args:     n_head: for weights beside which no file states it; else n_embd / 64 is taken, GPT-2's rule.
+                  allow_non_finite: read weights that are NaN or infinite too.
         Raises:   LoadError: no model there, a damaged file, or weights that do not fit the config.
         """
-        file = Path(path)
-        if file.is_dir():
-            file = file / WEIGHTS
-        if not file.is_file():
-            raise LoadError(f"{path}: no model here ({file.name} is missing): train one, or check the path")
-        state, metadata = load_safetensors(file)
-        try:
-            config = GPTConfig(**json.loads(metadata["config"]))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise LoadError(f"{file}: field 'config' does not describe a GPT: {_brief(error)}") from error
-        # Before memory is taken for parameters, and for layers, each of which has at least 11 tensors.
-        held = sum(array.size for array in state.values())
-        if config.num_parameters != held or 11 * config.n_layer > len(state):
-            raise LoadError(f"{file}: {len(state)} tensors with {held:,} parameters are not what the config asks for")
-        broken = _not_finite(state)
-        if broken:
-            raise LoadError(f"{file}: NaN or infinity in {_brief(', '.join(broken))}")
-        model = cls(config)
-        if all(array.dtype == np.float64 for array in state.values()):
-            model.to(np.float64)
-        try:
-            model.load_state_dict(state)
-        except ValueError as error:
-            raise LoadError(f"{file}: {_brief(error)}") from error
+        config, state, _ = read_pretrained(path, n_head, allow_non_finite)
+        model = cls(config, _Undrawn(0))
+        for name, p in model.named_parameters():
+            p.data = state[name]
+        rng = Generator(0)
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.rng = rng
         return model
 
 
-def _not_finite(state: dict[str, Array]) -> list[str]:
-    """The names of the tensors that hold NaN or infinity."""
-    return [name for name, array in state.items() if not np.isfinite(array).all()]
+class _Undrawn(Generator):
+    """For weights that are replaced before anyone sees them: one zero in all places takes neither time nor memory."""
 
-
-def _brief(error: object) -> str:
-    """One line of bounded length: names in a file may hold line breaks, and be many."""
-    return textwrap.shorten(str(error), 500)
+    def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
+        return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _ids(ids: Any, what: str = "ids") -> Array:

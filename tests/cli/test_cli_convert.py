@@ -1,0 +1,126 @@
+"""`tinygrad-llm convert`."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.cli import convert
+from tinygrad_llm.models import FORMS, GPT, GPTConfig, read_pretrained, write_pretrained
+from tinygrad_llm.random import Generator
+
+CONFIG = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
+FILES = {
+    "safetensors": ["model.safetensors"],
+    "huggingface": ["config.json", "model.safetensors"],
+    "openai": ["checkpoint", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"],
+    "npz": ["hparams.json", "model.npz"],
+}
+
+
+@pytest.fixture
+def model(place):
+    """A model, and its folders in every form."""
+    made = GPT(CONFIG, Generator(1))
+    for form in FORMS:
+        write_pretrained(place / form, CONFIG, made.state_dict(), form)
+    return made
+
+
+@pytest.mark.parametrize("source", FORMS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_becomes_every_other(cli, model, place, source, form):
+    status, out, err = cli("convert", source, "new", "--to", form)
+    assert (status, err) == (0, "")
+    assert f"{CONFIG.num_parameters:,} parameters" in out
+    assert sorted(file.name for file in (place / "new").iterdir()) == FILES[form]
+    for file in FILES[form]:
+        assert (place / "new" / file).read_bytes() == (place / form / file).read_bytes()
+    config, state, _ = read_pretrained("new")
+    assert config == CONFIG
+    assert all(array.tobytes() == model.state_dict()[name].tobytes() for name, array in state.items())
+
+
+def test_ours_is_the_default_and_figures_come_as_json(cli, model, place):
+    status, out, _ = cli("convert", "openai", "new", "--json")
+    figures = json.loads(out)
+    size = (place / "new" / "model.safetensors").stat().st_size
+    assert status == 0
+    assert figures == {
+        "source": "openai",
+        "found": "tensorbundle, OpenAI's names",
+        "destination": "new",
+        "form": "safetensors",
+        "files": ["model.safetensors"],
+        "bytes": size,
+        "parameters": CONFIG.num_parameters,
+        "config": dataclasses.asdict(CONFIG),
+    }
+
+
+def test_a_run_becomes_a_model_for_others(cli, runs, place):
+    assert cli("convert", runs["stories"], "new", "--to", "huggingface")[0] == 0
+    made, run = (GPT.from_pretrained(folder).eval() for folder in ("new", runs["stories"]))
+    np.testing.assert_array_equal(made([[1, 2, 3]]), run([[1, 2, 3]]))
+
+
+def test_heads_that_no_file_states(cli, model, place):
+    (place / "npz" / "hparams.json").unlink()
+    status, _, err = cli("convert", "npz", "new")
+    assert status == 2
+    assert "n_head is stated nowhere" in err
+    assert cli("convert", "npz", "new", "--n-head", 2)[0] == 0
+    assert GPT.from_pretrained("new").config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("nowhere new", "nowhere: no model here"),
+        ("gpt2-xl new", "run `tinygrad-llm download gpt2-xl` first"),
+        ("empty new", "empty: no model here (model.safetensors is missing)"),
+        ("page new", "page: an HTML or XML page"),
+        ("openai npz", "npz: exists already"),
+        ("openai page", "page: exists already"),
+        ("openai link", "link: exists already"),
+        ("openai no/new", "no/new: there is no folder to make it in"),
+        ("openai page/new", "page/new: there is no folder to make it in"),
+        ("untied new --to openai", "untied: OpenAI's form has no lm_head.weight"),
+        ("broken new", "NaN or infinity in transformer.wte.weight"),
+        ("openai new --to pickle", "--to"),
+        ("openai new --n-head 0", "--n-head"),
+        ("openai new --n-head 3", "n_head is 2, not the 3 asked for"),
+        ("openai", "DST"),
+    ],
+)
+def test_what_is_refused_changes_nothing(cli, model, place, snapshot, arguments, words):
+    (place / "empty").mkdir()
+    (place / "page").write_text("<html></html>")
+    (place / "link").symlink_to("nothing")
+    untied = dataclasses.replace(CONFIG, tie_weights=False)
+    GPT(untied).save_pretrained("untied")
+    write_pretrained("broken", CONFIG, model.state_dict(), "npz")
+    state = {name: array.copy() for name, array in model.state_dict().items()}
+    state["transformer.wte.weight"][0, 0] = np.nan
+    np.savez("broken/model.npz", **state)
+    before = snapshot(place)
+    status, out, err = cli("convert", *arguments.split())
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_nothing(cli, model, place, snapshot, monkeypatch, form, error):
+    def fail(folder, *rest):
+        write_pretrained(folder, *rest)
+        raise error
+
+    monkeypatch.setattr(convert, "write_pretrained", fail)
+    before = snapshot(place)
+    status, out, err = cli("convert", "openai", "new", "--to", form)
+    assert (status, out) == (2 if isinstance(error, OSError) else 130, "")
+    assert "new: cannot be written: No space left on device" in err or status == 130
+    assert snapshot(place) == before

@@ -1,0 +1,70 @@
+"""`tinygrad-llm convert`: a model from one form of its files into another."""
+
+import argparse
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.options import add_json, integer
+from tinygrad_llm.models import FORMS, read_pretrained, write_pretrained
+
+EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="SRC", help="a folder or file, of ours, OpenAI's or Hugging Face's"
+    )
+    parser.add_argument("destination", type=Path, metavar="DST", help="the folder to make")
+    parser.add_argument(
+        "--to",
+        choices=FORMS,
+        default=FORMS[0],
+        help="safetensors: one file, which this package reads (default); huggingface: what transformers loads; "
+        "openai: TensorFlow's checkpoint; npz: what numpy.load reads",
+    )
+    parser.add_argument("--n-head", type=integer(1), metavar="N", help="attention heads, where no file states them")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    source, destination = args.source, args.destination
+    if os.path.lexists(destination):
+        raise UsageError(f"{destination}: exists already; choose another DST")
+    if not destination.absolute().parent.is_dir():
+        raise UsageError(f"{destination}: there is no folder to make it in; make that first")
+    config, state, found = read_pretrained(source, args.n_head)
+    # All files appear at once, under their name, or none does.
+    temporary = destination.absolute().with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        write_pretrained(temporary, config, state, args.to)
+        size = sum(file.stat().st_size for file in temporary.iterdir())
+        os.rename(temporary, destination)
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{destination}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    files = sorted(file.name for file in destination.iterdir())
+    if args.json:
+        figures = {
+            "source": str(source),
+            "found": found,
+            "destination": str(destination),
+            "form": args.to,
+            "files": files,
+            "bytes": size,
+            "parameters": config.num_parameters,
+            "config": dataclasses.asdict(config),
+        }
+        print(json.dumps(figures))
+    else:
+        print(f"{source} ({found}): {config.num_parameters:,} parameters")
+        print(f"{destination} ({args.to}): {', '.join(files)}, {size:,} bytes")
+    return 0

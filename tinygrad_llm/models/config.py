@@ -1,0 +1,146 @@
+"""The sizes of a GPT; how OpenAI's and Hugging Face's files state them; and the four GPT-2s."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """The sizes of a GPT; the defaults are GPT-2 small's.
+
+    Args:     dropout: probability at all three sites (embeddings, attention weights, the output of each sublayer).
+              qkv_bias: bias of the query, key and value projections. tie_weights: the output head is wte itself.
+              initializer_range: standard deviation of the initial weights. GPT-2's is 0.02, with 768 channels;
+              narrow models take a larger one (the preset `stories`).
+    Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1);
+              initializer_range not in (0, 1].
+    """
+
+    vocab_size: int = 50257
+    block_size: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    qkv_bias: bool = True
+    tie_weights: bool = True
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (type(value) is not int or value < 1):
+                raise ValueError(f"GPTConfig: {field.name} must be a positive integer, not {value!r}")
+            if field.type is bool and type(value) is not bool:
+                raise ValueError(f"GPTConfig: {field.name} must be true or false, not {value!r}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"GPTConfig: n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
+        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"GPTConfig: dropout must lie in [0, 1), not {self.dropout!r}")
+        if type(self.initializer_range) not in (int, float) or not 0 < self.initializer_range <= 1:
+            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1], not {self.initializer_range!r}")
+
+    @property
+    def num_parameters(self) -> int:
+        """How many parameters a GPT of these sizes has, without making one; a tied head counts once."""
+        C, V = self.n_embd, self.vocab_size
+        attention = 3 * C * C + 3 * C * self.qkv_bias + C * C + C
+        mlp = 8 * C * C + 5 * C
+        layer_norms = 4 * C
+        embeddings = (V + self.block_size) * C
+        head = 0 if self.tie_weights else V * C
+        return embeddings + self.n_layer * (attention + mlp + layer_norms) + 2 * C + head
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The name and shape of every parameter of a GPT of these sizes, without making one."""
+        C = self.n_embd
+        yield "transformer.wte.weight", (self.vocab_size, C)
+        yield "transformer.wpe.weight", (self.block_size, C)
+        for layer in range(self.n_layer):
+            block = f"transformer.h.{layer}"
+            for norm, linears in (
+                ("ln_1", {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C)}),
+                ("ln_2", {"mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}),
+            ):
+                yield f"{block}.{norm}.weight", (C,)
+                yield f"{block}.{norm}.bias", (C,)
+                for linear, (out, into) in linears.items():
+                    yield f"{block}.{linear}.weight", (out, into)
+                    if linear != "attn.c_attn" or self.qkv_bias:
+                        yield f"{block}.{linear}.bias", (out,)
+        yield "transformer.ln_f.weight", (C,)
+        yield "transformer.ln_f.bias", (C,)
+        if not self.tie_weights:
+            yield "lm_head.weight", (self.vocab_size, C)
+
+
+# The GPT-2s that OpenAI published: 124M, 355M, 774M and 1558M parameters.
+CONFIGS = {
+    "gpt2": GPTConfig(),
+    "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_embd=1024),
+    "gpt2-large": GPTConfig(n_layer=36, n_head=20, n_embd=1280),
+    "gpt2-xl": GPTConfig(n_layer=48, n_head=25, n_embd=1600),
+}
+
+# What hparams.json calls the sizes, and what config.json does.
+_OPENAI = {
+    "vocab_size": "n_vocab", "block_size": "n_ctx",
+    "n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd",
+}  # fmt: skip
+_HUGGINGFACE = _OPENAI | {
+    "vocab_size": "vocab_size", "block_size": "n_positions",
+    "tie_weights": "tie_word_embeddings", "initializer_range": "initializer_range",
+}  # fmt: skip
+
+# In these Hugging Face's GPT-2 leaves a choice, and this one does not.
+_FIXED = {
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+def to_hparams(config: GPTConfig) -> dict[str, Any]:
+    """What OpenAI's hparams.json says of a model. What it leaves out shows in the tensors, but for dropout."""
+    return {theirs: getattr(config, ours) for ours, theirs in _OPENAI.items()}
+
+
+def from_hparams(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a GPTConfig that a hparams.json states."""
+    return {ours: hparams[theirs] for ours, theirs in _OPENAI.items() if theirs in hparams}
+
+
+def to_huggingface(config: GPTConfig, dtype: str = "float32") -> dict[str, Any]:
+    """What Hugging Face's config.json says of a model."""
+    end_of_text = 50256 if config.vocab_size == 50257 else None
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        **_FIXED,
+        **{theirs: getattr(config, ours) for ours, theirs in _HUGGINGFACE.items()},
+        "n_ctx": config.block_size,
+        "n_inner": None,
+        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), config.dropout),
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": dtype,
+    }
+
+
+def from_huggingface(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a GPTConfig that a config.json of Hugging Face's states; dropout is not taken over.
+
+    Raises:   ValueError: a model that GPT cannot be; lists what it asks for.
+    """
+    changed = {name: only for name, only in _FIXED.items() if fields.get(name, only) != only}
+    wrong = [f"{name} {fields[name]!r} (only {only!r})" for name, only in changed.items()]
+    if fields.get("n_inner") not in (None, 4 * fields.get("n_embd", 0)):
+        wrong.append(f"n_inner {fields['n_inner']!r} (only null, which is 4 n_embd)")
+    if wrong:
+        raise ValueError(f"not a model that GPT can be: {', '.join(wrong)}")
+    if "n_positions" not in fields and "n_ctx" in fields:  # its name in the first versions
+        fields = {**fields, "n_positions": fields["n_ctx"]}
+    return {ours: fields[theirs] for ours, theirs in _HUGGINGFACE.items() if theirs in fields}
