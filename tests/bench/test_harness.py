@@ -66,7 +66,7 @@ def test_what_a_library_prints_is_no_reply(toy):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("Raiser", {}, "bad: RuntimeError: the work is\ntoo hard"),
+        ("Raiser", {}, "bad: RuntimeError: the work is too hard"),
         ("Crasher", {}, "bad: its process ended with status 7: the last words"),
         ("Babbler", {"said": "no reply\n"}, "bad: wrote b'no reply\\n' where its reply was expected"),
         ("Babbler", {"said": "[1]\n"}, "bad: wrote b'[1]\\n' where"),

@@ -35,7 +35,7 @@ MISTAKES = {
     "a special token, explained": ("explain a<|endoftext|>", "add --allow-special"),
     "an unknown character, explained": ("explain c --tokenizer ab.json", "character 'c' at position 0"),
     "an unknown id": ("decode 50257", "token id 50257 is unknown"),
-    "an id that is no number": ("decode tea", "ids are whole numbers, not 'tea'; nor is that"),
+    "an id that is no number": ("decode tea", "ids are whole numbers, not 'tea'; nor is there a file"),
     "two files": ("decode text.bin text.bin", "ids are whole numbers, not 'text.bin text.bin'"),
     "a text for ids": ("decode text.txt", "text.txt.json is missing"),
     "a folder for ids": ("decode folder --dtype uint16", "folder: cannot be read: Is a directory"),

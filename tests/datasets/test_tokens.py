@@ -24,7 +24,7 @@ from tinygrad_llm.datasets import (
     tokens,
     vocabulary_hash,
 )
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, files
 
 SPECIALS = ["<|endoftext|>", "a b", "b a b", "\n\n ", " x", "é é"]
 WHITE = "".join(
@@ -272,8 +272,8 @@ def test_an_interruption_between_the_two_files_leaves_none(gpt2, folder, monkeyp
 
 def test_a_text_without_white_space_is_read_to_a_bound(gpt2, folder, monkeypatch):
     (folder / "text.txt").write_text("a b" + "c" * 100 + " d")
-    monkeypatch.setattr(tokens, "MAX_UNBROKEN", 50)
-    with stretches_of(10), pytest.raises(DataError, match=r"no white space in \d+ characters from byte 1 on"):
+    monkeypatch.setattr(files, "MAX_UNBROKEN", 50)
+    with stretches_of(10), pytest.raises(DataError, match=r"no white space in \d+ characters: is it a text"):
         encode_file(gpt2, folder / "text.txt", folder / "t.bin", 1)
     assert os.listdir(folder) == ["text.txt"]
 
@@ -394,3 +394,28 @@ def test_a_script_without_a_guard_is_told(folder):
     assert done.returncode != 0
     assert "DataError: text.txt: a worker process died" in done.stderr
     assert sorted(os.listdir(folder)) == ["script.py", "text.txt"]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(gpt2, folder):
+    text = folder / "text.txt"
+    text.write_text("some words " * 10_000)  # more than is read ahead
+
+    def cut(done, total):
+        os.truncate(text, 50)
+
+    with stretches_of(100), pytest.raises(DataError, match="changed while it was read"):
+        encode_file(gpt2, text, folder / "t.bin", 1, progress=cut)
+    assert os.listdir(folder) == ["text.txt"]
+
+
+def test_what_another_wrote_in_the_meantime_is_left_alone(gpt2, folder):
+    text = folder / "text.txt"
+    text.write_text("some words " * 100)
+
+    def other(done, total):
+        for name in ("t.bin", "t.bin.json"):
+            (folder / name).write_text("another's")
+
+    with stretches_of(100), pytest.raises(DataError, match=r"t\.bin: exists already"):
+        encode_file(gpt2, text, folder / "t.bin", 1, progress=other)
+    assert (folder / "t.bin").read_text() == "another's"

@@ -163,3 +163,10 @@ def test_an_iterator_that_is_larger_than_memory_leaves_only_counts():
 def test_more_ids_than_there_are_characters():
     with pytest.raises(TokenizerError, match="at most 1114112"):
         Tokenizer.train("abc", 1_114_113)
+
+
+def test_one_long_word_takes_no_longer_than_many_short_ones():
+    """Quadratic in the word, this would take minutes."""
+    tokenizer = Tokenizer.train("a" * 300_000, 400)
+    assert len(tokenizer.merges) == 17  # each doubles what one token spells, while two such are left: 2¹⁷ letters
+    assert tokenizer.decode(tokenizer.encode("a" * 300_000)) == "a" * 300_000

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import re
@@ -206,7 +207,14 @@ def test_a_flipped_bit_gives_a_tokenizer_or_the_one_error(tmp_path, document):
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     refused(tmp_path / "none.json", "No such file")
-    refused(tmp_path, "directory")
+    for kind in (Tokenizer, CharTokenizer):
+        with pytest.raises(TokenizerError, match=f"^{re.escape(str(tmp_path))}: .*directory"):
+            kind.load(tmp_path)
+    with pytest.raises(TokenizerError, match=f"^{re.escape(str(tmp_path / 'tokenizer.json'))}: cannot be read"):
+        load_tokenizer(tmp_path)
+    for path in ("a\0b", "a\ud800b", 5, None):
+        with pytest.raises(TokenizerError, match="is no path of a file|is none"):
+            Tokenizer.load(path)
     path = tmp_path / "t.json"
     path.write_text(json.dumps(BPE))
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 50)
@@ -411,3 +419,39 @@ def test_a_file_with_nowhere_to_cut_is_read_whole(tmp_path):
     assert list(files.read_stretches(tmp_path / "a.txt", (), 10)) == ["a" * 300_000]
     with pytest.raises(TokenizerError, match="none: cannot be read"):
         list(files.read_stretches(tmp_path / "none", ()))
+
+
+def test_an_endless_word_is_read_to_a_bound(monkeypatch):
+    class Endless(io.BytesIO):
+        def read(self, size=-1):
+            return b"c" * size
+
+    monkeypatch.setattr("builtins.open", lambda *args, **kwargs: Endless())
+    monkeypatch.setattr(files, "MAX_UNBROKEN", 1000)
+    with pytest.raises(TokenizerError, match=r"no white space in \d{4} characters"):
+        list(files.read_stretches("endless.txt", (), 10))
+
+
+@pytest.mark.parametrize("names", [("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json")])
+def test_a_folder_with_gpt2s_pair_is_read_under_either_name(tmp_path, names):
+    tokenizer = Tokenizer.train("the cat sat on the mat " * 9, 280)
+    tokenizer.save_gpt2(tmp_path)
+    for old, new in zip(("vocab.bpe", "encoder.json"), names, strict=True):
+        (tmp_path / old).rename(tmp_path / new)
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.merges, loaded.special_tokens) == (tokenizer.merges, tokenizer.special_tokens)
+
+
+def test_line_ends_of_carriage_returns_alone_are_refused(tmp_path):
+    path = tmp_path / "vocab.bpe"
+    path.write_bytes(b"#version: 0.2\ra b\rab c\r")
+    with pytest.raises(TokenizerError, match="line 1: expected a header"):
+        Tokenizer.from_merges_file(path)
+
+
+def test_special_tokens_that_come_first_are_told(tmp_path):
+    vocab, encoder = pair(tmp_path)
+    ids = json.loads(encoder.read_text())
+    encoder.write_text(json.dumps({"<s>": 0} | {name: i + 1 for name, i in ids.items() if name in BYTE_NAMES}))
+    with pytest.raises(TokenizerError, match="'<s>' comes first; special tokens must come last"):
+        Tokenizer.from_gpt2_files(vocab, encoder)

@@ -142,3 +142,9 @@ def test_the_books_second_vocabulary(verdict, gpt2):
     assert tokenizer.decode(ids) == "<|unk|>, do you like tea? <|endoftext|> In the sunlit terraces of the <|unk|>."
     with pytest.raises(TokenizerError, match="'Hello' is not among"):
         SimpleTokenizerV1.train(verdict).encode(first)
+
+
+@pytest.mark.parametrize("kind", [SimpleTokenizerV1, SimpleTokenizerV2])
+def test_one_text_is_no_list_of_words(kind):
+    with pytest.raises(TokenizerError, match="give a list of words, or use train"):
+        kind("abc")

@@ -188,7 +188,7 @@ class _Worker:
             case {"value": value}:
                 return value
             case {"error": message}:
-                raise BenchError(f"{self._name}: {message}")
+                raise BenchError(f"{self._name}: {' '.join(str(message).split())}")
         raise BenchError(f"{self._name}: wrote {line[:80]!r} where its reply was expected")
 
     def _read(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, closest, colour, encode, integer
+from tinygrad_llm.cli.options import add_json, closest, colour, integer
 from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, vocabulary_hash
 from tinygrad_llm.datasets.tokens import Special
 from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
@@ -22,6 +22,7 @@ from tinygrad_llm.training import AnyTokenizer
 
 EXAMPLE = 'tinygrad-llm tokenizer encode "Hello, do you like tea?"'
 END_OF_TEXT = "<|endoftext|>"
+EXPLAINED = 200  # characters of a word
 DECODED_AT_ONCE = 1 << 16  # ids
 
 
@@ -113,11 +114,14 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     if os.path.lexists(args.out):
         raise UsageError(f"{args.out}: exists already; choose another --out")
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
+    except OSError as error:
+        raise UsageError(f"{args.out}: its folder cannot be made: {error.strerror}; choose another --out") from error
     special_tokens = list(dict.fromkeys([END_OF_TEXT, *args.special]))
     texts = (text for name in args.corpus for text in _pieces(name, special_tokens))
     with _bar("merges") as progress:
         tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=progress)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(args.out)
     figures = {"out": str(args.out), "n_vocab": tokenizer.n_vocab, "special_tokens": tokenizer.special_tokens}
     print(json.dumps(figures) if args.json else f"wrote {args.out}: {tokenizer.n_vocab} tokens")
@@ -138,8 +142,13 @@ def _encode(args: argparse.Namespace) -> int:
         print(json.dumps({"ids": ids, "tokens": tokens}))
     else:
         print(*ids)
-        print("|".join(tokens))
+        print("|".join(_printable(token) for token in tokens))
     return 0
+
+
+def _printable(text: str) -> str:
+    """The text, with what would move the cursor or colour the terminal written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _encode_file(args: argparse.Namespace) -> int:
@@ -152,7 +161,7 @@ def _encode_file(args: argparse.Namespace) -> int:
         figures = {"out": str(made.path), "tokens": len(made), "dtype": kind, "n_vocab": made.n_vocab, "bytes": source}
         print(json.dumps(figures | {"tokenizer": made.tokenizer, "source": made.source}))
     else:
-        per_token = f"{source / len(made):.2f} bytes a token"
+        per_token = f"{source / len(made):.2f} bytes a token" if source else "from a pipe"
         print(f"wrote {made.path}: {len(made):,} tokens as {kind} ({per_token}), and {made.path}.json, what they are")
     return 0
 
@@ -164,7 +173,9 @@ def _decode(args: argparse.Namespace) -> int:
         ids = [int(word) for word in words]
     except ValueError:
         if len(args.ids) > 1 or not Path(args.ids[0]).exists():
-            raise UsageError(f"ids are whole numbers, not {' '.join(words)!r}; nor is that one file of ids") from None
+            raise UsageError(
+                f"ids are whole numbers, not {' '.join(words)!r}; nor is there a file of that name"
+            ) from None
         texts = _decoded(tokenizer, TokenFile.open(args.ids[0], args.dtype))
     else:
         texts = iter([tokenizer.decode(ids), "" if args.json else "\n"])
@@ -193,6 +204,9 @@ def _explain(args: argparse.Namespace) -> int:
     special = sorted(tokenizer.special_tokens, key=len, reverse=True) if args.allow_special else []
     parts = re.split(f"({'|'.join(map(re.escape, special))})", args.text) if special else [args.text]
     words: list[tuple[str, list[list[int]]]] = []
+    longest = max((len(word) for part in parts for word in tokenizer.split(part)), default=0)
+    if longest > EXPLAINED:
+        raise UsageError(f"a word of {longest} characters is too long to read merge by merge: give at most {EXPLAINED}")
     for index, part in enumerate(parts):
         if index % 2:
             words.append((part, [[tokenizer.special_tokens[part]]]))
@@ -278,9 +292,6 @@ def _stats(args: argparse.Namespace) -> int:
         for token_id in ids:
             used[token_id] += count
     total, pre_tokens = used.total(), lengths.total()
-    if not total:
-        raise UsageError(f"{args.file}: the file is empty; give a text to look at")
-
     spelled = {token_id: tokenizer.decode_bytes([token_id]) for token_id in used}
     frequent = sorted(used, key=lambda i: (-used[i], i))[: args.top]
     longest = sorted(used, key=lambda i: (-len(spelled[i]), i))[: args.top]
@@ -334,7 +345,6 @@ def _export(args: argparse.Namespace) -> int:
     for name in names:
         if os.path.lexists(args.folder / name):
             raise UsageError(f"{args.folder / name}: exists already; choose another folder")
-    args.folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_gpt2(args.folder)
     written = [str(args.folder / name) for name in names]
     print(json.dumps({"written": written}) if args.json else f"wrote {' and '.join(written)}")
@@ -345,7 +355,9 @@ def _ids(tokenizer: AnyTokenizer, text: str, args: argparse.Namespace) -> list[i
     """The ids of a text from the command line; the two options say what a special token in it is."""
     if args.plain_special:
         return tokenizer.encode(text, disallowed_special=())
-    return encode(tokenizer, text, args.allow_special)
+    if not args.allow_special:
+        _refuse_special(tokenizer, "the text", text)
+    return tokenizer.encode(text, allowed_special="all")
 
 
 def _pieces(name: str, special_tokens: Sequence[str] | dict[str, int]) -> Iterator[str]:
@@ -360,7 +372,7 @@ def _pieces(name: str, special_tokens: Sequence[str] | dict[str, int]) -> Iterat
         empty = empty and not stretch.text.strip()
         yield stretch.text
     if empty:
-        raise UsageError(f"{name}: the file is empty; give a text to learn from")
+        raise UsageError(f"{name}: the file is empty; give one with text in it")
 
 
 def _refuse_special(tokenizer: AnyTokenizer, name: str, text: str) -> None:
@@ -407,4 +419,4 @@ def _find(name: str) -> AnyTokenizer:
     if name == "gpt2":
         return Tokenizer.gpt2()
     path = Path(name)
-    return load_tokenizer(path / "tokenizer.json" if path.is_dir() else path)
+    return load_tokenizer(path)

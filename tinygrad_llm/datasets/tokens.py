@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +39,6 @@ StrPath = str | os.PathLike[str]
 Special = Literal["error", "allow", "plain"]
 
 STRETCH = 1 << 21  # bytes: a few tenths of a second of work, and all that a worker holds at a time
-MAX_UNBROKEN = 1 << 26  # characters: byte pairs of one longer word would take tens of gigabytes
 FORMAT, VERSION = "tinygrad_llm.tokens", 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MAX_SIDECAR_BYTES = 1 << 16
@@ -127,7 +127,7 @@ def encode_file(
               special: a special token in the text is an error, or its own id ("allow"), or plain text ("plain").
               progress: called with (bytes done, bytes in all).
     Raises:   DataError: the file is missing, empty, not UTF-8 (the byte is named) or holds what `tokenizer` cannot
-              encode or must not; it has a word of more than 67 million characters; `out` exists already or cannot be
+              encode or must not; it has a word of more than 4 million characters; `out` exists already or cannot be
               written; dtype does not hold the ids; a worker died.
     """
     path, out = Path(path), Path(out)
@@ -146,7 +146,7 @@ def encode_file(
         raise ValueError(f"workers must be at least 1, got {workers}")
 
     source = hashlib.sha256()
-    count = 0
+    count = read = 0
 
     def checked() -> Iterator[Stretch]:
         for stretch in read_stretches(path, tokenizer.special_tokens):
@@ -155,20 +155,28 @@ def encode_file(
             source.update(stretch.text.encode())
             yield stretch
 
+    described = done = False
     encoded = _in_order(partial(_encode, tokenizer, special, kind), checked(), path, workers)
     try:
         with atomic_write(out) as file, contextlib.closing(encoded):
             for stretch, ids in encoded:
                 file.write(ids)
                 count += len(ids) // kind.itemsize
+                read = stretch.stop
                 if progress is not None:
                     progress(stretch.stop, max(total, stretch.stop))
             if count == 0:
                 raise DataError(f"{path}: the file is empty; give a text to encode")
+            if path.is_file() and read != total:
+                raise DataError(f"{path}: changed while it was read ({total} bytes, then {read}): start again")
             fields = {"dtype": kind.name, "count": count, "n_vocab": tokenizer.n_vocab}
             hashes = {"tokenizer": vocabulary_hash(tokenizer), "source": source.hexdigest()}
             with atomic_write(_sidecar(out)) as sidecar:
                 sidecar.write(json.dumps({"format": FORMAT, "version": VERSION, **fields, **hashes}).encode() + b"\n")
+            described = True
+            if out.exists():  # since this began
+                raise DataError(f"{out}: exists already; choose another name")
+        done = True
     except BrokenProcessPool as error:
         raise DataError(
             f"{path}: a worker process died: out of memory, or a script that does its work outside of "
@@ -177,7 +185,7 @@ def encode_file(
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror}") from error
     finally:
-        if not out.exists():  # its description must not stay without it
+        if described and not done:  # our description must not stay without what it describes
             _sidecar(out).unlink(missing_ok=True)
     return TokenFile.open(out)
 
@@ -187,7 +195,7 @@ def read_stretches(path: StrPath, special_tokens: Collection[str] = ()) -> Itera
 
     A byte order mark at the beginning is left out.
 
-    Raises:   DataError: the file cannot be read or is not UTF-8; a word of more than 67 million characters.
+    Raises:   DataError: the file cannot be read or is not UTF-8; a word of more than 4 million characters.
     """
     start = 0
     try:
@@ -195,8 +203,6 @@ def read_stretches(path: StrPath, special_tokens: Collection[str] = ()) -> Itera
             stop = start + len(text.encode())
             if start == 0 and text.startswith("\ufeff"):
                 text, start = text[1:], 3
-            if len(text) > STRETCH + MAX_UNBROKEN:
-                raise DataError(f"{path}: no white space in {len(text)} characters from byte {start} on: is it a text?")
             if text:
                 yield Stretch(start, stop, text)
             start = stop
@@ -240,8 +246,15 @@ _gate: Barrier
 
 def _start_worker(gate: Barrier) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one ends all
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     global _gate
     _gate = gate
+
+
+def _end_with(parent: Any) -> None:
+    """End when the parent does, even if it was killed: nobody would be left to take the results."""
+    parent.join()
+    os._exit(1)
 
 
 def _learn(job: Callable[[str], bytes]) -> None:

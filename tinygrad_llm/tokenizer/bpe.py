@@ -120,8 +120,10 @@ class Tokenizer:
         Raises:   TokenizerError: the first defect, after file and line.
         """
         header, *lines = read_text(path).removesuffix("\n").split("\n")
-        if not header.startswith("#version"):
-            raise TokenizerError(f"{path}, line 1: expected a header that starts with #version")
+        if not header.startswith("#version") or "\r" in header.removesuffix("\r"):
+            raise TokenizerError(
+                f"{path}, line 1: expected a header that starts with #version, and lines that end in \\n"
+            )
         ids = {name: token_id for token_id, name in enumerate(BYTE_NAMES)}
         merges: list[Pair] = []
         for number, line in enumerate(lines, start=2):
@@ -164,8 +166,10 @@ class Tokenizer:
             if name not in given:
                 raise TokenizerError(f"{encoder_json}: no entry for {name!a}, token {token_id} of {vocab_bpe}")
             if given[name] != token_id:
+                first = names.get(0)
+                hint = "" if first in plain._names() else f" ({first!a} comes first; special tokens must come last)"
                 raise TokenizerError(
-                    f"{encoder_json}: the id of {name!a} is {given[name]}, but {token_id} in {vocab_bpe}"
+                    f"{encoder_json}: the id of {name!a} is {given[name]}, but {token_id} in {vocab_bpe}{hint}"
                 )
         specials = range(plain.n_vocab, len(given))
         if gap := next((token_id for token_id in specials if token_id not in names), None):
@@ -311,8 +315,10 @@ class Tokenizer:
         Args:     allowed_special: the special tokens that become their own id, or "all" of them.
                   disallowed_special: those that raise; "all": all that are not allowed. With () they are
                   plain text.
+        Where two special tokens begin at the same place, it is the longer that counts.
+
         Raises:   TokenizerError: a disallowed special token, and its position; half of a surrogate pair.
-        Source:   the rules are those of github.com/openai/tiktoken.
+        Source:   the rules are those of github.com/openai/tiktoken, but for the longer one.
         """
         check_text(text)
         for option, value in (("allowed", allowed_special), ("disallowed", disallowed_special)):

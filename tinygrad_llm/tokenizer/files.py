@@ -21,6 +21,7 @@ from tinygrad_llm.tokenizer.pattern import last_cut
 
 FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
 FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
+MAX_UNBROKEN = 1 << 22  # characters: merging one word takes about 200 times its length in memory
 MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte: whatever takes 32 is no tokenizer
 
 StrPath = str | os.PathLike[str]
@@ -32,22 +33,27 @@ def read_text(path: StrPath) -> str:
     Raises:   TokenizerError: missing, unreadable, too large or not UTF-8.
     """
     try:
-        with open(path, "rb") as file:
+        with open(os.fspath(path), "rb") as file:  # an int would be a file descriptor
             data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise TokenizerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a tokenizer")
-        return data.decode()
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    except (TypeError, ValueError) as error:  # no path; a NUL or half of a surrogate pair in it
+        raise TokenizerError(f"{path!a} is no path of a file: {error}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise TokenizerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a tokenizer")
+    try:
+        return data.decode()
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}, line {line}") from error
 
 
 def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1 << 20) -> Iterator[str]:
     """Read a UTF-8 file of any length in pieces, cut where neither a word nor a special token crosses.
 
     Args:     size: bytes to read at once; more if there is no such place in as many.
-    Raises:   TokenizerError: missing, unreadable or not UTF-8; the offset of the first wrong byte.
+    Raises:   TokenizerError: missing, unreadable or not UTF-8, with the offset of the first wrong byte; 4 million
+              characters without white space.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     text, position = "", 0
@@ -63,12 +69,16 @@ def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1
                 if cut := last_cut(text, special_tokens):
                     yield text[:cut]
                     text = text[cut:]
+                elif len(text) > MAX_UNBROKEN:
+                    raise TokenizerError(f"{path}: no white space in {len(text)} characters: is it a text?")
                 else:
-                    size *= 2  # or a file without a place to cut would be searched again and again
+                    size = min(2 * size, MAX_UNBROKEN)  # or a file without a cut would be searched again and again
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {start + error.start}") from error
+    except ValueError as error:  # a NUL in the name
+        raise error if isinstance(error, TokenizerError) else TokenizerError(f"{path!a}: {error}") from error
     yield text
 
 

@@ -75,9 +75,9 @@ def learn_merges(
         left, right, made = pair[0], pair[1], chr(256 + len(merges))
         merges.append((ord(left), ord(right)))
         fresh: set[str] = set()
-        for index in places.pop(pair):
+        for index in dict.fromkeys(places.pop(pair)):  # each word once, however often the pair came to stand in it
             if pair not in words[index]:
-                continue  # seen already, or lost to another merge
+                continue  # lost to another merge
             word = words[index] = words[index].replace(pair, made)
             count = counts[index]
             # Only the neighbours of what was made have changed: x left right y → x made y.

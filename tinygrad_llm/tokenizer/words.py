@@ -42,7 +42,7 @@ class SimpleTokenizerV1:
         self.words: list[str] = []
         self.special_tokens: dict[str, int] = {}
         self._ids: dict[str, int] = {}
-        for word in check_texts(words):
+        for word in check_texts(_several(words)):
             if self.split(word) != [word]:
                 raise TokenizerError(f"{word!a} is not one word: white space and punctuation separate words")
             if word in self._ids:
@@ -107,7 +107,7 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        super().__init__([*words, END_OF_TEXT, UNKNOWN])
+        super().__init__([*_several(words), END_OF_TEXT, UNKNOWN])
         self.special_tokens = {token: self._ids[token] for token in (END_OF_TEXT, UNKNOWN)}
 
     @classmethod
@@ -137,3 +137,9 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
 def _distinct_words(text_or_texts: str | Iterable[str]) -> list[str]:
     """The words of all texts, each once, sorted."""
     return sorted({word for text in check_texts(text_or_texts) for word in SimpleTokenizerV1.split(text)})
+
+
+def _several(words: Iterable[str]) -> Iterable[str]:
+    if isinstance(words, str):
+        raise TokenizerError("words is one text; give a list of words, or use train")
+    return words
