@@ -249,18 +249,26 @@ def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator |
     return rng.bernoulli_keep(p, shape)
 
 
-def cross_entropy(input: Tensor, target: Tensor | Array, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    input: Tensor,
+    target: Tensor | Array,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """−ln softmax(logits)[target], averaged over the rows whose target is not `ignore_index`.
 
     Args:     input: (N, V) logits, not probabilities; flatten leading axes first. target: (N,) integer ids.
               reduction: "mean", "sum", or "none" for one loss a row. Losses are in nats.
+              label_smoothing: s in [0, 1]: the loss is 1 − s parts the target's and s parts the mean over all V ids.
     Returns:  a scalar, or (N,) for "none".
-    Raises:   IndexError: a target is neither in 0 … V−1 nor ignore_index. ValueError: shapes; a mean over no rows.
-              TypeError: targets are not integers.
-    Gradient: dlogits = (softmax(logits) − onehot(target)) / n: each row sums to 0.
-    Source:   torch.nn.functional.cross_entropy.
+    Raises:   IndexError: a target is neither in 0 … V−1 nor ignore_index. ValueError: shapes; a mean over no rows;
+              label_smoothing outside [0, 1]. TypeError: targets are not integers.
+    Gradient: dlogits = (softmax(logits) − (1 − s) · onehot(target) − s / V) / n: each row sums to 0.
+    Source:   torch.nn.functional.cross_entropy; Szegedy et al. 2016, arXiv:1512.00567 (label smoothing).
     """
-    return apply(K.cross_entropy, input, target, ignore_index=ignore_index, reduction=reduction)
+    options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+    return apply(K.cross_entropy, input, target, **options)
 
 
 def scaled_dot_product_attention(

@@ -134,8 +134,9 @@ def test_causal_self_attention(seed, B, T, n_head, D, dropped):
     st.integers(1, 6),
     st.sampled_from(["mean", "sum", "none"]),
     st.sampled_from([-100, -1, 0, 2]),
+    st.sampled_from([0.0, 0.1, 1.0]) | st.floats(0, 1),
 )
-def test_cross_entropy(seed, N, V, reduction, ignore_index):
+def test_cross_entropy(seed, N, V, reduction, ignore_index, smoothing):
     rng = np.random.default_rng(seed)
     logits, targets = rng.normal(0, 2, (N, V)), rng.integers(0, V, N)
     targets[rng.random(N) < 0.3] = ignore_index
@@ -143,11 +144,36 @@ def test_cross_entropy(seed, N, V, reduction, ignore_index):
     assume(counted.any() or reduction != "mean")
 
     def oracle(logits, targets):
-        place = one_hot(np.where(counted, targets.data, 0), V) * counted[:, None]
-        losses = -(composed_softmax(logits, -1).log() * place).sum(-1)
+        labels = (1 - smoothing) * one_hot(np.where(counted, targets.data, 0), V) + smoothing / V
+        losses = -(composed_softmax(logits, -1).log() * (labels * counted[:, None])).sum(-1)
         return losses if reduction == "none" else losses.sum() / (counted.sum() if reduction == "mean" else 1)
 
-    assert_agree(K.cross_entropy, [logits, targets], oracle, ignore_index=ignore_index, reduction=reduction)
+    options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": smoothing}
+    assert_agree(K.cross_entropy, [logits, targets], oracle, **options)
+
+
+def test_label_smoothing_by_hand_and_a_masked_logit_without_it():
+    # p = ½, ¼, ¼. Three quarters of ln 2 for the target, one of the mean of ln 2, ln 4, ln 4.
+    logits, target = np.log([[2.0, 1.0, 1.0]]), np.array([0])
+    loss, vjp = K.cross_entropy(logits, target, label_smoothing=0.25)
+    assert loss == pytest.approx((0.75 + 0.25 * 5 / 3) * math.log(2), rel=1e-15)
+    np.testing.assert_allclose(vjp(np.array(1.0))[0], [[0.5 - 0.75 - 1 / 12, 0.25 - 1 / 12, 0.25 - 1 / 12]], rtol=1e-14)
+    masked = np.array([[0.0, 0.0, -np.inf]])
+    assert K.cross_entropy(masked, target)[0] == pytest.approx(math.log(2))
+    assert K.cross_entropy(masked, target, label_smoothing=0.1)[0] == np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_label_smoothing_is_the_plain_cross_entropy_to_the_bit(dtype):
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 3, (50, 11)).astype(dtype), rng.integers(0, 11, 50)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    e, rows = np.exp(shifted), np.arange(50)
+    losses, vjp = K.cross_entropy(logits, targets, reduction="none")
+    assert losses.tobytes() == (np.log(e.sum(axis=1)) - shifted[rows, targets]).tobytes()
+    expected = e * (1 / e.sum(axis=1))[:, None]
+    expected[rows, targets] -= 1
+    assert vjp(np.ones(50, dtype))[0].tobytes() == expected.tobytes()
 
 
 @examples
@@ -296,6 +322,9 @@ def zeros(*shape):
         (lambda: K.cross_entropy(zeros(2, 3), np.array([0])), ValueError, r"\(2, 3\) and \(1,\)"),
         (lambda: K.cross_entropy(zeros(1, 2, 3), np.array([0])), ValueError, r"\(1, 2, 3\)"),
         (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), reduction="avg"), ValueError, "'avg'"),
+        (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), label_smoothing=1.1), ValueError, r"in \[0, 1\], not 1.1"),
+        (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), label_smoothing=-0.1), ValueError, "not -0.1"),
+        (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), label_smoothing=math.nan), ValueError, "not nan"),
         (lambda: K.linear(zeros(2, 3), zeros(4, 2)), ValueError, r"\(2, 3\).*\(4, 2\)"),
         (lambda: K.linear(zeros(2, 3), zeros(3)), ValueError, r"\(2, 3\).*\(3,\)"),
         (lambda: K.linear(zeros(2, 3), zeros(4, 3), zeros(1)), ValueError, r"bias.*\(1,\)"),

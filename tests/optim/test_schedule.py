@@ -1,20 +1,26 @@
-"""The learning rate of every step: formulas, ends and order."""
+"""The learning rate of every step: formulas, joints, ends and order."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.optim import warmup_cosine
+from tinygrad_llm.optim import SCHEDULES, constant, warmup_cosine, warmup_linear
 
 lengths = st.tuples(st.integers(2, 300), st.integers(0, 300)).map(lambda pair: (sum(pair), pair[1]))
 rates = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
+every_schedule = pytest.mark.parametrize("f", SCHEDULES.values(), ids=SCHEDULES)
 
 
-def schedule(steps, warmup, lr, min_lr):
-    return [warmup_cosine(step, steps=steps, lr=lr, min_lr=min_lr, warmup=warmup) for step in range(steps)]
+def schedule(steps, warmup, lr, min_lr, f=warmup_cosine):
+    return [f(step, steps=steps, lr=lr, min_lr=min_lr, warmup=warmup) for step in range(steps)]
+
+
+def test_the_table():
+    assert {"cosine": warmup_cosine, "linear": warmup_linear, "constant": constant} == SCHEDULES
 
 
 def test_ten_steps_by_hand():
@@ -22,6 +28,8 @@ def test_ten_steps_by_hand():
     expected += [0.1 + 0.9 * (1 + math.cos(math.pi * k / 5)) / 2 for k in range(1, 6)]
     assert schedule(10, 4, 1.0, 0.1) == pytest.approx(expected, rel=1e-14)
     assert schedule(5, 0, 2.0, 0.0) == pytest.approx([2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5), 0], abs=1e-15)
+    assert schedule(8, 2, 1.0, 0.5, warmup_linear) == pytest.approx([0.5, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5], rel=1e-15)
+    assert schedule(6, 4, 2.0, 0.5, constant) == [0.5, 1, 1.5, 2, 2, 2]
 
 
 def test_the_descent_of_the_books_appendix():
@@ -31,30 +39,78 @@ def test_the_descent_of_the_books_appendix():
 
 
 @given(lengths, rates)
-def test_up_to_the_peak_and_down_to_the_floor(lengths, rates):
+def test_the_cosine_is_its_formula(lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
-    rate = schedule(steps, warmup, lr, min_lr)
+    # cos πx is what Chebyshev's recurrence gives from one step to the next: no cosine but the first.
+    once = math.cos(math.pi / (steps - 1 - warmup))
+    wave = [1.0, once]
+    while len(wave) < steps - warmup:
+        wave.append(2 * once * wave[-1] - wave[-2])
+    expected = [lr * (k + 1) / warmup for k in range(warmup)] + [
+        (lr + min_lr) / 2 + (lr - min_lr) / 2 * c for c in wave
+    ]
+    assert schedule(steps, warmup, lr, min_lr) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@given(lengths, rates)
+def test_linear_and_constant_are_their_formulas(lengths, rates):
+    (steps, warmup), (min_lr, lr) = lengths, rates
+    up = [Fraction(lr) * (k + 1) / warmup for k in range(warmup)]
+    fall = (Fraction(lr) - Fraction(min_lr)) / (steps - 1 - warmup)
+    expected = [*up, *(Fraction(lr) - fall * k for k in range(steps - warmup))]
+    found = schedule(steps, warmup, lr, min_lr, warmup_linear)
+    assert found == pytest.approx([float(rate) for rate in expected], rel=1e-13, abs=1e-300)
+    expected = [*map(float, up), *[lr] * (steps - warmup)]
+    assert schedule(steps, warmup, lr, min_lr, constant) == pytest.approx(expected, rel=1e-14, abs=1e-300)
+
+
+@every_schedule
+@given(lengths=lengths, rates=rates)
+def test_up_to_the_peak_and_down_to_the_floor(f, lengths, rates):
+    (steps, warmup), (min_lr, lr) = lengths, rates
+    rate = schedule(steps, warmup, lr, min_lr, f)
     up, down = rate[:warmup], rate[warmup:]
     assert all(a <= b for a, b in pairwise(up))
-    assert all(a >= b for a, b in pairwise(down))
-    assert up == pytest.approx([lr * (k + 1) / warmup for k in range(warmup)])
+    assert all(a >= b - 1e-15 for a, b in pairwise(down))
+    # At the joint both sides are at the peak.
     assert [*up[-1:], down[0]] == pytest.approx([lr] * (1 + bool(up)), rel=1e-14)
-    assert down[-1] == pytest.approx(min_lr, rel=1e-12, abs=1e-15)
-    # A cosine falls as far below its middle as above it.
-    assert [a + b for a, b in zip(down, down[::-1], strict=True)] == pytest.approx([lr + min_lr] * len(down))
+    floor = lr if f is constant else min_lr
+    assert down[-1] == pytest.approx(floor, rel=1e-12, abs=1e-15)
+    # Each falls as far below its middle as above it.
+    assert [a + b for a, b in zip(down, down[::-1], strict=True)] == pytest.approx([lr + floor] * len(down))
 
 
-@given(lengths, rates, st.integers(0, 50))
-def test_after_the_last_step_the_floor(lengths, rates, more):
+@every_schedule
+@given(steps=st.integers(50, 300), warmup=st.integers(10, 40), rates=rates)
+def test_no_step_is_larger_than_the_slope_allows(f, steps, warmup, rates):
+    """Continuity: a cosine is at its steepest π/2 times as steep as the straight line."""
+    min_lr, lr = rates
+    rate = schedule(steps + warmup, warmup, lr, min_lr, f)
+    steepest = max(lr / warmup, math.pi / 2 * (lr - min_lr) / (steps - 1))
+    assert max(abs(a - b) for a, b in pairwise([0.0, *rate])) <= steepest * (1 + 1e-12) + 1e-15
+
+
+@every_schedule
+@given(lengths=lengths, rates=rates, more=st.integers(0, 50))
+def test_after_the_last_step_the_floor(f, lengths, rates, more):
     (steps, warmup), (min_lr, lr) = lengths, rates
-    assert warmup_cosine(steps + more, steps=steps, lr=lr, min_lr=min_lr, warmup=warmup) == min_lr
+    after = f(steps + more, steps=steps, lr=lr, min_lr=min_lr, warmup=warmup)
+    assert after == (lr if f is constant else min_lr)
 
 
+@every_schedule
 @pytest.mark.parametrize("steps", [1, 3, 4])
-def test_a_run_no_longer_than_the_warm_up_only_climbs(steps):
-    assert schedule(steps, 4, 1.0, 0.1) == [0.25, 0.5, 0.75, 1.0][:steps]
+def test_a_run_no_longer_than_the_warm_up_only_climbs(f, steps):
+    assert schedule(steps, 4, 1.0, 0.1, f) == [0.25, 0.5, 0.75, 1.0][:steps]
 
 
-def test_the_only_step_that_is_no_warm_up_is_taken_at_the_peak():
-    assert schedule(1, 0, 1.0, 0.1) == [1.0]
-    assert schedule(3, 2, 1.0, 0.1) == [0.5, 1.0, 1.0]
+@every_schedule
+def test_the_only_step_that_is_no_warm_up_is_taken_at_the_peak(f):
+    assert schedule(1, 0, 1.0, 0.1, f) == [1.0]
+    assert schedule(3, 2, 1.0, 0.1, f) == [0.5, 1.0, 1.0]
+
+
+@every_schedule
+def test_the_floor_is_0_and_there_is_no_warm_up_unless_said(f):
+    assert f(0, steps=3, lr=1.0) == 1.0
+    assert f(2, steps=3, lr=1.0) == (1.0 if f is constant else 0.0)

@@ -208,6 +208,9 @@ def basic_cases() -> list[Case]:
           for reduction in ("mean", "sum", "none")),
         _kernel(K.cross_entropy, "ignore_index", normal(4, 5), fixed(np.array([3, -100, 0, -100]))),
         _kernel(K.cross_entropy, "ignore_index 2", normal(4, 5), fixed(np.array([3, 2, 0, 2])), ignore_index=2),
+        *(_kernel(K.cross_entropy, f"{reduction}, label_smoothing {s}", normal(4, 5),
+                  fixed(np.array([3, -100, 0, -100])), reduction=reduction, label_smoothing=s)
+          for reduction, s in (("mean", 0.1), ("sum", 1.0), ("none", 0.3))),
     ]  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def _function_cases() -> list[Case]:
         *(_function(partial(F.cross_entropy, reduction=r), f"F.cross_entropy {r}", x, ids(4, 3))
           for r in ("mean", "sum", "none")),
         _function(F.cross_entropy, "F.cross_entropy ignore_index", x, fixed([1, -100, 3])),
+        _function(partial(F.cross_entropy, label_smoothing=0.1), "F.cross_entropy label_smoothing", x, ids(4, 3)),
         _function(attend, attention, q, normal(2, 5, 3), normal(2, 5, 3)),
         _function(partial(attend, is_causal=True), f"{attention} causal", q, q, q),
         _function(lambda q, k, v: attend(q, k, v, 0.4, True, Generator(3)), f"{attention} causal, dropout", q, q, q),
@@ -173,35 +174,74 @@ class UpdateCase(Case):
         return GradcheckResult(self.method, 1e-12, compared)
 
 
-def _adamw(rng: Generator) -> list[tuple[str, Array, Array]]:
-    """Four steps on two groups of parameters, beside Adam's averages as the sums they stand for:
+STEPS, LR, BETAS, EPS = 4, 0.1, (0.8, 0.95), 1e-3
+Formula = Callable[[Array, Array, float], Array]  # start, (steps, …) gradients and weight decay → the end
 
-    m̂_t = Σ_i β₁ᵗ⁻ⁱ g_i / Σ_i β₁ᵗ⁻ⁱ,  v̂_t likewise of g²:  p_t = p_{t−1} (1 − lr·wd) − lr · m̂_t / (√v̂_t + eps)
+
+def _update(label: str, optimizer: Callable[..., Any], formula: Formula, **options: Any) -> Case:
+    """Four steps of an optimizer on two groups, of which one decays, beside its formula."""
+
+    def compared(rng: Generator) -> list[tuple[str, Array, Array]]:
+        decays = {"weight": 0.3, "bias": 0.0}
+        starts = {"weight": rng.randn((3, 4), np.float64), "bias": rng.randn((4,), np.float64)}
+        gradients = {name: rng.randn((STEPS, *p.shape), np.float64) for name, p in starts.items()}
+        tensors = {name: Tensor(p.copy(), requires_grad=True) for name, p in starts.items()}
+        groups = [{"params": [t], "weight_decay": decays[name]} for name, t in tensors.items()]
+        updating = optimizer(groups, lr=LR, **options)
+        for step in range(STEPS):
+            for name, t in tensors.items():
+                t.grad = gradients[name][step].copy()
+            updating.step()
+        return [(name, t.data, formula(starts[name], gradients[name], decays[name])) for name, t in tensors.items()]
+
+    return UpdateCase("optimizers", optimizer.__name__, label, compared, "formula")
+
+
+def _weighted(weights: Array, terms: list[Array]) -> Array:
+    return np.tensordot(weights, np.stack(terms), axes=1)
+
+
+def _adam(decoupled: bool) -> Formula:
+    """Adam's averages as the sums they stand for: m̂_t = Σ_i β₁ᵗ⁻ⁱ g_i / Σ_i β₁ᵗ⁻ⁱ, v̂_t likewise of g², in
+
+    p_t = p_{t−1} − lr · m̂_t / (√v̂_t + eps)
+
+    of the gradients g_i + decay · p_{i−1}, or, decoupled, of the g_i alone and p_{t−1} (1 − lr · decay).
     """
-    steps, lr, betas, eps = 4, 0.1, (0.8, 0.95), 1e-3
-    decays = {"weight": 0.3, "bias": 0.0}
-    starts = {"weight": rng.randn((3, 4), np.float64), "bias": rng.randn((4,), np.float64)}
-    gradients = {name: rng.randn((steps, *p.shape), np.float64) for name, p in starts.items()}
-    tensors = {name: Tensor(p.copy(), requires_grad=True) for name, p in starts.items()}
-    groups = [{"params": [t], "weight_decay": decays[name]} for name, t in tensors.items()]
-    optimizer = optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
-    for step in range(steps):
-        for name, t in tensors.items():
-            t.grad = gradients[name][step].copy()
-        optimizer.step()
 
-    def average(beta: float, of: Array) -> Array:
-        weights = beta ** np.arange(len(of))[::-1]
-        return np.tensordot(weights / weights.sum(), of, axes=1)
+    def average(beta: float, terms: list[Array]) -> Array:
+        weights = beta ** np.arange(len(terms))[::-1]
+        return _weighted(weights / weights.sum(), terms)
 
-    def formula(name: str) -> Array:
-        p = starts[name]
-        for t in range(1, steps + 1):
-            g = gradients[name][:t]
-            p = p * (1 - lr * decays[name]) - lr * average(betas[0], g) / (np.sqrt(average(betas[1], g * g)) + eps)
+    def formula(p: Array, gradients: Array, decay: float) -> Array:
+        seen: list[Array] = []
+        for g in gradients:
+            seen.append(g if decoupled else g + decay * p)
+            shrunk = p * (1 - LR * decay) if decoupled else p
+            p = shrunk - LR * average(BETAS[0], seen) / (np.sqrt(average(BETAS[1], [s * s for s in seen])) + EPS)
         return p
 
-    return [(name, t.data, formula(name)) for name, t in tensors.items()]
+    return formula
+
+
+def _sgd(momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False) -> Formula:
+    """SGD's momentum as the sum it stands for: b_t = Σ_i momentumᵗ⁻ⁱ (1 − dampening) g_i, but the first g_i whole, in
+
+    p_t = p_{t−1} − lr · b_t,  or with nesterov p_{t−1} − lr · (g_t + momentum · b_t)
+
+    of the gradients g_i + decay · p_{i−1} in place of g_i.
+    """
+
+    def formula(p: Array, gradients: Array, decay: float) -> Array:
+        seen: list[Array] = []
+        for g in gradients:
+            seen.append(g + decay * p)
+            weights = momentum ** np.arange(len(seen))[::-1] * np.r_[1.0, np.full(len(seen) - 1, 1 - dampening)]
+            b = _weighted(weights, seen)
+            p = p - LR * (seen[-1] + momentum * b if nesterov else b)
+        return p
+
+    return formula
 
 
 def _clip(rng: Generator) -> list[tuple[str, Array, Array]]:
@@ -223,8 +263,16 @@ def _clip(rng: Generator) -> list[tuple[str, Array, Array]]:
 
 
 def _optimizer_cases() -> list[Case]:
+    sgd: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "momentum": {"momentum": 0.9},
+        "momentum, dampening": {"momentum": 0.9, "dampening": 0.3},
+        "nesterov": {"momentum": 0.9, "nesterov": True},
+    }
     return [
-        UpdateCase("optimizers", "AdamW", "two groups, four steps", _adamw, "formula"),
+        *(_update(label, optim.SGD, _sgd(**options), **options) for label, options in sgd.items()),
+        _update("two groups, four steps", optim.Adam, _adam(decoupled=False), betas=BETAS, eps=EPS),
+        _update("two groups, four steps", optim.AdamW, _adam(decoupled=True), betas=BETAS, eps=EPS),
         UpdateCase("optimizers", "clip_grad_norm_", "above and below", _clip, "formula"),
     ]
 

@@ -260,13 +260,25 @@ def rescale(p: float) -> float:
 
 def cross_entropy(mistake: str) -> Wrong:
     def vjp(
-        g: Array, logits: Array, targets: Array, *, ignore_index: int = -100, reduction: str = "mean"
+        g: Array,
+        logits: Array,
+        targets: Array,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
     ) -> tuple[Array, None]:
+        s = 0.0 if mistake == "smoothing forgotten" else label_smoothing
         counted = targets != ignore_index
         n = len(targets) if mistake == "divided by all rows" else np.count_nonzero(counted)
         d = np.exp(logits) if mistake == "softmax not normalised" else softmax(logits)
+        at_target = np.arange(logits.shape[1]) == np.where(counted, targets, 0)[:, None]
         if mistake != "onehot forgotten":
-            d[np.arange(len(targets)), np.where(counted, targets, 0)] -= 1
+            d[at_target] -= 1 if mistake == "1 for 1 − s at the target" else 1 - s
+        if mistake == "s spread over the other ids":
+            d[~at_target] -= s / (logits.shape[1] - 1)
+        elif mistake != "s / V forgotten":
+            d -= s if mistake == "s for s / V" else s / logits.shape[1]
         if mistake == "scaled by 1 + 1e-4":
             d *= 1 + 1e-4
         share = g / float(n) if reduction == "mean" and mistake != "sum for mean" else g
@@ -483,7 +495,8 @@ WRONG: dict[str, dict[str, Wrong]] = {
     "cross_entropy": {
         name: cross_entropy(name)
         for name in ("onehot forgotten", "divided by all rows", "sum for mean", "softmax not normalised",
-                     "ignored rows count", "scaled by 1 + 1e-4")
+                     "ignored rows count", "scaled by 1 + 1e-4", "smoothing forgotten", "1 for 1 − s at the target",
+                     "s / V forgotten", "s for s / V", "s spread over the other ids")
     },
     "causal_attention": {
         name: attention(name)

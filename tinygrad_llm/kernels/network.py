@@ -110,21 +110,34 @@ def dropout(x: Array, keep: Array, *, p: float) -> Result:
 
 
 @kernel
-def cross_entropy(logits: Array, targets: Array, *, ignore_index: int = -100, reduction: str = "mean") -> Result:
-    """loss_i = −ln softmax(logits_i)[target_i].   dlogits_i = g · (softmax(logits_i) − onehot(target_i)) / n
+def cross_entropy(
+    logits: Array,
+    targets: Array,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Result:
+    """loss_i = −(1 − s) ln p_i[target_i] − s · mean(ln p_i),  p_i = softmax(logits_i),  s = label_smoothing
+    dlogits_i = g · (p_i − (1 − s) · onehot(target_i) − s / V) / n
 
-    Rows whose target is ignore_index count for nothing.
+    Rows whose target is ignore_index count for nothing. With s = 0 this is −ln p_i[target_i].
 
     logits: (N, V), targets: (N,) integer. reduction: "mean" over the n rows counted, "sum" (without / n), or "none"
-    (a loss a row; without / n, each with its own g).
+    (a loss a row; without / n, each with its own g). label_smoothing: in [0, 1].
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567, section 7 (label smoothing).
 
     Derivation:
         With l = logits, t = target_i and Z_i = Σ_k exp l_ik, logarithm and exponential cancel:
-        loss_i = −ln(exp(l_it) / Z_i) = ln Z_i − l_it
-        ∂loss_i/∂l_ik = exp(l_ik) / Z_i − δ_kt = softmax(l_i)_k − onehot(t)_k
+        −ln p_ik = −ln(exp(l_ik) / Z_i) = ln Z_i − l_ik
+        Smoothing gives the target the weight 1 − s and spreads s evenly over all V ids, the target among them. The
+        weights w_ik = (1 − s) δ_kt + s / V sum to 1:
+        loss_i = Σ_k w_ik (ln Z_i − l_ik) = ln Z_i − (1 − s) l_it − s Σ_k l_ik / V
+        ∂loss_i/∂l_ik = exp(l_ik) / Z_i − w_ik = p_ik − (1 − s) onehot(t)_k − s / V
         loss = Σ_i loss_i / n over the rows counted, so share_i = ∂L/∂loss_i = g / n, and 0 for the rows that are not;
-        dlogits_ik = share_i · (exp(l_ik) / Z_i − δ_kt): the code scales the row, then takes share_i off at the target.
-        Shifting row i by its maximum changes no loss_i, hence no gradient: l_it and ln Z_i move by the same number.
+        dlogits_ik = share_i · (exp(l_ik) / Z_i − w_ik): the code scales the row, then takes share_i · w_ik off.
+        Shifting row i by its maximum changes no loss_i, hence no gradient: the weighted l_ik and ln Z_i move alike.
     """
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
@@ -135,6 +148,8 @@ def cross_entropy(logits: Array, targets: Array, *, ignore_index: int = -100, re
         raise TypeError(f"cross_entropy: targets must be integers, not {targets.dtype}")
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'cross_entropy: reduction must be "mean", "sum" or "none", not {reduction!r}')
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], not {label_smoothing}")
     rows, V = logits.shape
     counted = targets != ignore_index
     outside = counted & ((targets < 0) | (targets >= V))
@@ -149,15 +164,19 @@ def cross_entropy(logits: Array, targets: Array, *, ignore_index: int = -100, re
     place = np.arange(rows), np.where(counted, targets, 0)
 
     e = logits - np.max(logits.real, axis=-1, keepdims=True)
-    picked = e[place]
+    wanted = e[place] * (1 - label_smoothing)  # Σ_k w_ik l_ik
+    if label_smoothing:  # 0 · −inf would be NaN where a logit is masked
+        wanted += np.mean(e, axis=-1) * label_smoothing
     np.exp(e, out=e)
     total = np.sum(e, axis=-1)
-    losses = np.where(counted, np.log(total) - picked, 0)
+    losses = np.where(counted, np.log(total) - wanted, 0)
 
     def vjp(g: Array) -> tuple[Array, None]:
         share = np.where(counted, g / n if reduction == "mean" else g, 0)
         dlogits = e * (share / total)[:, None]  # the softmax is e / total: never made by itself, a pass is saved
-        dlogits[place] -= share
+        if label_smoothing:
+            dlogits -= (share * (label_smoothing / V))[:, None]
+        dlogits[place] -= share * (1 - label_smoothing)
         return dlogits, None
 
     if reduction == "none":

@@ -1,6 +1,18 @@
-"""Learning-rate schedules: functions of the step, and nothing else."""
+"""Learning-rate schedules: functions of the step, and nothing else.
+
+All share one call, f(step, steps=, lr=, min_lr=, warmup=), and one warm-up: lr · (step + 1) / warmup while
+step < warmup, so that step `warmup` is the first at the peak (and the one before it, too). After that they differ in
+how they fall. With x = (step − warmup) / (steps − 1 − warmup), from 0 at the peak to 1 at the last step:
+
+    cosine     min_lr + (lr − min_lr) · (1 + cos πx) / 2
+    linear     min_lr + (lr − min_lr) · (1 − x)
+    constant   lr
+
+`SCHEDULES` finds them by these names.
+"""
 
 import math
+from collections.abc import Callable
 
 
 def warmup_cosine(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 0) -> float:
@@ -13,7 +25,32 @@ def warmup_cosine(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warm
     """
     if step < warmup:
         return lr * (step + 1) / warmup
-    if step >= steps:
-        return min_lr
-    progress = (step - warmup) / max(1, steps - 1 - warmup)
-    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * _progress(step, steps, warmup)))
+
+
+def warmup_linear(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 0) -> float:
+    """Linear from 0 to lr over the first `warmup` steps, then linear down to min_lr at the last step.
+
+    Args, Returns: as for `warmup_cosine`.
+    Source:   Devlin et al. 2019, arXiv:1810.04805 (down to 0).
+    """
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    x = _progress(step, steps, warmup)
+    return lr * (1 - x) + min_lr * x
+
+
+def constant(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 0) -> float:
+    """Linear from 0 to lr over the first `warmup` steps, then lr for good; steps and min_lr have no say.
+
+    Args:     as for `warmup_cosine`.
+    """
+    return lr * (step + 1) / warmup if step < warmup else lr
+
+
+def _progress(step: int, steps: int, warmup: int) -> float:
+    """The part of the way down that lies behind: 0 at the end of the warm-up, 1 at the last step and after it."""
+    return 1.0 if step >= steps else (step - warmup) / max(1, steps - 1 - warmup)
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {"cosine": warmup_cosine, "linear": warmup_linear, "constant": constant}
