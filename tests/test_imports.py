@@ -13,6 +13,7 @@ NAME = "tinygrad_llm"
 
 # On floor 6 the arrows give the order: gradcheck → training → finetuning → study. `__main__` calls `cli`.
 FLOORS = {
+    "atomic": -1,
     "runtime": 0,
     "random": 0,
     "kernels": 0,

@@ -256,10 +256,24 @@ def test_a_save_leaves_one_file_and_follows_a_link(tmp_path):
 def test_a_place_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(TokenizerError, match="cannot be written"):
+    with pytest.raises(TokenizerError, match=r"cannot be (written|replaced)"):
         CharTokenizer("ab").save(tmp_path / place)
+    for none in ("a\0b", None, 5):
+        with pytest.raises(TokenizerError):
+            CharTokenizer("ab").save(none)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and modes are POSIX's")
+def test_a_pipe_stays_a_pipe_and_a_mode_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TokenizerError, match="cannot be replaced, it is no regular file"):
+        CharTokenizer("ab").save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "secret.json").touch(0o600)
+    CharTokenizer("ab").save(tmp_path / "secret.json")
+    assert (tmp_path / "secret.json").stat().st_mode & 0o777 == 0o600
 
 
 # --- GPT-2's pair ----------------------------------------------------------------------------------------

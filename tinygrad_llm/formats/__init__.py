@@ -1,6 +1,12 @@
 """Bytes ↔ named arrays, and files that are never half-written."""
 
 from tinygrad_llm.formats.arrays import Arrays, read_arrays, write_arrays
+from tinygrad_llm.formats.checkpoint import (
+    Checkpoints,
+    DamagedCheckpointWarning,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tinygrad_llm.formats.files import LoadError, atomic_write
 from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
 from tinygrad_llm.formats.safetensors import load_safetensors, parse_json, save_safetensors, show
@@ -8,14 +14,18 @@ from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbun
 
 __all__ = [
     "Arrays",
+    "Checkpoints",
+    "DamagedCheckpointWarning",
     "LoadError",
     "atomic_write",
+    "load_checkpoint",
     "load_npy",
     "load_npz",
     "load_safetensors",
     "parse_json",
     "read_arrays",
     "read_tensorbundle",
+    "save_checkpoint",
     "save_npz",
     "save_safetensors",
     "show",

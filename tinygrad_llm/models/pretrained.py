@@ -58,6 +58,8 @@ def read_pretrained(path: str | Path, n_head: int | None = None, allow_non_finit
     in the tensors, but for the number of heads: there it is `n_head`, or n_embd / 64, GPT-2's rule. Dropout is that of
     the model's own metadata, and else 0.
 
+    A name such as "gpt2" that is no path here is the folder that `tinygrad-llm download` fills.
+
     Returns:  parameters that own their memory: float64 if all in the file are, and else float32.
     Raises:   LoadError: no model there; a damaged file; sizes that contradict each other or the tensors; tensors that
               are missing, too many, misshapen or of integers, all of them listed; NaN or infinity, unless allowed.
@@ -131,6 +133,10 @@ def _find(path: Path) -> Path:
             raise LoadError(f"{path}: no model here ({WEIGHTS} is missing): train one, or check the path")
     elif not path.exists() and not path.with_name(path.name + ".index").exists():
         if str(path) in CONFIGS:
+            from tinygrad_llm.models.hub import cached  # here, as it loads Python's web client
+
+            if folder := cached(str(path)):
+                return _find(folder)
             raise LoadError(f"{path}: not here: run `tinygrad-llm download {path}` first, or give its folder")
         raise LoadError(f"{path}: no model here: train one, or check the path")
     return path

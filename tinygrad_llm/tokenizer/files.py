@@ -6,16 +6,14 @@
 """
 
 import codecs
-import contextlib
 import json
 import os
 import reprlib
-import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.atomic import atomic_write
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.pattern import last_cut
 
@@ -122,23 +120,18 @@ def write_document(path: StrPath, kind: str, fields: dict[str, Any]) -> None:
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Write a UTF-8 file: at every moment `path` is the old file or the new one, never a part.
+    """Write a UTF-8 file, as `atomic_write` does.
 
     Raises:   TokenizerError: the folder or the disk refuses; what was at `path` is untouched.
     """
-    target = Path(path).resolve()  # through a symlink, to the file it names
-    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with atomic_write(path) as file:
             file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone after a success, and was never there in a bad folder
-            temporary.unlink()
+    except (TypeError, ValueError) as error:  # a folder, a device; no path, or a NUL in it
+        said = str(error)
+        raise TokenizerError(said if said.startswith(str(path)) else f"{path!a}: {said}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,401 @@
+"""Downloading a GPT-2, a tiny one, from a server on this machine: with pooch where it is installed, and a stand-in."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.server
+import importlib.util
+import json
+import logging
+import os
+import sys
+import threading
+import types
+from pathlib import Path
+
+import pytest
+
+from tinygrad_llm.formats import LoadError, save_safetensors
+from tinygrad_llm.formats.download import DownloadError, Unreachable
+from tinygrad_llm.models import CONFIGS, GPT, GPTConfig, hub, write_pretrained
+from tinygrad_llm.models.hub import cache_folder, download, model_files, model_url
+from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import Tokenizer
+
+NAME = "gpt2-medium"  # of whose files no hash is known
+DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
+OPENAI = ["hparams.json", "checkpoint", "vocab.bpe", "encoder.json", INDEX, DATA]
+HUGGINGFACE = ["config.json", "merges.txt", "vocab.json", "model.safetensors"]
+TINY = GPTConfig(vocab_size=300, block_size=8, n_layer=2, n_head=2, n_embd=128)  # so that the data take some reads
+
+
+class StandIn(types.ModuleType):
+    """What is used of pooch: a file takes its name when its SHA-256 is right."""
+
+    def create(self, path, base_url, registry):
+        self.path, self.base_url, self.registry = path, base_url, registry
+        return self
+
+    def fetch(self, name, downloader):
+        path, temporary = self.path / name, self.path / "tmp0"
+        if path.exists():
+            return str(path)
+        temporary.touch()
+        try:
+            downloader(self.base_url + name, str(temporary), self)
+            if self.registry[name] not in (None, hashlib.sha256(temporary.read_bytes()).hexdigest()):
+                raise ValueError("hash")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return str(path)
+
+    def get_logger(self):
+        return logging.getLogger("stand-in")
+
+
+@pytest.fixture(params=["stand-in", "pooch"])
+def keeper(request, monkeypatch):
+    if request.param == "pooch":
+        pytest.importorskip("pooch")
+    else:
+        monkeypatch.setitem(sys.modules, "pooch", StandIn("pooch"))
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """The files as they lie on the servers of OpenAI and of the model hub."""
+    root = tmp_path_factory.mktemp("web")
+    model = GPT(TINY, Generator(0))
+    tokenizer = Tokenizer.train(Path(__file__).read_text(encoding="utf-8"), TINY.vocab_size)
+    for name, size in (("gpt2", "124M"), (NAME, "355M")):
+        hugging = root / "openai-community" / name / "resolve" / "main"
+        write_pretrained(root / size, TINY, model.state_dict(), "openai")
+        write_pretrained(hugging, TINY, model.state_dict(), "huggingface")
+        tokenizer.save_gpt2(root / size)
+        (hugging / "merges.txt").write_bytes((root / size / "vocab.bpe").read_bytes())
+        (hugging / "vocab.json").write_bytes((root / size / "encoder.json").read_bytes())
+    return root
+
+
+@pytest.fixture(autouse=True)
+def server(web, monkeypatch, tmp_path):
+    """A server of these files, without ranges: `asked` are the names, `instead` what it sends for some of them."""
+    state = types.SimpleNamespace(asked=[], instead={}, statuses={})
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = web / self.path.lstrip("/")
+            state.asked.append(path.name)
+            data = state.instead.get(path.name, path.read_bytes() if path.is_file() else b"")
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            self.send_response(state.statuses.get(path.name, 206 if start else 200 if path.is_file() else 404))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("ETag", '"one"')
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(data[start:])
+
+        def log_message(self, *args):
+            pass
+
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("gpt2", NAME):
+        monkeypatch.setitem(CONFIGS, name, TINY)
+    monkeypatch.setattr(hub, "_SIZES", {})
+    hashes = {name: hashlib.sha256((web / "124M" / name).read_bytes()).hexdigest() for name in hub._SHA256}
+    monkeypatch.setattr(hub, "_SHA256", hashes)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{running.server_port}"
+        monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", url)
+        monkeypatch.setenv("HF_ENDPOINT", url + "/")
+        monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path / "cache"))
+        yield state
+        running.shutdown()
+        thread.join()
+
+
+def get(folder, name=NAME, source="openai", **options):
+    return download(name, folder, source, **{"pause": 0, "attempts": 2, "timeout": 5} | options)
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir()) if Path(folder).exists() else []
+
+
+@pytest.mark.parametrize(("source", "expected"), [("openai", OPENAI), ("huggingface", HUGGINGFACE)])
+@pytest.mark.parametrize("name", ["gpt2", NAME])
+def test_a_model_comes_and_is_read_by_its_name(keeper, server, name, source, expected):
+    seen = {}
+    done = get(None, name, source, report=lambda file, count, total: seen.update({file: (count, total)}))
+    assert [file.name for file in done] == server.asked == expected
+    assert all(file.fetched and seen[file.name] == (file.size, file.size) for file in done)
+    assert names(cache_folder(name)) == sorted(expected)
+    assert GPT.from_pretrained(name).config == TINY
+    hashed = set(hub._SHA256) if (name, source) == ("gpt2", "openai") else set()
+    assert {file.name for file in done if file.verified == "SHA-256"} == hashed
+
+    again = get(None, name, source)
+    assert [file._replace(fetched=True) for file in again] == done
+    assert not any(file.fetched for file in again)
+    assert server.asked == expected  # nothing was asked for twice
+
+
+def test_a_path_that_is_there_comes_before_the_name(keeper, tmp_path, monkeypatch):
+    get(None)
+    monkeypatch.chdir(tmp_path)
+    other = dataclasses.replace(TINY, n_layer=1)
+    GPT(other, Generator(0)).save_pretrained(tmp_path / NAME)
+    assert GPT.from_pretrained(NAME).config == other
+
+
+def test_a_download_that_is_not_done_is_no_model(keeper, server):
+    server.statuses[DATA] = 404
+    with pytest.raises(Unreachable):
+        get(None)
+    assert names(cache_folder(NAME)) == sorted(set(OPENAI) - {DATA})
+    with pytest.raises(LoadError, match=f"run `tinygrad-llm download {NAME}` first"):
+        GPT.from_pretrained(NAME)
+
+
+def flipped(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+PAGE = b"<html>log in</html>"
+BAD = [
+    ("openai", "hparams.json", PAGE, "a web page"),
+    ("openai", "hparams.json", b'{"n_vocab": 300', "not what it should be"),
+    ("openai", "hparams.json", b'{"n_vocab": 300}', "of another model: block_size"),
+    ("openai", "hparams.json", b"[]", "of another model"),
+    ("openai", "hparams.json", b"{" + b" " * 10_000 + b"}", "announces 10002 bytes"),
+    ("openai", "checkpoint", b"", "does not name model.ckpt"),
+    ("openai", "vocab.bpe", b"#version: 0.2\na b\n", "not the merges of 300 tokens"),
+    ("openai", "vocab.bpe", b"\xff", "not what it should be"),
+    ("openai", "encoder.json", b"{}", "no entry for"),
+    ("openai", INDEX, b"x" * 5000, "footer: magic number"),
+    ("openai", DATA, b"", "announces 0 bytes"),
+    ("openai", DATA, PAGE.ljust(4 * TINY.num_parameters), "a web page"),
+    ("openai", DATA, b"x" * 4 * TINY.num_parameters, "CRC mismatch"),
+    ("huggingface", "config.json", b'{"model_type": "llama"}', "not a model that GPT can be"),
+    ("huggingface", "config.json", b"null", "not the sizes of a GPT-2"),
+    ("huggingface", "vocab.json", b"[]", "expected an object"),
+    ("huggingface", "model.safetensors", b"x" * 5000, "not a safetensors file"),
+    ("huggingface", "model.safetensors", b"x" * 10_000_000, "such a file has at most"),
+]
+
+
+@pytest.mark.parametrize(("source", "name", "data", "words"), BAD)
+def test_what_is_not_the_file_never_takes_its_name(keeper, server, tmp_path, source, name, data, words):
+    server.instead[name] = data
+    with pytest.raises(DownloadError) as error:
+        get(tmp_path / "out", source=source)
+    message = str(error.value)
+    assert words in message
+    assert name in message
+    assert "\n" not in message
+    expected = OPENAI if source == "openai" else HUGGINGFACE
+    assert names(tmp_path / "out") == sorted(expected[: expected.index(name)])
+
+
+@pytest.mark.parametrize("name", ["vocab.bpe", "encoder.json", INDEX, DATA])
+def test_one_wrong_bit_is_found_by_the_hash(keeper, server, web, tmp_path, name):
+    data = (web / "124M" / name).read_bytes()
+    server.instead[name] = flipped(data, len(data) // 2)
+    with pytest.raises(DownloadError, match="its SHA-256 is wrong"):
+        get(tmp_path / "out", "gpt2")
+    assert names(tmp_path / "out") == sorted(OPENAI[: OPENAI.index(name)])
+
+
+@pytest.mark.parametrize("place", [0, 70_001, -1])
+def test_one_wrong_bit_is_found_by_the_crcs(keeper, server, web, tmp_path, place):
+    data = (web / "355M" / DATA).read_bytes()
+    server.instead[DATA] = flipped(data, place % len(data))
+    with pytest.raises(DownloadError, match="CRC mismatch"):
+        get(tmp_path / "out")
+    assert DATA not in names(tmp_path / "out")
+
+
+def test_the_index_and_the_weights_of_another_model(keeper, server, tmp_path):
+    other = dataclasses.replace(TINY, n_layer=1)
+    state = GPT(other, Generator(0)).state_dict()
+    write_pretrained(tmp_path / "other", other, state, "openai")
+    server.instead[INDEX] = (tmp_path / "other" / INDEX).read_bytes()
+    with pytest.raises(DownloadError, match="of another model"):
+        get(tmp_path / "one")
+    save_safetensors(tmp_path / "weights", state)
+    server.instead["model.safetensors"] = (tmp_path / "weights").read_bytes()
+    with pytest.raises(DownloadError, match="of another model"):
+        get(tmp_path / "two", source="huggingface")
+
+
+@pytest.mark.parametrize("name", ["hparams.json", "encoder.json", DATA])
+def test_a_wrong_file_that_is_there_is_replaced_only_when_told_to(keeper, server, web, tmp_path, name):
+    get(tmp_path)
+    (tmp_path / name).write_bytes(b"mine")
+    server.asked.clear()
+    with pytest.raises(DownloadError, match="--overwrite") as error:
+        get(tmp_path)
+    assert str(tmp_path / name) in str(error.value)
+    assert (tmp_path / name).read_bytes() == b"mine"
+    assert server.asked == []
+
+    server.statuses[name] = 404
+    with pytest.raises(Unreachable):
+        get(tmp_path, overwrite=True)
+    assert (tmp_path / name).read_bytes() == b"mine"  # until there is a better one
+    server.statuses.clear()
+    assert [file.name for file in get(tmp_path, overwrite=True) if file.fetched] == [name]
+    assert (tmp_path / name).read_bytes() == (web / "355M" / name).read_bytes()
+
+
+def test_a_download_goes_on_where_it_stopped(keeper, server, tmp_path):
+    def interrupt(name, done, total):
+        if name == DATA:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get(tmp_path, report=interrupt)
+    assert names(tmp_path / ".download") == [f"{DATA}.part", f"{DATA}.part.version"]
+    first = []
+    get(tmp_path, report=lambda name, done, total: first.append(done))
+    assert min(first) > 512  # the first 512 bytes were there
+    assert names(tmp_path) == sorted(OPENAI)
+
+
+def test_what_pooch_left_when_it_was_killed_is_removed(keeper, tmp_path):
+    (tmp_path / ".download").mkdir()
+    (tmp_path / ".download" / "tmpabcdefgh").write_bytes(b"half")
+    get(tmp_path)
+    assert names(tmp_path) == sorted(OPENAI)
+
+
+def test_no_network_says_what_to_try(keeper, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", "http://127.0.0.1:9")
+    with pytest.raises(Unreachable) as error:
+        get(tmp_path / "out")
+    message = str(error.value)
+    for words in ("http://127.0.0.1:9/355M/", "HTTPS_PROXY", "TINYGRAD_LLM_OPENAI_URL", str(tmp_path / "out"), *OPENAI):
+        assert words in message
+    assert "\n" not in message
+    assert names(tmp_path) == []
+
+
+def test_a_proxy_is_used(keeper, server, tmp_path, monkeypatch):
+    proxy = os.environ["TINYGRAD_LLM_OPENAI_URL"]
+    monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", "http://mirror.invalid")
+    monkeypatch.setenv("http_proxy", proxy)
+    server.instead["hparams.json"] = b"through the proxy"
+    with pytest.raises(DownloadError):
+        get(tmp_path)
+    assert server.asked == ["hparams.json"]  # the name of this mirror means nothing to anyone else
+
+
+def test_two_at_once(keeper, tmp_path):
+    pytest.importorskip("fcntl")
+    second = []
+
+    def also(name, done, total):
+        with pytest.raises(DownloadError, match="another download into it is running") as error:
+            get(tmp_path)
+        second.append(error)
+
+    get(tmp_path, report=also)
+    assert second
+
+
+def test_pooch_is_not_noisy(keeper, tmp_path, capfd):
+    get(tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert not sys.modules["pooch"].get_logger().disabled
+
+
+def test_without_pooch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(DownloadError, match=r"pip install 'tinygrad_llm\[download\]'"):
+        get(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mirror", ["ftp://x", "file:///etc", "x", "http://", "https://x/?a=b", "https://x/#a"])
+def test_a_mirror_is_a_url(monkeypatch, mirror):
+    monkeypatch.setenv("HF_ENDPOINT", mirror)
+    with pytest.raises(DownloadError, match=r"HF_ENDPOINT=.*not the URL of a mirror"):
+        model_url("gpt2", "huggingface")
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "url"),
+    [
+        ("openai", "gpt2-xl", "https://openaipublic.blob.core.windows.net/gpt-2/models/1558M/"),
+        ("openai", "gpt2-large", "https://openaipublic.blob.core.windows.net/gpt-2/models/774M/"),
+        ("huggingface", "gpt2", "https://huggingface.co/openai-community/gpt2/resolve/main/"),
+    ],
+)
+def test_the_addresses(monkeypatch, source, name, url):
+    monkeypatch.delenv("HF_ENDPOINT")
+    monkeypatch.delenv("TINYGRAD_LLM_OPENAI_URL")
+    assert model_url(name, source) == url
+
+
+def test_the_cache_is_where_this_system_has_them(monkeypatch, tmp_path):
+    assert cache_folder("gpt2") == tmp_path / "cache" / "gpt2"
+    monkeypatch.delenv("TINYGRAD_LLM_CACHE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("gpt2") == tmp_path / "tinygrad_llm" / "gpt2"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("gpt2") == tmp_path / ".cache" / "tinygrad_llm" / "gpt2"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_folder("gpt2") == tmp_path / "Library" / "Caches" / "tinygrad_llm" / "gpt2"
+
+
+def test_every_model_has_both_forms():
+    for name in CONFIGS:
+        assert [file.name for file in model_files(name, "openai")] == OPENAI
+        assert [file.name for file in model_files(name, "huggingface")] == HUGGINGFACE
+
+
+def published():
+    """The module as it is, without this file's patches."""
+    specification = importlib.util.find_spec("tinygrad_llm.models.hub")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_published_sizes_and_hashes(monkeypatch):
+    monkeypatch.setitem(CONFIGS, "gpt2", GPTConfig())
+    files = {file.name: file for file in published().model_files("gpt2", "openai")}
+    assert files[DATA].size == 497_759_232
+    assert files[DATA].sha256 == "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118"
+    assert files[INDEX].size == 5215
+    ours = Path(__file__).parents[2] / "data" / "gpt2" / "vocab.bpe"
+    if not ours.exists():
+        ours = Path(hub.__file__).parents[1] / "data" / "gpt2" / "vocab.bpe"
+    assert hashlib.sha256(ours.read_bytes()).hexdigest() == files["vocab.bpe"].sha256
+    assert ours.stat().st_size == files["vocab.bpe"].size
+
+
+def test_the_vocabulary_that_the_merges_give_is_openais(tmp_path):
+    """encoder.json is a function of vocab.bpe: ours, written with OpenAI's spacing, has OpenAI's SHA-256."""
+    Tokenizer.gpt2().save_gpt2(tmp_path)
+    tokens = json.loads((tmp_path / "encoder.json").read_bytes())
+    assert len(tokens) == GPTConfig().vocab_size
+    openais = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+    assert openais == published()._SHA256["encoder.json"]
+
+
+def test_the_real_files_have_room_in_their_limits(monkeypatch):
+    """The sizes of the hub's files of these models, whose masks are stored as float32."""
+    monkeypatch.setitem(CONFIGS, "gpt2", GPTConfig())
+    limits = {file.name: file.limit for file in model_files("gpt2", "huggingface")}
+    assert 548_105_171 <= limits["model.safetensors"] < 550_000_000
+    assert limits["vocab.json"] >= 1_042_301

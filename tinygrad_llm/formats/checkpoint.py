@@ -1,0 +1,291 @@
+"""Checkpoints: named arrays and JSON in one file that is never half-written, and a folder of the last and the best.
+
+A checkpoint is a safetensors file (which see), so the `safetensors` library reads it too. Its `__metadata__` is
+
+    "format"     "tinygrad_llm.checkpoint"
+    "version"    "1"
+    "sha256"     64 hex digits: the SHA-256 of this whole file, with 64 zeros in this place
+    "metadata"   what the caller saved, an object as JSON text
+
+The arrays lie by falling element size, then by name; the header is JSON without spaces in that order, the
+metadata first and sorted, padded with spaces to a multiple of 8. So the arrays and the metadata alone give
+every byte of the file, and its hash: the reader computes it from what it holds in memory at the end, and a
+file that another library saved again, in another order, is still known to be whole.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import operator
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinygrad_llm.formats.files import LoadError, atomic_write
+from tinygrad_llm.formats.safetensors import _NAMES, load_safetensors, parse_json, show
+
+FORMAT: Final = "tinygrad_llm.checkpoint"
+VERSION: Final = 1
+
+_NO_HASH = "0" * 64
+_CHUNK = 1_000_000
+_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})\.ckpt\.safetensors", re.ASCII)
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint could not be loaded, and an earlier one was."""
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write arrays and JSON to one file, which is read again and compared before it replaces an older one.
+
+    Like `atomic_write`, at every moment `path` is the old file or the whole new one. The same arrays and
+    metadata always give the same bytes. Of the metadata, what comes back is what JSON makes of it: tuples
+    become lists, keys strings.
+    Raises:   ValueError: an array holds NaN or infinity, or no numbers, or the metadata is no JSON; named.
+              OSError: the file cannot be written, or the disk does not give back what was written.
+    """
+    path = Path(path)
+    tensors = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and (bad := tensor.size - np.count_nonzero(np.isfinite(tensor))):
+            raise ValueError(
+                f"{path}: tensor {show(name)}: {bad} of its {tensor.size} values are NaN or infinite; not saved"
+            )
+    fields = {"format": FORMAT, "version": str(VERSION), "metadata": _to_json(path, metadata or {})}
+    blank, data = _encode(path, tensors, fields)
+    digest = _hash(blank, data)
+    # The quotes of the caller's metadata are escaped, so this is the field itself.
+    header = blank.replace(f'"sha256":"{_NO_HASH}'.encode(), f'"sha256":"{digest}'.encode(), 1)
+
+    def verify(temporary: Path) -> None:
+        with open(temporary, "rb") as file:
+            same = file.read(len(header)) == header
+            if not same or _hash(blank, iter(lambda: file.read(_CHUNK), b"")) != digest:
+                raise OSError(errno.EIO, "What was written reads back differently", os.fspath(path))
+
+    with atomic_write(path, verify) as file:
+        file.write(header)
+        for piece in data:
+            file.write(piece)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], verify: bool = True
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read the arrays and the metadata of a checkpoint, and compare their hash with the stored one.
+
+    `verify=False` saves the time of the hash: a damaged number is then not noticed, a damaged structure is.
+    Raises:   LoadError: the file is damaged, something else, or of a newer version; names the file and the field.
+              OSError: the file cannot be opened or read.
+    """
+    path = Path(path)
+    arrays, fields = load_safetensors(path)
+    metadata = _read_fields(path, fields)
+    if verify and (found := _hash(*_encode(path, arrays, fields))) != fields["sha256"]:
+        raise LoadError(
+            f"{path}: sha256: should be {show(fields['sha256'])}, is {found}: the file is damaged; "
+            "load an earlier checkpoint"
+        )
+    return arrays, metadata
+
+
+class Checkpoints:
+    """A folder of checkpoints, `step-00001000.ckpt.safetensors` and so on, of which the last and the best stay.
+
+        checkpoints = Checkpoints("runs/1")
+        if checkpoints.latest():
+            arrays, metadata = checkpoints.load_latest()
+            step = metadata["step"]
+        ...
+        checkpoints.save(step, arrays, {"config": …}, loss=validation_loss)
+
+    What `save` removes, after the new checkpoint is verified and in its place, are those beyond the last
+    `keep` and the best of this run: of those saved here, and, after `load_latest`, of the one loaded and
+    those before it. Files of others, who may be saving to the folder at the same time, are left alone.
+
+    Args:     keep: how many of the last are kept, at least 2; the best one is kept beside them.
+    Raises:   ValueError: `keep` is less than 2.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
+        if keep < 2:
+            raise ValueError(f"keep={keep}: at least 2 checkpoints must be kept, should the newest be damaged")
+        self.folder = Path(folder)
+        self.keep = keep
+        self._own: dict[Path, tuple[int, int] | None] = {}  # in the order of saving
+
+    def save(
+        self,
+        step: int,
+        arrays: Mapping[str, ArrayLike],
+        metadata: Mapping[str, Any] | None = None,
+        loss: float | None = None,
+    ) -> Path:
+        """Save the checkpoint of a step and remove those no longer needed; returns its path.
+
+        Its metadata holds `step` and `loss` as well; the lower the loss, the better. The folder is made if
+        there is none. A checkpoint that is there for this step is replaced.
+        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss of NaN or infinity, or metadata
+                  with a step or loss of its own.
+        """
+        step = operator.index(step)
+        path = self.folder / f"step-{step:08d}.ckpt.safetensors"
+        if step < 0:
+            raise ValueError(f"{self.folder}: step: must be ≥ 0, is {step}")
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError(f"{path}: loss: is {loss}; not saved")
+        if taken := {"step", "loss"} & set(metadata or {}):
+            raise ValueError(f"{path}: metadata: {', '.join(sorted(taken))} is an argument of its own")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = {"step": step, "loss": None if loss is None else float(loss)}
+        save_checkpoint(path, arrays, {**(metadata or {}), **own})
+        self._adopt(path)
+        self._prune()
+        return path
+
+    def latest(self) -> Path | None:
+        """The checkpoint of the highest step; None if there is none."""
+        return max(self._files(), key=_step, default=None)
+
+    def best(self) -> Path | None:
+        """The checkpoint of the lowest loss, of equal ones the latest; None if none that can be read has a loss."""
+        return _best(self._files())
+
+    def load_latest(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The arrays and metadata of the latest checkpoint that can be loaded; `step` and `loss` are in the metadata.
+
+        For each one passed over because it cannot, there is a `DamagedCheckpointWarning`; its file stays.
+        Raises:   LoadError: the folder holds none, or none that can be loaded.
+        """
+        files = sorted(self._files(), key=_step)
+        found = len(files)
+        while files:
+            try:
+                loaded = load_checkpoint(files[-1])
+            except (LoadError, OSError) as error:
+                warnings.warn(f"{error}; taking the checkpoint before it", DamagedCheckpointWarning, stacklevel=2)
+                self._own.pop(files.pop(), None)
+            else:
+                self._adopt(*files)
+                return loaded
+        what = f"none of its {found} checkpoints can be loaded" if found else "holds no checkpoint"
+        raise LoadError(f"{self.folder}: {what}")
+
+    def _files(self) -> list[Path]:
+        try:
+            return [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        except FileNotFoundError:
+            return []
+
+    def _adopt(self, *paths: Path) -> None:
+        for path in paths:
+            self._own.pop(path, None)  # to the end
+            self._own[path] = _identity(path)
+
+    def _prune(self) -> None:
+        # What was removed, or replaced by another saver, is ours no longer.
+        self._own = {path: known for path, known in self._own.items() if known and _identity(path) == known}
+        for path in set(list(self._own)[: -self.keep]) - {_best(self._own)}:
+            with contextlib.suppress(OSError):  # tried again at the next save
+                path.unlink()
+
+
+def _encode(
+    path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str, str]
+) -> tuple[bytes, list[memoryview]]:
+    """The header, with zeros for the hash, and the bytes of the arrays."""
+    tensors = []
+    for name, array in arrays.items():
+        code = array.dtype.newbyteorder("<").str
+        if not isinstance(name, str) or name == "__metadata__":
+            raise ValueError(f"{path}: {show(name)} cannot be the name of a tensor")
+        if code not in _NAMES:
+            raise ValueError(f"{path}: tensor {show(name)}: safetensors has no dtype for {array.dtype}")
+        tensors.append((name, array, code))
+    tensors.sort(key=lambda tensor: (-tensor[1].itemsize, tensor[0]))
+
+    header: dict[str, Any] = {"__metadata__": dict(sorted({**fields, "sha256": _NO_HASH}.items()))}
+    position = 0
+    for name, array, code in tensors:
+        end = position + array.nbytes
+        header[name] = {"dtype": _NAMES[code], "shape": array.shape, "data_offsets": (position, end)}
+        position = end
+    try:
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise LoadError(f"{path}: header: a text holds a lone surrogate, which UTF-8 cannot") from None
+    text += b" " * (-len(text) % 8)
+    parse_json(f"{path}: header", text)  # what could not be read again is not written
+    data = [np.ascontiguousarray(array, code).data for _, array, code in tensors]
+    return len(text).to_bytes(8, "little") + text, data
+
+
+def _hash(blank: bytes, data: Iterable[bytes | memoryview]) -> str:
+    """The SHA-256 of a file, from its header with zeros for the hash, and the rest in pieces."""
+    total = hashlib.sha256(blank)
+    for piece in data:
+        total.update(piece)
+    return total.hexdigest()
+
+
+def _to_json(path: Path, metadata: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: metadata: must be what JSON can hold: {error}") from None
+    parse_json(f"{path}: metadata", text.encode())  # stricter: an integer of 39 digits could not be read again
+    return text
+
+
+def _read_fields(path: Path, fields: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata of the caller, out of that of the file."""
+    if fields.get("format") != FORMAT:
+        raise LoadError(f"{path}: __metadata__: format: must be {FORMAT!r}, is {show(fields.get('format'))}")
+    version = fields.get("version", "")
+    if not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise LoadError(f"{path}: __metadata__: version: must be {VERSION}, is {show(version)}")
+    if int(version) > VERSION:
+        raise LoadError(
+            f"{path}: __metadata__: version: {version} is newer than the {VERSION} that is read here: "
+            "update tinygrad_llm"
+        )
+    if not re.fullmatch("[0-9a-f]{64}", fields.get("sha256", "")):
+        raise LoadError(f"{path}: __metadata__: sha256: must be 64 hex digits, is {show(fields.get('sha256'))}")
+    metadata = parse_json(f"{path}: __metadata__: metadata", fields.get("metadata", "").encode(errors="surrogatepass"))
+    if not isinstance(metadata, dict):
+        raise LoadError(f"{path}: __metadata__: metadata: must be a JSON object, is {show(metadata)}")
+    return metadata
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-").split(".")[0])
+
+
+def _best(paths: Iterable[Path]) -> Path | None:
+    losses = {}
+    for path in paths:
+        with contextlib.suppress(LoadError, OSError):  # damaged, or removed meanwhile
+            loss = _read_fields(path, load_safetensors(path, mmap=True)[1]).get("loss")
+            if isinstance(loss, int | float):
+                losses[path] = loss
+    return min(losses, key=lambda path: (losses[path], -_step(path)), default=None)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another that took its place; None: it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

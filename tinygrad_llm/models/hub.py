@@ -1,0 +1,330 @@
+"""Where the four GPT-2s lie on the web, how to know that a file of theirs is right, and where they go on this machine.
+
+A file takes its name only when it is whole and verified: by its SHA-256 where that is known, and else by what is in it:
+
+    model.ckpt.data-…     the CRC of every tensor, which the index has; it has its own
+    model.safetensors     its header, which accounts for every byte; and its SHA-256 if the server states that
+    all others            that they say what this model's file must
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tinygrad_llm.formats import LoadError, load_safetensors, parse_json
+from tinygrad_llm.formats.crc32c import crc32c, mask
+from tinygrad_llm.formats.download import DownloadError, Unreachable, fetch, finish, tidy
+from tinygrad_llm.formats.tensorbundle import _read_index
+from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface
+from tinygrad_llm.models.gpt2_names import recognise, to_ours
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
+
+CACHE = "TINYGRAD_LLM_CACHE"  # the folder that holds a folder for each model
+# The variable that names a mirror, and where the files are without one.
+SERVERS = {
+    "openai": ("TINYGRAD_LLM_OPENAI_URL", "https://openaipublic.blob.core.windows.net/gpt-2/models"),
+    "huggingface": ("HF_ENDPOINT", "https://huggingface.co"),
+}
+
+_OPENAI_NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
+_INDEX, _DATA, _SAFETENSORS = "model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.safetensors"
+_STAGING = ".download"  # the folder in a model's folder for what is not whole
+_PIECE = 1 << 24  # bytes
+
+# Of OpenAI's 124M. That of the merges is also the one of our data/gpt2/vocab.bpe.
+_SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    _INDEX: "71916f763f9746f9b2a06b12d91996cf1084ae008d0424543d39391c5f2dc687",
+    _DATA: "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118",
+}
+_SIZES = {"vocab.bpe": 456_318, _INDEX: 5_215}  # bytes
+
+
+class File(NamedTuple):
+    """A file of a model: how large it may be, and how to know it: its size and SHA-256 where known, or its contents."""
+
+    name: str
+    limit: int
+    check: Callable[[Path, Path, GPTConfig], None]  # the file, the folder of those before it, the model's sizes
+    size: int | None = None
+    sha256: str | None = None
+
+
+class Fetched(NamedTuple):
+    """A file that is there: its size in bytes, whether it was fetched or there before, and what was verified."""
+
+    name: str
+    size: int
+    fetched: bool
+    verified: str
+
+
+def cache_folder(name: str) -> Path:
+    """The folder that a model goes to if no other is named: in $TINYGRAD_LLM_CACHE, or where this system has caches."""
+    home = Path.home()
+    if sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        caches = home / "Library" / "Caches"
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return Path(os.environ.get(CACHE) or caches / "tinygrad_llm") / name
+
+
+def cached(name: str) -> Path | None:
+    """The cache folder of a model, if its weights are there."""
+    folder = cache_folder(name)
+    return folder if any((folder / weights).is_file() for weights in (_DATA, _SAFETENSORS)) else None
+
+
+def model_url(name: str, source: str) -> str:
+    """The URL, with a slash at its end, below which the files of a model lie.
+
+    Raises:   DownloadError: a variable names a mirror that is no https or http URL.
+    """
+    variable, server = SERVERS[source]
+    mirror = os.environ.get(variable)
+    parts = urlsplit(mirror or server)
+    if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
+        raise DownloadError(f"{variable}={mirror}: not the URL of a mirror, which begins with https://")
+    path = _OPENAI_NAMES[name] if source == "openai" else f"openai-community/{name}/resolve/main"
+    return f"{(mirror or server).rstrip('/')}/{path}/"
+
+
+def model_files(name: str, source: str) -> list[File]:
+    """The files of a model, each behind those that its check needs."""
+    config = CONFIGS[name]
+    weights = 4 * config.num_parameters
+    if source == "huggingface":
+        masks = 4 * config.n_layer * (config.block_size**2 + 1)  # which its first files hold as tensors
+        return [
+            File("config.json", 100_000, _check_config),
+            File("merges.txt", 2_000_000, _check_merges),
+            File("vocab.json", 4_000_000, _check_vocabulary("merges.txt")),
+            File(_SAFETENSORS, weights + masks + 1_000_000, _check_safetensors),
+        ]
+    files = [
+        File("hparams.json", 10_000, _check_hparams),
+        File("checkpoint", 10_000, _check_checkpoint),
+        File("vocab.bpe", 2_000_000, _check_merges),
+        File("encoder.json", 4_000_000, _check_vocabulary("vocab.bpe")),
+        File(_INDEX, 200_000, _check_index),
+        File(_DATA, weights, _check_data, size=weights),
+    ]
+    if name != "gpt2":
+        return files
+    return [file._replace(sha256=_SHA256.get(file.name), size=_SIZES.get(file.name, file.size)) for file in files]
+
+
+def download(
+    name: str,
+    folder: str | Path | None = None,
+    source: str = "openai",
+    *,
+    overwrite: bool = False,
+    timeout: float = 30.0,
+    attempts: int = 5,
+    pause: float = 1.0,
+    report: Callable[[str, int, int | None], None] | None = None,
+) -> list[Fetched]:
+    """Fetch what is missing of a GPT-2 into a folder, the cache's by default; what is there already is verified.
+
+    Args:     source: "openai" or "huggingface". overwrite: replace files that are there and wrong. timeout, attempts,
+              pause: see `fetch`. report: called with a file's name, its bytes so far, and of how many (or None).
+    Raises:   DownloadError: pooch is not installed; a file of the server's, or one that is there, is not what it should
+              be; or no connection: then an `Unreachable`, which says what to try.
+              OSError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        import pooch
+    except ImportError:
+        raise DownloadError("downloading needs pooch: pip install 'tinygrad_llm[download]'") from None
+
+    url, config, files = model_url(name, source), CONFIGS[name], model_files(name, source)
+    folder = (cache_folder(name) if folder is None else Path(folder)).absolute()
+    staging = folder / _STAGING
+    made = not folder.exists()
+    staging.mkdir(parents=True, exist_ok=True)
+    keeper = pooch.create(staging, url, registry={file.name: file.sha256 for file in files})
+    done = []
+
+    def get(file: File) -> str:
+        """Fetch a file and name it; returns what was verified. pooch checks hashes; a transfer that goes on is ours."""
+
+        def downloader(file_url: str, output: str, _: object) -> None:
+            part = staging / f"{file.name}.part"
+            tell = (lambda count, total: report(file.name, count, total)) if report else None
+            options: dict[str, Any] = {"timeout": timeout, "attempts": attempts, "pause": pause, "report": tell}
+            fetch(file_url, part, limit=file.limit, size=file.size, **options)
+            finish(part, Path(output))
+
+        try:
+            staged = Path(keeper.fetch(file.name, downloader=downloader))
+        except Unreachable as error:
+            raise Unreachable(
+                f"{error}: try again later, by a proxy (HTTPS_PROXY) or from a mirror ({SERVERS[source][0]}); or put "
+                f"{', '.join(file.name for file in files)} from {url} into {folder} yourself"
+            ) from None
+        except LoadError:
+            raise
+        except ValueError:  # pooch's, which has removed the file
+            raise DownloadError(f"{url}{file.name}: its SHA-256 is wrong: damaged, or another file") from None
+        try:
+            verified = "SHA-256" if file.sha256 else _verify(file, staged, folder, config)
+        except (LoadError, OSError) as error:
+            staged.unlink()
+            raise DownloadError(f"{url}{file.name}: not what it should be: {error}") from None
+        os.replace(staged, folder / file.name)
+        return verified
+
+    with _alone(folder, staging, made), _quiet(pooch.get_logger()):
+        for file in files:
+            path = folder / file.name
+            verified = ""
+            if os.path.lexists(path):
+                try:
+                    verified = _verify(file, path, folder, config)
+                except (LoadError, OSError) as error:
+                    if not overwrite:
+                        raise DownloadError(f"{error}: replace it with --overwrite, or choose another folder") from None
+            fetched = not verified
+            verified = verified or get(file)
+            done.append(Fetched(file.name, path.stat().st_size, fetched, verified))
+    return done
+
+
+def _verify(file: File, path: Path, beside: Path, config: GPTConfig) -> str:
+    """Check a file by all that is known of it; returns what that was.
+
+    Raises:   LoadError: names it. OSError: it, or a file that its check needs, cannot be read.
+    """
+    size = path.stat().st_size
+    if size > file.limit or (file.size is not None and size != file.size):
+        raise LoadError(f"{path}: has {size} bytes, not {file.size or f'at most {file.limit}'}")
+    if not file.sha256:
+        try:
+            file.check(path, beside, config)
+        except TokenizerError as error:
+            raise LoadError(str(error)) from None
+        return "contents"
+    with open(path, "rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
+            raise LoadError(f"{path}: has another SHA-256 than it should")
+    return "SHA-256"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, staging: Path, made: bool) -> Iterator[None]:
+    """One download at a time into a folder (where there are such locks); it leaves only what can be continued."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where an open file cannot be replaced, which is enough
+        descriptor = None
+    else:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise DownloadError(f"{folder}: another download into it is running") from None
+        except OSError:  # a file system without locks
+            pass
+    try:
+        staging.mkdir(exist_ok=True)  # another download may have ended, and removed it, just before the lock
+        for orphan in staging.glob("tmp*"):  # of pooch, when it was killed
+            orphan.unlink()
+        yield
+    finally:
+        for part in staging.glob("*.part"):
+            tidy(part)
+        with contextlib.suppress(OSError):  # something is in it to continue
+            staging.rmdir()
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _quiet(logger: Any) -> Iterator[None]:
+    """pooch tells of every file; ours do so in their own way."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+# What is in the files
+
+
+def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: GPTConfig) -> None:
+    fields = parse_json(str(path), path.read_bytes())
+    try:
+        stated = read(fields)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise LoadError(f"{path}: not the sizes of a GPT-2: {error}") from None
+    missing = {"vocab_size", "block_size", "n_layer", "n_head", "n_embd"} - set(stated)
+    wrong = sorted(missing | {name for name, value in stated.items() if value != getattr(config, name)})
+    if wrong:
+        raise LoadError(f"{path}: of another model: {', '.join(wrong)}")
+
+
+def _check_hparams(path: Path, beside: Path, config: GPTConfig) -> None:
+    _check_sizes(path, from_hparams, config)
+
+
+def _check_config(path: Path, beside: Path, config: GPTConfig) -> None:
+    _check_sizes(path, from_huggingface, config)
+
+
+def _check_checkpoint(path: Path, beside: Path, config: GPTConfig) -> None:
+    if b'model_checkpoint_path: "model.ckpt"' not in path.read_bytes():
+        raise LoadError(f"{path}: does not name model.ckpt")
+
+
+def _check_merges(path: Path, beside: Path, config: GPTConfig) -> None:
+    if Tokenizer.from_merges_file(path).n_vocab != config.vocab_size:
+        raise LoadError(f"{path}: not the merges of {config.vocab_size} tokens")
+
+
+def _check_vocabulary(merges: str) -> Callable[[Path, Path, GPTConfig], None]:
+    def check(path: Path, beside: Path, config: GPTConfig) -> None:
+        if Tokenizer.from_gpt2_files(beside / merges, path).n_vocab != config.vocab_size:
+            raise LoadError(f"{path}: not {config.vocab_size} tokens")
+
+    return check
+
+
+def _check_index(path: Path, beside: Path, config: GPTConfig) -> None:
+    entries, shards = _read_index(str(path))
+    size = sum(entry.size for entry in entries)
+    if shards != 1 or size != 4 * config.num_parameters:
+        raise LoadError(f"{path}: of another model: {size} bytes in {shards} shard(s), not {4 * config.num_parameters}")
+
+
+def _check_data(path: Path, beside: Path, config: GPTConfig) -> None:
+    """The CRC of each tensor, piece by piece: the whole model need not fit into memory."""
+    entries, _ = _read_index(str(beside / _INDEX))
+    with open(path, "rb") as file:
+        for entry in entries:
+            crc, left = 0, entry.size
+            file.seek(entry.offset)
+            while left and (piece := file.read(min(left, _PIECE))):
+                crc, left = crc32c(piece, crc), left - len(piece)
+            if left or mask(crc) != entry.crc:
+                raise LoadError(f"{path}: tensor {entry.name!a}: CRC mismatch: damaged, or of another index")
+
+
+def _check_safetensors(path: Path, beside: Path, config: GPTConfig) -> None:
+    arrays, _ = load_safetensors(path, mmap=True)  # the header, which must account for every byte; no weights
+    state = to_ours(arrays, recognise(arrays))
+    wrong = [name for name, shape in config.shapes() if name not in state or state[name].shape != shape]
+    if wrong:
+        raise LoadError(f"{path}: of another model: {len(wrong)} tensors are missing or misshapen, one is {wrong[0]}")
