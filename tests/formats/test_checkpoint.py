@@ -730,7 +730,7 @@ def kill_savers(tmp_path, runs):
     for folder in tmp_path.iterdir():
         save_checkpoint(folder / "last.safetensors", {})
         assert not list(folder.glob(".*"))
-    assert interrupted > runs / 4, "most of the kills should come within a save"
+    assert interrupted > runs / 20, "kills should come within saves, or this shows nothing"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
