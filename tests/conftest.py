@@ -7,6 +7,9 @@ from hypothesis import settings
 
 from tinygrad_llm.random import Generator
 
+# No model of the user's counts here.
+os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
+
 # No deadline, because machines differ; in CI the same examples at every run, so that a failure there can be repeated.
 settings.register_profile("tinygrad_llm", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("tinygrad_llm")

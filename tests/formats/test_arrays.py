@@ -220,7 +220,7 @@ OTHERS = {
     "25 an HTML error page": (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "an HTML or XML page"),
     "25 HTML after blanks": (b"\n \t<html>", "an HTML or XML page"),
     "25 XML after a mark": (b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", "an HTML or XML page"),
-    "26 a git-LFS pointer": (LFS, "a git-LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+    "26 a git-LFS pointer": (LFS, "a git-LFS pointer, not the file itself: fetch it with `git lfs pull`"),
     "gzip": (gzip.compress(b"text"), "a compressed file"),
     "tar": (tar(), "a tar archive"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),

@@ -21,12 +21,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_llm.datasets import SlidingWindows, split
 from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
 from tinygrad_llm.formats.npz import save_npz
 from tinygrad_llm.formats.tensorbundle import write_tensorbundle
 from tinygrad_llm.models import CONFIGS, FORMS, GPT, WEIGHTS, GPTConfig, read_pretrained, write_pretrained
 from tinygrad_llm.nn import Dropout
+from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import Tokenizer
 
 SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 TINY = Path(__file__).with_name("gpt2_tiny")
@@ -685,3 +688,43 @@ def test_the_real_gpt2_says_what_it_says():
     folder = os.environ["TINYGRAD_LLM_GPT2"]
     assert GPT.from_pretrained(folder).config == CONFIGS["gpt2"]
     assert continuation(folder, [464, 3290], 18) == [int(i) for i in expected.split()]
+
+
+REAL = os.environ.get("TINYGRAD_LLM_GPT2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (REAL and "TINYGRAD_LLM_VERDICT" in os.environ), reason="the variables name no GPT-2 and text")
+def test_the_real_gpt2_has_the_books_loss_on_the_books_text():
+    """Raschka 2024, exercise 5.5: windows of 256 of the-verdict.txt, nine tenths for training."""
+    model, tokenizer = GPT.from_pretrained(REAL), Tokenizer.gpt2()
+    text = Path(os.environ["TINYGRAD_LLM_VERDICT"]).read_text(encoding="utf-8")
+    for part, expected in zip(split(text, 0.9), (3.754748, 3.559618), strict=True):
+        windows = SlidingWindows(tokenizer.encode(part), 256)
+        inputs, targets = windows.batch(range(len(windows) // 2 * 2))  # in batches of two, a last single one left out
+        with model.evaluating():
+            losses = [model.loss(inputs[i : i + 2], targets[i : i + 2]).item() for i in range(0, len(inputs), 2)]
+        assert np.mean(losses) == pytest.approx(expected, abs=1e-4)
+
+
+LLM_C = [5.270007, 4.059707, 3.375123, 2.800783, 2.315382, 1.849029, 1.394656, 0.999147, 0.624080, 0.376511]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (REAL and "TINYGRAD_LLM_DEBUG_STATE" in os.environ), reason="no GPT-2, or no state of llm.c")
+def test_ten_steps_from_the_real_gpt2_have_the_losses_of_llm_c():
+    """test_gpt2.c of github.com/karpathy/llm.c, on the batch in its gpt2_124M_debug_state.bin."""
+    header = np.fromfile(os.environ["TINYGRAD_LLM_DEBUG_STATE"], "<i4", 256)
+    assert header[0] == 20240327
+    B, T = header[2:4]
+    ids, targets = np.fromfile(os.environ["TINYGRAD_LLM_DEBUG_STATE"], "<i4", 2 * B * T, offset=1024).reshape(2, B, T)
+    model = GPT.from_pretrained(REAL)
+    optimizer = AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    losses = []
+    for _ in LLM_C:
+        model.zero_grad()
+        loss = model.loss(ids, targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, LLM_C, atol=1e-2)  # llm.c's own tolerance

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError
+from tinygrad_llm.formats.files import LoadError, disguise
 from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz, save_npz
 from tinygrad_llm.formats.safetensors import load_safetensors, parse_json, save_safetensors, show
 from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbundle
@@ -21,8 +21,6 @@ _MAX_JSON = 10_000_000
 
 # What people download instead of weights, or beside them, by its first bytes.
 _KNOWN = [
-    (rb"(\xef\xbb\xbf)?\s*<", "an HTML or XML page; did the download fail?"),
-    (rb"version https://git-lfs", "a git-LFS pointer, not the file itself; fetch it with `git lfs pull`"),
     (rb"\x80[\x02-\x05]", f"{PICKLE} (pytorch_model.bin was often one)"),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves (tf_model.h5)"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd|7z\xbc\xaf", "a compressed file: unpack it first"),
@@ -140,6 +138,8 @@ def _recognise(path: Path) -> str:
         return "tensorbundle"
     if not head:
         raise LoadError(f"{path}: an empty file")
+    if known := disguise(head):
+        raise LoadError(f"{path}: {known}")
     for pattern, description in _KNOWN:
         if re.match(pattern, head, re.S):
             raise LoadError(f"{path}: {description}; {_READS}")

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_llm.formats.files import LoadError, atomic_write
-from tinygrad_llm.formats.safetensors import _NAMES, load_safetensors, parse_json, show
+from tinygrad_llm.formats.safetensors import layout, load_safetensors, parse_json, pieces, show
 
 FORMAT: Final = "tinygrad_llm.checkpoint"
 VERSION: Final = 1
@@ -63,8 +63,9 @@ def save_checkpoint(
                 f"{path}: tensor {show(name)}: {bad} of its {tensor.size} values are NaN or infinite; not saved"
             )
     fields = {"format": FORMAT, "version": str(VERSION), "metadata": _to_json(path, metadata or {})}
-    blank, data = _encode(path, tensors, fields)
-    digest = _hash(blank, data)
+    blank, parts = layout(path, tensors, {**fields, "sha256": _NO_HASH})
+    parse_json(f"{path}: header", blank[8:])  # what could not be read again is not written
+    digest = _hash(blank, pieces(parts))
     # The quotes of the caller's metadata are escaped, so this is the field itself.
     header = blank.replace(f'"sha256":"{_NO_HASH}'.encode(), f'"sha256":"{digest}'.encode(), 1)
 
@@ -76,7 +77,7 @@ def save_checkpoint(
 
     with atomic_write(path, verify) as file:
         file.write(header)
-        for piece in data:
+        for piece in pieces(parts):
             file.write(piece)
 
 
@@ -92,7 +93,7 @@ def load_checkpoint(
     path = Path(path)
     arrays, fields = load_safetensors(path)
     metadata = _read_fields(path, fields)
-    if verify and (found := _hash(*_encode(path, arrays, fields))) != fields["sha256"]:
+    if verify and (found := _hash_of(path, arrays, fields)) != fields["sha256"]:
         raise LoadError(
             f"{path}: sha256: should be {show(fields['sha256'])}, is {found}: the file is damaged; "
             "load an earlier checkpoint"
@@ -201,34 +202,13 @@ class Checkpoints:
                 path.unlink()
 
 
-def _encode(
-    path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str, str]
-) -> tuple[bytes, list[memoryview]]:
-    """The header, with zeros for the hash, and the bytes of the arrays."""
-    tensors = []
-    for name, array in arrays.items():
-        code = array.dtype.newbyteorder("<").str
-        if not isinstance(name, str) or name == "__metadata__":
-            raise ValueError(f"{path}: {show(name)} cannot be the name of a tensor")
-        if code not in _NAMES:
-            raise ValueError(f"{path}: tensor {show(name)}: safetensors has no dtype for {array.dtype}")
-        tensors.append((name, array, code))
-    tensors.sort(key=lambda tensor: (-tensor[1].itemsize, tensor[0]))
-
-    header: dict[str, Any] = {"__metadata__": dict(sorted({**fields, "sha256": _NO_HASH}.items()))}
-    position = 0
-    for name, array, code in tensors:
-        end = position + array.nbytes
-        header[name] = {"dtype": _NAMES[code], "shape": array.shape, "data_offsets": (position, end)}
-        position = end
+def _hash_of(path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str, str]) -> str:
+    """The SHA-256 that a file with this content has."""
     try:
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        raise LoadError(f"{path}: header: a text holds a lone surrogate, which UTF-8 cannot") from None
-    text += b" " * (-len(text) % 8)
-    parse_json(f"{path}: header", text)  # what could not be read again is not written
-    data = [np.ascontiguousarray(array, code).data for _, array, code in tensors]
-    return len(text).to_bytes(8, "little") + text, data
+        blank, parts = layout(path, arrays, {**fields, "sha256": _NO_HASH})
+    except ValueError as error:
+        raise LoadError(str(error)) from None
+    return _hash(blank, pieces(parts))
 
 
 def _hash(blank: bytes, data: Iterable[bytes | memoryview]) -> str:

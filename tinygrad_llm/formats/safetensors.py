@@ -12,17 +12,17 @@ import json
 import math
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from mmap import ACCESS_READ
 from mmap import mmap as MemoryMap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, atomic_write
+from tinygrad_llm.formats.files import LoadError, atomic_write, disguise
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
@@ -32,6 +32,8 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {code: name for name, code in _DTYPES.items()}
 _READ_AS = _DTYPES | {"BF16": "<u2", "BOOL": "|u1"}  # the two whose bytes need a second look
+
+Part: TypeAlias = tuple[NDArray[Any], str]  # an array, and its dtype in the file
 
 _MAX_HEADER = 100_000_000
 # A JSON value takes up to fifty times its text in memory, so their number is bounded as well. A tensor of
@@ -54,6 +56,18 @@ def save_safetensors(
               OSError: the file cannot be written.
     """
     path = Path(path)
+    header, parts = layout(path, arrays, metadata or {})
+    with atomic_write(path) as file:
+        file.write(header)
+        for piece in pieces(parts):
+            file.write(piece)
+
+
+def layout(path: Path, arrays: Mapping[str, ArrayLike], metadata: Mapping[str, str]) -> tuple[bytes, list[Part]]:
+    """What a safetensors file consists of: the header with its length, and the arrays in the order of the file.
+
+    Raises:   ValueError: an array or a piece of metadata that the format cannot hold; `path` is for the message.
+    """
     header: dict[str, Any] = {}
     if metadata:
         if not all(isinstance(text, str) for item in metadata.items() for text in item):
@@ -85,12 +99,13 @@ def save_safetensors(
         _check_size(text)
     except ValueError as error:
         raise ValueError(f"{path}: header: {error}") from None
+    return len(text).to_bytes(8, "little") + text, [(array, code) for _, array, code in tensors]
 
-    with atomic_write(path) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array, code in tensors:
-            file.write(np.ascontiguousarray(array, code).data)
+
+def pieces(parts: Iterable[Part]) -> Iterator[memoryview]:
+    """The bytes of each array in turn; one that lies in memory otherwise is copied when it is its turn."""
+    for array, code in parts:
+        yield np.ascontiguousarray(array, code).data
 
 
 def load_safetensors(
@@ -136,10 +151,8 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
         raise LoadError(f"{path}: header length: needs 8 bytes, the file has {size}")
     length = int.from_bytes(prefix, "little")
     if length > _MAX_HEADER:
-        if prefix == b"version ":
-            raise LoadError(f"{path}: a git-LFS pointer, not the file itself; fetch it with `git lfs pull`")
-        if prefix.lstrip().startswith(b"<"):
-            raise LoadError(f"{path}: an HTML or XML page, not a safetensors file; did the download fail?")
+        if known := disguise(prefix):
+            raise LoadError(f"{path}: {known}")
         raise LoadError(
             f"{path}: header length: {length} bytes, more than the format's {_MAX_HEADER}; "
             f"not a safetensors file (it begins with {prefix!r})"

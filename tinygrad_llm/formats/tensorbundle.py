@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_llm.formats.crc32c import crc32c, mask
-from tinygrad_llm.formats.files import LoadError, atomic_write
+from tinygrad_llm.formats.files import LoadError, atomic_write, disguise
 
 _DTYPES = {
     1: "<f4", 2: "<f8", 19: "<f2", 10: "|b1",
@@ -87,7 +87,7 @@ def read_tensorbundle(path: str | os.PathLike[str], verify: bool = True) -> dict
     overlap, or a small file could claim any amount of memory; there may be padding between them.
     """
     prefix = _find_prefix(os.fspath(path))
-    entries, shards = _read_index(prefix + ".index")
+    entries, shards = read_index(prefix + ".index")
     by_shard: dict[str, list[_Entry]] = {}
     for entry in sorted(entries, key=lambda entry: (entry.shard, entry.offset, entry.size)):
         by_shard.setdefault(f"{prefix}.data-{entry.shard:05d}-of-{shards:05d}", []).append(entry)
@@ -176,13 +176,8 @@ def _latest(path: str) -> str:
     return os.path.join(folder, tail)
 
 
-def _disguise(start: bytes) -> str:
-    """What a file is that does not hold what it should, if its first bytes tell."""
-    if start.startswith(b"version https://git-lfs"):
-        return "; it is a git-LFS pointer, not the file itself: fetch it with `git lfs pull`"
-    if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
-        return "; it is an HTML or XML page: did the download fail?"
-    return ""
+def _told(start: bytes) -> str:
+    return f"; it is {known}" if (known := disguise(start)) else ""
 
 
 # The index: bytes → blocks → keys and values → entries
@@ -247,7 +242,7 @@ class _Message:
         return _Message(b"".join(self.parts.get(number, [])), f"{self.where}: {name}")  # parts of one message merge
 
 
-def _read_index(path: str) -> tuple[list[_Entry], int]:
+def read_index(path: str) -> tuple[list[_Entry], int]:
     """The entries in the order of their names, and the number of shards."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -255,7 +250,7 @@ def _read_index(path: str) -> tuple[list[_Entry], int]:
             raise LoadError(f"{path}: {size} bytes, more than the {_MAX_INDEX} that are accepted for an index")
         data = file.read(size)
     if len(data) < _FOOTER or data[-8:] != _MAGIC:
-        raise LoadError(f"{path}: footer: magic number: not found at the end of {len(data)} bytes{_disguise(data)}")
+        raise LoadError(f"{path}: footer: magic number: not found at the end of {len(data)} bytes{_told(data)}")
 
     footer = _Cursor(data[-_FOOTER:-8], f"{path}: footer")
     metaindex = footer.varint(), footer.varint()
@@ -388,7 +383,7 @@ def _check_places(path: str, entries: list[_Entry]) -> None:
         if entry.offset + entry.size > length:
             raise LoadError(
                 f"{where}: {entry.size} bytes at offset {entry.offset}, but the file has {length}: truncated?"
-                f"{_disguise(start)}"
+                f"{_told(start)}"
             )
         if entry.size:
             if entry.offset < position:

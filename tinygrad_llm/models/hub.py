@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tinygrad_llm.formats import LoadError, load_safetensors, parse_json
 from tinygrad_llm.formats.crc32c import crc32c, mask
 from tinygrad_llm.formats.download import DownloadError, Unreachable, fetch, finish, tidy
-from tinygrad_llm.formats.tensorbundle import _read_index
+from tinygrad_llm.formats.tensorbundle import read_index
 from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface
 from tinygrad_llm.models.gpt2_names import recognise, to_ours
 from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
@@ -303,7 +303,7 @@ def _check_vocabulary(merges: str) -> Callable[[Path, Path, GPTConfig], None]:
 
 
 def _check_index(path: Path, beside: Path, config: GPTConfig) -> None:
-    entries, shards = _read_index(str(path))
+    entries, shards = read_index(str(path))
     size = sum(entry.size for entry in entries)
     if shards != 1 or size != 4 * config.num_parameters:
         raise LoadError(f"{path}: of another model: {size} bytes in {shards} shard(s), not {4 * config.num_parameters}")
@@ -311,7 +311,7 @@ def _check_index(path: Path, beside: Path, config: GPTConfig) -> None:
 
 def _check_data(path: Path, beside: Path, config: GPTConfig) -> None:
     """The CRC of each tensor, piece by piece: the whole model need not fit into memory."""
-    entries, _ = _read_index(str(beside / _INDEX))
+    entries, _ = read_index(str(beside / _INDEX))
     with open(path, "rb") as file:
         for entry in entries:
             crc, left = 0, entry.size
