@@ -1,7 +1,6 @@
 """What the tests of the command line share: calling it, presets of a toy's size, and runs to read."""
 
 import contextlib
-import dataclasses
 import io
 from pathlib import Path
 
@@ -36,9 +35,11 @@ def cli(capsys):
 
 def _toy(name):
     preset = PRESETS[name]
-    model = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
-    training = dataclasses.replace(preset.training, steps=3, warmup=1, eval_every=2, batch_size=4, eval_batches=2)
-    return dataclasses.replace(preset, model=model, training=training, vocab_size=preset.vocab_size and 270)
+    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
+    training = {"steps": 3, "epochs": 0, "warmup": 1, "eval_every": 2, "batch_size": 4, "eval_batches": 2}
+    training |= {"accumulation": min(preset.training.accumulation, 2)}
+    changes = {f"model.{k}": v for k, v in sizes.items()} | {"data.vocab_size": 270}
+    return preset.changed(changes | {f"training.{k}": v for k, v in training.items()})
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def files(place, runs, text_file):
         folder = place / name
         folder.mkdir()
         for path in runs["char-cpu"].iterdir():
-            if path.name not in without:
+            if path.is_file() and path.name not in without:
                 (folder / path.name).write_bytes(path.read_bytes())
         return folder
 

@@ -1,12 +1,17 @@
 """`tinygrad-llm train`."""
 
+import dataclasses
 import json
+import os
 import shlex
+import signal
 
+import numpy as np
 import pytest
 
-from tinygrad_llm.cli.train import settings_for
-from tinygrad_llm.training import PRESETS, load_run
+from tinygrad_llm.datasets import encode_file
+from tinygrad_llm.tokenizer import CharTokenizer
+from tinygrad_llm.training import PRESETS, keys, load_run, read_toml
 from tinygrad_llm.training import loop as loop_module
 from tinygrad_llm.training import run as run_module
 
@@ -71,31 +76,50 @@ def test_overwrite_replaces_a_run(cli, text_file):
     arguments = ["train", "--corpus", text_file, "--out", "new"]
     assert cli(*arguments)[0] == 0
     assert cli(*arguments)[0] == 2
+    with open("new/checkpoints/.0123456789abcdef.tmp", "w"):  # what a kill in the middle of a save leaves
+        pass
     assert cli(*arguments, "--overwrite", "--steps", 4)[0] == 0
     with open("new/run.json") as file:
         assert json.load(file)["steps_done"] == 4
+    assert not os.path.exists("new-stopped")
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("json_option", [[], ["--json"]], ids=["words", "json"])
-def test_ctrl_c_saves_what_there_is(json_option, cli, text_file, monkeypatch):
+def test_ctrl_c_saves_what_there_is(sent, json_option, cli, text_file, monkeypatch):
+    before = signal.getsignal(sent)
     original = loop_module.AdamW.step
     calls = []
 
     def step(optimizer):
         calls.append(optimizer)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(sent)
         original(optimizer)
 
     monkeypatch.setattr(loop_module.AdamW, "step", step)
     status, out, err = cli("train", "--corpus", text_file, "--steps", 9, "--out", "new", *json_option)
-    assert status == 130
-    assert "stopped after step 2; saving" in err
+    assert status == 128 + sent
+    assert "stopped after step 3; saving" in err
     load_run("new")
     with open("new/metrics.jsonl") as lines:
-        assert len(lines.readlines()) == 3
+        assert len(lines.readlines()) == 4
     if json_option:
-        assert figures_of(out)["steps"] == 2
+        assert figures_of(out)["steps"] == 3
+    assert signal.getsignal(sent) is before  # handed back
+    monkeypatch.undo()
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(cli, text_file, place, monkeypatch):
+    def step(optimizer):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop_module.AdamW, "step", step)
+    status, _, err = cli("train", "--corpus", text_file, "--out", "new")
+    assert status == 130
+    assert err.endswith("stopped\n")
+    assert [path.name for path in (place / "new" / "checkpoints").iterdir()] == ["step-00000000.ckpt.safetensors"]
 
 
 def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, text_file, place, monkeypatch):
@@ -113,11 +137,11 @@ def test_a_loss_that_is_no_number_is_told_in_one_line(cli, text_file, place, mon
     def broken(*args):
         raise loop_module.TrainingError("step 7: the loss is nan")
 
-    monkeypatch.setattr(loop_module._Gradients, "fill", broken)
+    monkeypatch.setattr(loop_module._Gradients, "of", broken)
     status, _, err = cli("train", "--corpus", text_file, "--out", "new")
     assert status == 3
-    assert err == "tinygrad-llm train: step 7: the loss is nan\n"
-    assert not list(place.iterdir())
+    last = "new/checkpoints/step-00000000.ckpt.safetensors"
+    assert err == f"tinygrad-llm train: step 7: the loss is nan; the last good checkpoint is {last}\n"
 
 
 def test_without_matplotlib_it_says_what_is_missing(cli, text_file, monkeypatch):
@@ -125,17 +149,16 @@ def test_without_matplotlib_it_says_what_is_missing(cli, text_file, monkeypatch)
     assert "pip install 'tinygrad_llm[app]'" in cli("train", "--corpus", text_file, "--out", "new")[1]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 100])
-def test_fewer_steps_keep_the_shape_of_a_run(steps):
-    settings = settings_for(PRESETS["stories"], steps, seed=4)
-    assert (settings.steps, settings.seed) == (steps, 4)
-    assert settings.warmup < steps
-    assert 1 <= settings.eval_every <= steps
-    assert settings_for(PRESETS["stories"], None, seed=4).steps == PRESETS["stories"].training.steps
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError, 130)])
-def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, monkeypatch, stop, status):
+def break_pipe():
+    raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stop", [interrupt, break_pipe])
+def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, monkeypatch, stop):
     assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
     with open("done/model.safetensors", "rb") as file:
         finished = file.read()
@@ -144,12 +167,12 @@ def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, m
     def step(optimizer):
         original(optimizer)
         if seen:
-            raise stop
+            stop()
         seen.append(optimizer)
 
     seen = []
     monkeypatch.setattr(loop_module.AdamW, "step", step)
-    assert cli("train", "--corpus", text_file, "--out", "done", "--overwrite", "--seed", 5)[0] == status
+    assert cli("train", "--corpus", text_file, "--out", "done", "--overwrite", "--seed", 5)[0] == 130
     with open("done/model.safetensors", "rb") as file:
         assert file.read() == finished
     load_run("done-stopped")
@@ -157,8 +180,7 @@ def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, m
 
 def test_the_workers_are_noted_so_that_a_run_can_be_repeated(cli, text_file):
     assert cli("train", "--corpus", text_file, "--out", "noted", "--workers", 2)[0] == 0
-    with open("noted/run.json") as file:
-        assert json.load(file)["settings"]["workers"] == 2
+    assert read_toml("noted/config.toml")["training.workers"] == 2
 
 
 def test_a_corpus_that_begins_like_an_option_is_continued_all_the_same(cli, place):
@@ -166,3 +188,196 @@ def test_a_corpus_that_begins_like_an_option_is_continued_all_the_same(cli, plac
     _, out, _ = cli("train", "--corpus", "front.txt", "--out", "front")
     command = shlex.split(out.splitlines()[-1].removeprefix("next: "))
     assert cli(*command[1:])[0] == 0
+
+
+# ---- resumed, configured, on token files ------------------------------------------------------------------------
+
+
+def losses_of(folder):
+    with open(f"{folder}/metrics.jsonl") as lines:
+        return [json.loads(line)["loss"] for line in lines]
+
+
+def weights_of(folder):
+    with open(f"{folder}/model.safetensors", "rb") as file:
+        return file.read()
+
+
+def stop_after(steps, monkeypatch):
+    """Press Ctrl-C in that step."""
+    original, calls = loop_module.AdamW.step, []
+
+    def step(optimizer):
+        calls.append(optimizer)
+        if len(calls) == steps:
+            signal.raise_signal(signal.SIGINT)
+        original(optimizer)
+
+    monkeypatch.setattr(loop_module.AdamW, "step", step)
+
+
+def test_what_was_stopped_goes_on_as_if_it_had_not(cli, text_file, monkeypatch):
+    arguments = ["train", "--corpus", text_file, "--preset", "baby", "--steps", 8, "--seed", 5]
+    assert cli(*arguments, "--out", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        status, out, _ = cli(*arguments, "--out", "parts")
+    assert status == 130
+    command = shlex.split(out.splitlines()[-1].removeprefix("next: "))
+    assert command == ["tinygrad-llm", "train", "--resume", "parts"]
+    status, out, err = cli(*command[1:])
+    assert status == 0
+    assert "step 8/8" in err
+    assert losses_of("parts") == losses_of("whole")
+    assert weights_of("parts") == weights_of("whole")
+    status, _, err = cli(*command[1:])
+    assert status == 2
+    assert "all its 8 steps are done; add --steps N" in err
+    assert cli(*command[1:], "--steps", 2)[0] == 0
+    assert len(losses_of("parts")) == 11
+
+
+def test_another_corpus_config_or_tokenizer_is_refused_with_the_difference(cli, text_file, snapshot, place):
+    assert cli("train", "--corpus", text_file, "--out", "run")[0] == 0
+    before = snapshot(place)
+    status, _, err = cli("train", "--resume", "run", "--steps", 3, "--set", "lr=0.5")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "training.lr: 0.001 before, 0.5 now" in err
+    other = text_file.with_name("other.txt")
+    other.write_text(text_file.read_text() * 2)
+    status, _, err = cli("train", "--resume", "run", "--steps", 3, "--corpus", other)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "corpus" in err
+    assert "characters" in err
+    assert snapshot(place) == before
+
+
+def test_the_configuration_of_a_run_repeats_it(cli, text_file, tmp_path, monkeypatch):
+    changes = ["--set", "lr=0.01", "--set", "model.dropout=0.1", "--set", "training.order=random"]
+    assert cli("train", "--corpus", text_file, "--seed", 7, "--steps", 5, *changes, "--out", "one")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    config = os.path.abspath("one/config.toml")
+    one = losses_of("one"), weights_of("one")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli("train", "--config", config, "--out", "again")[0] == 0
+    assert (losses_of("again"), weights_of("again")) == one
+    with open(config) as first, open("again/config.toml") as second:
+        assert first.read() == second.read()
+
+
+def test_preset_then_file_then_options_then_set(cli, text_file, place):
+    (place / "my.toml").write_text('preset = "baby"\n[training]\nlr = 0.5\nseed = 3\nbatch_size = 2\n')
+    out = ["--corpus", text_file, "--out", "new"]
+    assert cli("train", "--config", "my.toml", "--seed", 4, "--set", "batch_size=3", "--set", "seed=5", *out)[0] == 0
+    values = read_toml("new/config.toml")
+    assert (values["preset"], values["model.dropout"]) == ("baby", 0.2)
+    assert (values["training.lr"], values["training.seed"], values["training.batch_size"]) == (0.5, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "learning_rate=1"], "unknown key 'learning_rate'"),
+        (["--set", "training.warmpu=1"], "did you mean training.warmup?"),
+        (["--set", "steps=many"], "training.steps: must be an integer, not 'many'"),
+        (["--config", "none.toml"], "none.toml"),
+        (["--set", "optimizer=adagrad"], "there are adamw, adam and sgd"),
+        (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, not 2"),
+        (["--data", "x.bin"], "x.bin"),
+        (["--resume", "nowhere"], "give --out FOLDER for a new run, or --resume RUN"),
+    ],
+)
+def test_settings_that_make_no_sense_cost_one_line(arguments, message, cli, text_file, place):
+    corpus = [] if "--data" in arguments else ["--corpus", text_file]
+    status, _, err = cli("train", *corpus, *arguments, "--out", "new")
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not list(place.iterdir())
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(cli):
+    status, _, err = cli("train", "--resume", "nowhere")
+    assert status == 2
+    assert "nowhere: no run to resume here" in err
+
+
+@pytest.fixture
+def tokens(place):
+    """Two token files, a.bin and b.bin, and their tokenizer.json."""
+    text = "The cat sat on the mat, and the mat was flat.\n" * 60
+    tokenizer = CharTokenizer.train(text)
+    tokenizer.save("tokenizer.json")
+    for name, content in (("a", text), ("b", text[::-1])):
+        (place / f"{name}.txt").write_text(content)
+        encode_file(tokenizer, f"{name}.txt", f"{name}.bin", workers=1)
+    return tokenizer
+
+
+def test_token_files_are_trained_on_and_resumed(cli, tokens, monkeypatch):
+    arguments = ["train", "--data", "a.bin", "b.bin", "--weights", 0.7, 0.3, "--tokenizer", "tokenizer.json"]
+    arguments += ["--val", "b.bin", "--steps", 6]
+    assert cli(*arguments, "--out", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        assert cli(*arguments, "--out", "parts")[0] == 130
+    assert cli("train", "--resume", "parts")[0] == 0
+    assert losses_of("parts") == losses_of("whole")
+    assert weights_of("parts") == weights_of("whole")
+    assert load_run("parts")[1].n_vocab == tokens.n_vocab
+    assert cli("train", "--data", "a.bin", "--tokenizer", "whole", "--out", "third")[0] == 0  # a run's tokenizer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "a.bin"], "token files were encoded before: name their tokenizer"),
+        (["--data", "a.bin", "--tokenizer", "gpt2"], "a.bin: its ids are of another tokenizer"),
+        (["--data", "raw.bin", "--tokenizer", "tokenizer.json"], "raw.bin.json is missing"),
+        (["--data", "raw.bin", "--tokenizer", "tokenizer.json", "--set", "data.dtype=uint16"], "token 70 is id 999"),
+        (["--data", "short.bin", "--tokenizer", "tokenizer.json", "--set", "dtype=uint16"], "short.bin: its training"),
+        (["--data", "a.bin", "--weights", "1", "2", "--tokenizer", "tokenizer.json"], "2 numbers for 1 files"),
+        (["--data", "a.bin", "--corpus", "a.txt"], "not both"),
+    ],
+)
+def test_token_files_that_cannot_be_used_cost_one_line(arguments, message, cli, tokens, place):
+    ids = np.arange(100, dtype="<u2") % 15
+    ids[70] = 999
+    ids.tofile("raw.bin")
+    ids[:17].tofile("short.bin")
+    status, _, err = cli("train", *arguments, "--out", "new")
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (place / "new").exists()
+
+
+def test_a_skipped_step_and_a_spike_are_told_of(cli, text_file, monkeypatch):
+    original = loop_module.Trainer.advance
+
+    def advance(trainer):
+        step = original(trainer)
+        return dataclasses.replace(step, skipped=step.step == 2, z_score=9.0 if step.step == 3 else None)
+
+    monkeypatch.setattr(loop_module.Trainer, "advance", advance)
+    out = cli("train", "--corpus", text_file, "--out", "new")[1]
+    assert "step 2: skipped" in out
+    assert "is 9.0 standard deviations above" in out
+
+
+def test_the_help_lists_every_key(cli):
+    out = cli("train", "--help")[1]
+    for key, _ in keys():
+        assert key in out
+
+
+def test_a_learning_rate_far_too_high_ends_with_the_layer_named(cli, text_file):
+    arguments = ["--corpus", text_file, "--out", "new", "--set", "lr=1e15", "--set", "warmup=0"]
+    status, _, err = cli("train", *arguments)
+    assert status == 3
+    line = err.splitlines()[-1]
+    assert "made NaN in its output" in line
+    assert "layer GPT.transformer" in line
+    assert line.endswith("the last good checkpoint is new/checkpoints/step-00000001.ckpt.safetensors")
+    status, out, _ = cli("train", "--resume", "new", "--steps", 2, "--set", "on_bad_step=skip", "--set", "lr=1e15")
+    assert status == 0
+    assert "2 steps were skipped" in out
+    assert "its training went astray" in out

@@ -1,6 +1,7 @@
 """Windows and batches: the book's published ones, torch's order, and the laws they obey."""
 
 import os
+import tracemalloc
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.datasets import DataError, DataLoader, SlidingWindows, split
+from tinygrad_llm.datasets import BatchStream, DataError, DataLoader, Permutation, SlidingWindows, check_ids, split
 from tinygrad_llm.random import Generator
 
 # The first batch the book prints of its story, window 4 and stride 4, and the id after it.
@@ -306,3 +307,158 @@ def test_split_needs_a_fraction(fraction):
 def test_split_refuses_an_empty_part(text, fraction):
     with pytest.raises(DataError, match=f"cutting {len(text)} at fraction {fraction} leaves a part empty"):
         split(text, fraction)
+
+
+# Batches without end
+
+
+ROWS = [np.arange(200), np.arange(1000, 1090), np.arange(2000, 2300)]
+
+
+def stream(sources=ROWS[:1], batch_size=6, seed=4, **options):
+    return BatchStream(sources, 8, batch_size, Generator(seed), **options)
+
+
+def taken(batches, n):
+    return [[part.copy() for part in next(batches)] for _ in range(n)]
+
+
+def assert_same_batches(one, other):
+    for batch, same in zip(one, other, strict=True):
+        for part, same_part in zip(batch, same, strict=True):
+            np.testing.assert_array_equal(part, same_part)
+
+
+@given(st.integers(9, 60), st.integers(1, 9), st.integers(1, 12), st.integers(0, 9))
+def test_one_source_is_read_as_a_loader_reads_it(n, batch_size, stride, seed):
+    ids = np.arange(n)
+    windows = SlidingWindows(ids, 8, stride)
+    rng = Generator(seed)
+    loader = DataLoader(windows, min(batch_size, len(windows)), shuffle=True, drop_last=True, rng=rng)
+    batches = BatchStream([ids], 8, batch_size, Generator(seed), stride)
+    expected = [batch for _ in range(3) for batch in loader]
+    assert_same_batches(taken(batches, len(expected)), expected)
+    assert batches.rng.random_seed() == rng.random_seed()
+    assert batches.batches_per_epoch == len(loader)
+
+
+OPTIONS = [{}, {"order": "random"}, {"stride": 8}, {"weights": [1, 2, 0.5]}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@given(before=st.integers(0, 40), after=st.integers(1, 40))
+def test_a_stream_goes_on_where_it_stopped(options, before, after):
+    sources = ROWS if "weights" in options else ROWS[:1]
+    whole = stream(sources, **options)
+    taken(whole, before)
+    state, random_state = whole.get_state(), whole.rng.get_state()
+    expected = taken(whole, after)
+    other = stream(sources, seed=9, **options)
+    other.set_state(state)
+    other.rng.set_state(random_state)
+    assert_same_batches(taken(other, after), expected)
+
+
+def test_a_mixture_draws_by_weight_and_repeats_no_window_before_its_time():
+    mixed = stream(ROWS, batch_size=10, stride=8, weights=[6, 1, 3])
+    inputs = np.concatenate([x for x, _ in taken(mixed, 300)])
+    kinds = inputs[:, 0] // 1000
+    np.testing.assert_allclose(np.bincount(kinds) / 3000, [0.6, 0.1, 0.3], atol=0.04)
+    for kind, ids in enumerate(ROWS):
+        starts = inputs[kinds == kind, 0]
+        windows = len(SlidingWindows(ids, 8, 8))
+        for i in range(0, len(starts) - windows, windows):  # each pass shows every window once
+            assert len(set(starts[i : i + windows].tolist())) == windows
+
+
+def test_without_weights_longer_sources_are_drawn_from_more_often():
+    kinds = np.concatenate([x[:, 0] // 1000 for x, _ in taken(stream(ROWS, order="random"), 400)])
+    np.testing.assert_allclose(np.bincount(kinds) / len(kinds), [200 / 590, 90 / 590, 300 / 590], atol=0.05)
+
+
+def test_random_windows_begin_anywhere_and_end_inside():
+    batches = stream(order="random")
+    inputs, targets = (np.concatenate(part) for part in zip(*taken(batches, 600), strict=True))
+    np.testing.assert_array_equal(inputs + 1, targets)
+    assert set(inputs[:, 0].tolist()) == set(range(192))
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 0], [1, 2, -1], [1, 2, float("nan")], [1, 2, float("inf")]])
+def test_bad_weights(weights):
+    with pytest.raises(DataError, match="3 sources need as many weights"):
+        stream(ROWS, weights=weights)
+
+
+def test_a_short_source_is_named():
+    with pytest.raises(DataError, match=r"b\.bin: the corpus has 5 tokens; one window of block_size 8"):
+        stream([ROWS[0], np.arange(5)], names=["a.bin", "b.bin"])
+    with pytest.raises(DataError, match="no ids"):
+        stream([])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{}, {"seeds": [1]}, {"seeds": [1, 2], "positions": [0, 0]}, {"seeds": [1], "positions": [900]},
+     {"seeds": [-1], "positions": [3]}, {"seeds": ["x"], "positions": [0]}],
+    ids=str,
+)  # fmt: skip
+def test_a_place_in_other_data_is_refused(state):
+    batches = stream()
+    expected = taken(stream(), 2)
+    with pytest.raises(ValueError, match="no place"):
+        batches.set_state(state)
+    assert_same_batches(taken(batches, 2), expected)
+
+
+@given(st.integers(1, 3000), st.integers(0, 5))
+def test_a_permutation_holds_every_number_once(n, seed):
+    numbers = Permutation(n, seed)[np.arange(n)]
+    assert sorted(numbers.tolist()) == list(range(n))
+    np.testing.assert_array_equal(Permutation(n, seed)[np.arange(n)[::-1]], numbers[::-1])  # in any order of asking
+
+
+def test_a_permutation_looks_shuffled():
+    n = 4000
+    orders = [Permutation(n, seed)[np.arange(n)] for seed in (1, 2)]
+    for order in orders:
+        assert abs(np.corrcoef(order, np.arange(n))[0, 1]) < 0.06
+        assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.06
+    assert (orders[0] == orders[1]).sum() < 10  # one is expected
+
+
+def test_a_permutation_of_very_many_takes_no_memory():
+    n = 10**12
+    numbers = Permutation(n, 3)[np.arange(n - 1000, n)]
+    assert len(set(numbers.tolist())) == 1000
+    assert numbers.min() >= 0
+    assert numbers.max() < n
+
+
+def test_a_mapped_file_is_not_read_into_memory(tmp_path):
+    n = 40_000_000
+    with open(tmp_path / "tokens.bin", "wb") as file:
+        file.truncate(2 * n)  # zeros that take no place on the disk
+    ids = np.memmap(tmp_path / "tokens.bin", "<u2", mode="r")
+    check_ids(ids, 5, "tokens.bin")
+    tracemalloc.start()
+    try:
+        for options in ({"stride": 8}, {"stride": 1}, {"order": "random"}):
+            batches = BatchStream([ids], 64, 12, Generator(0), **options)
+            inputs, _ = next(batches)
+            assert inputs.shape == (12, 64)
+        check_ids(ids, 5, "tokens.bin")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000  # the file is 80 MB, as ids of int64 320
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.int64])
+@pytest.mark.parametrize("wrong", [50, -1])
+def test_an_id_that_is_none_is_named_with_its_place(dtype, wrong):
+    if wrong < 0 and dtype in (np.uint16, np.uint32):
+        return
+    ids = np.arange(1000).astype(dtype) % 50
+    check_ids(ids, 50, "tokens.bin")
+    ids[[700, 800]] = wrong
+    with pytest.raises(DataError, match=f"tokens.bin: token 700 is id {wrong}, and the vocabulary has ids 0 to 49"):
+        check_ids(ids, 50, "tokens.bin")

@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.datasets import DataError, SlidingWindows
+from tinygrad_llm.datasets import BatchStream, DataError, SlidingWindows
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.optim import warmup_cosine
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import TrainingError, TrainSettings, evaluate, loop, train, validation_batches
+from tinygrad_llm.training import (
+    ConfigError,
+    Trainer,
+    TrainingError,
+    TrainSettings,
+    evaluate,
+    loop,
+    train,
+    validation_batches,
+)
 
 BLOCK, VOCAB = 8, 11
 IDS = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 10, 0, 7, 8]), 30)
@@ -54,7 +63,7 @@ def test_a_text_that_repeats_itself_is_learned():
 
 def test_step_0_is_the_untrained_model():
     model = new_model()
-    untrained = evaluate(model, validation_batches(VAL_IDS, BLOCK, SETTINGS.batch_size, SETTINGS.eval_batches))
+    untrained = evaluate(model, validation_batches([VAL_IDS], BLOCK, SETTINGS.batch_size, SETTINGS.eval_batches))
     before = weights(model)
     first = next(train(model, IDS, VAL_IDS, SETTINGS))
     assert (first.step, first.lr, first.grad_norm) == (0, 0, 0)
@@ -154,6 +163,130 @@ def test_what_is_no_number_stops_before_the_update(breaks, monkeypatch):
     assert_same_weights(weights(model), before)
 
 
+def test_the_bad_operation_and_its_layer_are_named():
+    model = new_model()
+    steps = train(model, IDS, VAL_IDS, SETTINGS)
+    next(steps)
+    model.transformer.h[0].mlp.c_fc.weight.data[:] = 1e38  # as a learning rate far too high does
+    with pytest.raises(
+        TrainingError, match=r"step 1: the loss is nan .*transformer\.h\.0\.mlp.*lower learning rate"
+    ) as error:
+        next(steps)
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__.layer.startswith("GPT.transformer.h.0")
+
+
+def test_bad_steps_may_be_skipped(monkeypatch):
+    model = new_model()
+    original, calls = model.loss, []
+
+    def broken(inputs, targets):
+        calls.append(inputs)
+        return original(inputs, targets) * (math.nan if model.training and len(calls) % 5 == 0 else 1)
+
+    monkeypatch.setattr(model, "loss", broken)
+    steps = run(model, steps=12, on_bad_step="skip", eval_every=12, eval_batches=1)
+    assert sum(step.skipped for step in steps) >= 2
+    assert all(math.isnan(step.loss) == step.skipped for step in steps)
+    assert all(np.isfinite(p.data).all() for p in model.parameters())
+
+
+def test_a_spike_stands_out_by_its_z_score(monkeypatch):
+    model = new_model()
+    original, calls = model.loss, []
+
+    def spiky(inputs, targets):
+        calls.append(inputs)
+        return original(inputs, targets) * (50 if model.training and step == 39 else 1)
+
+    monkeypatch.setattr(model, "loss", spiky)
+    steps, step = [], 0
+    for told in train(model, IDS, VAL_IDS, dataclasses.replace(SETTINGS, steps=45, lr=1e-4, eval_every=100)):
+        steps.append(told)
+        step = told.step
+    assert [told.step for told in steps if told.spike] == [40]
+    assert [told.step for told in steps if told.z_score is None] == list(range(21))
+    before = [told.loss for told in steps[1:40]]
+    assert steps[40].z_score == pytest.approx((steps[40].loss - np.mean(before)) / np.std(before))
+    assert steps[41].z_score < 1  # a spike that has been seen is part of what to expect
+
+
+# ---- accumulation, smoothing, optimizers ------------------------------------------------------------------------
+
+
+def trainer_on(batches, **changes):
+    """A Trainer of a float64 model that is given these batches, one after another."""
+    settings = dataclasses.replace(SETTINGS, clip=math.inf, **changes)
+
+    class Given(BatchStream):
+        def __init__(self):
+            self.rng, self.batch_size, self.given = Generator(0), 7, iter(batches)
+
+        def __next__(self):
+            return next(self.given)
+
+        def get_state(self):
+            return {}
+
+    return Trainer(new_model(dtype=np.float64), Given(), [(IDS[None, :8], IDS[None, 1:9])], settings)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("sizes", [[2, 2, 2], [1, 4, 2], [5, 1]])
+def test_accumulated_batches_are_one_large_batch(sizes, workers):
+    rows = np.stack([IDS[i : i + BLOCK + 1] for i in range(sum(sizes))])
+    inputs, targets = rows[:, :-1], rows[:, 1:].copy()
+    targets[0, :5] = targets[-1, 2] = -100  # so the parts differ in what counts
+    cuts = np.cumsum(sizes)[:-1]
+    parts = list(zip(np.split(inputs, cuts), np.split(targets, cuts), strict=True))
+    small = trainer_on(parts, accumulation=len(sizes), workers=workers)
+    large = trainer_on([(inputs, targets)], workers=workers)
+    with small._gradients, large._gradients:
+        for _ in sizes[1:]:
+            assert small.advance() is None
+        one, other = small.advance(), large.advance()
+    assert one.loss == pytest.approx(other.loss, rel=1e-13)
+    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-12)
+    for p, q in zip(small.parameters, large.parameters, strict=True):
+        np.testing.assert_allclose(p.grad, q.grad, rtol=1e-10, atol=1e-15)
+
+
+def test_label_smoothing_is_learned_with_and_not_measured_with():
+    batch = IDS[None, :8], IDS[None, 1:9]
+    smooth, plain = trainer_on([batch], label_smoothing=0.1), trainer_on([batch])
+    assert smooth.advance().loss != plain.advance().loss
+    logits = new_model(dtype=np.float64)(batch[0]).numpy()[0]
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -(0.9 * log_probs[np.arange(8), batch[1][0]] + 0.1 * log_probs.mean(axis=1)).mean()
+    assert trainer_on([batch], label_smoothing=0.1).advance().loss == pytest.approx(expected, rel=1e-12)
+    fresh = trainer_on([batch], label_smoothing=0.1)
+    assert next(fresh.run()).val_loss == next(trainer_on([batch]).run()).val_loss
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_every_optimizer_and_schedule_learns(optimizer, schedule):
+    lr = 0.5 if optimizer == "sgd" else 1e-2
+    steps = run(new_model(), steps=40, optimizer=optimizer, schedule=schedule, lr=lr, momentum=0.5)
+    assert steps[-1].val_loss < steps[0].val_loss - 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"optimizer": "adagrad"}, {"schedule": "exponential"}])
+def test_an_unknown_optimizer_or_schedule(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong.values()))):
+        run(new_model(), **wrong)
+
+
+def test_all_parameters_may_decay():
+    free, decayed = (new_model(dtype=np.float64) for _ in range(2))
+    (_, first) = run(decayed, steps=1, warmup=0, weight_decay=0.5, decay="all")
+    run(free, steps=1, warmup=0, weight_decay=0.0)
+    for p0, p1, p2 in zip(
+        new_model(dtype=np.float64).parameters(), decayed.parameters(), free.parameters(), strict=True
+    ):
+        np.testing.assert_allclose(p1.data - p2.data, -first.lr * 0.5 * p0.data, rtol=0, atol=1e-15)
+
+
 # ---- several workers -------------------------------------------------------------------------------------------
 
 
@@ -240,7 +373,7 @@ def test_without_threadpoolctl_there_is_one_worker(monkeypatch):
 @given(n=st.integers(2, 400), block=st.integers(1, 20), batch_size=st.integers(1, 6), batches=st.integers(1, 6))
 def test_held_out_windows_are_spread_over_the_text(n, block, batch_size, batches):
     ids = np.arange(n + block)
-    found = validation_batches(ids, block, batch_size, batches)
+    found = validation_batches([ids], block, batch_size, batches)
     assert all(len(inputs) == batch_size for inputs, _ in found[:-1])
     inputs, targets = (np.concatenate(part) for part in zip(*found, strict=True))
     np.testing.assert_array_equal(inputs + 1, targets)
@@ -288,7 +421,7 @@ def test_evaluate_is_the_mean_over_targets():
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluate_leaves_the_mode_as_it_was(training, monkeypatch):
     model = new_model(dropout=0.5).train(training)
-    batches = validation_batches(VAL_IDS, BLOCK, 4, 2)
+    batches = validation_batches([VAL_IDS], BLOCK, 4, 2)
     evaluate(model, batches)
     assert {module.training for module in model.modules()} == {training}
 
@@ -313,3 +446,13 @@ def test_too_short_a_text_is_refused():
 
 def test_the_shortest_texts_that_can_be_used():
     assert len(run(new_model(), ids=IDS[: BLOCK + 1], val_ids=IDS[: BLOCK + 1])) == 7
+
+
+@pytest.mark.parametrize("wrong", [VOCAB, -1])
+def test_an_id_outside_the_vocabulary_is_named(wrong):
+    ids = IDS.copy()
+    ids[77] = wrong
+    with pytest.raises(DataError, match=rf"^ids: token 77 is id {wrong}, and the vocabulary has ids 0 to 10"):
+        run(new_model(), ids=ids)
+    with pytest.raises(DataError, match=r"^val_ids: token 77"):
+        run(new_model(), val_ids=ids)

@@ -76,3 +76,13 @@ def test_words_between_the_steps_are_whole_lines(terminal, capsys):
     bar.close()
     assert capsys.readouterr().out == "to stdout\n"
     assert other.getvalue() == "to a file\n"
+
+
+def test_a_resumed_run_counts_its_own_steps_for_the_time_left(monkeypatch):
+    clock = iter(range(100, 300))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    file = io.StringIO()
+    bar = Progress(1000, file, done=996)
+    for step in (997, 998):
+        bar.show(Step(step, 3.0, 0.1, 1.0, 12345.6, None))
+    assert [line.rpartition("  ")[2] for line in file.getvalue().splitlines()] == ["3 s left", "2 s left"]

@@ -13,27 +13,36 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import LoadError
 from tinygrad_llm.generation import KVCache
-from tinygrad_llm.models import pretrained
+from tinygrad_llm.models import GPTConfig, pretrained
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
-from tinygrad_llm.training import Preset, Run, TrainSettings, holds_run, load_run, write
+from tinygrad_llm.training import (
+    DataSettings,
+    Run,
+    RunConfig,
+    TrainSettings,
+    holds_run,
+    load_run,
+    read_toml,
+    write,
+)
 from tinygrad_llm.training import run as run_module
 
 TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
 SETTINGS = TrainSettings(steps=3, batch_size=4, lr=1e-2, min_lr=1e-3, warmup=1, eval_every=2, eval_batches=2, workers=1)
-MODEL = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8}
-CHARS = Preset("characters", tokenizer="char", model=MODEL, training=SETTINGS)
-PAIRS = Preset("byte pairs", tokenizer="bpe", model=MODEL, training=SETTINGS, vocab_size=280)
+MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8)
+CHARS = RunConfig(data=DataSettings(tokenizer="char"), model=MODEL, training=SETTINGS)
+PAIRS = RunConfig(data=DataSettings(tokenizer="bpe", vocab_size=280), model=MODEL, training=SETTINGS)
 
 
 @pytest.fixture
 def trained(tmp_path):
-    """A function: preset → a Run that has been trained, not saved, with its folder in tmp_path."""
+    """A function: config → a Run that has been trained, not saved, with its folder in tmp_path."""
 
-    def make(preset=CHARS, text=TEXT, folder="run"):
+    def make(config=CHARS, text=TEXT, folder="run"):
         corpus = tmp_path / "text.txt"
         corpus.write_text(text, encoding="utf-8")
-        run = Run(str(corpus), preset, tmp_path / folder)
+        run = Run(config.changed({"corpus": str(corpus)}), tmp_path / folder)
         run.make_tokenizer()
         run.make_model()
         for step in run.train():
@@ -45,16 +54,15 @@ def trained(tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() if path.is_file() else contents(path) for path in folder.iterdir()}
 
 
 # ---- what is saved ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", [CHARS, PAIRS], ids=lambda preset: preset.tokenizer)
-def test_a_saved_run_comes_back(preset, trained):
-    run = trained(preset)
-    assert not holds_run(run.folder)
+@pytest.mark.parametrize("config", [CHARS, PAIRS], ids=lambda config: config.data.tokenizer)
+def test_a_saved_run_comes_back(config, trained):
+    run = trained(config)
     written = run.save()
     assert holds_run(run.folder)
     assert sorted(written) == sorted(run.folder.iterdir())
@@ -85,14 +93,19 @@ def test_samples_are_kept_with_their_steps(trained):
     assert "--- step 2 ---\nsaß\n" in text
 
 
-def test_run_json_says_what_was_asked_for(trained):
+def test_the_folder_says_what_was_asked_for_and_what_it_was_made_from(trained):
     run = trained()
     run.save()
     about = json.loads((run.folder / "run.json").read_text())
-    assert about["corpus_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
-    assert about["preset"]["model"] == MODEL
-    assert about["settings"]["lr"] == SETTINGS.lr
+    assert about["identity"]["corpus"] == [
+        {"characters": len(TEXT), "sha256": hashlib.sha256(TEXT.encode()).hexdigest()}
+    ]
+    assert about["identity"]["tokenizer"]["tokens"] == run.tokenizer.n_vocab
     assert about["steps_done"] == 3
+    values = read_toml(run.folder / "config.toml")
+    assert values["model.n_embd"] == 8
+    assert values["training.lr"] == SETTINGS.lr
+    assert values["training.workers"] == 1
 
 
 def test_the_picture_is_there_with_matplotlib(trained):
@@ -107,7 +120,8 @@ def test_all_else_is_there_without_matplotlib(trained, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     run = trained()
     names = {path.name for path in run.save()}
-    assert names == {"model.safetensors", "tokenizer.json", "run.json", "metrics.jsonl", "samples.txt"}
+    texts = {"tokenizer.json", "config.toml", "run.json", "metrics.jsonl", "samples.txt"}
+    assert names == {"model.safetensors", "checkpoints"} | texts
     assert names == set(contents(run.folder))
 
 
@@ -195,7 +209,7 @@ def test_a_damaged_model_is_noticed(trained):
 def test_too_short_a_text_is_refused_by_name(length, message, tmp_path):
     corpus = tmp_path / "text.txt"
     corpus.write_text(TEXT[:length])
-    run = Run(str(corpus), CHARS, tmp_path / "run")
+    run = Run(CHARS.changed({"corpus": str(corpus)}), tmp_path / "run")
     with pytest.raises(DataError, match=message):
         run.make_tokenizer()
     assert list(tmp_path.iterdir()) == [corpus]
@@ -204,13 +218,13 @@ def test_too_short_a_text_is_refused_by_name(length, message, tmp_path):
 def test_the_parts_are_nine_tenths_and_the_rest(trained):
     run = trained()
     cut = len(TEXT) * 9 // 10
-    assert run.tokenizer.decode(run.ids) == TEXT[:cut]
-    assert run.tokenizer.decode(run.val_ids) == TEXT[cut:]
+    assert run.tokenizer.decode(run.sources[0]) == TEXT[:cut]
+    assert run.tokenizer.decode(run.held_out[0]) == TEXT[cut:]
 
 
 def test_the_end_of_text_in_a_corpus_is_that_token(trained):
     run = trained(PAIRS, TEXT.replace("\n", "<|endoftext|>"))
-    assert np.count_nonzero(run.ids == run.tokenizer.eot_token) == 10
+    assert np.count_nonzero(run.sources[0] == run.tokenizer.eot_token) == 10
 
 
 def test_a_text_of_one_line_can_be_sampled(trained):

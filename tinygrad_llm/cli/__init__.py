@@ -6,19 +6,23 @@ Whatever a user can cause ends in one line on stderr that says what, where and h
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
     "train": "train a GPT on a text",
+    "eval": "score a model: loss and perplexity on a text, multiple choice, next tokens",
     "generate": "let a trained model continue a prompt",
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
     "tokenizer": "train a tokenizer; encode and decode text",
     "bench": "time this package against others, in turn on the same work",
     "convert": "turn a model into other files: OpenAI's, Hugging Face's, NumPy's or ours",
+    "download": "fetch a GPT-2, from OpenAI or the model hub",
     "doctor": "show what this machine offers",
 }
 
@@ -65,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit:  # argparse's way to end, after --help or an error
         return int(exit.code or 0)
     try:
+        # As Ctrl-C does, a plea to end leaves nothing half-written behind; it comes in the main thread only.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)
         status = _load(args.command).run(args)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
@@ -82,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"tinygrad-llm {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return code
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(143)
 
 
 def _user_error(error: Exception) -> int | None:

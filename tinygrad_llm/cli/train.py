@@ -1,97 +1,235 @@
-"""`tinygrad-llm train`: a text in, a run folder out."""
+"""`tinygrad-llm train`: a text, or files of tokens, in; a run folder out. What was stopped goes on with --resume."""
 
 import argparse
-import dataclasses
 import json
 import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
-from typing import TextIO
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, check_out, integer
+from tinygrad_llm.cli.options import add_json, check_out, integer
 from tinygrad_llm.datasets import CORPORA
-from tinygrad_llm.training import PRESETS, Preset, Progress, Run, TrainSettings, holds_run
+from tinygrad_llm.training import (
+    PRESETS,
+    ConfigError,
+    Progress,
+    Run,
+    RunConfig,
+    find_preset,
+    keys,
+    parse_change,
+    read_toml,
+)
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
+PRESET = "char-cpu"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", default="stories", help=f"{', '.join(CORPORA)}, or the path of a UTF-8 text file")
-    parser.add_argument("--preset", default="char-cpu", help=f"sizes and settings: {', '.join(PRESETS)}")
-    parser.add_argument("--steps", type=integer(1), help="how many updates (default: the preset's)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the run goes")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Train a GPT on a text. Ctrl-C lets the step end, saves and stops (exit status 130; SIGTERM: 143);\n"
+        "--resume goes on from there as if nothing had happened. The settings come from the preset, then --config,\n"
+        "then the options below, then --set, which knows these keys:\n\n"
+        + "\n".join(f"  {key:<27} {text}" for key, text in keys())
+    )
+    parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, or the path of a UTF-8 text file (default: stories)")
+    parser.add_argument("--data", nargs="+", metavar="TOKENS", help="token files, made by `tinygrad-llm tokenizer`")
+    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="how often each of them is drawn from")
+    parser.add_argument("--val", metavar="TOKENS", help="a token file to measure on (default: the last tenth of each)")
+    parser.add_argument("--tokenizer", help="gpt2, a tokenizer's file, or a run; char or bpe are learned from the text")
+    parser.add_argument("--preset", help=f"sizes and settings: {', '.join(PRESETS)} (default: {PRESET})")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file, such as RUN/config.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; may be repeated")
+    parser.add_argument(
+        "--steps", type=integer(1), help="how many updates (default: the preset's); resumed: how many more"
+    )
+    parser.add_argument(
+        "--checkpoint-every", type=integer(1), metavar="N", help="steps (default: at each held-out loss)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped, in its folder")
     parser.add_argument("--workers", type=integer(1), metavar="N", help="threads (default: chosen by the machine)")
-    add_seed(parser)
+    parser.add_argument("--seed", type=integer(0), metavar="N", help="of all randomness (default: the preset's)")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.preset not in PRESETS:
-        raise UsageError(f"unknown preset {args.preset!r}: choose from {', '.join(PRESETS)}")
-    preset = PRESETS[args.preset]
-    settings = settings_for(preset, args.steps, args.seed, args.workers)
-    folder = check_out(args.out, args.overwrite)
+    if (args.out is None) == (args.resume is None):
+        raise UsageError("give --out FOLDER for a new run, or --resume RUN to go on with one")
     out = sys.stderr if args.json else sys.stdout
-
-    training = Run(args.corpus, preset, folder, settings)
-    tokenizer = training.make_tokenizer()
-    model = training.make_model()
-    print(
-        f"{len(training.text):,} characters, {len(training.ids):,} + {len(training.val_ids):,} tokens "
-        f"(vocabulary {tokenizer.n_vocab}); {model.num_parameters():,} parameters; "
-        f"{settings.steps} steps",
-        file=out,
-    )
+    try:
+        training = _resumed(args) if args.resume else _new(args)
+        tokenizer, model = training.tokenizer, training.model
+        tokens = [sum(map(len, part)) for part in (training.sources, training.held_out)]
+        print(
+            (f"{len(training.text):,} characters, " if training.text else "")
+            + f"{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {tokenizer.n_vocab}); "
+            f"{model.num_parameters():,} parameters; {training.settings.steps} steps\n{training.trainer.optimizer}",
+            file=out,
+        )
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
     stopped = watch(training, out)
     written = training.save()
     last = training.steps[-1]
     if args.json:
         figures = {"out": str(training.folder), "steps": last.step, "loss": last.loss, "val_loss": last.val_loss}
+        figures = {name: None if value != value else value for name, value in figures.items()}  # JSON has no NaN
         figures |= {"tokens_per_second": last.tokens_per_second, "parameters": model.num_parameters()}
-        print(json.dumps(figures))
+        print(json.dumps(figures | {"skipped": training.trainer.skipped}))
     else:
         if last.val_loss is not None:
             print(f"held-out loss {last.val_loss:.3f} nats a token after {last.step} steps")
+        if training.trainer.skipped:
+            print(f"{training.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
         print("wrote " + ", ".join(str(path) for path in written))
         if not any(path.suffix == ".png" for path in written):
             print("for a picture of the losses: pip install 'tinygrad_llm[app]'")
-        # A prompt that the tokenizer is sure to know; byte pairs need none.
-        prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + training.text.split()[0][:10]]
-        print("next: " + shlex.join(["tinygrad-llm", "generate", str(training.folder), *prompt, "--seed", "1"]))
-    return 130 if stopped else 0
+        if stopped:
+            print("next: " + shlex.join(["tinygrad-llm", "train", "--resume", str(training.folder)]))
+        else:
+            # A prompt that the tokenizer is sure to know; byte pairs need none.
+            prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + _known_words(training)]
+            print("next: " + shlex.join(["tinygrad-llm", "generate", str(training.folder), *prompt, "--seed", "1"]))
+    return stopped
 
 
-def settings_for(preset: Preset, steps: int | None, seed: int, workers: int | None = None) -> TrainSettings:
-    """The preset's settings; with fewer steps, warm-up and evaluations keep their place."""
-    settings = preset.training
-    steps = steps or settings.steps
-    warmup = min(settings.warmup, steps // 5)
-    eval_every = min(settings.eval_every, max(1, steps // 4))
-    return dataclasses.replace(settings, steps=steps, warmup=warmup, eval_every=eval_every, workers=workers, seed=seed)
+def configured(args: argparse.Namespace) -> RunConfig:
+    """What preset, file and options come to, in this order.
 
-
-def watch(training: Run, out: TextIO) -> bool:
-    """Train with a progress bar, and a sample at each evaluation, on `out`. True if Ctrl-C ended it early.
-
-    Raises:   KeyboardInterrupt: before there was anything to save.
+    Raises:   ConfigError: an unknown preset or key, a wrong value. OSError: the file cannot be read.
     """
-    progress = Progress(training.settings.steps)
+    values = read_toml(args.config) if args.config else {}
+    named = values.pop("preset", "")  # none, in a file that says everything itself
+    config = find_preset(args.preset or named or PRESET)
     try:
-        for step in training.train():
-            progress.show(step)
-            if step.val_loss is not None:
-                text = training.sample(60).strip().replace("\n", "\n    ") or "(nothing: it ends the text at once)"
-                progress.write(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n", out)
-    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C, or nobody reads any more (`… | head`)
-        if not training.steps:
-            raise
-        # A finished run is worth more than the beginning of another: it is not replaced.
-        if holds_run(training.folder):
-            training.folder = training.folder.with_name(training.folder.name + "-stopped")
-        progress.write(f"\nstopped after step {training.steps[-1].step}; saving to {training.folder}", sys.stderr)
-        return True
-    finally:
-        progress.close()
-    return False
+        config = config.changed(values)
+    except ConfigError as error:
+        raise ConfigError(f"{args.config}: {error}") from None
+    return config.shortened(args.steps).changed(_changes(args))
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options change: those with a name of their own, then --set."""
+    options = {
+        "data.corpus": args.corpus,
+        "data.files": args.data,
+        "data.weights": args.weights,
+        "data.held_out": args.val,
+        "data.tokenizer": args.tokenizer,
+        "training.checkpoint_every": args.checkpoint_every,
+        "training.workers": args.workers,
+        "training.seed": args.seed,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    if args.corpus is not None and args.data is not None:
+        raise UsageError("give --corpus, a text, or --data, token files; not both")
+    if args.corpus is not None:
+        given |= {"data.files": [], "data.weights": [], "data.held_out": ""}
+    for change in args.set:
+        key, value = parse_change(change)
+        given[key] = value
+    return given
+
+
+def _new(args: argparse.Namespace) -> Run:
+    config = configured(args)
+    training = Run(config, check_out(args.out, args.overwrite))
+    training.make_tokenizer()
+    training.make_model()
+    return training
+
+
+def _resumed(args: argparse.Namespace) -> Run:
+    if args.preset or args.config:
+        raise UsageError("a run is resumed with its own configuration: leave out --preset and --config")
+    training = Run.resume(args.resume, _changes(args), args.steps)
+    done, steps = training.trainer.step, training.settings.steps
+    if done >= steps:
+        raise UsageError(f"{args.resume}: all its {steps} steps are done; add --steps N to go on for N more")
+    return training
+
+
+def _sample(training: Run) -> str:
+    try:
+        with np.errstate(all="ignore"):
+            return training.sample(60).strip()
+    except ValueError as error:  # a run that goes astray is told of by its losses, and need not end here
+        return f"(nothing: {error})"
+
+
+def _known_words(training: Run) -> str:
+    """The beginning of the text, or of the tokens."""
+    text = training.text or training.tokenizer.decode(training.sources[0][:100].tolist())
+    return (text.split() or [text])[0][:10]
+
+
+class Signals:
+    """Inside, the first Ctrl-C or SIGTERM is noted, and the second ends the program.
+
+    `status` is 0 before it, and then what the program should exit with: 128 and the signal's number, as a shell says.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.status:
+            raise KeyboardInterrupt
+        self.status = 128 + number
+
+
+def watch(training: Run, out: TextIO) -> int:
+    """Train with a progress bar, and a sample at each evaluation, on `out`. Returns 0, or the exit status of what
+    stopped it: 130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises:   KeyboardInterrupt: a second Ctrl-C. TrainingError: as `Run.train`.
+    """
+    progress = Progress(training.settings.steps, done=training.trainer.step)
+    with Signals() as signals:
+        try:
+            for step in training.train(lambda: signals.status != 0):
+                progress.show(step)
+                if step.skipped:
+                    progress.write(
+                        f"step {step.step}: skipped, its loss is {step.loss}, gradient {step.grad_norm}", out
+                    )
+                if step.spike:
+                    progress.write(
+                        f"step {step.step}: loss {step.loss:.3f} is {step.z_score:.1f} standard deviations above the "
+                        "last hundred",
+                        out,
+                    )
+                if step.val_loss is not None:
+                    text = _sample(training).replace("\n", "\n    ") or "(nothing: it ends the text at once)"
+                    progress.write(
+                        f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n", out
+                    )
+        except BrokenPipeError:  # nobody reads any more (`… | head`)
+            signals.status = 128 + signal.SIGINT
+        finally:
+            progress.close()
+    if signals.status and training.trainer.step < training.settings.steps:
+        print(f"\nstopped after step {training.trainer.step}; saving", file=sys.stderr)
+    return signals.status

@@ -1,8 +1,8 @@
 """A long row of token ids → windows of inputs and targets → shuffled batches."""
 
 import operator
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from tinygrad_llm.random import Generator
 
 Corpus = TypeVar("Corpus", str, Sequence[int], NDArray[Any])
+Order = Literal["epochs", "random"]
+
+_STRETCH = 1 << 22  # ids looked at in one go: what a mapped file is checked in
+_LISTED = 1 << 20  # windows whose order is kept as a list; that of more is computed, entry by entry
 
 
 class DataError(ValueError):
@@ -122,6 +126,190 @@ class DataLoader:
             return tuple(own(indices))
         examples = [self.dataset[i] for i in indices]
         return tuple(np.stack(part) for part in zip(*examples, strict=True))
+
+
+class BatchStream:
+    """Batches without end out of one or several rows of ids, which can stop and go on at any batch.
+
+    Order "epochs": every window of a source once, shuffled, then all again in another order. One source is read as by
+    `DataLoader(SlidingWindows(ids, block_size, stride), batch_size, shuffle=True, drop_last=True, rng=rng)`, draw for
+    draw. "random": windows that begin anywhere, so that `stride` does not count. With several sources each row of a
+    batch is drawn from one of them: from source i with probability weights[i] / Σ weights.
+
+    The ids may lie in a mapped file: only what a batch holds is copied.
+
+    Args:     sources: rows of ids, (n,) integers each. batch_size: rows; with one source of fewer windows, as many as
+              it has. rng: shuffles and draws. stride: as `SlidingWindows`. weights: None: as the sources are long.
+              names: what errors call the sources.
+    Raises:   DataError: a source is shorter than a block with its target; weights that are not one number > 0 each.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[NDArray[Any]],
+        block_size: int,
+        batch_size: int,
+        rng: Generator,
+        stride: int | None = None,
+        order: Order = "epochs",
+        weights: Sequence[float] = (),
+        names: Sequence[str] = (),
+    ) -> None:
+        if not sources:
+            raise DataError("there are no ids to draw batches from")
+        self.rng = rng
+        self.order = order
+        self._windows = []
+        for i, ids in enumerate(sources):
+            try:
+                self._windows.append(SlidingWindows(ids, block_size, 1 if order == "random" else stride))
+            except DataError as error:
+                raise DataError(f"{names[i]}: {error}" if names else str(error)) from None
+        self.weights = mixture(weights, [len(ids) for ids in sources])
+        self.batch_size = _at_least_one("batch_size", batch_size)
+        if len(sources) == 1 and order == "epochs":
+            self.batch_size = min(self.batch_size, len(self._windows[0]))
+        self._epochs = [_Epoch(len(windows), rng) for windows in self._windows]
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        return self
+
+    def __next__(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Inputs and targets, (batch_size, block_size) each."""
+        if len(self._windows) == 1:
+            return self._windows[0].batch(self._draw(0, self.batch_size))
+        chosen = self.rng.multinomial(self.weights, self.batch_size, replacement=True)
+        rows = [self._windows[i][self._draw(i, 1)[0]] for i in chosen.tolist()]
+        inputs, targets = zip(*rows, strict=True)
+        return np.stack(inputs), np.stack(targets)
+
+    def _draw(self, source: int, count: int) -> Sequence[int]:
+        if self.order == "random":
+            starts: list[int] = self.rng.randint(0, len(self._windows[source]), (count,)).tolist()
+            return starts
+        return self._epochs[source].take(count)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches show every window about once."""
+        return max(1, sum(len(windows) for windows in self._windows) // self.batch_size)
+
+    def get_state(self) -> dict[str, list[int]]:
+        """The place in the data, but for the state of `rng`, which may serve others too."""
+        return {
+            "seeds": [-1 if epoch.seed is None else epoch.seed for epoch in self._epochs],
+            "positions": [epoch.position for epoch in self._epochs],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `get_state()` of the same data.
+
+        Raises:   ValueError: it is one of other data, or none at all; nothing has changed then.
+        """
+        try:
+            seeds, positions = ([operator.index(x) for x in state[name]] for name in ("seeds", "positions"))
+            places = list(zip(self._epochs, seeds, positions, strict=True))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"no place in {len(self._epochs)} sources: {state!r:.200}") from None
+        for epoch, seed, position in places:
+            if not (0 <= position <= epoch.n and (seed >= 0 or position == 0)):
+                raise ValueError(f"window {position} (seed {seed}) is no place among {epoch.n} windows")
+        for epoch, seed, position in places:
+            epoch.start(None if seed < 0 else seed, position)
+
+
+class _Epoch:
+    """The numbers 0 … n − 1 in a shuffled order, then in another."""
+
+    def __init__(self, n: int, rng: Generator) -> None:
+        self.n = n
+        self.rng = rng
+        self.start(None, 0)
+
+    def start(self, seed: int | None, position: int) -> None:
+        """Stand at a position of the order that belongs to a seed; None: before the first."""
+        self.seed, self.position = seed, position
+        self._order: NDArray[Any] | Permutation | None = None
+        if seed is not None:
+            self._order = Generator(seed).randperm(self.n) if self.n <= _LISTED else Permutation(self.n, seed)
+
+    def take(self, count: int) -> Sequence[int]:
+        """The next numbers; those at the end that are fewer than count are left out."""
+        while self._order is None or self.position + count > self.n:
+            self.rng.random_seed()  # as `DataLoader` does
+            self.start(self.rng.random_seed(), 0)
+        places = np.arange(self.position, self.position + count)
+        self.position += count
+        taken: list[int] = self._order[places].tolist()
+        return taken
+
+
+class Permutation:
+    """A shuffled order of 0 … n − 1 that is computed where it is looked at, and takes no memory.
+
+    A Feistel network shuffles the 4ᵏ ≥ n numbers of 2k bits: each round exchanges the halves (l, r) → (r, l ^ f(r)),
+    which can be undone whatever f is, so no two numbers become one. What falls outside 0 … n − 1 goes through again
+    until it is inside (cycle walking): fewer than four times on average.
+
+    Source:   Luby and Rackoff 1988; Black and Rogaway 2002 (cycle walking); the mixing is SplitMix64's (Steele, Lea
+              and Flood 2014).
+    """
+
+    ROUNDS = 6
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n = _at_least_one("n", n)
+        self._half = np.uint64(max(1, (self.n - 1).bit_length() + 1 >> 1))
+        self._mask = np.uint64((1 << int(self._half)) - 1)
+        rng = Generator(seed)
+        self._keys = [np.uint64(rng.random_seed()) for _ in range(self.ROUNDS)]
+
+    def __getitem__(self, places: NDArray[Any]) -> NDArray[np.int64]:
+        """The numbers at these places, (k,) integers of 0 … n − 1."""
+        x = self._shuffle(places.astype(np.uint64))
+        while (outside := x >= self.n).any():
+            x[outside] = self._shuffle(x[outside])
+        return x.astype(np.int64)
+
+    def _shuffle(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = x >> self._half, x & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix(right + key) & self._mask)
+        return left << self._half | right
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """64 bits, of which each depends on all that came in; sums and products wrap round."""
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return x ^ x >> np.uint64(31)
+
+
+def mixture(weights: Sequence[float], lengths: Sequence[int]) -> NDArray[np.float64]:
+    """The probability of each source: its share of the weights, or of the length of all where there are none.
+
+    Raises:   DataError: not one finite number > 0 for each source.
+    """
+    parts = np.array(weights if len(weights) else lengths, np.float64)
+    if parts.shape != (len(lengths),) or not (np.isfinite(parts) & (parts > 0)).all():
+        raise DataError(f"{len(lengths)} sources need as many weights, each a number above 0; got {list(weights)}")
+    probabilities: NDArray[np.float64] = parts / parts.sum()
+    return probabilities
+
+
+def check_ids(ids: NDArray[Any], n_vocab: int, name: str) -> None:
+    """Look through a row of ids, a stretch at a time, for one that is none of the vocabulary's.
+
+    Raises:   DataError: an id is negative, or n_vocab or more; the first one and its place are named.
+    """
+    for start in range(0, len(ids), _STRETCH):
+        stretch = ids[start : start + _STRETCH]
+        if stretch.min() < 0 or stretch.max() >= n_vocab:
+            wrong = int(np.argmax((stretch < 0) | (stretch >= n_vocab)))
+            raise DataError(
+                f"{name}: token {start + wrong} is id {stretch[wrong]}, and the vocabulary has ids 0 to {n_vocab - 1}: "
+                "was the text encoded by another tokenizer?"
+            )
 
 
 def split(corpus: Corpus, fraction: float) -> tuple[Corpus, Corpus]:

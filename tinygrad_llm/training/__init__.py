@@ -1,27 +1,81 @@
 """Training: the loop, evaluation, presets, and runs that are kept in a folder."""
 
-from tinygrad_llm.training.loop import Step, TrainingError, TrainSettings, evaluate, train, validation_batches
+from tinygrad_llm.training.config import (
+    ConfigError,
+    DataSettings,
+    RunConfig,
+    TrainSettings,
+    keys,
+    parse_change,
+    read_toml,
+)
+from tinygrad_llm.training.evaluation import (
+    Choice,
+    ChoiceScore,
+    TextScore,
+    default_stride,
+    next_tokens,
+    read_choices,
+    score_choices,
+    score_file,
+    score_tokens,
+    scoring_windows,
+    token_losses,
+)
+from tinygrad_llm.training.loop import Step, Trainer, TrainingError, evaluate, make_optimizer, train, validation_batches
 from tinygrad_llm.training.picture import save_loss_curve
-from tinygrad_llm.training.presets import PRESETS, Preset
+from tinygrad_llm.training.presets import PRESETS, find_preset
 from tinygrad_llm.training.progress import Progress
-from tinygrad_llm.training.run import FILES, AnyTokenizer, Run, about_run, holds_run, load_run, start_ids, write
+from tinygrad_llm.training.run import (
+    FILES,
+    AnyTokenizer,
+    Run,
+    about_run,
+    holds_run,
+    load_config,
+    load_run,
+    read_metrics,
+    start_ids,
+    write,
+)
 
 __all__ = [
     "FILES",
     "PRESETS",
     "AnyTokenizer",
-    "Preset",
+    "Choice",
+    "ChoiceScore",
+    "ConfigError",
+    "DataSettings",
     "Progress",
     "Run",
+    "RunConfig",
     "Step",
+    "TextScore",
     "TrainSettings",
+    "Trainer",
     "TrainingError",
     "about_run",
+    "default_stride",
     "evaluate",
+    "find_preset",
     "holds_run",
+    "keys",
+    "load_config",
     "load_run",
+    "make_optimizer",
+    "next_tokens",
+    "parse_change",
+    "read_choices",
+    "read_metrics",
+    "read_toml",
     "save_loss_curve",
+    "score_choices",
+    "score_file",
+    "score_tokens",
+    "scoring_windows",
     "start_ids",
+    "token_losses",
     "train",
     "validation_batches",
     "write",

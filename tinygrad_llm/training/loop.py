@@ -8,52 +8,30 @@ workers repeats exactly.
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.autograd import grad
-from tinygrad_llm.datasets import DataError, DataLoader, SlidingWindows
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import AnomalyError, Tensor, detect_anomaly, grad
+from tinygrad_llm.datasets import BatchStream, DataError, SlidingWindows, check_ids, mixture
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
-from tinygrad_llm.nn import Parameter
-from tinygrad_llm.optim import AdamW, clip_grad_norm_, decay_groups, warmup_cosine
+from tinygrad_llm.nn import Dropout, Parameter
+from tinygrad_llm.optim import SCHEDULES, SGD, Adam, AdamW, clip_grad_norm_, decay_groups
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import cores
+from tinygrad_llm.training.config import ConfigError, TrainSettings
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train. Losses are in nats a token; `warmup` steps go linearly up to lr, a cosine leads down to min_lr."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    min_lr: float
-    warmup: int
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.1
-    stride: int = 8  # tokens from one training window to the next: overlapping, each text is seen at many offsets
-    clip: float = 1.0  # the largest global norm of the gradient
-    eval_every: int = 100  # steps
-    eval_batches: int = 20
-    workers: int | None = None  # threads; None: up to four, where the machine and the model allow it
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "stride", "eval_every", "eval_batches", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"TrainSettings: {name} must be at least 1, not {value}")
-        for name in ("lr", "min_lr", "warmup", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"TrainSettings: {name} must be finite and ≥ 0, not {getattr(self, name)}")
-        if not self.clip > 0:
-            raise ValueError(f"TrainSettings: clip must be positive (math.inf for none), not {self.clip}")
+REMEMBERED = 100  # losses that a new one is compared with
+SPIKE = 5.0  # standard deviations above their mean
+_FEW = 20  # of fewer losses nothing can be said
+IGNORED = -100  # a target that does not count
 
 
 @dataclass(frozen=True)
@@ -66,81 +44,306 @@ class Step:
     grad_norm: float  # before clipping
     tokens_per_second: float  # since the start, evaluations and samples left out
     val_loss: float | None
+    z_score: float | None = None  # of the loss among the last hundred: (loss − mean) / standard deviation
+    skipped: bool = False  # loss or gradient were no numbers, and there was no update
+
+    @property
+    def spike(self) -> bool:
+        """Whether the loss stands out above those before it."""
+        return self.z_score is not None and self.z_score > SPIKE
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on: the loss or the gradient is no longer a number."""
 
 
+@dataclass
+class _Sum:
+    """The micro-batches of a step so far: mean loss and mean gradient over their tokens."""
+
+    batches: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    grads: list[Array] = field(default_factory=list)
+
+    def add(self, tokens: int, loss: float, grads: list[Array]) -> None:
+        """Move both means towards those of another micro-batch, by its share of all tokens."""
+        self.batches += 1
+        self.tokens += tokens
+        if self.batches == 1:
+            self.loss, self.grads = loss, grads
+            return
+        share = tokens / self.tokens
+        self.loss += share * (loss - self.loss)
+        for total, g in zip(self.grads, grads, strict=True):
+            total *= 1 - share
+            g *= share
+            total += g
+
+    def copy(self) -> "_Sum":
+        return _Sum(self.batches, self.tokens, self.loss, [g.copy() for g in self.grads])
+
+
+class Trainer:
+    """A model being trained, with all that the next step depends on; it can stop after any micro-batch.
+
+    `get_state` and `set_state` carry it over to another process, which goes on bit for bit as this one would have.
+
+    Args:     batches: where they come from; its Generator is saved with the state, as are those of the model's dropout.
+              held_out: batches for the held-out loss.
+    Raises:   ConfigError: several workers with dropout, whose masks would depend on which thread is sooner; an unknown
+              optimizer or schedule; more steps of warm-up than steps.
+    """
+
+    def __init__(
+        self, model: GPT, batches: BatchStream, held_out: Sequence[tuple[Array, Array]], settings: TrainSettings
+    ) -> None:
+        self.model = model
+        self.batches = batches
+        self.held_out = held_out
+        self.settings = settings
+        self.parameters = list(model.parameters())
+        self.optimizer = make_optimizer(model, settings)
+        if settings.schedule not in SCHEDULES:
+            raise ConfigError(f"training.schedule: there are {', '.join(SCHEDULES)}, not {settings.schedule!r}")
+        workers = min(settings.workers or default_workers(model), batches.batch_size)
+        if workers > 1 and model.config.dropout > 0:
+            raise ConfigError(f"dropout draws its masks from one stream, so it takes one worker, not {workers}")
+        self.step = 0
+        self.skipped = 0  # steps without an update
+        self._begun = False
+        self._recent: deque[float] = deque(maxlen=REMEMBERED)
+        self._sum = _Sum()
+        dropouts = [module.rng for module in model.modules() if isinstance(module, Dropout)]
+        self._generators = list({id(rng): rng for rng in [batches.rng, *dropouts]}.values())
+        self._gradients = _Gradients(model, self.parameters, workers, settings.label_smoothing)
+        self._seen: list[tuple[Array, Array, list[Any]]] = []  # the micro-batches of this step
+        self._before = self._place()
+        self._seconds, self._tokens = 0.0, 0
+
+    @property
+    def micro_batches(self) -> int:
+        """How many of the next step have been taken."""
+        return self._sum.batches
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+        """Train up to the last step, and tell of every one; `stop` is asked after each micro-batch.
+
+        Step 0 is told of first, before any update: it carries the loss of the untrained model.
+
+        Raises:   TrainingError: as `advance`.
+        """
+        self.model.train()
+        with self._gradients:
+            if not self._begun:
+                start = evaluate(self.model, self.held_out)
+                self._begun = True
+                yield Step(0, start, 0.0, 0.0, 0.0, start)
+            while self.step < self.settings.steps and not stop():
+                step = self.advance()
+                if step is not None:
+                    yield step
+
+    def advance(self) -> Step | None:
+        """One micro-batch; the Step, if it was the last of one.
+
+        Raises:   TrainingError: NaN or infinity in loss or gradient, where such steps are not skipped. The first bad
+                  operation and its layer are named, and all is as it was before the step.
+        """
+        began = time.perf_counter()
+        if self._sum.batches == 0:
+            self._before = self._place()
+        inputs, targets = next(self.batches)
+        self._seen.append((inputs, targets, [rng.get_state() for rng in self._generators]))
+        tokens = _counted(targets)
+        self._tokens += tokens
+        with np.errstate(all="ignore"):
+            self._sum.add(tokens, *self._gradients.of(inputs, targets))
+            if self._sum.batches < self.settings.accumulation and math.isfinite(self._sum.loss):
+                self._seconds += time.perf_counter() - began
+                return None
+            loss, norm, lr, skipped = self._update()
+        self._seconds += time.perf_counter() - began
+
+        self.step += 1
+        self._sum, self._seen = _Sum(), []
+        measured = self.step % self.settings.eval_every == 0 or self.step == self.settings.steps
+        val_loss = evaluate(self.model, self.held_out) if measured else None
+        z_score = None if skipped else self._z_score(loss)
+        return Step(self.step, loss, lr, norm, self._tokens / self._seconds, val_loss, z_score, skipped)
+
+    def _update(self) -> tuple[float, float, float, bool]:
+        """One step of the optimizer, from the gradients that have come together.
+
+        Returns:  the loss, the gradient's norm, the learning rate, and whether there was no update.
+        """
+        settings, loss = self.settings, self._sum.loss
+        for p, g in zip(self.parameters, self._sum.grads, strict=True):
+            p.grad = g
+        norm = clip_grad_norm_(self.parameters, settings.clip)
+        lr = SCHEDULES[settings.schedule](
+            self.step, steps=settings.steps, lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
+        )
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.set_lr(lr)
+            self.optimizer.step()
+            return loss, norm, lr, False
+        if settings.on_bad_step == "skip":
+            self.skipped += 1
+            return loss, norm, lr, True
+        cause = self._first_bad_operation()
+        self._go_back()
+        raise TrainingError(
+            f"step {self.step + 1}: the loss is {loss} and the gradient norm {norm}: "
+            f"{cause or 'each operation gives numbers, their sum is too large'}; the weights are as they were before "
+            "this step. Try a lower learning rate"
+        ) from cause
+
+    def _first_bad_operation(self) -> AnomalyError | None:
+        """Go through the micro-batches of this step again, with every operation looked at."""
+        for inputs, targets, states in self._seen:
+            for rng, state in zip(self._generators, states, strict=True):
+                rng.set_state(state)
+            try:
+                with detect_anomaly():
+                    grad(self._gradients.loss(inputs, targets), self.parameters)
+            except AnomalyError as error:
+                return error
+        return None
+
+    def _z_score(self, loss: float) -> float | None:
+        z = None
+        if len(self._recent) >= _FEW:
+            mean = math.fsum(self._recent) / len(self._recent)
+            deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in self._recent) / len(self._recent))
+            z = (loss - mean) / deviation if deviation > 0 else None
+        self._recent.append(loss)
+        return z
+
+    # ---- the state -------------------------------------------------------------------------------------------------
+
+    def _place(self) -> tuple[Any, list[Any], _Sum]:
+        """Where this step began: in the data, in each random stream, and in an accumulation."""
+        return self.batches.get_state(), [rng.get_state() for rng in self._generators], self._sum.copy()
+
+    def _go_back(self) -> None:
+        data, states, so_far = self._before
+        self.batches.set_state(data)
+        for rng, state in zip(self._generators, states, strict=True):
+            rng.set_state(state)
+        self._sum, self._seen = so_far, []
+
+    def get_state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Arrays, and what JSON can hold, that `set_state` goes on from.
+
+        The arrays are the trainer's own, which its next step changes: write them, or copy them, before it.
+        """
+        arrays = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
+        arrays |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
+        names = [name for name, _ in self.model.named_parameters()]
+        arrays |= {f"gradient.{name}": g for name, g in zip(names, self._sum.grads, strict=False)}
+        arrays["losses"] = np.array(self._recent, np.float64)
+        randoms = []
+        for i, rng in enumerate(self._generators):
+            state = rng.get_state()
+            arrays |= {f"random.{i}.{name}": np.asarray(state.pop(name)) for name in ("key", "cached_normal")}
+            randoms.append(state)
+        so_far = {"batches": self._sum.batches, "tokens": self._sum.tokens, "loss": self._sum.loss}
+        return arrays, {
+            "step": self.step,
+            "skipped": self.skipped,
+            "data": self.batches.get_state(),
+            "random": randoms,
+            "accumulation": so_far,
+        }
+
+    def set_state(self, arrays: Mapping[str, Array], numbers: Mapping[str, Any]) -> None:
+        """Go on from the `get_state()` of a Trainer of the same model, data and settings.
+
+        Raises:   ValueError, KeyError: it is one of something else; the Trainer is not to be used then.
+        """
+        groups: dict[str, dict[str, Array]] = {"model": {}, "optimizer": {}, "gradient": {}, "random": {}}
+        for name, array in arrays.items():
+            group, _, rest = name.partition(".")
+            if rest:
+                groups[group][rest] = array
+        self.model.load_state_dict(groups["model"])
+        self.optimizer.load_state_dict(groups["optimizer"])
+        self.batches.set_state(numbers["data"])
+        for i, (rng, state) in enumerate(zip(self._generators, numbers["random"], strict=True)):
+            rng.set_state({**state, **{name: groups["random"][f"{i}.{name}"] for name in ("key", "cached_normal")}})
+        names = [name for name, _ in self.model.named_parameters()] if groups["gradient"] else []
+        so_far = numbers["accumulation"]
+        gradients = [groups["gradient"][name].copy() for name in names]
+        self._sum = _Sum(so_far["batches"], so_far["tokens"], so_far["loss"], gradients)
+        self._recent = deque(arrays["losses"].tolist(), REMEMBERED)
+        self.step, self.skipped = numbers["step"], numbers["skipped"]
+        self._begun, self._seen, self._before = True, [], self._place()
+
+
+def make_optimizer(model: GPT, settings: TrainSettings) -> AdamW | Adam | SGD:
+    """The optimizer that the settings name.
+
+    Raises:   ConfigError: there is none of that name.
+    """
+    named, decay = list(model.named_parameters()), settings.weight_decay
+    groups = decay_groups(named, decay) if settings.decay == "matrices" else [{"params": named, "weight_decay": decay}]
+    match settings.optimizer:
+        case "adamw":
+            return AdamW(groups, settings.lr, settings.betas, settings.eps)
+        case "adam":
+            return Adam(groups, settings.lr, settings.betas, settings.eps)
+        case "sgd":
+            return SGD(groups, settings.lr, settings.momentum)
+    raise ConfigError(f"training.optimizer: there are adamw, adam and sgd, not {settings.optimizer!r}")
+
+
 def train(
     model: GPT, ids: NDArray[Any], val_ids: NDArray[Any], settings: TrainSettings, rng: Generator | None = None
 ) -> Iterator[Step]:
-    """Train the model in place, and tell of every step.
-
-    Step 0 is told of first, before any update: it carries the loss of the untrained model.
+    """Train the model in place on ids that lie in memory, and tell of every step: see `Trainer.run`.
 
     Args:     ids, val_ids: (n,) token ids, to learn from and held out. rng: shuffles the windows; give the Generator
               the model was made with to go on with one stream, as one torch.manual_seed does. None: a new one.
-    Raises:   DataError: too few tokens for one window, in either part. ValueError: several workers with dropout, whose
-              masks would depend on which thread is sooner. TrainingError: NaN or infinity in the loss or
-              the gradient; the parameters are then as they were before that step.
+    Raises:   DataError: too few tokens for one window, or one outside the vocabulary, in either part.
+              ConfigError, TrainingError: as `Trainer`.
     """
     block_size = model.config.block_size
-    windows = SlidingWindows(ids, block_size, settings.stride)
-    batch_size = min(settings.batch_size, len(windows))
     rng = rng or Generator(settings.seed)
-    loader = DataLoader(windows, batch_size, shuffle=True, drop_last=True, rng=rng)
-    held_out = validation_batches(val_ids, block_size, settings.batch_size, settings.eval_batches)
-    parameters = list(model.parameters())
-    optimizer = AdamW(decay_groups(model.named_parameters(), settings.weight_decay), settings.lr, settings.betas)
-    workers = min(settings.workers or default_workers(model), batch_size)
-    if workers > 1 and model.config.dropout > 0:
-        raise ValueError(f"dropout draws its masks from one stream, so it takes one worker, not {workers}")
-
-    model.train()
-    with _Gradients(model, parameters, workers) as gradients:
-        start = evaluate(model, held_out)
-        yield Step(0, start, 0.0, 0.0, 0.0, start)
-        seconds = 0.0
-        batches = _endless(loader)
-        for step in range(1, settings.steps + 1):
-            began = time.perf_counter()
-            loss = gradients.fill(*next(batches))
-            norm = clip_grad_norm_(parameters, settings.clip)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise TrainingError(
-                    f"step {step}: the loss is {loss} and the gradient norm {norm}; the weights are as they were "
-                    "before this step. Try a lower learning rate"
-                )
-            lr = warmup_cosine(
-                step - 1, steps=settings.steps, lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
-            )
-            optimizer.set_lr(lr)
-            optimizer.step()
-            seconds += time.perf_counter() - began
-            measured = step % settings.eval_every == 0 or step == settings.steps
-            val_loss = evaluate(model, held_out) if measured else None
-            yield Step(step, loss, lr, norm, step * batch_size * block_size / seconds, val_loss)
+    for row, name in ((ids, "ids"), (val_ids, "val_ids")):
+        check_ids(np.asarray(row), model.config.vocab_size, name)
+    batches = BatchStream([ids], block_size, settings.batch_size, rng, settings.stride or None, settings.order)
+    held_out = validation_batches([val_ids], block_size, settings.batch_size, settings.eval_batches)
+    yield from Trainer(model, batches, held_out, settings).run()
 
 
-def _endless(loader: DataLoader) -> Iterator[tuple[Array, Array]]:
-    while True:
-        yield from loader
+def validation_batches(
+    sources: Sequence[NDArray[Any]],
+    block_size: int,
+    batch_size: int,
+    batches: int,
+    weights: Sequence[float] = (),
+) -> list[tuple[Array, Array]]:
+    """Fixed windows, spread evenly over each held-out text: the same at every evaluation.
 
-
-def validation_batches(ids: NDArray[Any], block_size: int, batch_size: int, batches: int) -> list[tuple[Array, Array]]:
-    """Fixed windows, spread evenly over the held-out text: the same at every evaluation."""
-    try:
-        windows = SlidingWindows(ids, block_size)
-    except DataError as error:
-        raise DataError(f"the held-out part is too short: {error}") from None
-    chosen = np.unique(np.linspace(0, len(windows) - 1, batch_size * batches).astype(int)).tolist()
-    return [windows.batch(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
+    Raises:   DataError: a text is shorter than a block with its target.
+    """
+    rows: list[tuple[Array, Array]] = []
+    for ids, share in zip(sources, mixture(weights, [max(1, len(ids)) for ids in sources]), strict=True):
+        try:
+            windows = SlidingWindows(ids, block_size)
+        except DataError as error:
+            raise DataError(f"the held-out part is too short: {error}") from None
+        count = max(1, round(batch_size * batches * share))
+        chosen = np.unique(np.linspace(0, len(windows) - 1, count).astype(int)).tolist()
+        rows += [windows[i] for i in chosen]
+    cut = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return [(np.stack([x for x, _ in part]), np.stack([y for _, y in part])) for part in cut]
 
 
 def evaluate(model: GPT, batches: Sequence[tuple[Array, Array]]) -> float:
     """Mean loss over all targets of the batches, in nats a token, with dropout off."""
-    with model.evaluating():
+    with model.evaluating(), np.errstate(all="ignore"):  # weights that went astray show in the result
         total = math.fsum(model.loss(inputs, targets).item() * targets.size for inputs, targets in batches)
     return total / sum(targets.size for _, targets in batches)
 
@@ -164,13 +367,19 @@ def _blas_control() -> Any:
     return threadpoolctl.ThreadpoolController()
 
 
-class _Gradients:
-    """Fills `.grad` of the parameters from a batch, with one worker or several."""
+def _counted(targets: Array) -> int:
+    """How many targets the loss is a mean over."""
+    return int(np.count_nonzero(targets != IGNORED))
 
-    def __init__(self, model: GPT, parameters: list[Parameter], workers: int) -> None:
+
+class _Gradients:
+    """The mean loss of a batch and its gradient, with one worker or several."""
+
+    def __init__(self, model: GPT, parameters: list[Parameter], workers: int, label_smoothing: float) -> None:
         self.model = model
         self.parameters = parameters
         self.workers = workers
+        self.label_smoothing = label_smoothing
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "_Gradients":
@@ -182,22 +391,19 @@ class _Gradients:
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
-    def fill(self, inputs: Array, targets: Array) -> float:
-        """Set the gradients, and return the loss."""
+    def of(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
+        """The mean loss over the targets that count, and one gradient a parameter."""
         if self.workers == 1:
-            loss, grads = self._part(inputs, targets, 1.0)
-        else:
-            # Only here: evaluation and samples, on one thread of ours, may use all of BLAS's.
-            with self._blas.limit(limits=1, user_api="blas") if self._blas else contextlib.nullcontext():
-                loss, grads = self._parts(inputs, targets)
-        for p, g in zip(self.parameters, grads, strict=True):
-            p.grad = g
-        return loss
+            return self._part(inputs, targets, 1.0)
+        # Only here: evaluation and samples, on one thread of ours, may use all of BLAS's.
+        with self._blas.limit(limits=1, user_api="blas") if self._blas else contextlib.nullcontext():
+            return self._parts(inputs, targets)
 
     def _parts(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
         """The batch, one part a thread."""
+        total_tokens = _counted(targets)
         parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
-        futures = [self._pool.submit(self._part, x, y, y.size / targets.size) for x, y in parts]
+        futures = [self._pool.submit(self._part, x, y, _counted(y) / total_tokens) for x, y in parts if _counted(y)]
         loss, grads = futures[0].result()
         for future in futures[1:]:
             part_loss, part_grads = future.result()
@@ -208,5 +414,13 @@ class _Gradients:
 
     def _part(self, inputs: Array, targets: Array, share: float) -> tuple[float, list[Array]]:
         """One part's share of the mean loss, and that share's gradient."""
-        loss = self.model.loss(inputs, targets)
-        return share * loss.item(), grad(loss, self.parameters, gradient=share)
+        with np.errstate(all="ignore"):  # what is no number is told of in one line, and not in NumPy's warnings
+            loss = self.loss(inputs, targets)
+            return share * loss.item(), grad(loss, self.parameters, gradient=share)
+
+    def loss(self, inputs: Array, targets: Array) -> Tensor:
+        """The mean loss of a batch, as it is trained on."""
+        if not self.label_smoothing:
+            return self.model.loss(inputs, targets)
+        logits = self.model(inputs).reshape(targets.size, -1)
+        return F.cross_entropy(logits, targets.reshape(-1), IGNORED, label_smoothing=self.label_smoothing)

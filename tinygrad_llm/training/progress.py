@@ -10,22 +10,23 @@ from tinygrad_llm.training.loop import Step
 class Progress:
     """Shows each step's loss, the speed in tokens a second, and the time left.
 
-    Args:     steps: how many there will be. file: where to (stderr if None).
+    Args:     steps: how many there will be. file: where to (stderr if None). done: how many there were before.
     """
 
-    def __init__(self, steps: int, file: TextIO | None = None) -> None:
+    def __init__(self, steps: int, file: TextIO | None = None, done: int = 0) -> None:
         self.steps = steps
+        self.done = done
         self.file = file or sys.stderr
         self._bar: Any = None
         self._val = ""
         self._began = time.monotonic()
-        self._every = max(1, steps // 20)
+        self._every = max(1, (steps - done) // 20)
         if self.file.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=steps, file=self.file, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=steps, initial=done, file=self.file, unit="step", dynamic_ncols=True)
 
     def show(self, step: Step) -> None:
         """Tell of one step."""
@@ -38,7 +39,7 @@ class Progress:
             self._bar.set_postfix_str(words, refresh=False)
             self._bar.update(1)
         elif step.step % self._every == 0 or step.step == self.steps:
-            left = (time.monotonic() - self._began) / step.step * (self.steps - step.step)
+            left = (time.monotonic() - self._began) / (step.step - self.done) * (self.steps - step.step)
             print(f"step {step.step}/{self.steps}  {words}  {left:.0f} s left", file=self.file, flush=True)
 
     def write(self, text: str, file: TextIO | None = None) -> None:

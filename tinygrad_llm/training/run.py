@@ -1,135 +1,442 @@
-"""A training run: from a text to a folder with everything that came of it.
+"""A training run: from a text, or files of tokens, to a folder with everything that came of it.
 
-The folder holds model.safetensors (weights and sizes), tokenizer.json, run.json (what was asked for), metrics.jsonl
-(a line a step), samples.txt and, with matplotlib, loss.png.
+The folder holds config.toml (all settings, to repeat it with), tokenizer.json, run.json (what it was made from),
+metrics.jsonl (a line a step), samples.txt, checkpoints/ (to go on from) and, when it has ended or was stopped,
+model.safetensors (weights and sizes) and, with matplotlib, loss.png.
 """
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinygrad_llm.datasets import DataError, corpus_hash, load_corpus
-from tinygrad_llm.formats import LoadError
+from tinygrad_llm.datasets import (
+    BatchStream,
+    DataError,
+    TokenFile,
+    check_ids,
+    corpus_hash,
+    load_corpus,
+    vocabulary_hash,
+)
+from tinygrad_llm.formats import Checkpoints, LoadError, atomic_write
 from tinygrad_llm.generation import stream
-from tinygrad_llm.models import GPT, WEIGHTS, GPTConfig
+from tinygrad_llm.models import GPT, WEIGHTS
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError, load_tokenizer
-from tinygrad_llm.training.loop import Step, TrainSettings, default_workers, train
+from tinygrad_llm.training.config import (
+    CONFIG,
+    ConfigError,
+    RunConfig,
+    TrainSettings,
+    differences,
+    parse_toml,
+    read_toml,
+)
+from tinygrad_llm.training.loop import Step, Trainer, TrainingError, default_workers, validation_batches
 from tinygrad_llm.training.picture import save_loss_curve
-from tinygrad_llm.training.presets import Preset
+from tinygrad_llm.training.presets import find_preset
 
 AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
-TOKENIZER = "tokenizer.json"
-FILES = (TOKENIZER, "run.json", "metrics.jsonl", "samples.txt", "loss.png", WEIGHTS)
+TOKENIZER, METRICS, SAMPLES = "tokenizer.json", "metrics.jsonl", "samples.txt"
+FILES = (CONFIG, TOKENIZER, "run.json", METRICS, SAMPLES, "loss.png", WEIGHTS)
+CHECKPOINTS = "checkpoints"
 TRAIN_FRACTION = 0.9
+
+_STRETCH = 1 << 24  # ids hashed in one go
 
 
 class Run:
     """One model on one text, before, while and after it is trained.
 
-    Args:     corpus: a name or a path (`datasets.load_corpus`). preset: sizes and settings. folder: where all goes.
-              settings: instead of the preset's.
+    A run that would take another's place works in FOLDER-stopped, and moves when it has ended: a finished run is worth
+    more than the beginning of another.
+
+    Args:     config: everything that decides it. folder: where all goes.
     Raises:   DataError: the corpus cannot be used.
     """
 
-    def __init__(self, corpus: str, preset: Preset, folder: Path, settings: TrainSettings | None = None) -> None:
-        self.corpus = corpus
-        self.preset = preset
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self.config = config
         self.folder = folder
-        self.settings = settings or preset.training
-        self.text = load_corpus(corpus)
+        self.text = "" if config.data.files else load_corpus(config.data.corpus)
+        data = config.data
+        self.files = [TokenFile.open(file, data.dtype or None) for file in data.files]
+        self.held_out_files = (
+            [TokenFile.open(data.held_out, data.dtype or None)] if data.files and data.held_out else []
+        )
         self.steps: list[Step] = []
         self.samples: list[tuple[int, str]] = []
+        self._work = folder.with_name(folder.name + "-stopped") if holds_run(folder) else folder
+        self._log: TextIO | None = None  # metrics.jsonl, while training
+        self._begun = False
+        self._checkpoints = Checkpoints(self._work / CHECKPOINTS)
+        self._saved: tuple[int, int] | None = None  # the step, and micro-batch in it, of the last checkpoint
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How it is trained."""
+        return self.config.training
+
+    # ---- making it -------------------------------------------------------------------------------------------------
 
     def make_tokenizer(self, progress: Callable[[int, int], None] | None = None) -> AnyTokenizer:
-        """Train the tokenizer on the whole text, and cut the text's ids into training and held-out parts."""
-        if self.preset.tokenizer == "char":
-            self.tokenizer: AnyTokenizer = CharTokenizer.train(self.text)
-        else:
-            self.tokenizer = Tokenizer.train(self.text, self.preset.vocab_size, progress=progress)
-        cut = int(TRAIN_FRACTION * len(self.text))
-        parts = self.text[:cut], self.text[cut:]
-        self.ids, self.val_ids = (np.array(self.tokenizer.encode(p, allowed_special="all"), np.int32) for p in parts)
-        block_size = self.preset.model["block_size"]
-        for name, ids in (("training", self.ids), ("held-out", self.val_ids)):
-            if len(ids) <= block_size:
-                raise DataError(
-                    f"{self.corpus}: its {name} part has {len(ids)} tokens, and one block of {block_size} with its "
-                    f"target needs {block_size + 1}: give a longer text"
-                )
+        """Train the tokenizer on the whole text, or load one; and part the ids: to learn from, and held out."""
+        self.tokenizer = self._find_tokenizer(progress)
+        self._cut()
         return self.tokenizer
 
+    def _find_tokenizer(self, progress: Callable[[int, int], None] | None = None) -> AnyTokenizer:
+        kind = self.config.data.tokenizer
+        if self.files and kind in ("char", "bpe"):
+            raise ConfigError("token files were encoded before: name their tokenizer, --tokenizer gpt2, FILE or RUN")
+        if kind == "char":
+            return CharTokenizer.train(self.text)
+        if kind == "bpe":
+            return Tokenizer.train(self.text, self.config.data.vocab_size, progress=progress)
+        if kind == "gpt2":
+            return Tokenizer.gpt2()
+        return load_tokenizer(Path(kind) / TOKENIZER if Path(kind).is_dir() else kind)
+
+    def _cut(self) -> None:
+        """Part the ids, as the tokenizer makes them: `sources`, to learn from, and `held_out`."""
+        self.names = self.held_out_names = [str(file.path) for file in self.files] or [self.config.data.corpus]
+        for file in self.files + self.held_out_files:
+            self._check_file(file)
+        self.sources: list[NDArray[Any]] = [file.ids for file in self.files]
+        self.held_out: list[NDArray[Any]] = [file.ids for file in self.held_out_files]
+        if self.held_out_files:
+            self.held_out_names = [str(file.path) for file in self.held_out_files]
+        elif self.files:
+            cuts = [int(TRAIN_FRACTION * len(ids)) for ids in self.sources]
+            self.held_out = [ids[cut:] for ids, cut in zip(self.sources, cuts, strict=True)]
+            self.sources = [ids[:cut] for ids, cut in zip(self.sources, cuts, strict=True)]
+        else:
+            cut = int(TRAIN_FRACTION * len(self.text))
+            parts = self.text[:cut], self.text[cut:]
+            ids = [np.array(self.tokenizer.encode(part, allowed_special="all"), np.int32) for part in parts]
+            self.sources, self.held_out = ids[:1], ids[1:]
+        block_size = self.config.model.block_size
+        for part, names, rows in (
+            ("training", self.names, self.sources),
+            ("held-out", self.held_out_names, self.held_out),
+        ):
+            for name, row in zip(names, rows, strict=True):
+                if len(row) <= block_size:
+                    raise DataError(
+                        f"{name}: its {part} part has {len(row)} tokens, and one block of {block_size} with its "
+                        f"target needs {block_size + 1}: give a longer text"
+                    )
+
+    def _check_file(self, file: TokenFile) -> None:
+        """Refuse ids that this tokenizer has not made."""
+        own = vocabulary_hash(self.tokenizer)
+        if file.tokenizer not in (None, own):
+            theirs = f"{file.n_vocab} tokens, SHA-256 {file.tokenizer[:12]}…"
+            ours = f"{self.tokenizer.n_vocab} tokens, {own[:12]}…"
+            raise DataError(
+                f"{file.path}: its ids are of another tokenizer ({theirs}) than {self.config.data.tokenizer} ({ours}): "
+                "name that one"
+            )
+        check_ids(file.ids, self.tokenizer.n_vocab, str(file.path))
+
     def make_model(self) -> GPT:
-        """A new model of the preset's sizes; its weights come from the settings' seed."""
-        config = GPTConfig(vocab_size=self.tokenizer.n_vocab, **self.preset.model)
-        self.rng = Generator(self.settings.seed)
-        self.model = GPT(config, self.rng)
-        # Noted in run.json: the same workers give the same run.
-        workers = self.settings.workers or default_workers(self.model)
-        self.settings = dataclasses.replace(self.settings, workers=workers)
+        """A new model of the config's sizes, and its Trainer; the weights come from the settings' seed."""
+        rng = Generator(self.settings.seed)
+        self.model = GPT(dataclasses.replace(self.config.model, vocab_size=self.tokenizer.n_vocab), rng)
+        s, data = self.settings, self.config.data
+        block_size = self.config.model.block_size
+        batches = BatchStream(
+            self.sources, block_size, s.batch_size, rng, s.stride or None, s.order, data.weights, self.names
+        )
+        steps = s.epochs * max(1, batches.batches_per_epoch // s.accumulation) or s.steps
+        # Noted in config.toml: the same workers give the same run.
+        s = dataclasses.replace(s, steps=steps, workers=s.workers or default_workers(self.model))
+        self.config = dataclasses.replace(self.config, training=s)
+        weights = () if self.held_out_files else data.weights
+        held_out = validation_batches(self.held_out, block_size, s.batch_size, s.eval_batches, weights)
+        self.trainer = Trainer(self.model, batches, held_out, s)
         return self.model
 
-    def train(self) -> Iterator[Step]:
-        """Train, and tell of every step."""
-        for step in train(self.model, self.ids, self.val_ids, self.settings, self.rng):
-            self.steps.append(step)
-            yield step
+    @classmethod
+    def resume(cls, folder: Path, changes: Mapping[str, Any] | None = None, more: int | None = None) -> "Run":
+        """A run that goes on where its last checkpoint was taken, bit for bit.
+
+        Args:     changes: to its configuration, of which only few are possible. more: steps to go from there; None: up
+                  to those that were configured.
+        Raises:   ConfigError: another corpus, configuration or tokenizer than before; the difference is shown.
+                  LoadError: no run there, or no checkpoint in it that can be read.
+        """
+        if not (folder / CONFIG).is_file():
+            raise LoadError(f"{folder}: no run to resume here ({CONFIG} is missing)")
+        checkpoints = Checkpoints(folder / CHECKPOINTS)
+        arrays, saved = checkpoints.load_latest()
+        where = f"{folder}: its checkpoint of step {saved['step']}"
+        changes = dict(changes or {})
+        if more is not None:
+            changes |= {"training.steps": saved["step"] + more, "training.epochs": 0}
+        run = cls(load_config(folder / CONFIG).changed(changes), folder)
+        run._work, run._checkpoints = folder, checkpoints
+        learned = run.config.data.tokenizer in ("char", "bpe")
+        run.tokenizer = load_tokenizer(folder / TOKENIZER) if learned else run._find_tokenizer()
+        try:
+            different = differences(_over_preset(parse_toml(saved["config"]), where), run.config)
+            for what, now in run.identity.items():
+                if saved[what] != now:
+                    different.append(f"{what}: {json.dumps(saved[what])} before, {json.dumps(now)} now")
+        except (KeyError, ValueError) as error:
+            raise LoadError(f"{where} is none of a run: {error}") from error
+        if different:
+            raise ConfigError(
+                f"{where} cannot go on with what is another now: {'; '.join(different)}. "
+                "Put it back, or start a new run"
+            )
+        run._cut()
+        run.make_model()
+        try:
+            run.trainer.set_state(arrays, saved["trainer"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise LoadError(f"{where} does not fit the run: {error}") from error
+        run._saved = run._place()
+        run.steps = read_metrics(folder / METRICS, saved["step"])
+        run.samples = _read_samples(folder / SAMPLES, saved["step"])
+        return run
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to, beside its configuration: sizes and SHA-256 of corpus and tokenizer."""
+        corpus: list[dict[str, Any]] = [{"characters": len(self.text), "sha256": corpus_hash(self.text)}]
+        if self.files:
+            files = self.files + self.held_out_files
+            corpus = [{"tokens": len(file), "sha256": _hash(file.ids)} for file in files]
+        tokenizer = {"tokens": self.tokenizer.n_vocab, "sha256": vocabulary_hash(self.tokenizer)}
+        return {"corpus": corpus, "tokenizer": tokenizer}
+
+    # ---- training --------------------------------------------------------------------------------------------------
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+        """Train, tell of every step, and leave checkpoints; `stop` is asked after each micro-batch.
+
+        Raises:   TrainingError: as `Trainer.advance`; the state before the bad step is in a checkpoint.
+        """
+        every = self.settings.checkpoint_every
+        try:
+            for step in self.trainer.run(stop):
+                self._note(step)
+                if step.step == 0 or (step.step % every == 0 if every else step.val_loss is not None):
+                    self.checkpoint()
+                yield step
+        except TrainingError as error:
+            raise TrainingError(f"{error}{self._keep_last_good()}") from error.__cause__
+        finally:
+            if self._log is not None:
+                self._log.close()
+                self._log = None
+
+    def checkpoint(self) -> None:
+        """Write down all that the next step depends on; the last two stay, and the best by held-out loss.
+
+        Raises:   TrainingError: a weight is no number any more. OSError: it cannot be written.
+        """
+        log = self._begin()
+        log.flush()
+        os.fsync(log.fileno())  # or there would be steps that nobody tells of
+        arrays, numbers = self.trainer.get_state()
+        last = self.steps[-1] if self.steps else None
+        loss = last.val_loss if last is not None and last.step == self.trainer.step else None
+        metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **self.identity}
+        try:
+            self._checkpoints.save(
+                self.trainer.step, arrays, metadata, loss if loss is not None and math.isfinite(loss) else None
+            )
+        except ValueError as error:
+            raise TrainingError(f"step {self.trainer.step}: {error}. Try a lower learning rate") from error
+        self._saved = self._place()
+
+    def _place(self) -> tuple[int, int]:
+        return self.trainer.step, self.trainer.micro_batches
+
+    def _keep_last_good(self) -> str:
+        """Put the state before a bad step into a checkpoint, if none holds it; say which is the last."""
+        if self._saved != self._place():
+            with contextlib.suppress(TrainingError):  # it was not good either, an earlier one is
+                self.checkpoint()
+        return f"; the last good checkpoint is {self._checkpoints.latest()}"
+
+    def _begin(self) -> TextIO:
+        """Make the folder, with what a resume needs beside checkpoints; the log of steps, open at its end."""
+        if self._log is not None:
+            return self._log
+        if not self._begun:
+            self._begun = True
+            if self._saved is None:  # not resumed: what a run that was stopped has left here goes
+                _clear(self._work)
+            self._work.mkdir(parents=True, exist_ok=True)
+            for name, content in self._notes():
+                with atomic_write(self._work / name) as file:
+                    file.write(content.encode())
+            self.tokenizer.save(self._work / TOKENIZER)
+        self._log = open(self._work / METRICS, "a", encoding="utf-8", newline="\n", buffering=1)  # noqa: SIM115
+        return self._log
+
+    def _note(self, step: Step) -> None:
+        log = self._begin()
+        self.steps.append(step)
+        log.write(to_json(step))
+
+    def _notes(self) -> Iterator[tuple[str, str]]:
+        """Every file of text but the tokenizer."""
+        about = {
+            "preset": self.config.preset,
+            "corpus": list(self.config.data.files) or self.config.data.corpus,
+            "steps_done": self.steps[-1].step if self.steps else 0,
+            "identity": self.identity,
+        }
+        yield CONFIG, self.config.absolute().to_toml()
+        yield "run.json", json.dumps(about, indent=2) + "\n"
+        yield METRICS, "".join(map(to_json, self.steps))
+        yield SAMPLES, "".join(f"--- step {step} ---\n{text.strip()}\n\n" for step, text in self.samples)
 
     def sample(self, max_new_tokens: int = 120, seed: int = 1) -> str:
         """Let the model write: from the end-of-text token up to the next, or from a newline, or, where the text has
-        none, from its first character."""
-        start = start_ids(self.tokenizer) or self.tokenizer.encode(self.text[0])
+        none, from its first token."""
+        start = start_ids(self.tokenizer) or [int(self.sources[0][0])]
         rng = Generator(seed)
         text = "".join(write(self.model, self.tokenizer, start, max_new_tokens, temperature=0.8, rng=rng))
         self.samples.append((self.steps[-1].step if self.steps else 0, text))
+        if self._log is not None:
+            with open(self._work / SAMPLES, "a", encoding="utf-8", newline="\n") as file:
+                file.write(f"--- step {self.samples[-1][0]} ---\n{text.strip()}\n\n")
         return text
+
+    # ---- the folder ------------------------------------------------------------------------------------------------
 
     def save(self) -> list[Path]:
         """Write everything into the folder, and return what was written.
 
         Files take their places only when all of them are whole: a save that fails leaves an earlier run as it was.
+        A run that was stopped takes no other's place: `folder` is then the one it worked in.
+
+        Raises:   TrainingError: a weight is no number any more. OSError: a file cannot be written.
         """
+        if self._saved != self._place():
+            self.checkpoint()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        if self.trainer.step < self.settings.steps:
+            self.folder = self._work
         self.folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=self.folder) as temporary:
             names = self._write(Path(temporary))
+            if self._work != self.folder:
+                _clear(self.folder, (CHECKPOINTS,))
+                os.replace(self._work / CHECKPOINTS, self.folder / CHECKPOINTS)
             for name in FILES:
                 if name in names:
                     os.replace(Path(temporary) / name, self.folder / name)
                 else:  # an earlier run's picture does not belong to this one
                     (self.folder / name).unlink(missing_ok=True)
-        return [self.folder / name for name in names]
+        if self._work != self.folder:
+            _clear(self._work)
+            self._work = self.folder
+            self._checkpoints = Checkpoints(self._work / CHECKPOINTS)
+        return [self.folder / name for name in (*names, CHECKPOINTS)]
 
     def _write(self, folder: Path) -> list[str]:
-        about = {
-            "corpus": self.corpus,
-            "corpus_sha256": corpus_hash(self.text),
-            "preset": dataclasses.asdict(self.preset),
-            "settings": dataclasses.asdict(self.settings),
-            "steps_done": self.steps[-1].step if self.steps else 0,
-        }
-        metrics = "".join(json.dumps(dataclasses.asdict(step)) + "\n" for step in self.steps)
-        samples = "\n".join(f"--- step {step} ---\n{text.strip()}\n" for step, text in self.samples)
         self.tokenizer.save(folder / TOKENIZER)
-        for name, content in (
-            ("run.json", json.dumps(about, indent=2) + "\n"),
-            ("metrics.jsonl", metrics),
-            ("samples.txt", samples),
-        ):
+        for name, content in self._notes():
             (folder / name).write_text(content, encoding="utf-8", newline="\n")
         drawn = save_loss_curve(self.steps, folder / "loss.png")
         self.model.save_pretrained(folder)
         return [name for name in FILES if drawn or name != "loss.png"]
 
 
+def to_json(step: Step) -> str:
+    """A step as a line of metrics.jsonl; what is no number is null, since JSON has no NaN."""
+    fields = dataclasses.asdict(step)
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            fields[name] = None
+    return json.dumps(fields) + "\n"
+
+
+def read_metrics(path: Path, last: int | None = None) -> list[Step]:
+    """The steps in a metrics.jsonl up to `last`; a line that was cut off in the middle of writing is left out."""
+    steps = []
+    known = {field.name for field in dataclasses.fields(Step)}
+    nan = {"loss": math.nan, "grad_norm": math.nan}
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        try:
+            fields = json.loads(line)
+            fields |= {name: value for name, value in nan.items() if fields[name] is None}
+            step = Step(**{name: value for name, value in fields.items() if name in known})
+        except (KeyError, TypeError, ValueError):
+            continue
+        if last is None or step.step <= last:
+            steps.append(step)
+    return steps
+
+
+def _read_samples(path: Path, last: int) -> list[tuple[int, str]]:
+    if not path.exists():
+        return []
+    parts = re.split(r"^--- step (\d+) ---\n", path.read_text(encoding="utf-8"), flags=re.M)
+    pairs = zip(map(int, parts[1::2]), parts[2::2], strict=True)
+    return [(step, text) for step, text in pairs if step <= last]
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """The configuration in a TOML file, over the preset that it names.
+
+    Raises:   ConfigError: an unknown key or preset, a wrong type or value. OSError: it cannot be read.
+    """
+    return _over_preset(read_toml(path), str(path))
+
+
+def _over_preset(values: dict[str, Any], where: str) -> RunConfig:
+    name = values.pop("preset", "")
+    try:
+        return find_preset(name).changed(values) if name else RunConfig().changed(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _hash(ids: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(ids), _STRETCH):
+        digest.update(ids[start : start + _STRETCH].tobytes())
+    return digest.hexdigest()
+
+
+def _clear(folder: Path, names: tuple[str, ...] = (*FILES, CHECKPOINTS)) -> None:
+    """Remove a run's files, and the folder if nothing else is in it."""
+    for name in names:
+        if name == CHECKPOINTS:
+            for pattern in ("step-*.ckpt.safetensors", ".*.tmp"):  # a kill in the middle of a save leaves the latter
+                for path in (folder / CHECKPOINTS).glob(pattern):
+                    path.unlink()
+        else:
+            (folder / name).unlink(missing_ok=True)
+    for place in (folder / CHECKPOINTS, folder):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            place.rmdir()
+
+
 def holds_run(folder: Path) -> bool:
     """Whether anything lies there that saving a run would write over."""
-    return any((folder / name).exists() for name in FILES)
+    return any((folder / name).exists() for name in (*FILES, CHECKPOINTS))
 
 
 def about_run(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,216 @@
+"""`tinygrad-llm eval`."""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import GPT, Generator, GPTConfig, Tokenizer
+from tinygrad_llm.datasets import encode_file
+from tinygrad_llm.tokenizer import CharTokenizer
+from tinygrad_llm.training import read_choices, score_choices, score_file
+
+TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 5
+BLOCK = 16
+ITEM = {"ctx": "The cat sat", "endings": ["on the mat.", "was a mat.", "flat.", "there was."], "label": 0}
+
+
+def save(folder, tokenizer):
+    model = GPT(GPTConfig(vocab_size=tokenizer.n_vocab, block_size=BLOCK, n_layer=1, n_head=2, n_embd=8), Generator(1))
+    model.save_pretrained(folder)
+    tokenizer.save(folder / "tokenizer.json")
+    return model
+
+
+@pytest.fixture
+def models(place):
+    """Two untrained models as runs: bpe and char. And text.txt, choices.jsonl."""
+    (place / "text.txt").write_text(TEXT)
+    (place / "choices.jsonl").write_text(f"{json.dumps(ITEM)}\n" * 3)
+    tokenizers = {"bpe": Tokenizer.train(TEXT, 280), "char": CharTokenizer.train(TEXT)}
+    return {name: (save(place / name, tokenizer), tokenizer) for name, tokenizer in tokenizers.items()}
+
+
+def figures_of(out):
+    return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.parametrize("name", ["bpe", "char"])
+@pytest.mark.parametrize("options", [[], ["--stride", BLOCK], ["--stride", 1, "--batch-size", 3]], ids=str)
+def test_a_text_is_scored(name, options, cli, models):
+    status, out, err = cli("eval", name, "text.txt", *options, "--json")
+    figures = figures_of(out)
+    assert (status, err) == (0, "")
+    stride = options[1] if options else BLOCK // 2
+    score = score_file(*models[name], "text.txt", stride)
+    assert figures == {
+        "run": name,
+        "file": "text.txt",
+        "loss": pytest.approx(score.loss),
+        "perplexity": pytest.approx(math.exp(score.loss)),
+        "word_perplexity": pytest.approx(score.word_perplexity),
+        "bits_per_byte": pytest.approx(score.bits_per_byte),
+        "tokens": score.tokens,
+        "words": len(TEXT.split()),
+        "bytes": len(TEXT),
+        "stride": stride,
+        "block_size": BLOCK,
+    }
+    status, out, err = cli("eval", name, "text.txt", *options)
+    assert (status, err) == (0, "")
+    assert f"{score.tokens} tokens scored, {score.words} words, {score.bytes} bytes" in out
+    assert f"{score.loss:.4f} nats a token" in out
+    assert f"{score.bits_per_byte:.4f}" in out
+    assert f"stride {stride} of {BLOCK}: each token scored once, with at least {BLOCK - stride} before it" in out
+    assert ("the first is not scored" in out) == (name == "char")
+
+
+def test_a_token_file_and_a_text_with_special_tokens(cli, models, place):
+    (place / "two.txt").write_text("a cat<|endoftext|>\nthe mat")
+    encode_file(models["bpe"][1], "two.txt", "two.bin", workers=1, special="allow")
+    of_text, of_tokens = (
+        figures_of(cli("eval", "bpe", *words, "--json")[1]) for words in (("two.txt", "--allow-special"), ("two.bin",))
+    )
+    assert of_text | {"file": "two.bin"} == of_tokens
+    (place / "two.bin.json").unlink()
+    assert figures_of(cli("eval", "bpe", "two.bin", "--dtype", "uint16", "--json")[1]) == of_tokens
+
+
+def test_a_model_with_a_tokenizer_from_elsewhere(cli, models, place):
+    expected = figures_of(cli("eval", "char", "text.txt", "--json")[1])
+    (place / "char" / "tokenizer.json").rename(place / "other.json")
+    assert figures_of(cli("eval", "char", "text.txt", "--tokenizer", "other.json", "--json")[1]) == expected
+
+
+def test_what_is_no_number_is_null_in_json(cli, models, place):
+    (place / "long.txt").write_text("cat" * 500)
+    assert figures_of(cli("eval", "char", "long.txt", "--json")[1])["word_perplexity"] is None
+    assert "inf" in cli("eval", "char", "long.txt")[1]
+
+
+def test_a_terminal_sees_how_far_it_is(cli, models, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("time.monotonic", iter(range(1000)).__next__)
+    status, _, err = cli("eval", "char", "text.txt", "--batch-size", 5)
+    assert status == 0
+    assert "nats a token" in err
+    assert err.endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize("name", ["bpe", "char"])
+def test_choices_are_scored(name, cli, models):
+    status, out, err = cli("eval", name, "--choices", "choices.jsonl", "--json")
+    figures = figures_of(out)
+    assert (status, err) == (0, "")
+    scores = list(score_choices(*models[name], read_choices("choices.jsonl")))
+    assert figures["n"] == len(figures["items"]) == 3
+    assert figures["chance"] == 0.25
+    assert figures["acc"] == np.mean([score.right for score in scores])
+    assert figures["acc_norm"] == np.mean([score.right_normalised for score in scores])
+    assert figures["items"][1]["sums"] == pytest.approx(scores[1].sums)
+    assert figures["items"][1]["normalised"] == pytest.approx(scores[1].normalised)
+    out = cli("eval", name, "--choices", "choices.jsonl")[1]
+    assert "n = 3 items" in out
+    assert f"acc        {figures['acc']:6.1%}" in out
+    assert f"acc_norm   {figures['acc_norm']:6.1%}" in out
+    assert "chance      25.0%" in out
+    assert ("in 3 of 3 items the context lost its beginning" in out) == (figures["cut"] == 3)
+    assert figures["cut"] == sum(score.cut for score in scores)
+
+
+def test_the_bundled_choices_have_a_name(cli, place):
+    stories = CharTokenizer.train("".join(c.ctx + " " + "".join(c.endings) for c in read_choices("choices")))
+    GPT(GPTConfig(vocab_size=stories.n_vocab, block_size=64, n_layer=1, n_head=1, n_embd=2)).save_pretrained("run")
+    stories.save("run/tokenizer.json")
+    figures = figures_of(cli("eval", "run", "--choices", "choices", "--json")[1])
+    assert figures["n"] == 24
+    assert 0 <= figures["acc"] <= 1
+
+
+@pytest.mark.parametrize("name", ["bpe", "char"])
+def test_next_tokens_are_listed(name, cli, models):
+    model, tokenizer = models[name]
+    status, out, err = cli("eval", name, "--next", "Once there was a", "--top", 5, "--json")
+    figures = figures_of(out)
+    assert (status, err) == (0, "")
+    ids = tokenizer.encode("Once there was a")[-BLOCK:]
+    assert figures["read"] == len(ids)
+    with model.evaluating():
+        logits = model(np.array([ids])).data[0, -1].astype(float)
+    probs = np.exp(logits) / np.sum(np.exp(logits))
+    assert [row["probability"] for row in figures["next"]] == pytest.approx(sorted(probs, reverse=True)[:5])
+    assert [row["probability"] for row in figures["next"]] == pytest.approx([probs[r["id"]] for r in figures["next"]])
+    out = cli("eval", name, "--next", "Once there was a", "--top", 5)[1]
+    for row in figures["next"]:
+        assert f"{row['probability']:.4%}  {row['id']:>6}  {row['token']}\n" in out
+
+
+def test_next_needs_no_text_and_reads_no_more_than_a_block(cli, models):
+    for name in ("bpe", "char"):
+        status, out, _ = cli("eval", name, "--next", "")
+        assert status == 0
+        assert len(out.splitlines()) == 12
+    assert "the model reads the last 16" in cli("eval", "char", "--next", "the cat sat on the mat")[1]
+
+
+MISTAKES = {
+    "nothing asked": ("bpe", "give one of these: a FILE to score, --choices FILE, or --next TEXT"),
+    "two things asked": ("bpe text.txt --next cat", "give one of these"),
+    "a stride for choices": ("bpe --choices choices.jsonl --stride 2", "--stride is for a FILE to score"),
+    "top for a text": ("bpe text.txt --top 3", "--top is for --next TEXT"),
+    "a run without a model": ("empty text.txt", "empty: no model here"),
+    "no run": ("nowhere text.txt", "nowhere: no model here"),
+    "a tokenizer of another model": ("bpe text.txt --tokenizer gpt2", "gpt2 has 50257 tokens and bpe 280"),
+    "no tokenizer": ("lonely text.txt", "tokenizer.json is missing"),
+    "no file": ("bpe none.txt", "none.txt: no such file, and no such corpus"),
+    "a folder": ("bpe empty", "empty: cannot be read"),
+    "an empty file": ("bpe empty.txt", "empty.txt: the file is empty"),
+    "one character": ("char one.txt", "one.txt: holds one token"),
+    "an unknown character": ("char unknown.txt", "unknown.txt: character '\\xe9' at position 3"),
+    "not UTF-8": ("bpe latin.txt", "latin.txt: not UTF-8 text"),
+    "a special token": ("bpe special.txt", "holds the special token <|endoftext|> at position 3: add --allow-special"),
+    "a special token to go on from": ("bpe --next a<|endoftext|>", "add --allow-special"),
+    "an unknown character to go on from": ("char --next é", "character '\\xe9' at position 0"),
+    "an id outside": ("bpe far.bin --dtype uint16", "far.bin: id 999 at position 1 is outside"),
+    "ids of who knows what size": ("bpe far.bin", "far.bin.json is missing"),
+    "stride 0": ("bpe text.txt --stride 0", "'0' is not an integer of at least 1"),
+    "a stride beyond the block": ("bpe text.txt --stride 17", "stride must lie in 1 … 16, the model's block_size"),
+    "top 0": ("bpe --next a --top 0", "--top"),
+    "no choices": ("bpe --choices none.jsonl", "none.jsonl: no such file"),
+    "a bad line": ("bpe --choices bad.jsonl", "bad.jsonl: line 2: label is missing"),
+    "a bad character in choices": ("char --choices strange.jsonl", "strange.jsonl: line 1: ctx: character '\\xe9'"),
+    "weights astray": ("huge text.txt", "the model's scores are not finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_costs_one_line(mistake, cli, models, place, snapshot):
+    texts = {
+        "empty": b"",
+        "one": b"c",
+        "unknown": "caté\n".encode(),
+        "latin": b"caf\xe9",
+        "special": b"cat<|endoftext|>",
+    }
+    for name, data in texts.items():
+        (place / f"{name}.txt").write_bytes(data)
+    (place / "empty").mkdir()
+    np.array([1, 999], "<u2").tofile(place / "far.bin")
+    bad = {name: value for name, value in ITEM.items() if name != "label"}
+    (place / "bad.jsonl").write_text(f"{json.dumps(ITEM)}\n{json.dumps(bad)}\n")
+    (place / "strange.jsonl").write_text(json.dumps(ITEM | {"ctx": "é"}))
+    model, _ = models["bpe"]
+    model.save_pretrained(place / "lonely")
+    model.transformer.ln_f.weight.data[:] = 3e38
+    model.save_pretrained(place / "huge")
+    models["bpe"][1].save(place / "huge" / "tokenizer.json")
+    before = snapshot(place)
+    arguments, message = MISTAKES[mistake]
+    status, out, err = cli("eval", *arguments.split(" "))
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("tinygrad-llm eval: ")
+    assert message in err
+    assert snapshot(place) == before

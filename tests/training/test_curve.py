@@ -1,0 +1,54 @@
+"""The preset char-cpu learns as PyTorch does: same first weights, same batches, the same fifty losses."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.datasets import BatchStream
+from tinygrad_llm.formats import load_npz
+from tinygrad_llm.models import GPT
+from tinygrad_llm.random import Generator
+from tinygrad_llm.training import PRESETS, Trainer, evaluate
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def rule():
+    """scripts/make_torch_curve.py, which says what weights and batches are."""
+    path = HERE.parents[1] / "scripts" / "make_torch_curve.py"
+    spec = importlib.util.spec_from_file_location("make_torch_curve", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Given(BatchStream):
+    """Batches that someone else has chosen."""
+
+    def __init__(self, batches, batch_size):
+        self.rng, self.batch_size, self.batches = Generator(0), batch_size, batches
+
+    def __next__(self):
+        return next(self.batches)
+
+    def get_state(self):
+        return {}
+
+
+def test_fifty_steps_follow_pytorch(rule):
+    config = PRESETS["char-cpu"].changed({"workers": 2})
+    model = GPT(dataclasses.replace(config.model, vocab_size=rule.text_ids()[1]))
+    model.load_state_dict({name: rule.weights(name, p.shape) for name, p in model.named_parameters()})
+    trainer = Trainer(model, Given(rule.batches(), rule.BATCH), [], config.training)
+    assert config.training.batch_size == rule.BATCH
+    model.train()
+    with trainer._gradients:
+        losses = [trainer.advance().loss for _ in range(rule.STEPS)]
+    expected = load_npz(HERE / "torch_curve.npz")["losses"]
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-3)
+    assert expected[0] - expected[-1] > 1  # there was something to follow
+    assert evaluate(model, list(rule.batches())[:1]) < expected[0] - 1

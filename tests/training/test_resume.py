@@ -1,0 +1,367 @@
+"""N steps, stop, resume, M steps: bit for bit what N + M steps are."""
+
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.datasets import BatchStream, encode_file
+from tinygrad_llm.formats import LoadError
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import CharTokenizer
+from tinygrad_llm.training import (
+    ConfigError,
+    DataSettings,
+    Run,
+    RunConfig,
+    Trainer,
+    TrainingError,
+    TrainSettings,
+    read_metrics,
+    validation_batches,
+)
+
+TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
+SETTINGS = TrainSettings(
+    steps=9, batch_size=4, lr=1e-2, min_lr=1e-3, warmup=2, eval_every=4, eval_batches=2, workers=1, seed=3
+)
+CONFIG = RunConfig(
+    data=DataSettings(tokenizer="char"),
+    model=GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, dropout=0.2),
+    training=SETTINGS,
+)
+KINDS = {
+    "one worker, dropout": {},
+    "two workers": {"workers": 2, "dropout": 0.0},
+    "random windows": {"order": "random"},
+    "three batches a step": {"accumulation": 3},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9},
+    "adam, linear": {"optimizer": "adam", "schedule": "linear"},
+    "several epochs": {"stride": 32},  # 17 windows: four batches and a rest
+}
+
+
+@pytest.fixture
+def new(tmp_path):
+    """A function: changes → a new Run on TEXT, with its model."""
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(TEXT, encoding="utf-8")
+
+    def make(folder, **changes):
+        run = Run(CONFIG.changed({"corpus": str(corpus), **changes}), tmp_path / folder)
+        run.make_tokenizer()
+        run.make_model()
+        return run
+
+    return make
+
+
+def finish(run):
+    return [quiet(step) for step in run.train()]
+
+
+def quiet(step):
+    return dataclasses.replace(step, tokens_per_second=0.0)  # which differs each time
+
+
+def stop_after(run, steps):
+    """Train that many steps, and save as Ctrl-C does."""
+    for step in run.train(lambda: run.trainer.step >= steps):
+        assert step.step <= steps
+    run.save()
+
+
+def state(trainer):
+    arrays, numbers = trainer.get_state()
+    return {name: array.copy() for name, array in arrays.items()}, numbers
+
+
+def assert_same_state(one, other):
+    (arrays, numbers), (other_arrays, other_numbers) = one, other
+    assert numbers == other_numbers
+    assert arrays.keys() == other_arrays.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays[name], other_arrays[name], name)
+
+
+# ---- bit for bit -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_stopped_and_resumed_is_the_same_as_never_stopped(kind, stop, new, tmp_path):
+    whole = new("whole", **KINDS[kind])
+    losses = finish(whole)
+    stop_after(new("parts", **KINDS[kind]), stop)
+    resumed = Run.resume(tmp_path / "parts")
+    assert resumed.trainer.step == stop
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
+    # Parameters, optimizer, losses, random states, the place in the data and in an accumulation.
+    names = {name.partition(".")[0] for name in state(whole.trainer)[0]}
+    assert names == {"model", "optimizer", "random", "losses"}
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_the_files_of_a_resumed_run_are_those_of_one_that_never_stopped(new, tmp_path):
+    whole, parts = new("whole"), new("parts")
+    finish(whole)
+    whole.save()
+    stop_after(parts, 5)
+    resumed = Run.resume(tmp_path / "parts")
+    finish(resumed)
+    resumed.save()
+    for name in ("model.safetensors", "tokenizer.json", "config.toml", "run.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    kept = [sorted(path.name for path in (tmp_path / run / "checkpoints").iterdir()) for run in ("whole", "parts")]
+    assert kept[0][-2:] == kept[1][-2:]
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_in_the_middle_of_an_accumulation(taken, new, tmp_path):
+    whole = new("whole", accumulation=3)
+    losses = finish(whole)
+    parts = new("parts", accumulation=3)
+    micro = iter(range(100))
+    list(parts.train(lambda: next(micro) == 3 * 2 + taken))
+    parts.save()
+    assert (parts.trainer.step, parts.trainer.micro_batches) == (2, taken)
+    resumed = Run.resume(tmp_path / "parts")
+    assert (resumed.trainer.step, resumed.trainer.micro_batches) == (2, taken)
+    assert_same_state(state(parts.trainer), state(resumed.trainer))
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_more_steps_than_were_configured(new, tmp_path):
+    run = new("run")
+    finish(run)
+    run.save()
+    resumed = Run.resume(tmp_path / "run", more=3)
+    assert [step.step for step in finish(resumed)] == [10, 11, 12]
+    assert [step.step for step in resumed.steps] == list(range(13))
+
+
+def test_metrics_and_samples_after_the_checkpoint_are_taken_back(new, tmp_path):
+    run = new("run")
+    for step in run.train():  # killed after step 7: the last checkpoint is of step 4
+        if step.val_loss is not None:
+            run.sample(5)
+        if step.step == 7:
+            break
+    path = tmp_path / "run" / "metrics.jsonl"
+    assert [step.step for step in read_metrics(path)] == list(range(8))
+    with open(path, "a") as file:
+        file.write('{"step": 8, "lo')  # cut off while it was written
+    resumed = Run.resume(tmp_path / "run")
+    assert [step.step for step in resumed.steps] == list(range(5))
+    assert [step for step, _ in resumed.samples] == [0, 4]
+    finish(resumed)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
+    resumed.save()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
+
+
+def test_checkpoints_of_the_last_two_and_the_best_stay(new, tmp_path):
+    run = new("run", checkpoint_every=2, steps=9)
+    finish(run)
+    run.save()
+    steps = sorted(int(path.name[5:13]) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert steps[-2:] == [8, 9]
+    assert len(steps) <= 3
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_another_corpus_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    (tmp_path / "text.txt").write_text(TEXT.replace("sat", "xyz"), encoding="utf-8")  # with new characters, too
+    with pytest.raises(ConfigError, match=rf'corpus: .*"characters": {len(TEXT)}, "sha256": .* before, .* now'):
+        Run.resume(tmp_path / "run")
+
+
+def test_the_same_corpus_elsewhere_will_do(new, tmp_path):
+    stop_after(new("run"), 2)
+    moved = (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
+    assert Run.resume(tmp_path / "run", {"data.corpus": str(moved)}).trainer.step == 2
+
+
+def test_another_configuration_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    with pytest.raises(
+        ConfigError, match=r"training\.lr: 0\.01 before, 0\.5 now; training\.seed: 3 before, 4 now\. Put"
+    ):
+        Run.resume(tmp_path / "run", {"lr": 0.5, "seed": 4})
+    path = tmp_path / "run" / "config.toml"
+    path.write_text(path.read_text().replace("n_embd = 8", "n_embd = 12"))
+    with pytest.raises(ConfigError, match=r"model\.n_embd: 8 before, 12 now"):
+        Run.resume(tmp_path / "run")
+
+
+def test_another_tokenizer_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    CharTokenizer.train(TEXT + "!").save(tmp_path / "run" / "tokenizer.json")
+    with pytest.raises(ConfigError, match=r'tokenizer: {"tokens": 21, .* before, {"tokens": 22, .* now'):
+        Run.resume(tmp_path / "run")
+
+
+def test_how_often_to_save_may_change(new, tmp_path):
+    stop_after(new("run"), 2)
+    changes = {"checkpoint_every": 5, "on_bad_step": "skip"}
+    assert Run.resume(tmp_path / "run", changes).settings.checkpoint_every == 5
+
+
+@pytest.mark.parametrize("gone", ["config.toml", "checkpoints"])
+def test_what_is_no_run(gone, new, tmp_path):
+    stop_after(new("run"), 2)
+    (tmp_path / "run" / gone).rename(tmp_path / "elsewhere")
+    with pytest.raises(LoadError, match="run"):
+        Run.resume(tmp_path / "run")
+
+
+def test_the_checkpoint_before_a_damaged_one_is_taken(new, tmp_path):
+    stop_after(new("run"), 6)
+    path = tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.warns(UserWarning, match="step-00000006"):
+        resumed = Run.resume(tmp_path / "run")
+    assert resumed.trainer.step == 4
+
+
+# ---- when it goes wrong ----------------------------------------------------------------------------------------
+
+
+def break_at(run, step, monkeypatch):
+    """From that step on the loss is √0 too much: its value is right, its slope infinite."""
+    original = run.model.loss
+    layer = run.model.transformer.ln_f
+
+    def broken(inputs, targets):
+        loss = original(inputs, targets)
+        if run.trainer.step + 1 == step and run.model.training:
+            return loss + (layer.weight.sum() * 0.0) ** 0.5
+        return loss
+
+    monkeypatch.setattr(run.model, "loss", broken)
+
+
+def test_the_good_state_is_kept_and_the_operation_named(new, tmp_path, monkeypatch):
+    run = new("run")
+    break_at(run, 7, monkeypatch)
+    with pytest.raises(
+        TrainingError, match=r"step 7: the loss is [\d.]+ and the gradient norm nan: .*power.*checkpoint"
+    ):
+        finish(run)
+    whole = new("whole", steps=9)
+    list(whole.train(lambda: whole.trainer.step == 6))
+    resumed = Run.resume(tmp_path / "run")
+    assert resumed.trainer.step == 6
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_a_bad_step_may_be_skipped_and_is_counted(new, tmp_path, monkeypatch):
+    run = new("run", on_bad_step="skip")
+    break_at(run, 3, monkeypatch)
+    before = {}
+    steps = []
+    for step in run.train():
+        steps.append(step)
+        if step.step in (2, 3):
+            before[step.step] = {name: a.copy() for name, a in run.model.state_dict().items()}
+    assert [step.step for step in steps if step.skipped] == [3]
+    assert run.trainer.skipped == 1
+    assert math.isnan(steps[3].grad_norm)
+    for name, array in before[2].items():
+        np.testing.assert_array_equal(array, before[3][name])
+    run.save()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[3], parse_constant=pytest.fail)["grad_norm"] is None
+    assert math.isnan(read_metrics(tmp_path / "run" / "metrics.jsonl")[3].grad_norm)
+
+
+def test_weights_that_are_no_numbers_leave_the_good_checkpoint(new, tmp_path, monkeypatch):
+    run = new("run")
+    original = run.trainer.optimizer.step
+
+    def overflow():
+        original()
+        if run.trainer.step == 5:
+            run.model.transformer.ln_f.bias.data[0] = np.inf
+
+    monkeypatch.setattr(run.trainer.optimizer, "step", overflow)
+    with pytest.raises(TrainingError, match=r"step 7: the loss is nan"):
+        finish(run)
+    assert Run.resume(tmp_path / "run").trainer.step == 4
+
+
+# ---- token files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["epochs", "random"])
+def test_a_mixture_of_token_files_is_resumed(order, tmp_path):
+    tokenizer = CharTokenizer.train(TEXT)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    files = []
+    for name, text in (("a", TEXT), ("b", TEXT[::-1])):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+        encode_file(tokenizer, tmp_path / f"{name}.txt", tmp_path / f"{name}.bin", workers=1)
+        files.append(str(tmp_path / f"{name}.bin"))
+    data = {"files": files, "weights": [0.7, 0.3], "tokenizer": str(tmp_path / "tokenizer.json"), "order": order}
+    runs = []
+    for folder in ("whole", "parts"):
+        run = Run(CONFIG.changed(data), tmp_path / folder)
+        run.make_tokenizer()
+        run.make_model()
+        runs.append(run)
+    losses = finish(runs[0])
+    stop_after(runs[1], 5)
+    resumed = Run.resume(tmp_path / "parts")
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
+    assert_same_state(state(runs[0].trainer), state(resumed.trainer))
+    with open(files[1], "r+b") as file:  # the same length, another id
+        file.write(b"\x01")
+    with pytest.raises(ConfigError, match="corpus"):
+        Run.resume(tmp_path / "parts")
+
+
+# ---- a trainer by itself ---------------------------------------------------------------------------------------
+
+
+def test_a_state_of_something_else_is_refused():
+    def trainer(n_embd):
+        model = GPT(GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=n_embd), Generator(0))
+        ids = np.arange(60) % 11
+        return Trainer(model, BatchStream([ids], 4, 2, Generator(0)), validation_batches([ids], 4, 2, 2), SETTINGS)
+
+    with pytest.raises(ValueError, match="do not fit the model"):
+        trainer(4).set_state(*trainer(6).get_state())
+
+
+# ---- killed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(kills, tmp_path):
+    script = Path(__file__).with_name("train_until_killed.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, str(kills)],
+        capture_output=True,
+        text=True,
+        env={"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["killed"] == kills
+    assert report["different"] == []
+    assert report["moments"] > kills / 5  # not always at the same place

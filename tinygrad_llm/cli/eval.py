@@ -1,0 +1,195 @@
+"""`tinygrad-llm eval`: the loss of a model on a text, the endings it prefers, or what it expects next."""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.options import add_json, add_special, encode, integer
+from tinygrad_llm.cli.tokenizer import _find, _visible
+from tinygrad_llm.models import GPT
+from tinygrad_llm.training import (
+    AnyTokenizer,
+    default_stride,
+    load_run,
+    next_tokens,
+    read_choices,
+    score_choices,
+    score_file,
+    start_ids,
+)
+
+EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="the folder of a run, such as runs/demo; or a model, with --tokenizer")
+    parser.add_argument(
+        "file", nargs="?", help="score this: a UTF-8 text, the name of a bundled corpus, or a file of token ids"
+    )
+    parser.add_argument(
+        "--choices",
+        metavar="FILE",
+        help='score this: lines of {"ctx": …, "endings": [4 texts], "label": 0 … 3} (HellaSwag\'s format); or choices, '
+        "the file that ships with the package",
+    )
+    parser.add_argument("--next", metavar="TEXT", help="list the likeliest tokens after this text")
+    parser.add_argument(
+        "--stride",
+        type=integer(1),
+        metavar="N",
+        help="tokens from one window to the next, at most the block: each token is scored once, with at least "
+        "block − N tokens before it (default: half the block)",
+    )
+    parser.add_argument("--top", type=integer(1), metavar="K", help="how many tokens --next lists (default 10)")
+    parser.add_argument("--batch-size", type=integer(1), metavar="N", help="windows at once (default: by memory)")
+    parser.add_argument("--tokenizer", metavar="NAME", help="gpt2, a tokenizer file, or the folder of another run")
+    parser.add_argument("--dtype", choices=["uint16", "uint32"], help="of a file of ids without its .json")
+    add_special(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    ways: dict[str, Callable[[argparse.Namespace, GPT, AnyTokenizer], dict[str, Any]]] = {
+        "file": _file,
+        "choices": _choices,
+        "next": _next,
+    }
+    asked = [name for name in ways if getattr(args, name) is not None]
+    if len(asked) != 1:
+        raise UsageError("give one of these: a FILE to score, --choices FILE, or --next TEXT")
+    for option, way in (("stride", "file"), ("dtype", "file"), ("top", "next")):
+        if getattr(args, option) is not None and asked != [way]:
+            raise UsageError(f"--{option} is for {'a FILE to score' if way == 'file' else '--next TEXT'}")
+    model, tokenizer = _load(args)
+    try:
+        figures = ways[asked[0]](args, model, tokenizer)
+    except ValueError as error:  # a stride beyond the block, damaged weights, …
+        raise UsageError(str(error)) from None
+    if args.json:
+        print(json.dumps({"run": str(args.run), **figures}))
+    return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
+    if args.tokenizer is None:
+        return load_run(args.run)
+    tokenizer = _find(args.tokenizer)
+    model = GPT.from_pretrained(args.run)
+    if tokenizer.n_vocab != model.config.vocab_size:
+        raise UsageError(
+            f"{args.tokenizer} has {tokenizer.n_vocab} tokens and {args.run} {model.config.vocab_size}: they do not "
+            "belong together"
+        )
+    return model, tokenizer
+
+
+def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    stride = default_stride(model) if args.stride is None else args.stride
+    with_special = args.allow_special
+    tell = _Progress() if sys.stderr.isatty() else None
+    try:
+        score = score_file(model, tokenizer, args.file, stride, args.batch_size, with_special, args.dtype, tell)
+    finally:
+        if tell is not None:
+            tell.close()
+    if not args.json:
+        first = "predicted from the end of text" if tokenizer.eot_token is not None else "not scored"
+        print(f"{args.file}: {score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes")
+        print(f"loss                   {score.loss:.4f} nats a token")
+        print(f"perplexity per token   {score.perplexity:,.2f}")
+        print(f"perplexity per word    {score.word_perplexity:,.2f}   (words: what white space separates)")
+        print(f"bits per byte          {score.bits_per_byte:.4f}   (bytes of UTF-8)")
+        print(
+            f"stride {stride} of {model.block_size}: each token scored once, with at least "
+            f"{model.block_size - stride} before it, but at the start (the first is {first})"
+        )
+    return {
+        "file": args.file,
+        "loss": score.loss,
+        "perplexity": _number(score.perplexity),
+        "word_perplexity": _number(score.word_perplexity),
+        "bits_per_byte": score.bits_per_byte,
+        "tokens": score.tokens,
+        "words": score.words,
+        "bytes": score.bytes,
+        "stride": stride,
+        "block_size": model.block_size,
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON knows no infinity
+
+
+class _Progress:
+    """A line on a terminal, now and then: how far, and the loss up to there."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, nats: float, tokens: int) -> None:
+        if time.monotonic() > self._told + 0.5:
+            self._told = time.monotonic()
+            print(f"\r{tokens:,} tokens, {nats / tokens:.4f} nats a token ", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    items = read_choices(args.choices)
+    scores = list(score_choices(model, tokenizer, items, args.batch_size, args.allow_special))
+    n = len(scores)
+    acc = sum(score.right for score in scores) / n
+    acc_norm = sum(score.right_normalised for score in scores) / n
+    cut = sum(score.cut for score in scores)
+    chance = 1 / len(items[0].endings)
+    spread = math.sqrt(chance * (1 - chance) / n)
+    if not args.json:
+        print(f"{args.choices}: n = {n} items")
+        print(f"acc        {acc:6.1%}   the right ending has the largest Σ ln p(token)")
+        print(f"acc_norm   {acc_norm:6.1%}   … the largest Σ ln p(token) / characters")
+        print(f"chance     {chance:6.1%}   ± {spread:.1%} (standard deviation of guessing {n} times)")
+        if cut:
+            print(f"in {cut} of {n} items the context lost its beginning: the model reads {model.block_size} tokens")
+    return {
+        "choices": args.choices,
+        "n": n,
+        "acc": acc,
+        "acc_norm": acc_norm,
+        "chance": chance,
+        "cut": cut,
+        "items": [
+            {"label": score.label, "sums": score.sums, "normalised": score.normalised, "cut": score.cut}
+            for score in scores
+        ],
+    }
+
+
+def _next(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    ids = encode(tokenizer, args.next, args.allow_special) or start_ids(tokenizer)
+    if not ids:
+        raise UsageError("this model knows no end of text and no newline to start from: give --next a text")
+    rows = next_tokens(model, ids, args.top or 10)
+    tokens = [_visible(tokenizer.decode_bytes([token_id])) for token_id, _ in rows]
+    if not args.json:
+        print("probability      id  token")
+        for (token_id, probability), token in zip(rows, tokens, strict=True):
+            print(f"{probability:>11.4%}  {token_id:>6}  {token}")
+        print("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)")
+        if len(ids) > model.block_size:
+            print(f"(of the text's {len(ids)} tokens the model reads the last {model.block_size})")
+    return {
+        "text": args.next,
+        "read": min(len(ids), model.block_size),
+        "next": [
+            {"id": token_id, "token": token, "probability": probability}
+            for (token_id, probability), token in zip(rows, tokens, strict=True)
+        ],
+    }

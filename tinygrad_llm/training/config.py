@@ -1,0 +1,347 @@
+"""Everything that decides a run, in one tree of dataclasses: names, types, defaults and help stand here and nowhere
+else. A preset, a TOML file and `--set key=value` change it, in that order.
+
+A TOML file has the tree's tables; what it leaves out stays as the preset has it:
+
+    preset = "char-cpu"
+
+    [data]
+    corpus = "shakespeare.txt"
+
+    [training]
+    steps = 5000
+    betas = [0.9, 0.95]
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.formats import atomic_write
+from tinygrad_llm.models import GPTConfig
+
+CONFIG = "config.toml"
+_MAX_BYTES = 1_000_000
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: the message names the key, and what it should be."""
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field of a settings class: its default, and what it is, in a few words."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What to learn from, and how it is cut into tokens.
+
+    Raises:   ConfigError: as many weights as files, each above 0; vocab_size below 257.
+    """
+
+    corpus: str = setting("stories", f"a text: {', '.join(CORPORA)}, or the path of a UTF-8 file")
+    files: tuple[str, ...] = setting((), "token files, read instead of a text")
+    weights: tuple[float, ...] = setting((), "how often each file is drawn from; empty: as they are long")
+    dtype: Literal["", "uint16", "uint32"] = setting("", "of token files without a description (.json) beside them")
+    held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
+    tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; or the path of one, or of a run")
+    vocab_size: int = setting(2048, "tokens that a bpe tokenizer learns")
+
+    def __post_init__(self) -> None:
+        if self.weights and len(self.weights) != len(self.files):
+            raise ConfigError(f"data.weights: {len(self.weights)} numbers for {len(self.files)} files: give one each")
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise ConfigError(f"data.weights: each must be a number above 0, not {list(self.weights)}")
+        if self.held_out and not self.files:
+            raise ConfigError("data.held_out: is for token files; of a text the last tenth is held out")
+        if self.vocab_size < 257:
+            raise ConfigError(f"data.vocab_size: at least 257, the bytes and the end of text, not {self.vocab_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How to train. Losses are in nats a token; a token is counted once for each window it is a target in."""
+
+    steps: int = setting(2000, "updates in all")
+    epochs: int = setting(0, "passes over the data instead of steps; 0: as many as steps says")
+    batch_size: int = setting(12, "windows in a batch")
+    accumulation: int = setting(1, "batches whose gradients make one update")
+    optimizer: str = setting("adamw", "adamw, adam or sgd")
+    lr: float = setting(1e-3, "the highest learning rate")
+    min_lr: float = setting(1e-4, "the learning rate at the end")
+    warmup: int = setting(100, "steps in which the learning rate rises to its highest")
+    schedule: str = setting("cosine", "how the learning rate falls: cosine, linear or constant (not at all)")
+    betas: tuple[float, float] = setting((0.9, 0.99), "adam: how long gradients, and their squares, are remembered")
+    eps: float = setting(1e-8, "adam: added below the line")
+    momentum: float = setting(0.0, "sgd: how much of the last update is kept")
+    weight_decay: float = setting(0.1, "how strongly weights shrink")
+    decay: Literal["matrices", "all"] = setting("matrices", "which parameters shrink")
+    label_smoothing: float = setting(0.0, "how much of the target goes to all other tokens")
+    clip: float = setting(1.0, "the largest global norm of the gradient; inf: any")
+    order: Literal["epochs", "random"] = setting(
+        "epochs", "epochs: each window once, then again; random: windows that begin anywhere"
+    )
+    stride: int = setting(8, "tokens from one training window to the next; 0: the block, so that they do not overlap")
+    eval_every: int = setting(250, "steps from one held-out loss to the next")
+    eval_batches: int = setting(20, "batches of held-out text")
+    checkpoint_every: int = setting(0, "steps from one checkpoint to the next; 0: at each held-out loss")
+    on_bad_step: Literal["stop", "skip"] = setting("stop", "what to do when loss or gradient is NaN or infinite")
+    workers: int | None = setting(None, "threads; left out: up to four, where machine and model allow it")
+    seed: int = setting(0, "of all randomness")
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_batches", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"TrainSettings: {name} must be at least 1, not {value}")
+        for name in ("epochs", "lr", "min_lr", "warmup", "eps", "weight_decay", "stride", "checkpoint_every", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"TrainSettings: {name} must be finite and ≥ 0, not {getattr(self, name)}")
+        for name, values in (("betas", self.betas), ("momentum", [self.momentum])):
+            if not all(0 <= value < 1 for value in values):
+                raise ConfigError(f"TrainSettings: {name} must lie in [0, 1), not {getattr(self, name)}")
+        if not 0 <= self.label_smoothing <= 1:
+            raise ConfigError(f"TrainSettings: label_smoothing must lie in [0, 1], not {self.label_smoothing}")
+        if not self.clip > 0:
+            raise ConfigError(f"TrainSettings: clip must be positive (math.inf for none), not {self.clip}")
+
+
+# The table [model] is a GPTConfig, but for the vocabulary, which the tokenizer decides.
+MODEL_HELP = {
+    "block_size": "tokens the model reads at once",
+    "n_layer": "blocks of attention and MLP",
+    "n_head": "heads of attention in each",
+    "n_embd": "channels; a multiple of n_head",
+    "dropout": "probability at embeddings, attention weights and the output of each sublayer",
+    "qkv_bias": "whether queries, keys and values have a bias",
+    "tie_weights": "whether the output head is the embedding itself",
+    "initializer_range": "standard deviation of the initial weights",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything a run needs. `model.vocab_size` does not count: it is the tokenizer's."""
+
+    about: str = ""
+    preset: str = ""
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    model: GPTConfig = dataclasses.field(default_factory=GPTConfig)
+    training: TrainSettings = dataclasses.field(default_factory=TrainSettings)
+
+    def flat(self) -> dict[str, Any]:
+        """Every key, as "training.lr", with its value."""
+        return {
+            f"{table}.{field.name}": getattr(getattr(self, table), field.name)
+            for table, fields in _TABLES.items()
+            for field in fields
+        }
+
+    def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
+        """The same with other values of some keys; a key without its table will do where only one table has it.
+
+        Raises:   ConfigError: an unknown key (the nearest are named), a value of the wrong type, or out of range.
+        """
+        tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
+        for key, value in changes.items():
+            table, name, kind = _find(key)
+            tables[table][name] = _convert(f"{table}.{name}", value, kind)
+        try:
+            parts = {
+                table: dataclasses.replace(getattr(self, table), **values) for table, values in tables.items() if values
+            }
+        except ValueError as error:  # GPTConfig's is its own
+            raise ConfigError(str(error)) from None
+        return dataclasses.replace(self, **parts)
+
+    def to_toml(self) -> str:
+        """All of it as TOML, with a comment for each key; None, which TOML does not know, is left out."""
+        lines = [f"preset = {_toml(self.preset)}"]
+        for table, fields in _TABLES.items():
+            lines += ["", f"[{table}]"]
+            for field in fields:
+                value = getattr(getattr(self, table), field.name)
+                if value is not None:
+                    lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write it as a TOML file, which `read_toml` and `changed` make this config of again."""
+        with atomic_write(path) as file:
+            file.write(self.to_toml().encode())
+
+    def shortened(self, steps: int | None) -> "RunConfig":
+        """The same for another number of steps, None for as many: warm-up and evaluations keep their place."""
+        if steps is None:
+            return self
+        settings = self.training
+        warmup, eval_every = min(settings.warmup, steps // 5), min(settings.eval_every, max(1, steps // 4))
+        settings = dataclasses.replace(settings, steps=steps, epochs=0, warmup=warmup, eval_every=eval_every)
+        return dataclasses.replace(self, training=settings)
+
+    def absolute(self) -> "RunConfig":
+        """The same with the full paths of its files, so that it holds in every folder."""
+        data = self.data
+        corpus = data.corpus if data.corpus in CORPORA else str(Path(data.corpus).absolute())
+        data = dataclasses.replace(
+            data,
+            corpus=corpus,
+            files=tuple(str(Path(file).absolute()) for file in data.files),
+            held_out=data.held_out and str(Path(data.held_out).absolute()),
+            tokenizer=data.tokenizer if data.tokenizer in TOKENIZERS else str(Path(data.tokenizer).absolute()),
+        )
+        return dataclasses.replace(self, data=data)
+
+
+TOKENIZERS = ("char", "bpe", "gpt2")
+_TABLES = {
+    "data": dataclasses.fields(DataSettings),
+    "model": tuple(field for field in dataclasses.fields(GPTConfig) if field.name != "vocab_size"),
+    "training": dataclasses.fields(TrainSettings),
+}
+_TYPES = {
+    "data": typing.get_type_hints(DataSettings),
+    "model": typing.get_type_hints(GPTConfig),
+    "training": typing.get_type_hints(TrainSettings),
+}
+# What may be another when a run is resumed: none of these changes what the steps so far have done.
+# Where files lie is not compared, what is in them is.
+MAY_CHANGE = frozenset(
+    {"training.steps", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
+    | {"data.corpus", "data.files", "data.held_out", "data.tokenizer"}
+)
+
+
+def keys() -> Iterator[tuple[str, str]]:
+    """(key, help) of everything that can be set."""
+    for table, fields in _TABLES.items():
+        for field in fields:
+            yield f"{table}.{field.name}", _help(field)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The values of a TOML file by key: "preset", where it has one, and "training.lr" and so on.
+
+    Raises:   ConfigError: no TOML, or a table that is none of ours. OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{path}: longer than {_MAX_BYTES} bytes, so no configuration")
+    try:
+        return parse_toml(data.decode())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """As `read_toml`, of a text."""
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not TOML: {error}") from None
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            if name not in _TABLES:
+                raise ConfigError(f"unknown table [{name}]{_nearest(name, _TABLES)}")
+            found |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            found[name] = value
+    if not isinstance(found.get("preset", ""), str):
+        raise ConfigError(f"preset: must be a string, not {found['preset']!r}")
+    return found
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """`key=value` of a command line; the value as in TOML, or else the text as it stands.
+
+    Raises:   ConfigError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text!r}: a change is written key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")
+    except (ValueError, RecursionError):
+        return key.strip(), value.strip()
+    return key.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
+
+
+def differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """What a run cannot be resumed over, as "training.lr: 0.001 before, 0.01 now"."""
+    old, new = before.flat(), now.flat()
+    return [
+        f"{key}: {_toml(old[key])} before, {_toml(new[key])} now"
+        for key in old
+        if key not in MAY_CHANGE and old[key] != new[key]
+    ]
+
+
+def _help(field: "dataclasses.Field[Any]") -> str:
+    return str(field.metadata.get("help") or MODEL_HELP[field.name])
+
+
+def _find(key: str) -> tuple[str, str, Any]:
+    """The table, name and type of a key."""
+    table, dot, name = key.rpartition(".")
+    found = [
+        (t, field.name) for t, fields in _TABLES.items() for field in fields if field.name == name and table in ("", t)
+    ]
+    if len(found) != 1:
+        known = [known for known, _ in keys()]
+        raise ConfigError(f"unknown key {key!r}{_nearest(key, known if dot else [k.split('.')[1] for k in known])}")
+    return *found[0], _TYPES[found[0][0]][found[0][1]]
+
+
+def _nearest(name: str, known: Any) -> str:
+    like = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
+
+
+def _convert(key: str, value: Any, kind: Any) -> Any:
+    """The value as a field of this type holds it: 1 is a float too, and a list becomes a tuple."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{key}: must be {' or '.join(map(repr, args))}, not {value!r}")
+        return value
+    if origin is types.UnionType:  # int | None
+        return None if value is None else _convert(key, value, args[0])
+    if origin is tuple:
+        repeats = args[-1] is Ellipsis
+        if not isinstance(value, list | tuple) or not (repeats or len(value) == len(args)):
+            what = "a list" if repeats else f"a list of {len(args)}"
+            raise ConfigError(f"{key}: must be {what}, not {value!r}")
+        each = [args[0]] * len(value) if repeats else args
+        return tuple(_convert(f"{key}[{i}]", item, one) for i, (item, one) in enumerate(zip(value, each, strict=True)))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+        raise ConfigError(f"{key}: must be {names[kind]}, not {value!r}")
+    return value
+
+
+def _toml(value: Any) -> str:
+    """A string, number, bool, or list of them, as TOML. Its strings are JSON's, but for DEL."""
+    if isinstance(value, str):
+        if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ConfigError(f"{value!r}: cannot be written down: it is no Unicode text")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)

@@ -1,0 +1,443 @@
+"""How well a model knows a text: its loss on it, the endings it prefers, and what it expects next.
+
+All of it is one number per token, −ln p(token | the tokens before it) in nats, averaged in different ways:
+
+    loss             Σ −ln p / tokens                 perplexity per token     exp(loss)
+    bits per byte    Σ −ln p / (ln 2 · bytes)         perplexity per word      exp(Σ −ln p / words)
+
+A perplexity of k is that of a choice among k equally likely tokens. Per token it depends on how the tokenizer cuts;
+per word, and in bits per byte (what a compressor driven by the model would take), models with different tokenizers
+can be compared.
+"""
+
+import codecs
+import json
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.datasets import CORPORA, DataError, TokenFile, load_corpus, read_stretches, vocabulary_hash
+from tinygrad_llm.datasets.corpora import _data_folder
+from tinygrad_llm.generation import next_token_probs
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.models import GPT
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError
+
+AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
+Window: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+IGNORED = -100  # a target that is not scored
+LOGITS_AT_ONCE = 1 << 24  # numbers: 64 MB as float32, and a few times that while the loss is taken
+IDS_AT_ONCE = 1 << 16
+MAX_LINE = 1 << 20  # bytes of a line of a choices file
+ENDINGS = 4  # of an item
+
+
+def token_losses(model: GPT, inputs: Array, targets: Array) -> Array:
+    """−ln p(target) in nats at each place; 0 where the target is −100.
+
+    Args:     inputs, targets: (B, T) ids; a target is what follows its input.
+    Returns:  (B, T) float64.
+    Raises:   ValueError: a loss is infinite or not a number. Others as `GPT.forward`.
+    """
+    with model.evaluating(), np.errstate(all="ignore"):
+        logits = model(inputs)
+        losses = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none").data
+    if not np.isfinite(losses).all():
+        raise ValueError("the model's scores are not finite: its weights are damaged, or its training went astray")
+    return losses.astype(np.float64).reshape(targets.shape)
+
+
+def scoring_windows(pieces: Iterable[NDArray[Any]], block_size: int, stride: int) -> Iterator[Window]:
+    """Cut a row of ids, which comes in pieces, into windows that score every id but the first exactly once.
+
+    Each window ends `stride` ids behind the one before it, the last one where the row ends. The targets that an earlier
+    window has scored are −100. So an id is predicted from at least the block_size − stride + 1 ids before it, or from
+    all there are; with stride = block_size the windows do not overlap, with stride = 1 every id has a whole block.
+
+    Returns:  inputs and targets, (block_size,) each; if the row is shorter, one window of all of it. No more than one
+              piece and one window are held at a time.
+    Raises:   ValueError: stride is not in 1 … block_size.
+    """
+    if not 1 <= stride <= block_size:
+        raise ValueError(f"stride must lie in 1 … {block_size}, the model's block_size, not {stride}")
+    return _windows(pieces, block_size, stride)
+
+
+def _windows(pieces: Iterable[NDArray[Any]], block_size: int, stride: int) -> Iterator[Window]:
+    ids: NDArray[np.int64] = np.empty(0, np.int64)
+    done = 0  # of the ids held, how many have been inputs whose target is scored
+
+    def window(end: int) -> Window:
+        start = max(0, end - block_size)
+        targets = ids[start + 1 : end + 1].copy()
+        targets[: done - start] = IGNORED
+        return ids[start:end], targets
+
+    end = block_size
+    for piece in pieces:
+        ids = np.concatenate([ids, piece])
+        while end < len(ids):
+            yield window(end)
+            done, end = end, end + stride
+        unneeded = max(0, done - block_size)  # the next window ends behind `done`
+        ids, done, end = ids[unneeded:], done - unneeded, end - unneeded
+    if done < len(ids) - 1:
+        yield window(len(ids) - 1)
+
+
+def score_tokens(
+    model: GPT, pieces: Iterable[NDArray[Any]], stride: int | None = None, batch_size: int | None = None
+) -> Iterator[Array]:
+    """−ln p of every id but the first, in their order, by windows (see `scoring_windows`).
+
+    Args:     pieces: rows of ids that follow each other. stride: None: half the block. batch_size: windows at once;
+              None: as many as 64 MB of logits allow.
+    Returns:  the losses in nats, some at a time: (n,) float64.
+    Raises:   ValueError: stride or batch_size out of range; scores that are not finite.
+    """
+    windows = scoring_windows(pieces, model.block_size, default_stride(model) if stride is None else stride)
+    size = _batch_size(model, batch_size)
+
+    def losses() -> Iterator[Array]:
+        for batch in _batches(windows, size):
+            inputs, targets = (np.stack(part) for part in zip(*batch, strict=True))
+            yield token_losses(model, inputs, targets)[targets != IGNORED]
+
+    return losses()
+
+
+def default_stride(model: GPT) -> int:
+    """Half the block: each token has at least the other half as context, for twice the work of no overlap."""
+    return max(1, model.block_size // 2)
+
+
+def _batch_size(model: GPT, batch_size: int | None) -> int:
+    if batch_size is None:
+        return max(1, LOGITS_AT_ONCE // (model.block_size * model.config.vocab_size))
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    return batch_size
+
+
+def _batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """What a text costs a model. Words are what white space separates; bytes are those of the text as UTF-8."""
+
+    nats: float  # Σ −ln p of all tokens scored
+    tokens: int  # scored
+    words: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), per token."""
+        return _exp(self.loss)
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp(nats / words); infinite where that is no floating-point number."""
+        return _exp(self.nats / self.words)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """nats / (ln 2 · bytes)."""
+        return self.nats / math.log(2) / self.bytes
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def score_file(
+    model: GPT,
+    tokenizer: AnyTokenizer,
+    file: str,
+    stride: int | None = None,
+    batch_size: int | None = None,
+    allow_special: bool = False,
+    dtype: DTypeLike | None = None,
+    progress: Callable[[float, int], None] | None = None,
+) -> TextScore:
+    """Score a text, or a file of its tokens, in bounded memory, however large it is.
+
+    The first token is predicted from the end-of-text token. A tokenizer that has none (characters) leaves it
+    unscored. A special token in a text counts as one token, and with the words and bytes it is written in.
+
+    Args:     file: a UTF-8 text, the name of a bundled corpus, or a token file: one that ends in .bin, has its .json
+              beside it, or whose dtype (uint16 or uint32) is given. stride, batch_size: as in `score_tokens`.
+              progress: called with (nats, tokens) so far.
+    Raises:   DataError: the file cannot be read as what it is; it holds no words, no token to score, a special token
+              that is not allowed, a character the tokenizer does not know, an id outside the vocabulary, or the ids
+              of another tokenizer. ValueError: as `score_tokens`.
+    Source:   perplexity: Jelinek et al. 1977, J. Acoust. Soc. Am. 62, S63. Bits per byte: Gao et al. 2020 (the Pile),
+              arXiv:2101.00027, section 3.1.
+    """
+    count = _Count(tokenizer, _pieces(tokenizer, file, allow_special, dtype))
+    nats, tokens = 0.0, 0
+    for losses in score_tokens(model, count.ids(), stride, batch_size):
+        nats += float(np.sum(losses))
+        tokens += len(losses)
+        if progress is not None:
+            progress(nats, tokens)
+    if not count.words:
+        raise DataError(f"{file}: the file is empty; give a text to score")
+    if not tokens:
+        raise DataError(f"{file}: holds one token, and nothing to predict it from; give a longer text")
+    return TextScore(nats, tokens, count.words, count.bytes)
+
+
+class _Piece(NamedTuple):
+    """Some ids, their text (whole characters of it), and how many bytes they stand for."""
+
+    ids: NDArray[Any]
+    text: str
+    bytes: int
+
+
+class _Count:
+    """Counts words and bytes while the ids go by."""
+
+    def __init__(self, tokenizer: AnyTokenizer, pieces: Iterable[_Piece]) -> None:
+        self.words = self.bytes = 0
+        self._eot = tokenizer.eot_token
+        self._pieces = pieces
+
+    def ids(self) -> Iterator[NDArray[Any]]:
+        """End of text, where there is such a token, and then the ids of the pieces."""
+        if self._eot is not None:
+            yield np.array([self._eot])
+        inside = False  # a word, where the piece before ended
+        for ids, text, size in self._pieces:
+            self.bytes += size
+            if text:
+                self.words += len(text.split()) - (inside and not text[0].isspace())
+                inside = not text[-1].isspace()
+            yield ids
+
+
+def _pieces(tokenizer: AnyTokenizer, file: str, allow_special: bool, dtype: DTypeLike | None) -> Iterator[_Piece]:
+    if dtype is not None or (
+        file not in CORPORA and (file.endswith(".bin") or Path(file + ".json").exists()) and Path(file).exists()
+    ):
+        return _of_tokens(tokenizer, TokenFile.open(file, dtype))
+    return _of_text(tokenizer, file, allow_special)
+
+
+def _of_text(tokenizer: AnyTokenizer, file: str, allow_special: bool) -> Iterator[_Piece]:
+    if file in CORPORA or not Path(file).exists():
+        stretches: Iterable[tuple[int, int, str]] = [(0, 0, load_corpus(file))]  # or its error
+    else:
+        stretches = read_stretches(file, tokenizer.special_tokens)
+    for start, _, text in stretches:
+        ids = _encode(tokenizer, text, allow_special, f"{file}, after byte {start}" if start else file)
+        yield _Piece(np.array(ids, np.int64), text, len(text.encode()))
+
+
+def _of_tokens(tokenizer: AnyTokenizer, file: TokenFile) -> Iterator[_Piece]:
+    if file.tokenizer not in (None, vocabulary_hash(tokenizer)):
+        raise DataError(f"{file.path}: its ids are those of another tokenizer; encode the text with the model's own")
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for start in range(0, len(file), IDS_AT_ONCE):
+        ids = file.ids[start : start + IDS_AT_ONCE]
+        outside = np.flatnonzero(ids >= tokenizer.n_vocab)
+        if len(outside):
+            raise DataError(
+                f"{file.path}: id {ids[outside[0]]} at position {start + outside[0]} is outside the model's vocabulary "
+                f"of {tokenizer.n_vocab} tokens: is the file of another tokenizer, or of another dtype?"
+            )
+        data = tokenizer.decode_bytes(ids.tolist())
+        yield _Piece(ids, decoder.decode(data), len(data))
+
+
+def _encode(tokenizer: AnyTokenizer, text: str, allow_special: bool, where: str) -> list[int]:
+    for token in () if allow_special else tokenizer.special_tokens:
+        if token in text:
+            raise DataError(
+                f"{where}: holds the special token {token} at position {text.index(token)}: add --allow-special "
+                "(allow_special=True) to mean it as such"
+            )
+    try:
+        return tokenizer.encode(text, allowed_special="all" if allow_special else ())
+    except TokenizerError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+class Choice(NamedTuple):
+    """An item of multiple choice: which of the endings goes on from `ctx`? `where` names it in messages."""
+
+    ctx: str
+    endings: tuple[str, ...]
+    label: int  # the right one, from 0
+    where: str
+
+
+def read_choices(file: str) -> list[Choice]:
+    """Read items of multiple choice: a line of JSON each, {"ctx": …, "endings": [4 texts], "label": 0 … 3}.
+
+    Other fields are left alone, as are empty lines.
+
+    Args:     file: a path, or "choices", the file that ships with the package.
+    Raises:   DataError: the file cannot be read, or holds no item; the line and field that is wrong.
+    Source:   the format of HellaSwag: Zellers et al. 2019, arXiv:1905.07830.
+    """
+    path = _data_folder() / "choices.jsonl" if file == "choices" else Path(file)
+    items = []
+    try:
+        with open(path, "rb") as lines:
+            number = 0
+            while line := lines.readline(MAX_LINE + 1):
+                number += 1
+                if line.strip():
+                    items.append(_read_item(line, f"{file}: line {number}"))
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; the one that ships with the package is named choices") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    if not items:
+        raise DataError(f"{file}: the file is empty; give a line of JSON for each item")
+    return items
+
+
+def _read_item(line: bytes, where: str) -> Choice:
+    if len(line) > MAX_LINE:
+        raise DataError(f"{where}: longer than {MAX_LINE} bytes")
+    try:
+        fields = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise DataError(f"{where}: not a JSON object with ctx, endings and label")
+
+    def is_text(value: object) -> bool:
+        return isinstance(value, str) and bool(value.strip())
+
+    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "ctx": ("a text", is_text),
+        "endings": (f"{ENDINGS} texts", lambda v: isinstance(v, list) and len(v) == ENDINGS and all(map(is_text, v))),
+        "label": (f"an integer in 0 … {ENDINGS - 1}", lambda v: type(v) is int and 0 <= v < ENDINGS),
+    }
+    for name, (wanted, holds) in checks.items():
+        if name not in fields:
+            raise DataError(f"{where}: {name} is missing")
+        if not holds(fields[name]):
+            raise DataError(f"{where}: {name} is {reprlib.repr(fields[name])}, not {wanted}")
+    return Choice(fields["ctx"], tuple(fields["endings"]), fields["label"], where)
+
+
+class ChoiceScore(NamedTuple):
+    """ln p(ending | ctx) of each ending of an item, as a sum over its tokens and divided by its characters."""
+
+    sums: list[float]
+    normalised: list[float]
+    label: int
+    cut: bool  # whether the context did not fit into the block
+
+    @property
+    def right(self) -> bool:
+        """Whether the likeliest ending is the right one (the mean over items is `acc`)."""
+        return int(np.argmax(self.sums)) == self.label
+
+    @property
+    def right_normalised(self) -> bool:
+        """… the likeliest per character (`acc_norm`)."""
+        return int(np.argmax(self.normalised)) == self.label
+
+
+def score_choices(
+    model: GPT,
+    tokenizer: AnyTokenizer,
+    items: Sequence[Choice],
+    batch_size: int | None = None,
+    allow_special: bool = False,
+) -> Iterator[ChoiceScore]:
+    """How likely a model finds each ending of each item.
+
+    ctx and ending are encoded by themselves, the ending with one space before it, so that all endings go on from the
+    same tokens. The sum prefers short endings, which is why it is also given per character. A context that does not fit
+    into the block together with its ending loses its beginning. Rows of one batch are padded on the right, where
+    attention does not look, and the padding's targets are −100.
+
+    Args:     batch_size: endings at once; None: as many as 64 MB of logits allow.
+    Raises:   DataError: a text the tokenizer cannot encode; an ending longer than the block. ValueError: batch_size
+              below 1; scores that are not finite.
+    Source:   acc and acc_norm as in EleutherAI's lm-evaluation-harness (task hellaswag).
+    """
+    size = _batch_size(model, batch_size)
+    T = model.block_size
+    # All is encoded before anything is scored: a text that cannot be is told of at once.
+    cut = [False] * len(items)
+    rows: list[tuple[list[int], int]] = []
+    for index, item in enumerate(items):
+        ctx = _encode(tokenizer, item.ctx.rstrip(), allow_special, f"{item.where}: ctx")
+        for text in item.endings:
+            ending = _encode(tokenizer, " " + text.strip(), allow_special, f"{item.where}: endings")
+            if len(ending) > T:
+                raise DataError(f"{item.where}: endings: one has {len(ending)} tokens, and the model reads {T} at once")
+            ids = ctx + ending
+            cut[index] |= len(ids) > T + 1
+            rows.append((ids[-(T + 1) :], len(ending)))
+
+    def scores() -> Iterator[ChoiceScore]:
+        sums: list[float] = []
+        index = 0
+        for batch in _batches(rows, size):
+            sums += (-np.sum(token_losses(model, *_padded(batch)), axis=1)).tolist()
+            while len(sums) >= ENDINGS:
+                item = items[index]
+                per_ending, sums = sums[:ENDINGS], sums[ENDINGS:]
+                each = zip(per_ending, item.endings, strict=True)
+                yield ChoiceScore(per_ending, [s / len(text.strip()) for s, text in each], item.label, cut[index])
+                index += 1
+
+    return scores()
+
+
+def _padded(rows: list[tuple[list[int], int]]) -> Window:
+    """Inputs and targets (B, T) of rows of ids; of each only the last so many are scored."""
+    longest = max(len(ids) for ids, _ in rows) - 1
+    inputs = np.zeros((len(rows), longest), np.int64)
+    targets = np.full((len(rows), longest), IGNORED, np.int64)
+    for i, (ids, scored) in enumerate(rows):
+        n = len(ids) - 1
+        inputs[i, :n] = ids[:-1]
+        targets[i, n - scored : n] = ids[-scored:]
+    return inputs, targets
+
+
+def next_tokens(model: GPT, ids: Sequence[int], top: int) -> list[tuple[int, float]]:
+    """The `top` likeliest tokens after ids, and their probabilities; of more than a block of ids only the last count.
+
+    Raises:   ValueError: no ids, top below 1, or scores that are not finite.
+    """
+    if top < 1:
+        raise ValueError(f"top must be at least 1, not {top}")
+    with model.evaluating(), np.errstate(all="ignore"):
+        probs = next_token_probs(model(np.array([ids[-model.block_size :]])).data[:, -1])[0]
+    return [(int(i), float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
