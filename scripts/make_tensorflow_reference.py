@@ -1,17 +1,25 @@
-"""Write tests/formats/tensorflow_bundle.*: a checkpoint by TensorFlow itself, for our reader to be tested on.
+"""Write checkpoints by TensorFlow itself, for our reader to be tested on.
 
-It needs TensorFlow (`python -m pip install tensorflow-cpu`) and nothing of this package. The names and shapes are
-those of OpenAI's GPT-2, of two layers and four channels. In the order of their names, the arrays count on: the first
-number of each is one above the last of the one before, beginning with 0, all divided by 8. Before them
-comes `global_step`, 1234.
+It needs TensorFlow (`python -m pip install tensorflow-cpu`) and nothing of this package.
 
-    python scripts/make_tensorflow_reference.py              write the files
+tests/formats/tensorflow_bundle.* has the names and shapes of OpenAI's GPT-2, of two layers and four channels. In the
+order of their names, the arrays count on: the first number of each is one above the last of the one before, beginning
+with 0, all divided by 8. Before them comes `global_step`, 1234.
+
+tests/models/gpt2_tiny/openai/ is what OpenAI's release would be of the model in gpt2_tiny/saved, which
+scripts/make_transformers_reference.py writes; gpt2_tiny/npz/ holds the same arrays by `numpy.savez`.
+
+    python scripts/make_tensorflow_reference.py              write all of them
     python scripts/make_tensorflow_reference.py PREFIX       let TensorFlow read a checkpoint and print what is in it
 """
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
+
+import numpy as np
 
 try:
     import tensorflow as tf
@@ -19,7 +27,9 @@ except ModuleNotFoundError as error:
     print(f"{Path(__file__).name}: {error}: run `python -m pip install tensorflow-cpu`, then again", file=sys.stderr)
     sys.exit(2)
 
-SHIPPED = Path(__file__).resolve().parents[1] / "tests" / "formats" / "tensorflow_bundle"
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+SHIPPED = TESTS / "formats" / "tensorflow_bundle"
+TINY = TESTS / "models" / "gpt2_tiny"
 VOCABULARY, BLOCK, LAYERS, CHANNELS = 11, 6, 2, 4
 
 SHAPES = {"model/wte": [VOCABULARY, CHANNELS], "model/wpe": [BLOCK, CHANNELS]}
@@ -41,7 +51,47 @@ def write(prefix: Path) -> None:
         names.append(name)
         tensors.append(tf.reshape(tf.range(start, start + count, dtype=tf.float32) / 8, shape))
         start += int(count)
-    tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+    save(prefix, dict(zip(names, tensors, strict=True)))
+
+
+def save(prefix: Path, tensors: dict[str, tf.Tensor]) -> None:
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+
+
+def tiny_gpt2() -> dict[str, np.ndarray]:
+    """Hugging Face's arrays under OpenAI's names; the file is taken apart here, so that no mistake is shared."""
+    data = (TINY / "saved" / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    found = {}
+    for key, entry in json.loads(data[8:start]).items():
+        if key == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        array = np.frombuffer(data[start + begin : start + end], "<f4").reshape(entry["shape"])
+        name = re.sub(r"^h/(\d+)", r"h\1", key.removeprefix("transformer.").replace(".", "/"))
+        name = re.sub(r"^(wte|wpe)/weight$", r"\1", name)
+        if name.endswith("weight") and array.ndim == 2:
+            name, array = name.replace("weight", "w"), array[None]  # a convolution of width 1
+        found["model/" + name.replace("weight", "g").replace("bias", "b")] = array
+    return dict(sorted(found.items()))
+
+
+def write_tiny() -> None:
+    arrays = tiny_gpt2()
+    sizes = {"n_vocab": 19, "n_ctx": 12, "n_embd": 8, "n_head": 2, "n_layer": 2}
+    for folder in (TINY / "openai", TINY / "npz"):
+        folder.mkdir(exist_ok=True)
+        (folder / "hparams.json").write_text(json.dumps(sizes) + "\n")
+    save(TINY / "openai" / "model.ckpt", {name: tf.constant(array) for name, array in arrays.items()})
+    (TINY / "openai" / "checkpoint").write_text(
+        'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n'
+    )
+    np.savez(TINY / "npz" / "weights.npz", **arrays)
 
 
 def read(prefix: str) -> None:
@@ -59,7 +109,8 @@ def main() -> int:
         read(arguments.prefix)
     else:
         write(SHIPPED)
-        print(f"{SHIPPED}.index and its data, by TensorFlow {tf.__version__}")
+        write_tiny()
+        print(f"{SHIPPED}.index and its data, {TINY}/openai and npz, by TensorFlow {tf.__version__}")
     return 0
 
 

@@ -96,6 +96,58 @@ def _sweep(folder: Path) -> None:
             path.unlink()
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A new folder that is given its name, with all its files at once, at the end of the block; or removed.
+
+    As with `atomic_write`, what a killed process left is removed by the next, who knows by the lock that it is dead.
+    """
+    _sweep_folders(target.parent)
+    temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
+    try:
+        with _made(temporary):
+            yield temporary
+            _sync_folder(temporary)
+            os.rename(temporary, target)
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # after a success there is none
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A new folder, locked until the block ends: its writer lives."""
+    while True:
+        folder.mkdir()
+        with contextlib.ExitStack() as stack:
+            if sys.platform != "win32":
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                with contextlib.suppress(OSError):  # no locks here; then the sweep gets none either
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():  # or else another writer swept it up before it was locked
+                yield
+                return
+
+
+def _sweep_folders(parent: Path) -> None:
+    """Remove the temporary folders of writers that were killed."""
+    for path in parent.glob(f"{_PREFIX}*.tmp"):
+        if not path.is_dir() or path.is_symlink():
+            continue
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32":  # no such locks: when it is a day old
+                if time.time() - path.stat().st_mtime > _DAY:
+                    shutil.rmtree(path)
+                continue
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its writer lives
+                shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
 def _sync_folder(folder: Path) -> None:
     """Put a rename on the disk too, where folders can be opened (not on Windows) and synced."""
     if os.name != "posix":

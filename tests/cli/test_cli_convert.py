@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from tinygrad_llm.cli import convert
 from tinygrad_llm.models import FORMS, GPT, GPTConfig, read_pretrained, write_pretrained
+from tinygrad_llm.models.pretrained import write_tokenizer
 from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import Tokenizer
 
 CONFIG = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 FILES = {
@@ -92,12 +95,17 @@ def test_heads_that_no_file_states(cli, model, place):
         ("openai new --n-head 0", "--n-head"),
         ("openai new --n-head 3", "n_head is 2, not the 3 asked for"),
         ("openai", "DST"),
+        ("openai new.npz --to npz", "new.npz: a folder is made, not a file: choose a DST without .npz"),
+        ("openai new.safetensors", "new.safetensors: a folder is made"),
+        ("garbled new", "tokenizer.json"),
     ],
 )
 def test_what_is_refused_changes_nothing(cli, model, place, snapshot, arguments, words):
     (place / "empty").mkdir()
     (place / "page").write_text("<html></html>")
     (place / "link").symlink_to("nothing")
+    GPT(CONFIG).save_pretrained("garbled")
+    (place / "garbled" / "tokenizer.json").write_text("{")
     untied = dataclasses.replace(CONFIG, tie_weights=False)
     GPT(untied).save_pretrained("untied")
     write_pretrained("broken", CONFIG, model.state_dict(), "npz")
@@ -124,3 +132,64 @@ def test_a_write_that_fails_leaves_nothing(cli, model, place, snapshot, monkeypa
     assert (status, out) == (2 if isinstance(error, OSError) else 130, "")
     assert "new: cannot be written: No space left on device" in err or status == 130
     assert snapshot(place) == before
+
+
+BPE = Tokenizer.train("the cat sat on the mat " * 9, 262)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("source", FORMS)
+def test_the_tokenizer_comes_along_and_words_come_out(cli, place, source, form):
+    config = dataclasses.replace(CONFIG, vocab_size=BPE.n_vocab)
+    write_pretrained("old", config, GPT(config, Generator(1)).state_dict(), source)
+    write_tokenizer("old", BPE, source)
+    assert cli("convert", "old", "new", "--to", form)[0] == 0
+    names = {"openai": {"vocab.bpe", "encoder.json"}, "huggingface": {"merges.txt", "vocab.json"}}
+    names = names.get(form, {"tokenizer.json"}) | set(FILES[form])
+    assert {file.name for file in (place / "new").iterdir()} == names
+    texts = [cli("generate", folder, "--prompt", "the cat", "--max-new-tokens", 5) for folder in ("old", "new")]
+    assert texts[0] == texts[1]
+    assert texts[0][0] == 0
+    assert texts[0][1].startswith("the cat")
+
+
+def test_characters_come_along_as_ours(cli, runs, place):
+    for form in FORMS:
+        assert cli("convert", runs["char-cpu"], form, "--to", form)[0] == 0
+        assert (place / form / "tokenizer.json").read_bytes() == (runs["char-cpu"] / "tokenizer.json").read_bytes()
+        assert cli("generate", form, "--prompt", "The", "--max-new-tokens", 3)[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_what_a_killed_convert_left_is_swept(cli, model, place, monkeypatch):
+    dead = place / ".tinygrad_llm-0123456789abcdef.tmp"
+    dead.mkdir()
+    (dead / "model.npz").write_bytes(b"half")
+    other = place / ".other.tmp"
+    other.mkdir()
+    (place / "model.tmp").mkdir()
+    seen = []
+
+    def write(folder, *rest):  # another convert, while this one writes
+        write_pretrained(folder, *rest)
+        if not seen:
+            seen.append(folder)
+            assert cli("convert", "openai", "second")[0] == 0
+            assert folder.exists()
+
+    monkeypatch.setattr(convert, "write_pretrained", write)
+    assert cli("convert", "openai", "new")[0] == 0
+    assert sorted(path.name for path in place.iterdir()) == sorted([*FORMS, ".other.tmp", "model.tmp", "new", "second"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_transformers_finds_the_tokenizer_of_an_export(cli, place):
+    transformers = pytest.importorskip("transformers")
+    config = dataclasses.replace(CONFIG, vocab_size=BPE.n_vocab)
+    GPT(config, Generator(1)).save_pretrained("old")
+    BPE.save("old/tokenizer.json")
+    assert cli("convert", "old", "new", "--to", "huggingface")[0] == 0
+    theirs = transformers.AutoTokenizer.from_pretrained("new")
+    for text in ("the cat sat on the mat", " caf\xe9 \n\n 12<|endoftext|>the"):
+        assert theirs(text)["input_ids"] == BPE.encode(text, allowed_special="all")

@@ -137,6 +137,13 @@ def test_what_is_not_offered(cli, arguments):
     assert (status, out, err.count("\n")) == (2, "", 1)
 
 
+def test_help_names_the_variables(cli):
+    status, out, _ = cli("download", "--help")
+    assert status == 0
+    for variable in ("TINYGRAD_LLM_CACHE", "TINYGRAD_LLM_OPENAI_URL", "HF_ENDPOINT"):
+        assert variable in out
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from tinygrad_llm.models import GPT, GPTConfig, write_pretrained
+from tinygrad_llm.random import Generator
 from tinygrad_llm.training import load_run
 
 
@@ -69,3 +71,14 @@ def test_characters_need_no_prompt(cli, runs):
     status, out, _ = cli("generate", runs["char-cpu"], "--max-new-tokens", 5)
     assert status == 0
     assert len(out) == 6
+
+
+def test_gpt2_by_its_name_writes_words(cli, tmp_path, monkeypatch):
+    """OpenAI's release in the cache, with 50,257 tokens and without its vocabulary."""
+    monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path))
+    config = GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=2)
+    write_pretrained(tmp_path / "gpt2", config, GPT(config, Generator(0)).state_dict(), "openai")
+    status, out, err = cli("generate", "gpt2", "--prompt", "Hello", "--max-new-tokens", 3)
+    assert (status, err) == (0, "")
+    assert out.startswith("Hello")
+    assert len(out) > len("Hello\n")

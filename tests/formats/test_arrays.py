@@ -182,7 +182,7 @@ def test_an_index_that_does_not_fit_its_shards(sharded):
         read_arrays(sharded(step="model-2.safetensors"))
     with pytest.raises(LoadError, match="weight_map: must map"):
         read_arrays(sharded(step=3))
-    with pytest.raises(FileNotFoundError, match=r"model-0\.safetensors"):
+    with pytest.raises(LoadError, match=r"weight_map: 'model-0\.safetensors' is missing"):
         read_arrays(sharded(step="model-0.safetensors"))
     path = sharded()
     path.with_name("model-2.safetensors").write_bytes(b"")
@@ -277,6 +277,30 @@ def test_the_data_of_a_bundle_is_not_its_index(tmp_path):
 def test_a_missing_file_is_the_usual_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="none"):
         read_arrays(tmp_path / "none")
+
+
+def test_a_folder_with_an_npy_file(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(3))
+    assert_same(read_arrays(tmp_path).arrays, {"arr_0": np.ones(3)})
+
+
+def test_of_two_bundles_the_one_named_by_checkpoint_is_read(tmp_path):
+    for step in (1, 2):
+        write_arrays(tmp_path / f"model.ckpt-{step}.index", {"step": np.array(step)})
+    with pytest.raises(LoadError, match="name the one to read"):
+        read_arrays(tmp_path)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1"\n')
+    assert_same(read_arrays(tmp_path).arrays, {"step": np.array(1)})
+    save_safetensors(tmp_path / "x.safetensors", {})
+    with pytest.raises(LoadError, match="name the one to read"):
+        read_arrays(tmp_path)
+
+
+def test_thousands_of_shards_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {str(i): f"{i}.safetensors" for i in range(1001)}}))
+    with pytest.raises(LoadError, match="weight_map: names 1001 files"):
+        read_arrays(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")

@@ -29,6 +29,7 @@ from tinygrad_llm.formats import (
     Checkpoints,
     DamagedCheckpointWarning,
     LoadError,
+    NewerVersionError,
     checkpoint,
     load_checkpoint,
     load_safetensors,
@@ -631,21 +632,71 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path):
 
 
 def test_files_of_others_stay(tmp_path):
+    ours = Checkpoints(tmp_path)
+    save_steps(ours, {1: None})
     save_steps(Checkpoints(tmp_path), {1000: 0.1, 2000: 0.2, 3000: None})
     others = ["notes.txt", "step-1.ckpt.safetensor", "step-00000001.ckpt.safetensors.old", "step-00000001.safetensors"]
     for name in others:
         (tmp_path / name).write_text("precious")
-    save_steps(Checkpoints(tmp_path), dict.fromkeys(range(1, 6)))
+    save_steps(ours, dict.fromkeys(range(1, 6)))
     assert steps(tmp_path) == [4, 5, 1000, 2000, 3000]
     assert all((tmp_path / name).read_text() == "precious" for name in others)
 
 
 def test_a_checkpoint_that_another_put_in_the_place_of_ours_stays(tmp_path):
-    ours, theirs = Checkpoints(tmp_path), Checkpoints(tmp_path)
+    ours = Checkpoints(tmp_path)
     save_steps(ours, {1: None, 2: None})
-    save_steps(theirs, {1: None})
+    save_checkpoint(tmp_path / "step-00000001.ckpt.safetensors", {}, {"theirs": True})
+    with pytest.raises(ValueError, match=r"step-00000001.*not of this run: resume from it .*, move it, or"):
+        ours.save(1, {})
     save_steps(ours, {3: None, 4: None})
     assert steps(tmp_path) == [1, 3, 4]
+    assert load_checkpoint(tmp_path / "step-00000001.ckpt.safetensors")[1] == {"theirs": True}
+
+
+def test_a_checkpoint_of_another_run_is_not_replaced(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save_steps(checkpoints, {1: None})
+    save_steps(Checkpoints(tmp_path), {2: 0.5})
+    with pytest.raises(ValueError, match=r"step-00000002.*not of this run"):
+        checkpoints.save(2, {})
+    assert checkpoints.load_latest()[1] == {"step": 2, "loss": 0.5, "more": True}
+    checkpoints.save(2, {})  # adopted
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_run_does_not_begin_among_the_checkpoints_of_another(tmp_path, step):
+    save_steps(Checkpoints(tmp_path), {2: None})
+    before = (tmp_path / "step-00000002.ckpt.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"up to step 2, .*resume from them .*, or choose another folder") as e:
+        Checkpoints(tmp_path).save(step, {})
+    assert len(str(e.value).splitlines()) == 1
+    assert steps(tmp_path) == [2]
+    assert (tmp_path / "step-00000002.ckpt.safetensors").read_bytes() == before
+    Checkpoints(tmp_path).save(3, {})
+
+
+def test_a_newer_version_is_not_passed_over_or_replaced(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    save_steps(checkpoints, {1: None, 2: None})
+    newer = tmp_path / "step-00000003.ckpt.safetensors"
+    save_checkpoint(newer, {}, {"step": 3})
+    change_fields(newer, version="2")
+    before = newer.read_bytes()
+    for instance in (checkpoints, Checkpoints(tmp_path)):
+        with pytest.raises(NewerVersionError, match=r"step-00000003.*update tinygrad_llm"):
+            instance.load_latest()
+        with pytest.raises(ValueError, match="resume"):
+            instance.save(3, {})
+    assert newer.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [10**39, [0] * 1_300_000], ids=["39 digits", "a long list"])
+def test_metadata_that_could_not_be_read_again_is_not_saved(good, value):
+    with pytest.raises(ValueError, match="store it as text or as an array") as error:
+        save_checkpoint(good, {}, {"x": value})
+    assert not isinstance(error.value, LoadError)
+    assert_untouched(good)
 
 
 def test_checkpoints_that_someone_removed_do_not_count(tmp_path):
@@ -660,15 +711,18 @@ def test_two_savers_at_once_keep_their_own(tmp_path):
     """They share every folder, and one file."""
 
     def work(first):
-        checkpoints = Checkpoints(tmp_path)
+        checkpoints = savers[first]
         try:
-            for step in range(first, 30, 2):
+            for step in range(first + 2, 30, 2):
                 checkpoints.save(step, {"x": np.full(5000, step, np.float32)}, loss=30 - step)
                 save_checkpoint(shared, {"x": np.full(5000, step, np.float32)}, {"step": step})
                 assert checkpoints.latest()
         except BaseException as error:
             errors.append(error)
 
+    savers = [Checkpoints(tmp_path), Checkpoints(tmp_path)]
+    for step, checkpoints in enumerate(savers):  # the second begins where the first is
+        checkpoints.save(step, {})
     errors = []
     shared = tmp_path / "shared.safetensors"
     threads = [threading.Thread(target=work, args=(first,)) for first in (0, 1)]

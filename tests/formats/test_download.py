@@ -326,6 +326,65 @@ def test_a_stalled_server_is_left_and_asked_again(part, send):
     assert part.read_bytes() == DATA
 
 
+def dripping(start):
+    """A server that sends `start` and then a byte now and then, always before the timeout."""
+
+    def reply(handler):
+        handler.wfile.write(start)
+        for byte in b"X-Drip: " + b"d" * 10_000:
+            handler.wfile.write(bytes([byte]))
+            if stop.wait(0.02):
+                return
+
+    return reply
+
+
+OK_LENGTH = b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n"
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.0 200 OK\r\n", OK_LENGTH + b"\r\n", OK_LENGTH + b"\r\n" + DATA[:600]])
+def test_a_dripping_server_is_left_and_asked_again(part, start):
+    with Server(dripping(start), answer()) as server:
+        get(server, part, window=0.3)
+        assert len(server.seen) == 2
+        stop.set()
+    assert part.read_bytes() == DATA
+
+
+def test_a_slow_server_is_waited_for(part):
+    def slow(handler):
+        handler.wfile.write(OK_LENGTH + b"\r\n")
+        for start in range(0, len(DATA), 10_000):
+            handler.wfile.write(DATA[start : start + 10_000])
+            stop.wait(0.05)
+
+    with Server(slow) as server:
+        get(server, part, window=0.1)
+        assert len(server.seen) == 1
+    assert part.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("location", ["http://[::bad/x", "http://127.0.0.1:port/x", "https://\u2100.example/"])
+def test_a_location_that_is_no_url(part, location):
+    with Server(answer(status=302, Location=location.encode().decode("latin-1"))) as server:
+        with pytest.raises(DownloadError) as error:
+            get(server, part)
+        assert "makes no sense" in str(error.value) or "refused" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [b"x", b"-5", b"", b"9" * 30])
+def test_a_chunk_size_that_is_none(part, size):
+    def reply(handler):
+        handler.protocol_version = "HTTP/1.1"
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nabc\r\n")
+
+    with Server(reply) as server, pytest.raises(DownloadError) as error:
+        get(server, part, attempts=1)
+    assert server.url in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_a_long_file_may_break_more_often_than_there_are_attempts(part):
     data = bytes(8 << 20)
     with Server(answer(data, send=2 << 20)) as server:

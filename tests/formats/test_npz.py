@@ -341,6 +341,13 @@ def test_the_bombs_are_bombs():
         assert theirs["x"].tolist() == [0] * 1000
 
 
+def test_a_small_file_does_not_take_fifty_times_its_size(tmp_path):
+    noise = np.random.default_rng(0).bytes(200_000)
+    np.savez_compressed(tmp_path / "x.npz", x=np.frombuffer(noise + bytes(12_000_000), np.uint8))
+    with pytest.raises(LoadError, match="zip bomb"):
+        load_npz(tmp_path / "x.npz")
+
+
 def test_compressed_zeros_of_a_usual_size_are_no_bomb(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", b=np.zeros(100_000))
     assert load_npz(tmp_path / "x.npz")["b"].size == 100_000

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm.formats import LoadError, tensorbundle
-from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbundle
+from tinygrad_llm.formats import LoadError, read_arrays, tensorbundle
+from tinygrad_llm.formats.tensorbundle import read_tensorbundle, verify_tensorbundle, write_tensorbundle
 
 BY_TENSORFLOW = Path(__file__).with_name("tensorflow_bundle")  # by scripts/make_tensorflow_reference.py
 DATA = ".data-00000-of-00001"
@@ -112,6 +112,42 @@ def save(prefix, index, data=ONE):
     for path, content in ((Path(f"{prefix}.index"), index), (Path(f"{prefix}{DATA}"), data)):
         path.unlink(missing_ok=True)  # to overwrite a file takes some file systems a hundred times as long
         path.write_bytes(content)
+
+
+# Verified without being held
+
+
+def test_a_bundle_is_verified_in_pieces(tmp_path, monkeypatch):
+    named = {"a": np.arange(100_000.0), "b": np.zeros((0, 3)), "c": np.array(True)}
+    write_tensorbundle(tmp_path / "x", named)
+    monkeypatch.setattr(tensorbundle, "_PIECE", 4096)
+    verify_tensorbundle(tmp_path / "x")  # what is made once
+    tracemalloc.start()
+    try:
+        assert verify_tensorbundle(tmp_path / "x") == {"a": (100_000,), "b": (0, 3), "c": ()}
+        assert tracemalloc.get_traced_memory()[1] < 150_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_damaged_is_found_when_verified(tmp_path):
+    save(tmp_path / "x", with_entry(entry()))
+    verify_tensorbundle(tmp_path / "x")
+    for data in (b"\0\0\x80\x3e", b"\1\0\x80\x3f"):
+        save(tmp_path / "x", with_entry(entry()), data)
+        with pytest.raises(LoadError, match=r"data-00000-of-00001: tensor 'x': CRC mismatch"):
+            verify_tensorbundle(tmp_path / "x")
+    save(tmp_path / "x", with_entry(entry()), ONE[:3])
+    with pytest.raises(LoadError, match="truncated"):
+        verify_tensorbundle(tmp_path / "x")
+
+
+def test_an_index_by_another_name_is_told_so(tmp_path):
+    save(tmp_path / "x", with_entry(entry()))
+    (tmp_path / "x.index").rename(tmp_path / "index.bin")
+    for read in (read_tensorbundle, verify_tensorbundle, read_arrays):
+        with pytest.raises(LoadError, match=r"index\.bin: .* must end in \.index"):
+            read(tmp_path / "index.bin")
 
 
 # There and back
@@ -393,6 +429,9 @@ SIZE = len(GOOD) - 48
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 497759232\n"
 HTML = b"\n<!DOCTYPE html>\n<html><body>404 Not Found</body></html>"
 BAD_INDEXES = {
+    "an offset no file reaches": (with_entry(entry(offset=2**63 - 4)), r"tensor 'x': offset: 9223372036854775804, whe"),
+    "the largest offset": (with_entry(entry(offset=2**64 - 1)), r"tensor 'x': offset: 18446744073709551615, where no"),
+    "100,000 shards": (with_header(b"\x08" + varint(100_000)), r"header: num_shards: must be .* at most 99999"),
     "empty": (b"", r"footer: magic number: not found at the end of 0 bytes"),
     "seven bytes": (b"1234567", r"footer: magic number"),
     "bad magic": (flipped(GOOD, len(GOOD) - 1), r"footer: magic number"),
@@ -495,7 +534,7 @@ TWO = index_file(block(HEADER, pair(b"x", entry()), pair(b"y", entry(offset=2)))
 BAD_DATA = {
     "empty": (GOOD, b"", r"'x': 4 bytes at offset 0, but the file has 0"),
     "cut off": (GOOD, ONE[:-1], r"'x': 4 bytes at offset 0, but the file has 3: truncated"),
-    "offset past the end": (with_entry(entry(offset=2**63)), ONE, r"'x': 4 bytes at offset 9223372036854775808, but"),
+    "offset past the end": (with_entry(entry(offset=2**62)), ONE, r"'x': 4 bytes at offset 4611686018427387904, but"),
     "size past the end": (with_entry(entry(dims=[2**40], size=2**42)), ONE, r"'x': 4398046511104 bytes at offset 0"),
     "CRC": (GOOD, b"1234", r"'x': CRC mismatch"),
     "no CRC": (with_entry(b"\x08\x01\x12\x00\x28\x04"), ONE, r"'x': CRC mismatch"),

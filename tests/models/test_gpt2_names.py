@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_llm.formats import LoadError
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.models.gpt2_names import from_ours, recognise, to_ours
 
@@ -82,6 +83,19 @@ def test_the_prefix_and_the_masks_may_be_there_or_not():
 def test_a_name_without_the_prefix_among_others_with_it_stays():
     theirs = from_ours(make(), "huggingface") | {"ln_f.weight": np.zeros(3)}
     assert to_ours(theirs, "huggingface").keys() - make().keys() == {"ln_f.weight"}
+
+
+def test_two_names_for_one_tensor_are_refused():
+    theirs = from_ours(make(), "openai") | {"transformer.wte.weight": np.zeros((5, 3))}
+    with pytest.raises(LoadError, match=r"'model/wte' and 'transformer\.wte\.weight'"):
+        to_ours(theirs, "openai")
+
+
+def test_a_layout_that_is_stated_and_another_that_is_seen():
+    assert recognise(from_ours(make(), "huggingface"), "config.json") == "huggingface"
+    assert recognise({"x": np.zeros(1)}, "config.json") == "huggingface"  # nothing is seen
+    with pytest.raises(LoadError, match=r"config\.json says .* \(in, out\).* \(out, in\)"):
+        recognise(make(), "config.json")
 
 
 @pytest.mark.parametrize("style", ["ours", "huggingface"])

@@ -13,11 +13,13 @@ import threading
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tinygrad_llm.formats import LoadError, save_safetensors
+from tinygrad_llm.formats import LoadError, save_safetensors, write_tensorbundle
 from tinygrad_llm.formats.download import DownloadError, Unreachable
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig, hub, write_pretrained
+from tinygrad_llm.models.gpt2_names import from_ours
 from tinygrad_llm.models.hub import cache_folder, download, model_files, model_url
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import Tokenizer
@@ -208,7 +210,7 @@ def test_what_is_not_the_file_never_takes_its_name(keeper, server, tmp_path, sou
 def test_one_wrong_bit_is_found_by_the_hash(keeper, server, web, tmp_path, name):
     data = (web / "124M" / name).read_bytes()
     server.instead[name] = flipped(data, len(data) // 2)
-    with pytest.raises(DownloadError, match="its SHA-256 is wrong"):
+    with pytest.raises(DownloadError, match="another SHA-256 than it should"):
         get(tmp_path / "out", "gpt2")
     assert names(tmp_path / "out") == sorted(OPENAI[: OPENAI.index(name)])
 
@@ -222,17 +224,70 @@ def test_one_wrong_bit_is_found_by_the_crcs(keeper, server, web, tmp_path, place
     assert DATA not in names(tmp_path / "out")
 
 
-def test_the_index_and_the_weights_of_another_model(keeper, server, tmp_path):
-    other = dataclasses.replace(TINY, n_layer=1)
-    state = GPT(other, Generator(0)).state_dict()
-    write_pretrained(tmp_path / "other", other, state, "openai")
-    server.instead[INDEX] = (tmp_path / "other" / INDEX).read_bytes()
-    with pytest.raises(DownloadError, match="of another model"):
-        get(tmp_path / "one")
-    save_safetensors(tmp_path / "weights", state)
+def weights_of_another(state):
+    """Tensors that are no GPT-2 of these sizes, though some have as many bytes as one."""
+    bias, scale = "transformer.ln_f.bias", "transformer.ln_f.weight"
+    yield "unexpected", {name.replace("h.1", "h.2"): array for name, array in state.items()}
+    yield "missing transformer.ln_f.bias", {name: array for name, array in state.items() if name != bias}
+    yield "transformer.ln_f.bias has shape", state | {bias: state[bias].reshape(2, -1)}
+    yield "transformer.ln_f.bias holds int32", state | {bias: state[bias].astype(np.int32)}
+    yield "lm_head.weight", state | {"lm_head.weight": state["transformer.wte.weight"] + 1}
+    yield "NaN or infinity in transformer.ln_f.weight", state | {scale: np.full_like(state[scale], np.nan)}
+
+
+@pytest.mark.parametrize("kind", range(6))
+def test_the_weights_of_another_model(keeper, server, tmp_path, kind):
+    words, state = list(weights_of_another(GPT(TINY, Generator(0)).state_dict()))[kind]
+    save_safetensors(tmp_path / "weights", from_ours(state, "huggingface"))
     server.instead["model.safetensors"] = (tmp_path / "weights").read_bytes()
-    with pytest.raises(DownloadError, match="of another model"):
-        get(tmp_path / "two", source="huggingface")
+    with pytest.raises(DownloadError, match=words) as error:
+        get(tmp_path / "out", source="huggingface")
+    assert "\n" not in str(error.value)
+    assert "model.safetensors" not in names(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_the_index_of_another_model(keeper, server, tmp_path, kind):
+    words, state = list(weights_of_another(GPT(TINY, Generator(0)).state_dict()))[kind]
+    theirs = {(f"model/h{name[14]}/x{i}" if "h.2" in name else name): a for i, (name, a) in enumerate(state.items())}
+    write_tensorbundle(tmp_path / "model.ckpt", from_ours(theirs, "openai") if kind else {"model/x": np.ones(9)})
+    server.instead[INDEX] = (tmp_path / INDEX).read_bytes()
+    with pytest.raises(DownloadError, match=words if kind else "too few|unexpected model/x"):
+        get(tmp_path / "out")
+    assert INDEX not in names(tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+@pytest.mark.parametrize("source", ["openai", "huggingface"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(keeper, tmp_path, source):
+    for name in model_files(NAME, source):
+        folder = tmp_path / name.name
+        get(folder, source=source)
+        (folder / name.name).unlink()
+        os.mkfifo(folder / name.name)
+        with pytest.raises(DownloadError, match=f"{name.name}: not a file"):
+            get(folder, source=source)
+
+
+@pytest.mark.parametrize("error", [ValueError("x\ny"), OverflowError("x\ny"), OSError("x\ny"), LoadError("x\ny")])
+def test_whatever_a_bad_file_raises_is_one_line(keeper, tmp_path, monkeypatch, error):
+    def check(*args):
+        raise error
+
+    monkeypatch.setattr(hub, "_check_data", check)
+    with pytest.raises(DownloadError, match=r"data-.*: x y$"):
+        get(tmp_path)
+    assert DATA not in names(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", NAME])
+def test_an_answer_that_makes_no_sense_is_not_called_a_wrong_hash(keeper, tmp_path, monkeypatch, name):
+    def fetch(*args, **options):
+        raise ValueError("Port could not be cast\nto integer value")  # as urllib does of a Location
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    with pytest.raises(DownloadError, match=r"hparams\.json: the server's answer makes no sense: Port .* cast to"):
+        get(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["hparams.json", "encoder.json", DATA])
@@ -269,9 +324,10 @@ def test_a_download_goes_on_where_it_stopped(keeper, server, tmp_path):
     assert names(tmp_path) == sorted(OPENAI)
 
 
-def test_what_pooch_left_when_it_was_killed_is_removed(keeper, tmp_path):
+def test_what_was_left_when_it_was_killed_is_removed(keeper, tmp_path):
     (tmp_path / ".download").mkdir()
     (tmp_path / ".download" / "tmpabcdefgh").write_bytes(b"half")
+    (tmp_path / ".download" / INDEX).write_bytes(b"a copy")
     get(tmp_path)
     assert names(tmp_path) == sorted(OPENAI)
 

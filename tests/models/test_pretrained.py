@@ -25,11 +25,13 @@ from tinygrad_llm.datasets import SlidingWindows, split
 from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
 from tinygrad_llm.formats.npz import save_npz
 from tinygrad_llm.formats.tensorbundle import write_tensorbundle
-from tinygrad_llm.models import CONFIGS, FORMS, GPT, WEIGHTS, GPTConfig, read_pretrained, write_pretrained
+from tinygrad_llm.models import CONFIGS, FORMS, GPT, WEIGHTS, GPTConfig, pretrained, read_pretrained, write_pretrained
+from tinygrad_llm.models.gpt2_names import from_ours
+from tinygrad_llm.models.pretrained import tokenizer_for
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
-from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
 
 SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 TINY = Path(__file__).with_name("gpt2_tiny")
@@ -117,6 +119,13 @@ def test_openais_release_gives_the_same_logits_bit_for_bit(tmp_path):
     for path in (tmp_path, tmp_path / "model.ckpt", str(tmp_path / "model.ckpt.index")):
         assert logits(path).tobytes() == expected
     assert read_pretrained(tmp_path).found == "tensorbundle, OpenAI's names"
+
+
+@pytest.mark.parametrize(("folder", "found"), [("openai", "tensorbundle"), ("npz", "npz")])
+def test_what_tensorflow_and_numpy_wrote_gives_the_same_logits_bit_for_bit(folder, found):
+    """By scripts/make_tensorflow_reference.py."""
+    assert logits(TINY / folder).tobytes() == logits(TINY / "saved").tobytes()
+    assert read_pretrained(TINY / folder).found == f"{found}, OpenAI's names"
 
 
 @pytest.mark.parametrize("naming", [in_openais_names, dict])
@@ -407,6 +416,114 @@ def test_an_untied_head_may_be_the_same(tmp_path):
     assert logits(folder).tobytes() == logits(TINY / "saved").tobytes()
 
 
+def test_two_names_for_one_tensor_are_refused(tmp_path):
+    state = GPT(SMALL).state_dict()
+    arrays = from_ours(state, "openai") | {"transformer.wte.weight": np.zeros((11, 6), np.float32)}
+    save_npz(tmp_path / "model.npz", arrays)
+    refused(tmp_path / "model.npz", "two names for one tensor: 'model/wte' and 'transformer.wte.weight'", n_head=2)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_layout_that_is_not_the_stated_one(tmp_path, metadata):
+    save_safetensors(tmp_path / WEIGHTS, GPT(SMALL).state_dict(), metadata)
+    if metadata is None:
+        (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_head": 2}')
+    refused(tmp_path / WEIGHTS, "its metadata says" if metadata else "config.json says", "(in, out)", n_head=2)
+
+
+def test_a_base_model_without_the_head_that_its_config_asks_for(tmp_path):
+    folder = folder_with(tmp_path, arrays=without("lm_head.weight"), variant="untied")
+    refused(folder, "missing lm_head.weight (19, 8)", "GPT2LMHeadModel")
+    assert "GPT2LMHeadModel" not in refused(folder_with(tmp_path, arrays=without("transformer.ln_f.bias")))
+
+
+@pytest.mark.parametrize("name", ["config.json", "hparams.json"])
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir), lambda path: os.symlink("nowhere", path)])
+def test_a_statement_that_is_no_file(tmp_path, name, make):
+    alone(tmp_path)
+    make(tmp_path / name)
+    refused(tmp_path, name, "not a file")
+
+
+def test_weights_of_another_form_are_not_written_beside(tmp_path):
+    state = GPT(SMALL).state_dict()
+    for form in FORMS:
+        write_pretrained(tmp_path / form, SMALL, state, form)
+    alike = {"safetensors", "huggingface"}
+    for form in FORMS:
+        for there in FORMS:
+            before = {path: path.read_bytes() for path in (tmp_path / there).iterdir()}
+            if form == there or {form, there} == alike:
+                continue
+            with pytest.raises(ValueError, match=r"model\.(safetensors|npz|ckpt\.index) .*another folder"):
+                write_pretrained(tmp_path / there, SMALL, state, form)
+            assert {path: path.read_bytes() for path in (tmp_path / there).iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("form", "sizes"), [("huggingface", "config.json"), ("openai", "hparams.json"), ("npz", "hparams.json")]
+)
+def test_a_writer_that_ends_early_leaves_no_weights_without_their_sizes(tmp_path, monkeypatch, form, sizes):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    for writer in ("save_safetensors", "save_npz", "write_tensorbundle"):
+        monkeypatch.setattr(pretrained, writer, stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_pretrained(tmp_path, SMALL, GPT(SMALL).state_dict(), form)
+    assert [path.name for path in tmp_path.iterdir()] == [sizes]
+
+
+# ---- the tokenizer beside the weights ----------------------------------------------------------------------------
+
+BPE = Tokenizer.train("the cat sat on the mat " * 9, 262)
+BPE_CONFIG = change(vocab_size=262)
+HUBS = '{"version": "1.0", "model": {"type": "BPE"}}'  # a tokenizer.json that is not ours
+
+
+def hubs_pair(folder):
+    BPE.save_gpt2(folder)
+    (folder / "vocab.bpe").rename(folder / "merges.txt")
+    (folder / "encoder.json").rename(folder / "vocab.json")
+
+
+@pytest.mark.parametrize("put", [lambda f: BPE.save(f / "tokenizer.json"), lambda f: BPE.save_gpt2(f), hubs_pair])
+def test_the_tokenizer_is_found_under_all_its_names(tmp_path, put):
+    GPT(BPE_CONFIG).save_pretrained(tmp_path)
+    put(tmp_path)
+    if not (tmp_path / "tokenizer.json").exists():
+        (tmp_path / "tokenizer.json").write_text(HUBS)
+    for path in (tmp_path, tmp_path / WEIGHTS):
+        assert tokenizer_for(path, BPE_CONFIG).merges == BPE.merges
+
+
+def test_our_own_tokenizer_comes_before_a_pair(tmp_path):
+    GPT(BPE_CONFIG).save_pretrained(tmp_path)
+    Tokenizer([]).save_gpt2(tmp_path)
+    BPE.save(tmp_path / "tokenizer.json")
+    assert tokenizer_for(tmp_path, BPE_CONFIG).n_vocab == 262
+
+
+def test_without_a_file_50257_tokens_are_gpt2s(tmp_path):
+    GPT(SMALL).save_pretrained(tmp_path)
+    for theirs in (False, True):
+        assert tokenizer_for(tmp_path, CONFIGS["gpt2"]).n_vocab == 50257
+        with pytest.raises(LoadError, match=r"tokenizer\.json is " + ("Hugging Face's" if theirs else "missing")):
+            tokenizer_for(tmp_path, SMALL)
+        (tmp_path / "tokenizer.json").write_text(HUBS)
+
+
+def test_a_tokenizer_of_another_size_or_damaged(tmp_path):
+    GPT(SMALL).save_pretrained(tmp_path)
+    BPE.save(tmp_path / "tokenizer.json")
+    with pytest.raises(LoadError, match="has 262 tokens and the model 11: they do not belong together"):
+        tokenizer_for(tmp_path, SMALL)
+    for damaged in ("{", "[]", '{"format": "x", "model": 1}'):
+        (tmp_path / "tokenizer.json").write_text(damaged)
+        with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+            tokenizer_for(tmp_path, CONFIGS["gpt2"])
+
+
 def test_a_pickle_is_not_read(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02.")
     refused(tmp_path, "pickle")
@@ -468,6 +585,8 @@ def config_json(**fields):
 
 def write(folder, metadata, arrays=None):
     """A weights file with metadata of the test's choice."""
+    if metadata and "config" in metadata:
+        metadata = {"format": "tinygrad_llm.GPT"} | metadata
     save_safetensors(folder / WEIGHTS, GPT(SMALL).state_dict() if arrays is None else arrays, metadata)
 
 
@@ -534,6 +653,8 @@ def test_a_file_cut_short(tmp_path):
     [
         (None, "n_head is stated nowhere"),
         ({"format": "something else"}, "n_head is stated nowhere"),
+        ({"format": "something else", "config": config_json()}, "n_head is stated nowhere"),
+        ({"format": "tinygrad_llm.GPT"}, "field 'config'"),
         ({"config": ""}, "field 'config'"),
         ({"config": "{"}, "field 'config'"),
         ({"config": "[1, 2]"}, "field 'config'"),

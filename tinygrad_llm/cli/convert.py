@@ -4,15 +4,16 @@ import argparse
 import dataclasses
 import json
 import os
-import secrets
-import shutil
 from pathlib import Path
 
+from tinygrad_llm.atomic import atomic_folder
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, integer
-from tinygrad_llm.models import FORMS, read_pretrained, write_pretrained
+from tinygrad_llm.models import FORMS, find_tokenizer, read_pretrained, write_pretrained, write_tokenizer
 
 EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
+
+_SUFFIXES = {".bin", ".ckpt", ".gguf", ".h5", ".index", ".npy", ".npz", ".pt", ".pth", ".safetensors"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,21 +36,22 @@ def run(args: argparse.Namespace) -> int:
     source, destination = args.source, args.destination
     if os.path.lexists(destination):
         raise UsageError(f"{destination}: exists already; choose another DST")
+    if destination.suffix in _SUFFIXES:
+        raise UsageError(f"{destination}: a folder is made, not a file: choose a DST without {destination.suffix}")
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"{destination}: there is no folder to make it in; make that first")
     config, state, found = read_pretrained(source, args.n_head)
-    # All files appear at once, under their name, or none does.
-    temporary = destination.absolute().with_name(f".{secrets.token_hex(8)}.tmp")
+    tokenizer = find_tokenizer(source)
     try:
-        write_pretrained(temporary, config, state, args.to)
-        size = sum(file.stat().st_size for file in temporary.iterdir())
-        os.rename(temporary, destination)
+        with atomic_folder(destination.absolute()) as temporary:
+            write_pretrained(temporary, config, state, args.to)
+            if tokenizer is not None:
+                write_tokenizer(temporary, tokenizer, args.to)
+            size = sum(file.stat().st_size for file in temporary.iterdir())
     except ValueError as error:
         raise UsageError(f"{source}: {error}") from None
     except OSError as error:
         raise UsageError(f"{destination}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
     files = sorted(file.name for file in destination.iterdir())
     if args.json:

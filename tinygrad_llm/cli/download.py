@@ -9,7 +9,7 @@ from typing import Any
 
 from tinygrad_llm.cli.options import add_json
 from tinygrad_llm.models import CONFIGS
-from tinygrad_llm.models.hub import SERVERS, cache_folder, download, model_url
+from tinygrad_llm.models.hub import CACHE, SERVERS, cache_folder, download, model_url
 
 EXAMPLE = "tinygrad-llm download gpt2"
 
@@ -22,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there and wrong")
     add_json(parser)
+    parser.add_argument_group(
+        "environment variables",
+        f"{CACHE}: the folder of the cache. {' and '.join(variable for variable, _ in SERVERS.values())}: a mirror of "
+        "OpenAI's releases, and of the model hub. HTTPS_PROXY: a proxy.",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

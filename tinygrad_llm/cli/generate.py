@@ -8,14 +8,15 @@ import numpy as np
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, add_special, encode, integer
+from tinygrad_llm.models import GPT, tokenizer_for
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import load_run, start_ids, write
+from tinygrad_llm.training import start_ids, write
 
 EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --max-new-tokens 200 --seed 1'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="the folder of a run, such as runs/demo")
+    parser.add_argument("run", type=Path, help="the folder of a run or a GPT-2, or the name of a downloaded one: gpt2")
     parser.add_argument("--prompt", default="", help="the text to continue (default: none, a new text)")
     parser.add_argument("--max-new-tokens", type=integer(0), default=200, metavar="N", help="at most (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token (default 0.8)")
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    model, tokenizer = load_run(args.run)
+    model = GPT.from_pretrained(args.run)
+    tokenizer = tokenizer_for(args.run, model.config)
     ids = encode(tokenizer, args.prompt, args.allow_special)
     if not ids:
         ids = start_ids(tokenizer)

@@ -4,19 +4,21 @@ from tinygrad_llm.formats.arrays import Arrays, read_arrays, write_arrays
 from tinygrad_llm.formats.checkpoint import (
     Checkpoints,
     DamagedCheckpointWarning,
+    NewerVersionError,
     load_checkpoint,
     save_checkpoint,
 )
-from tinygrad_llm.formats.files import LoadError, atomic_write
+from tinygrad_llm.formats.files import LoadError, atomic_write, parse_json, show
 from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
-from tinygrad_llm.formats.safetensors import load_safetensors, parse_json, save_safetensors, show
-from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbundle
+from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
+from tinygrad_llm.formats.tensorbundle import read_tensorbundle, verify_tensorbundle, write_tensorbundle
 
 __all__ = [
     "Arrays",
     "Checkpoints",
     "DamagedCheckpointWarning",
     "LoadError",
+    "NewerVersionError",
     "atomic_write",
     "load_checkpoint",
     "load_npy",
@@ -29,6 +31,7 @@ __all__ = [
     "save_npz",
     "save_safetensors",
     "show",
+    "verify_tensorbundle",
     "write_arrays",
     "write_tensorbundle",
 ]

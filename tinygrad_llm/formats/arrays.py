@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, disguise
+from tinygrad_llm.formats.files import LoadError, disguise, in_memory, open_regular, parse_json, show
 from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz, save_npz
-from tinygrad_llm.formats.safetensors import load_safetensors, parse_json, save_safetensors, show
-from tinygrad_llm.formats.tensorbundle import read_tensorbundle, write_tensorbundle
+from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
+from tinygrad_llm.formats.tensorbundle import MAGIC as BUNDLE_MAGIC
+from tinygrad_llm.formats.tensorbundle import find_prefix, read_tensorbundle, write_tensorbundle
 
 _READS = "safetensors, .npz, .npy and TensorFlow's .index are read"
-_BUNDLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of a TensorBundle's index
 _MAX_JSON = 10_000_000
+_MAX_SHARDS = 1000  # of a safetensors model; each is a file to open
 
 # What people download instead of weights, or beside them, by its first bytes.
 _KNOWN = [
@@ -71,7 +72,8 @@ def read_arrays(path: str | os.PathLike[str], mmap: bool = False) -> Arrays:
         arrays = read_tensorbundle(path)
     for name, array in arrays.items():  # one by one, so that the narrow ones are freed on the way
         if array.dtype == np.float16:
-            arrays[name] = array.astype(np.float32)
+            with in_memory(f"{path}: array {show(name)}", 2 * array.nbytes):
+                arrays[name] = array.astype(np.float32)
             arrays[name].flags.writeable = array.flags.writeable
     return Arrays(arrays, kind, metadata)
 
@@ -102,7 +104,10 @@ def _in_folder(folder: Path) -> Path:
     """The only file of arrays in a folder."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
     found = indices or sorted(folder.glob("*.safetensors"))  # what an index lists are its parts
-    found += sorted([*folder.glob("*.index"), *folder.glob("*.npz")])
+    bundles = sorted(folder.glob("*.index"))
+    if len(bundles) > 1 and (folder / "checkpoint").is_file():
+        bundles = [Path(find_prefix(str(folder)) + ".index")]  # which of them is the latest
+    found += [*bundles, *sorted([*folder.glob("*.npz"), *folder.glob("*.npy")])]
     if len(found) == 1:
         return found[0]
     if found:
@@ -119,9 +124,7 @@ def _recognise(path: Path) -> str:
 
     Raises:   LoadError: none of them; says what it is.
     """
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-        raise LoadError(f"{path}: not a regular file")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(512)
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - 8))
@@ -134,7 +137,7 @@ def _recognise(path: Path) -> str:
         return "npz"
     if head.startswith(MAGIC):
         return "npy"
-    if size >= 48 and tail == _BUNDLE_MAGIC:
+    if size >= 48 and tail == BUNDLE_MAGIC:
         return "tensorbundle"
     if not head:
         raise LoadError(f"{path}: an empty file")
@@ -167,9 +170,12 @@ def _is_text(head: bytes) -> bool:
 
 def _read_shards(path: Path, mmap: bool) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """The arrays of all files that an index lists, each of which must hold exactly what the index says."""
-    if path.stat().st_size > _MAX_JSON:
-        raise LoadError(f"{path}: JSON of {path.stat().st_size} bytes, too long for an index of safetensors files")
-    index = parse_json(f"{path}: JSON", path.read_bytes())
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_JSON:
+            raise LoadError(f"{path}: JSON of {size} bytes, too long for an index of safetensors files")
+        text = file.read(size)
+    index = parse_json(f"{path}: JSON", text)
     shards = index.get("weight_map")
     if shards is None:
         raise LoadError(f"{path}: JSON without a weight_map, so not an index of safetensors files; {_READS}")
@@ -177,12 +183,16 @@ def _read_shards(path: Path, mmap: bool) -> tuple[dict[str, NDArray[Any]], dict[
         raise LoadError(f"{path}: weight_map: must map names to files")
 
     files = sorted(set(shards.values()))
+    if len(files) > _MAX_SHARDS:
+        raise LoadError(f"{path}: weight_map: names {len(files)} files, more than the {_MAX_SHARDS} accepted")
     for shard in files:
         if not re.fullmatch(r"[^/\\:\0]+\.safetensors", shard):
             raise LoadError(f"{path}: weight_map: {show(shard)} must be a .safetensors file of the same folder")
     arrays: dict[str, NDArray[Any]] = {}
     metadata: dict[str, str] = {}
     for shard in files:
+        if not os.path.isfile(path.with_name(shard)):
+            raise LoadError(f"{path}: weight_map: {show(shard)} is missing beside it")
         held, more = load_safetensors(path.with_name(shard), mmap)
         wrong = {name for name, file in shards.items() if file == shard} ^ set(held)
         if wrong:

@@ -29,8 +29,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, atomic_write
-from tinygrad_llm.formats.safetensors import layout, load_safetensors, parse_json, pieces, show
+from tinygrad_llm.formats.files import LoadError, atomic_write, parse_json, show
+from tinygrad_llm.formats.safetensors import layout, load_safetensors, pieces
 
 FORMAT: Final = "tinygrad_llm.checkpoint"
 VERSION: Final = 1
@@ -38,6 +38,10 @@ VERSION: Final = 1
 _NO_HASH = "0" * 64
 _CHUNK = 1_000_000
 _NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})\.ckpt\.safetensors", re.ASCII)
+
+
+class NewerVersionError(LoadError):
+    """A checkpoint is of a newer version of the format; it is not damaged."""
 
 
 class DamagedCheckpointWarning(UserWarning):
@@ -64,7 +68,7 @@ def save_checkpoint(
             )
     fields = {"format": FORMAT, "version": str(VERSION), "metadata": _to_json(path, metadata or {})}
     blank, parts = layout(path, tensors, {**fields, "sha256": _NO_HASH})
-    parse_json(f"{path}: header", blank[8:])  # what could not be read again is not written
+    _check_readable(f"{path}: header", blank[8:])
     digest = _hash(blank, pieces(parts))
     # The quotes of the caller's metadata are escaped, so this is the field itself.
     header = blank.replace(f'"sha256":"{_NO_HASH}'.encode(), f'"sha256":"{digest}'.encode(), 1)
@@ -87,7 +91,8 @@ def load_checkpoint(
     """Read the arrays and the metadata of a checkpoint, and compare their hash with the stored one.
 
     `verify=False` saves the time of the hash: a damaged number is then not noticed, a damaged structure is.
-    Raises:   LoadError: the file is damaged, something else, or of a newer version; names the file and the field.
+    Raises:   LoadError: the file is damaged or something else; names the file and the field.
+              NewerVersionError: of these, that it is of a newer version.
               OSError: the file cannot be opened or read.
     """
     path = Path(path)
@@ -110,6 +115,8 @@ class Checkpoints:
             step = metadata["step"]
         ...
         checkpoints.save(step, arrays, {"config": …}, loss=validation_loss)
+        ...
+        arrays, metadata = load_checkpoint(checkpoints.best())
 
     What `save` removes, after the new checkpoint is verified and in its place, are those beyond the last
     `keep` and the best of this run: of those saved here, and, after `load_latest`, of the one loaded and
@@ -125,6 +132,8 @@ class Checkpoints:
         self.folder = Path(folder)
         self.keep = keep
         self._own: dict[Path, tuple[int, int] | None] = {}  # in the order of saving
+        self._damaged: dict[Path, tuple[int, int] | None] = {}  # passed over: not ours to remove, but to replace
+        self._begun = False
 
     def save(
         self,
@@ -136,9 +145,10 @@ class Checkpoints:
         """Save the checkpoint of a step and remove those no longer needed; returns its path.
 
         Its metadata holds `step` and `loss` as well; the lower the loss, the better. The folder is made if
-        there is none. A checkpoint that is there for this step is replaced.
-        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss of NaN or infinity, or metadata
-                  with a step or loss of its own.
+        there is none. A checkpoint for this step is replaced if it was saved here, or by the run resumed here.
+        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss of NaN or infinity, metadata with
+                  a step or loss of its own, or a folder with checkpoints of another run: the one of this
+                  step, or, at the first save without `load_latest`, any not before it.
         """
         step = operator.index(step)
         path = self.folder / f"step-{step:08d}.ckpt.safetensors"
@@ -148,10 +158,12 @@ class Checkpoints:
             raise ValueError(f"{path}: loss: is {loss}; not saved")
         if taken := {"step", "loss"} & set(metadata or {}):
             raise ValueError(f"{path}: metadata: {', '.join(sorted(taken))} is an argument of its own")
+        self._check_free(step, path)
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {"step": step, "loss": None if loss is None else float(loss)}
         save_checkpoint(path, arrays, {**(metadata or {}), **own})
         self._adopt(path)
+        self._begun = True
         self._prune()
         return path
 
@@ -160,28 +172,52 @@ class Checkpoints:
         return max(self._files(), key=_step, default=None)
 
     def best(self) -> Path | None:
-        """The checkpoint of the lowest loss, of equal ones the latest; None if none that can be read has a loss."""
+        """The checkpoint of the lowest loss, of equal ones the latest; None if none that can be read has a loss.
+
+        Only the headers are read to find it: `load_checkpoint` then verifies the whole.
+        """
         return _best(self._files())
 
     def load_latest(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The arrays and metadata of the latest checkpoint that can be loaded; `step` and `loss` are in the metadata.
 
-        For each one passed over because it cannot, there is a `DamagedCheckpointWarning`; its file stays.
+        For each one passed over because it cannot, there is a `DamagedCheckpointWarning`; its file stays until
+        its step is saved again.
         Raises:   LoadError: the folder holds none, or none that can be loaded.
+                  NewerVersionError: one is of a newer version: to go on from an older one would lose its work.
         """
         files = sorted(self._files(), key=_step)
         found = len(files)
         while files:
             try:
                 loaded = load_checkpoint(files[-1])
+            except NewerVersionError:
+                raise
             except (LoadError, OSError) as error:
                 warnings.warn(f"{error}; taking the checkpoint before it", DamagedCheckpointWarning, stacklevel=2)
-                self._own.pop(files.pop(), None)
+                damaged = files.pop()
+                self._own.pop(damaged, None)
+                self._damaged[damaged] = _identity(damaged)
             else:
                 self._adopt(*files)
+                self._begun = True
                 return loaded
         what = f"none of its {found} checkpoints can be loaded" if found else "holds no checkpoint"
         raise LoadError(f"{self.folder}: {what}")
+
+    def _check_free(self, step: int, path: Path) -> None:
+        """Nothing of another run is in the way."""
+        latest = self.latest()
+        if not self._begun and latest and _step(latest) >= step:
+            raise ValueError(
+                f"{self.folder}: holds checkpoints up to step {_step(latest)}, so none is begun at step {step}: "
+                "resume from them (load_latest), or choose another folder"
+            )
+        if (found := _identity(path)) and found not in (self._own.get(path), self._damaged.get(path)):
+            raise ValueError(
+                f"{path}: is there already, and not of this run: resume from it (load_latest), move it, "
+                "or choose another folder"
+            )
 
     def _files(self) -> list[Path]:
         try:
@@ -224,8 +260,16 @@ def _to_json(path: Path, metadata: Mapping[str, Any]) -> str:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: metadata: must be what JSON can hold: {error}") from None
-    parse_json(f"{path}: metadata", text.encode())  # stricter: an integer of 39 digits could not be read again
+    _check_readable(f"{path}: metadata", text.encode())
     return text
+
+
+def _check_readable(where: str, text: bytes) -> None:
+    """What could not be read again is not written: an integer of 39 digits, or megabytes of JSON."""
+    try:
+        parse_json(where, text)
+    except LoadError as error:
+        raise ValueError(f"{error}: it could not be read again: store it as text or as an array") from None
 
 
 def _read_fields(path: Path, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -236,7 +280,7 @@ def _read_fields(path: Path, fields: Mapping[str, str]) -> dict[str, Any]:
     if not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise LoadError(f"{path}: __metadata__: version: must be {VERSION}, is {show(version)}")
     if int(version) > VERSION:
-        raise LoadError(
+        raise NewerVersionError(
             f"{path}: __metadata__: version: {version} is newer than the {VERSION} that is read here: "
             "update tinygrad_llm"
         )

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import io
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from urllib.parse import urlsplit
 from tinygrad_llm.formats.files import LoadError
 
 _CHUNK = 1 << 20  # bytes
+_SLOWEST = 1000  # bytes a second: what comes slower does not come
 _SPARE = 1 << 20  # bytes of the disk to leave free
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be others in a moment
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
@@ -63,6 +65,7 @@ def fetch(
     limit: int,
     size: int | None = None,
     timeout: float = 30.0,
+    window: float = 60.0,
     attempts: int = 5,
     pause: float = 1.0,
     report: Report | None = None,
@@ -70,7 +73,8 @@ def fetch(
     """Fetch a URL into the file `part`, from where an earlier call stopped. Its contents are for the caller to check.
 
     Args:     limit: bytes that the file may have at most. size: bytes that it must have, if that is known.
-              timeout: seconds without a byte until the connection counts as broken. attempts: in a row that bring less
+              timeout: seconds without a byte until the connection counts as broken; it does too if less than 1 kB/s
+              comes over `window` seconds, headers included. attempts: in a row that bring less
               than a megabyte. pause: seconds before the second attempt; twice as many before each further one.
     Raises:   Unreachable: after all attempts, or at once for what will not pass, such as 404 or no network.
               DownloadError: the server sends something else: a web page, another size, compressed, more than announced.
@@ -82,7 +86,7 @@ def fetch(
     failed, most = 0, _size(part)
     while True:
         try:
-            _attempt(url, part, limit, size, timeout, report)
+            _attempt(url, part, limit, size, timeout, window, report)
             return
         except _Passing as error:
             # Against the most there ever was, or a server that has us start over and over would keep us forever.
@@ -115,7 +119,9 @@ def finish(part: Path, path: Path) -> None:
     discard(part)
 
 
-def _attempt(url: str, part: Path, limit: int, size: int | None, timeout: float, report: Report | None) -> None:
+def _attempt(
+    url: str, part: Path, limit: int, size: int | None, timeout: float, window: float, report: Report | None
+) -> None:
     start, version = _earlier(part)
     if size is not None and start == size:
         return  # it was whole when the call before this one was ended
@@ -125,7 +131,7 @@ def _attempt(url: str, part: Path, limit: int, size: int | None, timeout: float,
     redirects = _Redirects(url)
     try:
         with _network_errors(url):
-            response = _open(url, headers, timeout, redirects)
+            response = _open(url, headers, timeout, window, redirects)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416 or not start:
@@ -270,6 +276,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.origin = urlsplit(url)[:2]
         self.sha256: str | None = None
 
+    def http_error_302(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # a Location that is no URL; urllib would leave the connection open
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
@@ -283,11 +298,65 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(url: str, headers: dict[str, str], timeout: float, redirects: _Redirects) -> Any:
+class _Paced(io.RawIOBase):
+    """What comes over a connection, unless it is so little that it would keep us for ever."""
+
+    def __init__(self, raw: io.RawIOBase, window: float) -> None:
+        self._raw, self._window = raw, window
+        self._since, self._count = time.monotonic(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self._raw.readinto(buffer)
+        self._count += count or 0
+        passed = time.monotonic() - self._since
+        if passed > self._window:
+            if self._count < _SLOWEST * passed:
+                raise TimeoutError
+            self._since, self._count = time.monotonic(), 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Handler(urllib.request.AbstractHTTPHandler):
+    """Reads status, headers and body of every answer at a pace."""
+
+    def __init__(self, window: float) -> None:
+        super().__init__()
+        self._window = window
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> Any:
+        def respond(*args: Any, **more: Any) -> http.client.HTTPResponse:
+            response = http.client.HTTPResponse(*args, **more)
+            response.fp = io.BufferedReader(_Paced(response.fp.detach(), self._window))
+            return response
+
+        def connect(*args: Any, **more: Any) -> Any:
+            connection = http_class(*args, **more)
+            connection.response_class = respond
+            return connection
+
+        return super().do_open(connect, req, **options)
+
+
+class _HTTP(_Handler, urllib.request.HTTPHandler):
+    pass
+
+
+class _HTTPS(_Handler, urllib.request.HTTPSHandler):
+    pass
+
+
+def _open(url: str, headers: dict[str, str], timeout: float, window: float, redirects: _Redirects) -> Any:
     if urlsplit(url).scheme not in ("http", "https"):  # urllib also opens files
         raise DownloadError(f"{url}: the URL must begin with https://")
     request = urllib.request.Request(url, headers=headers)
-    return urllib.request.build_opener(redirects).open(request, timeout=timeout)
+    return urllib.request.build_opener(redirects, _HTTP(window), _HTTPS(window)).open(request, timeout=timeout)
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
@@ -302,8 +371,10 @@ def _network_errors(url: str) -> Iterator[None]:
     """What the network does becomes _Passing, so that it is not taken for the disk's doing."""
     try:
         yield
-    except urllib.error.HTTPError:
+    except (urllib.error.HTTPError, LoadError):
         raise
+    except ValueError as error:  # a Location that is no URL, a size that is no number
+        raise _Passing(f"the server's answer makes no sense: {' '.join(str(error).split())[:200]}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):

@@ -14,7 +14,6 @@ Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 import contextlib
 import io
-import math
 import os
 import re
 import struct
@@ -27,8 +26,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, atomic_write
-from tinygrad_llm.formats.safetensors import show
+from tinygrad_llm.formats.files import LoadError, array_size, atomic_write, in_memory, open_regular, show
 
 MAGIC = b"\x93NUMPY"
 PICKLE = "a pickle: it can run code, so it is never read; convert it to safetensors where you trust it"
@@ -39,8 +37,8 @@ _VALUE = r"""'[^']*'|"[^"]*"|True|False|\([^()]*\)|\[.*\]"""
 _ITEM = re.compile(rf"""\s*(['"])(\w+)\1\s*:\s*({_VALUE})\s*(?:,|(?=\}}))""", re.S)
 
 # Deflate reaches 1:1032, weights 1:1.1. What is below the allowance may be all zeros.
-_MAX_RATIO = 100
-_ALLOWANCE = 1_000_000
+_MAX_RATIO = 10
+_ALLOWANCE = 4_000_000
 _MAX_DIRECTORY = 2_000_000  # of a zip; each of its bytes takes some fifteen in memory; room for 20,000 arrays
 _CHUNK = 1_000_000
 
@@ -51,20 +49,20 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises:   LoadError: the file is damaged, or holds something else than numbers; names the file and the field.
               OSError: the file cannot be opened or read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return _read_npy(os.fspath(path), file, os.fstat(file.fileno()).st_size)
 
 
 def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read a `.npz` file: its arrays by name, in the order of the zip's directory, each as in `load_npy`.
 
-    The sizes are checked before anything of that size is allocated: all members together may be a hundred
-    times as large as the file, and a megabyte. The checksum of every member is verified.
+    The sizes are checked before anything of that size is allocated: all members together may be ten
+    times as large as the file, and four megabytes. The checksum of every member is verified.
     Raises:   LoadError: the file is damaged, hostile or something else; names the file and the member.
               OSError: the file cannot be opened or read.
     """
     arrays = {}
-    with _Bounded(io.FileIO(os.fspath(path))) as file:
+    with _Bounded(open_regular(path).detach()) as file:
         with _zip_errors(os.fspath(path)):
             archive = zipfile.ZipFile(file)
         with archive:
@@ -178,12 +176,17 @@ def _bad_name(name: str) -> bool:
 def _read_npy(where: str, file: IO[bytes], size: int) -> NDArray[Any]:
     """The array in a file, or in a member, of `size` bytes."""
     code, fortran, shape, begin = _read_header(where, file)
-    expected = math.prod(shape) * np.dtype(code).itemsize
+    expected = array_size(where, shape, np.dtype(code).itemsize)
     if begin + expected != size:
         raise LoadError(f"{where}: data: {code} of shape {show(shape)} has {expected} bytes, {size - begin} found")
-    array: NDArray[Any] = np.empty(shape[::-1] if fortran else shape, code)
+    with in_memory(where, expected):
+        return _read_data(where, file, np.empty(shape[::-1] if fortran else shape, code), fortran)
+
+
+def _read_data(where: str, file: IO[bytes], array: NDArray[Any], fortran: bool) -> NDArray[Any]:
+    """The array, filled with all that is left of the file."""
     memory = array.reshape(-1).view(np.uint8).data
-    for start in range(0, expected, _CHUNK):  # a zip's member makes a copy of all it is asked for
+    for start in range(0, array.nbytes, _CHUNK):  # a zip's member makes a copy of all it is asked for
         piece = memory[start : start + _CHUNK]
         if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
             raise LoadError(f"{where}: data: ended early: truncated?")
@@ -222,9 +225,6 @@ def _read_header(where: str, file: IO[bytes]) -> tuple[str, bool, tuple[int, ...
     if fields["fortran_order"] not in ("True", "False"):
         raise LoadError(f"{where}: fortran_order: must be True or False, is {show(fields['fortran_order'])}")
     code, shape = _dtype(where, fields["descr"]), _shape(where, fields["shape"])
-    # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
-    if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * np.dtype(code).itemsize >= 2**62:
-        raise LoadError(f"{where}: shape: {show(shape)} is too large for an array")
     return code, fields["fortran_order"] == "True", shape, 8 + width + length
 
 

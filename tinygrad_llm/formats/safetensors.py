@@ -9,9 +9,7 @@ Source: the format's description at https://github.com/huggingface/safetensors.
 """
 
 import json
-import math
 import os
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from mmap import ACCESS_READ
@@ -22,7 +20,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, atomic_write, disguise
+from tinygrad_llm.formats.files import (
+    MAX_JSON,
+    LoadError,
+    array_size,
+    atomic_write,
+    check_json_size,
+    disguise,
+    in_memory,
+    open_regular,
+    parse_json,
+    show,
+)
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
@@ -34,15 +43,6 @@ _NAMES = {code: name for name, code in _DTYPES.items()}
 _READ_AS = _DTYPES | {"BF16": "<u2", "BOOL": "|u1"}  # the two whose bytes need a second look
 
 Part: TypeAlias = tuple[NDArray[Any], str]  # an array, and its dtype in the file
-
-_MAX_HEADER = 100_000_000
-# A JSON value takes up to fifty times its text in memory, so their number is bounded as well. A tensor of
-# four dimensions has ten: this is room for 200,000 tensors.
-_MAX_VALUES = 2_000_000
-
-_short = reprlib.Repr()  # a hostile name or number may be megabytes long
-_short.maxstring = _short.maxother = 200
-show = _short.repr
 
 
 def save_safetensors(
@@ -96,7 +96,7 @@ def layout(path: Path, arrays: Mapping[str, ArrayLike], metadata: Mapping[str, s
         raise ValueError(f"{path}: a name or metadata holds a lone surrogate, which UTF-8 cannot") from None
     text += b" " * (-len(text) % 8)
     try:
-        _check_size(text)
+        check_json_size(text)
     except ValueError as error:
         raise ValueError(f"{path}: header: {error}") from None
     return len(text).to_bytes(8, "little") + text, [(array, code) for _, array, code in tensors]
@@ -127,12 +127,16 @@ def load_safetensors(
               OSError: the file cannot be opened or read.
     """
     path = Path(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         header_bytes, data_size = _read_header(path, file)
         tensors, metadata = _parse_header(path, header_bytes)
         _check_offsets(path, tensors, data_size)
         source = _map(path, file, 8 + len(header_bytes), data_size) if mmap else file
-        return {name: _read_array(path, source, name, **tensors[name]) for name in tensors}, metadata
+        arrays = {}
+        for name, tensor in tensors.items():
+            with in_memory(f"{path}: tensor {show(name)}", tensor["end"] - tensor["begin"]):
+                arrays[name] = _read_array(path, source, name, **tensor)
+        return arrays, metadata
 
 
 def _map(path: Path, file: BufferedReader, start: int, size: int) -> memoryview:
@@ -150,54 +154,16 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
     if len(prefix) < 8:
         raise LoadError(f"{path}: header length: needs 8 bytes, the file has {size}")
     length = int.from_bytes(prefix, "little")
-    if length > _MAX_HEADER:
+    if length > MAX_JSON:
         if known := disguise(prefix):
             raise LoadError(f"{path}: {known}")
         raise LoadError(
-            f"{path}: header length: {length} bytes, more than the format's {_MAX_HEADER}; "
+            f"{path}: header length: {length} bytes, more than the {MAX_JSON} accepted; "
             f"not a safetensors file (it begins with {prefix!r})"
         )
     if length > size - 8:
         raise LoadError(f"{path}: header length: {length} bytes, but only {size - 8} follow: truncated?")
     return file.read(length), size - 8 - length
-
-
-def _check_size(header: bytes) -> None:
-    if len(header) > _MAX_HEADER:
-        raise ValueError(f"{len(header)} bytes, the format allows {_MAX_HEADER}")
-    values = sum(header.count(mark) for mark in (b",", b"[", b"{"))
-    if values > _MAX_VALUES:
-        raise ValueError(f"about {values} values, more than the {_MAX_VALUES} accepted")
-
-
-def parse_json(where: str, text: bytes) -> Any:
-    """JSON of a stranger: UTF-8, every key once, no NaN, numbers of at most 20 digits, bounded size and depth.
-
-    Raises:   LoadError: begins with `where`.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in result:
-                raise ValueError(f"the key {show(name)} appears twice")
-            result[name] = value
-        return result
-
-    def integer(digits: str) -> int:
-        if len(digits) > 20:  # no offset or size is that long; converting thousands of digits takes its time
-            raise ValueError(f"an integer of {len(digits)} digits")
-        return int(digits)
-
-    def refuse(literal: str) -> None:
-        raise ValueError(f"{literal} is not JSON")
-
-    try:
-        _check_size(text)
-        return json.loads(text.decode(), object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise LoadError(f"{where}: {reason}") from None
 
 
 def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
@@ -224,14 +190,11 @@ def _parse_entry(where: str, entry: Any) -> dict[str, Any]:
         raise LoadError(f"{where}: shape: must be a list of integers ≥ 0, is {show(shape)}")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise LoadError(f"{where}: data_offsets: must be [begin, end], is {show(offsets)}")
-    # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
-    item = np.dtype(_READ_AS[dtype]).itemsize
-    if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * item >= 2**62:
-        raise LoadError(f"{where}: shape: {show(shape)} is too large for an array")
-    if math.prod(shape) * item != offsets[1] - offsets[0]:
+    size = array_size(where, shape, np.dtype(_READ_AS[dtype]).itemsize)
+    if size != offsets[1] - offsets[0]:
         raise LoadError(
             f"{where}: data_offsets: {show(offsets)} are {offsets[1] - offsets[0]} bytes, "
-            f"but {dtype} of shape {show(shape)} has {math.prod(shape) * item}"
+            f"but {dtype} of shape {show(shape)} has {size}"
         )
     return {"dtype": dtype, "shape": tuple(shape), "begin": offsets[0], "end": offsets[1]}
 

@@ -19,10 +19,8 @@ Source: tensorflow/core/util/tensor_bundle and tensorflow/core/protobuf/tensor_b
 https://github.com/google/leveldb/blob/main/doc/table_format.md.
 """
 
-import math
 import os
 import re
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from typing import Any, NamedTuple
@@ -31,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_llm.formats.crc32c import crc32c, mask
-from tinygrad_llm.formats.files import LoadError, atomic_write, disguise
+from tinygrad_llm.formats.files import LoadError, array_size, atomic_write, disguise, in_memory, open_regular, show
 
 _DTYPES = {
     1: "<f4", 2: "<f8", 19: "<f2", 10: "|b1",
@@ -43,22 +41,20 @@ _READ_AS = _DTYPES | {_BFLOAT16: "<u2", _BOOL: "|u1"}  # the two whose bytes nee
 
 _VERSION = 1
 _HEADER = bytes.fromhex("08 01 1a 02 08 01")  # one shard, little-endian, written by version 1
-_MAGIC = bytes.fromhex("57 fb 80 8b 24 75 47 db")
+MAGIC = bytes.fromhex("57 fb 80 8b 24 75 47 db")
 _FOOTER, _TRAILER = 48, 5
 _RESTART_INTERVAL = 16
 _BLOCK_SIZE = 262_144
+_PIECE = 1_000_000
 
 # A shared prefix makes a long name out of a few bytes, and a parsed entry takes many times its bytes: neither the
 # size of the index nor anything it says bounds the memory, so these do. Real ones have some thousand entries.
 _MAX_INDEX = 10_000_000  # bytes of the file, and of all its keys together
 _MAX_TENSORS = 100_000
+_MAX_SHARDS = 99_999  # their names have five digits
 _MAX_ITEM = 10_000  # bytes of one key or value; 64 dimensions take under a thousand
 
 _SLICES = "slices: a variable saved in parts, which are not put together here; save it whole"
-
-_short = reprlib.Repr()  # a hostile name may be megabytes long
-_short.maxstring = _short.maxother = 200
-_show = _short.repr
 
 
 class _Entry(NamedTuple):
@@ -86,20 +82,34 @@ def read_tensorbundle(path: str | os.PathLike[str], verify: bool = True) -> dict
     All shapes, sizes and offsets are checked against the shards before an array is allocated. Tensors may not
     overlap, or a small file could claim any amount of memory; there may be padding between them.
     """
-    prefix = _find_prefix(os.fspath(path))
-    entries, shards = read_index(prefix + ".index")
-    by_shard: dict[str, list[_Entry]] = {}
-    for entry in sorted(entries, key=lambda entry: (entry.shard, entry.offset, entry.size)):
-        by_shard.setdefault(f"{prefix}.data-{entry.shard:05d}-of-{shards:05d}", []).append(entry)
-    for file_name, inside in by_shard.items():
-        _check_places(file_name, inside)
-
     arrays: dict[str, NDArray[Any]] = {}
-    for file_name, inside in by_shard.items():
-        with open(file_name, "rb") as file:
+    entries, shards = _open(path)
+    for file_name, inside in shards.items():
+        with open_regular(file_name) as file:
             for entry in inside:
-                arrays[entry.name] = _read_array(file, f"{file_name}: tensor {_show(entry.name)}", entry, verify)
+                where = f"{file_name}: tensor {show(entry.name)}"
+                with in_memory(where, entry.size):
+                    arrays[entry.name] = _read_array(file, where, entry, verify)
     return {entry.name: arrays[entry.name] for entry in entries}
+
+
+def verify_tensorbundle(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """Check a TensorFlow checkpoint, places and CRCs, piece by piece: it need not fit into memory.
+
+    Args:     path: as for `read_tensorbundle`.
+    Returns:  the shapes of its arrays by name, sorted.
+    Raises:   as `read_tensorbundle`.
+    """
+    entries, shards = _open(path)
+    for file_name, inside in shards.items():
+        with open_regular(file_name) as file:
+            for entry in inside:
+                crc, left = 0, entry.size
+                file.seek(entry.offset)
+                while left and (piece := file.read(min(left, _PIECE))):
+                    crc, left = crc32c(piece, crc), left - len(piece)
+                _check_crc(f"{file_name}: tensor {show(entry.name)}", entry, crc, left)
+    return {entry.name: entry.shape for entry in entries}
 
 
 def write_tensorbundle(prefix: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
@@ -117,13 +127,13 @@ def write_tensorbundle(prefix: str | os.PathLike[str], arrays: Mapping[str, Arra
         array = np.asarray(value)
         code = array.dtype.newbyteorder("<").str
         if not isinstance(name, str) or not name or name[0] == "\0":
-            raise ValueError(f"{prefix}: {_show(name)} cannot be the name of a tensor")
+            raise ValueError(f"{prefix}: {show(name)} cannot be the name of a tensor")
         if code not in _NUMBERS:
-            raise ValueError(f"{prefix}: tensor {_show(name)}: no dtype of TensorFlow's for {array.dtype}")
+            raise ValueError(f"{prefix}: tensor {show(name)}: no dtype of TensorFlow's for {array.dtype}")
         try:
             tensors.append((name.encode(), array, code))
         except UnicodeEncodeError:
-            raise ValueError(f"{prefix}: the name {_show(name)} holds a lone surrogate, which UTF-8 cannot") from None
+            raise ValueError(f"{prefix}: the name {show(name)} holds a lone surrogate, which UTF-8 cannot") from None
     longest = max((len(key) for key, *_ in tensors), default=0)
     if longest > _MAX_ITEM or len(tensors) > _MAX_TENSORS or sum(len(key) + 100 for key, *_ in tensors) > _MAX_INDEX:
         raise ValueError(f"{prefix}: {len(tensors)} tensors, names up to {longest} bytes: the reader accepts fewer")
@@ -144,7 +154,8 @@ def write_tensorbundle(prefix: str | os.PathLike[str], arrays: Mapping[str, Arra
 # Which files
 
 
-def _find_prefix(path: str) -> str:
+def find_prefix(path: str) -> str:
+    """The prefix of the bundle that a path means, as `read_tensorbundle` takes it."""
     if os.path.isfile(path + ".index"):
         return path
     if os.path.isdir(path):
@@ -155,15 +166,17 @@ def _find_prefix(path: str) -> str:
             raise LoadError(f"{path}: no .index file in this folder")
         path = os.path.join(path, "checkpoint")
         if not os.path.isfile(path):
-            raise LoadError(f"{path}: missing, so name one of the {len(found)} bundles: {_show(found)}")
+            raise LoadError(f"{path}: missing, so name one of the {len(found)} bundles: {show(found)}")
     if os.path.basename(path) == "checkpoint" and os.path.isfile(path):
         return _latest(path)
+    if os.path.isfile(path) and not path.endswith(".index"):
+        raise LoadError(f"{path}: the name of a TensorBundle's index must end in .index, and its data lie beside it")
     return path.removesuffix(".index")
 
 
 def _latest(path: str) -> str:
     """The prefix that a `checkpoint` file names, if it lies in the same folder."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         found = re.search(rb'^model_checkpoint_path:\s*"([^"\\\x00-\x1f]*)"', file.read(100_000), re.MULTILINE)
     where = f"{path}: model_checkpoint_path"
     if not found:
@@ -172,8 +185,20 @@ def _latest(path: str) -> str:
     name = os.fsdecode(found[1])
     head, tail = os.path.split(os.path.join(folder, name))
     if os.path.abspath(head) != os.path.abspath(folder):
-        raise LoadError(f"{where}: {_show(name)} is outside the folder; give the path of the .index file instead")
+        raise LoadError(f"{where}: {show(name)} is outside the folder; give the path of the .index file instead")
     return os.path.join(folder, tail)
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[list[_Entry], dict[str, list[_Entry]]]:
+    """The entries in the order of their names; and by the shard they lie in, in the order of their places."""
+    prefix = find_prefix(os.fspath(path))
+    entries, shards = read_index(prefix + ".index")
+    by_shard: dict[str, list[_Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.shard, entry.offset, entry.size)):
+        by_shard.setdefault(f"{prefix}.data-{entry.shard:05d}-of-{shards:05d}", []).append(entry)
+    for file_name, inside in by_shard.items():
+        _check_places(file_name, inside)
+    return entries, by_shard
 
 
 def _told(start: bytes) -> str:
@@ -244,12 +269,12 @@ class _Message:
 
 def read_index(path: str) -> tuple[list[_Entry], int]:
     """The entries in the order of their names, and the number of shards."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_INDEX:
             raise LoadError(f"{path}: {size} bytes, more than the {_MAX_INDEX} that are accepted for an index")
         data = file.read(size)
-    if len(data) < _FOOTER or data[-8:] != _MAGIC:
+    if len(data) < _FOOTER or data[-8:] != MAGIC:
         raise LoadError(f"{path}: footer: magic number: not found at the end of {len(data)} bytes{_told(data)}")
 
     footer = _Cursor(data[-_FOOTER:-8], f"{path}: footer")
@@ -259,7 +284,7 @@ def read_index(path: str) -> tuple[list[_Entry], int]:
         raise LoadError(f"{path}: footer: padding: must be zeros")
     handles = []
     for key, value in _entries([(f"{path}: index block", _block(path, "index block", data, *index))]):
-        handle = _Cursor(value, f"{path}: index block: handle {_show(key)}")
+        handle = _Cursor(value, f"{path}: index block: handle {show(key)}")
         handles.append((handle.varint(), handle.varint()))
     _block(path, "metaindex", data, *metaindex)
     position = 0
@@ -309,22 +334,22 @@ def _entries(blocks: Iterable[tuple[str, bytes]]) -> Iterator[tuple[bytes, bytes
             if shared > len(key):
                 raise LoadError(f"{where}: shared: {shared} bytes of a key before that has {len(key)}")
             if shared + unshared > _MAX_ITEM or size > _MAX_ITEM:
-                raise LoadError(f"{where}: key after {_show(key)}: it or its value has more than {_MAX_ITEM} bytes")
+                raise LoadError(f"{where}: key after {show(key)}: it or its value has more than {_MAX_ITEM} bytes")
             count, length = count + 1, length + shared + unshared
             if count > _MAX_TENSORS + 1 or length > _MAX_INDEX:
                 raise LoadError(f"{where}: more than {_MAX_TENSORS} keys, or {_MAX_INDEX} bytes of keys")
             key = key[:shared] + cursor.take(unshared)
             if before is not None and key <= before:
-                what = "twice" if key == before else f"after {_show(before)}"
-                raise LoadError(f"{where}: key {_show(key)}: comes {what}; keys must rise")
+                what = "twice" if key == before else f"after {show(before)}"
+                raise LoadError(f"{where}: key {show(key)}: comes {what}; keys must rise")
             yield key, cursor.take(size)
             before = key
 
 
 def _parse_header(header: _Message) -> int:
     shards = header.integer(1, "num_shards")
-    if not 0 < shards < 2**31:
-        raise LoadError(f"{header.where}: num_shards: must be at least 1 and below 2³¹, is {shards}")
+    if not 0 < shards <= _MAX_SHARDS:
+        raise LoadError(f"{header.where}: num_shards: must be at least 1 and at most {_MAX_SHARDS}, is {shards}")
     if header.integer(2, "endianness") != 0:
         raise LoadError(f"{header.where}: endianness: big-endian, only little-endian is read")
     needed = header.message(3, "version").integer(2, "min_consumer")
@@ -335,12 +360,12 @@ def _parse_header(header: _Message) -> int:
 
 def _parse_entry(path: str, key: bytes, value: bytes, shards: int) -> _Entry:
     if key.startswith(b"\0"):  # so do the keys of the parts; the variable they belong to comes later
-        raise LoadError(f"{path}: {_show(key)}: {_SLICES}")
+        raise LoadError(f"{path}: {show(key)}: {_SLICES}")
     try:
         name = key.decode()
     except UnicodeDecodeError:
-        raise LoadError(f"{path}: name {_show(key)}: not UTF-8") from None
-    where = f"{path}: tensor {_show(name)}"
+        raise LoadError(f"{path}: name {show(key)}: not UTF-8") from None
+    where = f"{path}: tensor {show(name)}"
     entry = _Message(value, where)
     dtype = entry.integer(1, "dtype")
     if dtype == _STRING:
@@ -356,13 +381,12 @@ def _parse_entry(path: str, key: bytes, value: bytes, shards: int) -> _Entry:
     shape = tuple(_Message(part, f"{where}: shape").integer(1, "size") for part in dimensions.parts.get(2, []))
     if any(size >= 2**63 for size in shape):
         raise LoadError(f"{where}: shape: a dimension is negative")
-    # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
-    item = np.dtype(_READ_AS[dtype]).itemsize
-    if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * item >= 2**62:
-        raise LoadError(f"{where}: shape: {_show(shape)} is too large for an array")
+    needed = array_size(where, shape, np.dtype(_READ_AS[dtype]).itemsize)
     shard, offset, size = entry.integer(3, "shard_id"), entry.integer(4, "offset"), entry.integer(5, "size")
-    if math.prod(shape) * item != size:
-        raise LoadError(f"{where}: size: {size} bytes, but the shape {_show(shape)} has {math.prod(shape) * item}")
+    if needed != size:
+        raise LoadError(f"{where}: size: {size} bytes, but the shape {show(shape)} has {needed}")
+    if offset + size >= 2**63:  # of which no file is; `seek` takes no more
+        raise LoadError(f"{where}: offset: {offset}, where no file reaches")
     if shard >= shards:
         raise LoadError(f"{where}: shard_id: {shard}, but there are {shards} shards")
     return _Entry(name, dtype, shape, shard, offset, size, entry.integer(6, "crc32c"))
@@ -374,12 +398,12 @@ def _parse_entry(path: str, key: bytes, value: bytes, shards: int) -> _Entry:
 def _check_places(path: str, entries: list[_Entry]) -> None:
     """Every tensor lies inside this shard and on no other; `entries` are those in it, sorted by offset."""
     if not os.path.isfile(path):
-        raise LoadError(f"{path}: missing; the index has {len(entries)} tensors in it, one is {_show(entries[0].name)}")
-    with open(path, "rb") as file:
+        raise LoadError(f"{path}: missing; the index has {len(entries)} tensors in it, one is {show(entries[0].name)}")
+    with open_regular(path) as file:
         length, start = os.fstat(file.fileno()).st_size, file.read(100)
     position = 0
     for entry in entries:
-        where = f"{path}: tensor {_show(entry.name)}"
+        where = f"{path}: tensor {show(entry.name)}"
         if entry.offset + entry.size > length:
             raise LoadError(
                 f"{where}: {entry.size} bytes at offset {entry.offset}, but the file has {length}: truncated?"
@@ -391,14 +415,21 @@ def _check_places(path: str, entries: list[_Entry]) -> None:
             position = entry.offset + entry.size
 
 
+def _check_crc(where: str, entry: _Entry, crc: int, left: int) -> None:
+    """The CRC of what was read, and that nothing is left to read."""
+    if left:
+        raise LoadError(f"{where}: data: the file ended early; is it being written?")
+    if mask(crc) != entry.crc:
+        raise LoadError(f"{where}: CRC mismatch: the file is damaged, or of another checkpoint than the index")
+
+
 def _read_array(file: BufferedReader, where: str, entry: _Entry, verify: bool) -> NDArray[Any]:
     array = np.empty(entry.shape, _READ_AS[entry.dtype])
     octets = array.reshape(-1).view(np.uint8)
     file.seek(entry.offset)
-    if file.readinto(octets.data) != entry.size:
-        raise LoadError(f"{where}: data: the file ended early; is it being written?")
-    if verify and mask(crc32c(octets)) != entry.crc:
-        raise LoadError(f"{where}: CRC mismatch: the file is damaged, or of another checkpoint than the index")
+    left = entry.size - file.readinto(octets.data)
+    if left or verify:
+        _check_crc(where, entry, 0 if left else crc32c(octets), left)
     if entry.dtype == _BFLOAT16:  # the upper half of a float32
         bits = array.astype(np.uint32)
         bits <<= 16
@@ -451,7 +482,7 @@ def _table(entries: list[tuple[bytes, bytes]]) -> bytes:
             handles.append((separator, add_block(pairs)))
             pairs, length = [], 0
     handles_at = add_block([]) + add_block(handles)  # metaindex, index block
-    return bytes(table) + handles_at.ljust(40, b"\0") + _MAGIC
+    return bytes(table) + handles_at.ljust(40, b"\0") + MAGIC
 
 
 def _pack(pairs: list[tuple[bytes, bytes]]) -> bytes:

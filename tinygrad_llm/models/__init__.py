@@ -2,7 +2,16 @@
 
 from tinygrad_llm.models.config import CONFIGS, GPTConfig
 from tinygrad_llm.models.gpt import GPT, MLP, Block, Transformer
-from tinygrad_llm.models.pretrained import FORMS, WEIGHTS, Pretrained, read_pretrained, write_pretrained
+from tinygrad_llm.models.pretrained import (
+    FORMS,
+    WEIGHTS,
+    Pretrained,
+    find_tokenizer,
+    read_pretrained,
+    tokenizer_for,
+    write_pretrained,
+    write_tokenizer,
+)
 
 __all__ = [
     "CONFIGS",
@@ -14,6 +23,9 @@ __all__ = [
     "GPTConfig",
     "Pretrained",
     "Transformer",
+    "find_tokenizer",
     "read_pretrained",
+    "tokenizer_for",
     "write_pretrained",
+    "write_tokenizer",
 ]

@@ -11,10 +11,11 @@ is therefore recognised once for a whole file, from the linear layers that are n
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tinygrad_llm.formats import LoadError, show
 from tinygrad_llm.kernels import Array
 
 STYLES = {"ours": "our names", "openai": "OpenAI's names", "huggingface": "Hugging Face's names"}
@@ -48,10 +49,13 @@ _LINEAR = re.compile(r"(?:transformer\.)?h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\
 _MASK = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:masked_)?bias")  # constants that old files keep as tensors
 
 
-def recognise(arrays: Mapping[str, Array]) -> str:
+def recognise(arrays: Mapping[str, Array], stated_by: str = "") -> str:
     """Whose names and layout these are: "ours", "openai" or "huggingface".
 
     Every linear layer that is not square has a vote, so that one transposed tensor is an error and not a layout.
+
+    Args:     stated_by: what says that the layout is Hugging Face's, if anything does.
+    Raises:   LoadError: the layers lie otherwise than it says.
     """
     if any(name.startswith("model/") for name in arrays):
         return "openai"
@@ -61,7 +65,11 @@ def recognise(arrays: Mapping[str, Array]) -> str:
         if linear and linear[1] != "attn.c_proj" and array.ndim == 2:
             widens = linear[1] != "mlp.c_proj"  # C → 3C or 4C; the last one goes from 4C to C
             votes += 1 if (array.shape[1] > array.shape[0]) == widens else -1
-    return "huggingface" if votes > 0 else "ours"
+    if stated_by and votes < 0:
+        raise LoadError(
+            f"{stated_by} says that the linear layers lie as Hugging Face's, (in, out), but they lie (out, in)"
+        )
+    return "huggingface" if votes > 0 or stated_by else "ours"
 
 
 def to_ours(arrays: Mapping[str, Array], style: str) -> dict[str, Array]:
@@ -73,12 +81,12 @@ def to_ours(arrays: Mapping[str, Array], style: str) -> dict[str, Array]:
     if style == "ours":
         return dict(arrays)
     if style == "openai":
-        renamed = {_from_openai(name): array for name, array in arrays.items()}
+        renamed = _renamed(arrays, _from_openai)
         wide = [name for name, a in renamed.items() if _LINEAR.fullmatch(name) and a.ndim == 3 and len(a) == 1]
         return _transposed(renamed | {name: renamed[name][0] for name in wide})
     prefix = "" if any(name.startswith("transformer.") for name in arrays) else "transformer."
     kept = {name: array for name, array in arrays.items() if not _MASK.fullmatch(name)}
-    return _transposed({name if name == "lm_head.weight" else prefix + name: array for name, array in kept.items()})
+    return _transposed(_renamed(kept, lambda name: name if name == "lm_head.weight" else prefix + name))
 
 
 def from_ours(state: Mapping[str, Array], style: str) -> dict[str, Array]:
@@ -98,6 +106,15 @@ def from_ours(state: Mapping[str, Array], style: str) -> dict[str, Array]:
     if "lm_head.weight" in theirs:
         raise ValueError("OpenAI's form has no lm_head.weight, an output head that is not wte: choose another form")
     return {_to_openai(name): array[None] if _LINEAR.fullmatch(name) else array for name, array in theirs.items()}
+
+
+def _renamed(arrays: Mapping[str, Array], rename: Callable[[str], str]) -> dict[str, Array]:
+    theirs: dict[str, str] = {}
+    for name in arrays:
+        other = theirs.setdefault(rename(name), name)
+        if other != name:
+            raise LoadError(f"two names for one tensor: {show(other)} and {show(name)}")
+    return {ours: arrays[name] for ours, name in theirs.items()}
 
 
 def _transposed(arrays: Mapping[str, Array]) -> dict[str, Array]:

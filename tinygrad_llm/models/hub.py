@@ -3,26 +3,31 @@
 A file takes its name only when it is whole and verified: by its SHA-256 where that is known, and else by what is in it:
 
     model.ckpt.data-…     the CRC of every tensor, which the index has; it has its own
-    model.safetensors     its header, which accounts for every byte; and its SHA-256 if the server states that
-    all others            that they say what this model's file must
+    model.ckpt.index      the names, shapes and dtypes of all tensors
+    model.safetensors     the same, in a header that accounts for every byte; no NaN or infinity
+    all others            that they say what this model's file must; and a SHA-256 that the server states
 """
 
 import contextlib
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from tinygrad_llm.formats import LoadError, load_safetensors, parse_json
-from tinygrad_llm.formats.crc32c import crc32c, mask
 from tinygrad_llm.formats.download import DownloadError, Unreachable, fetch, finish, tidy
-from tinygrad_llm.formats.tensorbundle import read_index
+from tinygrad_llm.formats.tensorbundle import read_index, verify_tensorbundle
+from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface
 from tinygrad_llm.models.gpt2_names import recognise, to_ours
-from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
+from tinygrad_llm.models.pretrained import check_tensors, drop_tied_head, not_finite
+from tinygrad_llm.tokenizer import Tokenizer
 
 CACHE = "TINYGRAD_LLM_CACHE"  # the folder that holds a folder for each model
 # The variable that names a mirror, and where the files are without one.
@@ -34,7 +39,7 @@ SERVERS = {
 _OPENAI_NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
 _INDEX, _DATA, _SAFETENSORS = "model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.safetensors"
 _STAGING = ".download"  # the folder in a model's folder for what is not whole
-_PIECE = 1 << 24  # bytes
+_FLOAT32 = 1  # TensorFlow's number of it
 
 # Of OpenAI's 124M. That of the merges is also the one of our data/gpt2/vocab.bpe.
 _SHA256 = {
@@ -151,17 +156,22 @@ def download(
     staging = folder / _STAGING
     made = not folder.exists()
     staging.mkdir(parents=True, exist_ok=True)
-    keeper = pooch.create(staging, url, registry={file.name: file.sha256 for file in files})
+    keeper = pooch.create(staging, url, registry=dict.fromkeys(file.name for file in files))
     done = []
 
     def get(file: File) -> str:
-        """Fetch a file and name it; returns what was verified. pooch checks hashes; a transfer that goes on is ours."""
+        """Fetch a file and name it; returns what was verified."""
 
         def downloader(file_url: str, output: str, _: object) -> None:
             part = staging / f"{file.name}.part"
             tell = (lambda count, total: report(file.name, count, total)) if report else None
             options: dict[str, Any] = {"timeout": timeout, "attempts": attempts, "pause": pause, "report": tell}
-            fetch(file_url, part, limit=file.limit, size=file.size, **options)
+            try:
+                fetch(file_url, part, limit=file.limit, size=file.size, **options)
+            except LoadError:
+                raise
+            except ValueError as error:  # of Python's web client
+                raise DownloadError(f"{file_url}: the server's answer makes no sense: {_line(error)}") from None
             finish(part, Path(output))
 
         try:
@@ -171,15 +181,11 @@ def download(
                 f"{error}: try again later, by a proxy (HTTPS_PROXY) or from a mirror ({SERVERS[source][0]}); or put "
                 f"{', '.join(file.name for file in files)} from {url} into {folder} yourself"
             ) from None
-        except LoadError:
-            raise
-        except ValueError:  # pooch's, which has removed the file
-            raise DownloadError(f"{url}{file.name}: its SHA-256 is wrong: damaged, or another file") from None
         try:
-            verified = "SHA-256" if file.sha256 else _verify(file, staged, folder, config)
-        except (LoadError, OSError) as error:
+            verified = _verify(file, staged, folder, config)
+        except (ValueError, OverflowError, OSError) as error:
             staged.unlink()
-            raise DownloadError(f"{url}{file.name}: not what it should be: {error}") from None
+            raise DownloadError(f"{url}{file.name}: not what it should be: {_line(error)}") from None
         os.replace(staged, folder / file.name)
         return verified
 
@@ -190,9 +196,10 @@ def download(
             if os.path.lexists(path):
                 try:
                     verified = _verify(file, path, folder, config)
-                except (LoadError, OSError) as error:
+                except (ValueError, OverflowError, OSError) as error:
                     if not overwrite:
-                        raise DownloadError(f"{error}: replace it with --overwrite, or choose another folder") from None
+                        words = f"{_line(error)}: replace it with --overwrite, or choose another folder"
+                        raise DownloadError(words) from None
             fetched = not verified
             verified = verified or get(file)
             done.append(Fetched(file.name, path.stat().st_size, fetched, verified))
@@ -202,21 +209,25 @@ def download(
 def _verify(file: File, path: Path, beside: Path, config: GPTConfig) -> str:
     """Check a file by all that is known of it; returns what that was.
 
-    Raises:   LoadError: names it. OSError: it, or a file that its check needs, cannot be read.
+    Raises:   ValueError, OverflowError: what is wrong with it.
+              OSError: it, or a file that its check needs, cannot be read.
     """
+    if not path.is_file():
+        raise LoadError(f"{path}: not a file")
     size = path.stat().st_size
     if size > file.limit or (file.size is not None and size != file.size):
         raise LoadError(f"{path}: has {size} bytes, not {file.size or f'at most {file.limit}'}")
     if not file.sha256:
-        try:
-            file.check(path, beside, config)
-        except TokenizerError as error:
-            raise LoadError(str(error)) from None
+        file.check(path, beside, config)
         return "contents"
     with open(path, "rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
             raise LoadError(f"{path}: has another SHA-256 than it should")
     return "SHA-256"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:2000]
 
 
 @contextlib.contextmanager
@@ -237,8 +248,8 @@ def _alone(folder: Path, staging: Path, made: bool) -> Iterator[None]:
             pass
     try:
         staging.mkdir(exist_ok=True)  # another download may have ended, and removed it, just before the lock
-        for orphan in staging.glob("tmp*"):  # of pooch, when it was killed
-            orphan.unlink()
+        for orphan in (*staging.glob("tmp*"), staging / _INDEX):  # of pooch and of `_check_data`, when killed
+            orphan.unlink(missing_ok=True)
         yield
     finally:
         for part in staging.glob("*.part"):
@@ -304,27 +315,35 @@ def _check_vocabulary(merges: str) -> Callable[[Path, Path, GPTConfig], None]:
 
 def _check_index(path: Path, beside: Path, config: GPTConfig) -> None:
     entries, shards = read_index(str(path))
-    size = sum(entry.size for entry in entries)
-    if shards != 1 or size != 4 * config.num_parameters:
-        raise LoadError(f"{path}: of another model: {size} bytes in {shards} shard(s), not {4 * config.num_parameters}")
+    if shards != 1:
+        raise LoadError(f"{path}: of another model: in {shards} shards")
+    one = {entry.dtype: np.zeros((), np.float32 if entry.dtype == _FLOAT32 else np.int32) for entry in entries}
+    _check_weights(path, {entry.name: np.broadcast_to(one[entry.dtype], entry.shape) for entry in entries}, config)
 
 
 def _check_data(path: Path, beside: Path, config: GPTConfig) -> None:
     """The CRC of each tensor, piece by piece: the whole model need not fit into memory."""
-    entries, _ = read_index(str(beside / _INDEX))
-    with open(path, "rb") as file:
-        for entry in entries:
-            crc, left = 0, entry.size
-            file.seek(entry.offset)
-            while left and (piece := file.read(min(left, _PIECE))):
-                crc, left = crc32c(piece, crc), left - len(piece)
-            if left or mask(crc) != entry.crc:
-                raise LoadError(f"{path}: tensor {entry.name!a}: CRC mismatch: damaged, or of another index")
+    index = path.with_name(_INDEX)
+    copied = index != beside / _INDEX
+    if copied:
+        shutil.copyfile(beside / _INDEX, index)
+    try:
+        verify_tensorbundle(index)
+    finally:
+        if copied:
+            index.unlink()
 
 
 def _check_safetensors(path: Path, beside: Path, config: GPTConfig) -> None:
-    arrays, _ = load_safetensors(path, mmap=True)  # the header, which must account for every byte; no weights
+    arrays, _ = load_safetensors(path, mmap=True)  # the header, which must account for every byte
+    broken = not_finite(_check_weights(path, arrays, config))
+    if broken:
+        raise LoadError(f"{path}: NaN or infinity in {', '.join(broken)}")
+
+
+def _check_weights(path: Path, arrays: dict[str, Array], config: GPTConfig) -> dict[str, Array]:
+    """The tensors, by our names; names, shapes and dtypes are those of the model."""
     state = to_ours(arrays, recognise(arrays))
-    wrong = [name for name, shape in config.shapes() if name not in state or state[name].shape != shape]
-    if wrong:
-        raise LoadError(f"{path}: of another model: {len(wrong)} tensors are missing or misshapen, one is {wrong[0]}")
+    drop_tied_head(state)
+    check_tensors(path, "the model asked for", config, state)
+    return state
