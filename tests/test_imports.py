@@ -38,6 +38,7 @@ ROOT = 7  # what the package itself offers (`from tinygrad_llm import GPT`) is f
 NEEDED = {"numpy", "regex"}
 # Only where they are used, with a plain fallback.
 EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "pooch", "mpi4py", "tiktoken", "tokenizers"}
+EXTRAS |= {"tensorboard", "tensorboardX"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

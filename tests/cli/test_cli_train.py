@@ -5,6 +5,8 @@ import json
 import os
 import shlex
 import signal
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -147,6 +149,38 @@ def test_a_loss_that_is_no_number_is_told_in_one_line(cli, text_file, place, mon
 def test_without_matplotlib_it_says_what_is_missing(cli, text_file, monkeypatch):
     monkeypatch.setattr(run_module, "save_loss_curve", lambda steps, path: False)
     assert "pip install 'tinygrad_llm[app]'" in cli("train", "--corpus", text_file, "--out", "new")[1]
+
+
+def test_without_a_writer_for_tensorboard_nothing_is_trained(cli, text_file, place, monkeypatch):
+    for name in ("tensorboard", "tensorboard.summary", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, name, None)
+    status, out, err = cli("train", "--corpus", text_file, "--out", "new", "--tensorboard")
+    assert (status, out) == (2, "")
+    assert "pip install tensorboardX" in err
+    assert err.count("\n") == 1
+    assert not list(place.iterdir())
+
+
+def test_tensorboard_is_given_each_step(cli, text_file, place, monkeypatch):
+    given = []
+
+    class Writer:
+        def __init__(self, folder):
+            given.append(folder)
+
+        def add_scalar(self, name, value, step):
+            given.append((name, step))
+
+        def flush(self):
+            pass
+
+        def close(self):
+            given.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
+    assert cli("train", "--corpus", text_file, "--steps", 5, "--out", "new", "--tensorboard")[0] == 0
+    assert (given[0], given[-1]) == (os.path.join("new", "tensorboard"), "closed")
+    assert [step for name, step in given[1:-1] if name == "loss"] == [1, 2, 3, 4, 5]
 
 
 def interrupt():

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import BatchStream, DataError, SlidingWindows
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.optim import warmup_cosine
@@ -209,6 +212,94 @@ def test_a_spike_stands_out_by_its_z_score(monkeypatch):
     before = [told.loss for told in steps[1:40]]
     assert steps[40].z_score == pytest.approx((steps[40].loss - np.mean(before)) / np.std(before))
     assert steps[41].z_score < 1  # a spike that has been seen is part of what to expect
+
+
+# ---- by layer --------------------------------------------------------------------------------------------------
+
+
+def layers_of(model, tied=True):
+    """Which parameters are of which layer, written out."""
+    gpt = model.transformer
+    parts = {"wte": gpt.wte, "wpe": gpt.wpe} | {f"h.{i}": h for i, h in enumerate(gpt.h)} | {"ln_f": gpt.ln_f}
+    parts |= {} if tied else {"lm_head": model.lm_head}
+    return {name: list(part.parameters()) for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("clip", [math.inf, 0.1])
+def test_updates_and_gradients_are_told_by_layer(tied, clip):
+    model = GPT(
+        GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=2, n_head=2, n_embd=16, tie_weights=tied), Generator(1)
+    ).to(np.float64)
+    layers = layers_of(model, tied)
+    steps = train(model, IDS, VAL_IDS, dataclasses.replace(SETTINGS, eval_every=1, clip=clip))
+    next(steps)
+    for _ in range(2):
+        before = {name: [p.data.copy() for p in of] for name, of in layers.items()}
+        step = next(steps)
+        assert list(step.update_ratio) == list(step.layer_grad_norm) == list(layers)
+        for name, of in layers.items():
+            moved = math.sqrt(sum(((p.data - w) ** 2).sum() for p, w in zip(of, before[name], strict=True)))
+            size = math.sqrt(sum((w**2).sum() for w in before[name]))
+            assert step.update_ratio[name] == pytest.approx(moved / size, rel=1e-9)
+        assert math.hypot(*step.layer_grad_norm.values()) == pytest.approx(step.grad_norm, rel=1e-12)
+        scale = min(1, clip / step.grad_norm)
+        for name, of in layers.items():
+            norm = math.sqrt(sum((p.grad**2).sum() for p in of))
+            assert norm == pytest.approx(step.layer_grad_norm[name] * scale, rel=1e-4)
+
+
+def test_layers_are_looked_at_now_and_then():
+    steps = run(new_model(), steps=26, eval_every=12)
+    assert [s.step for s in steps if s.update_ratio] == [10, 12, 20, 24, 26]
+    assert [s.step for s in steps if s.layer_grad_norm] == [10, 12, 20, 24, 26]
+
+
+def test_a_look_at_the_layers_changes_nothing(monkeypatch):
+    one, other = new_model(), new_model()
+    losses = [step.loss for step in run(one, steps=12, clip=0.5)]
+    monkeypatch.setattr(loop, "LAYERS_EVERY", 1)
+    assert [step.loss for step in run(other, steps=12, clip=0.5)] == losses
+    assert_same_weights(weights(one), weights(other))
+
+
+@given(rows=st.integers(1, 3000), columns=st.integers(1, 200), transposed=st.booleans())
+def test_a_sample_stands_for_the_whole(rows, columns, transposed):
+    values = np.random.default_rng(rows).standard_normal((rows, columns)) + np.arange(columns) % 7  # columns differ
+    p = Tensor(values.T if transposed else values)
+    sample = loop._sample([p])
+    assert len(sample) <= 2 * loop._SAMPLE
+    whole = math.sqrt(float((values**2).sum()))
+    assert loop._norm(sample) == pytest.approx(whole, rel=0.05 if p.data.size >= 2 * loop._SAMPLE else 1e-9)
+
+
+def test_weights_of_zero_have_no_ratio():
+    model = new_model()
+    for p in model.transformer.wpe.parameters():
+        p.data[:] = 0
+    step = run(model, steps=1, warmup=0)[1]
+    assert math.isnan(step.update_ratio["wpe"])
+    assert step.update_ratio["ln_f"] > 0
+
+
+def test_a_step_that_is_skipped_has_no_update(monkeypatch):
+    model = new_model()
+    original = model.loss
+    monkeypatch.setattr(model, "loss", lambda *batch: original(*batch) * (math.nan if model.training else 1))
+    step = run(model, steps=1, warmup=0, on_bad_step="skip")[1]
+    assert step.skipped
+    assert step.update_ratio is None
+    assert math.isnan(step.layer_grad_norm["h.0"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's own figures")
+def test_memory_is_the_peak_in_bytes():
+    steps = list(train(new_model(), IDS, VAL_IDS, SETTINGS))
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    peak = int(line.split()[1]) * 1024
+    assert steps[0].memory is None
+    # More than the peak: what a process had before exec counts as well.
+    assert 0.9 * peak < steps[-1].memory < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 # ---- accumulation, smoothing, optimizers ------------------------------------------------------------------------

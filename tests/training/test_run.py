@@ -1,9 +1,11 @@
 """A run's folder: all that came of it, whole or not at all."""
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import json
+import math
 import sys
 
 import numpy as np
@@ -20,9 +22,11 @@ from tinygrad_llm.training import (
     DataSettings,
     Run,
     RunConfig,
+    Step,
     TrainSettings,
     holds_run,
     load_run,
+    read_metrics,
     read_toml,
     write,
 )
@@ -83,6 +87,44 @@ def test_metrics_have_a_line_a_step(trained):
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2, 3]
 
 
+def test_the_table_is_the_metrics_flat(trained):
+    run = trained()
+    run.save()
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    with open(run.folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(lines) == 4
+    layers = ["wte", "wpe", "h.0", "ln_f"]
+    by_layer = [f"{name}/{layer}" for name in ("update_ratio", "layer_grad_norm") for layer in layers]
+    plain = [field.name for field in dataclasses.fields(Step) if field.name not in run_module.BY_LAYER]
+    assert list(rows[0]) == plain + by_layer
+    for row, line in zip(rows, map(json.loads, lines), strict=True):
+        for column, text in row.items():
+            name, _, layer = column.partition("/")
+            value = (line[name] or {}).get(layer) if layer else line[name]
+            assert text == ("" if value is None else str(value))
+    assert [row["update_ratio/h.0"] != "" for row in rows] == [False, False, True, True]
+
+
+def test_what_is_no_number_is_empty_in_the_table_and_null_in_json(tmp_path):
+    bad = Step(1, math.nan, 0.1, math.inf, 9.0, None, skipped=True, layer_grad_norm={"wte": 1.5, "h.0": math.inf})
+    (tmp_path / "metrics.jsonl").write_text(run_module.to_json(bad))
+    fields = json.loads(run_module.to_json(bad), parse_constant=pytest.fail)
+    assert (fields["loss"], fields["grad_norm"], fields["layer_grad_norm"]) == (None, None, {"wte": 1.5, "h.0": None})
+    (again,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert math.isnan(again.layer_grad_norm["h.0"])
+    assert run_module.to_csv([again]) == run_module.to_csv([bad])
+    (row,) = csv.DictReader(run_module.to_csv([bad]).splitlines())
+    assert (row["loss"], row["layer_grad_norm/wte"], row["layer_grad_norm/h.0"]) == ("", "1.5", "")
+
+
+def test_lines_without_figures_by_layer_are_read(tmp_path):
+    line = {"step": 1, "loss": 2.0, "lr": 0.1, "grad_norm": 1.0, "tokens_per_second": 9.0, "val_loss": None}
+    wrong = line | {"update_ratio": [1, 2]}
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(wrong)}\n")
+    assert read_metrics(tmp_path / "metrics.jsonl") == [Step(1, 2.0, 0.1, 1.0, 9.0, None)]
+
+
 def test_samples_are_kept_with_their_steps(trained):
     run = trained()
     assert [step for step, _ in run.samples] == [0, 2, 3]
@@ -108,11 +150,28 @@ def test_the_folder_says_what_was_asked_for_and_what_it_was_made_from(trained):
     assert values["training.workers"] == 1
 
 
-def test_the_picture_is_there_with_matplotlib(trained):
+@pytest.mark.parametrize("name", ["loss.png", "gradients.png"])
+def test_the_pictures_are_there_with_matplotlib(name, trained):
     pytest.importorskip("matplotlib")
     run = trained()
-    assert run.folder / "loss.png" in run.save()
-    assert (run.folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert run.folder / name in run.save()
+    assert (run.folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "gradients.png", "tensorboard"])
+def test_each_of_its_files_tells_of_a_run(name, tmp_path):
+    assert not holds_run(tmp_path)
+    (tmp_path / name).touch()
+    assert holds_run(tmp_path)
+
+
+def test_pictures_of_an_earlier_run_do_not_stay(trained, monkeypatch):
+    pytest.importorskip("matplotlib")
+    old = trained()
+    old.save()
+    monkeypatch.setattr(run_module, "save_loss_curve", lambda steps, path: False)
+    trained().save()
+    assert not list(old.folder.glob("*.png"))
 
 
 def test_all_else_is_there_without_matplotlib(trained, monkeypatch):
@@ -120,7 +179,7 @@ def test_all_else_is_there_without_matplotlib(trained, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     run = trained()
     names = {path.name for path in run.save()}
-    texts = {"tokenizer.json", "config.toml", "run.json", "metrics.jsonl", "samples.txt"}
+    texts = {"tokenizer.json", "config.toml", "run.json", "metrics.jsonl", "metrics.csv", "samples.txt"}
     assert names == {"model.safetensors", "checkpoints"} | texts
     assert names == set(contents(run.folder))
 

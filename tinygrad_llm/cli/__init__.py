@@ -15,6 +15,7 @@ from typing import NoReturn, Protocol
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
     "train": "train a GPT on a text",
+    "sweep": "train a GPT with every combination of some settings, and rank them",
     "eval": "score a model: loss and perplexity on a text, multiple choice, next tokens",
     "generate": "let a trained model continue a prompt",
     "gradcheck": "prove the gradient of every kernel and layer",

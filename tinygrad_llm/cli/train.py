@@ -22,8 +22,10 @@ from tinygrad_llm.training import (
     Run,
     RunConfig,
     find_preset,
+    find_writer,
     keys,
     parse_change,
+    plan_run,
     read_toml,
 )
 
@@ -56,17 +58,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped, in its folder")
+    parser.add_argument("--plan", action="store_true", help="only say what it will cost: memory, arithmetic and time")
     parser.add_argument("--workers", type=integer(1), metavar="N", help="threads (default: chosen by the machine)")
     parser.add_argument("--seed", type=integer(0), metavar="N", help="of all randomness (default: the preset's)")
+    parser.add_argument("--tensorboard", action="store_true", help="write the figures for TensorBoard as well")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if (args.out is None) == (args.resume is None):
+    if (args.out and args.resume) or not (args.out or args.resume or args.plan):
         raise UsageError("give --out FOLDER for a new run, or --resume RUN to go on with one")
+    if args.tensorboard and find_writer() is None:
+        raise UsageError("--tensorboard needs a package that writes its files: pip install tensorboardX")
     out = sys.stderr if args.json else sys.stdout
     try:
         training = _resumed(args) if args.resume else _new(args)
+        if args.plan:
+            costs = plan_run(training)
+            print(json.dumps(costs.figures()) if args.json else costs)
+            return 0
         tokenizer, model = training.tokenizer, training.model
         tokens = [sum(map(len, part)) for part in (training.sources, training.held_out)]
         print(
@@ -77,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         )
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    stopped = watch(training, out)
+    stopped = watch(training, out, args.tensorboard)
     written = training.save()
     last = training.steps[-1]
     if args.json:
@@ -92,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{training.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
         print("wrote " + ", ".join(str(path) for path in written))
         if not any(path.suffix == ".png" for path in written):
-            print("for a picture of the losses: pip install 'tinygrad_llm[app]'")
+            print("for pictures of losses and gradients: pip install 'tinygrad_llm[app]'")
         if stopped:
             print("next: " + shlex.join(["tinygrad-llm", "train", "--resume", str(training.folder)]))
         else:
@@ -142,9 +152,10 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
 
 def _new(args: argparse.Namespace) -> Run:
     config = configured(args)
-    training = Run(config, check_out(args.out, args.overwrite))
+    training = Run(config, (args.out or Path("run")) if args.plan else check_out(args.out, args.overwrite))
     training.make_tokenizer()
-    training.make_model()
+    if not args.plan:  # which looks first whether there is the memory
+        training.make_model()
     return training
 
 
@@ -200,7 +211,7 @@ class Signals:
         self.status = 128 + number
 
 
-def watch(training: Run, out: TextIO) -> int:
+def watch(training: Run, out: TextIO, tensorboard: bool = False) -> int:
     """Train with a progress bar, and a sample at each evaluation, on `out`. Returns 0, or the exit status of what
     stopped it: 130 after Ctrl-C, 143 after SIGTERM.
 
@@ -209,7 +220,7 @@ def watch(training: Run, out: TextIO) -> int:
     progress = Progress(training.settings.steps, done=training.trainer.step)
     with Signals() as signals:
         try:
-            for step in training.train(lambda: signals.status != 0):
+            for step in training.train(lambda: signals.status != 0, tensorboard):
                 progress.show(step)
                 if step.skipped:
                     progress.write(

@@ -23,7 +23,8 @@ from tinygrad_llm.training.evaluation import (
     token_losses,
 )
 from tinygrad_llm.training.loop import Step, Trainer, TrainingError, evaluate, make_optimizer, train, validation_batches
-from tinygrad_llm.training.picture import save_loss_curve
+from tinygrad_llm.training.picture import save_gradients, save_loss_curve
+from tinygrad_llm.training.plan import Plan, plan_run
 from tinygrad_llm.training.presets import PRESETS, find_preset
 from tinygrad_llm.training.progress import Progress
 from tinygrad_llm.training.run import (
@@ -38,6 +39,7 @@ from tinygrad_llm.training.run import (
     start_ids,
     write,
 )
+from tinygrad_llm.training.tensorboard import Scalars, find_writer
 
 __all__ = [
     "FILES",
@@ -47,9 +49,11 @@ __all__ = [
     "ChoiceScore",
     "ConfigError",
     "DataSettings",
+    "Plan",
     "Progress",
     "Run",
     "RunConfig",
+    "Scalars",
     "Step",
     "TextScore",
     "TrainSettings",
@@ -59,6 +63,7 @@ __all__ = [
     "default_stride",
     "evaluate",
     "find_preset",
+    "find_writer",
     "holds_run",
     "keys",
     "load_config",
@@ -66,9 +71,11 @@ __all__ = [
     "make_optimizer",
     "next_tokens",
     "parse_change",
+    "plan_run",
     "read_choices",
     "read_metrics",
     "read_toml",
+    "save_gradients",
     "save_loss_curve",
     "score_choices",
     "score_file",

@@ -6,7 +6,9 @@ workers repeats exactly.
 """
 
 import contextlib
+import dataclasses
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,10 +30,15 @@ from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import cores
 from tinygrad_llm.training.config import ConfigError, TrainSettings
 
+if sys.platform != "win32":
+    import resource
+
 REMEMBERED = 100  # losses that a new one is compared with
 SPIKE = 5.0  # standard deviations above their mean
 _FEW = 20  # of fewer losses nothing can be said
 IGNORED = -100  # a target that does not count
+LAYERS_EVERY = 10  # steps from one look at each layer to the next; more often, training would be slower for it
+_SAMPLE = 1 << 16  # entries of a parameter that its update is measured by
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Step:
     val_loss: float | None
     z_score: float | None = None  # of the loss among the last hundred: (loss − mean) / standard deviation
     skipped: bool = False  # loss or gradient were no numbers, and there was no update
+    # The peak so far, in bytes; None where the system does not tell. It is the machine's, so equal steps may differ.
+    memory: int | None = field(default=None, compare=False)
+    # By layer (wte, wpe, h.0, …, ln_f, lm_head), at each held-out loss and every tenth step:
+    update_ratio: dict[str, float] | None = None  # ‖Δw‖ / ‖w‖ (larger parameters: from a sample of their entries)
+    layer_grad_norm: dict[str, float] | None = None  # before clipping; their squares add up to that of grad_norm
 
     @property
     def spike(self) -> bool:
@@ -103,6 +115,7 @@ class Trainer:
         self.held_out = held_out
         self.settings = settings
         self.parameters = list(model.parameters())
+        self._layers = _by_layer(model)
         self.optimizer = make_optimizer(model, settings)
         if settings.schedule not in SCHEDULES:
             raise ConfigError(f"training.schedule: there are {', '.join(SCHEDULES)}, not {settings.schedule!r}")
@@ -162,35 +175,44 @@ class Trainer:
             if self._sum.batches < self.settings.accumulation and math.isfinite(self._sum.loss):
                 self._seconds += time.perf_counter() - began
                 return None
-            loss, norm, lr, skipped = self._update()
+            measured = (self.step + 1) % self.settings.eval_every == 0 or self.step + 1 == self.settings.steps
+            done = self._update(measured or (self.step + 1) % LAYERS_EVERY == 0)
         self._seconds += time.perf_counter() - began
 
         self.step += 1
         self._sum, self._seen = _Sum(), []
-        measured = self.step % self.settings.eval_every == 0 or self.step == self.settings.steps
-        val_loss = evaluate(self.model, self.held_out) if measured else None
-        z_score = None if skipped else self._z_score(loss)
-        return Step(self.step, loss, lr, norm, self._tokens / self._seconds, val_loss, z_score, skipped)
+        return dataclasses.replace(
+            done,
+            tokens_per_second=self._tokens / self._seconds,
+            val_loss=evaluate(self.model, self.held_out) if measured else None,
+            z_score=None if done.skipped else self._z_score(done.loss),
+            memory=_peak_memory(),
+        )
 
-    def _update(self) -> tuple[float, float, float, bool]:
+    def _update(self, look_at_layers: bool) -> Step:
         """One step of the optimizer, from the gradients that have come together.
 
-        Returns:  the loss, the gradient's norm, the learning rate, and whether there was no update.
+        Returns:  the Step, but for speed, held-out loss, z-score and memory.
         """
         settings, loss = self.settings, self._sum.loss
         for p, g in zip(self.parameters, self._sum.grads, strict=True):
             p.grad = g
+        layers = self._layers if look_at_layers else {}
+        grad_norms = {name: clip_grad_norm_(of, math.inf) for name, of in layers.items()} or None  # clips nothing
         norm = clip_grad_norm_(self.parameters, settings.clip)
         lr = SCHEDULES[settings.schedule](
             self.step, steps=settings.steps, lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
         )
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.set_lr(lr)
+            before = {name: _sample(of) for name, of in layers.items()}
             self.optimizer.step()
-            return loss, norm, lr, False
+            moved = {name: _norm(_sample(of) - before[name]) for name, of in layers.items()}
+            ratios = {name: m / (_norm(before[name]) or math.nan) for name, m in moved.items()} or None
+            return Step(self.step + 1, loss, lr, norm, 0.0, None, update_ratio=ratios, layer_grad_norm=grad_norms)
         if settings.on_bad_step == "skip":
             self.skipped += 1
-            return loss, norm, lr, True
+            return Step(self.step + 1, loss, lr, norm, 0.0, None, skipped=True, layer_grad_norm=grad_norms)
         cause = self._first_bad_operation()
         self._go_back()
         raise TrainingError(
@@ -370,6 +392,41 @@ def _blas_control() -> Any:
 def _counted(targets: Array) -> int:
     """How many targets the loss is a mean over."""
     return int(np.count_nonzero(targets != IGNORED))
+
+
+def _by_layer(model: GPT) -> dict[str, list[Parameter]]:
+    """The parameters of wte, wpe, h.0, h.1, …, ln_f, and of lm_head where it is not wte itself."""
+    layers: dict[str, list[Parameter]] = {}
+    for name, p in model.named_parameters():
+        parts = name.removeprefix("transformer.").split(".")
+        layers.setdefault(".".join(parts[:2] if parts[0] == "h" else parts[:1]), []).append(p)
+    return layers
+
+
+def _sample(parameters: Sequence[Parameter]) -> Array:
+    """A copy of their entries as one vector; of a large parameter evenly spread ones, scaled so that their squares
+    stand for all: copies of all weights would cost memory, which a large model has none to spare of."""
+    parts = []
+    for p in parameters:
+        flat = p.data.ravel("K")
+        stride = max(1, flat.size // _SAMPLE)
+        while math.gcd(stride, flat.size) > 1:  # or it would meet the same few columns again and again
+            stride += 1
+        part = flat[::stride]
+        parts.append(part * math.sqrt(flat.size / part.size))
+    return np.concatenate(parts)
+
+
+def _norm(vector: Array) -> float:
+    return math.sqrt(np.dot(vector, vector))
+
+
+def _peak_memory() -> int | None:
+    """The most memory that this process has held at once, in bytes; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is in KiB
 
 
 class _Gradients:

@@ -1,19 +1,22 @@
 """A training run: from a text, or files of tokens, to a folder with everything that came of it.
 
 The folder holds config.toml (all settings, to repeat it with), tokenizer.json, run.json (what it was made from),
-metrics.jsonl (a line a step), samples.txt, checkpoints/ (to go on from) and, when it has ended or was stopped,
-model.safetensors (weights and sizes) and, with matplotlib, loss.png.
+metrics.jsonl (a line a step), samples.txt, checkpoints/ (to go on from), tensorboard/ if that was asked for and, when
+it has ended or was stopped, model.safetensors (weights and sizes), metrics.csv (metrics.jsonl as a table) and, with
+matplotlib, loss.png and gradients.png.
 """
 
 import contextlib
+import csv
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO, TypeAlias
@@ -32,7 +35,7 @@ from tinygrad_llm.datasets import (
 )
 from tinygrad_llm.formats import Checkpoints, LoadError, atomic_write
 from tinygrad_llm.generation import stream
-from tinygrad_llm.models import GPT, WEIGHTS
+from tinygrad_llm.models import GPT, WEIGHTS, tokenizer_for
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError, load_tokenizer
 from tinygrad_llm.training.config import (
@@ -45,15 +48,21 @@ from tinygrad_llm.training.config import (
     read_toml,
 )
 from tinygrad_llm.training.loop import Step, Trainer, TrainingError, default_workers, validation_batches
-from tinygrad_llm.training.picture import save_loss_curve
+from tinygrad_llm.training.picture import save_gradients, save_loss_curve
 from tinygrad_llm.training.presets import find_preset
+from tinygrad_llm.training.tensorboard import Scalars
 
 AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 TOKENIZER, METRICS, SAMPLES = "tokenizer.json", "metrics.jsonl", "samples.txt"
-FILES = (CONFIG, TOKENIZER, "run.json", METRICS, SAMPLES, "loss.png", WEIGHTS)
-CHECKPOINTS = "checkpoints"
+TABLE = "metrics.csv"
+PICTURES = ("loss.png", "gradients.png")
+FILES = (CONFIG, TOKENIZER, "run.json", METRICS, TABLE, SAMPLES, *PICTURES, WEIGHTS)
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 TRAIN_FRACTION = 0.9
+BY_LAYER = ("update_ratio", "layer_grad_norm")  # figures of a Step
 
+# The folders in a run, and which files in them are its own; a kill in the middle of a save leaves the second.
+_FOLDERS = {CHECKPOINTS: ("step-*.ckpt.safetensors", ".*.tmp"), TENSORBOARD: ("events.out.tfevents.*",)}
 _STRETCH = 1 << 24  # ids hashed in one go
 
 
@@ -80,6 +89,7 @@ class Run:
         self.samples: list[tuple[int, str]] = []
         self._work = folder.with_name(folder.name + "-stopped") if holds_run(folder) else folder
         self._log: TextIO | None = None  # metrics.jsonl, while training
+        self._scalars: Scalars | None = None  # for TensorBoard, while training, if asked for
         self._begun = False
         self._checkpoints = Checkpoints(self._work / CHECKPOINTS)
         self._saved: tuple[int, int] | None = None  # the step, and micro-batch in it, of the last checkpoint
@@ -225,15 +235,17 @@ class Run:
 
     # ---- training --------------------------------------------------------------------------------------------------
 
-    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+    def train(self, stop: Callable[[], bool] = lambda: False, tensorboard: bool = False) -> Iterator[Step]:
         """Train, tell of every step, and leave checkpoints; `stop` is asked after each micro-batch.
 
+        Args:     tensorboard: whether to write TensorBoard's files as well; of a resumed run, from its first step on.
         Raises:   TrainingError: as `Trainer.advance`; the state before the bad step is in a checkpoint.
+                  ImportError: nothing is installed that writes TensorBoard's files.
         """
         every = self.settings.checkpoint_every
         try:
             for step in self.trainer.run(stop):
-                self._note(step)
+                self._note(step, tensorboard)
                 if step.step == 0 or (step.step % every == 0 if every else step.val_loss is not None):
                     self.checkpoint()
                 yield step
@@ -243,6 +255,9 @@ class Run:
             if self._log is not None:
                 self._log.close()
                 self._log = None
+            if self._scalars is not None:
+                self._scalars.close()
+                self._scalars = None
 
     def checkpoint(self) -> None:
         """Write down all that the next step depends on; the last two stay, and the best by held-out loss.
@@ -290,10 +305,15 @@ class Run:
         self._log = open(self._work / METRICS, "a", encoding="utf-8", newline="\n", buffering=1)  # noqa: SIM115
         return self._log
 
-    def _note(self, step: Step) -> None:
+    def _note(self, step: Step, tensorboard: bool) -> None:
         log = self._begin()
         self.steps.append(step)
         log.write(to_json(step))
+        if self._scalars is not None:
+            self._scalars.write(step)
+        elif tensorboard:
+            _clear(self._work, (TENSORBOARD,))  # of a run that was killed, it tells of steps after the checkpoint
+            self._scalars = Scalars(self._work / TENSORBOARD, self.steps)
 
     def _notes(self) -> Iterator[tuple[str, str]]:
         """Every file of text but the tokenizer."""
@@ -341,8 +361,11 @@ class Run:
         with TemporaryDirectory(prefix=".", dir=self.folder) as temporary:
             names = self._write(Path(temporary))
             if self._work != self.folder:
-                _clear(self.folder, (CHECKPOINTS,))
-                os.replace(self._work / CHECKPOINTS, self.folder / CHECKPOINTS)
+                _clear(self.folder, tuple(_FOLDERS))
+                for name, patterns in _FOLDERS.items():
+                    for path in (path for pattern in patterns for path in (self._work / name).glob(pattern)):
+                        (self.folder / name).mkdir(exist_ok=True)  # what is not a run's own may still be in it
+                        os.replace(path, self.folder / name / path.name)
             for name in FILES:
                 if name in names:
                     os.replace(Path(temporary) / name, self.folder / name)
@@ -352,24 +375,51 @@ class Run:
             _clear(self._work)
             self._work = self.folder
             self._checkpoints = Checkpoints(self._work / CHECKPOINTS)
-        return [self.folder / name for name in (*names, CHECKPOINTS)]
+        return [self.folder / name for name in (*names, *_FOLDERS) if (self.folder / name).exists()]
 
     def _write(self, folder: Path) -> list[str]:
         self.tokenizer.save(folder / TOKENIZER)
         for name, content in self._notes():
             (folder / name).write_text(content, encoding="utf-8", newline="\n")
-        drawn = save_loss_curve(self.steps, folder / "loss.png")
+        (folder / TABLE).write_text(to_csv(self.steps), encoding="utf-8", newline="\n")
+        drawn = save_loss_curve(self.steps, folder / PICTURES[0]) and save_gradients(self.steps, folder / PICTURES[1])
         self.model.save_pretrained(folder)
-        return [name for name in FILES if drawn or name != "loss.png"]
+        return [name for name in FILES if drawn or name not in PICTURES]
 
 
 def to_json(step: Step) -> str:
     """A step as a line of metrics.jsonl; what is no number is null, since JSON has no NaN."""
-    fields = dataclasses.asdict(step)
+    return json.dumps(_finite(dataclasses.asdict(step))) + "\n"
+
+
+def to_csv(steps: Sequence[Step]) -> str:
+    """Steps as metrics.csv: what metrics.jsonl has by layer is in columns such as "update_ratio/h.0"; what was not
+    measured, or is no number, is left empty."""
+    rows: list[dict[str, Any]] = []
+    for step in steps:
+        row: dict[str, Any] = {}
+        for name, value in _finite(dataclasses.asdict(step)).items():
+            if name in BY_LAYER:
+                row |= {f"{name}/{layer}": number for layer, number in (value or {}).items()}
+            else:
+                row[name] = value
+        rows.append(row)
+    columns = dict.fromkeys(column for row in rows for column in row)  # in the order in which they appear
+    file = io.StringIO()
+    table = csv.DictWriter(file, list(columns), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return file.getvalue()
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same, with None for what is NaN or infinite, in dicts within it as well."""
+    found: dict[str, Any] = {}
     for name, value in fields.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            fields[name] = None
-    return json.dumps(fields) + "\n"
+        if isinstance(value, dict):
+            value = _finite(value)
+        found[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return found
 
 
 def read_metrics(path: Path, last: int | None = None) -> list[Step]:
@@ -381,8 +431,11 @@ def read_metrics(path: Path, last: int | None = None) -> list[Step]:
         try:
             fields = json.loads(line)
             fields |= {name: value for name, value in nan.items() if fields[name] is None}
+            for name in BY_LAYER:
+                if fields.get(name) is not None:
+                    fields[name] = {k: math.nan if v is None else v for k, v in fields[name].items()}
             step = Step(**{name: value for name, value in fields.items() if name in known})
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             continue
         if last is None or step.step <= last:
             steps.append(step)
@@ -420,23 +473,23 @@ def _hash(ids: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _clear(folder: Path, names: tuple[str, ...] = (*FILES, CHECKPOINTS)) -> None:
+def _clear(folder: Path, names: tuple[str, ...] = (*FILES, *_FOLDERS)) -> None:
     """Remove a run's files, and the folder if nothing else is in it."""
     for name in names:
-        if name == CHECKPOINTS:
-            for pattern in ("step-*.ckpt.safetensors", ".*.tmp"):  # a kill in the middle of a save leaves the latter
-                for path in (folder / CHECKPOINTS).glob(pattern):
+        if name in _FOLDERS:
+            for pattern in _FOLDERS[name]:
+                for path in (folder / name).glob(pattern):
                     path.unlink()
         else:
             (folder / name).unlink(missing_ok=True)
-    for place in (folder / CHECKPOINTS, folder):
+    for place in (*(folder / name for name in _FOLDERS), folder):
         with contextlib.suppress(OSError):  # not empty, or not there
             place.rmdir()
 
 
 def holds_run(folder: Path) -> bool:
     """Whether anything lies there that saving a run would write over."""
-    return any((folder / name).exists() for name in (*FILES, CHECKPOINTS))
+    return any((folder / name).exists() for name in (*FILES, *_FOLDERS))
 
 
 def about_run(folder: Path) -> dict[str, Any]:
@@ -464,19 +517,7 @@ def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:
     Raises:   LoadError, TokenizerError: one of the two is missing or damaged, or they do not belong together.
     """
     model = GPT.from_pretrained(folder)
-    place = Path(folder)
-    file = (place if place.is_dir() else place.parent) / TOKENIZER
-    if not file.exists():
-        raise LoadError(
-            f"{folder}: {TOKENIZER} is missing, which belongs beside {WEIGHTS}: copy it there, or train again"
-        )
-    tokenizer = load_tokenizer(file)
-    if tokenizer.n_vocab != model.config.vocab_size:
-        raise LoadError(
-            f"{folder}: the tokenizer has {tokenizer.n_vocab} tokens and the model {model.config.vocab_size}: "
-            "they do not belong together"
-        )
-    return model, tokenizer
+    return model, tokenizer_for(folder, model.config)
 
 
 def write(

@@ -1,0 +1,158 @@
+"""`tinygrad-llm sweep`, and `train --plan`."""
+
+import csv
+import json
+import signal
+
+import pytest
+
+from tinygrad_llm.training import load_run
+from tinygrad_llm.training import loop as loop_module
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+@pytest.fixture
+def sweep_file(place, text_file):
+    def write(grid, base=""):
+        (place / "sweep.toml").write_text(f"[base]\ncorpus = {json.dumps(str(text_file))}\n{base}\n[grid]\n{grid}\n")
+        return "sweep.toml"
+
+    return write
+
+
+def test_a_sweep_ends_with_a_table(cli, sweep_file, place):
+    status, out, err = cli("sweep", sweep_file("lr = [1e-3, 1e-2, 1e30]\nsteps = [3]", "warmup = 0"), "--out", "all")
+    assert status == 0
+    assert out.startswith("3 runs: 3 lr × 1 steps\nrun 1/3: lr=0.001,steps=3\n")
+    assert "step 3/3" in err
+    with open("all/sweep.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    losses = [float(line["val_loss"]) for line in lines[:2]]
+    assert losses == sorted(losses)
+    assert [line["status"] for line in lines] == ["finished", "finished", "diverged"]
+    table = out[out.index("held-out  training") :]
+    assert [line["name"] for line in lines] == [line.split()[-1] for line in table.splitlines()[1:4]]
+    for line in lines[:2]:
+        load_run(place / "all" / line["name"])
+
+
+def test_json_has_the_table(cli, sweep_file):
+    status, out, err = cli("sweep", sweep_file("seed = [1, 2]"), "--out", "all", "--json")
+    assert status == 0
+    figures = json.loads(out)
+    assert {run["values"]["seed"] for run in figures["runs"]} == {1, 2}
+    assert figures["out"] == "all"
+    assert "2 runs" in err
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkeypatch):
+    file = sweep_file("seed = [1, 2]", "workers = 1")
+    assert cli("sweep", file, "--out", "whole")[0] == 0
+    original, calls = loop_module.AdamW.step, []
+
+    def step(optimizer):
+        calls.append(optimizer)
+        if len(calls) == 5:  # the second step of the second run
+            signal.raise_signal(sent)
+        original(optimizer)
+
+    monkeypatch.setattr(loop_module.AdamW, "step", step)
+    status, out, err = cli("sweep", file, "--out", "parts")
+    assert status == 128 + sent
+    assert "stopped after 2 steps" in out
+    assert "to go on: tinygrad-llm sweep sweep.toml --out parts" in err
+    assert cli("sweep", file, "--out", "parts")[0] == 0
+    assert len(calls) == 6
+    for name in ("seed=1", "seed=2"):
+        both = []
+        for folder in ("whole", "parts"):
+            with open(f"{folder}/{name}/model.safetensors", "rb") as weights:
+                both.append(weights.read())
+        assert both[0] == both[1]
+
+
+def test_where_no_run_finishes_the_status_tells(cli, sweep_file):
+    status, out, _ = cli("sweep", sweep_file("lr = [1e30]", "warmup = 0"), "--out", "all")
+    assert status == 3
+    assert "diverged: step" in out
+
+
+# What is wrong: (grid, base, --out, a part of the message).
+MISTAKES = {
+    "an unknown key": ("lrr = [1]", "", "new", "did you mean lr?"),
+    "a wrong value": ("lr = [-1]", "", "new", "sweep.toml: grid: lr=-1: TrainSettings: lr must be"),
+    "an --out that is a file": ("lr = [1]", "", "sweep.toml", "is a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_in_one_line(name, cli, sweep_file, place):
+    grid, base, out_folder, message = MISTAKES[name]
+    file = sweep_file(grid, base)
+    before = sorted(place.iterdir())
+    status, out, err = cli("sweep", file, "--out", out_folder)
+    assert (status, out) == (2, "")
+    assert err.startswith("tinygrad-llm sweep: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(place.iterdir()) == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(cli, sweep_file):
+    assert cli("sweep", sweep_file("seed = [1]"), "--out", "all")[0] == 0
+    status, _, err = cli("sweep", sweep_file("seed = [1]", "lr = 0.5"), "--out", "all")
+    assert status == 2
+    assert "training.lr" in err
+
+
+def test_a_sweep_that_is_not_there(cli):
+    status, _, err = cli("sweep", "nowhere.toml", "--out", "new")
+    assert status == 2
+    assert "nowhere.toml" in err
+
+
+# ---- train --plan ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr("tinygrad_llm.training.plan._STEPS", 2)
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("out_option", [[], ["--out", "new"]], ids=["nowhere", "new"])
+def test_a_plan_is_printed_and_nothing_is_written(out_option, cli, text_file, place):
+    before = sorted(place.iterdir())
+    status, out, _ = cli("train", "--corpus", text_file, "--plan", *out_option)
+    assert status == 0
+    for words in ("parameters", "embeddings", "FLOPs", "memory", "activations", "tokens/s", "3 steps of"):
+        assert words in out
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_plan_in_json(cli, text_file):
+    status, out, _ = cli("train", "--corpus", text_file, "--plan", "--json")
+    figures = json.loads(out)
+    assert status == 0
+    assert figures["steps"] == 3
+    assert figures["seconds"] > 0
+    assert figures["memory"]["peak"] > figures["memory"]["parameters"] > 0
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_plan_of_what_is_left(cli, text_file, place):
+    assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
+    files = {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()}
+    status, out, _ = cli("train", "--resume", "done", "--steps", 5, "--plan", "--json")
+    assert status == 0
+    assert json.loads(out)["steps"] == 5
+    assert {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()} == files
+
+
+def test_a_plan_is_of_a_new_run_or_of_one_that_goes_on(cli, text_file):
+    status, _, err = cli("train", "--plan", "--out", "new", "--resume", "old")
+    assert status == 2
+    assert "--resume" in err

@@ -1,0 +1,100 @@
+"""`tinygrad-llm sweep`: a grid of settings in; a run for each combination, and a sorted table, out."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.options import add_json, check_out
+from tinygrad_llm.cli.train import Signals
+from tinygrad_llm.training import ConfigError, Progress, Run, Step
+from tinygrad_llm.training.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
+
+EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Train a run for every combination of some settings, and rank them by held-out loss. The same command goes on\n"
+        "where it was stopped: Ctrl-C lets the step end, saves and stops (exit status 130; SIGTERM: 143). The file:\n\n"
+        "  [base]                         # what all runs share\n"
+        '  preset = "char-cpu"            # or config = "FILE"; then any of the keys in `train --help`\n'
+        "  training.steps = 500\n\n"
+        "  [grid]                         # each key with the values to try: here 2 × 2 = 4 runs\n"
+        "  training.lr = [1e-3, 3e-4]\n"
+        "  model.n_layer = [2, 4]"
+    )
+    parser.add_argument("sweep", type=Path, metavar="SWEEP.toml", help="the settings and the grid")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where the runs go, a folder for each, and the table"
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    out = sys.stderr if args.json else sys.stdout
+    try:
+        sweep = read_sweep(args.sweep)
+        check_folder(sweep, check_out(args.out, False))
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    print(sweep, file=out, flush=True)
+    outcomes: list[Outcome] = []
+    with Signals() as signals:
+        for i, trial in enumerate(sweep.trials, 1):
+            print(f"run {i}/{len(sweep.trials)}: {trial.name}", file=out, flush=True)
+            shown = _Shown()
+            try:
+                outcome = run_trial(trial, args.out, lambda: signals.status != 0, shown)
+            finally:
+                shown.close()
+            outcomes.append(outcome)
+            written = write_table(outcomes, args.out)
+            print(f"  {_words(outcome)}", file=out, flush=True)
+            if signals.status:
+                break
+    if args.json:
+        print(json.dumps(json.loads(written[-1].read_text(encoding="utf-8")) | {"out": str(args.out)}))
+    else:
+        print("\n" + _table(outcomes) + "\nwrote " + ", ".join(map(str, written)))
+    if signals.status:
+        again = shlex.join(["tinygrad-llm", "sweep", str(args.sweep), "--out", str(args.out)])
+        print(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to go on: {again}", file=sys.stderr)
+        return signals.status
+    return 0 if any(outcome.status == "finished" for outcome in outcomes) else 3
+
+
+class _Shown:
+    """A progress bar, once there is a run to show."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def __call__(self, run: Run, step: Step) -> None:
+        if self._progress is None:
+            self._progress = Progress(run.settings.steps, done=max(0, step.step - 1))
+        self._progress.show(step)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
+
+def _words(outcome: Outcome) -> str:
+    if outcome.reason:
+        return f"{outcome.status}: {' '.join(outcome.reason.split())}"
+    return f"{outcome.status} after {outcome.steps} steps, held-out loss {_loss(outcome.val_loss)}"
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}" if loss < 1000 else f"{loss:.1e}"
+
+
+def _table(outcomes: Sequence[Outcome]) -> str:
+    rows = [("held-out", "training", "steps", "status", "run")]
+    rows += [(_loss(o.val_loss), _loss(o.loss), str(o.steps), o.status, o.name) for o in ranked(outcomes)]
+    return "\n".join(f"{a:>10}{b:>10}{c:>8}  {d:<9} {e}" for a, b, c, d, e in rows)
