@@ -344,3 +344,20 @@ def test_the_seed_decides_what_is_written(trained):
     run = trained()
     texts = ["".join(write(run.model, run.tokenizer, [0], 40, rng=Generator(seed))) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_damaged_lines_of_the_log_are_left_out(tmp_path):
+    good = [run_module.to_json(Step(n, 1.0, 0.1, 1.0, 1.0, None)) for n in (1, 2, 3)]
+    bad = ['{"step":"x","loss":1,"lr":1,"grad_norm":1,"tokens_per_second":1,"val_loss":1}\n', good[0], "\xff\n"]
+    bad.append(good[2].replace('"loss": 1.0', '"loss": "x"').replace('"step": 3', '"step": 4'))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes("".join([good[0], bad[0], good[1], *bad[1:], good[2]]).encode("latin-1"))
+    assert [step.step for step in read_metrics(path)] == [1, 2, 3]
+
+
+def test_a_run_that_was_stopped_earlier_is_left_alone(tmp_path):
+    for name in ("run", "run-stopped"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    run = Run(CHARS, tmp_path / "run")
+    assert run._work == tmp_path / "run-stopped-2"

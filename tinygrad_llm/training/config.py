@@ -285,7 +285,9 @@ def differences(before: RunConfig, now: RunConfig) -> list[str]:
     return [
         f"{key}: {_toml(old[key])} before, {_toml(new[key])} now"
         for key in old
-        if key not in MAY_CHANGE and old[key] != new[key]
+        if old[key] != new[key]
+        # Where a tokenizer lies may change; which one is trained may not.
+        and (key not in MAY_CHANGE or (key == "data.tokenizer" and {old[key], new[key]} & {"char", "bpe"}))
     ]
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -69,8 +70,8 @@ _STRETCH = 1 << 24  # ids hashed in one go
 class Run:
     """One model on one text, before, while and after it is trained.
 
-    A run that would take another's place works in FOLDER-stopped, and moves when it has ended: a finished run is worth
-    more than the beginning of another.
+    A run that would take another's place works in FOLDER-stopped (or -stopped-2, …), and moves when it has ended: a
+    finished run is worth more than the beginning of another.
 
     Args:     config: everything that decides it. folder: where all goes.
     Raises:   DataError: the corpus cannot be used.
@@ -87,7 +88,10 @@ class Run:
         )
         self.steps: list[Step] = []
         self.samples: list[tuple[int, str]] = []
-        self._work = folder.with_name(folder.name + "-stopped") if holds_run(folder) else folder
+        # A name that no run has: one that was stopped earlier may be worth going on with.
+        names = (f"{folder.name}-stopped{end}" for end in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
+        free = (folder.with_name(name) for name in names if not holds_run(folder.with_name(name)))
+        self._work = next(free) if holds_run(folder) else folder
         self._log: TextIO | None = None  # metrics.jsonl, while training
         self._scalars: Scalars | None = None  # for TensorBoard, while training, if asked for
         self._begun = False
@@ -423,11 +427,11 @@ def _finite(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, last: int | None = None) -> list[Step]:
-    """The steps in a metrics.jsonl up to `last`; a line that was cut off in the middle of writing is left out."""
-    steps = []
+    """The steps in a metrics.jsonl up to `last`; a line that is cut off, damaged or out of order is left out."""
+    steps: list[Step] = []
     known = {field.name for field in dataclasses.fields(Step)}
     nan = {"loss": math.nan, "grad_norm": math.nan}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
             fields = json.loads(line)
             fields |= {name: value for name, value in nan.items() if fields[name] is None}
@@ -435,9 +439,12 @@ def read_metrics(path: Path, last: int | None = None) -> list[Step]:
                 if fields.get(name) is not None:
                     fields[name] = {k: math.nan if v is None else v for k, v in fields[name].items()}
             step = Step(**{name: value for name, value in fields.items() if name in known})
+            for value in (step.loss, step.lr, step.grad_norm, step.tokens_per_second):
+                float(value)
+            follows = type(step.step) is int and (not steps or step.step > steps[-1].step)
         except (AttributeError, KeyError, TypeError, ValueError):
             continue
-        if last is None or step.step <= last:
+        if follows and (last is None or step.step <= last):
             steps.append(step)
     return steps
 
@@ -445,7 +452,7 @@ def read_metrics(path: Path, last: int | None = None) -> list[Step]:
 def _read_samples(path: Path, last: int) -> list[tuple[int, str]]:
     if not path.exists():
         return []
-    parts = re.split(r"^--- step (\d+) ---\n", path.read_text(encoding="utf-8"), flags=re.M)
+    parts = re.split(r"^--- step (\d+) ---\n", path.read_text(encoding="utf-8", errors="replace"), flags=re.M)
     pairs = zip(map(int, parts[1::2]), parts[2::2], strict=True)
     return [(step, text) for step, text in pairs if step <= last]
 
