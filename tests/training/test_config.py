@@ -24,14 +24,14 @@ from tinygrad_llm.training import config as config_module
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 AT_LEAST_0 = st.floats(0, 1e300)
-POSITIVE = st.integers(1, 10**30)
+POSITIVE = st.integers(1, 2**63 - 1)
 VALUES = {
     "data.corpus": TEXTS,
     "data.files": st.just(["a", "b\n\"'\\\x7f\x00é🦊"]),
     "data.weights": st.just([0.1, 7]),
     "data.held_out": TEXTS,
     "data.tokenizer": TEXTS,
-    "data.vocab_size": st.integers(257, 10**30),
+    "data.vocab_size": st.integers(257, 2**63 - 1),
     "model.dropout": st.floats(0, 1, exclude_max=True),
     "model.qkv_bias": st.booleans(),
     "model.block_size": POSITIVE,
@@ -176,3 +176,9 @@ def test_paths_hold_in_every_folder(tmp_path, monkeypatch):
     assert (data.corpus, data.files) == (str(tmp_path / "a.txt"), (str(tmp_path / "b.bin"),))
     assert (data.tokenizer, data.held_out) == (str(tmp_path / "runs/c"), "")
     assert PRESETS["stories"].absolute() == PRESETS["stories"]
+
+
+@pytest.mark.parametrize("key", ["lr", "seed", "steps"])
+def test_an_integer_that_no_machine_word_holds_is_refused(key):
+    with pytest.raises(ConfigError, match=rf"{key}: integers go up to"):
+        PRESETS["char-cpu"].changed({f"training.{key}": 10**400})

@@ -216,3 +216,21 @@ def test_the_table_is_sorted_by_held_out_loss(place):
     assert runs[0] == {
         "name": "best", "values": values, "status": "finished", "steps": 4, "loss": 3.0, "val_loss": 1.0, "reason": "",
     }  # fmt: skip
+
+
+def test_a_run_that_needs_too_much_memory_does_not_end_the_sweep(sweep_of, place, monkeypatch):
+    def too_much(*_):
+        raise MemoryError
+
+    trial = sweep_of(BASE + "[grid]\ntraining.lr = [0.1]\n").trials[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module.Trainer, "advance", too_much)
+        outcome = run_trial(trial, place / "out")
+    assert (outcome.status, outcome.reason) == ("failed", "it needs more memory than there is")
+
+
+def test_a_finished_run_that_lost_its_configuration_is_run_again(sweep_of, place):
+    trial = sweep_of(BASE + "[grid]\ntraining.lr = [0.1]\n").trials[0]
+    assert run_trial(trial, place / "out").status == "finished"
+    (place / "out" / trial.name / "config.toml").unlink()
+    assert run_trial(trial, place / "out").status in ("finished", "failed")

@@ -84,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`… | head`). Point stdout elsewhere, so that closing it does not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError:
+        print(
+            f"tinygrad-llm {args.command}: there is not enough memory for this; choose smaller sizes", file=sys.stderr
+        )
+        return 2
     except Exception as error:
         code = _user_error(error)
         if code is None:

@@ -328,6 +328,8 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
             raise ConfigError(f"{key}: must be {what}, not {value!r}")
         each = [args[0]] * len(value) if repeats else args
         return tuple(_convert(f"{key}[{i}]", item, one) for i, (item, one) in enumerate(zip(value, each, strict=True)))
+    if type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"{key}: integers go up to 2⁶³ − 1")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -356,7 +356,7 @@ def validation_batches(
             windows = SlidingWindows(ids, block_size)
         except DataError as error:
             raise DataError(f"the held-out part is too short: {error}") from None
-        count = max(1, round(batch_size * batches * share))
+        count = min(len(windows), max(1, round(batch_size * batches * share)))
         chosen = np.unique(np.linspace(0, len(windows) - 1, count).astype(int)).tolist()
         rows += [windows[i] for i in chosen]
     cut = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]

@@ -220,7 +220,7 @@ def measure(trainer: Trainer) -> Speed:
     real = trainer.settings
     # As many steps as are not taken, so that the last, with a held-out loss in its time, is none of them.
     settings = dataclasses.replace(
-        real, lr=0.0, min_lr=0.0, warmup=0, accumulation=1, steps=_STEPS + 2, eval_every=_STEPS + 2
+        real, lr=0.0, min_lr=0.0, warmup=0, accumulation=1, on_bad_step="skip", steps=_STEPS + 2, eval_every=_STEPS + 2
     )
     held_out = trainer.held_out[:3]
     trial = Trainer(trainer.model, trainer.batches, held_out, settings)

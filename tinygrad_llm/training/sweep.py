@@ -214,6 +214,8 @@ def run_trial(
         with atomic_write(place / DIVERGED) as file:
             file.write(str(error).encode())
         return _outcome(trial, "diverged", read_metrics(place / METRICS), str(error))
+    except MemoryError:
+        return Outcome(trial.name, trial.values, "failed", reason="it needs more memory than there is")
     except (ConfigError, DataError, LoadError, TokenizerError) as error:
         return Outcome(trial.name, trial.values, "failed", reason=str(error))
     return _outcome(trial, "finished" if run.trainer.step == run.settings.steps else "stopped", run.steps)
@@ -224,6 +226,8 @@ def _ended(trial: Trial, place: Path) -> Outcome | None:
     steps = read_metrics(place / METRICS)
     if (place / DIVERGED).is_file():
         return _outcome(trial, "diverged", steps, (place / DIVERGED).read_text(encoding="utf-8", errors="replace"))
+    if not (place / CONFIG).is_file():
+        return None
     if (place / WEIGHTS).is_file() and steps and steps[-1].step >= load_config(place / CONFIG).training.steps:
         return _outcome(trial, "finished", steps)
     return None
