@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -87,3 +88,9 @@ def test_a_closed_pipe_is_no_error(json, runs):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
+
+
+def test_a_command_leaves_the_signals_as_they_were(cli):
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli("tokenizer", "encode", "a")[0] == 0
+    assert signal.getsignal(signal.SIGTERM) == before

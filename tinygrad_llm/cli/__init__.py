@@ -4,12 +4,13 @@ Whatever a user can cause ends in one line on stderr that says what, where and h
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, Protocol
 
 COMMANDS = {
@@ -70,10 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit:  # argparse's way to end, after --help or an error
         return int(exit.code or 0)
     try:
-        # As Ctrl-C does, a plea to end leaves nothing half-written behind; it comes in the main thread only.
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _terminate)
-        status = _load(args.command).run(args)
+        with _terminated():
+            status = _load(args.command).run(args)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
         return status
@@ -95,6 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"tinygrad-llm {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return code
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Inside, SIGTERM ends the program as Ctrl-C does, with nothing left half-written; signals reach the main thread."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminate(*_: object) -> NoReturn:
