@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does, with nothing left half-written; signals reach the main thread."""
+    """Inside, SIGTERM ends the program as Ctrl-C does, with nothing left half-written; it reaches the main thread."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if mine:
         signal.signal(signal.SIGTERM, _terminate)
