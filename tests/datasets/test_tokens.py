@@ -368,6 +368,8 @@ def test_ctrl_c_leaves_nothing_behind(folder):
     process = subprocess.Popen(
         [sys.executable, "script.py"], cwd=folder, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
