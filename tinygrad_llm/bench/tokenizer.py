@@ -20,11 +20,10 @@ from typing import Any
 from tinygrad_llm.bench.harness import BenchError, Contender, Subject, Timing, alternate
 from tinygrad_llm.datasets import load_corpus
 from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, PATTERN
 
 OURS = "tinygrad_llm"
 THEIRS = ("tiktoken", "tokenizers")
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's
-END_OF_TEXT = "<|endoftext|>"
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 TRAIN_BYTES = 4_700_000

@@ -18,10 +18,10 @@ from tinygrad_llm.cli.options import add_json, closest, colour, integer
 from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, vocabulary_hash
 from tinygrad_llm.datasets.tokens import Special
 from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
+from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
 from tinygrad_llm.training import AnyTokenizer
 
 EXAMPLE = 'tinygrad-llm tokenizer encode "Hello, do you like tea?"'
-END_OF_TEXT = "<|endoftext|>"
 EXPLAINED = 200  # characters of a word
 DECODED_AT_ONCE = 1 << 16  # ids
 

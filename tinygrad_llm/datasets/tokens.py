@@ -34,8 +34,8 @@ from tinygrad_llm.datasets.windows import DataError
 from tinygrad_llm.formats import atomic_write
 from tinygrad_llm.runtime import cores
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files
+from tinygrad_llm.tokenizer.files import StrPath
 
-StrPath = str | os.PathLike[str]
 Special = Literal["error", "allow", "plain"]
 
 STRETCH = 1 << 21  # bytes: a few tenths of a second of work, and all that a worker holds at a time

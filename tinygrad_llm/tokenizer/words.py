@@ -18,13 +18,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
 
 _SEPARATORS = re.compile(r"""([,.:;?_!"()']|--|\s)""")
 _SPACE_BEFORE_PUNCTUATION = re.compile(r"""\s+([,.:;?!"()'])""")
 
 UNKNOWN = "<|unk|>"
-END_OF_TEXT = "<|endoftext|>"
 
 
 class SimpleTokenizerV1:
