@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm import Tensor
+from tinygrad_llm import Tensor, no_grad
 from tinygrad_llm.autograd import is_grad_enabled
-from tinygrad_llm.generation import KVCache, check_sampling, generate, next_token_probs, stream
+from tinygrad_llm.generation import KVCache, check_sampling, generate, next_token_probs, stream, window_start
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 
@@ -183,26 +183,99 @@ def test_the_cache_changes_nothing_past_block_size_too(batch, arguments, length)
 
 def test_with_the_cache_each_token_is_read_once():
     class Listening(GPT):
-        def forward(self, ids, cache=None):
+        def forward(self, ids, *arguments, **options):
             lengths.append(ids.shape[1])
-            return super().forward(ids, cache)
+            return super().forward(ids, *arguments, **options)
 
     model = Listening(GPTConfig(vocab_size=13, block_size=8, n_layer=1, n_head=1, n_embd=2))
-    for use_cache, expected in [(True, [4, 1, 1, 1, 1, 8, 8]), (False, [4, 5, 6, 7, 8, 8, 8])]:
+    # Past the block of 8, half of it is read anew, and is written to until the block is full again.
+    with_cache, without = [4, 1, 1, 1, 1, 5, 1, 1, 1, 5], [4, 5, 6, 7, 8, 5, 6, 7, 8, 5]
+    for use_cache, expected in [(True, with_cache), (False, without)]:
         lengths = []
-        model.generate(prompt(1), 7, use_cache=use_cache)
+        model.generate(prompt(1), 10, use_cache=use_cache)
         assert lengths == expected
 
 
+def test_rows_of_unequal_lengths_share_all_but_the_reading():
+    class Listening(GPT):
+        def forward(self, ids, *arguments, **options):
+            shapes.append(ids.shape)
+            return super().forward(ids, *arguments, **options)
+
+    model, shapes = Listening(GPTConfig(vocab_size=13, block_size=8, n_layer=1, n_head=1, n_embd=2)), []
+    model.generate([[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]], 4)
+    # All but the last tokens of the prompts; and when the third is past the block of 8, all but the last of its window.
+    assert shapes == [(1, 2), (1, 5), (3, 1), (3, 1), (3, 1), (1, 4), (3, 1)]
+
+
+def written(model, text, count, choose=np.argmax):
+    """A text continued with the plain model, the window kept by hand: full, it loses its first half."""
+    text, begin = list(text), 0
+    for _ in range(count):
+        if len(text) - begin > model.block_size:
+            begin += max(1, model.block_size // 2)
+        text.append(int(choose(model(np.array([text[begin:]])).data[0, -1])))
+    return text
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_greedy_is_the_argmax_of_the_last_block_of_the_text(use_cache):
-    model = model_of()
-    text = prompt(2)
-    expected = text
-    for _ in range(10):
-        best = np.argmax(model(expected[:, -8:]).data[:, -1], axis=-1)
-        expected = np.concatenate([expected, best[:, None]], axis=1)
-    np.testing.assert_array_equal(model.generate(text, 10, temperature=0, use_cache=use_cache), expected)
+@pytest.mark.parametrize("block_size", [1, 2, 3, 7, 8])
+def test_greedy_is_the_argmax_after_the_window_of_the_text(block_size, use_cache):
+    model, ids = model_of(block_size), prompt(2, min(block_size, 4))
+    expected = [written(model, row, 20) for row in ids]
+    np.testing.assert_array_equal(model.generate(ids, 20, temperature=0, use_cache=use_cache), expected)
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_the_window_is_more_than_half_a_block_and_moves_seldom(length, block_size):
+    starts = [window_start(n, block_size) for n in range(length + 1)]
+    assert all(n - start <= block_size for n, start in enumerate(starts))
+    assert all(n - start > block_size - max(1, block_size // 2) for n, start in enumerate(starts) if start)
+    assert starts == sorted(starts)
+    assert len(set(starts)) <= 1 + math.ceil(length / max(1, block_size // 2))
+    assert starts[: block_size + 1] == [0] * len(starts[: block_size + 1])
+
+
+prompts = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=8), min_size=1, max_size=4)
+MODEL = model_of()
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@given(prompts, st.integers(0, 12))
+def test_each_row_is_what_it_would_be_alone(use_cache, rows, count):
+    texts = MODEL.generate(rows, count, temperature=0, use_cache=use_cache)
+    assert [text.tolist() for text in texts] == [written(MODEL, row, count) for row in rows]
+
+
+@pytest.mark.parametrize("arguments", [(1.0,), (1.5, 5, 0.9)], ids=["sampled", "limited"])
+@given(prompts, st.integers(0, 12))
+def test_each_row_is_drawn_as_it_would_be_alone_with_a_stream_of_its_own(arguments, rows, count):
+    texts = MODEL.generate(rows, count, *arguments, rng=[Generator(5 + i) for i in range(len(rows))])
+    for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+        np.testing.assert_array_equal(text, MODEL.generate(row, count, *arguments, rng=Generator(5 + i)))
+
+
+def test_rows_of_unequal_lengths_draw_in_turn_from_one_stream():
+    rows, rng = [[1, 2, 3], [4]], Generator(9)
+    expected = [list(row) for row in rows]
+    for _ in range(4):
+        logits = np.concatenate([MODEL([row]).data[:, -1] for row in expected])
+        for row, token in zip(expected, rng.multinomial(next_token_probs(logits))[:, 0], strict=True):
+            row.append(int(token))
+    assert [text.tolist() for text in MODEL.generate(rows, 4, rng=Generator(9))] == expected
+
+
+def test_unequal_rows_of_any_kind():
+    expected = MODEL.generate([[1, 2, 3], [4]], 5, temperature=0)
+    assert [text.dtype for text in expected] == [np.int64] * 2
+    for same in (
+        [np.array([1, 2, 3], np.uint16), np.array([4])],
+        (Tensor([1, 2, 3]), [4]),
+    ):
+        texts = MODEL.generate(same, 5, temperature=0)
+        assert [text.tolist() for text in texts] == [text.tolist() for text in expected]
+    pieces = np.stack(list(stream(MODEL, [[1, 2, 3], [4]], 5, 0)), axis=1)
+    np.testing.assert_array_equal(pieces, [text[-5:] for text in expected])
 
 
 def test_top_k_of_1_is_greedy():
@@ -292,6 +365,12 @@ def test_the_prompt_is_not_changed():
         ([True], "the prompt must be"),
         (5, "the prompt must be"),
         ([[[1]]], "the prompt must be"),
+        (np.empty((0, 4), int), "the prompt must be"),
+        ([[1, 2], []], "the prompt must be"),
+        ([[1, 2], 3], "the prompt must be"),
+        ([[1, 2], [3.0]], "the prompt must be"),
+        ([[1, 2], [[3], [4, 5]]], "the prompt must be"),
+        ([[1], [0] * 9], "the prompt has 9 tokens, and the model reads at most 8"),
         ([0] * 9, "the prompt has 9 tokens, and the model reads at most 8"),
     ],
 )
@@ -302,6 +381,12 @@ def test_bad_prompts_are_refused_at_the_call(ids, message):
     with pytest.raises(ValueError, match=message):
         model.generate(ids, 1)
     assert model.training
+
+
+def test_a_stream_for_each_row_or_one():
+    for ids in ([[1], [2]], [[1], [2, 3]], [1]):
+        with pytest.raises(ValueError, match=r"rng must be one Generator, or one for each of the \d rows, not 3"):
+            stream(model_of(), ids, 1, rng=[Generator(i) for i in range(3)])
 
 
 def test_a_negative_count_is_refused_at_the_call():
@@ -339,9 +424,9 @@ def test_dropout_is_off_while_generating():
 
 def test_gradients_are_off_only_while_the_model_runs():
     class Listening(GPT):
-        def forward(self, ids, cache=None):
+        def forward(self, *arguments, **options):
             heard.append(is_grad_enabled())
-            return super().forward(ids, cache)
+            return super().forward(*arguments, **options)
 
     heard = []
     model = Listening(GPTConfig(vocab_size=13, block_size=8, n_layer=1, n_head=1, n_embd=2))
@@ -370,3 +455,63 @@ def test_the_cache_holds_what_it_was_given():
     with pytest.raises(ValueError, match="the cache holds 5 positions, and 6 are needed"):
         cache.layers[0].extend(*(Tensor(array) for array in given[1]))
     assert cache.length == 5
+
+
+def test_the_cache_never_moves_what_it_holds():
+    model = model_of().eval()
+    cache = model.new_cache()
+    moved = []
+
+    def extend(k, v, extend=cache.layers[0].extend):
+        moved.append(extend(k, v))
+        return moved[-1]
+
+    cache.layers[0].extend = extend
+    with no_grad():
+        for ids in ([[1, 2, 3]], [[4]], [[5, 6]]):
+            model(ids, cache)
+        held = [array.data.copy() for array in moved[-1]]
+        cache.clear()
+        assert cache.length == 0
+        model([[7, 8]], cache)
+    assert [keys.shape for keys, _ in moved] == [(1, 2, n, 4) for n in (3, 4, 6, 2)]
+    for i in range(2):
+        assert all(np.shares_memory(after[i].data, moved[0][i].data) for after in moved)
+        np.testing.assert_array_equal(moved[2][i].data[:, :, 2:], held[i][:, :, 2:])  # what came first is written over
+
+
+@given(st.lists(st.integers(0, 7), min_size=2, max_size=4), st.integers(1, 3))
+def test_a_cache_for_each_row_reads_on_where_each_stands(lengths, more):
+    model = MODEL.eval()
+    more = min(more, 8 - max(lengths))
+    texts = [np.random.default_rng(i).integers(0, 13, (1, n + more)) for i, n in enumerate(lengths)]
+    caches = [model.new_cache() for _ in texts]
+    with no_grad():
+        for text, cache, n in zip(texts, caches, lengths, strict=True):
+            if n:
+                model(text[:, :n], cache)
+        logits = model(np.concatenate([text[:, -more:] for text in texts]), caches).data
+        expected = np.concatenate([model(text).data[:, -more:] for text in texts])
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+    assert [cache.length for cache in caches] == [n + more for n in lengths]
+
+
+def test_caches_for_some_rows_only():
+    model = model_of().eval()
+    with no_grad(), pytest.raises(ValueError, match="2 caches for 3 rows: give one for all, or one for each"):
+        model(prompt(3), [model.new_cache() for _ in range(2)])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("keep", [1, 3, 4, 9])
+def test_the_last_logits_alone_are_those_of_all(keep, cached):
+    model = model_of().to(np.float64).eval()
+    with no_grad():
+        last = model(prompt(2), model.new_cache() if cached else None, logits_to_keep=keep)
+        np.testing.assert_allclose(last, model(prompt(2)).data[:, -keep:], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_no_logits_are_not_asked_for(keep):
+    with pytest.raises(ValueError, match=f"logits_to_keep must be ≥ 1, or None for all, not {keep}"):
+        model_of()(prompt(2), logits_to_keep=keep)

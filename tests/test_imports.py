@@ -1,6 +1,10 @@
-"""The floors of the package: each part imports only from floors below it, and parts of one floor nothing of another."""
+"""The floors of the package: each part imports only from floors below it, and parts of one floor nothing of another.
+
+And what takes long to load is loaded only where it is used.
+"""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -144,3 +148,30 @@ def test_an_upward_import_is_found(module, source):
 )
 def test_a_downward_import_is_fine(module, source):
     assert not upward(source, f"{NAME}.{module}")
+
+
+# What takes long to load, and is for some tasks only.
+HEAVY = set(
+    """
+    asyncio concurrent.futures difflib email http http.client importlib.metadata logging multiprocessing platform pydoc
+    socket sqlite3 ssl subprocess tempfile tomllib unittest urllib.request uuid xml
+    hypothesis matplotlib mpi4py pooch scipy threadpoolctl tiktoken tokenizers torch tqdm
+    tinygrad_llm.bench tinygrad_llm.datasets tinygrad_llm.finetuning tinygrad_llm.gradcheck tinygrad_llm.training
+    """.split()  # noqa: SIM905 (a list would be three times as long)
+)
+
+
+def loaded(code):
+    """The modules that are loaded in a new Python after this code."""
+    command = [sys.executable, "-c", f"{code}\nimport sys\nprint()\nprint(*sys.modules)"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code", [f"import {NAME}", f"from {NAME}.cli import main\nmain(['--help'])"], ids=["import", "--help"]
+)
+def test_what_is_not_needed_is_not_loaded(code):
+    more = loaded(code) - loaded("import numpy")
+    assert NAME in more
+    assert not more & HEAVY

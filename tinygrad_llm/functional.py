@@ -23,6 +23,7 @@ __all__ = [
     "gelu",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "matmul",
     "maximum",
@@ -191,7 +192,7 @@ def embedding(input: Tensor | Array, weight: Tensor) -> Tensor:
     Raises:   IndexError: an id is negative or ≥ V. TypeError: ids are not integers.
     Gradient: each row receives the sum of g over all places where its id stands.
     """
-    return apply(K.embedding, weight, input)
+    return apply(K.embedding, weight, input, sparse=True)
 
 
 def layer_norm(
@@ -218,10 +219,11 @@ def layer_norm(
         raise ValueError(f"layer_norm: weight and bias must have normalized_shape {axes}, not {shapes}")
     if weight is None and bias is not None:
         return layer_norm(input, axes, eps=eps) + bias
-    parameters = [p.reshape(-1) for p in (weight, bias) if p is not None]
-    rows = input.reshape(*shape[: len(shape) - len(axes)], math.prod(axes)) if len(axes) > 1 else input
-    y = apply(K.layer_norm, rows, *parameters, eps=eps)
-    return y.reshape(shape) if len(axes) > 1 else y
+    parameters = [p for p in (weight, bias) if p is not None]
+    if len(axes) == 1:
+        return apply(K.layer_norm, input, *parameters, eps=eps)
+    rows = input.reshape(*shape[: len(shape) - len(axes)], math.prod(axes))
+    return apply(K.layer_norm, rows, *(p.reshape(-1) for p in parameters), eps=eps).reshape(shape)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator | None = None) -> Tensor:
@@ -271,6 +273,27 @@ def cross_entropy(
     return apply(K.cross_entropy, input, target, **options)
 
 
+def linear_cross_entropy(
+    input: Tensor,
+    weight: Tensor,
+    target: Tensor | Array,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    count: int | None = None,
+) -> Tensor:
+    """cross_entropy(linear(input, weight), target), without ever holding all (N, V) logits.
+
+    Args:     input: (N, C) hidden states. weight: (V, C), the output head. target: (N,) integer ids.
+              ignore_index, label_smoothing: as for `cross_entropy`. count: divide the sum of losses by this, instead of
+              by the number of targets that count: so each part of a batch gives its share of the mean.
+    Returns:  a scalar.
+    Raises:   as `cross_entropy`; ValueError: shapes that do not fit.
+    Gradient: that of `cross_entropy` through that of `linear`; made in forward, chunk by chunk.
+    """
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "count": count}
+    return apply(K.linear_cross_entropy, input, weight, target, **options)
+
+
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -299,14 +322,18 @@ def scaled_dot_product_attention(
     return weights @ value
 
 
-def causal_self_attention(qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng: Generator | None = None) -> Tensor:
+def causal_self_attention(
+    qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng: Generator | None = None, recompute: bool = False
+) -> Tensor:
     """Causal attention in n_head heads, on queries, keys and values that lie side by side in the channels.
 
     Args:     qkv: (B, T, 3C), as one linear layer makes them. dropout_p: dropout of the weights; needs rng.
+              recompute: compute the attention weights anew in backward, instead of keeping (T, T) numbers a head.
     Returns:  (B, T, C).
     Raises:   ValueError: the channels are not 3 × n_head heads of equal size; dropout without rng.
     Gradient: that of each head's attention, written into its own third of dqkv.
     """
     B, T, _ = qkv.shape
     keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)
-    return apply(K.causal_self_attention, qkv, *([] if keep is None else [keep]), n_head=n_head, p=dropout_p)
+    inputs = [qkv] if keep is None else [qkv, keep]
+    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=recompute)

@@ -1,8 +1,9 @@
 """Writing: choose the next token, append it, go on. Works on ids, for any model that can be called with them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,16 @@ from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
 
 Ids: TypeAlias = NDArray[np.int64]
+Prompt: TypeAlias = Array | Sequence[int] | Sequence[Sequence[int]] | Sequence[Array]
 
 
 class KVCache:
     """The keys and values of every layer for the positions already read, so that a new token costs one position.
+
+    What a position says to later ones, its key and value in each layer, depends on the text up to it alone. Once made
+    it stays what it is, and is kept; only the new token's query has to look at it.
+
+    All rows of a batch have read equally far. Texts of unequal lengths take a cache each.
 
     Args:     n_layer: how many attention layers. capacity: most positions it can hold.
     """
@@ -27,6 +34,11 @@ class KVCache:
     def length(self) -> int:
         """How many positions have been read."""
         return self.layers[0].length
+
+    def clear(self) -> None:
+        """Forget what was read; the memory is kept for what comes."""
+        for layer in self.layers:
+            layer.length = 0
 
 
 class _Layer:
@@ -42,6 +54,7 @@ class _Layer:
         if self._keys is not None and len(self._keys) != B:
             raise ValueError(f"the cache holds {len(self._keys)} texts, not {B}: make a new one")
         if self._keys is None or self._values is None:
+            # All the room at once, so that nothing is ever moved; the system hands out a page when it is written to.
             self._keys = np.empty((B, H, self.capacity, D), dtype=k.dtype)
             self._values = np.empty_like(self._keys)
         end = self.length + T
@@ -63,8 +76,13 @@ class LanguageModel(Protocol):
 
     def new_cache(self) -> KVCache: ...
     def evaluating(self) -> AbstractContextManager[None]: ...
-    def __call__(self, ids: Ids, cache: KVCache | None = None) -> Tensor:
-        """(B, T) ids, which follow those in the cache, → (B, T, V) logits."""
+    def __call__(
+        self, ids: Ids, cache: KVCache | Sequence[KVCache] | None = None, logits_to_keep: int | None = None
+    ) -> Tensor:
+        """(B, T) ids, which follow those in the cache, or in the cache of each row, → logits of the last positions.
+
+        Shapes: (B, logits_to_keep, V); (B, T, V) for None.
+        """
         ...
 
 
@@ -81,8 +99,7 @@ def next_token_probs(
     Source:   top-p: Holtzman et al. 2020, arXiv:1904.09751.
     """
     check_sampling(temperature, top_k, top_p)
-    if not (logits < np.inf).all():  # NaN is not; −∞, a token ruled out, is
-        raise ValueError("the model's scores are not finite: its weights are damaged, or its training went astray")
+    _check_scores(logits)
     logits = logits.astype(np.float64)
     if temperature == 0:
         return np.asarray(np.arange(logits.shape[-1]) == np.argmax(logits, axis=-1)[:, None], dtype=np.float64)
@@ -94,11 +111,15 @@ def next_token_probs(
     probs = np.exp(logits)
     probs /= np.sum(probs, axis=-1, keepdims=True)
     if top_p is not None and top_p < 1:
-        order = np.argsort(-probs, axis=-1, kind="stable")
-        falling = np.take_along_axis(probs, order, axis=-1)
-        before = np.cumsum(falling, axis=-1) - falling  # what the likelier ones already reach
-        falling[before >= top_p] = 0
-        np.put_along_axis(probs, order, falling, axis=-1)
+        for row in probs:
+            # All that are less likely than (1 − p) / V reach less than 1 − p together, so the others reach p without
+            # them. Few are left to sort; half the bound leaves room for rounding.
+            (likely,) = np.nonzero(row > (1 - top_p) / (2 * row.size))
+            order = likely[np.argsort(-row[likely], kind="stable")]
+            falling = row[order]
+            falling[np.cumsum(falling) - falling >= top_p] = 0  # where the likelier ones reach p already
+            row[:] = 0
+            row[order] = falling
         probs /= np.sum(probs, axis=-1, keepdims=True)
     return probs
 
@@ -113,75 +134,158 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}")
 
 
+def _check_scores(logits: Array) -> None:
+    if not (logits < np.inf).all():  # NaN is not; −∞, a token ruled out, is
+        raise ValueError("the model's scores are not finite: its weights are damaged, or its training went astray")
+
+
+def window_start(length: int, block_size: int) -> int:
+    """Where the part begins that a model reads of a text of `length` tokens.
+
+    At 0 while all of it fits. GPT-2's positions are absolute, so keys made for one place cannot be used at another: a
+    window that moved with every token would have to be read anew for every token. This one moves by half a block,
+    whenever it is full: half a block is read again, and then written to token by token.
+
+    Returns:  the least multiple of max(1, block_size // 2) that leaves at most block_size tokens.
+    """
+    step = max(1, block_size // 2)
+    return max(0, math.ceil((length - block_size) / step)) * step
+
+
 def stream(
     model: LanguageModel,
-    ids: Ids | Sequence[int] | Sequence[Sequence[int]],
+    ids: Prompt,
     max_new_tokens: int,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    rng: Generator | None = None,
+    rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
 ) -> Iterator[Ids]:
     """Generate token by token: yields (B,) new ids, one for each row of the prompt.
 
-    Past `block_size` the model reads the last block_size tokens anew for each one: GPT-2's positions are absolute, so
-    keys made for one place cannot be used at another. With and without the cache the ids are the same.
+    The model reads the text from `window_start` on: beyond block_size, its last half block to whole block. Rows of
+    unequal lengths are written as each would be alone, and so they are without the cache: only rounding differs, which
+    no id shows but where two scores are equal to rounding.
 
-    Args:     ids: the prompt, (T,) or (B, T), 1 ≤ T ≤ block_size. temperature, top_k, top_p: `next_token_probs`.
-              rng: where tokens are drawn; Generator(0) if None. temperature 0 draws nothing.
+    Args:     ids: the prompt, (T,) or (B, T), or B rows of unequal lengths; 1 ≤ T ≤ block_size.
+              temperature, top_k, top_p: `next_token_probs`. temperature 0 draws nothing.
+              rng: where tokens are drawn, by one row after the other for each new token; Generator(0) if None. Or one
+              for each row, which then draws as if it were alone.
     Raises:   ValueError: an empty or too long prompt, or an argument out of range; before anything is generated.
               IndexError: an id outside the vocabulary; when the first token is asked for.
     """
-    prompt = np.asarray(ids)
     check_sampling(temperature, top_k, top_p)
-    if prompt.ndim not in (1, 2) or prompt.dtype.kind not in "iu" or prompt.size == 0:
-        raise ValueError(
-            "the prompt must be (T,) or (B, T) integer ids, at least one a row, "
-            f"not {prompt.dtype} of shape {prompt.shape}"
-        )
-    text = np.atleast_2d(prompt).astype(np.int64)  # uint64 and int64 together would become float64
-    if text.shape[1] > model.block_size:
-        raise ValueError(f"the prompt has {text.shape[1]} tokens, and the model reads at most {model.block_size}")
+    rows = _rows(ids)
+    longest = max(len(row) for row in rows)
+    if longest > model.block_size:
+        raise ValueError(f"the prompt has {longest} tokens, and the model reads at most {model.block_size}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be ≥ 0, not {max_new_tokens}")
+    if isinstance(rng, Sequence) and len(rng) != len(rows):
+        raise ValueError(f"rng must be one Generator, or one for each of the {len(rows)} rows, not {len(rng)}")
+    # Rows of one length are one (B, T) text; others are B texts of one row.
+    texts = [np.stack(rows)] if len({len(row) for row in rows}) == 1 else [row[None] for row in rows]
     # The checks above must not wait for the first next(), so the loop is a generator of its own.
-    return _loop(model, text, max_new_tokens, (temperature, top_k, top_p), rng or Generator(0), use_cache)
+    return _loop(model, texts, max_new_tokens, (temperature, top_k, top_p), rng or Generator(0), use_cache)
+
+
+def _rows(ids: Prompt) -> list[Ids]:
+    """The rows of a prompt."""
+    try:
+        array = np.asarray(ids)
+        rows = [array] if array.ndim < 2 else list(array)
+    except ValueError:  # rows of unequal lengths
+        rows = [_array(row) for row in ids]
+    if not rows:
+        raise ValueError("the prompt must be one row of ids or more, not none")
+    for row in rows:
+        if row.ndim != 1 or row.dtype.kind not in "iu" or row.size == 0:
+            found = f"{row.dtype} of shape {row.shape}"
+            raise ValueError(f"the prompt must be (T,) or rows of integer ids, at least one a row, not {found}")
+    return [row.astype(np.int64) for row in rows]  # uint64 and int64 together would become float64
+
+
+def _array(row: Any) -> Array:
+    try:
+        return np.asarray(row)
+    except ValueError:  # lists of unequal lengths in it
+        return np.asarray(row, dtype=object)
 
 
 def _loop(
     model: LanguageModel,
-    text: Ids,
+    texts: list[Ids],
     max_new_tokens: int,
     sampling: tuple[float, int | None, float | None],
-    rng: Generator,
+    rng: Generator | Sequence[Generator],
     use_cache: bool,
 ) -> Iterator[Ids]:
-    cache = model.new_cache() if use_cache else None
+    caches = [model.new_cache() for _ in texts] if use_cache else None
     for _ in range(max_new_tokens):
         # Around each call, not around the loop: between two tokens the model is the caller's.
         with model.evaluating():
-            if cache is not None and text.shape[1] <= model.block_size:
-                logits = model(text[:, cache.length :], cache)
-            else:
-                logits = model(text[:, -model.block_size :])
-        probs = next_token_probs(logits.data[:, -1], *sampling)
-        chosen = np.argmax(probs, axis=-1) if sampling[0] == 0 else rng.multinomial(probs, 1)[:, 0]
-        text = np.concatenate([text, chosen[:, None]], axis=1)
+            logits = _next_logits(model, texts, caches)
+        chosen = _choose(logits, sampling, rng)
+        ends = np.cumsum([len(text) for text in texts])
+        news = np.split(chosen[:, None], ends[:-1])
+        texts = [np.concatenate([text, new], axis=1) for text, new in zip(texts, news, strict=True)]
         yield chosen
+
+
+def _next_logits(model: LanguageModel, texts: list[Ids], caches: list[KVCache] | None) -> Array:
+    """(B, V) logits of the token after each row of the texts; what of it the caches do not hold is read."""
+    windows = [text[:, window_start(text.shape[1], model.block_size) :] for text in texts]
+    if caches is None:
+        return np.concatenate([model(window, logits_to_keep=1).data[:, -1] for window in windows])
+    unread = []
+    for window, cache in zip(windows, caches, strict=True):
+        if cache.length >= window.shape[1]:  # the window has moved on, and all in it stand at other positions
+            cache.clear()
+        unread.append(window[:, cache.length :])
+    if len(texts) == 1:
+        return model(unread[0], caches[0], logits_to_keep=1).data[:, -1]
+    # Each alone up to its last token, then the last tokens of all together: the weights are read once for all rows.
+    for ids, cache in zip(unread, caches, strict=True):
+        if ids.shape[1] > 1:
+            model(ids[:, :-1], cache, logits_to_keep=1)
+    return model(np.concatenate([ids[:, -1:] for ids in unread]), caches, logits_to_keep=1).data[:, -1]
+
+
+def _choose(
+    logits: Array, sampling: tuple[float, int | None, float | None], rng: Generator | Sequence[Generator]
+) -> Ids:
+    """The next token of each row, (B,)."""
+    if sampling[0] == 0:
+        _check_scores(logits)
+        likeliest: Ids = np.argmax(logits, axis=-1)
+        return likeliest
+    probs = next_token_probs(logits, *sampling)
+    if isinstance(rng, Generator):
+        return rng.multinomial(probs)[:, 0]
+    return np.concatenate([own.multinomial(row) for own, row in zip(rng, probs, strict=True)])
 
 
 def generate(
     model: LanguageModel,
-    ids: Ids | Sequence[int] | Sequence[Sequence[int]],
+    ids: Prompt,
     max_new_tokens: int,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    rng: Generator | None = None,
+    rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
-) -> Ids:
-    """The prompt and max_new_tokens more, in the prompt's own rank: (T + n,) or (B, T + n). See `stream`."""
-    prompt = np.asarray(ids)
+) -> Any:
+    """The prompt and max_new_tokens more, as `stream` writes them.
+
+    Returns:  int64 ids of the prompt's own rank, (T + n,) or (B, T + n); a list of B such rows, if theirs are of
+              unequal lengths.
+    Raises:   as `stream`.
+    """
     new = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache))
-    return np.concatenate([prompt.astype(np.int64), *(np.reshape(n, (*prompt.shape[:-1], 1)) for n in new)], axis=-1)
+    rows = _rows(ids)
+    columns = np.stack(new, axis=1) if new else np.empty((len(rows), 0), np.int64)
+    texts = [np.concatenate([row, written]) for row, written in zip(rows, columns, strict=True)]
+    if len({len(row) for row in rows}) > 1:
+        return texts
+    return np.stack(texts) if np.ndim(ids) == 2 else texts[0]

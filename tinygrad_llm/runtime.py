@@ -4,37 +4,59 @@ OpenBLAS, which NumPy's wheels carry, chooses its matrix-product kernels from a 
 processors newer than its table it falls back to AVX2 although the processor has AVX-512, and runs at half the speed.
 `prepare` names the AVX-512 kernels for it, which works only before NumPy is loaded.
 
+OpenBLAS starts one thread for each core that this process may be placed on. A container is often given less than that:
+a quota of processor time, which all threads draw from, and when it is used up all of them stand still. `prepare` asks
+for as many threads as the quota feeds.
+
 The C library of Linux gives large blocks of memory back to the system as soon as they are free, and each new array then
 pays for every page of it again. A training step makes and drops the same arrays over and over; `prepare` tells it to
-keep what it has.
+keep what it has, all but the largest.
 """
 
+import contextlib
 import ctypes
+import importlib
+import math
 import os
-import platform
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 OFF = "TINYGRAD_LLM_TUNING"  # set it to 0, and `prepare` does nothing
-_NEEDED = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernels use
+KERNELS = "OPENBLAS_CORETYPE"
+THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")  # OpenBLAS takes the first that is set
+ROOT = Path("/")  # where the files of Linux are looked for
+
+AVX2 = {"avx2", "fma"}
+AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernels use
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
+late = False  # whether NumPy was loaded before `prepare` could choose
+chosen: dict[str, str] = {}  # the environment variables that `prepare` set
 
-def prepare(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Choose OpenBLAS's AVX-512 kernels where they help, and let freed memory be used again.
 
-    The kernels: on an AMD processor that has AVX-512, before NumPy is loaded. An OPENBLAS_CORETYPE that is already set
-    is never changed. TINYGRAD_LLM_TUNING=0 switches all of it off.
+def prepare(root: Path = ROOT) -> None:
+    """Choose OpenBLAS's kernels and threads where it would choose worse, and let freed memory be used again.
+
+    The kernels: those for AVX-512, on an AMD processor that has it. The threads: fewer than OpenBLAS would start, where
+    a quota allows fewer cores. Both before NumPy is loaded, and neither where the user's environment sets it.
+    TINYGRAD_LLM_TUNING=0 switches all of it off.
     """
+    global late
     if os.environ.get(OFF) == "0":
         return
     _keep_freed_memory()
-    if "numpy" in sys.modules or "OPENBLAS_CORETYPE" in os.environ:
+    late = "numpy" in sys.modules
+    if late:
         return
-    if has_amd_avx512(cpuinfo):
-        os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
+    if KERNELS not in os.environ and has_amd_avx512(root):
+        chosen[KERNELS] = "SkylakeX"
+    if cores(root) < affinity() and not any(name in os.environ for name in THREADS):
+        chosen[THREADS[0]] = str(cores(root))
+    os.environ.update(chosen)
 
 
 def _keep_freed_memory() -> None:
@@ -44,30 +66,236 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library than glibc
         return
-    most = 1 << 30
-    mallopt(_M_MMAP_THRESHOLD, most)
-    mallopt(_M_TRIM_THRESHOLD, most)
+    # Larger blocks come and go by themselves: kept, they leave holes where the next does not fit, and the peak grows.
+    # It is also the most that mallopt's manual allows.
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
-def has_amd_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+# What the machine is
+
+
+def processor(root: Path = ROOT) -> dict[str, str]:
+    """What Linux says of the first processor in /proc/cpuinfo, by its names there; elsewhere nothing."""
+    about = {}
+    with contextlib.suppress(OSError), open(root / "proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, colon, value = line.partition(":")
+            if not colon:  # an empty line: the next would be another, and hundreds of them take a while
+                break
+            about[key.strip()] = value.strip()
+    return about
+
+
+def has_amd_avx512(root: Path = ROOT) -> bool:
     """Whether this is an AMD processor with AVX-512. Intel's are in OpenBLAS's table; other systems: False."""
-    try:
-        text = cpuinfo.read_text()
-    except OSError:
-        return False
-    lines = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in text.splitlines())}
-    return lines.get("vendor_id") == ["AuthenticAMD"] and set(lines.get("flags", ())) >= _NEEDED
+    about = processor(root)
+    return about.get("vendor_id") == "AuthenticAMD" and set(about.get("flags", "").split()) >= AVX512
 
 
-def cores() -> int:
-    """How many cores this process may use."""
+def affinity() -> int:
+    """On how many cores this process may be placed."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
+def quota(root: Path = ROOT) -> float | None:
+    """How many cores' time the control groups of Linux give this process; None: as much as there is.
+
+    Source:   Linux, admin-guide/cgroup-v2 (cpu.max), scheduler/sched-bwc (cpu.cfs_quota_us, cpu.cfs_period_us).
+    """
+    found = []
+    for folder in _groups("cpu", root):
+        words = _read(folder / "cpu.max").split()  # version 2: "QUOTA PERIOD" or "max PERIOD"
+        words = words or _read(folder / "cpu.cfs_quota_us").split() + _read(folder / "cpu.cfs_period_us").split()
+        with contextlib.suppress(ValueError):  # "max", or none of these files
+            limit, period = map(int, words)
+            if limit > 0 and period > 0:  # version 1 says -1 for "max"
+                found.append(limit / period)
+    return min(found, default=None)
+
+
+def cores(root: Path = ROOT) -> int:
+    """How many cores this process may use: those it may be placed on, or fewer by quota; a part of one counts."""
+    allowed = quota(root)
+    return affinity() if allowed is None else max(1, min(affinity(), math.ceil(allowed)))
+
+
+def memory_available(root: Path = ROOT) -> int | None:
+    """How many bytes this process can still take without swapping, by system and control groups; None: unknown."""
+    found = []
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            found.append(int(line.split()[1]) * 1024)
+    for folder in _groups("memory", root):
+        for limit, used, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            with contextlib.suppress(ValueError):  # "max", or none of these files
+                free = int(_read(folder / limit)) - int(_read(folder / used))
+                fields = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+                found.append(max(0, free + int(fields.get(cache, 0))))  # files in memory make room at once
+    return min(found, default=None)
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of the control groups that bind this process: its own, and all around it.
+
+    In a container the name of its own group may be the host's, which is not to be seen from inside; the outermost
+    folder is then the container's.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / controllers  # version 2 names no controllers
+        names = [name for name in path.split("/") if name not in ("", "..")]
+        yield from (top.joinpath(*names[:n]) for n in range(len(names), -1, -1))
+
+
+def _read(path: Path) -> str:
+    """The text of a file of the system; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+# What NumPy's BLAS is
+
+
+class OpenBLAS:
+    """The OpenBLAS that NumPy is linked with.
+
+    Raises:   OSError: it cannot be reached, or NumPy uses another BLAS.
+    """
+
+    def __init__(self) -> None:
+        # A name is looked up in this library and in those that it is linked with; not so on Windows.
+        self._library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
+        # NumPy's wheels rename all functions, so that two OpenBLAS in one process do not meet.
+        for form in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
+            if hasattr(self._library, form.format("get_config")):
+                self._form = form
+                return
+        raise OSError("NumPy is not linked with OpenBLAS")
+
+    def _function(self, name: str, result: Any) -> Callable[..., Any]:
+        function = getattr(self._library, self._form.format(name))
+        function.restype = result
+        return function  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> str:
+        words: list[str] = self._function("get_config", ctypes.c_char_p)().decode().split()
+        return words[1]
+
+    @property
+    def architecture(self) -> str:
+        """For which processor its kernels were written."""
+        name: bytes = self._function("get_corename", ctypes.c_char_p)()
+        return name.decode()
+
+    @property
+    def threads(self) -> int:
+        """How many threads one matrix product uses; setting it holds for the whole process."""
+        return int(self._function("get_num_threads", ctypes.c_int)())
+
+    @threads.setter
+    def threads(self, number: int) -> None:
+        self._function("set_num_threads", None)(ctypes.c_int(number))
+
+
+@contextlib.contextmanager
+def blas_threads(number: int) -> Iterator[bool]:
+    """Inside, a BLAS call uses this many threads. Gives whether that could be set.
+
+    It holds for the whole process, so that two threads of Python must not do this at once.
+    """
+    try:
+        blas = OpenBLAS()
+    except OSError:
+        try:
+            import threadpoolctl  # knows other libraries too
+        except ImportError:
+            yield False
+            return
+        with threadpoolctl.threadpool_limits(number, "blas") as limits:
+            yield bool(limits.get_original_num_threads()["blas"])
+        return
+    before = blas.threads
+    blas.threads = number
+    try:
+        yield True
+    finally:
+        blas.threads = before
+
+
+def blas_facts() -> list[dict[str, Any]]:
+    """Kind, version, kernel architecture and threads of NumPy's BLAS; empty where they cannot be found out."""
+    try:
+        blas = OpenBLAS()
+    except OSError:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return []
+        names = ("internal_api", "version", "architecture", "num_threads")
+        pools = (pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas")
+        return [{name: pool.get(name) for name in names} for pool in pools]
+    facts = {"internal_api": "openblas", "version": blas.version, "architecture": blas.architecture}
+    return [facts | {"num_threads": blas.threads}]
+
+
+def measure(seconds: float = 0.8, threads: int | None = None) -> dict[str, float]:
+    """The speed limits of this machine now: what a program made of matrix products could reach at best.
+
+    Each is the best of what fits into its share of `seconds`; making the operands takes another 0.1 s. Programs that
+    run at the same time can only make it less.
+
+    Args:     threads: for BLAS; None: as it is.
+    Returns:  matmul_gflops: 10⁹ multiplications and additions a second in the best of three float32 products.
+              matvec_gbytes: 10⁹ bytes of weights read a second, (50257, 768) float32 times a vector.
+              copy_gbytes: 10⁹ bytes read and written a second by a copy of 77 MB, which has one thread always.
+    """
+    import numpy as np
+
+    matrix = np.ones((50257, 768), np.float32)
+    half = len(matrix) // 2
+    lower, upper = matrix[:half], matrix[half : 2 * half]
+    vector = np.ones(768, np.float32)
+    products = []
+    for m, k, n in ((512, 512, 512), (1024, 1024, 1024), (2048, 384, 1536)):
+        a, b, out = np.ones((m, k), np.float32), np.ones((k, n), np.float32), np.empty((m, n), np.float32)
+        products.append((2 * m * k * n, lambda a=a, b=b, out=out: np.matmul(a, b, out=out)))
+    with contextlib.ExitStack() as stack:
+        if threads is not None:
+            stack.enter_context(blas_threads(threads))
+        share = seconds / 5
+        return {
+            "matmul_gflops": max(work / _best(run, share) for work, run in products) / 1e9,
+            "matvec_gbytes": matrix.nbytes / _best(lambda: matrix @ vector, share) / 1e9,
+            "copy_gbytes": 2 * lower.nbytes / _best(lambda: np.copyto(upper, lower), share) / 1e9,
+        }
+
+
+def _best(run: Callable[[], object], seconds: float) -> float:
+    """The time that the fastest of the calls takes, of as many as fit; of one at least."""
+    best, end = float("inf"), time.perf_counter() + seconds
+    while True:
+        began = time.perf_counter()
+        run()
+        now = time.perf_counter()
+        best = min(best, now - began)
+        if now >= end:
+            return best
+
+
 def facts() -> dict[str, Any]:
-    """What `tinygrad-llm doctor` shows: versions, cores, BLAS and the optional packages."""
+    """What `tinygrad-llm doctor` shows: versions, processor, cores, memory, BLAS and the optional packages."""
+    import platform
     from importlib import metadata
 
     import numpy as np
@@ -78,22 +306,28 @@ def facts() -> dict[str, Any]:
             optional[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             optional[name] = None
-    blas: list[dict[str, Any]] = []
-    if optional["threadpoolctl"]:
-        import threadpoolctl
-
-        blas = [
-            {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
-            for pool in threadpoolctl.threadpool_info()
-        ]
+    config: Any = np.show_config(mode="dicts")
+    built = config["Build Dependencies"]["blas"]
+    about = processor()
+    flags = set(about.get("flags", "").split())
+    families = (OFF, "OPENBLAS_", "GOTO_", "OMP_", "MKL_", "BLIS_", "VECLIB_")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
-        "cores": cores(),
+        "cpu": about.get("model name"),
+        "flags": sorted(flags & (AVX2 | AVX512)),
         "amd_avx512": has_amd_avx512(),
+        "cores": cores(),
+        "affinity": affinity(),
+        "quota": quota(),
+        "memory_available": memory_available(),
+        "blas": blas_facts(),
+        "blas_built": f"{built.get('name')} {built.get('version')}",
         "tuning": os.environ.get(OFF) != "0",
-        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
-        "blas": blas,
+        "late": late,
+        "openblas_coretype": os.environ.get(KERNELS),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(families)},
+        "chosen": chosen,
         "optional": optional,
     }

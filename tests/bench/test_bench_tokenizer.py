@@ -98,5 +98,6 @@ def test_contenders_are_started_alike_with_one_thread_each(monkeypatch):
 
 def test_workers_agree_on_a_small_corpus():
     measures = list(subject.measures((), 1, {"text": TEXTS}, vocab_size=270))
-    assert [measure.size for measure in measures] == [sum(len(text.encode()) for text in TEXTS)] * 3 + [None]
+    size = sum(len(text.encode()) for text in TEXTS) / 1e6
+    assert [(measure.case.amount, measure.case.unit) for measure in measures] == [(size, "MB/s")] * 3 + [(None, "MB/s")]
     assert len({measure.timings[0].answer for measure in measures}) == 3  # cold and warm give the same ids

@@ -1,13 +1,18 @@
 """Turns, replies and failures of the workers, with toy contenders; the arithmetic on fixed numbers."""
 
+import math
 import os
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.bench import BenchError, Contender, Timing, alternate, harness, machine, ratio
+from tinygrad_llm.bench import BenchError, Contender, Timing, agree, alternate, harness, ratio
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(harness, "PAUSE", 0.0)  # toys have no threads
 
 
 @pytest.fixture
@@ -51,6 +56,12 @@ def test_contenders_take_strict_turns_and_warm_ups_do_not_count(toy, processes):
     assert len(processes) == 2
     assert all_ended(processes)
     assert [process.returncode for process in processes] == [0, 0]
+
+
+def test_progress_is_told(toy):
+    told = []
+    alternate([toy("Counter", "a"), toy("Counter", "b")], rounds=2, progress=told.append)
+    assert told == ["a gives its answer", "b gives its answer", "warming up", "round 1 of 2", "round 2 of 2"]
 
 
 def test_a_contender_has_its_own_environment(toy, monkeypatch):
@@ -135,14 +146,35 @@ def test_a_machine_that_is_slower_for_both_changes_no_ratio(rounds, factor):
     assert ratio(Timing("a", ours), Timing("a", ours)) == harness.Ratio(1, 1, 1)
 
 
-def test_the_machine_is_named(tmp_path):
-    facts = machine()
-    assert facts["cores"] >= 1
-    assert {"cpu", "python", "numpy"} <= set(facts)
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast: 9000\nmodel\t: 1\nmodel name\t: Fast: 9000\n")
-    assert harness._cpu(cpuinfo) == "Fast: 9000"
-    cpuinfo.write_text("nothing known\n")
-    assert harness._cpu(cpuinfo) is None
-    assert harness._cpu(tmp_path / "none") is None
-    assert sys.platform != "linux" or facts["cpu"] == harness._cpu()
+@pytest.mark.parametrize(
+    ("one", "other", "tolerance"),
+    [
+        ("abc", "abc", 0.0),
+        ([1, 2, 3], [1, 2, 3], 0.0),
+        (4.171, 4.1714, 1e-3),
+        (0.0, 5e-4, 1e-3),
+        (1000.5, 1000.0, 1e-3),
+        ([[1, 2], [0.5]], [[1, 2], [0.5004]], 1e-3),
+        (None, None, 0.0),
+    ],
+)
+def test_answers_that_agree(one, other, tolerance):
+    assert agree(one, other, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "tolerance"),
+    [
+        ("abc", "abd", 1.0),
+        ([1, 2, 3], [1, 2], 1.0),
+        ([1, 2], [2, 1], 1e-3),
+        (4.171, 4.176, 1e-3),
+        (4.171, None, 1.0),
+        (math.nan, math.nan, 1.0),
+        (math.inf, 1.0, 1.0),
+        ([[1, 2], [0.5]], [[1, 2], [0.502]], 1e-3),
+        ([[1, 512]], [[1, 1]], 1e-3),
+    ],
+)
+def test_answers_that_do_not(one, other, tolerance):
+    assert not agree(one, other, tolerance)

@@ -52,11 +52,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkey
     assert cli("sweep", file, "--out", "whole")[0] == 0
     original, calls = loop_module.AdamW.step, []
 
-    def step(optimizer):
+    def step(optimizer, *args):
         calls.append(optimizer)
         if len(calls) == 5:  # the second step of the second run
             signal.raise_signal(sent)
-        original(optimizer)
+        original(optimizer, *args)
 
     monkeypatch.setattr(loop_module.AdamW, "step", step)
     status, out, err = cli("sweep", file, "--out", "parts")
@@ -82,7 +82,7 @@ def test_where_no_run_finishes_the_status_tells(cli, sweep_file):
 # What is wrong: (grid, base, --out, a part of the message).
 MISTAKES = {
     "an unknown key": ("lrr = [1]", "", "new", "did you mean lr?"),
-    "a wrong value": ("lr = [-1]", "", "new", "sweep.toml: grid: lr=-1: TrainSettings: lr must be"),
+    "a wrong value": ("lr = [-1]", "", "new", "sweep.toml: grid: lr=-1: training.lr: must be"),
     "an --out that is a file": ("lr = [1]", "", "sweep.toml", "is a file"),
 }  # fmt: skip
 

@@ -420,3 +420,44 @@ def test_what_another_wrote_in_the_meantime_is_left_alone(gpt2, folder):
     with stretches_of(100), pytest.raises(DataError, match=r"t\.bin: exists already"):
         encode_file(gpt2, text, folder / "t.bin", 1, progress=other)
     assert (folder / "t.bin").read_text() == "another's"
+
+
+def raw(folder, ids, kind, **described):
+    """A token file at folder/raw.bin, with a description if there is something to say in it."""
+    np.array(ids, kind).tofile(folder / "raw.bin")
+    if described:
+        fields = {"format": "tinygrad_llm.tokens", "version": 1, "source": "", "tokenizer": "", **described}
+        (folder / "raw.bin.json").write_text(json.dumps(fields))
+    return folder / "raw.bin"
+
+
+def test_the_ids_of_a_file_are_checked_against_a_tokenizer(gpt2, trained, folder):
+    (folder / "text.txt").write_text("a b ab 🤖 " * 50)
+    encode_file(trained, folder / "text.txt", folder / "t.bin", 1, special="plain").check(trained)
+    with pytest.raises(DataError, match=r"t\.bin: its ids are of another tokenizer \(\d+ tokens, .* than this"):
+        TokenFile.open(folder / "t.bin").check(gpt2)
+    with pytest.raises(DataError, match=r"raw\.bin: token 2 is id 50257, .* written as another dtype"):
+        TokenFile.open(raw(folder, [0, 1, 50257, 2], "<u4"), "uint32").check(gpt2)
+
+
+def test_ids_read_as_the_wrong_dtype_are_refused(gpt2, folder):
+    ids = gpt2.encode("Every effort moves you one step closer to the end. " * 3)
+    with pytest.raises(DataError, match="every second of its ids is 0: they are uint32, and not uint16"):
+        TokenFile.open(raw(folder, ids, "<u4"), "uint16").check(gpt2)
+    with pytest.raises(DataError, match="written as another dtype"):
+        TokenFile.open(raw(folder, ids[:22], "<u2"), "uint32").check(gpt2)
+    own = {"tokenizer": vocabulary_hash(gpt2), "n_vocab": 50257}
+    described = raw(folder, ids, "<u4", dtype="uint16", count=2 * len(ids), **own)  # its sizes agree
+    with pytest.raises(DataError, match="they are uint32"):
+        TokenFile.open(described).check(gpt2)
+    with pytest.raises(DataError, match=f"{4 * len(ids)} bytes, but {len(ids)} uint16 ids take {2 * len(ids)}"):
+        TokenFile.open(raw(folder, ids, "<u4", dtype="uint16", count=len(ids), **own))
+
+
+def test_lines_of_one_character_are_no_wrong_dtype(folder):
+    text = "1\n2\n3\n" * 40
+    (folder / "lines.txt").write_text(text)
+    digits = CharTokenizer.train(text)
+    made = encode_file(digits, folder / "lines.txt", folder / "lines.bin", 1)
+    assert not made.ids[1::2].any()
+    made.check(digits)

@@ -342,21 +342,40 @@ def test_one_source_is_read_as_a_loader_reads_it(n, batch_size, stride, seed):
     assert batches.batches_per_epoch == len(loader)
 
 
-OPTIONS = [{}, {"order": "random"}, {"stride": 8}, {"weights": [1, 2, 0.5]}]
+OPTIONS = [{}, {"order": "random"}, {"stride": 8}, {"weights": [1, 2, 0.5]}, {"sources": ROWS}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @given(before=st.integers(0, 40), after=st.integers(1, 40))
 def test_a_stream_goes_on_where_it_stopped(options, before, after):
-    sources = ROWS if "weights" in options else ROWS[:1]
-    whole = stream(sources, **options)
+    options = {"sources": ROWS if "weights" in options else ROWS[:1], **options}
+    whole = stream(**options)
     taken(whole, before)
     state, random_state = whole.get_state(), whole.rng.get_state()
     expected = taken(whole, after)
-    other = stream(sources, seed=9, **options)
+    other = stream(seed=9, **options)
     other.set_state(state)
     other.rng.set_state(random_state)
     assert_same_batches(taken(other, after), expected)
+
+
+@given(
+    lengths=st.lists(st.integers(6, 40), min_size=2, max_size=4),
+    batch_size=st.integers(1, 50),
+    stride=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)
+def test_an_epoch_of_several_sources_holds_each_window_once(lengths, batch_size, stride, seed):
+    sources = [1000 * i + np.arange(n) for i, n in enumerate(lengths)]
+    batches = BatchStream(sources, 5, batch_size, Generator(seed), stride)
+    every = [start for ids in sources for start in ids[: len(ids) - 5 : stride].tolist()]
+    inputs, targets = (
+        np.concatenate(part) for part in zip(*taken(batches, -(-3 * len(every) // batches.batch_size)), strict=True)
+    )
+    np.testing.assert_array_equal(inputs + 1, targets)
+    epochs = [inputs[i * len(every) : (i + 1) * len(every), 0].tolist() for i in range(3)]
+    assert [sorted(epoch) for epoch in epochs] == [every] * 3
+    assert len(every) < 12 or len(set(map(tuple, epochs))) > 1  # in another order
 
 
 def test_a_mixture_draws_by_weight_and_repeats_no_window_before_its_time():

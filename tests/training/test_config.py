@@ -45,7 +45,7 @@ VALUES = {
     "training.schedule": TEXTS,
     "training.workers": POSITIVE,
 }
-CHANGES = st.fixed_dictionaries({}, optional=VALUES)
+CHANGES = st.fixed_dictionaries({"training.warmup": st.just(0)}, optional=VALUES)
 
 
 @given(CHANGES)
@@ -114,11 +114,20 @@ def test_a_file_lies_over_the_preset_that_it_names(tmp_path):
         ("betas=[0.9, 'x']", r"training\.betas\[1\]: must be a number, not 'x'"),
         ("files=tokens.bin", r"data\.files: must be a list, not 'tokens\.bin'"),
         ("order=sorted", r"training\.order: must be 'epochs' or 'random', not 'sorted'"),
-        ("steps=0", "steps must be at least 1, not 0"),
+        ("steps=0", r"training\.steps: must be at least 1, not 0"),
         ("n_head=5", "must be a multiple of n_head"),
         ("held_out=a.bin", "is for token files"),
         ("weights=[1.0]", "1 numbers for 0 files"),
         ("vocab_size=256", "at least 257"),
+        ("warmup=2001", r"training\.warmup: 2001 steps of warm-up are more than the run's 2000"),
+        ("steps=99", r"training\.warmup: 100 steps of warm-up are more than the run's 99: make it less"),
+        ("model.lr=1", r"unknown key 'model\.lr': did you mean training\.lr\?"),
+        ("learning_rate=1", r"unknown key 'learning_rate': did you mean training\.lr\?"),
+        ("training.max_iters=1", r"did you mean training\.steps\?"),
+        ("n_layers=1", r"did you mean model\.n_layer\?"),
+        ("num_heads=1", r"did you mean model\.n_head\?"),
+        ("d_model=1", r"did you mean model\.n_embd\?"),
+        ("context_length=1", r"did you mean model\.block_size\?"),
         ("steps", "'steps': a change is written key=value"),
         ("=3", "a change is written key=value"),
     ],
@@ -126,6 +135,30 @@ def test_a_file_lies_over_the_preset_that_it_names(tmp_path):
 def test_a_change_that_makes_no_sense(change, message):
     with pytest.raises(ConfigError, match=message):
         PRESETS["char-cpu"].changed(dict([parse_change(change)]))
+
+
+def test_what_others_call_our_keys_are_none_of_ours_and_name_one():
+    ours = {key.split(".")[1] for key, _ in keys()}
+    assert not ours & config_module._ELSEWHERE.keys()
+    assert ours >= set(config_module._ELSEWHERE.values())
+
+
+@pytest.mark.parametrize("changes", [{"lr": 1.0, "training.lr": 2.0}, {"training.lr": 1.0, "lr": 1.0}], ids=str)
+def test_a_key_under_both_its_names_is_refused(changes):
+    first, second = changes
+    with pytest.raises(ConfigError, match=f"{first} and {second} are one key"):
+        PRESETS["char-cpu"].changed(changes)
+
+
+def test_a_warm_up_may_last_for_the_whole_run_and_no_longer():
+    assert TrainSettings(steps=5, warmup=5).warmup == 5
+    with pytest.raises(ConfigError, match=r"training\.warmup: 6 steps"):
+        TrainSettings(steps=5, warmup=6)
+    epochs = TrainSettings(steps=5, epochs=3, warmup=20, accumulation=2)  # how many steps that is, the data say
+    assert epochs.counted(14).steps == 21
+    with pytest.raises(ConfigError, match=r"training\.warmup: 20 steps of warm-up are more than the run's 18"):
+        epochs.counted(12)
+    assert TrainSettings(steps=200).counted(7) == TrainSettings(steps=200)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +173,7 @@ def test_a_change_that_makes_no_sense(change, message):
         (b"steps = 7.5\n", r"my\.toml: training\.steps: must be"),
         (b"[" * 100_000, r"my\.toml: not TOML"),
         (b"# " * 600_000, r"my\.toml: longer than"),
+        (b"lr = 1.0\n[training]\nlr = 2.0\n", r"my\.toml: lr and training\.lr are one key: give it once"),
     ],
 )
 def test_a_file_that_makes_no_sense(content, message, tmp_path):

@@ -239,7 +239,7 @@ def test_a_bundled_corpus_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"a", CHARS, "holds one token, and nothing to predict it from"),
         ("cat Ω\n".encode(), CHARS, r"character '\\u03a9' at position 4 is not among"),
         (b"caf\xe9", BPE, "not UTF-8 text: .* at byte 3"),
-        (b"a<|endoftext|>", BPE, r"holds the special token <\|endoftext\|> at position 1: add --allow-special"),
+        (b"a<|endoftext|>", BPE, r"holds the special token '<\|endoftext\|>' at byte 1: add --allow-special"),
     ],
 )
 def test_a_text_that_cannot_be_scored(
@@ -265,12 +265,12 @@ def test_ids_that_are_none_of_the_models(tmp_path: Path, text_file: str, monkeyp
     monkeypatch.setattr(evaluation, "IDS_AT_ONCE", 3)
     path = tmp_path / "raw.bin"
     np.array([1, 2, 279, 3, 280, 999], "<u2").tofile(path)
-    with pytest.raises(DataError, match=r"raw.bin: id 280 at position 4 is outside the model's vocabulary of 280"):
+    with pytest.raises(DataError, match=r"raw.bin: token 4 is id 280, and the vocabulary has ids 0 to 279"):
         score_file(uniform(280), BPE, str(path), dtype="uint16")
     with pytest.raises(DataError, match=r"raw.bin.json is missing"):
         score_file(uniform(280), BPE, str(path))
     other = encode_file(Tokenizer.train(TEXT, 270), text_file, tmp_path / "other.bin", workers=1)
-    with pytest.raises(DataError, match=r"other.bin: its ids are those of another tokenizer"):
+    with pytest.raises(DataError, match=r"other.bin: its ids are of another tokenizer"):
         score_file(uniform(280), BPE, str(other.path))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -19,14 +20,17 @@ from tinygrad_llm.tokenizer import CharTokenizer
 from tinygrad_llm.training import (
     ConfigError,
     DataSettings,
+    InUseError,
     Run,
     RunConfig,
     Trainer,
     TrainingError,
     TrainSettings,
+    load_config,
     read_metrics,
     validation_batches,
 )
+from tinygrad_llm.training.lock import LOCK
 
 TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
 SETTINGS = TrainSettings(
@@ -76,6 +80,10 @@ def stop_after(run, steps):
     for step in run.train(lambda: run.trainer.step >= steps):
         assert step.step <= steps
     run.save()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def state(trainer):
@@ -150,6 +158,53 @@ def test_more_steps_than_were_configured(new, tmp_path):
     assert [step.step for step in resumed.steps] == list(range(13))
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("stops", [[], [5], [3, 7]])
+def test_the_configuration_of_an_extended_run_repeats_it(stops, schedule, new, tmp_path):
+    run = new("run", schedule=schedule)
+    for stop in stops:  # each time on the way, and told to make four steps from there
+        stop_after(run, stop)
+        run = Run.resume(tmp_path / "run", more=4)
+    finish(run)
+    run.save()
+    extended = Run.resume(tmp_path / "run", more=3)
+    finish(extended)
+    extended.save()
+    again = Run(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
+    again.make_tokenizer()
+    again.make_model()
+    finish(again)
+    assert [step.lr for step in again.steps] == [step.lr for step in extended.steps]
+    assert len({step.lr for step in again.steps}) > 5
+    assert_same_state(state(again.trainer), state(extended.trainer))
+    again.save()
+    assert load_config(tmp_path / "again" / "config.toml") == load_config(tmp_path / "run" / "config.toml")
+
+
+def test_what_was_extended_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
+    stop_after(new("run"), 6)
+    (tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="step-00000006"):
+        extended = Run.resume(tmp_path / "run", more=8)
+    finish(extended)
+    extended.save()
+    assert extended.settings.extended == ((4, 9),)
+    again = Run(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
+    again.make_tokenizer()
+    again.make_model()
+    finish(again)
+    assert_same_state(state(again.trainer), state(extended.trainer))
+
+
+def test_as_many_steps_as_before_are_no_extension(new, tmp_path):
+    stop_after(new("run"), 5)
+    assert Run.resume(tmp_path / "run", more=4).settings.extended == ()
+
+
+def test_another_number_of_steps_on_the_command_line_is_one_schedule():
+    assert CONFIG.changed({"extended": [[3, 5]]}).shortened(7).training.extended == ()
+
+
 def test_metrics_and_samples_after_the_checkpoint_are_taken_back(new, tmp_path):
     run = new("run")
     for step in run.train():  # killed after step 7: the last checkpoint is of step 4
@@ -185,7 +240,10 @@ def test_checkpoints_of_the_last_two_and_the_best_stay(new, tmp_path):
 def test_another_corpus_is_refused(new, tmp_path):
     stop_after(new("run"), 2)
     (tmp_path / "text.txt").write_text(TEXT.replace("sat", "xyz"), encoding="utf-8")  # with new characters, too
-    with pytest.raises(ConfigError, match=rf'corpus: .*"characters": {len(TEXT)}, "sha256": .* before, .* now'):
+    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: as many characters as before, 576, but others"):
+        Run.resume(tmp_path / "run")
+    (tmp_path / "text.txt").write_text(TEXT * 2, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters before, 1,152 now\. Put it back"):
         Run.resume(tmp_path / "run")
 
 
@@ -210,7 +268,7 @@ def test_another_configuration_is_refused(new, tmp_path):
 def test_another_tokenizer_is_refused(new, tmp_path):
     stop_after(new("run"), 2)
     CharTokenizer.train(TEXT + "!").save(tmp_path / "run" / "tokenizer.json")
-    with pytest.raises(ConfigError, match=r'tokenizer: {"tokens": 21, .* before, {"tokens": 22, .* now'):
+    with pytest.raises(ConfigError, match=r"the tokenizer .*run/tokenizer\.json: 21 tokens before, 22 now"):
         Run.resume(tmp_path / "run")
 
 
@@ -237,21 +295,117 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(new, tmp_path):
     assert resumed.trainer.step == 4
 
 
+# ---- one at a time ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_trained_cannot_be_resumed(new, tmp_path):
+    run = new("run")
+    training = run.train()
+    for _ in range(6):
+        next(training)
+    before = contents(tmp_path)
+    with pytest.raises(InUseError, match=f"run: is being trained by process {os.getpid()}"):
+        Run.resume(tmp_path / "run")
+    assert contents(tmp_path) == before
+    list(training)
+    with pytest.raises(InUseError):  # up to `save`
+        Run.resume(tmp_path / "run")
+    run.save()
+    assert not (tmp_path / "run" / LOCK).exists()
+    Run.resume(tmp_path / "run")
+    assert not (tmp_path / "run" / LOCK).exists()  # the Run is no more
+
+
+def test_a_resumed_run_is_held_before_it_is_trained(new, tmp_path):
+    stop_after(new("run"), 2)
+    resumed = Run.resume(tmp_path / "run")
+    with pytest.raises(InUseError):
+        Run.resume(tmp_path / "run")
+    finish(resumed)
+    resumed.save()
+
+
+def test_a_resume_that_is_refused_holds_nothing(new, tmp_path):
+    stop_after(new("run"), 2)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError):
+        Run.resume(tmp_path / "run", {"lr": 0.5})
+    assert contents(tmp_path) == before
+
+
+def test_training_that_is_left_or_fails_holds_nothing(new, tmp_path, monkeypatch):
+    run = new("run")
+    for _ in run.train():
+        break
+    assert not (tmp_path / "run" / LOCK).exists()
+    resumed = Run.resume(tmp_path / "run")
+    break_at(resumed, 3, monkeypatch)
+    with pytest.raises(TrainingError):
+        finish(resumed)
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_of_two_new_runs_the_slower_is_refused(new, tmp_path):
+    first, second, third = (new("run") for _ in range(3))
+    training = first.train()
+    next(training)
+    before = contents(tmp_path)
+    with pytest.raises(InUseError, match="is being trained by process"):
+        finish(second)
+    assert contents(tmp_path) == before
+    list(training)
+    first.save()
+    before = contents(tmp_path)
+    with pytest.raises(InUseError, match="another run was put there meanwhile"):
+        finish(third)  # it would work where a finished run is now
+    assert contents(tmp_path) == before
+
+
+def test_a_run_to_be_replaced_is_held_as_well(new, tmp_path):
+    stop_after(new("run"), 9)
+    replacing = new("run", seed=8)
+    training = replacing.train()
+    next(training)
+    with pytest.raises(InUseError):
+        Run.resume(tmp_path / "run")
+    with pytest.raises(InUseError):
+        finish(new("run"))
+    list(training)
+    replacing.save()
+    assert not (tmp_path / "run" / LOCK).exists()
+    assert not (tmp_path / "run-stopped").exists()
+    assert load_config(tmp_path / "run" / "config.toml").training.seed == 8
+
+
+def test_checkpoints_of_others_are_no_matter_of_the_learning_rate(new, tmp_path):
+    run = new("run")
+    training = run.train()
+    next(training)
+    (tmp_path / "run" / "checkpoints" / "step-00000004.ckpt.safetensors").write_bytes(b"another's")
+    with pytest.raises(LoadError, match="resume from it") as caught:
+        list(training)
+    assert "learning rate" not in str(caught.value)
+
+
 # ---- when it goes wrong ----------------------------------------------------------------------------------------
 
 
-def break_at(run, step, monkeypatch):
-    """From that step on the loss is √0 too much: its value is right, its slope infinite."""
+def break_at(run, step, monkeypatch, last=None):
+    """In that step, or up to the last, the loss is √0 too much: its value is right, its slope infinite."""
     original = run.model.loss
     layer = run.model.transformer.ln_f
 
-    def broken(inputs, targets):
-        loss = original(inputs, targets)
-        if run.trainer.step + 1 == step and run.model.training:
+    def broken(*batch, **options):
+        loss = original(*batch, **options)
+        if step <= run.trainer.step + 1 <= (last or step) and run.model.training:
             return loss + (layer.weight.sum() * 0.0) ** 0.5
         return loss
 
     monkeypatch.setattr(run.model, "loss", broken)
+
+
+def break_from(run, step, monkeypatch):
+    break_at(run, step, monkeypatch, last=10**9)
 
 
 def test_the_good_state_is_kept_and_the_operation_named(new, tmp_path, monkeypatch):
@@ -292,8 +446,8 @@ def test_weights_that_are_no_numbers_leave_the_good_checkpoint(new, tmp_path, mo
     run = new("run")
     original = run.trainer.optimizer.step
 
-    def overflow():
-        original()
+    def overflow(*args):
+        original(*args)
         if run.trainer.step == 5:
             run.model.transformer.ln_f.bias.data[0] = np.inf
 
@@ -301,6 +455,43 @@ def test_weights_that_are_no_numbers_leave_the_good_checkpoint(new, tmp_path, mo
     with pytest.raises(TrainingError, match=r"step 7: the loss is nan"):
         finish(run)
     assert Run.resume(tmp_path / "run").trainer.step == 4
+
+
+def test_a_held_out_loss_that_is_no_number_ends_it_at_the_last_good_checkpoint(new, tmp_path, monkeypatch):
+    run = new("run", checkpoint_every=3, eval_every=5)
+    original = run.trainer.optimizer.step
+
+    def overflow(*args):
+        original(*args)
+        if run.trainer.step == 4:
+            run.model.transformer.h[0].mlp.c_fc.weight.data[:] = 3e38
+
+    monkeypatch.setattr(run.trainer.optimizer, "step", overflow)
+    with pytest.raises(
+        TrainingError, match=r"^step 5: the held-out loss is (nan|inf): .* made .*[Tt]ransformer.*/step-00000003\.ckpt"
+    ):
+        finish(run)
+    assert [step.step for step in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2, 3, 4, 5]
+    assert Run.resume(tmp_path / "run").trainer.step == 3
+
+
+def test_a_model_that_is_no_good_from_the_start_is_not_trained(new, tmp_path):
+    run = new("run")
+    run.model.transformer.wte.weight.data[:] = 3e38
+    with pytest.raises(TrainingError, match=r"step 0: the held-out loss is .*; there is no good checkpoint"):
+        finish(run)
+
+
+def test_ten_bad_steps_in_a_row_are_too_many_also_when_resumed_between_them(new, tmp_path, monkeypatch):
+    run = new("run", on_bad_step="skip", steps=30, eval_every=30, checkpoint_every=1)
+    break_from(run, 5, monkeypatch)
+    stop_after(run, 8)
+    assert run.trainer.skipped == 4
+    resumed = Run.resume(tmp_path / "run")
+    break_from(resumed, 5, monkeypatch)
+    with pytest.raises(TrainingError, match=r"step 14: .*, the 10th bad step in a row: .*power.*step-00000013\.ckpt"):
+        finish(resumed)
+    assert resumed.trainer.skipped == 9
 
 
 # ---- token files -----------------------------------------------------------------------------------------------
@@ -328,10 +519,15 @@ def test_a_mixture_of_token_files_is_resumed(order, tmp_path):
     finish(resumed)
     assert [quiet(step) for step in resumed.steps] == losses
     assert_same_state(state(runs[0].trainer), state(resumed.trainer))
+    resumed.save()
     with open(files[1], "r+b") as file:  # the same length, another id
         file.write(b"\x01")
-    with pytest.raises(ConfigError, match="corpus"):
+    with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: as many tokens as before, 576, but others"):
         Run.resume(tmp_path / "parts")
+    with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
+        Run.resume(tmp_path / "parts", {"data.files": files[:1], "data.weights": []})
+    with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
+        Run.resume(tmp_path / "parts", {"data.files": [], "data.weights": []})
 
 
 # ---- a trainer by itself ---------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ MISTAKES = {
     "a preset that is a number": ("[base]\npreset = 1\n[grid]\nlr = [1]", "base: preset: must be a string"),
     "a wrong type": ('[grid]\nlr = ["fast"]', "training.lr: must be a number, not 'fast'"),
     "what cannot be": ("[grid]\nn_head = [3]", "grid: n_head=3: GPTConfig"),
+    "one key under two names": ("[grid]\nlr = [1]\ntraining.lr = [2]", "lr and training.lr are one key"),
     "one value twice": ("[grid]\nlr = [1, 1.0]", "lr=1.0: is the same run as lr=1:"),
     "too many": ("[grid]\n" + "".join(f"{k} = {list(range(1, 99))}\n" for k in ("lr", "seed", "steps")), "941,192"),
     "no TOML": ("[grid", "not TOML"),

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.training import DataSettings, Run, RunConfig, TrainSettings, read_metrics
+from tinygrad_llm.training.run import clear_run
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 (folder / "text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 12)
@@ -33,8 +34,8 @@ def train(place: Path, pipe: int | None = None) -> None:
     if list((place / "checkpoints").glob("step-*")):
         run = Run.resume(place)
     else:
+        clear_run(place)  # what a kill before the first checkpoint has left
         run = Run(config, place)
-        run._work = place  # what a kill before the first checkpoint has left is begun anew
         run.make_tokenizer()
         run.make_model()
     for _ in run.train():

@@ -1,7 +1,8 @@
 """The engine: Tensors, the tape they are recorded on, and the walk back along it."""
 
 from tinygrad_llm.autograd.anomaly import AnomalyError, detect_anomaly
+from tinygrad_llm.autograd.checkpoint import checkpoint
 from tinygrad_llm.autograd.tape import is_grad_enabled, no_grad
 from tinygrad_llm.autograd.tensor import Tensor, apply, grad
 
-__all__ = ["AnomalyError", "Tensor", "apply", "detect_anomaly", "grad", "is_grad_enabled", "no_grad"]
+__all__ = ["AnomalyError", "Tensor", "apply", "checkpoint", "detect_anomaly", "grad", "is_grad_enabled", "no_grad"]

@@ -23,7 +23,7 @@ from tinygrad_llm.autograd.anomaly import (
     current_layer,
 )
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.kernels.table import Vjp
+from tinygrad_llm.kernels.table import Rows, Vjp
 
 Hook: TypeAlias = Callable[[Array], Array | None]
 
@@ -38,6 +38,16 @@ def no_grad() -> Iterator[None]:
     The switch is a context variable: one thread's `no_grad` does not touch another's.
     """
     token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Record inside this block, even within `no_grad`."""
+    token = _recording.set(True)
     try:
         yield
     finally:
@@ -86,10 +96,13 @@ class Node:
         return vjp, parents
 
 
-def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -> dict[Node, Array]:
+def walk_back(
+    root: Node, seed: Array, wanted: Collection[Node] | None = None, leaf_hooks: bool = True
+) -> dict[Node, Array]:
     """The gradient of ⟨seed, root's value⟩ with respect to the wanted nodes (None: all leaves it depends on).
 
-    Every array returned is memory of its own. Nodes it does not depend on are missing from the result.
+    Every array returned is memory of its own. Nodes it does not depend on are missing from the result. leaf_hooks:
+    whether the hooks of leaves are called.
     """
     pending: dict[int, tuple[Node, Array, bool]] = {root.number: (root, seed, False)}  # bool: is the array ours?
     queue = [-root.number]
@@ -97,7 +110,7 @@ def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -
     watching = current_layer() is not None
     while queue:
         node, g, owned = pending.pop(-heapq.heappop(queue))
-        if node.hooks is not None:
+        if node.hooks is not None and (leaf_hooks or not node.is_leaf):
             shown, g, owned = g, run_hooks(node, g), False  # a hook may have kept what it was shown
             if watching:
                 check_hooked(node, shown, g)
@@ -115,6 +128,11 @@ def walk_back(root: Node, seed: Array, wanted: Collection[Node] | None = None) -
         for parent, d in zip(parents, grads, strict=True):
             if parent is None or d is None:
                 continue
+            if isinstance(d, Rows) and not watching and parent.number in pending:
+                _, total, ours = pending[parent.number]
+                if ours and np.can_cast(d.dtype, total.dtype, "same_kind"):
+                    d.add_to(total)
+                    continue
             d = np.asarray(d)
             if parent.number not in pending:
                 # Borrowed if it may be g itself or a view of it; otherwise the kernel made it for us alone.

@@ -25,16 +25,19 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
 
     Numbers take the dtype of the Tensors beside them, so `2 * x` stays float32.
     """
-    arrays: list[Any] = [x.data if isinstance(x, Tensor) else x for x in inputs]
-    if not all(isinstance(x, np.ndarray) for x in arrays):
+    arrays: list[Any] = []
+    nodes: list[Node | None] = []
+    for x in inputs:
+        arrays.append(x.data if isinstance(x, Tensor) else x)
+        nodes.append(x._node if isinstance(x, Tensor) else None)
+    if not all([isinstance(x, np.ndarray) for x in arrays]):
         for i, x in enumerate(inputs):
             if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
                 arrays[i] = np.asarray(x.data)  # no axes, and computed anew: a NumPy scalar, whose dtype counts here
         arrays = _lift(arrays)
-    nodes = tuple(x._node if isinstance(x, Tensor) else None for x in inputs)
-    recording = any(node is not None for node in nodes) and is_grad_enabled()
-    if recording and "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
-        options["needs"] = tuple(node is not None for node in nodes)
+    recording = is_grad_enabled() and nodes.count(None) < len(nodes)
+    if "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
+        options["needs"] = tuple([recording and node is not None for node in nodes])
     watching = current_layer() is not None
     y, vjp = quietly(kernel, *arrays, **options) if watching else kernel(*arrays, **options)
     if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
@@ -42,7 +45,7 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     out = Tensor(y)
     origin = check_output(kernel, arrays, out.data, vjp if recording else None) if watching else None
     if recording:
-        out._node = Node(kernel.__name__, vjp, nodes, origin)
+        out._node = Node(kernel.__name__, vjp, tuple(nodes), origin)
     return out
 
 

@@ -14,16 +14,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tinygrad_llm import runtime
-
 TIMEOUT = 600.0  # seconds for one reply
+PAUSE = 0.05  # seconds between turns: threads of a BLAS or OpenMP that has no work spin for a while before they sleep
 GRACE = 2.0  # seconds in which a worker that is no longer needed may end by itself
 
 
@@ -38,7 +37,7 @@ class Subject(Protocol):
         """What the work gives, as JSON: contenders that did the same work give the same."""
 
     def round(self) -> float:
-        """Do the work once. Returns the seconds of the timed part."""
+        """Do the work. Returns the seconds of the timed part; of one piece, where it is done several times."""
 
     def about(self) -> dict[str, Any]:
         """What else is worth knowing, after the rounds: a version, the seconds of what was not timed."""
@@ -96,40 +95,46 @@ def ratio(ours: Timing, theirs: Timing) -> Ratio:
     return Ratio(theirs.median / ours.median, min(rounds), max(rounds))
 
 
+def agree(one: Any, other: Any, tolerance: float = 0.0) -> bool:
+    """Whether two answers are the same: numbers to within tolerance · max(1, |other|), all else exactly."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(agree(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return abs(one - other) <= tolerance * max(1.0, abs(other))
+    return bool(one == other)
+
+
 def alternate(
-    contenders: Sequence[Contender], rounds: int = 7, warmup: int = 1, timeout: float = TIMEOUT
+    contenders: Sequence[Contender],
+    rounds: int = 7,
+    warmup: int = 1,
+    timeout: float = TIMEOUT,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> list[Timing]:
     """Time the contenders in turn, after each has given its answer and done `warmup` rounds that do not count.
 
+    Args:     progress: is told in words how far it has come.
     Returns:  one Timing a contender, in their order. Whether the answers agree is for the caller to say.
     Raises:   BenchError: a worker failed, ended, answered with something else, or took longer than `timeout` seconds
               for one reply. Every worker has ended when this returns or raises.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(contender, timeout)) for contender in contenders]
-        answers = [worker.ask("answer") for worker in workers]
+        answers = []
+        for contender, worker in zip(contenders, workers, strict=True):
+            progress(f"{contender.name} gives its answer")
+            answers.append(worker.ask("answer"))
         seconds: list[list[float]] = [[] for _ in workers]
         for number in range(warmup + rounds):
+            progress(f"round {number - warmup + 1} of {rounds}" if number >= warmup else "warming up")
             for worker, counted in zip(workers, seconds, strict=True):
+                time.sleep(PAUSE)
                 taken = worker.ask("round")
                 if number >= warmup:
                     counted.append(taken)
         abouts = [worker.ask("about") for worker in workers]
     names = [contender.name for contender in contenders]
     return [Timing(*facts) for facts in zip(names, seconds, answers, abouts, strict=True)]
-
-
-def machine() -> dict[str, Any]:
-    """What belongs beside every figure: the processor, the cores, the versions."""
-    return {"cpu": _cpu()} | runtime.facts()
-
-
-def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:  # not Linux
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 class _Worker:

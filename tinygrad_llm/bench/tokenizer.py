@@ -4,7 +4,6 @@ All three are built from our merges, so nothing is downloaded, and all three mus
 """
 
 import hashlib
-import importlib.util
 import json
 import statistics
 import sysconfig
@@ -18,26 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.bench.harness import BenchError, Contender, Subject, Timing, alternate
+from tinygrad_llm.bench.measure import OURS, Case, Measure
 from tinygrad_llm.datasets import load_corpus
 from tinygrad_llm.tokenizer import Tokenizer
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, PATTERN
 
-OURS = "tinygrad_llm"
 THEIRS = ("tiktoken", "tokenizers")
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 TRAIN_BYTES = 4_700_000
 TRAIN_VOCAB = 4096
 TRAIN_ROUNDS = 3  # each takes seconds
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One line of the table: the same work by everyone. `size` in bytes of UTF-8, for MB/s; None: seconds count."""
-
-    name: str
-    size: int | None
-    timings: Sequence[Timing]  # ours first
 
 
 def measures(
@@ -56,13 +46,13 @@ def measures(
             path.write_text(json.dumps(list(texts)))
             for cold in (True, False):
                 timings = _alternate("encoding", against, rounds, path=str(path), cold=cold)
-                yield Measure(f"encode {name}, {'cold' if cold else 'warm'}", _size(texts), timings)
-        yield Measure(f"decode {name}", _size(texts), _alternate("decoding", against, rounds, path=str(path)))
+                yield _measure(f"encode {name}, {'cold' if cold else 'warm'}", timings, _size(texts))
+        yield _measure(f"decode {name}", _alternate("decoding", against, rounds, path=str(path)), _size(texts))
         texts = cut(texts, TRAIN_BYTES)
         path.write_text(json.dumps(texts))
         trainers = [other for other in against if other in TRAINERS]
         timings = _alternate("training", trainers, min(rounds, TRAIN_ROUNDS), path=str(path), vocab_size=vocab_size)
-        yield Measure(f"train {_size(texts) / 1e6:.1f} MB to {vocab_size:,} tokens", None, timings)
+        yield _measure(f"train {_size(texts) / 1e6:.1f} MB to {vocab_size:,} tokens", timings)
 
 
 def _alternate(subject: str, against: Sequence[str], rounds: int, **options: Any) -> list[Timing]:
@@ -70,6 +60,12 @@ def _alternate(subject: str, against: Sequence[str], rounds: int, **options: Any
         [Contender(name, f"{__name__}:{subject}", {"name": name, **options}, ONE_THREAD) for name in (OURS, *against)],
         rounds,
     )
+
+
+def _measure(name: str, timings: Sequence[Timing], size: int | None = None) -> Measure:
+    """One line of the table; `size` in bytes of UTF-8, for MB/s."""
+    megabytes = None if size is None else size / 1e6
+    return Measure(Case(name, {}, {}, amount=megabytes, unit="MB/s"), timings)
 
 
 def standard_corpora() -> dict[str, Sequence[str]]:
@@ -93,11 +89,6 @@ def cut(texts: Sequence[str], size: int) -> list[str]:
             break
         kept.append(text)
     return kept
-
-
-def installed(name: str) -> bool:
-    """Whether one of THEIRS can be imported; it is not imported here."""
-    return importlib.util.find_spec(name) is not None
 
 
 def _size(texts: Sequence[str]) -> int:

@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit:  # argparse's way to end, after --help or an error
         return int(exit.code or 0)
     try:
-        with _terminated():
+        with _terminated(), _warnings_in_one_line(args.command):
             status = _load(args.command).run(args)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
@@ -109,6 +110,22 @@ def _terminated() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def _warnings_in_one_line(command: str) -> Iterator[None]:
+    """Inside, a warning of ours is a line for the user, as an error is, and not one of a source file."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__module__.startswith("tinygrad_llm."):
+            print(f"tinygrad-llm {command}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            usual(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def _terminate(*_: object) -> NoReturn:
     raise SystemExit(143)
 
@@ -118,11 +135,12 @@ def _user_error(error: Exception) -> int | None:
     from tinygrad_llm.datasets import DataError
     from tinygrad_llm.formats import LoadError
     from tinygrad_llm.tokenizer import TokenizerError
-    from tinygrad_llm.training import TrainingError
+    from tinygrad_llm.training import InUseError, TrainingError
 
     if isinstance(error, TrainingError):
         return 3
-    return 2 if isinstance(error, UsageError | DataError | LoadError | TokenizerError | OSError) else None
+    ours = UsageError | DataError | InUseError | LoadError | TokenizerError | OSError
+    return 2 if isinstance(error, ours) else None
 
 
 def _load(name: str) -> Command:

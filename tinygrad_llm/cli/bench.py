@@ -1,81 +1,152 @@
-"""`tinygrad-llm bench`: ours against theirs, in one alternating run."""
+"""`tinygrad-llm bench`: ours against theirs, in one alternating run, and against what the machine can do."""
 
 import argparse
-import dataclasses
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm import __version__
-from tinygrad_llm.bench import BenchError, Timing, machine, ratio
-from tinygrad_llm.bench import tokenizer as subject
+from tinygrad_llm import __version__, runtime
+from tinygrad_llm.bench import BenchError, Timing, attention, decode, load, optimizer, ratio, tokenizer, train
+from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, held_to, measure, missing
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import integer
 from tinygrad_llm.datasets import load_corpus
 
-EXAMPLE = "tinygrad-llm bench tokenizer --against tiktoken tokenizers"
+EXAMPLE = "tinygrad-llm bench train --config char-cpu baby --against torch"
+
+AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}  # OpenBLAS's kernels for it
+BUSY = 0.5  # load average of a machine that does other things too
+
+
+@dataclass(frozen=True)
+class Theme:
+    """A subcommand: what it times, whom it can compare with, and its cases."""
+
+    summary: str
+    theirs: Sequence[str]
+    cases: Callable[[argparse.Namespace], Cases]
+
+
+THEMES = {
+    "train": Theme("a training step", train.THEIRS, lambda args: train.cases(args.config)),
+    "scaling": Theme("a training step over T, C and batch", train.THEIRS, lambda args: train.scaling()),
+    "decode": Theme("writing a token with GPT-2's shape", decode.THEIRS, lambda args: decode.decode_cases()),
+    "prefill": Theme("reading a prompt with GPT-2's shape", decode.THEIRS, lambda args: decode.prefill_cases()),
+    "attention": Theme("causal self-attention and its gradient", attention.THEIRS, lambda args: attention.cases()),
+    "optimizer": Theme("clipping and AdamW with GPT-2's shape", optimizer.THEIRS, lambda args: optimizer.cases()),
+    "load": Theme("reading a safetensors file of GPT-2's shape", load.THEIRS, lambda args: load.cases()),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = parser.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
-    tokenizer = subjects.add_parser(
-        "tokenizer", help="encode, decode and train, one thread each", epilog=f"example: {EXAMPLE}"
+    for name, theme in THEMES.items():
+        example = EXAMPLE if name == "train" else f"tinygrad-llm bench {name} --against {theme.theirs[0]}"
+        one = subjects.add_parser(name, help=theme.summary, epilog=f"example: {example}")
+        if name == "train":
+            one.add_argument(
+                "--config", nargs="+", choices=train.CONFIGS, default=list(train.CONFIGS), help="which (default: all)"
+            )
+        one.add_argument(
+            "--threads", type=integer(1), metavar="N", help="of each (default: all cores this process may use)"
+        )
+        _add_common(one, theme.theirs)
+    example = "tinygrad-llm bench tokenizer --against tiktoken tokenizers"
+    one = subjects.add_parser(
+        "tokenizer", help="encode, decode and train, one thread each", epilog=f"example: {example}"
     )
-    tokenizer.add_argument(
-        "--against", nargs="*", choices=subject.THEIRS, help="whom to compare with (default: what is installed)"
-    )
-    tokenizer.add_argument("--rounds", type=integer(1), default=7, metavar="N", help="counted rounds (default 7)")
-    tokenizer.add_argument(
+    one.add_argument(
         "--corpus", nargs="+", metavar="FILE", help="UTF-8 texts (default: python-docs, and the standard library)"
     )
-    form = tokenizer.add_mutually_exclusive_group()
+    _add_common(one, tokenizer.THEIRS)
+
+
+def _add_common(parser: argparse.ArgumentParser, theirs: Sequence[str]) -> None:
+    parser.add_argument(
+        "--against", nargs="*", choices=theirs, help="whom to compare with (default: what is installed)"
+    )
+    parser.add_argument("--rounds", type=integer(1), default=7, metavar="N", help="counted rounds (default 7)")
+    form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the figures as JSON")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table")
 
 
 def run(args: argparse.Namespace) -> int:
-    against = _installed(args.against)
-    measures = []
+    theirs = tokenizer.THEIRS if args.subject == "tokenizer" else THEMES[args.subject].theirs
+    against = _installed(args.against, theirs)
+    facts = runtime.facts() | {OURS: __version__, "load_average": _load_average()}
+    threads = 1 if args.subject == "tokenizer" else args.threads or runtime.cores()
+    measures: list[Measure] = []
+
+    def show() -> None:
+        if args.json:
+            rows = [one.row() for one in measures]
+            print(json.dumps({"machine": facts, "subject": args.subject, "threads": threads, "rows": rows}))
+            return
+        head, lines = _cells(measures, [OURS, *against])
+        print("\n".join(_markdown(head, lines) if args.markdown else _table(head, lines)))
+        print()
+        print("\n".join(_words(measures, facts, threads)))
+
     try:
-        corpora = _corpora(args.corpus) if args.corpus else subject.standard_corpora()
-        for measure in subject.measures(against, args.rounds, corpora):
-            measures.append(measure)
+        for one in _measures(args, against, threads):
+            measures.append(one)
             if not args.json:
-                print(f"{measure.name}: done", file=sys.stderr)
+                _clear()
+                print(f"{one.name}: done", file=sys.stderr)
     except BenchError as error:
+        if measures:  # they took minutes, and are as good as if the others had followed
+            show()
         raise UsageError(str(error)) from error
-    facts = machine() | {subject.OURS: __version__}
-    if args.json:
-        print(json.dumps({"machine": facts, "rows": [_row(measure) for measure in measures]}))
-        return 0
-    names = [subject.OURS, *against]
-    head = ["", *names, *(f"ratio to {name}" for name in against)]
-    lines = [[measure.name, *_cells(measure, names)] for measure in measures]
-    print("\n".join(_markdown(head, lines) if args.markdown else _table(head, lines)))
-    print()
-    print("Median (min–max) of the rounds. Ratio: their median time over ours (least–greatest of a round);")
-    print("above 1, ours is faster. One thread each, in turn, each in its own process.")
-    versions = {subject.OURS: __version__}
-    versions |= {timing.name: timing.about["version"] for measure in measures for timing in measure.timings[1:]}
-    print(f"{facts['cpu'] or 'processor unknown'}, {facts['cores']} core(s); Python {facts['python']};", end=" ")
-    print(", ".join(f"{name} {version}" for name, version in versions.items()))
-    for measure in measures:
-        for name in _different(measure):
-            print(f"{measure.name}: {name} gives another result than {subject.OURS}")
-    return 0
+    show()
+    return 1 if any(one.different() for one in measures) else 0
 
 
-def _installed(asked: list[str] | None) -> list[str]:
+def _load_average() -> float | None:
+    """How many programs wanted a core in the last minute, on the average; None where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _measures(args: argparse.Namespace, against: Sequence[str], threads: int) -> Iterator[Measure]:
+    """Run everything, and hand out each measure as it is done."""
+    if args.subject == "tokenizer":
+        corpora = _corpora(args.corpus) if args.corpus else tokenizer.standard_corpora()
+        yield from tokenizer.measures(against, args.rounds, corpora)
+        return
+    setup = Setup(against, args.rounds, threads, (lambda what: None) if args.json else _progress)
+    # Closing removes the files of a case that an error or Ctrl-C ended.
+    with held_to(threads), contextlib.closing(THEMES[args.subject].cases(args)) as cases:
+        for case in cases:
+            yield measure(case, setup)
+
+
+def _progress(what: str) -> None:
+    """Show on a terminal how far it has come, in a line that the next one takes."""
+    if sys.stderr.isatty():
+        _clear()
+        print(what, end="", file=sys.stderr, flush=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def _installed(asked: list[str] | None, theirs: Sequence[str]) -> list[str]:
     """Whom to compare with. What is missing is an error if it was asked for, else a note."""
-    missing = [name for name in (subject.THEIRS if asked is None else asked) if not subject.installed(name)]
-    line = f"{', '.join(missing)} not installed: pip install {' '.join(missing)}"
-    if missing and asked is not None:
+    wanted = list(dict.fromkeys(theirs if asked is None else asked))
+    packages = list(dict.fromkeys(package for name in wanted for package in missing(name)))
+    line = f"{', '.join(packages)} not installed: pip install {' '.join(packages)}"
+    if packages and asked is not None:
         raise UsageError(line)
-    if missing:
+    if packages:
         print(f"({line})", file=sys.stderr)
-    return [name for name in (subject.THEIRS if asked is None else dict.fromkeys(asked)) if name not in missing]
+    return [name for name in wanted if not missing(name)]
 
 
 def _corpora(names: list[str]) -> dict[str, Sequence[str]]:
@@ -83,51 +154,87 @@ def _corpora(names: list[str]) -> dict[str, Sequence[str]]:
     return {", ".join(Path(name).name for name in names): [load_corpus(name) for name in names]}
 
 
-def _different(measure: subject.Measure) -> list[str]:
-    ours, *theirs = measure.timings
-    return [timing.name for timing in theirs if timing.answer != ours.answer]
+# ---- the words ---------------------------------------------------------------------------------------------------
 
 
-def _row(measure: subject.Measure) -> dict[str, Any]:
-    """A measure as JSON; ratio and spread by name of the other."""
-
-    def figures(timing: Timing) -> dict[str, Any]:
-        seconds = {"median": timing.median, "min": timing.min, "max": timing.max, "rounds": list(timing.seconds)}
-        rate = {} if measure.size is None else {"mb_per_second": measure.size / timing.median / 1e6}
-        return {"seconds": seconds, **rate, **timing.about}
-
-    ours, *theirs = measure.timings
-    ratios = {timing.name: dataclasses.asdict(ratio(ours, timing)) for timing in theirs}
-    different = _different(measure)
-    return {
-        "measure": measure.name,
-        "ours": figures(ours),
-        "theirs": {timing.name: figures(timing) | {"same_result": timing.name not in different} for timing in theirs},
-        "ratio": {name: r["median"] for name, r in ratios.items()},
-        "spread": {name: [r["low"], r["high"]] for name, r in ratios.items()},
-    }
+def _cells(measures: Sequence[Measure], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The head of the table, and its lines: a figure of each contender, the ratios, and what the machine can do."""
+    head = ["", *names, *(f"ratio to {name}" for name in names[1:])]
+    limited = any(one.limits for one in measures)
+    if limited:
+        head += ["limit", "our share of it", f"peak memory, MB: {' / '.join(names)}"]
+    return head, [_line(one, names, limited) for one in measures]
 
 
-def _cells(measure: subject.Measure, names: list[str]) -> list[str]:
-    """The figures of a measure in words: one a contender, then one a ratio; – for who did not take part."""
-    ours = measure.timings[0]
-    taking = {timing.name: timing for timing in measure.timings}
-    cells = []
-    for timing in map(taking.get, names):
-        if timing is None:
-            cells.append("–")
-        elif measure.size is None:
-            cells.append(f"{timing.median:.2f} ({timing.min:.2f}–{timing.max:.2f}) s")
-        else:
-            rates = [measure.size / seconds / 1e6 for seconds in (timing.median, timing.max, timing.min)]
-            cells.append("{:.1f} ({:.1f}–{:.1f}) MB/s".format(*rates))
+def _line(one: Measure, names: Sequence[str], limited: bool) -> list[str]:
+    """The cells of a measure; – for who did not take part."""
+    ours = one.timings[0]
+    taking = {timing.name: timing for timing in one.timings}
+    different = one.different()
+    cells = [one.name, *(_figure(one, taking.get(name)) for name in names)]
     for name in names[1:]:
-        if name in taking:
+        if name not in taking:
+            cells.append("–")
+        elif name in different:
+            cells.append("another result")
+        else:
             r = ratio(ours, taking[name])
             cells.append(f"{r.median:.2f} ({r.low:.2f}–{r.high:.2f})")
-        else:
-            cells.append("–")
+    if limited and one.limit is not None:
+        memory = [timing.about.get("memory", {}).get("peak") for timing in map(taking.get, names) if timing]
+        peaks = " / ".join("unknown" if peak is None else f"{peak / 1e6:,.0f}" for peak in memory)
+        cells += [_say(one, ours, [one.limit]), f"{one.limit / ours.median:.0%}", peaks]
     return cells
+
+
+def _figure(one: Measure, timing: Timing | None) -> str:
+    return "–" if timing is None else _say(one, one.timings[0], [timing.median, timing.min, timing.max])
+
+
+def _say(one: Measure, ours: Timing, seconds: Sequence[float]) -> str:
+    """Seconds, or the rate at which that much is done; the first with all others as its spread."""
+    case = one.case
+    if case.amount is not None:
+        figures, unit = sorted(case.amount / s for s in seconds[1:]), case.unit
+        figures = [case.amount / seconds[0], *figures]
+    else:
+        scale, unit = (1e3, "ms") if ours.median < 1 else (1.0, "s")
+        figures = [scale * s for s in seconds]
+    median, *spread = map(_number, figures)
+    return f"{median} ({'–'.join(spread)}) {unit}" if spread else f"{median} {unit}"
+
+
+def _number(x: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{x:,.{2 if x < 10 else 1 if x < 100 else 0}f}"
+
+
+def _words(measures: Sequence[Measure], facts: dict[str, Any], threads: int) -> Iterator[str]:
+    """What belongs below the table: how to read it, what it was made on and by."""
+    yield "Median (min–max) of the rounds. Ratio: their median time over ours (least–greatest of a round);"
+    yield f"above 1, ours is faster. {threads} thread(s) each, in turn, each in its own process."
+    limits = [one.limits for one in measures if one.limits]
+    if limits:
+        flops, bandwidth = max(limit.flops for limit in limits), max(limit.bandwidth for limit in limits)
+        yield f"Limit: at NumPy's best rates in the same run, up to {flops / 1e9:.0f} GF/s in float32 products and"
+        yield f"{bandwidth / 1e9:.0f} GB/s in reading memory (a matrix times a vector)."
+    cpu, busy = facts["cpu"] or "processor unknown", facts["load_average"]
+    yield f"{cpu}, {facts['cores']} core(s); Python {facts['python']}, NumPy {facts['numpy']}"
+    if busy is not None and busy > BUSY:
+        yield f"The machine was not quiet: a load average of {busy:.1f} before the first round. Figures may be far off."
+    about = {timing.name: timing.about for one in measures for timing in one.timings}
+    about[OURS] = {"version": __version__, **about.get(OURS, {})}
+    for name, what in about.items():
+        yield ": ".join([f"{name} {what['version']}", *([what["blas"]] if "blas" in what else [])])
+    for one in measures:
+        for name in one.different():
+            yield f"{one.name}: {name} gives another result than {OURS}, so there is no ratio"
+    kernels = os.environ.get(runtime.KERNELS)
+    if limits and kernels not in {None, *AVX512} and set(facts["flags"]) >= runtime.AVX512:
+        yield (
+            f"{runtime.KERNELS}={kernels} is set, though this processor has AVX-512; without it: "
+            f"env -u {runtime.KERNELS} tinygrad-llm bench …"
+        )
 
 
 def _table(head: list[str], lines: list[list[str]]) -> list[str]:

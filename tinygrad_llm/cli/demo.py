@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from tinygrad_llm.cli import train
 from tinygrad_llm.cli.options import add_json, add_seed, check_out, integer
-from tinygrad_llm.cli.train import watch
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
@@ -21,7 +21,9 @@ FOLDER = Path("runs/demo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=integer(1), metavar="N", help="training steps (fewer: sooner, worse stories)")
-    parser.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER", help=f"default {FOLDER}, made anew")
+    parser.add_argument(
+        "--out", type=train.folder, default=FOLDER, metavar="FOLDER", help=f"default {FOLDER}, made anew"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a run in another folder given by --out")
     add_seed(parser)
     add_json(parser)
@@ -62,9 +64,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"   {checked:,} derivatives, worst relative error {proof.worst.error:.1e}. Backprop is right.")
 
     say(f"\n5. Training: {training.settings.steps} steps of {training.settings.batch_size} × {c.block_size} tokens.")
-    stopped = watch(training, out)
+    status, _ = train.watch(training, out)  # saved first of all; with the samples once more below
 
-    training.save()  # first of all; with the samples once more below
     say("6. What it writes now, each from another seed:\n")
     for seed in (11, 12, 13):
         say("   " + training.sample(250, seed).strip() + "\n")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         figures = {"out": str(training.folder), "steps": last.step, "loss_before": first.loss, "val_loss": held_out}
         figures |= {"derivatives": checked, "worst_error": proof.worst.error, "seconds": seconds}
         print(json.dumps(figures | {"samples": [text for _, text in training.samples[-3:]]}))
-    return stopped
+    return status
 
 
 def prove_small_copy(model: GPT) -> GradcheckResult:

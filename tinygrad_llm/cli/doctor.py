@@ -2,15 +2,17 @@
 
 import argparse
 import json
-import time
 from typing import Any
-
-import numpy as np
 
 from tinygrad_llm import runtime
 from tinygrad_llm.cli.options import add_json
 
 EXAMPLE = "tinygrad-llm doctor"
+
+# Which instructions each of OpenBLAS's families of kernels is written in; what is not listed here is not judged.
+AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}
+AVX2 = {"Haswell", "Zen", "Excavator"}
+LESS = {"Prescott", "Core2", "Nehalem", "Sandybridge", "Barcelona", "Bobcat", "Bulldozer", "Piledriver", "Steamroller"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,46 +21,120 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     facts = runtime.facts()
-    facts["matmul_gflops"] = round(_matmul_rate(), 1)
-    advice = _advice(facts)
+    speed = {"one": runtime.measure(0.35, threads=1), "all": runtime.measure(0.35)}
+    advice = _advice(facts, speed)
     if args.json:
-        print(json.dumps(facts | {"advice": advice}))
+        print(json.dumps(facts | {"speed": speed, "advice": advice}))
         return 0
-    print(f"Python {facts['python']}, NumPy {facts['numpy']}, {facts['platform']}")
-    print(f"{facts['cores']} core(s) for this process; matrix products: {facts['matmul_gflops']:.0f} GFLOP/s (float32)")
-    for blas in facts["blas"]:
-        print(
-            f"{blas['internal_api']} {blas['version']}: {blas['architecture']} kernels, {blas['num_threads']} thread(s)"
-        )
-    print(f"tuning of BLAS and memory ({runtime.OFF}): {'on' if facts['tuning'] else 'off'}")
-    for name, version in facts["optional"].items():
-        print(f"{name}: {version or 'not installed'}")
-    for line in advice:
+    print("\n".join(_words(facts, speed)))
+    for line in advice or ["nothing to mend here"]:
         print(f"* {line}")
     return 0
 
 
-def _matmul_rate() -> float:
-    """Billions of multiplications and additions a second, in a float32 matrix product: the best of a second."""
-    n = 1024
-    a = np.ones((n, n), np.float32)
-    best, end = float("inf"), time.perf_counter() + 1.0
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        _ = a @ a
-        best = min(best, time.perf_counter() - began)
-    return 2 * n**3 / best / 1e9
+def _words(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[str]:
+    by_us = dict.fromkeys(facts["chosen"], " (chosen by this package)")
+    environment = (f"{name}={value}{by_us.get(name, '')}" for name, value in facts["environment"].items())
+    optional = (f"{name} {version or '(not installed)'}" for name, version in facts["optional"].items())
+    lines = [
+        f"Python {facts['python']}, NumPy {facts['numpy']}, {facts['platform']}",
+        f"processor: {facts['cpu'] or 'unknown'}{_flags(facts)}",
+        f"cores: {facts['cores']} core(s) for this process ({facts['affinity']} by affinity, quota {_quota(facts)})",
+        f"memory available: {_gigabytes(facts['memory_available'])}",
+    ]
+    lines += [
+        "BLAS: {internal_api} {version}, {architecture} kernels, {num_threads} thread(s)".format(**blas)
+        for blas in facts["blas"]
+    ] or [f"BLAS: {facts['blas_built']}, as NumPy was built; its kernels and threads are unknown"]
+    lines += [
+        f"environment: {', '.join(environment) or 'nothing set for BLAS'}",
+        f"tuning of BLAS and memory ({runtime.OFF}): {'on' if facts['tuning'] else 'off'}",
+        f"optional: {', '.join(optional)}",
+        f"{'speed now, float32':24}{'one thread':>16}{'all threads':>16}",
+    ]
+    for name, unit, what in (
+        ("matmul_gflops", "GFLOP/s", "matrix product"),
+        ("matvec_gbytes", "GB/s", "matrix times vector"),
+        ("copy_gbytes", "GB/s", "copy"),
+    ):
+        one, both = (f"{speed[threads][name]:.0f} {unit}" for threads in ("one", "all"))
+        lines.append(f"{what:24}{one:>16}{both if name != 'copy_gbytes' else '':>16}".rstrip())
+    return lines
 
 
-def _advice(facts: dict[str, Any]) -> list[str]:
+def _flags(facts: dict[str, Any]) -> str:
+    return f" with {'AVX-512' if _has_avx512(facts) else 'AVX2'}" if _has_avx2(facts) else ""
+
+
+def _has_avx2(facts: dict[str, Any]) -> bool:
+    return set(facts["flags"]) >= runtime.AVX2
+
+
+def _has_avx512(facts: dict[str, Any]) -> bool:
+    return set(facts["flags"]) >= runtime.AVX512
+
+
+def _quota(facts: dict[str, Any]) -> str:
+    return "none" if facts["quota"] is None else f"{facts['quota']:.2g}"
+
+
+def _gigabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+def _advice(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[str]:
+    """What to do, in the order of what it gains."""
     lines = []
+    for blas in facts["blas"]:
+        lines += _kernels(facts, blas["architecture"])
+        lines += _threads(facts, blas["num_threads"])
+    one, both = (speed[threads]["matmul_gflops"] for threads in ("one", "all"))
+    if len(facts["blas"]) == 1 and min(facts["cores"], facts["blas"][0]["num_threads"]) > 1 and both < 1.3 * one:
+        lines.append("all threads together are hardly faster than one: other programs use the cores; wait for them")
     missing = [name for name, version in facts["optional"].items() if version is None]
     if missing:
         lines.append(f"for {', '.join(missing)} (progress bars, threads, pictures): pip install 'tinygrad_llm[app]'")
-    chosen = facts["openblas_coretype"]
-    if facts["amd_avx512"] and chosen not in (None, "SkylakeX", "Cooperlake", "Sapphirerapids"):
-        lines.append(
-            f"OPENBLAS_CORETYPE={chosen} is set, but this processor has AVX-512: "
-            "export OPENBLAS_CORETYPE=SkylakeX for faster matrix products"
-        )
     return lines
+
+
+def _kernels(facts: dict[str, Any], architecture: str | None) -> list[str]:
+    """Kernels below what the processor can do: why, and what to do about it."""
+    if _has_avx512(facts) and architecture in AVX2 | LESS:
+        can, best = "AVX-512", "SkylakeX"
+    elif _has_avx2(facts) and architecture in LESS:
+        can, best = "AVX2", "Haswell"
+    else:
+        return []
+    chosen = facts["openblas_coretype"]
+    what = f"matrix products run {architecture} kernels, but this processor has {can}, which is up to twice as fast"
+    ours = facts["amd_avx512"]  # where `prepare` chooses, and OpenBLAS may not know the processor
+    if chosen is not None and chosen.lower() == architecture.lower():
+        if ours and not facts["tuning"]:
+            return [f"{what}. {runtime.KERNELS}={chosen} pins them: export {runtime.KERNELS}={best}"]
+        return [
+            f"{what}. {runtime.KERNELS}={chosen} in your environment pins them: unset {runtime.KERNELS} "
+            f"(or once: env -u {runtime.KERNELS} tinygrad-llm …)"
+        ]
+    if facts["late"]:
+        return [
+            f"{what}. NumPy was loaded before tinygrad_llm, too late to choose: import tinygrad_llm first, or "
+            f"export {runtime.KERNELS}={best}"
+        ]
+    if ours and not facts["tuning"]:
+        return [f"{what}. {runtime.OFF}=0 leaves it so: unset {runtime.OFF}, or export {runtime.KERNELS}={best}"]
+    return [f"{what}: export {runtime.KERNELS}={best}, or install a newer NumPy"]
+
+
+def _threads(facts: dict[str, Any], threads: int) -> list[str]:
+    """More or fewer BLAS threads than cores: why, and what to do about it."""
+    cores = facts["cores"]
+    name = next((name for name in runtime.THREADS if name in facts["environment"]), None)
+    if threads > cores:
+        cause = f"{name}={facts['environment'][name]} says so" if name else "OpenBLAS does not know of the quota"
+        return [
+            f"BLAS starts {threads} threads, but this process may use {cores} core(s), and they wait for each other "
+            f"({cause}): export {name or runtime.THREADS[0]}={cores}"
+        ]
+    if threads < cores and name:
+        return [f"{name}={facts['environment'][name]} keeps BLAS at {threads} of {cores} cores: unset {name}"]
+    return []

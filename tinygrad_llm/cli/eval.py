@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_special, encode, integer
-from tinygrad_llm.cli.tokenizer import _find, _visible
+from tinygrad_llm.cli.options import add_json, add_special, encode, find_tokenizer, integer, visible
 from tinygrad_llm.models import GPT
 from tinygrad_llm.training import (
     AnyTokenizer,
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
     if args.tokenizer is None:
         return load_run(args.run)
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     model = GPT.from_pretrained(args.run)
     if tokenizer.n_vocab != model.config.vocab_size:
         raise UsageError(
@@ -177,7 +176,7 @@ def _next(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
     if not ids:
         raise UsageError("this model knows no end of text and no newline to start from: give --next a text")
     rows = next_tokens(model, ids, args.top or 10)
-    tokens = [_visible(tokenizer.decode_bytes([token_id])) for token_id, _ in rows]
+    tokens = [visible(tokenizer.decode_bytes([token_id])) for token_id, _ in rows]
     if not args.json:
         print("probability      id  token")
         for (token_id, probability), token in zip(rows, tokens, strict=True):

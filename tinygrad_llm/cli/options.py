@@ -1,4 +1,4 @@
-"""Argument types that several subcommands share: each refuses what it cannot use, with a clear line."""
+"""What several subcommands share: argument types, which refuse with a clear line what they cannot use; words."""
 
 import argparse
 import difflib
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
+from tinygrad_llm.datasets import refuse_special
+from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
 from tinygrad_llm.training import FILES, AnyTokenizer, holds_run
 
 
@@ -45,10 +47,33 @@ def add_special(parser: argparse.ArgumentParser) -> None:
 
 def encode(tokenizer: AnyTokenizer, text: str, allow_special: bool) -> list[int]:
     """The ids of a text from the command line; a special token in it needs --allow-special."""
-    for special in () if allow_special else getattr(tokenizer, "special_tokens", ()):
-        if special in text:
-            raise UsageError(f"the text contains the special token {special}: add --allow-special to mean it as such")
+    if not allow_special:
+        refuse_special(tokenizer, text, "the text")
     return tokenizer.encode(text, allowed_special="all" if allow_special else frozenset())
+
+
+def find_tokenizer(name: str) -> AnyTokenizer:
+    """The tokenizer that --tokenizer names: gpt2, a tokenizer file, or the folder of a run."""
+    return Tokenizer.gpt2() if name == "gpt2" else load_tokenizer(name)
+
+
+def visible(data: bytes) -> str:
+    """The characters of some bytes; a space as ␣; in hexadecimal what cannot be shown, half a character for one."""
+    shown: list[tuple[bool, str]] = []  # whether it is in hexadecimal, and how it is written
+    # What is no UTF-8 comes as U+DC80 … U+DCFF, byte by byte.
+    for character in data.decode(errors="surrogateescape"):
+        if "\udc80" <= character <= "\udcff":
+            shown.append((True, f"{ord(character) - 0xDC00:02X}"))
+        elif character == " ":
+            shown.append((False, "␣"))
+        elif character.isprintable():
+            shown.append((False, character))
+        else:
+            shown += [(True, f"{byte:02X}") for byte in character.encode()]
+    text = ""
+    for index, (hexadecimal, written) in enumerate(shown):
+        text += " " * (index > 0 and (hexadecimal or shown[index - 1][0])) + written
+    return text
 
 
 def check_out(folder: Path, overwrite: bool) -> Path:

@@ -1,7 +1,6 @@
 """`tinygrad-llm tokenizer`: train one; encode and decode; explain the merges of a text; statistics of a file."""
 
 import argparse
-import codecs
 import contextlib
 import json
 import os
@@ -14,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, closest, colour, integer
-from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, vocabulary_hash
-from tinygrad_llm.datasets.tokens import Special
-from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
+from tinygrad_llm.cli.options import add_json, closest, colour, find_tokenizer, integer, visible
+from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, refuse_special
+from tinygrad_llm.datasets.tokens import Special, Stretch
+from tinygrad_llm.tokenizer import StreamDecoder, Tokenizer
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
 from tinygrad_llm.training import AnyTokenizer
 
 EXAMPLE = 'tinygrad-llm tokenizer encode "Hello, do you like tea?"'
 EXPLAINED = 200  # characters of a word
 DECODED_AT_ONCE = 1 << 16  # ids
+MEND_SPECIAL = "add --allow-special to mean it as such, or --plain-special to take it for plain text"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +119,7 @@ def _train(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"{args.out}: its folder cannot be made: {error.strerror}; choose another --out") from error
     special_tokens = list(dict.fromkeys([END_OF_TEXT, *args.special]))
-    texts = (text for name in args.corpus for text in _pieces(name, special_tokens))
+    texts = (stretch.text for name in args.corpus for stretch in _pieces(name, special_tokens))
     with _bar("merges") as progress:
         tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=progress)
     tokenizer.save(args.out)
@@ -135,7 +135,7 @@ def _encode(args: argparse.Namespace) -> int:
         return _encode_file(args)
     if args.workers or args.dtype:
         raise UsageError("--workers and --dtype are for files: add --out, and give the name of a file")
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     ids = _ids(tokenizer, args.text, args)
     tokens = [tokenizer.decode([i]) for i in ids]
     if args.json:
@@ -152,7 +152,7 @@ def _printable(text: str) -> str:
 
 
 def _encode_file(args: argparse.Namespace) -> int:
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     special: Special = "allow" if args.allow_special else "plain" if args.plain_special else "error"
     with _bar("B") as progress:
         made = encode_file(tokenizer, args.text, args.out, args.workers, args.dtype, special, progress)
@@ -167,7 +167,7 @@ def _encode_file(args: argparse.Namespace) -> int:
 
 
 def _decode(args: argparse.Namespace) -> int:
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     words = " ".join(args.ids).replace(",", " ").split()
     try:
         ids = [int(word) for word in words]
@@ -189,16 +189,15 @@ def _decode(args: argparse.Namespace) -> int:
 
 def _decoded(tokenizer: AnyTokenizer, file: TokenFile) -> Iterator[str]:
     """The text of a token file, piece by piece, each a row of whole characters."""
-    if file.tokenizer not in (None, vocabulary_hash(tokenizer)):
-        raise UsageError(f"{file.path}: its ids are those of another tokenizer; say which with --tokenizer")
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    file.check(tokenizer)
+    decoder = StreamDecoder(tokenizer)
     for start in range(0, len(file), DECODED_AT_ONCE):
-        yield decoder.decode(tokenizer.decode_bytes(file.ids[start : start + DECODED_AT_ONCE].tolist()))
-    yield decoder.decode(b"", final=True)
+        yield "".join(map(decoder.push, file.ids[start : start + DECODED_AT_ONCE].tolist()))
+    yield decoder.finish()
 
 
 def _explain(args: argparse.Namespace) -> int:
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     ids = _ids(tokenizer, args.text, args)
     # In turn plain text and, where they are allowed, special tokens: each of these is one id, and not split.
     special = sorted(tokenizer.special_tokens, key=len, reverse=True) if args.allow_special else []
@@ -214,13 +213,13 @@ def _explain(args: argparse.Namespace) -> int:
             words += [(word, tokenizer.explain_word(word)) for word in tokenizer.split(part)]
     if args.json:
         shown = [
-            {"text": word, "steps": steps, "tokens": [_visible(tokenizer.decode_bytes([i])) for i in steps[-1]]}
+            {"text": word, "steps": steps, "tokens": [visible(tokenizer.decode_bytes([i])) for i in steps[-1]]}
             for word, steps in words
         ]
         print(json.dumps({"text": args.text, "pre_tokens": shown, "ids": ids}))
         return 0
     print(f"{colour('1. split', 'bold')} into {_count(len(words), 'pre-token')}, which no merge crosses")
-    print("   " + colour("|", "dim").join(_visible(word.encode()) for word, _ in words))
+    print("   " + colour("|", "dim").join(visible(word.encode()) for word, _ in words))
     print(f"{colour('2. merge', 'bold')} neighbours inside each, the pair that was learned first coming first")
     told: set[str] = set()
     for word, steps in words:
@@ -235,50 +234,31 @@ def _explain(args: argparse.Namespace) -> int:
 
 def _tell(tokenizer: AnyTokenizer, word: str, steps: list[list[int]]) -> None:
     """Print a pre-token as bytes, then a line a merge, with what it made in green."""
-    print(f"\n   {colour(_visible(word.encode()), 'blue')}")
+    print(f"\n   {colour(visible(word.encode()), 'blue')}")
     lines: list[tuple[str, str, list[int], int]] = [("", "", steps[0], -1)]
     for before, after in pairwise(steps):
         at = next(i for i, token_id in enumerate(after) if token_id != before[i])
-        left, right = (_visible(tokenizer.decode_bytes([i])) for i in before[at : at + 2])
+        left, right = (visible(tokenizer.decode_bytes([i])) for i in before[at : at + 2])
         lines.append((f"{left} + {right}", f"merge {after[at] - 255:,}", after, after[at]))
     widths = [max(map(len, column)) for column in ([line[0] for line in lines], [line[1] for line in lines])]
     for pair, rank, ids, made in lines:
-        tokens = [_visible(tokenizer.decode_bytes([i])) for i in ids]
+        tokens = [visible(tokenizer.decode_bytes([i])) for i in ids]
         coloured = [colour(t, "green") if i == made else t for i, t in zip(ids, tokens, strict=True)]
         note = f"{pair:<{widths[0]}}  {rank:<{widths[1]}}  " if len(lines) > 1 else ""
         print(f"      {note}{colour('|', 'dim').join(coloured)}")
     print(f"      {colour('→', 'dim')} {' '.join(map(str, steps[-1]))}")
 
 
-def _visible(data: bytes) -> str:
-    """The characters of some bytes; a space as ␣; in hexadecimal what cannot be shown, half a character for one."""
-    shown: list[tuple[bool, str]] = []  # whether it is in hexadecimal, and how it is written
-    # What is no UTF-8 comes as U+DC80 … U+DCFF, byte by byte.
-    for character in data.decode(errors="surrogateescape"):
-        if "\udc80" <= character <= "\udcff":
-            shown.append((True, f"{ord(character) - 0xDC00:02X}"))
-        elif character == " ":
-            shown.append((False, "␣"))
-        elif character.isprintable():
-            shown.append((False, character))
-        else:
-            shown += [(True, f"{byte:02X}") for byte in character.encode()]
-    text = ""
-    for index, (hexadecimal, written) in enumerate(shown):
-        text += " " * (index > 0 and (hexadecimal or shown[index - 1][0])) + written
-    return text
-
-
 def _stats(args: argparse.Namespace) -> int:
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     special = tokenizer.special_tokens if args.allow_special else ()
     pattern = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
     words: Counter[str] = Counter()
     used: Counter[int] = Counter()
     characters = size = spaced = 0
-    for text in _pieces(args.file, tokenizer.special_tokens):
+    for start, _, text in _pieces(args.file, tokenizer.special_tokens):
         if not args.plain_special and not args.allow_special:
-            _refuse_special(tokenizer, args.file, text)
+            refuse_special(tokenizer, text, args.file, start, MEND_SPECIAL)
         characters += len(text)
         size += len(text.encode())
         spaced += len(text.split())
@@ -299,7 +279,7 @@ def _stats(args: argparse.Namespace) -> int:
 
     def row(token_id: int) -> dict[str, Any]:
         token = spelled[token_id]
-        return {"id": token_id, "token": _visible(token), "bytes": len(token), "count": used[token_id]}
+        return {"id": token_id, "token": visible(token), "bytes": len(token), "count": used[token_id]}
 
     figures: dict[str, Any] = {
         "characters": characters,
@@ -338,7 +318,7 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    tokenizer = _find(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer)
     if not isinstance(tokenizer, Tokenizer):
         raise UsageError(f"{args.tokenizer}: its tokens are characters; GPT-2's files hold byte pairs")
     names = ("vocab.bpe", "encoder.json")
@@ -356,32 +336,24 @@ def _ids(tokenizer: AnyTokenizer, text: str, args: argparse.Namespace) -> list[i
     if args.plain_special:
         return tokenizer.encode(text, disallowed_special=())
     if not args.allow_special:
-        _refuse_special(tokenizer, "the text", text)
+        refuse_special(tokenizer, text, "the text", mend=MEND_SPECIAL)
     return tokenizer.encode(text, allowed_special="all")
 
 
-def _pieces(name: str, special_tokens: Sequence[str] | dict[str, int]) -> Iterator[str]:
+def _pieces(name: str, special_tokens: Sequence[str] | dict[str, int]) -> Iterator[Stretch]:
     """The text of a bundled corpus, or of a file, in stretches that no token crosses."""
     if name in CORPORA:
-        yield load_corpus(name)
+        text = load_corpus(name)
+        yield Stretch(0, len(text.encode()), text)
         return
     if not Path(name).exists():
         raise UsageError(f"{name}: no such file, and no such corpus{closest(name, list(CORPORA))}")
     empty = True
     for stretch in read_stretches(name, special_tokens):
         empty = empty and not stretch.text.strip()
-        yield stretch.text
+        yield stretch
     if empty:
         raise UsageError(f"{name}: the file is empty; give one with text in it")
-
-
-def _refuse_special(tokenizer: AnyTokenizer, name: str, text: str) -> None:
-    for token in tokenizer.special_tokens:
-        if token in text:
-            raise UsageError(
-                f"{name}: holds the special token {token}: add --allow-special to mean it as such, or "
-                "--plain-special to take it for plain text"
-            )
 
 
 @contextlib.contextmanager
@@ -413,10 +385,3 @@ def _bar(unit: str) -> Iterator[Callable[[int, int], None] | None]:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _find(name: str) -> AnyTokenizer:
-    if name == "gpt2":
-        return Tokenizer.gpt2()
-    path = Path(name)
-    return load_tokenizer(path)

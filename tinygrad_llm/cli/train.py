@@ -24,22 +24,26 @@ from tinygrad_llm.training import (
     find_preset,
     find_writer,
     keys,
+    measure_run,
     parse_change,
     plan_run,
     read_toml,
+    say,
 )
+from tinygrad_llm.training.config import nearest
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"
+STOPPED = 130  # exit status: on request, saved, to be gone on with; a shell's own number for Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Train a GPT on a text. Ctrl-C lets the step end, saves and stops (exit status 130; SIGTERM: 143);\n"
-        "--resume goes on from there as if nothing had happened. The settings come from the preset, then --config,\n"
-        "then the options below, then --set, which knows these keys:\n\n"
-        + "\n".join(f"  {key:<27} {text}" for key, text in keys())
+        "Train a GPT on a text. Ctrl-C, or SIGTERM, lets the step end, saves and stops (exit status 130);\n"
+        "--resume goes on from there as if nothing had happened. NaN or infinity end it with exit status 3, and keep\n"
+        "the last good checkpoint. The settings come from the preset, then --config, then the options below, then\n"
+        "--set, which knows these keys:\n\n" + "\n".join(f"  {key:<27} {text}" for key, text in keys())
     )
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, or the path of a UTF-8 text file (default: stories)")
     parser.add_argument("--data", nargs="+", metavar="TOKENS", help="token files, made by `tinygrad-llm tokenizer`")
@@ -55,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-every", type=integer(1), metavar="N", help="steps (default: at each held-out loss)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes")
+    parser.add_argument("--out", type=folder, metavar="FOLDER", help="where the run goes")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped, in its folder")
+    parser.add_argument("--resume", type=folder, metavar="RUN", help="go on with a run that was stopped, in its folder")
     parser.add_argument("--plan", action="store_true", help="only say what it will cost: memory, arithmetic and time")
     parser.add_argument("--workers", type=integer(1), metavar="N", help="threads (default: chosen by the machine)")
     parser.add_argument("--seed", type=integer(0), metavar="N", help="of all randomness (default: the preset's)")
@@ -75,41 +79,51 @@ def run(args: argparse.Namespace) -> int:
         training = _resumed(args) if args.resume else _new(args)
         if args.plan:
             costs = plan_run(training)
-            print(json.dumps(costs.figures()) if args.json else costs)
+            say(costs.sizes, out)
+            costs = measure_run(training, costs)
+            say(json.dumps(costs.figures()) if args.json else costs.time)
             return 0
         tokenizer, model = training.tokenizer, training.model
         tokens = [sum(map(len, part)) for part in (training.sources, training.held_out)]
-        print(
+        say(
             (f"{len(training.text):,} characters, " if training.text else "")
             + f"{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {tokenizer.n_vocab}); "
-            f"{model.num_parameters():,} parameters; {training.settings.steps} steps\n{training.trainer.optimizer}",
-            file=out,
+            f"{model.num_parameters():,} parameters; {training.settings.steps} steps"
+            + (f", going on after step {training.trainer.step}" if args.resume else "")
+            + f"\n{training.trainer.optimizer}",
+            out,
         )
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    stopped = watch(training, out, args.tensorboard)
-    written = training.save()
+    status, written = watch(training, out, args.tensorboard)
     last = training.steps[-1]
     if args.json:
         figures = {"out": str(training.folder), "steps": last.step, "loss": last.loss, "val_loss": last.val_loss}
         figures = {name: None if value != value else value for name, value in figures.items()}  # JSON has no NaN
         figures |= {"tokens_per_second": last.tokens_per_second, "parameters": model.num_parameters()}
-        print(json.dumps(figures | {"skipped": training.trainer.skipped}))
+        say(json.dumps(figures | {"skipped": training.trainer.skipped}))
     else:
         if last.val_loss is not None:
-            print(f"held-out loss {last.val_loss:.3f} nats a token after {last.step} steps")
+            say(f"held-out loss {last.val_loss:.3f} nats a token after {last.step} steps")
         if training.trainer.skipped:
-            print(f"{training.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
-        print("wrote " + ", ".join(str(path) for path in written))
+            say(f"{training.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
+        say("wrote " + ", ".join(str(path) for path in written))
         if not any(path.suffix == ".png" for path in written):
-            print("for pictures of losses and gradients: pip install 'tinygrad_llm[app]'")
-        if stopped:
-            print("next: " + shlex.join(["tinygrad-llm", "train", "--resume", str(training.folder)]))
+            say("for pictures of losses and gradients: pip install 'tinygrad_llm[app]'")
+        if status:
+            say("next: " + shlex.join(["tinygrad-llm", "train", "--resume", str(training.folder)]))
         else:
             # A prompt that the tokenizer is sure to know; byte pairs need none.
             prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + _known_words(training)]
-            print("next: " + shlex.join(["tinygrad-llm", "generate", str(training.folder), *prompt, "--seed", "1"]))
-    return stopped
+            say("next: " + shlex.join(["tinygrad-llm", "generate", str(training.folder), *prompt, "--seed", "1"]))
+    return status
+
+
+def folder(text: str) -> Path:
+    """An argparse type: a folder's path; of nothing at all, which a forgotten variable gives, Path makes this one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: name a folder")
+    return Path(text)
 
 
 def configured(args: argparse.Namespace) -> RunConfig:
@@ -119,6 +133,8 @@ def configured(args: argparse.Namespace) -> RunConfig:
     """
     values = read_toml(args.config) if args.config else {}
     named = values.pop("preset", "")  # none, in a file that says everything itself
+    if args.preset is not None and args.preset not in PRESETS:
+        raise UsageError(f"unknown preset {args.preset!r}{nearest(args.preset, PRESETS)}")
     config = find_preset(args.preset or named or PRESET)
     try:
         config = config.changed(values)
@@ -146,7 +162,8 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         given |= {"data.files": [], "data.weights": [], "data.held_out": ""}
     for change in args.set:
         key, value = parse_change(change)
-        given[key] = value
+        full = [known for known, _ in keys() if known.endswith(f".{key}")]  # or --seed and --set seed=1 would be two
+        given[full[0] if len(full) == 1 else key] = value
     return given
 
 
@@ -211,11 +228,11 @@ class Signals:
         self.status = 128 + number
 
 
-def watch(training: Run, out: TextIO, tensorboard: bool = False) -> int:
-    """Train with a progress bar, and a sample at each evaluation, on `out`. Returns 0, or the exit status of what
-    stopped it: 130 after Ctrl-C, 143 after SIGTERM.
+def watch(training: Run, out: TextIO, tensorboard: bool = False) -> tuple[int, list[Path]]:
+    """Train with a progress bar, and a sample at each evaluation, on `out`; and save.
 
-    Raises:   KeyboardInterrupt: a second Ctrl-C. TrainingError: as `Run.train`.
+    Returns:  the exit status: 0, or 130 when Ctrl-C or SIGTERM came before the last step; and what was written.
+    Raises:   KeyboardInterrupt: a second Ctrl-C. TrainingError, InUseError: as `Run.train`.
     """
     progress = Progress(training.settings.steps, done=training.trainer.step)
     with Signals() as signals:
@@ -237,10 +254,9 @@ def watch(training: Run, out: TextIO, tensorboard: bool = False) -> int:
                     progress.write(
                         f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n", out
                     )
-        except BrokenPipeError:  # nobody reads any more (`… | head`)
-            signals.status = 128 + signal.SIGINT
         finally:
             progress.close()
-    if signals.status and training.trainer.step < training.settings.steps:
-        print(f"\nstopped after step {training.trainer.step}; saving", file=sys.stderr)
-    return signals.status
+        stopped = training.trainer.step < training.settings.steps
+        if stopped:
+            say(f"\nstopped after step {training.trainer.step}; saving", sys.stderr)
+        return STOPPED if stopped else 0, training.save()

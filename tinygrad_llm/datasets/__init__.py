@@ -1,7 +1,7 @@
 """Text and token ids → batches to train on."""
 
-from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus
-from tinygrad_llm.datasets.tokens import TokenFile, encode_file, read_stretches, vocabulary_hash
+from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, data_folder, load_corpus
+from tinygrad_llm.datasets.tokens import TokenFile, encode_file, read_stretches, refuse_special, vocabulary_hash
 from tinygrad_llm.datasets.windows import (
     BatchStream,
     DataError,
@@ -27,10 +27,12 @@ __all__ = [
     "TokenFile",
     "check_ids",
     "corpus_hash",
+    "data_folder",
     "encode_file",
     "load_corpus",
     "mixture",
     "read_stretches",
+    "refuse_special",
     "split",
     "vocabulary_hash",
 ]

@@ -18,7 +18,7 @@ def load_corpus(name_or_path: str) -> str:
     """
     if name_or_path == "python-docs":
         return _python_docs()
-    path = _data_folder() / "stories.txt" if name_or_path == "stories" else Path(name_or_path)
+    path = data_folder() / "stories.txt" if name_or_path == "stories" else Path(name_or_path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -38,6 +38,13 @@ def load_corpus(name_or_path: str) -> str:
     return text
 
 
+def data_folder() -> Path:
+    """Where the files that ship with the package lie."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "data"  # installed from a wheel
+    return inside if inside.is_dir() else package.parent / "data"
+
+
 def corpus_hash(text: str) -> str:
     """SHA-256 of the text as UTF-8: what a run notes of its corpus."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -52,9 +59,3 @@ def _python_docs() -> str:
             "another corpus"
         ) from None
     return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
-
-
-def _data_folder() -> Path:
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "data"  # installed from a wheel
-    return inside if inside.is_dir() else package.parent / "data"

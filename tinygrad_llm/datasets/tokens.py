@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinygrad_llm.datasets.windows import DataError
+from tinygrad_llm.datasets.windows import DataError, check_ids
 from tinygrad_llm.formats import atomic_write
 from tinygrad_llm.runtime import cores
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files
@@ -42,6 +42,11 @@ STRETCH = 1 << 21  # bytes: a few tenths of a second of work, and all that a wor
 FORMAT, VERSION = "tinygrad_llm.tokens", 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MAX_SIDECAR_BYTES = 1 << 16
+
+_LOOKED_AT, _FEW = 1 << 16, 8  # ids: of how many the dtype is told, and of how few it cannot be
+_MEND_SPECIAL = (
+    'allow it with special="allow" (--allow-special), or take it for plain text with special="plain" (--plain-special)'
+)
 
 
 class Stretch(NamedTuple):
@@ -103,6 +108,29 @@ class TokenFile:
             return cls(path, ids)
         return cls(path, ids, described["n_vocab"], described["tokenizer"], described["source"])
 
+    def check(self, tokenizer: Tokenizer | CharTokenizer) -> None:
+        """Refuse ids that this tokenizer has not made; all of them are read.
+
+        Raises:   DataError: the description names another tokenizer; an id is outside the vocabulary; the ids are
+                  uint32, and were read as uint16.
+        """
+        own = vocabulary_hash(tokenizer)
+        if self.tokenizer not in (None, own):
+            raise DataError(
+                f"{self.path}: its ids are of another tokenizer ({self.n_vocab} tokens, SHA-256 "
+                f"{str(self.tokenizer)[:12]}…) than this one ({tokenizer.n_vocab} tokens, {own[:12]}…): name that one"
+            )
+        check_ids(self.ids, tokenizer.n_vocab, str(self.path))
+        # The upper halves of small uint32 ids are 0. White space can be every second token, of lines of one character.
+        upper = self.ids[1 : 2 * _LOOKED_AT : 2]
+        if (
+            self.ids.dtype == DTYPES["uint16"]
+            and len(upper) > _FEW
+            and not upper.any()
+            and not tokenizer.decode([0]).isspace()
+        ):
+            raise DataError(f"{self.path}: every second of its ids is 0: they are uint32, and not uint16")
+
 
 def encode_file(
     tokenizer: Tokenizer | CharTokenizer,
@@ -151,7 +179,7 @@ def encode_file(
     def checked() -> Iterator[Stretch]:
         for stretch in read_stretches(path, tokenizer.special_tokens):
             if special == "error":
-                _check_special(tokenizer, path, stretch)
+                refuse_special(tokenizer, stretch.text, str(path), stretch.start, _MEND_SPECIAL)
             source.update(stretch.text.encode())
             yield stretch
 
@@ -220,16 +248,24 @@ def vocabulary_hash(tokenizer: Tokenizer | CharTokenizer) -> str:
     return digest.hexdigest()
 
 
-def _check_special(tokenizer: Tokenizer | CharTokenizer, path: Path, stretch: Stretch) -> None:
-    """Refuse a special token here, where its place in the file is known."""
+def refuse_special(
+    tokenizer: Tokenizer | CharTokenizer,
+    text: str,
+    where: str,
+    start: int = 0,
+    mend: str = "add --allow-special to mean it as such",
+) -> None:
+    """Refuse a special token in a text: whoever wrote it may not have meant it.
+
+    Args:     where: what errors call the text. start: its first byte, if it is a part of something. mend: what can be
+              done about it.
+    Raises:   DataError: there is one; its place is named.
+    """
     for token in tokenizer.special_tokens:
-        before, found, _ = stretch.text.partition(token)
+        before, found, _ = text.partition(token)
         if found:
-            raise DataError(
-                f"{path}: holds the special token {token!r} at byte {stretch.start + len(before.encode())}: allow it "
-                'with special="allow" (--allow-special), or take it for plain text with special="plain" '
-                "(--plain-special)"
-            )
+            place = start + len(before.encode(errors="surrogatepass"))
+            raise DataError(f"{where}: holds the special token {token!r} at byte {place}: {mend}")
 
 
 def _encode(tokenizer: Tokenizer | CharTokenizer, special: Special, kind: np.dtype[Any], text: str) -> bytes:

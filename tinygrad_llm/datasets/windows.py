@@ -131,16 +131,19 @@ class DataLoader:
 class BatchStream:
     """Batches without end out of one or several rows of ids, which can stop and go on at any batch.
 
-    Order "epochs": every window of a source once, shuffled, then all again in another order. One source is read as by
+    Order "epochs": every window once, shuffled, then all again in another order. One source is read as by
     `DataLoader(SlidingWindows(ids, block_size, stride), batch_size, shuffle=True, drop_last=True, rng=rng)`, draw for
-    draw. "random": windows that begin anywhere, so that `stride` does not count. With several sources each row of a
-    batch is drawn from one of them: from source i with probability weights[i] / Σ weights.
+    draw. Several are shuffled together, and an epoch may end inside a batch, so that none of its windows is left out.
+    "random": windows that begin anywhere, so that `stride` does not count; all alike, whichever source they are in.
+
+    With weights each row of a batch is drawn from source i with probability weights[i] / Σ weights; in the order
+    "epochs" each source has epochs of its own.
 
     The ids may lie in a mapped file: only what a batch holds is copied.
 
-    Args:     sources: rows of ids, (n,) integers each. batch_size: rows; with one source of fewer windows, as many as
-              it has. rng: shuffles and draws. stride: as `SlidingWindows`. weights: None: as the sources are long.
-              names: what errors call the sources.
+    Args:     sources: rows of ids, (n,) integers each. batch_size: rows; without weights, in the order "epochs", at
+              most as many as there are windows. rng: shuffles and draws. stride: as `SlidingWindows`. names: what
+              errors call the sources.
     Raises:   DataError: a source is shorter than a block with its target; weights that are not one number > 0 each.
     """
 
@@ -165,11 +168,13 @@ class BatchStream:
                 self._windows.append(SlidingWindows(ids, block_size, 1 if order == "random" else stride))
             except DataError as error:
                 raise DataError(f"{names[i]}: {error}" if names else str(error)) from None
-        self.weights = mixture(weights, [len(ids) for ids in sources])
+        lengths = [len(windows) for windows in self._windows]
+        self._ends = np.cumsum(lengths)  # of each source, among all windows
+        self._weights = mixture(weights, lengths) if len(weights) else None
         self.batch_size = _at_least_one("batch_size", batch_size)
-        if len(sources) == 1 and order == "epochs":
-            self.batch_size = min(self.batch_size, len(self._windows[0]))
-        self._epochs = [_Epoch(len(windows), rng) for windows in self._windows]
+        if self._weights is None and order == "epochs":
+            self.batch_size = min(self.batch_size, sum(lengths))
+        self._epochs = [_Epoch(n, rng) for n in ([sum(lengths)] if self._weights is None else lengths)]
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         return self
@@ -178,21 +183,30 @@ class BatchStream:
         """Inputs and targets, (batch_size, block_size) each."""
         if len(self._windows) == 1:
             return self._windows[0].batch(self._draw(0, self.batch_size))
-        chosen = self.rng.multinomial(self.weights, self.batch_size, replacement=True)
-        rows = [self._windows[i][self._draw(i, 1)[0]] for i in chosen.tolist()]
-        inputs, targets = zip(*rows, strict=True)
+        inputs, targets = zip(*(self._windows[i][window] for i, window in self._places()), strict=True)
         return np.stack(inputs), np.stack(targets)
 
-    def _draw(self, source: int, count: int) -> Sequence[int]:
+    def _places(self) -> Iterator[tuple[int, int]]:
+        """Source, and window in it, of each row of a batch."""
+        if self._weights is not None:
+            for i in self.rng.multinomial(self._weights, self.batch_size, replacement=True).tolist():
+                yield i, self._draw(i, 1)[0]
+            return
+        for _ in range(self.batch_size):
+            window = self._draw(0, 1)[0]  # among those of all sources
+            i = int(np.searchsorted(self._ends, window, side="right"))
+            yield i, window - int(self._ends[i]) + len(self._windows[i])
+
+    def _draw(self, epoch: int, count: int) -> Sequence[int]:
         if self.order == "random":
-            starts: list[int] = self.rng.randint(0, len(self._windows[source]), (count,)).tolist()
+            starts: list[int] = self.rng.randint(0, self._epochs[epoch].n, (count,)).tolist()
             return starts
-        return self._epochs[source].take(count)
+        return self._epochs[epoch].take(count)
 
     @property
     def batches_per_epoch(self) -> int:
         """How many batches show every window about once."""
-        return max(1, sum(len(windows) for windows in self._windows) // self.batch_size)
+        return max(1, int(self._ends[-1]) // self.batch_size)
 
     def get_state(self) -> dict[str, list[int]]:
         """The place in the data, but for the state of `rng`, which may serve others too."""
@@ -308,7 +322,7 @@ def check_ids(ids: NDArray[Any], n_vocab: int, name: str) -> None:
             wrong = int(np.argmax((stretch < 0) | (stretch >= n_vocab)))
             raise DataError(
                 f"{name}: token {start + wrong} is id {stretch[wrong]}, and the vocabulary has ids 0 to {n_vocab - 1}: "
-                "was the text encoded by another tokenizer?"
+                f"were these {ids.dtype} ids made by another tokenizer, or written as another dtype?"
             )
 
 

@@ -44,6 +44,10 @@ class NewerVersionError(LoadError):
     """A checkpoint is of a newer version of the format; it is not damaged."""
 
 
+class NotFiniteError(ValueError):
+    """An array that is to be saved holds NaN or infinity."""
+
+
 class DamagedCheckpointWarning(UserWarning):
     """A checkpoint could not be loaded, and an earlier one was."""
 
@@ -56,14 +60,15 @@ def save_checkpoint(
     Like `atomic_write`, at every moment `path` is the old file or the whole new one. The same arrays and
     metadata always give the same bytes. Of the metadata, what comes back is what JSON makes of it: tuples
     become lists, keys strings.
-    Raises:   ValueError: an array holds NaN or infinity, or no numbers, or the metadata is no JSON; named.
+    Raises:   NotFiniteError: an array holds NaN or infinity; named.
+              ValueError: an array holds no numbers, or the metadata is no JSON; named.
               OSError: the file cannot be written, or the disk does not give back what was written.
     """
     path = Path(path)
     tensors = {name: np.asarray(value) for name, value in arrays.items()}
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and (bad := tensor.size - np.count_nonzero(np.isfinite(tensor))):
-            raise ValueError(
+            raise NotFiniteError(
                 f"{path}: tensor {show(name)}: {bad} of its {tensor.size} values are NaN or infinite; not saved"
             )
     fields = {"format": FORMAT, "version": str(VERSION), "metadata": _to_json(path, metadata or {})}
@@ -146,9 +151,10 @@ class Checkpoints:
 
         Its metadata holds `step` and `loss` as well; the lower the loss, the better. The folder is made if
         there is none. A checkpoint for this step is replaced if it was saved here, or by the run resumed here.
-        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss of NaN or infinity, metadata with
-                  a step or loss of its own, or a folder with checkpoints of another run: the one of this
-                  step, or, at the first save without `load_latest`, any not before it.
+        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss of NaN or infinity, or metadata with
+                  a step or loss of its own.
+                  LoadError: a folder with checkpoints of another run: the one of this step, or, at the first
+                  save without `load_latest`, any not before it.
         """
         step = operator.index(step)
         path = self.folder / f"step-{step:08d}.ckpt.safetensors"
@@ -209,12 +215,12 @@ class Checkpoints:
         """Nothing of another run is in the way."""
         latest = self.latest()
         if not self._begun and latest and _step(latest) >= step:
-            raise ValueError(
+            raise LoadError(
                 f"{self.folder}: holds checkpoints up to step {_step(latest)}, so none is begun at step {step}: "
                 "resume from them (load_latest), or choose another folder"
             )
         if (found := _identity(path)) and found not in (self._own.get(path), self._damaged.get(path)):
-            raise ValueError(
+            raise LoadError(
                 f"{path}: is there already, and not of this run: resume from it (load_latest), move it, "
                 "or choose another folder"
             )

@@ -19,7 +19,7 @@ from tinygrad_llm.kernels.elementwise import (
     tanh,
     where,
 )
-from tinygrad_llm.kernels.network import cross_entropy, dropout, embedding, layer_norm
+from tinygrad_llm.kernels.network import cross_entropy, dropout, embedding, layer_norm, linear_cross_entropy
 from tinygrad_llm.kernels.products import einsum, linear, matmul
 from tinygrad_llm.kernels.reductions import log_softmax, logsumexp, max, mean, softmax, sum, var
 from tinygrad_llm.kernels.shape import broadcast_to, concatenate, getitem, reshape, stack, transpose
@@ -46,6 +46,7 @@ __all__ = [
     "kernel",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log",
     "log_softmax",
     "logsumexp",

@@ -224,26 +224,42 @@ def relu(x: Array) -> Result:
 
 
 @kernel
-def gelu(x: Array) -> Result:
-    """y = ½x(1 + t),  t = tanh u,  u = c·(x + a·x³),  c = √(2/π),  a = 0.044715   (GPT-2's tanh form)
-    dx = g · (½(1 + t) + ½x · (1 − t²) · c·(1 + 3a·x²))
+def gelu(x: Array, *, needs: tuple[bool, ...] = (True,)) -> Result:
+    """y = x·h,  h = ½(1 + tanh u),  u = c·(x + a·x³),  c = √(2/π),  a = 0.044715   (GPT-2's tanh form)
+    dx = g · (h + y · (1 − h) · 2c·(1 + 3a·x²))
 
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415.
 
     Derivation:
-        ∂y/∂x = ½(1 + t) + ½x · ∂t/∂x    product rule
-        ∂t/∂x = (1 − t²) · ∂u/∂x         chain rule, and tanh' = 1 − tanh²
+        ∂y/∂x = h + x · ∂h/∂x             product rule
+        ∂h/∂x = ½ (1 − tanh² u) · ∂u/∂x    chain rule, and tanh' = 1 − tanh²
+              = 2 h (1 − h) · ∂u/∂x        since 1 − tanh² = (1 + tanh)(1 − tanh) = 2h · 2(1 − h)
         ∂u/∂x = c·(1 + 3a·x²)
-        With slope = ∂t/∂x,  dx = g · (½ + ½(t + x · slope)).
+        With x·h = y,  dx = g · (h + y · (1 − h) · 2c·(1 + 3a·x²)). Forward has all of this at hand, so the slope ∂y/∂x
+        is made there: one array is kept, not x and h.
     """
     c, a = math.sqrt(2 / math.pi), 0.044715
-    t = np.tanh(x * (c + c * a * (x * x)))
+    square = x * x
+    h = square * (c * a)
+    h += c
+    h *= x
+    np.tanh(h, out=h)
+    h *= 0.5
+    h += 0.5
+    y = x * h
+    slope = None
+    if needs[0]:
+        slope = square
+        slope *= 6 * c * a
+        slope += 2 * c
+        slope *= y
+        slope *= 1 - h
+        slope += h
 
-    def vjp(g: Array) -> tuple[Array]:
-        slope = (1 - t * t) * (c + 3 * c * a * (x * x))  # squared again: cheaper than keeping it
-        return (g * (0.5 + 0.5 * (t + x * slope)),)
+    def vjp(g: Array) -> tuple[Array | None]:
+        return (None if slope is None else g * slope,)
 
-    return 0.5 * x * (1 + t), vjp
+    return y, vjp
 
 
 @kernel

@@ -3,23 +3,28 @@
 The composed forms are the oracles in tests/kernels/test_fused.py: same values and gradients to 1e-12.
 """
 
+import math
+from typing import cast
+
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, add_to, kernel
+from tinygrad_llm.kernels.table import Array, Result, Rows, add_to, alike, column_sums, exp_is_safe, kernel, row_sums
 
 
 @kernel
-def embedding(weight: Array, ids: Array) -> Result:
+def embedding(weight: Array, ids: Array, *, sparse: bool = False) -> Result:
     """y = weight[ids].   dweight[v] = Σ of g over all places where id v stands
 
     weight: (V, C) float, ids: (...) integer. An id outside 0 … V−1 is an error: NumPy would wrap a negative one.
+    sparse: dweight as `Rows`.
 
     Derivation:
         Count the places of ids through, n = 1 … N, and let O = onehot(ids), (N, V): O_nv = 1 where ids_n = v, else 0.
         y_nc = Σ_v O_nv weight_vc,  y = O weight: (N, V)(V, C)
         dweight_vc = Σ_n g_nc ∂y_nc/∂weight_vc = Σ_n O_nv g_nc,  dweight = Oᵀ g: (V, N)(N, C)
         Row v of Oᵀ g is the sum of those g_n that have ids_n = v; O itself is never made. Sorted by id, these g_n are
-        neighbours, and `reduceat` adds up each run from its start to the next. An id that does not occur keeps 0.
+        neighbours, and `reduceat` adds up each run from its start to the next. The row of an id that does not occur is
+        0, and a text has few of all ids: `Rows` holds the others only.
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {ids.dtype}")
@@ -29,14 +34,13 @@ def embedding(weight: Array, ids: Array) -> Result:
     shape = weight.shape
 
     def vjp(g: Array) -> tuple[Array, None]:
-        dweight = np.zeros(shape, dtype=g.dtype)
-        if ids.size:
-            # Sorting puts equal ids together; each run is summed at once, in order of position.
-            flat = ids.reshape(-1)
-            order = np.argsort(flat, kind="stable")
-            found, starts = np.unique(flat[order], return_index=True)
-            dweight[found] = np.add.reduceat(g.reshape(-1, *shape[1:])[order], starts, axis=0)
-        return dweight, None
+        # Sorting puts equal ids together; each run is summed at once, in order of position.
+        flat = ids.reshape(-1)
+        order = np.argsort(flat, kind="stable")
+        found, starts = np.unique(flat[order], return_index=True)
+        sorted_g = g.reshape(-1, *shape[1:])[order]
+        dweight = Rows(found, np.add.reduceat(sorted_g, starts, axis=0) if ids.size else sorted_g, shape)
+        return cast(Array, dweight) if sparse else np.asarray(dweight), None
 
     return weight[ids], vjp
 
@@ -66,8 +70,8 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     if any(p is not None and p.shape != (n,) for p in (weight, bias)):
         shapes = [None if p is None else p.shape for p in (weight, bias)]
         raise ValueError(f"layer_norm: weight and bias must be ({n},) for x of shape {x.shape}, not {shapes}")
-    xhat = x - np.mean(x, axis=-1, keepdims=True)
-    rstd = 1 / np.sqrt(np.mean(xhat * xhat, axis=-1, keepdims=True) + eps)
+    xhat = x - row_sums(x) / n
+    rstd = 1 / np.sqrt(_row_products(xhat, xhat) / n + eps)
     xhat *= rstd
     y = xhat * (1.0 if weight is None else weight)
     has_bias = bias is not None
@@ -75,18 +79,25 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
         y = add_to(y, bias)
 
     def vjp(g: Array) -> tuple[Array, ...]:
-        gw = g if weight is None else g * weight
-        dx = gw - np.mean(gw, axis=-1, keepdims=True)
-        dx -= xhat * np.mean(gw * xhat, axis=-1, keepdims=True)
+        gw = g * (1.0 if weight is None else weight)
+        scratch = xhat * (_row_products(gw, xhat) / n)
+        scratch += row_sums(gw) / n
+        dx = np.subtract(gw, scratch, out=scratch)
         dx *= rstd
         grads = [dx]
         if weight is not None:
-            grads.append(np.sum((g * xhat).reshape(-1, n), axis=0))
+            grads.append(column_sums(g * xhat))
         if has_bias:
-            grads.append(np.sum(g.reshape(-1, n), axis=0))
+            grads.append(column_sums(g))
         return tuple(grads)
 
     return y, vjp
+
+
+def _row_products(a: Array, b: Array) -> Array:
+    """Σ a · b over the last axis, which stays with length 1."""
+    total: Array = np.einsum("...i,...i->...", a, b)[..., None]
+    return total
 
 
 @kernel
@@ -107,6 +118,22 @@ def dropout(x: Array, keep: Array, *, p: float) -> Result:
         return np.where(keep, g * scale, 0), None
 
     return np.where(keep, x * scale, 0), vjp
+
+
+def _check_targets(name: str, targets: Array, V: int, ignore_index: int, label_smoothing: float) -> tuple[Array, int]:
+    """Which targets count, and how many."""
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"{name}: targets must be integers, not {targets.dtype}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{name}: label_smoothing must lie in [0, 1], not {label_smoothing}")
+    counted = targets != ignore_index
+    outside = counted & ((targets < 0) | (targets >= V))
+    if outside.any():
+        raise IndexError(
+            f"{name}: target {targets[outside][0]} is outside the vocabulary: targets must be 0 … {V - 1} "
+            f"or ignore_index ({ignore_index})"
+        )
+    return counted, int(np.count_nonzero(counted))
 
 
 @kernel
@@ -144,21 +171,10 @@ def cross_entropy(
             f"cross_entropy: logits must be (N, V) and targets (N,), not {logits.shape} and {targets.shape}; "
             "reshape leading axes into one first"
         )
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy: targets must be integers, not {targets.dtype}")
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'cross_entropy: reduction must be "mean", "sum" or "none", not {reduction!r}')
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], not {label_smoothing}")
     rows, V = logits.shape
-    counted = targets != ignore_index
-    outside = counted & ((targets < 0) | (targets >= V))
-    if outside.any():
-        raise IndexError(
-            f"cross_entropy: target {targets[outside][0]} is outside the vocabulary: targets must be 0 … {V - 1} "
-            f"or ignore_index ({ignore_index})"
-        )
-    n = int(np.count_nonzero(counted))
+    counted, n = _check_targets("cross_entropy", targets, V, ignore_index, label_smoothing)
     if reduction == "mean" and n == 0:
         raise ValueError(f"cross_entropy: the mean over no targets: all {rows} are ignore_index ({ignore_index})")
     place = np.arange(rows), np.where(counted, targets, 0)
@@ -182,3 +198,83 @@ def cross_entropy(
     if reduction == "none":
         return losses, vjp
     return np.sum(losses) / (n if reduction == "mean" else 1), vjp
+
+
+@kernel
+def linear_cross_entropy(
+    x: Array,
+    weight: Array,
+    targets: Array,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    count: int | None = None,
+    chunk: int = 1 << 24,
+    needs: tuple[bool, ...] = (True, True, False),
+) -> Result:
+    """loss = Σ cross_entropy(x Wᵀ, targets) / n,  W = weight: a language model's output head and its loss at once
+    dx = g · dlogits W,  dweight = g · dlogitsᵀ x,  dlogits = (p − (1 − s) · onehot(target) − s / V) / n
+
+    Only some rows of the logits exist at a time, about `chunk` numbers: their part of the gradient is made before the
+    next rows are. So forward does all the work, and vjp only multiplies by g.
+
+    x: (N, C), weight: (V, C), targets: (N,) integer; rows with ignore_index count for nothing. n: `count`, or how many
+    rows count. s: label_smoothing.
+
+    Derivation:
+        The chain rule through logits = x Wᵀ (as in `linear`) and the loss (as in `cross_entropy`). With e = exp logits,
+        Z_i = Σ_k e_ik, t = target_i and w_ik = (1 − s) δ_kt + s / V:
+        dlogits_ik = (e_ik / Z_i − w_ik) / n = (e_ik − Z_i w_ik) · f_i,  f_i = 1 / (Z_i n), and 0 where i does not count
+        dx_i = Σ_k dlogits_ik W_k = f_i · Σ_k (e_ik − Z_i w_ik) W_k
+        dW_k = Σ_i dlogits_ik x_i = Σ_i (e_ik − Z_i w_ik) · (f_i x_i)
+        so that f meets the (N, C) numbers of x and dx, and not the (N, V) of e. Shifting all logits of a row, as the
+        code does where exp could overflow, multiplies its e and Z by the same number, which f takes out again.
+    """
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or targets.shape != x.shape[:1]:
+        raise ValueError(
+            f"linear_cross_entropy: x must be (N, C), weight (V, C) and targets (N,), "
+            f"not {x.shape}, {weight.shape} and {targets.shape}"
+        )
+    x, weight = alike(x, weight)
+    s, V, dtype = label_smoothing, len(weight), np.result_type(x, weight)
+    counted, n = _check_targets("linear_cross_entropy", targets, V, ignore_index, label_smoothing)
+    if n == 0 and count is None:
+        raise ValueError(f"linear_cross_entropy: the mean over no targets: all are ignore_index ({ignore_index})")
+    share = np.where(counted, 1 / (count or n), 0).astype(x.real.dtype)[:, None]
+    ids = np.where(counted, targets, 0)
+    loss = np.zeros((), dtype)
+    dx = np.empty(x.shape, dtype) if needs[0] else None
+    dweight = None
+    parts = max(1, math.ceil(len(x) * V / chunk))
+    for i in range(parts):
+        part = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
+        x_, share_ = x[part], share[part]
+        place = np.arange(len(x_)), ids[part]
+        e = x_ @ weight.T
+        wanted = (1 - s) * e[place][:, None]  # Σ_k w_ik · logit_ik
+        if s:
+            wanted += s / V * row_sums(e)
+        if not exp_is_safe(e):
+            top = np.max(e.real, axis=1, keepdims=True)
+            e -= top
+            wanted -= top
+        np.exp(e, out=e)
+        Z = row_sums(e)
+        loss += np.sum(np.where(share_, (np.log(Z) - wanted) * share_, 0))
+        if not (needs[0] or needs[1]):
+            continue
+        e[place] -= (1 - s) * Z[:, 0]
+        if s:
+            e -= s / V * Z
+        f = share_ / Z
+        if dx is not None:
+            np.matmul(e, weight, out=dx[part])
+            dx[part] *= f
+        if needs[1]:
+            new = e.T @ (x_ * f)
+            dweight = new if dweight is None else np.add(dweight, new, out=dweight)
+
+    def vjp(g: Array) -> tuple[Array | None, ...]:
+        return *(d if d is None or g == 1 else d * g for d in (dx, dweight)), None
+
+    return loss, vjp

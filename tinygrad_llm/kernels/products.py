@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, add_to, alike, kernel, unbroadcast
+from tinygrad_llm.kernels.table import Array, Result, add_to, alike, column_sums, kernel, unbroadcast
 
 _T = TypeVar("_T")
 
@@ -86,7 +86,7 @@ def linear(
         dweight = None if for_weight is None else g.T @ for_weight
         if not has_bias:
             return dx, dweight
-        return dx, dweight, np.sum(g, axis=0) if needs[2] else None
+        return dx, dweight, column_sums(g) if needs[2] else None
 
     return y.reshape(*lead, n_out), vjp
 

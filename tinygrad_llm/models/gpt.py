@@ -4,6 +4,8 @@ Shapes: B batch, T time (≤ block_size), C channels (n_embd), V vocabulary.
 """
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +14,8 @@ from numpy.typing import DTypeLike
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.generation import Ids, KVCache, generate
+from tinygrad_llm.autograd import checkpoint as recompute
+from tinygrad_llm.generation import KVCache, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.models.pretrained import read_pretrained, write_pretrained
@@ -52,8 +55,8 @@ class Block(Module):
         self.ln_2 = LayerNorm(config.n_embd)
         self.mlp = MLP(config, rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache)
+    def forward(self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False) -> Tensor:
+        x = x + self.attn(self.ln_1(x), caches, recompute)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -74,11 +77,19 @@ class Transformer(Module):
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
 
-    def forward(self, ids: Array, cache: KVCache | None = None) -> Tensor:
-        start = 0 if cache is None else cache.length
-        x: Tensor = self.drop(self.wte(ids) + self.wpe.weight[start : start + ids.shape[1]])  # (B, T, C)
+    def forward(self, ids: Array, caches: Sequence[KVCache] | None = None, checkpoint: bool = False) -> Tensor:
+        T = ids.shape[1]
+        if caches is None:
+            positions = self.wpe.weight[:T]  # (T, C)
+        else:
+            positions = self.wpe(np.array([[cache.length] for cache in caches]) + np.arange(T))  # (1 or B, T, C)
+        x: Tensor = self.drop(self.wte(ids) + positions)  # (B, T, C)
         for i, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache.layers[i])
+            if checkpoint and caches is None:
+                drawn = [m.rng for m in block.modules() if isinstance(m, Dropout) and m.training and m.p]
+                x = recompute(partial(block, recompute=True), x, block.parameters(), list(dict.fromkeys(drawn)))
+            else:
+                x = block(x, None if caches is None else [cache.layers[i] for cache in caches])
         x = self.ln_f(x)
         return x
 
@@ -87,14 +98,17 @@ class GPT(Module):
     """A decoder-only transformer that gives, at each position, a score to every token that may come next.
 
     Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
+              checkpoint: keep only each block's input for backward, and compute the rest anew there: less memory, a
+              third more time, the same gradients to the last bit.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
               the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
     """
 
-    def __init__(self, config: GPTConfig, rng: Generator | None = None) -> None:
+    def __init__(self, config: GPTConfig, rng: Generator | None = None, checkpoint: bool = False) -> None:
         rng = rng or Generator(0)
         self.config = config
+        self.checkpoint = checkpoint
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
         std = 1 / config.n_embd  # of an untied head: the first logits are small, and the first loss is ln V
@@ -108,28 +122,50 @@ class GPT(Module):
         """An empty cache, to be passed along with each new piece of a text."""
         return KVCache(self.config.n_layer, self.config.block_size)
 
-    def forward(self, ids: Any, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, ids: Any, cache: KVCache | Sequence[KVCache] | None = None, logits_to_keep: int | None = None
+    ) -> Tensor:
         """Logits for ids (B, T), which follow those in the cache.
 
-        Raises:   ValueError: ids are not (B, T), or go past block_size. IndexError: an id outside the vocabulary.
+        Args:     cache: one for the whole batch, or one for each row, which may have read different lengths.
+                  logits_to_keep: of how many last positions; None: of all. The next token takes one.
+        Returns:  (B, T, V), or (B, logits_to_keep, V).
+        Raises:   ValueError: ids are not (B, T), or go past block_size; neither one cache nor B of them; logits_to_keep
+                  below 1. IndexError: an id outside the vocabulary.
         """
         ids = _ids(ids)
-        end = ids.shape[1] + (0 if cache is None else cache.length)
+        if logits_to_keep is not None and logits_to_keep < 1:
+            raise ValueError(f"logits_to_keep must be ≥ 1, or None for all, not {logits_to_keep}")
+        caches = [cache] if isinstance(cache, KVCache) else cache
+        end = ids.shape[1] + max((cache.length for cache in caches or ()), default=0)
         if end > self.config.block_size:
             raise ValueError(f"{end} positions are more than block_size {self.config.block_size}")
-        logits: Tensor = self.lm_head(self.transformer(ids, cache))
+        if caches is not None and len(caches) not in (1, len(ids)):
+            raise ValueError(f"{len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
+        x = self.transformer(ids, caches, self.checkpoint)
+        logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, -logits_to_keep:])
         return logits
 
-    def loss(self, ids: Any, targets: Any) -> Tensor:
+    def loss(self, ids: Any, targets: Any, label_smoothing: float = 0.0, count: int | None = None) -> Tensor:
         """Mean cross-entropy, in nats a token, of the targets (B, T); those that are −100 do not count.
 
+        Args:     label_smoothing, count: see `functional.linear_cross_entropy`.
         Raises:   ValueError, IndexError: as `forward`; targets of another shape; none that counts.
         """
         ids, targets = _ids(ids), _ids(targets, "targets")
         if targets.shape != ids.shape:
             raise ValueError(f"targets {targets.shape} must have the shape of ids {ids.shape}")
-        logits = self(ids)
-        return F.cross_entropy(logits.reshape(-1, self.config.vocab_size), targets.reshape(-1))
+        if ids.shape[1] > self.config.block_size:
+            raise ValueError(f"{ids.shape[1]} positions are more than block_size {self.config.block_size}")
+        x = self.as_layer(self.transformer, ids, None, self.checkpoint).reshape(-1, self.config.n_embd)
+        return self.as_layer(  # type: ignore[no-any-return]
+            F.linear_cross_entropy,
+            x,
+            self.lm_head.weight,
+            targets.reshape(-1),
+            label_smoothing=label_smoothing,
+            count=count,
+        )
 
     def generate(
         self,
@@ -138,10 +174,10 @@ class GPT(Module):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        rng: Generator | None = None,
+        rng: Generator | Sequence[Generator] | None = None,
         use_cache: bool = True,
-    ) -> Ids:
-        """The prompt (T,) or (B, T) and max_new_tokens more: see `generation.stream`."""
+    ) -> Any:
+        """The prompt (T,) or (B, T), or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
         return generate(self, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache)
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -1,6 +1,9 @@
 """`MultiHeadAttention`, as GPT-2 has it. How one gets there step by step: `nn/attention_steps.py`."""
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, is_grad_enabled
@@ -48,18 +51,29 @@ class MultiHeadAttention(Module):
         self.attn_dropout = Dropout(dropout, rng=rng)
         self.resid_dropout = Dropout(dropout, rng=rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False) -> Tensor:
+        """Caches: one for the whole batch, or one for each row. Recompute: see `kernels.causal_attention`."""
         qkv = self.c_attn(x)
-        if cache is None:
+        if caches is None:
             p = self.attn_dropout.p if self.training else 0.0
-            y = F.causal_self_attention(qkv, self.n_head, p, self.attn_dropout.rng)
+            y = F.causal_self_attention(qkv, self.n_head, p, self.attn_dropout.rng, recompute)
         else:
-            if is_grad_enabled() or self.training:
-                # Cached keys carry no gradient, and no dropout mask spans several calls.
-                raise RuntimeError("a cache is for generating text: call the model after eval(), inside no_grad()")
-            B, T, C3 = qkv.shape
-            q, k, v = qkv.reshape(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-            y = F.scaled_dot_product_attention(q, *cache.extend(k, v), is_causal=True)
-            y = y.transpose(1, 2).reshape(B, T, C3 // 3)
+            y = self._attend_to_cached(qkv, caches)
         out: Tensor = self.resid_dropout(self.c_proj(y))
         return out
+
+    def _attend_to_cached(self, qkv: Tensor, caches: Sequence[LayerCache]) -> Tensor:
+        """(B, T, 3C) → (B, T, C): the new positions' queries, over all keys and values so far."""
+        if is_grad_enabled() or self.training:
+            # Cached keys carry no gradient, and no dropout mask spans several calls.
+            raise RuntimeError("a cache is for generating text: call the model after eval(), inside no_grad()")
+        B, T, C3 = qkv.shape
+        n = len(caches)
+        # On arrays, as there is nothing to record, and a Tensor a step would cost more than the step for one token.
+        q, k, v = qkv.data.reshape(n, B // n, T, 3, self.n_head, -1).transpose(3, 0, 1, 4, 2, 5)  # (n, B/n, H, T, D)
+        parts = []
+        for i, cache in enumerate(caches):
+            keys, values = cache.extend(Tensor(k[i]), Tensor(v[i]))
+            parts.append(F.scaled_dot_product_attention(Tensor(q[i]), keys, values, is_causal=True).data)
+        y = parts[0] if n == 1 else np.concatenate(parts)
+        return Tensor(y.swapaxes(1, 2).reshape(B, T, C3 // 3))

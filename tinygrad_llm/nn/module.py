@@ -1,6 +1,6 @@
 """`Module` and `Parameter`: how a model finds its own parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -35,11 +35,15 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        outer = current_layer()  # known in anomaly mode only, which names the layer in its errors
+        return self.as_layer(self.forward, *args, **kwargs)
+
+    def as_layer(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """function(…) as a part of this layer: in anomaly mode, which names the layer in its errors."""
+        outer = current_layer()
         if outer is None:
-            return self.forward(*args, **kwargs)
+            return function(*args, **kwargs)
         with inside_layer(self._path_below(*outer), self):
-            return self.forward(*args, **kwargs)
+            return function(*args, **kwargs)
 
     def _path_below(self, path: str, outer: object) -> str:
         """This Module's path, given that of the one that called it: "GPT.transformer" → "GPT.transformer.h.0"."""

@@ -1,6 +1,6 @@
 """Optimisers, gradient clipping and learning-rate schedules."""
 
-from tinygrad_llm.optim.optimizer import SGD, Adam, AdamW, clip_grad_norm_, decay_groups
+from tinygrad_llm.optim.optimizer import SGD, Adam, AdamW, clip_grad_norm_, clip_scale, decay_groups, grad_norm, tasks
 from tinygrad_llm.optim.schedule import SCHEDULES, constant, warmup_cosine, warmup_linear
 
 __all__ = [
@@ -9,8 +9,11 @@ __all__ = [
     "Adam",
     "AdamW",
     "clip_grad_norm_",
+    "clip_scale",
     "constant",
     "decay_groups",
+    "grad_norm",
+    "tasks",
     "warmup_cosine",
     "warmup_linear",
 ]

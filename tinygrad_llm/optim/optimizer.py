@@ -1,9 +1,10 @@
 """SGD, Adam, AdamW and gradient clipping. All change parameters in place, so no step allocates anything lasting."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from functools import partial
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from tinygrad_llm.kernels import Array
 Named: TypeAlias = tuple[str, Tensor]
 
 # An update passes over its arrays about ten times. Stretches that stay in the cache from one pass to the next make it
-# as fast as one pass over memory: 32,768 float32 numbers are 128 KiB an array.
-STRETCH = 32_768
+# as fast as one pass over memory; shorter ones, and threads would spend their time waiting for one another.
+STRETCH = 1 << 17
+TASK = 1 << 20  # numbers that are worth a thread's attention
+
+_T = TypeVar("_T")
+Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Group(TypedDict):
@@ -111,14 +116,18 @@ class Optimizer:
             for p in group["params"]:
                 p.grad = None
 
-    def step(self) -> None:
+    def step(self, grad_scale: float = 1.0, map: Map = map) -> None:
         """One update of every parameter that has a gradient.
 
+        Args:     grad_scale: every gradient is multiplied by it first (and kept as it is): clipping in the same pass.
+                  map: what goes through the tasks, which do not touch each other; that of a ThreadPoolExecutor shares
+                  them out to its threads, and the result is the same.
         Raises:   ValueError: a gradient has not the shape of its parameter; nothing is updated then.
         """
         for name, p in self._named.items():
             if p.grad is not None and p.grad.shape != p.shape:
                 raise self._refusal(f"{name} has shape {p.shape}, its gradient {p.grad.shape}")
+        updates = []
         for group in self.groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -127,8 +136,15 @@ class Optimizer:
                     self._state[id(p)] = _State(0, [np.zeros_like(p.data) for _ in self.keeps])
                 state = self._state[id(p)]
                 state.steps += 1
-                for arrays in _stretches(p.data, p.grad, *state.arrays):
-                    self._update(state.steps, group["lr"], group["weight_decay"], *arrays)
+                update = partial(self._update, state.steps, group["lr"], group["weight_decay"])
+                updates += [(update, arrays) for arrays in _stretches(p.data, p.grad, *state.arrays)]
+
+        def task(updates: list[tuple[Callable[..., None], tuple[Array, ...]]]) -> None:
+            for update, (p, g, *arrays) in updates:
+                update(p, g if grad_scale == 1.0 else g * grad_scale, *arrays)
+
+        for _ in map(task, tasks(updates, lambda entry: entry[1][0].size)):
+            pass
 
     def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
         """The t-th update (1, 2, …) of a stretch of one parameter and of the arrays kept for it, in place."""
@@ -192,6 +208,20 @@ def _stretches(*arrays: Array, length: int = STRETCH) -> Iterator[tuple[Array, .
     flat = [a.reshape(-1, order="A") for a in arrays]
     for start in range(0, flat[0].size, length):
         yield tuple(a[start : start + length] for a in flat)
+
+
+def tasks(entries: Iterable[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """The entries in order, in lists of about TASK numbers: few enough for a thread to take one at a time."""
+    some: list[_T] = []
+    total = 0
+    for entry in entries:
+        some.append(entry)
+        total += size(entry)
+        if total >= TASK:
+            yield some
+            some, total = [], 0
+    if some:
+        yield some
 
 
 class SGD(Optimizer):
@@ -324,24 +354,51 @@ def decay_groups(named_parameters: Iterable[Named], weight_decay: float) -> list
 def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint L2 norm is at most max_norm; return the norm before.
 
-    Squares are added up in float64. A norm that is NaN or infinite is returned, and the gradients are left as they
-    are, for the caller to see which of them is to blame.
+    A norm that is NaN or infinite is returned, and the gradients are left as they are, for the caller to see which of
+    them is to blame.
 
     Raises:   ValueError: max_norm is not positive.
     Source:   Pascanu et al. 2013, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_ (which adds 1e-6 below the line).
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm_: max_norm must be positive, not {max_norm}")
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = math.sqrt(sum(_sum_of_squares(g) for g in grads))
-    if max_norm < norm < math.inf:
+    norm = grad_norm(grads)
+    scale = clip_scale(norm, max_norm)
+    if scale != 1.0:
         for g in grads:
-            g *= max_norm / (norm + 1e-6)
+            g *= scale
     return norm
 
 
-def _sum_of_squares(g: Array) -> float:
-    wide = np.result_type(g.dtype, np.float64)  # float32's own sum of ten million squares is wrong in the fourth digit
-    # Short stretches: BLAS starts threads for long ones, which costs more than it saves.
-    parts = (part.astype(wide, copy=False) for (part,) in _stretches(g, length=8192))
-    return sum(float(np.vdot(part, part).real) for part in parts)
+def clip_scale(norm: float, max_norm: float) -> float:
+    """What gradients of this joint norm are multiplied by so that it is at most max_norm (1 where norm is no number).
+
+    Raises:   ValueError: max_norm is not positive.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be positive, not {max_norm}")
+    return max_norm / (norm + 1e-6) if max_norm < norm < math.inf else 1.0
+
+
+def grad_norm(grads: Iterable[Array], map: Map = map) -> float:
+    """The joint L2 norm of the gradients, to float32's precision; map: see `Optimizer.step`."""
+    parts = (part for g in grads for (part,) in _stretches(g, length=TASK))
+
+    def task(parts: list[Array]) -> float:
+        return math.fsum(_sum_of_squares(part) for part in parts)
+
+    return math.sqrt(math.fsum(map(task, tasks(parts, np.size))))
+
+
+def _sum_of_squares(part: Array) -> float:
+    # By rows in the part's own dtype, their sums in float64: float32's own sum of ten million squares would be wrong in
+    # the fourth digit. Short rows: BLAS starts threads for long ones, which costs more than it saves.
+    flat = part.reshape(-1)
+    cut = flat.size // 8192 * 8192
+    total = float(np.vdot(flat[cut:], flat[cut:]).real)
+    if cut:
+        rows = flat[:cut].reshape(-1, 8192)
+        total += float(np.sum(np.vecdot(rows, rows).real, dtype=np.float64))
+    if math.isfinite(total) or not np.all(np.isfinite(flat)):
+        return total
+    wide = flat.astype(np.result_type(flat, np.float64))  # the square of a large float32 number is infinite
+    return float(np.vdot(wide, wide).real)

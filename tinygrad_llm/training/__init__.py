@@ -22,11 +22,12 @@ from tinygrad_llm.training.evaluation import (
     scoring_windows,
     token_losses,
 )
+from tinygrad_llm.training.lock import InUseError
 from tinygrad_llm.training.loop import Step, Trainer, TrainingError, evaluate, make_optimizer, train, validation_batches
 from tinygrad_llm.training.picture import save_gradients, save_loss_curve
-from tinygrad_llm.training.plan import Plan, plan_run
+from tinygrad_llm.training.plan import Plan, measure_run, plan_run
 from tinygrad_llm.training.presets import PRESETS, find_preset
-from tinygrad_llm.training.progress import Progress
+from tinygrad_llm.training.progress import Progress, say
 from tinygrad_llm.training.run import (
     FILES,
     AnyTokenizer,
@@ -49,6 +50,7 @@ __all__ = [
     "ChoiceScore",
     "ConfigError",
     "DataSettings",
+    "InUseError",
     "Plan",
     "Progress",
     "Run",
@@ -69,6 +71,7 @@ __all__ = [
     "load_config",
     "load_run",
     "make_optimizer",
+    "measure_run",
     "next_tokens",
     "parse_change",
     "plan_run",
@@ -77,6 +80,7 @@ __all__ = [
     "read_toml",
     "save_gradients",
     "save_loss_curve",
+    "say",
     "score_choices",
     "score_file",
     "score_tokens",

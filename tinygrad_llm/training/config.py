@@ -20,7 +20,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ class DataSettings:
 
     corpus: str = setting("stories", f"a text: {', '.join(CORPORA)}, or the path of a UTF-8 file")
     files: tuple[str, ...] = setting((), "token files, read instead of a text")
-    weights: tuple[float, ...] = setting((), "how often each file is drawn from; empty: as they are long")
+    weights: tuple[float, ...] = setting((), "how often each file is drawn from; empty: all windows alike")
     dtype: Literal["", "uint16", "uint32"] = setting("", "of token files without a description (.json) beside them")
     held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
     tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; or the path of one, or of a run")
@@ -69,9 +69,13 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """How to train. Losses are in nats a token; a token is counted once for each window it is a target in."""
+    """How to train. Losses are in nats a token; a token is counted once for each window it is a target in.
+
+    Raises:   ConfigError: a value out of range; more steps of warm-up than steps (of epochs: as `counted`).
+    """
 
     steps: int = setting(2000, "updates in all")
+    extended: tuple[tuple[int, int], ...] = setting((), "by --resume --steps: [up to this step, as if of so many]")
     epochs: int = setting(0, "passes over the data instead of steps; 0: as many as steps says")
     batch_size: int = setting(12, "windows in a batch")
     accumulation: int = setting(1, "batches whose gradients make one update")
@@ -102,17 +106,40 @@ class TrainSettings:
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_batches", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"TrainSettings: {name} must be at least 1, not {value}")
+                raise ConfigError(f"training.{name}: must be at least 1, not {value}")
         for name in ("epochs", "lr", "min_lr", "warmup", "eps", "weight_decay", "stride", "checkpoint_every", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"TrainSettings: {name} must be finite and ≥ 0, not {getattr(self, name)}")
+                raise ConfigError(f"training.{name}: must be finite and ≥ 0, not {getattr(self, name)}")
         for name, values in (("betas", self.betas), ("momentum", [self.momentum])):
             if not all(0 <= value < 1 for value in values):
-                raise ConfigError(f"TrainSettings: {name} must lie in [0, 1), not {getattr(self, name)}")
+                raise ConfigError(f"training.{name}: must lie in [0, 1), not {getattr(self, name)}")
         if not 0 <= self.label_smoothing <= 1:
-            raise ConfigError(f"TrainSettings: label_smoothing must lie in [0, 1], not {self.label_smoothing}")
+            raise ConfigError(f"training.label_smoothing: must lie in [0, 1], not {self.label_smoothing}")
         if not self.clip > 0:
-            raise ConfigError(f"TrainSettings: clip must be positive (math.inf for none), not {self.clip}")
+            raise ConfigError(f"training.clip: must be positive (math.inf for none), not {self.clip}")
+        if not self.epochs:
+            self._check_warmup()
+
+    def counted(self, batches_per_epoch: int) -> "TrainSettings":
+        """The same with the steps that its epochs come to, where they are what counts.
+
+        Raises:   ConfigError: more steps of warm-up than steps.
+        """
+        steps = self.epochs * max(1, batches_per_epoch // self.accumulation) or self.steps
+        counted = dataclasses.replace(self, steps=steps)
+        counted._check_warmup()
+        return counted
+
+    def _check_warmup(self) -> None:
+        if self.warmup > self.steps:
+            raise ConfigError(
+                f"training.warmup: {self.warmup} steps of warm-up are more than the run's {self.steps}: make it less, "
+                "or the run longer"
+            )
+
+    def horizon(self, step: int) -> int:
+        """The steps in all that the schedule reckons with at this step: before a run was extended, it was fewer."""
+        return next((steps for end, steps in self.extended if step < end), self.steps)
 
 
 # The table [model] is a GPTConfig, but for the vocabulary, which the tokenizer decides.
@@ -149,12 +176,18 @@ class RunConfig:
     def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
         """The same with other values of some keys; a key without its table will do where only one table has it.
 
-        Raises:   ConfigError: an unknown key (the nearest are named), a value of the wrong type, or out of range.
+        Raises:   ConfigError: an unknown key (the nearest is named), one that is given under both its names, a value of
+                  the wrong type, or out of range.
         """
         tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
-        for key, value in changes.items():
-            table, name, kind = _find(key)
-            tables[table][name] = _convert(f"{table}.{name}", value, kind)
+        names: dict[str, str] = {}
+        for given, value in changes.items():
+            table, name, kind = _find(given)
+            key = f"{table}.{name}"
+            if key in names:
+                raise ConfigError(f"{names[key]} and {given} are one key: give it once")
+            names[key] = given
+            tables[table][name] = _convert(key, value, kind)
         try:
             parts = {
                 table: dataclasses.replace(getattr(self, table), **values) for table, values in tables.items() if values
@@ -185,7 +218,9 @@ class RunConfig:
             return self
         settings = self.training
         warmup, eval_every = min(settings.warmup, steps // 5), min(settings.eval_every, max(1, steps // 4))
-        settings = dataclasses.replace(settings, steps=steps, epochs=0, warmup=warmup, eval_every=eval_every)
+        settings = dataclasses.replace(
+            settings, steps=steps, extended=(), epochs=0, warmup=warmup, eval_every=eval_every
+        )
         return dataclasses.replace(self, training=settings)
 
     def absolute(self) -> "RunConfig":
@@ -213,10 +248,36 @@ _TYPES = {
     "model": typing.get_type_hints(GPTConfig),
     "training": typing.get_type_hints(TrainSettings),
 }
+# What PyTorch, nanoGPT, Hugging Face and the book call our keys.
+_ELSEWHERE = {
+    theirs: ours
+    for ours, names in {
+        "lr": "learning_rate max_lr peak_lr",
+        "min_lr": "eta_min final_lr",
+        "steps": "max_iters max_steps num_steps n_steps iterations total_steps",
+        "epochs": "num_epochs n_epochs num_train_epochs max_epochs",
+        "warmup": "warmup_iters warmup_steps num_warmup_steps",
+        "accumulation": "gradient_accumulation_steps grad_accum_steps accumulation_steps",
+        "clip": "grad_clip max_grad_norm max_norm clip_grad_norm",
+        "eval_every": "eval_interval eval_freq eval_steps",
+        "eval_batches": "eval_iters eval_iter",
+        "schedule": "lr_scheduler lr_scheduler_type lr_decay decay_lr",
+        "block_size": "context_length context_size ctx_len n_ctx n_positions seq_len max_seq_len max_length",
+        "n_layer": "n_layers num_layers num_hidden_layers",
+        "n_head": "n_heads num_heads num_attention_heads",
+        "n_embd": "d_model n_embed emb_dim embed_dim hidden_size hidden_dim",
+        "dropout": "drop_rate dropout_rate p_drop",
+        "tie_weights": "weight_tying tie_word_embeddings tie_embeddings",
+        "vocab_size": "n_vocab",
+        "seed": "random_seed manual_seed",
+        "workers": "num_workers num_threads threads",
+    }.items()
+    for theirs in names.split()
+}
 # What may be another when a run is resumed: none of these changes what the steps so far have done.
 # Where files lie is not compared, what is in them is.
 MAY_CHANGE = frozenset(
-    {"training.steps", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
+    {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
     | {"data.corpus", "data.files", "data.held_out", "data.tokenizer"}
 )
 
@@ -255,7 +316,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     for name, value in content.items():
         if isinstance(value, dict):
             if name not in _TABLES:
-                raise ConfigError(f"unknown table [{name}]{_nearest(name, _TABLES)}")
+                raise ConfigError(f"unknown table [{name}]{nearest(name, _TABLES)}")
             found |= {f"{name}.{key}": item for key, item in value.items()}
         else:
             found[name] = value
@@ -303,12 +364,16 @@ def _find(key: str) -> tuple[str, str, Any]:
     ]
     if len(found) != 1:
         known = [known for known, _ in keys()]
-        raise ConfigError(f"unknown key {key!r}{_nearest(key, known if dot else [k.split('.')[1] for k in known])}")
+        meant = [k for k in known if k.endswith("." + _ELSEWHERE.get(name, name))]
+        near = nearest(key, known if dot else [k.split(".")[1] for k in known])
+        raise ConfigError(f"unknown key {key!r}" + (f": did you mean {meant[0]}?" if meant else near))
     return *found[0], _TYPES[found[0][0]][found[0][1]]
 
 
-def _nearest(name: str, known: Any) -> str:
-    like = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one most like it, or all."""
+    known = list(known)
+    like = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
 
 

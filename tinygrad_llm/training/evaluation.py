@@ -10,7 +10,6 @@ per word, and in bits per byte (what a compressor driven by the model would take
 can be compared.
 """
 
-import codecs
 import json
 import math
 import reprlib
@@ -23,12 +22,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_llm import functional as F
-from tinygrad_llm.datasets import CORPORA, DataError, TokenFile, load_corpus, read_stretches, vocabulary_hash
-from tinygrad_llm.datasets.corpora import _data_folder
+from tinygrad_llm.datasets import (
+    CORPORA,
+    DataError,
+    TokenFile,
+    data_folder,
+    load_corpus,
+    read_stretches,
+    refuse_special,
+)
 from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError
+from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError
 
 AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 Window: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -256,37 +262,26 @@ def _of_text(tokenizer: AnyTokenizer, file: str, allow_special: bool) -> Iterato
     else:
         stretches = read_stretches(file, tokenizer.special_tokens)
     for start, _, text in stretches:
-        ids = _encode(tokenizer, text, allow_special, f"{file}, after byte {start}" if start else file)
+        ids = _encode(tokenizer, text, allow_special, file, start)
         yield _Piece(np.array(ids, np.int64), text, len(text.encode()))
 
 
 def _of_tokens(tokenizer: AnyTokenizer, file: TokenFile) -> Iterator[_Piece]:
-    if file.tokenizer not in (None, vocabulary_hash(tokenizer)):
-        raise DataError(f"{file.path}: its ids are those of another tokenizer; encode the text with the model's own")
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    file.check(tokenizer)
+    decoder = StreamDecoder(tokenizer)
     for start in range(0, len(file), IDS_AT_ONCE):
         ids = file.ids[start : start + IDS_AT_ONCE]
-        outside = np.flatnonzero(ids >= tokenizer.n_vocab)
-        if len(outside):
-            raise DataError(
-                f"{file.path}: id {ids[outside[0]]} at position {start + outside[0]} is outside the model's vocabulary "
-                f"of {tokenizer.n_vocab} tokens: is the file of another tokenizer, or of another dtype?"
-            )
-        data = tokenizer.decode_bytes(ids.tolist())
-        yield _Piece(ids, decoder.decode(data), len(data))
+        each = ids.tolist()
+        yield _Piece(ids, "".join(map(decoder.push, each)), len(tokenizer.decode_bytes(each)))
 
 
-def _encode(tokenizer: AnyTokenizer, text: str, allow_special: bool, where: str) -> list[int]:
-    for token in () if allow_special else tokenizer.special_tokens:
-        if token in text:
-            raise DataError(
-                f"{where}: holds the special token {token} at position {text.index(token)}: add --allow-special "
-                "(allow_special=True) to mean it as such"
-            )
+def _encode(tokenizer: AnyTokenizer, text: str, allow_special: bool, where: str, start: int = 0) -> list[int]:
+    if not allow_special:
+        refuse_special(tokenizer, text, where, start)
     try:
         return tokenizer.encode(text, allowed_special="all" if allow_special else ())
     except TokenizerError as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{where}, after byte {start}: {error}" if start else f"{where}: {error}") from None
 
 
 class Choice(NamedTuple):
@@ -307,7 +302,7 @@ def read_choices(file: str) -> list[Choice]:
     Raises:   DataError: the file cannot be read, or holds no item; the line and field that is wrong.
     Source:   the format of HellaSwag: Zellers et al. 2019, arXiv:1905.07830.
     """
-    path = _data_folder() / "choices.jsonl" if file == "choices" else Path(file)
+    path = data_folder() / "choices.jsonl" if file == "choices" else Path(file)
     items = []
     try:
         with open(path, "rb") as lines:

@@ -1,34 +1,27 @@
 """The training loop: loss, gradient, clip, step, again; and the held-out loss.
-
-With several workers each batch is cut into as many parts, and each thread differentiates its own part of it with
-`grad`; NumPy lets threads run side by side. The gradients are added in a fixed order, so a run with the same number of
-workers repeats exactly.
 """
 
-import contextlib
 import dataclasses
 import math
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm import functional as F
-from tinygrad_llm.autograd import AnomalyError, Tensor, detect_anomaly, grad
+from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
 from tinygrad_llm.datasets import BatchStream, DataError, SlidingWindows, check_ids, mixture
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
 from tinygrad_llm.nn import Dropout, Parameter
-from tinygrad_llm.optim import SCHEDULES, SGD, Adam, AdamW, clip_grad_norm_, decay_groups
+from tinygrad_llm.optim import SCHEDULES, SGD, Adam, AdamW, clip_scale, decay_groups, grad_norm
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runtime import cores
 from tinygrad_llm.training.config import ConfigError, TrainSettings
+from tinygrad_llm.training.parallel import Gradients, counted, default_workers
 
 if sys.platform != "win32":
     import resource
@@ -36,9 +29,10 @@ if sys.platform != "win32":
 REMEMBERED = 100  # losses that a new one is compared with
 SPIKE = 5.0  # standard deviations above their mean
 _FEW = 20  # of fewer losses nothing can be said
-IGNORED = -100  # a target that does not count
+GIVE_UP = 10  # bad steps in a row; weights that nine were skipped with will not recover
 LAYERS_EVERY = 10  # steps from one look at each layer to the next; more often, training would be slower for it
 _SAMPLE = 1 << 16  # entries of a parameter that its update is measured by
+_TOO_LARGE = "each operation gives numbers, their sum is too large"
 
 
 @dataclass(frozen=True)
@@ -64,9 +58,14 @@ class Step:
         """Whether the loss stands out above those before it."""
         return self.z_score is not None and self.z_score > SPIKE
 
+    @property
+    def astray(self) -> bool:
+        """Whether the held-out loss is no number: the weights that this step has made are of no use."""
+        return self.val_loss is not None and not math.isfinite(self.val_loss)
+
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss or the gradient is no longer a number."""
+    """Training cannot go on: a loss, the gradient or a weight is no longer a number."""
 
 
 @dataclass
@@ -104,7 +103,7 @@ class Trainer:
     Args:     batches: where they come from; its Generator is saved with the state, as are those of the model's dropout.
               held_out: batches for the held-out loss.
     Raises:   ConfigError: several workers with dropout, whose masks would depend on which thread is sooner; an unknown
-              optimizer or schedule; more steps of warm-up than steps.
+              optimizer or schedule.
     """
 
     def __init__(
@@ -119,17 +118,18 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings)
         if settings.schedule not in SCHEDULES:
             raise ConfigError(f"training.schedule: there are {', '.join(SCHEDULES)}, not {settings.schedule!r}")
-        workers = min(settings.workers or default_workers(model), batches.batch_size)
+        workers = min(settings.workers or default_workers(model, batches.batch_size), batches.batch_size)
         if workers > 1 and model.config.dropout > 0:
             raise ConfigError(f"dropout draws its masks from one stream, so it takes one worker, not {workers}")
         self.step = 0
         self.skipped = 0  # steps without an update
+        self._in_a_row = 0  # of these, the last ones
         self._begun = False
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
         self._sum = _Sum()
         dropouts = [module.rng for module in model.modules() if isinstance(module, Dropout)]
         self._generators = list({id(rng): rng for rng in [batches.rng, *dropouts]}.values())
-        self._gradients = _Gradients(model, self.parameters, workers, settings.label_smoothing)
+        self._gradients = Gradients(model, self.parameters, workers, settings.label_smoothing)
         self._seen: list[tuple[Array, Array, list[Any]]] = []  # the micro-batches of this step
         self._before = self._place()
         self._seconds, self._tokens = 0.0, 0
@@ -144,31 +144,46 @@ class Trainer:
 
         Step 0 is told of first, before any update: it carries the loss of the untrained model.
 
-        Raises:   TrainingError: as `advance`.
+        Raises:   TrainingError: as `advance`; or, after a step with a held-out loss of NaN or infinity was told of,
+                  naming the first bad operation in it.
         """
         self.model.train()
         with self._gradients:
             if not self._begun:
                 start = evaluate(self.model, self.held_out)
                 self._begun = True
-                yield Step(0, start, 0.0, 0.0, 0.0, start)
+                yield from self._told(Step(0, start, 0.0, 0.0, 0.0, start))
             while self.step < self.settings.steps and not stop():
                 step = self.advance()
                 if step is not None:
-                    yield step
+                    yield from self._told(step)
+
+    def _told(self, step: Step) -> Iterator[Step]:
+        yield step
+        if step.astray:
+            try:
+                with detect_anomaly():
+                    evaluate(self.model, self.held_out)
+                cause = None
+            except AnomalyError as error:
+                cause = error
+            raise TrainingError(
+                f"step {step.step}: the held-out loss is {step.val_loss}: {cause or _TOO_LARGE}. "
+                "Try a lower learning rate"
+            ) from cause
 
     def advance(self) -> Step | None:
         """One micro-batch; the Step, if it was the last of one.
 
-        Raises:   TrainingError: NaN or infinity in loss or gradient, where such steps are not skipped. The first bad
-                  operation and its layer are named, and all is as it was before the step.
+        Raises:   TrainingError: NaN or infinity in loss or gradient, where such steps are not skipped or this is the
+                  tenth in a row. The first bad operation and its layer are named, and all is as it was before the step.
         """
         began = time.perf_counter()
         if self._sum.batches == 0:
             self._before = self._place()
         inputs, targets = next(self.batches)
         self._seen.append((inputs, targets, [rng.get_state() for rng in self._generators]))
-        tokens = _counted(targets)
+        tokens = counted(targets)
         self._tokens += tokens
         with np.errstate(all="ignore"):
             self._sum.add(tokens, *self._gradients.of(inputs, targets))
@@ -198,27 +213,31 @@ class Trainer:
         for p, g in zip(self.parameters, self._sum.grads, strict=True):
             p.grad = g
         layers = self._layers if look_at_layers else {}
-        grad_norms = {name: clip_grad_norm_(of, math.inf) for name, of in layers.items()} or None  # clips nothing
-        norm = clip_grad_norm_(self.parameters, settings.clip)
+        grad_norms = {name: grad_norm(p.grad for p in of if p.grad is not None) for name, of in layers.items()} or None
+        norm = grad_norm(self._sum.grads, self._gradients.map)
+        steps = settings.horizon(self.step)
         lr = SCHEDULES[settings.schedule](
-            self.step, steps=settings.steps, lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
+            self.step, steps=steps, lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
         )
         if math.isfinite(loss) and math.isfinite(norm):
+            self._in_a_row = 0
             self.optimizer.set_lr(lr)
             before = {name: _sample(of) for name, of in layers.items()}
-            self.optimizer.step()
+            self.optimizer.step(clip_scale(norm, settings.clip), self._gradients.map)
             moved = {name: _norm(_sample(of) - before[name]) for name, of in layers.items()}
             ratios = {name: m / (_norm(before[name]) or math.nan) for name, m in moved.items()} or None
             return Step(self.step + 1, loss, lr, norm, 0.0, None, update_ratio=ratios, layer_grad_norm=grad_norms)
-        if settings.on_bad_step == "skip":
+        skip = settings.on_bad_step == "skip"
+        if skip and self._in_a_row < GIVE_UP - 1:
             self.skipped += 1
+            self._in_a_row += 1
             return Step(self.step + 1, loss, lr, norm, 0.0, None, skipped=True, layer_grad_norm=grad_norms)
         cause = self._first_bad_operation()
         self._go_back()
         raise TrainingError(
-            f"step {self.step + 1}: the loss is {loss} and the gradient norm {norm}: "
-            f"{cause or 'each operation gives numbers, their sum is too large'}; the weights are as they were before "
-            "this step. Try a lower learning rate"
+            f"step {self.step + 1}: the loss is {loss} and the gradient norm {norm}"
+            f"{f', the {GIVE_UP}th bad step in a row' if skip else ''}: {cause or _TOO_LARGE}; the weights are as they "
+            "were before this step. Try a lower learning rate"
         ) from cause
 
     def _first_bad_operation(self) -> AnomalyError | None:
@@ -274,6 +293,7 @@ class Trainer:
         return arrays, {
             "step": self.step,
             "skipped": self.skipped,
+            "skipped_in_a_row": self._in_a_row,
             "data": self.batches.get_state(),
             "random": randoms,
             "accumulation": so_far,
@@ -300,6 +320,7 @@ class Trainer:
         self._sum = _Sum(so_far["batches"], so_far["tokens"], so_far["loss"], gradients)
         self._recent = deque(arrays["losses"].tolist(), REMEMBERED)
         self.step, self.skipped = numbers["step"], numbers["skipped"]
+        self._in_a_row = numbers.get("skipped_in_a_row", 0)  # earlier checkpoints do not have it
         self._begun, self._seen, self._before = True, [], self._place()
 
 
@@ -370,30 +391,6 @@ def evaluate(model: GPT, batches: Sequence[tuple[Array, Array]]) -> float:
     return total / sum(targets.size for _, targets in batches)
 
 
-def default_workers(model: GPT) -> int:
-    """One thread a core, up to four, where BLAS can be told to use one thread in each (threadpoolctl).
-
-    One, where there is dropout: it draws its masks from one stream, whose order threads would change.
-    """
-    if model.config.dropout > 0 or _blas_control() is None:
-        return 1
-    return min(cores(), 4)  # beyond, Python's own work on the tape, which threads take turns at, eats the gain
-
-
-def _blas_control() -> Any:
-    """What sets the number of BLAS threads; None where threadpoolctl is missing."""
-    try:
-        import threadpoolctl
-    except ImportError:
-        return None
-    return threadpoolctl.ThreadpoolController()
-
-
-def _counted(targets: Array) -> int:
-    """How many targets the loss is a mean over."""
-    return int(np.count_nonzero(targets != IGNORED))
-
-
 def _by_layer(model: GPT) -> dict[str, list[Parameter]]:
     """The parameters of wte, wpe, h.0, h.1, …, ln_f, and of lm_head where it is not wte itself."""
     layers: dict[str, list[Parameter]] = {}
@@ -427,57 +424,3 @@ def _peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is in KiB
-
-
-class _Gradients:
-    """The mean loss of a batch and its gradient, with one worker or several."""
-
-    def __init__(self, model: GPT, parameters: list[Parameter], workers: int, label_smoothing: float) -> None:
-        self.model = model
-        self.parameters = parameters
-        self.workers = workers
-        self.label_smoothing = label_smoothing
-        self._open = contextlib.ExitStack()
-
-    def __enter__(self) -> "_Gradients":
-        if self.workers > 1:
-            self._pool = self._open.enter_context(ThreadPoolExecutor(self.workers))
-            self._blas = _blas_control()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._open.close()
-
-    def of(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
-        """The mean loss over the targets that count, and one gradient a parameter."""
-        if self.workers == 1:
-            return self._part(inputs, targets, 1.0)
-        # Only here: evaluation and samples, on one thread of ours, may use all of BLAS's.
-        with self._blas.limit(limits=1, user_api="blas") if self._blas else contextlib.nullcontext():
-            return self._parts(inputs, targets)
-
-    def _parts(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
-        """The batch, one part a thread."""
-        total_tokens = _counted(targets)
-        parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
-        futures = [self._pool.submit(self._part, x, y, _counted(y) / total_tokens) for x, y in parts if _counted(y)]
-        loss, grads = futures[0].result()
-        for future in futures[1:]:
-            part_loss, part_grads = future.result()
-            loss += part_loss
-            for total, g in zip(grads, part_grads, strict=True):
-                total += g
-        return loss, grads
-
-    def _part(self, inputs: Array, targets: Array, share: float) -> tuple[float, list[Array]]:
-        """One part's share of the mean loss, and that share's gradient."""
-        with np.errstate(all="ignore"):  # what is no number is told of in one line, and not in NumPy's warnings
-            loss = self.loss(inputs, targets)
-            return share * loss.item(), grad(loss, self.parameters, gradient=share)
-
-    def loss(self, inputs: Array, targets: Array) -> Tensor:
-        """The mean loss of a batch, as it is trained on."""
-        if not self.label_smoothing:
-            return self.model.loss(inputs, targets)
-        logits = self.model(inputs).reshape(targets.size, -1)
-        return F.cross_entropy(logits, targets.reshape(-1), IGNORED, label_smoothing=self.label_smoothing)

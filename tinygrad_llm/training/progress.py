@@ -1,10 +1,23 @@
 """Progress on the terminal: a bar where tqdm is installed, plain lines where it is not."""
 
+import os
 import sys
 import time
 from typing import Any, TextIO
 
 from tinygrad_llm.training.loop import Step
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line at once, to stdout or `file`. Where nobody reads any more (`… | head`), it and all that follow are
+    dropped: training for a night is worth more than its words, which the run's folder has as well."""
+    file = file or sys.stdout
+    try:
+        print(text, file=file, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())  # what is still in the buffer goes there, too
+        os.close(nowhere)
 
 
 class Progress:
@@ -40,13 +53,13 @@ class Progress:
             self._bar.update(1)
         elif step.step % self._every == 0 or step.step == self.steps:
             left = (time.monotonic() - self._began) / (step.step - self.done) * (self.steps - step.step)
-            print(f"step {step.step}/{self.steps}  {words}  {left:.0f} s left", file=self.file, flush=True)
+            say(f"step {step.step}/{self.steps}  {words}  {left:.0f} s left", self.file)
 
     def write(self, text: str, file: TextIO | None = None) -> None:
-        """Print a line of its own (to stdout, or `file`), without breaking the bar."""
+        """`say` a line without breaking the bar."""
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=file, flush=True)
+        say(text, file)
         if self._bar is not None:
             self._bar.refresh()
 

@@ -1,9 +1,9 @@
 """A training run: from a text, or files of tokens, to a folder with everything that came of it.
 
 The folder holds config.toml (all settings, to repeat it with), tokenizer.json, run.json (what it was made from),
-metrics.jsonl (a line a step), samples.txt, checkpoints/ (to go on from), tensorboard/ if that was asked for and, when
-it has ended or was stopped, model.safetensors (weights and sizes), metrics.csv (metrics.jsonl as a table) and, with
-matplotlib, loss.png and gradients.png.
+metrics.jsonl (a line a step), samples.txt, checkpoints/ (to go on from), tensorboard/ if that was asked for,
+training.lock while it is trained and, when it has ended or was stopped, model.safetensors (weights and sizes),
+metrics.csv (metrics.jsonl as a table) and, with matplotlib, loss.png and gradients.png.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ import json
 import math
 import os
 import re
+import shutil
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TextIO, TypeAlias
 
 import numpy as np
@@ -29,12 +30,12 @@ from tinygrad_llm.datasets import (
     BatchStream,
     DataError,
     TokenFile,
-    check_ids,
     corpus_hash,
     load_corpus,
     vocabulary_hash,
 )
 from tinygrad_llm.formats import Checkpoints, LoadError, atomic_write
+from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.generation import stream
 from tinygrad_llm.models import GPT, WEIGHTS, tokenizer_for
 from tinygrad_llm.random import Generator
@@ -48,7 +49,10 @@ from tinygrad_llm.training.config import (
     parse_toml,
     read_toml,
 )
-from tinygrad_llm.training.loop import Step, Trainer, TrainingError, default_workers, validation_batches
+from tinygrad_llm.training.lock import InUseError, lock
+from tinygrad_llm.training.loop import Step, Trainer, TrainingError, validation_batches
+from tinygrad_llm.training.memory import check_memory
+from tinygrad_llm.training.parallel import default_workers
 from tinygrad_llm.training.picture import save_gradients, save_loss_curve
 from tinygrad_llm.training.presets import find_preset
 from tinygrad_llm.training.tensorboard import Scalars
@@ -63,7 +67,8 @@ TRAIN_FRACTION = 0.9
 BY_LAYER = ("update_ratio", "layer_grad_norm")  # figures of a Step
 
 # The folders in a run, and which files in them are its own; a kill in the middle of a save leaves the second.
-_FOLDERS = {CHECKPOINTS: ("step-*.ckpt.safetensors", ".*.tmp"), TENSORBOARD: ("events.out.tfevents.*",)}
+_FOLDERS = {CHECKPOINTS: ("step-*.ckpt.safetensors", ".tinygrad_llm-*.tmp"), TENSORBOARD: ("events.out.tfevents.*",)}
+_SAVING = ".saving"  # what a save has written so far; of one that was killed, it stays until the next
 _STRETCH = 1 << 24  # ids hashed in one go
 
 
@@ -72,6 +77,8 @@ class Run:
 
     A run that would take another's place works in FOLDER-stopped (or -stopped-2, …), and moves when it has ended: a
     finished run is worth more than the beginning of another.
+
+    From its first step, or from `resume`, to `save` its folder is its own: another process's Run is refused there.
 
     Args:     config: everything that decides it. folder: where all goes.
     Raises:   DataError: the corpus cannot be used.
@@ -97,6 +104,7 @@ class Run:
         self._begun = False
         self._checkpoints = Checkpoints(self._work / CHECKPOINTS)
         self._saved: tuple[int, int] | None = None  # the step, and micro-batch in it, of the last checkpoint
+        self._locks: dict[Path, weakref.finalize[..., Any]] = {}  # what gives a folder back; so does the Run's own end
 
     @property
     def settings(self) -> TrainSettings:
@@ -127,7 +135,7 @@ class Run:
         """Part the ids, as the tokenizer makes them: `sources`, to learn from, and `held_out`."""
         self.names = self.held_out_names = [str(file.path) for file in self.files] or [self.config.data.corpus]
         for file in self.files + self.held_out_files:
-            self._check_file(file)
+            file.check(self.tokenizer)
         self.sources: list[NDArray[Any]] = [file.ids for file in self.files]
         self.held_out: list[NDArray[Any]] = [file.ids for file in self.held_out_files]
         if self.held_out_files:
@@ -153,30 +161,22 @@ class Run:
                         f"target needs {block_size + 1}: give a longer text"
                     )
 
-    def _check_file(self, file: TokenFile) -> None:
-        """Refuse ids that this tokenizer has not made."""
-        own = vocabulary_hash(self.tokenizer)
-        if file.tokenizer not in (None, own):
-            theirs = f"{file.n_vocab} tokens, SHA-256 {file.tokenizer[:12]}…"
-            ours = f"{self.tokenizer.n_vocab} tokens, {own[:12]}…"
-            raise DataError(
-                f"{file.path}: its ids are of another tokenizer ({theirs}) than {self.config.data.tokenizer} ({ours}): "
-                "name that one"
-            )
-        check_ids(file.ids, self.tokenizer.n_vocab, str(file.path))
-
     def make_model(self) -> GPT:
-        """A new model of the config's sizes, and its Trainer; the weights come from the settings' seed."""
-        rng = Generator(self.settings.seed)
-        self.model = GPT(dataclasses.replace(self.config.model, vocab_size=self.tokenizer.n_vocab), rng)
+        """A new model of the config's sizes, and its Trainer; the weights come from the settings' seed.
+
+        Raises:   ConfigError: there is not the memory for a step; more warm-up than steps; as `Trainer`.
+        """
         s, data = self.settings, self.config.data
-        block_size = self.config.model.block_size
+        config = dataclasses.replace(self.config.model, vocab_size=self.tokenizer.n_vocab)
+        block_size, rng = config.block_size, Generator(s.seed)
         batches = BatchStream(
             self.sources, block_size, s.batch_size, rng, s.stride or None, s.order, data.weights, self.names
         )
-        steps = s.epochs * max(1, batches.batches_per_epoch // s.accumulation) or s.steps
+        check_memory(config, s, batches.batch_size)
+        self.model = GPT(config, rng)
         # Noted in config.toml: the same workers give the same run.
-        s = dataclasses.replace(s, steps=steps, workers=s.workers or default_workers(self.model))
+        workers = s.workers or default_workers(self.model, batches.batch_size)
+        s = dataclasses.replace(s.counted(batches.batches_per_epoch), workers=workers)
         self.config = dataclasses.replace(self.config, training=s)
         weights = () if self.held_out_files else data.weights
         held_out = validation_batches(self.held_out, block_size, s.batch_size, s.eval_batches, weights)
@@ -190,26 +190,36 @@ class Run:
         Args:     changes: to its configuration, of which only few are possible. more: steps to go from there; None: up
                   to those that were configured.
         Raises:   ConfigError: another corpus, configuration or tokenizer than before; the difference is shown.
+                  InUseError: another process is training it.
                   LoadError: no run there, or no checkpoint in it that can be read.
         """
         if not (folder / CONFIG).is_file():
             raise LoadError(f"{folder}: no run to resume here ({CONFIG} is missing)")
+        give_back = lock(folder)
+        try:
+            run = cls._resumed(folder, dict(changes or {}), more)
+        except BaseException:
+            give_back()
+            raise
+        run._locks[folder] = weakref.finalize(run, give_back)
+        return run
+
+    @classmethod
+    def _resumed(cls, folder: Path, changes: dict[str, Any], more: int | None) -> "Run":
         checkpoints = Checkpoints(folder / CHECKPOINTS)
         arrays, saved = checkpoints.load_latest()
         where = f"{folder}: its checkpoint of step {saved['step']}"
-        changes = dict(changes or {})
+        before = load_config(folder / CONFIG)
         if more is not None:
             changes |= {"training.steps": saved["step"] + more, "training.epochs": 0}
-        run = cls(load_config(folder / CONFIG).changed(changes), folder)
+        run = cls(before.changed(changes), folder)
         run._work, run._checkpoints = folder, checkpoints
         learned = run.config.data.tokenizer in ("char", "bpe")
         run.tokenizer = load_tokenizer(folder / TOKENIZER) if learned else run._find_tokenizer()
         try:
             different = differences(_over_preset(parse_toml(saved["config"]), where), run.config)
-            for what, now in run.identity.items():
-                if saved[what] != now:
-                    different.append(f"{what}: {json.dumps(saved[what])} before, {json.dumps(now)} now")
-        except (KeyError, ValueError) as error:
+            different += run._other_data(saved)
+        except (KeyError, TypeError, ValueError) as error:
             raise LoadError(f"{where} is none of a run: {error}") from error
         if different:
             raise ConfigError(
@@ -218,6 +228,7 @@ class Run:
             )
         run._cut()
         run.make_model()
+        run._note_extension(before.training, saved["step"])
         try:
             run.trainer.set_state(arrays, saved["trainer"])
         except (KeyError, TypeError, ValueError) as error:
@@ -226,6 +237,29 @@ class Run:
         run.steps = read_metrics(folder / METRICS, saved["step"])
         run.samples = _read_samples(folder / SAMPLES, saved["step"])
         return run
+
+    def _note_extension(self, before: TrainSettings, done: int) -> None:
+        """Where the number of steps has changed, note what the schedule has reckoned with up to here, so that the
+        configuration repeats the run."""
+        if done and self.settings.steps != before.steps:
+            earlier = (part for part in before.extended if part[0] < done)
+            settings = dataclasses.replace(self.settings, extended=(*earlier, (done, before.horizon(done - 1))))
+            self.config = dataclasses.replace(self.config, training=settings)
+            self.trainer.settings = settings
+
+    def _other_data(self, saved: Mapping[str, Any]) -> list[str]:
+        """In what way corpus and tokenizer are not those of a checkpoint, in words."""
+        data = self.config.data
+        files = [f"the token file {file.path}" for file in self.files + self.held_out_files]
+        names = files or [f"the corpus {data.corpus}"]
+        corpora = saved["corpus"]
+        if len(corpora) != len(names):
+            return [f"the corpus: {len(corpora)} files before, {len(names)} now"]
+        learned = data.tokenizer in ("char", "bpe")
+        tokenizer = f"the tokenizer {self._work / TOKENIZER if learned else data.tokenizer}"
+        pairs = [*zip(names, corpora, self.identity["corpus"], strict=True)]
+        pairs.append((tokenizer, saved["tokenizer"], self.identity["tokenizer"]))
+        return [f"{name}: {_contrast(then, now)}" for name, then, now in pairs if then != now]
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -244,17 +278,23 @@ class Run:
 
         Args:     tensorboard: whether to write TensorBoard's files as well; of a resumed run, from its first step on.
         Raises:   TrainingError: as `Trainer.advance`; the state before the bad step is in a checkpoint.
+                  InUseError: another process is training in this folder.
                   ImportError: nothing is installed that writes TensorBoard's files.
         """
         every = self.settings.checkpoint_every
+        ended = False
         try:
+            if holds_run(self.folder):  # to be gone on with, or to be replaced at the end
+                self._take(self.folder)
             for step in self.trainer.run(stop):
                 self._note(step, tensorboard)
-                if step.step == 0 or (step.step % every == 0 if every else step.val_loss is not None):
+                due = step.step == 0 or (step.step % every == 0 if every else step.val_loss is not None)
+                if due and not step.astray:
                     self.checkpoint()
                 yield step
+            ended = True  # or stopped; the folder is kept for `save`
         except TrainingError as error:
-            raise TrainingError(f"{error}{self._keep_last_good()}") from error.__cause__
+            raise TrainingError(f"{error}; {self._keep_last_good()}") from error.__cause__
         finally:
             if self._log is not None:
                 self._log.close()
@@ -262,11 +302,14 @@ class Run:
             if self._scalars is not None:
                 self._scalars.close()
                 self._scalars = None
+            if not ended:
+                self._give_back()
 
     def checkpoint(self) -> None:
         """Write down all that the next step depends on; the last two stay, and the best by held-out loss.
 
         Raises:   TrainingError: a weight is no number any more. OSError: it cannot be written.
+                  LoadError: checkpoints of another run are in the way.
         """
         log = self._begin()
         log.flush()
@@ -279,7 +322,7 @@ class Run:
             self._checkpoints.save(
                 self.trainer.step, arrays, metadata, loss if loss is not None and math.isfinite(loss) else None
             )
-        except ValueError as error:
+        except NotFiniteError as error:
             raise TrainingError(f"step {self.trainer.step}: {error}. Try a lower learning rate") from error
         self._saved = self._place()
 
@@ -288,20 +331,22 @@ class Run:
 
     def _keep_last_good(self) -> str:
         """Put the state before a bad step into a checkpoint, if none holds it; say which is the last."""
-        if self._saved != self._place():
+        if self._saved != self._place() and not (self.steps and self.steps[-1].astray):
             with contextlib.suppress(TrainingError):  # it was not good either, an earlier one is
                 self.checkpoint()
-        return f"; the last good checkpoint is {self._checkpoints.latest()}"
+        latest = self._checkpoints.latest()
+        return f"the last good checkpoint is {latest}" if latest else "there is no good checkpoint"
 
     def _begin(self) -> TextIO:
         """Make the folder, with what a resume needs beside checkpoints; the log of steps, open at its end."""
         if self._log is not None:
             return self._log
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._take(self._work)
         if not self._begun:
+            if self._saved is None and holds_run(self._work):  # it did not when this Run was made
+                raise InUseError(f"{self._work}: another run was put there meanwhile; choose another folder")
             self._begun = True
-            if self._saved is None:  # not resumed: what a run that was stopped has left here goes
-                _clear(self._work)
-            self._work.mkdir(parents=True, exist_ok=True)
             for name, content in self._notes():
                 with atomic_write(self._work / name) as file:
                     file.write(content.encode())
@@ -316,7 +361,7 @@ class Run:
         if self._scalars is not None:
             self._scalars.write(step)
         elif tensorboard:
-            _clear(self._work, (TENSORBOARD,))  # of a run that was killed, it tells of steps after the checkpoint
+            clear_run(self._work, (TENSORBOARD,))  # of a run that was killed, it tells of steps after the checkpoint
             self._scalars = Scalars(self._work / TENSORBOARD, self.steps)
 
     def _notes(self) -> Iterator[tuple[str, str]]:
@@ -346,6 +391,15 @@ class Run:
 
     # ---- the folder ------------------------------------------------------------------------------------------------
 
+    def _take(self, folder: Path) -> None:
+        if folder not in self._locks:
+            self._locks[folder] = weakref.finalize(self, lock(folder))
+
+    def _give_back(self) -> None:
+        for give_back in self._locks.values():
+            give_back()
+        self._locks = {}
+
     def save(self) -> list[Path]:
         """Write everything into the folder, and return what was written.
 
@@ -353,7 +407,17 @@ class Run:
         A run that was stopped takes no other's place: `folder` is then the one it worked in.
 
         Raises:   TrainingError: a weight is no number any more. OSError: a file cannot be written.
+                  InUseError: another process is training in this folder.
         """
+        try:
+            return self._save()
+        finally:
+            self._give_back()
+
+    def _save(self) -> list[Path]:
+        for folder in (self.folder, self._work):
+            if holds_run(folder):
+                self._take(folder)
         if self._saved != self._place():
             self.checkpoint()
         if self._log is not None:
@@ -362,21 +426,31 @@ class Run:
         if self.trainer.step < self.settings.steps:
             self.folder = self._work
         self.folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=self.folder) as temporary:
-            names = self._write(Path(temporary))
+        self._take(self.folder)
+        temporary = self.folder / _SAVING
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            names = self._write(temporary)
+            for name in names:
+                with open(temporary / name, "rb+") as file:
+                    os.fsync(file.fileno())  # a power cut after the renames must not leave empty files
             if self._work != self.folder:
-                _clear(self.folder, tuple(_FOLDERS))
+                clear_run(self.folder, tuple(_FOLDERS))
                 for name, patterns in _FOLDERS.items():
                     for path in (path for pattern in patterns for path in (self._work / name).glob(pattern)):
                         (self.folder / name).mkdir(exist_ok=True)  # what is not a run's own may still be in it
                         os.replace(path, self.folder / name / path.name)
             for name in FILES:
                 if name in names:
-                    os.replace(Path(temporary) / name, self.folder / name)
+                    os.replace(temporary / name, self.folder / name)
                 else:  # an earlier run's picture does not belong to this one
                     (self.folder / name).unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         if self._work != self.folder:
-            _clear(self._work)
+            self._locks.pop(self._work)()  # or the folder would not be empty
+            clear_run(self._work)
             self._work = self.folder
             self._checkpoints = Checkpoints(self._work / CHECKPOINTS)
         return [self.folder / name for name in (*names, *_FOLDERS) if (self.folder / name).exists()]
@@ -389,6 +463,16 @@ class Run:
         drawn = save_loss_curve(self.steps, folder / PICTURES[0]) and save_gradients(self.steps, folder / PICTURES[1])
         self.model.save_pretrained(folder)
         return [name for name in FILES if drawn or name not in PICTURES]
+
+
+def _contrast(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How two texts, token files or tokenizers, each with its size and SHA-256, differ."""
+    unit, size = next(iter(now.items()))
+    if unit not in before:
+        return "a text before, a token file now" if unit == "tokens" else "a token file before, a text now"
+    if before[unit] != size:
+        return f"{before[unit]:,} {unit} before, {size:,} now"
+    return f"as many {unit} as before, {size:,}, but others"
 
 
 def to_json(step: Step) -> str:
@@ -480,7 +564,7 @@ def _hash(ids: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _clear(folder: Path, names: tuple[str, ...] = (*FILES, *_FOLDERS)) -> None:
+def clear_run(folder: Path, names: tuple[str, ...] = (*FILES, *_FOLDERS)) -> None:
     """Remove a run's files, and the folder if nothing else is in it."""
     for name in names:
         if name in _FOLDERS:

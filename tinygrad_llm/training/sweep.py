@@ -29,10 +29,10 @@ from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import Checkpoints, LoadError, atomic_write
 from tinygrad_llm.models import WEIGHTS
 from tinygrad_llm.tokenizer import TokenizerError
-from tinygrad_llm.training.config import CONFIG, ConfigError, RunConfig, _nearest, read_toml
+from tinygrad_llm.training.config import CONFIG, ConfigError, RunConfig, nearest, read_toml
 from tinygrad_llm.training.loop import Step, TrainingError
 from tinygrad_llm.training.presets import find_preset
-from tinygrad_llm.training.run import CHECKPOINTS, METRICS, Run, _clear, load_config, read_metrics
+from tinygrad_llm.training.run import CHECKPOINTS, METRICS, Run, clear_run, load_config, read_metrics
 
 CSV, JSON = "sweep.csv", "sweep.json"
 DIVERGED = "diverged.txt"  # in the folder of a run that did: why
@@ -101,7 +101,7 @@ def _sweep(text: str) -> Sweep:
         raise ConfigError(f"not TOML: {error}") from None
     for name, table in content.items():
         if name not in ("base", "grid"):
-            raise ConfigError(f"unknown table [{name}]{_nearest(name, ('base', 'grid'))}")
+            raise ConfigError(f"unknown table [{name}]{nearest(name, ('base', 'grid'))}")
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: must be a table, [{name}], not {table!r}")
     base = _base(dict(_flat(content.get("base", {}))))
@@ -237,7 +237,7 @@ def _open(trial: Trial, place: Path) -> Run:
     """The trial's run: resumed, where there is a checkpoint, or new."""
     if Checkpoints(place / CHECKPOINTS).latest() is not None:
         return Run.resume(place)
-    _clear(place)  # what a run that was killed before its first checkpoint has left
+    clear_run(place)  # what a run that was killed before its first checkpoint has left
     run = Run(trial.config, place)
     run.make_tokenizer()
     run.make_model()

@@ -1,0 +1,225 @@
+"""Each theme at a toy's size: that ours does what it says, by the package's own path, and that theirs do the same."""
+
+import dataclasses
+import importlib
+import os
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import GPT, Generator, GPTConfig, no_grad
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor, grad
+from tinygrad_llm.bench import agree, attention, decode, load, optimizer, train
+from tinygrad_llm.bench.limits import attention_flops, step_flops
+from tinygrad_llm.bench.measure import OURS
+from tinygrad_llm.training import Trainer
+
+TOY = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=31)
+WRITER = dataclasses.replace(TOY, block_size=1024, initializer_range=0.5)
+
+
+def work(case, name=OURS):
+    """The Subject of a contender, made here and not in a process of its own."""
+    module, _, function = case.subjects[name].partition(":")
+    return getattr(importlib.import_module(module), function)(**case.options)
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    yield torch
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def toy_case(monkeypatch):
+    monkeypatch.setitem(train.CONFIGS, "toy", (TOY, 4))
+    cases = train.cases(["toy"])
+    yield next(cases)  # whose files go with `cases`
+    cases.close()
+
+
+# ---- train -------------------------------------------------------------------------------------------------------
+
+
+def test_ours_really_trains(toy_case):
+    one = work(toy_case)
+    first = one.answer()
+    model = GPT(TOY, Generator(0))
+    held_out = [next(train.batches(TOY, 1))]
+    steps = Trainer(model, train.batches(TOY, 4), held_out, dataclasses.replace(train.SETTINGS, batch_size=4)).run()
+    next(steps)
+    assert first == pytest.approx([next(steps).loss for _ in range(train.FIRST)], rel=1e-5)
+    one.round()
+    before = one.do().step
+    one.round()
+    assert one.do().step == before + one.times + 1
+    assert one.about()["memory"]["peak"] is None or one.about()["memory"]["peak"] > 0
+
+
+def test_the_losses_tell_an_update_from_none(toy_case, monkeypatch):
+    right = work(toy_case).answer()
+    monkeypatch.setattr(train, "SETTINGS", dataclasses.replace(train.SETTINGS, lr=train.SETTINGS.lr / 2))
+    assert not agree(work(toy_case).answer(), right, train.TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+@pytest.mark.parametrize("name", train.THEIRS)
+def test_torch_trains_alike(name, toy_case, torch):
+    if name == "torch-compile":
+        pytest.importorskip("torch._inductor")
+    ours, theirs = work(toy_case), work(toy_case, name)
+    assert agree(theirs.answer(), ours.answer(), 1e-4)
+    assert theirs.round() > 0
+    assert theirs.about()["version"] == torch.__version__
+
+
+def test_the_batches_are_the_same_each_time_and_follow_zipf():
+    one, other = train.batches(TOY, 4), train.batches(TOY, 4)
+    for _ in range(3):
+        assert np.array_equal(next(one), next(other))
+    counts = np.bincount(np.concatenate([next(one)[0].ravel() for _ in range(300)]), minlength=31)
+    assert counts.argmax() == 0
+    assert counts.min() > 0
+    assert counts[0] / counts[3] == pytest.approx(np.log(2) / np.log(5 / 4), rel=0.15)
+
+
+def test_a_case_says_what_a_step_needs(toy_case):
+    assert toy_case.flops == step_flops(TOY, 4)
+    assert toy_case.traffic == 0
+    assert set(toy_case.subjects) == {OURS, *train.THEIRS}
+
+
+def test_scaling_varies_one_thing_at_a_time(monkeypatch):
+    made = []
+    monkeypatch.setattr(train, "_case", lambda *of: made.append(of) or iter([train.Case(of[0], {}, {})]))
+    cases = list(train.scaling())
+    assert len({case.name for case in cases}) == len(cases) == 5 + 4 + 5
+    middle = tuple(train.MIDDLE.values())
+    for case, (_, config, batch) in zip(cases, made, strict=True):
+        point = (config.block_size, config.n_embd, batch)
+        assert sum(a != b for a, b in zip(point, middle, strict=True)) <= 1
+        assert (case.amount, case.unit) == (config.block_size * batch, "tokens/s")
+    assert {config.block_size for _, config, _ in made} == {64, 128, 256, 512, 1024}
+    assert {config.n_embd for _, config, _ in made} == {64, 128, 256, 384, 768}
+    assert {batch for *_, batch in made} == {1, 2, 4, 8, 16, 32}
+
+
+# ---- decode and prefill ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["decode_cases", "prefill_cases"])
+def writing(request):
+    cases = getattr(decode, request.param)(WRITER)
+    yield next(cases)
+    cases.close()
+
+
+@pytest.mark.parametrize("writing", ["decode_cases"], indirect=True)
+def test_ours_writes_what_the_model_writes(writing):
+    model = GPT.from_pretrained(writing.options["folder"])
+    text = decode.prompt(31, decode.PROMPT)
+    for _ in range(decode.NEW):  # anew for each token, without a cache
+        with no_grad(), model.evaluating():
+            text = np.append(text, np.argmax(model(text).data[:, -1:], axis=-1), axis=1)
+    new = text[0, decode.PROMPT :].tolist()
+    one = work(writing)
+    assert one.answer() == new
+    assert len(set(new)) > 2
+    assert one.pieces == decode.NEW
+
+
+@pytest.mark.parametrize("writing", ["prefill_cases"], indirect=True)
+def test_ours_reads_what_the_model_reads(writing):
+    model = GPT.from_pretrained(writing.options["folder"])
+    with no_grad(), model.evaluating():
+        whole = model(decode.prompt(31, decode.PREFILL)).data
+    assert agree(work(writing).answer(), [[1, 1, 31], whole[0, -1, ::97].tolist()], 1e-5)
+
+
+@pytest.mark.slow
+def test_transformers_writes_and_reads_alike(writing, torch):
+    pytest.importorskip("transformers")
+    theirs = work(writing, "transformers")
+    assert agree(theirs.answer(), work(writing).answer(), writing.tolerance)
+    assert theirs.about()["version"]
+
+
+# ---- attention, optimizer, load ----------------------------------------------------------------------------------
+
+
+def test_attention_gives_output_and_gradient(monkeypatch):
+    monkeypatch.setattr(attention, "SHAPES", {"toy": (2, 3, 5, 4)})
+    (case,) = attention.cases()
+    assert (case.name, case.flops) == ("toy (2, 3, 5, 4)", attention_flops(2, 3, 5, 4))
+    x, g = attention.inputs((2, 3, 5, 4))
+    qkv = Tensor(x, requires_grad=True)
+    q, k, v = qkv.reshape(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(2, 5, 12)
+    expected = attention.sample(y.data, grad(y, qkv, gradient=g)[0])
+    assert agree(work(case).answer(), expected, 1e-5)
+    assert len(expected) > 100
+
+
+def test_torch_attends_alike(monkeypatch, torch):
+    monkeypatch.setattr(attention, "SHAPES", {"toy": (2, 3, 5, 4)})
+    (case,) = attention.cases()
+    assert agree(work(case, "torch").answer(), work(case).answer(), 1e-5)
+
+
+def test_an_update_is_adamw_after_clipping():
+    (case,) = optimizer.cases(TOY)
+    assert case.traffic == 32 * TOY.num_parameters
+    one = work(case)
+    norm, *moved = one.answer()
+    shapes = [shape for _, shape in TOY.shapes()]
+    values = [array.astype(np.float64) for array in optimizer.values(shapes)]
+    assert norm == pytest.approx(np.sqrt(sum(np.sum(p**2) for p in values)), rel=1e-6)
+    assert norm > train.SETTINGS.clip
+    expected = []
+    for p in values:  # at the first step m̂ / √v̂ is the gradient's sign
+        g, decay = p / norm, train.SETTINGS.weight_decay if p.ndim > 1 else 0.0
+        expected.append(-g / (np.abs(g) + train.SETTINGS.eps) - decay * p)
+    assert moved == pytest.approx(optimizer.sample(expected), abs=1e-3)
+    one.round()
+    one.prepare()
+    assert one.do() == pytest.approx(norm, rel=0.1)  # clipped anew each time: the gradient is always there
+
+
+def test_torch_updates_alike(torch):
+    (case,) = optimizer.cases(TOY)
+    assert agree(work(case, "torch").answer(), work(case).answer(), 1e-4)
+
+
+@pytest.fixture
+def file_case():
+    cases = load.cases(TOY)
+    yield next(cases)
+    cases.close()
+
+
+def test_a_number_of_every_page_is_read(file_case):
+    state = GPT.from_pretrained(file_case.options["path"]).state_dict()
+    expected = sum(float(array.ravel()[:: load.PAGE].astype(np.float64).sum()) for array in state.values())
+    assert work(file_case).answer() == pytest.approx(expected, rel=1e-5)
+    assert file_case.traffic == os.path.getsize(file_case.options["path"])
+
+
+@pytest.mark.parametrize("name", load.THEIRS)
+def test_safetensors_reads_alike(name, file_case):
+    pytest.importorskip("safetensors")
+    if name.endswith("torch"):
+        pytest.importorskip("torch")
+    assert agree(work(file_case, name).answer(), work(file_case).answer(), 1e-5)
+
+
+def test_files_go_with_the_case():
+    for cases in (train.cases(["char-cpu"]), load.cases(TOY), decode.decode_cases(WRITER)):
+        place = next(iter(v for v in next(cases).options.values() if isinstance(v, str)))
+        assert os.path.exists(place)
+        assert list(cases) == []
+        assert not os.path.exists(place)

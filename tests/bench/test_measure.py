@@ -1,0 +1,115 @@
+"""That everyone is started alike, that who answers otherwise gets no ratio, and the figures as JSON."""
+
+import json
+import os
+
+import pytest
+
+from tinygrad_llm import runtime
+from tinygrad_llm.bench import BenchError, Timing
+from tinygrad_llm.bench import measure as module
+from tinygrad_llm.bench.limits import Limits
+from tinygrad_llm.bench.measure import OURS, THREADS, Case, Measure, Setup, held_to, measure, missing
+
+SUBJECTS = {OURS: "ours:do", "torch": "theirs:do", "other": "other:do"}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """What `measure` asks for; everyone takes a second and gives "done"."""
+    runs = []
+
+    def alternate(contenders, rounds, progress):
+        runs.append((contenders, rounds))
+        progress("round 1")
+        *them, limit = contenders
+        return [Timing(c.name, [1.0], "done") for c in them] + [
+            Timing(limit.name, [9.0], None, {"flops": 4e9, "bandwidth": 2e9})
+        ]
+
+    monkeypatch.setattr(module, "alternate", alternate)
+    return runs
+
+
+def test_contenders_are_alike_and_the_machine_takes_turns_with_them(runs):
+    told = []
+    case = Case("work", SUBJECTS, {"size": 3}, flops=2e9, traffic=1e9)
+    found = measure(case, Setup(["torch", "absent"], 5, 2, told.append))
+    ((ours, theirs, machine), rounds) = runs[0]
+    assert [c.name for c in (ours, theirs)] == [OURS, "torch"]
+    assert (ours.subject, theirs.subject, machine.subject) == ("ours:do", "theirs:do", "tinygrad_llm.bench.limits:best")
+    assert ours.options == theirs.options == {"size": 3}
+    threads = dict.fromkeys(THREADS, "2")
+    assert ours.environment == machine.environment == threads
+    assert theirs.environment == threads | {runtime.OFF: "0"}  # as it comes
+    assert rounds == 5
+    assert told == ["work: round 1"]
+    assert found.limits == Limits(4e9, 2e9)
+    assert found.limit == 1.0
+    assert [timing.name for timing in found.timings] == [OURS, "torch"]
+
+
+FIXED = Measure(
+    Case("work", SUBJECTS, {}, 1e-3, flops=1e9, traffic=1e9, amount=6.0, unit="tokens/s"),
+    [
+        Timing(OURS, [1.0, 2.0, 3.0], [4.0, 3.0], {"memory": {"peak": 7}}),
+        Timing("torch", [4.0, 3.0, 3.0], [4.0, 3.002]),
+        Timing("other", [9.0, 9.0, 9.0], [4.0, 3.1]),
+    ],
+    Limits(2e9, 2e9),
+)
+
+
+def test_who_gives_another_result_gets_no_ratio():
+    assert FIXED.different() == ["other"]
+    row = FIXED.row()
+    assert row["ratio"] == {"torch": 1.5}
+    assert row["spread"] == {"torch": [1.0, 4.0]}
+    assert [row["theirs"][name]["same_result"] for name in ("torch", "other")] == [True, False]
+
+
+def test_the_figures_as_json():
+    row = json.loads(json.dumps(FIXED.row()))
+    assert row["measure"] == "work"
+    assert row["ours"] == {
+        "seconds": {"median": 2.0, "min": 1.0, "max": 3.0, "rounds": [1.0, 2.0, 3.0]},
+        "tokens_per_second": 3.0,
+        "share_of_limit": 0.5,
+        "memory": {"peak": 7},
+    }
+    machine = {"flops": 2e9, "bandwidth": 2e9}
+    assert row["limit"] == {"seconds": 1.0, "flops": 1e9, "bytes": 1e9, "machine": machine}
+    unlimited = Measure(FIXED.case, FIXED.timings)
+    assert unlimited.limit is None
+    assert "limit" not in unlimited.row()
+
+
+def test_more_threads_than_cores(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    with pytest.raises(BenchError, match=r"^--threads 3: this process may use 2 core\(s\)$"), held_to(3):
+        pass
+
+
+def test_fewer_threads_than_cores_where_that_is_impossible(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    with pytest.raises(BenchError, match="this system cannot hold a process to fewer than its 2 cores"), held_to(1):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="not on this system")
+def test_fewer_threads_hold_inside_only():
+    before = os.sched_getaffinity(0)
+    with held_to(1):
+        assert runtime.cores() == 1
+    assert os.sched_getaffinity(0) == before
+    with held_to(runtime.cores()):
+        assert os.sched_getaffinity(0) == before
+
+
+def test_what_a_contender_needs(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert missing("torch") == missing("torch-compile") == ["torch"]
+    assert missing("transformers") == ["torch", "transformers"]
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: "there")
+    assert missing("transformers") == []

@@ -1,0 +1,60 @@
+"""Causal self-attention by itself, forward and backward, from queries, keys and values side by side to their gradient.
+
+One call of one function: training calls it in as many threads as it has workers.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor, grad
+from tinygrad_llm.bench.harness import Subject
+from tinygrad_llm.bench.limits import attention_flops
+from tinygrad_llm.bench.measure import OURS, Case, Cases
+from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.random import Generator
+
+THEIRS = ("torch",)
+SUBJECTS = {OURS: f"{__name__}:attention", "torch": "tinygrad_llm.bench.against_torch:attention"}
+SHAPES = {  # B, H, T, D: those of the training configurations, and GPT-2's full length
+    "char-cpu": (12, 4, 64, 32),
+    "book-mini": (4, 4, 256, 16),
+    "baby": (8, 6, 256, 64),
+    "gpt2-124M": (4, 12, 64, 64),
+    "gpt2-1024": (1, 12, 1024, 64),
+}
+TOLERANCE = 1e-4
+
+
+def cases() -> Cases:
+    for name, (B, H, T, D) in SHAPES.items():
+        options = {"shape": (B, H, T, D)}
+        yield Case(f"{name} ({B}, {H}, {T}, {D})", SUBJECTS, options, TOLERANCE, flops=attention_flops(B, H, T, D))
+
+
+def inputs(shape: tuple[int, int, int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """qkv (B, T, 3C), and the gradient of the output (B, T, C)."""
+    B, H, T, D = shape
+    rng = Generator(0)
+    return rng.randn((B, T, 3 * H * D)), rng.randn((B, T, H * D))
+
+
+def sample(y: NDArray[Any], dqkv: NDArray[Any]) -> list[float]:
+    """An answer: every so many elements of output and gradient."""
+    return [float(x) for array in (y, dqkv) for x in array.ravel()[:: max(1, array.size // 100) | 1]]
+
+
+# ---- in the worker -----------------------------------------------------------------------------------------------
+
+
+def attention(shape: tuple[int, int, int, int]) -> Subject:
+    imported = peak_memory()
+    x, g = inputs(shape)
+    qkv = Tensor(x, requires_grad=True)
+
+    def do() -> tuple[NDArray[Any], NDArray[Any]]:
+        y = F.causal_self_attention(qkv, shape[1])
+        return y.data, grad(y, qkv, gradient=g)[0]
+
+    return Work(lambda: sample(*do()), do, imported, numpy_facts)

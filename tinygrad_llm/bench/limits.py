@@ -1,0 +1,88 @@
+"""What this machine can do at most, and what a piece of work needs of it.
+
+Shapes: B batch, H heads, T time, D head size, C = H·D channels, L layers, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad_llm import runtime
+from tinygrad_llm.bench.harness import Subject
+from tinygrad_llm.bench.work import ROUND
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.training import plan
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The best that NumPy reached in this run (`runtime.measure`), with the threads of all.
+
+    Args:     flops: a second, in float32 products. bandwidth: bytes a second, in a matrix times a vector.
+    """
+
+    flops: float
+    bandwidth: float
+
+    def seconds(self, flops: float, traffic: float) -> float:
+        """What so many FLOPs, and so many bytes of memory read or written, take at least."""
+        return flops / self.flops + traffic / self.bandwidth
+
+
+def step_flops(config: GPTConfig, batch: int) -> int:
+    """FLOPs of the matrix products that a training step needs: `training.plan.flops`, less what the mask hides.
+
+    2·n·k·m a product (n, k)(k, m) forward, and twice that backward. The plan counts q kᵀ and A v in full, 12·L·C·T a
+    token. A query at position t attends to t + 1 keys, (T + 1)/2 on the average and not T, so that 6·L·C·(T + 1) are
+    needed, which is 6·L·C·(T − 1) less.
+    """
+    tokens = batch * config.block_size
+    return plan.flops(config, tokens) - 6 * config.n_layer * config.n_embd * (config.block_size - 1) * tokens
+
+
+def prompt_flops(config: GPTConfig) -> int:
+    """The same for reading a prompt of block_size tokens: forward only, and the head, 2·V·C, at the last position."""
+    unasked = 2 * config.vocab_size * config.n_embd * (config.block_size - 1)
+    return step_flops(config, 1) // 3 - unasked
+
+
+def attention_flops(B: int, H: int, T: int, D: int) -> int:
+    """q kᵀ and A v, forward and backward, of T(T + 1)/2 pairs of positions: 3 · 2 · 2·D · T(T + 1)/2 a head."""
+    return 6 * B * H * D * T * (T + 1)
+
+
+def weight_bytes(config: GPTConfig) -> int:
+    """Bytes of the float32 weights that writing one token reads: all but the embeddings, of which it looks up a row.
+
+    The head is read in full, tied or not.
+    """
+    C, V = config.n_embd, config.vocab_size
+    unread = (config.block_size + (0 if config.tie_weights else V)) * C
+    return FLOAT * (config.num_parameters - unread)
+
+
+# ---- in the worker -----------------------------------------------------------------------------------------------
+
+
+class _Best:
+    """Measures the machine in each round; `about` tells the best of all."""
+
+    def __init__(self) -> None:
+        self._flops, self._bandwidth = 0.0, 0.0
+
+    def answer(self) -> None:
+        pass
+
+    def round(self) -> float:
+        found = runtime.measure(ROUND)
+        self._flops = max(self._flops, 1e9 * found["matmul_gflops"])
+        self._bandwidth = max(self._bandwidth, 1e9 * found["matvec_gbytes"])
+        return ROUND
+
+    def about(self) -> dict[str, Any]:
+        return {"flops": self._flops, "bandwidth": self._bandwidth}
+
+
+def best() -> Subject:
+    return _Best()

@@ -1,0 +1,153 @@
+"""A Case says what is timed, `measure` does it, and a Measure is what came of it."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from tinygrad_llm import runtime
+from tinygrad_llm.bench.harness import BenchError, Contender, Timing, agree, alternate, ratio
+from tinygrad_llm.bench.limits import Limits
+
+OURS = "tinygrad_llm"
+NEEDS = {  # the packages of a contender; of others, the one that they are called by
+    "torch-compile": ("torch",),
+    "transformers": ("torch", "transformers"),
+    "safetensors-torch": ("safetensors", "torch"),
+}
+
+# Whoever computes, with OpenBLAS, OpenMP, MKL or Apple's Accelerate, takes its number of threads from one of these.
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# What this package changes about its process must not reach the others, which run as they come.
+UNTUNED = {runtime.OFF: "0"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """The same work for everyone.
+
+    Args:     subjects: who → "module:function", ours among them. options: of all these functions.
+              tolerance: how far the answers may be apart (`agree`).
+              flops, traffic: what it needs at least, in operations and bytes; what its limit is computed from.
+              amount, unit: how much one piece of it is, for a rate such as tokens/s; None: seconds are shown.
+    """
+
+    name: str
+    subjects: Mapping[str, str]
+    options: Mapping[str, Any]
+    tolerance: float = 0.0
+    flops: float = 0.0
+    traffic: float = 0.0
+    amount: float | None = None
+    unit: str = "s"
+
+
+# A theme's cases, one at a time: the files of each are there until the next is asked for, or all are closed.
+Cases: TypeAlias = Generator[Case, None, None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table. `limits`: of the machine, in the same run; None where they say nothing about the work."""
+
+    case: Case
+    timings: Sequence[Timing]  # ours first
+    limits: Limits | None = None
+
+    @property
+    def name(self) -> str:
+        return self.case.name
+
+    @property
+    def limit(self) -> float | None:
+        """The seconds that the machine would need at its best."""
+        return None if self.limits is None else self.limits.seconds(self.case.flops, self.case.traffic)
+
+    def different(self) -> list[str]:
+        """Who answers otherwise than ours: to that no ratio is told."""
+        ours, *theirs = self.timings
+        return [timing.name for timing in theirs if not agree(timing.answer, ours.answer, self.case.tolerance)]
+
+    def row(self) -> dict[str, Any]:
+        """All figures as JSON; ratio and spread by name of the other."""
+        ours, *theirs = self.timings
+        different = self.different()
+        ratios = {t.name: ratio(ours, t) for t in theirs if t.name not in different}
+        row = {
+            "measure": self.name,
+            "ours": self._figures(ours),
+            "theirs": {t.name: self._figures(t) | {"same_result": t.name not in different} for t in theirs},
+            "ratio": {name: r.median for name, r in ratios.items()},
+            "spread": {name: [r.low, r.high] for name, r in ratios.items()},
+        }
+        if self.limits is not None:
+            machine = dataclasses.asdict(self.limits)
+            row["limit"] = {"seconds": self.limit, "flops": self.case.flops, "bytes": self.case.traffic} | {
+                "machine": machine
+            }
+        return row
+
+    def _figures(self, timing: Timing) -> dict[str, Any]:
+        seconds = {"median": timing.median, "min": timing.min, "max": timing.max, "rounds": list(timing.seconds)}
+        figures: dict[str, Any] = {"seconds": seconds}
+        if self.case.amount is not None:
+            key = self.case.unit.lower().replace("/s", "_per_second")
+            figures[key] = self.case.amount / timing.median
+        if self.limit is not None:
+            figures["share_of_limit"] = self.limit / timing.median
+        return figures | dict(timing.about)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How every case of a run is measured."""
+
+    against: Sequence[str]
+    rounds: int
+    threads: int
+    progress: Callable[[str], None] = field(default=lambda what: None)
+
+
+def measure(case: Case, setup: Setup) -> Measure:
+    """Let everyone who can do this work do it in turn, and the machine show its limit between them.
+
+    Raises:   BenchError: a worker failed.
+    """
+    threads = dict.fromkeys(THREADS, str(setup.threads))
+    contenders = [Contender(OURS, case.subjects[OURS], case.options, threads)]
+    for name in setup.against:
+        if name in case.subjects:
+            contenders.append(Contender(name, case.subjects[name], case.options, threads | UNTUNED))
+    contenders.append(Contender("the machine's limit", "tinygrad_llm.bench.limits:best", {}, threads))
+    *timings, limit = alternate(contenders, setup.rounds, progress=lambda what: setup.progress(f"{case.name}: {what}"))
+    return Measure(case, timings, Limits(**limit.about))
+
+
+@contextlib.contextmanager
+def held_to(threads: int) -> Iterator[None]:
+    """Inside, this process and those it starts may use so many cores.
+
+    Raises:   BenchError: more than there are; fewer, on a system that cannot hold a process to them.
+    """
+    cores = runtime.cores()
+    if threads > cores:
+        raise BenchError(f"--threads {threads}: this process may use {cores} core(s)")
+    if threads == cores:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise BenchError(f"--threads {threads}: this system cannot hold a process to fewer than its {cores} cores")
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(all_of_them)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
+def missing(name: str) -> list[str]:
+    """The packages that a contender needs and that are not installed; none is imported here."""
+    return [package for package in NEEDS.get(name, (name,)) if importlib.util.find_spec(package) is None]

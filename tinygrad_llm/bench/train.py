@@ -1,0 +1,100 @@
+"""A training step: forward, backward, clipping and AdamW, in float32 and without dropout.
+
+Four configurations, of a toy's size to GPT-2's; and a table over time, channels and batch around a middle point.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tinygrad_llm.bench.harness import Subject
+from tinygrad_llm.bench.limits import step_flops
+from tinygrad_llm.bench.measure import OURS, Case, Cases
+from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.datasets import BatchStream
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.training import Trainer, TrainSettings
+
+THEIRS = ("torch", "torch-compile")
+SUBJECTS = {
+    OURS: f"{__name__}:training",
+    "torch": "tinygrad_llm.bench.against_torch:training",
+    "torch-compile": "tinygrad_llm.bench.against_torch:training_compiled",
+}
+
+
+def _config(L: int, H: int, C: int, T: int, V: int) -> GPTConfig:
+    return GPTConfig(n_layer=L, n_head=H, n_embd=C, block_size=T, vocab_size=V)
+
+
+CONFIGS = {  # with the rows of a batch
+    "char-cpu": (_config(4, 4, 128, 64, 65), 12),
+    "book-mini": (_config(2, 4, 64, 256, 50257), 4),
+    "baby": (_config(6, 6, 384, 256, 65), 8),
+    "gpt2-124M": (_config(12, 12, 768, 64, 50257), 4),
+}
+
+MIDDLE = {"T": 256, "C": 256, "batch": 8}
+SCALES = {"T": (64, 128, 256, 512, 1024), "C": (64, 128, 256, 384, 768), "batch": (1, 2, 4, 8, 16, 32)}
+
+# One learning rate for all steps. So many that none is the last, and none of those at which a held-out loss is due.
+SETTINGS = TrainSettings(
+    steps=10**9, eval_every=10**9, eval_batches=1, lr=6e-4, warmup=0, schedule="constant", betas=(0.9, 0.95),
+    eps=1e-8, weight_decay=0.1, clip=1.0, order="random",
+)  # fmt: skip
+FIRST = 5  # steps whose losses must agree
+TOLERANCE = 1e-3
+
+
+def cases(names: Sequence[str]) -> Cases:
+    """The configurations of these names; the files of each are there until the next is asked for."""
+    for name in names:
+        yield from _case(name, *CONFIGS[name])
+
+
+def scaling() -> Cases:
+    """T, C and batch varied, one at a time: 4 layers, heads of 64 channels, 512 tokens. The figure is tokens/s."""
+    seen = []
+    for varied, values in SCALES.items():
+        for value in values:
+            point = MIDDLE | {varied: value}
+            if point not in seen:  # the middle belongs to all three
+                seen.append(point)
+                T, C, batch = point.values()
+                name = f"T={T} C={C} batch={batch}"
+                for case in _case(name, _config(4, C // 64, C, T, 512), batch):
+                    yield replace(case, amount=batch * T, unit="tokens/s")
+
+
+def _case(name: str, config: GPTConfig, batch: int) -> Cases:
+    with tempfile.TemporaryDirectory() as folder:
+        GPT(config, Generator(0)).save_pretrained(Path(folder))
+        options = {"folder": folder, "batch": batch}
+        yield Case(name, SUBJECTS, options, TOLERANCE, flops=step_flops(config, batch))
+
+
+def batches(config: GPTConfig, batch: int) -> BatchStream:
+    """Windows of a text in which, as in any, the n-th most frequent token has a share of about 1 / n (Zipf's law)."""
+    rng = Generator(1)
+    ranks = (config.vocab_size + 1) ** rng.rand((100_000,), np.float64)  # [r, r + 1) is hit with a share of ln(1 + 1/r)
+    ids = ranks.astype(np.int64) - 1
+    return BatchStream([ids], config.block_size, batch, rng, order=SETTINGS.order)
+
+
+# ---- in the worker -----------------------------------------------------------------------------------------------
+
+
+def training(folder: str, batch: int) -> Subject:
+    """`Trainer.run`, as everyone uses it; it chooses its number of workers itself."""
+    imported = peak_memory()
+    model = GPT.from_pretrained(folder)
+    stream = batches(model.config, batch)
+    held_out = [next(batches(model.config, 1))]  # of which the Trainer must have one
+    trainer = Trainer(model, stream, held_out, replace(SETTINGS, batch_size=batch))
+    steps = trainer.run()
+    next(steps)  # step 0: the untrained model's held-out loss
+    return Work(lambda: [next(steps).loss for _ in range(FIRST)], lambda: next(steps), imported, numpy_facts)

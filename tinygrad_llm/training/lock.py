@@ -1,0 +1,74 @@
+"""One process at a time in a run's folder."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = "training.lock"  # holds the number of the process
+
+
+class InUseError(ValueError):
+    """The folder of a run is another's at the moment."""
+
+
+def lock(folder: Path) -> Callable[[], None]:
+    """Take the folder for this process; returns what gives it back.
+
+    A process that is killed gives it back as well: the system's lock goes with it, and a file that stays is no lock.
+    (On Windows the open file itself is the lock. Where a file system has no locks, there is none.)
+
+    Raises:   InUseError: another has taken it; its number is named. OSError: the folder cannot be written to.
+    """
+    path = folder / LOCK
+    descriptor = _locked(path)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+
+    def give_back() -> None:
+        if sys.platform == "win32":  # where an open file cannot be removed
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        if sys.platform != "win32":  # after it, or a file would be removed that another has locked
+            os.close(descriptor)
+
+    return give_back
+
+
+def _locked(path: Path) -> int:
+    """The descriptor of this file, locked and still of this name."""
+    if sys.platform == "win32":
+        try:
+            path.unlink(missing_ok=True)  # refused while a process has it open
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except (PermissionError, FileExistsError):
+            raise _in_use(path) from None
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # the file system has no locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise _in_use(path) from None
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # given back, and so removed, between the two lines: once more
+
+
+def _in_use(path: Path) -> InUseError:
+    try:
+        number = int(path.read_bytes()[:20])
+    except (OSError, ValueError):  # just given back, or just taken
+        return InUseError(f"{path.parent}: is being trained by another process: wait for it, or stop it")
+    return InUseError(
+        f"{path.parent}: is being trained by process {number}: wait for it, or stop it (it saves, and can be resumed)"
+    )

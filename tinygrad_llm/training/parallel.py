@@ -1,0 +1,116 @@
+"""The gradient of a batch by several threads at once.
+
+The batch is cut into as many parts as there are workers. Each is a thread that differentiates its own part with `grad`,
+its matrix products on one thread of BLAS; NumPy lets threads run side by side. The gradients are added in a fixed
+order, so the same number of workers gives the same sums, bit for bit.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import numpy as np
+
+from tinygrad_llm.autograd import Tensor, grad
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.models import GPT
+from tinygrad_llm.nn import Parameter
+from tinygrad_llm.optim import tasks
+from tinygrad_llm.runtime import blas_threads, cores
+
+IGNORED = -100  # a target that does not count
+MOST = 4  # workers; beyond, Python's own work on the tape, which threads take turns at, eats the gain
+WORTH = 1.15  # how much faster one worker must be to be taken: a close race would be decided by chance
+
+
+class Gradients:
+    """The mean loss of a batch and its gradient, with one worker or several; open while it is a context."""
+
+    def __init__(self, model: GPT, parameters: Sequence[Parameter], workers: int, label_smoothing: float = 0.0) -> None:
+        self.model = model
+        self.parameters = parameters
+        self.workers = workers
+        self.label_smoothing = label_smoothing
+        self._open = contextlib.ExitStack()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        threads = max(self.workers, min(cores(), MOST))
+        if threads > 1:
+            self._pool = self._open.enter_context(ThreadPoolExecutor(threads))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+        self._pool = None
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """`map`, by all threads where there is more than one item: for tasks that do not touch each other."""
+        items = list(items)
+        return map(function, items) if self._pool is None or len(items) < 2 else self._pool.map(function, items)
+
+    def of(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
+        """The mean loss over the targets that count, and one gradient a parameter."""
+        if self.workers == 1:
+            return self._part(inputs, targets)
+        count = counted(targets)
+        parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
+        work = [(x, y, count) for x, y in parts if counted(y)]
+        with blas_threads(1):  # only here: evaluation and samples, on one thread of ours, may use all of BLAS's
+            (loss, grads), *others = self.map(lambda args: self._part(*args), work)
+        for part_loss, part_grads in others:
+            loss += part_loss
+            pairs = zip(grads, part_grads, strict=True)
+            for _ in self.map(_add, tasks(pairs, lambda pair: pair[0].size)):
+                pass
+        return loss, grads
+
+    def _part(self, inputs: Array, targets: Array, count: int | None = None) -> tuple[float, list[Array]]:
+        """One part's share of the mean loss, and of the gradient."""
+        with np.errstate(all="ignore"):  # what is no number is told of in one line, and not in NumPy's warnings
+            loss = self.loss(inputs, targets, count)
+            return loss.item(), grad(loss, self.parameters)
+
+    def loss(self, inputs: Array, targets: Array, count: int | None = None) -> Tensor:
+        """The mean loss of a batch, as it is trained on; with count the sum over its targets, divided by that."""
+        return self.model.loss(inputs, targets, self.label_smoothing, count)
+
+
+def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
+    for total, g in pairs:
+        total += g
+
+
+def counted(targets: Array) -> int:
+    """How many targets the loss is a mean over."""
+    return int(np.count_nonzero(targets != IGNORED))
+
+
+def default_workers(model: GPT, batch_size: int) -> int:
+    """As many workers as there are cores (up to four), or one whose BLAS uses all cores: what is faster here.
+
+    Measured on a few gradients of each. One, where there is dropout: it draws its masks from one stream, whose order
+    threads would change; and where BLAS cannot be told to use one thread.
+    """
+    most = min(cores(), MOST, batch_size)
+    if most == 1 or model.config.dropout > 0:
+        return 1
+    with blas_threads(1) as could:
+        if not could:
+            return 1
+    return most if _seconds(model, batch_size, most) < WORTH * _seconds(model, batch_size, 1) else 1
+
+
+def _seconds(model: GPT, batch_size: int, workers: int) -> float:
+    """The fastest of a few gradients of a batch."""
+    config = model.config
+    ids = np.arange(batch_size * config.block_size).reshape(batch_size, -1) % config.vocab_size
+    seconds: list[float] = []
+    with Gradients(model, list(model.parameters()), workers) as gradients:
+        while len(seconds) < 2 or (sum(seconds) < 0.2 and len(seconds) < 10):
+            began = time.perf_counter()
+            gradients.of(ids, ids)
+            seconds.append(time.perf_counter() - began)
+    return min(seconds)
