@@ -232,6 +232,47 @@ def test_cross_entropy_with_an_ignore_index_of_ones_own():
     assert F.cross_entropy(logits, targets, ignore_index=2).item() == pytest.approx(only, rel=1e-15)
 
 
+def test_the_head_and_its_loss_at_once():
+    x, weight, targets = leaf(6, 4), leaf(5, 4), np.array([1, -100, 0, 4, 2, -100])
+    for options in ({}, {"ignore_index": 2, "target": np.array([1, 2, 0, 4, 2, 1])}, {"label_smoothing": 0.2}):
+        target = options.pop("target", targets)
+        one = F.linear_cross_entropy(x, weight, Tensor(target), **options)
+        other = F.cross_entropy(F.linear(x, weight), target, **options)
+        assert one.item() == pytest.approx(other.item(), rel=1e-13)
+        for g, expected in zip(grad(one, [x, weight]), grad(other, [x, weight]), strict=True):
+            np.testing.assert_allclose(g, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_parts_of_a_batch_add_up_to_its_mean():
+    """With the count of the whole, also where nothing of a part counts."""
+    x, weight, targets = leaf(6, 4), leaf(5, 4), np.array([1, -100, -100, -100, 2, 0])
+    whole = F.linear_cross_entropy(x, weight, targets)
+    parts = [F.linear_cross_entropy(x[i : i + 2], weight, targets[i : i + 2], count=3) for i in (0, 2, 4)]
+    assert [part.item() > 0 for part in parts] == [True, False, True]
+    assert sum(part.item() for part in parts) == pytest.approx(whole.item(), rel=1e-14)
+    for g, expected in zip(grad(parts[0] + parts[1] + parts[2], [x, weight]), grad(whole, [x, weight]), strict=True):
+        np.testing.assert_allclose(g, expected, rtol=1e-13, atol=1e-16)
+
+
+def test_a_loss_is_scaled_like_any_other_number():
+    x, weight, targets = leaf(3, 4), leaf(5, 4), np.array([1, 0, 4])
+    (one,) = grad(F.linear_cross_entropy(x, weight, targets), [x])
+    (three,) = grad(F.linear_cross_entropy(x, weight, targets) * 3, [x])
+    np.testing.assert_allclose(three, 3 * one, rtol=1e-15)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "both"])
+def test_what_is_frozen_costs_the_head_nothing(frozen):
+    x, weight, targets = leaf(3, 4), leaf(5, 4), np.array([1, 0, 4])
+    expected = dict(zip(("x", "weight"), grad(F.linear_cross_entropy(x, weight, targets), [x, weight]), strict=True))
+    x.requires_grad, weight.requires_grad = frozen == "weight", frozen == "x"
+    loss = F.linear_cross_entropy(x, weight, targets)
+    assert loss.requires_grad == (frozen != "both")
+    for name, t in (("x", x), ("weight", weight)):
+        if t.requires_grad:
+            np.testing.assert_array_equal(grad(loss, [t])[0], expected[name])
+
+
 # ---- attention -----------------------------------------------------------------------------------------------------
 
 

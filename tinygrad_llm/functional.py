@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from tinygrad_llm import kernels as K
-from tinygrad_llm.autograd import Tensor, apply
+from tinygrad_llm.autograd import Tensor, apply, is_grad_enabled
 from tinygrad_llm.autograd.tensor import Operand
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
@@ -315,7 +315,9 @@ def scaled_dot_product_attention(
     shape = (*query.shape[:-1], key.shape[-2])
     keep = draw_keep(dropout_p, shape, True, rng)
     if is_causal:
-        return apply(K.causal_attention, query, key, value, *([] if keep is None else [keep]), p=dropout_p)
+        inputs = [query, key, value] if keep is None else [query, key, value, keep]
+        recorded = is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        return apply(K.causal_attention, *inputs, p=dropout_p, recompute=not recorded)
     weights = (query @ key.mT * (1 / math.sqrt(query.shape[-1]))).softmax(-1)
     if keep is not None:
         weights = apply(K.dropout, weights, keep, p=dropout_p)
@@ -336,4 +338,5 @@ def causal_self_attention(
     B, T, _ = qkv.shape
     keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)
     inputs = [qkv] if keep is None else [qkv, keep]
-    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=recompute)
+    again = recompute or not (is_grad_enabled() and qkv.requires_grad)  # or the weights would be kept for nobody
+    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=again)

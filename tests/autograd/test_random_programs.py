@@ -77,12 +77,16 @@ def some_ids(draw, high):
     return np.random.default_rng(draw(st.integers(0, 2**16))).integers(0, high, shape)
 
 
-def some_targets(draw, x):
+def some_targets(draw, n, V):
     """One of them always counts; of the others some are ignored."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    targets = np.where(rng.random(len(x)) < 0.3, -100, rng.integers(0, x.shape[1], len(x)))
-    targets[0] = rng.integers(0, x.shape[1])
-    return {"targets": targets, "reduction": draw(st.sampled_from(["mean", "sum", "none"]))}
+    targets = np.where(rng.random(n) < 0.3, -100, rng.integers(0, V, n))
+    targets[0] = rng.integers(0, V)
+    return targets
+
+
+def some_blocks(draw):
+    return {"block": draw(st.sampled_from([1, 2, 64])), "recompute": draw(st.booleans())}
 
 
 def some_index(draw, x):
@@ -164,16 +168,33 @@ SMOOTH = {
         lambda draw, *_: {"subscripts": draw(st.sampled_from(["ij,kj,j->ik", "ij,ij,j->i"]))},
     ),
     "embedding": Rule(
-        lambda x, ids: apply(K.embedding, x, ids), matrix, lambda draw, x: {"ids": some_ids(draw, len(x))}
+        lambda x, ids, sparse: apply(K.embedding, x, ids, sparse=sparse),
+        matrix,
+        lambda draw, x: {"ids": some_ids(draw, len(x)), "sparse": draw(st.booleans())},
     ),
     "dropout": Rule(
         lambda x, keep: apply(K.dropout, x, keep, p=0.4), options=lambda draw, x: {"keep": a_mask(draw, x.shape)}
     ),
     "cross_entropy": Rule(
-        lambda x, targets, reduction: apply(K.cross_entropy, x, targets, reduction=reduction), matrix, some_targets
+        lambda x, targets, reduction: apply(K.cross_entropy, x, targets, reduction=reduction),
+        matrix,
+        lambda draw, x: {
+            "targets": some_targets(draw, *x.shape),
+            "reduction": draw(st.sampled_from(["mean", "sum", "none"])),
+        },
+    ),
+    "linear_cross_entropy": Rule(
+        lambda x, w, targets, **options: apply(K.linear_cross_entropy, x, w, targets, **options),
+        lambda x, w: x.ndim == w.ndim == 2 and x.shape[1] == w.shape[1],
+        lambda draw, x, w: {
+            "targets": some_targets(draw, len(x), len(w)),
+            "label_smoothing": draw(st.sampled_from([0.0, 0.1])),
+            "count": draw(st.sampled_from([None, 3])),
+            "chunk": draw(st.sampled_from([1 << 24, 4])),
+        },
     ),
     "causal_attention": Rule(
-        lambda q, k, v, keep: apply(K.causal_attention, q, k, v, *keep, p=0.4 if keep else 0.0),
+        lambda q, k, v, keep, **options: apply(K.causal_attention, q, k, v, *keep, p=0.4 if keep else 0.0, **options),
         lambda q, k, v: (
             q.ndim > 1
             and k.ndim == q.ndim
@@ -182,12 +203,15 @@ SMOOTH = {
             and k.shape[-1] == q.shape[-1]
             and k.shape[-2] >= q.shape[-2]
         ),
-        lambda draw, q, k, v: {"keep": [a_mask(draw, (*q.shape[:-1], k.shape[-2]))] * draw(st.booleans())},
+        lambda draw, q, k, v: {
+            "keep": [a_mask(draw, (*q.shape[:-1], k.shape[-2]))] * draw(st.booleans()),
+            **some_blocks(draw),
+        },
     ),
     "causal_self_attention": Rule(
         kernel(K.causal_self_attention),
         lambda qkv: qkv.ndim == 3 and qkv.shape[-1] % 3 == 0,
-        lambda draw, qkv: {"n_head": qkv.shape[-1] // 3},
+        lambda draw, qkv: {"n_head": qkv.shape[-1] // 3, **some_blocks(draw)},
     ),
     # A whole layer of attention, which few values fit by chance.
     "attention to itself": Rule(

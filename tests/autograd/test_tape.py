@@ -5,13 +5,15 @@ import math
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from tinygrad_llm import kernels as K
-from tinygrad_llm.autograd import Tensor, apply, grad, is_grad_enabled, no_grad
+from tinygrad_llm.autograd import Tensor, apply, detect_anomaly, grad, is_grad_enabled, no_grad
 from tinygrad_llm.gradcheck import gpt_problem, gradcheck
+from tinygrad_llm.kernels.table import Rows
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.random import Generator
 
@@ -49,6 +51,97 @@ def test_an_uneven_diamond_waits_for_the_longer_branch():
     for _ in range(5):
         z = z * 1.5
     assert grad((y + z).sum(), [x])[0].item() == pytest.approx(2 + 2 * 1.5**5)
+
+
+# ---- gradients by rows -----------------------------------------------------------------------------------------------
+
+IDS = np.array([[3, 1], [1, 1]])
+
+
+def rows(weight):
+    return apply(K.embedding, weight, IDS, sparse=True)
+
+
+def dense(weight):
+    """The same as a product, whose gradient is an array of its own."""
+    return Tensor((np.arange(len(weight)) == IDS[..., None]).astype(np.float64)) @ weight
+
+
+def borrowed(weight):
+    """Its gradient is a view of the one that came in."""
+    return weight.reshape(-1)[:8].reshape(2, 2, 2) if weight.numel() != 8 else weight.reshape(2, 2, 2)
+
+
+USES = [
+    ([rows], 0),
+    ([rows, rows], 1),
+    ([rows, rows, rows], 2),
+    ([rows, dense], 1),  # the last one recorded is the first to hand its gradient back
+    ([dense, rows], 0),
+    ([rows, dense, rows, dense], 2),
+    ([rows, borrowed], 0),
+    ([borrowed, rows], 0),
+    ([rows, borrowed, rows], 1),
+]
+
+
+@pytest.mark.parametrize("computed", [False, True], ids=["a leaf", "a computed value"])
+@pytest.mark.parametrize(("uses", "in_place"), USES)
+def test_rows_are_added_up_with_whatever_else_comes(uses, in_place, computed, monkeypatch):
+    added = []
+    add_to = Rows.add_to
+    monkeypatch.setattr(Rows, "add_to", lambda self, total: (added.append(total), add_to(self, total)))
+    found = []
+    for chosen in (uses, [dense if use is rows else use for use in uses]):
+        leaf = Tensor(np.arange(8.0).reshape(4, 2), requires_grad=True)
+        weight = leaf * 2 if computed else leaf
+        outputs = [use(weight) * (10.0**i) for i, use in enumerate(chosen)]
+        total = outputs[0]
+        for y in outputs[1:]:
+            total = total + y
+        seed = np.arange(1.0, 9.0).reshape(2, 2, 2)
+        kept = seed.copy()
+        g, *others = grad(total, [weight, leaf] if computed else [weight], seed)
+        np.testing.assert_array_equal(seed, kept)
+        assert type(g) is np.ndarray
+        assert g.flags.writeable
+        assert not np.shares_memory(g, seed)
+        found.append([g, *others])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(added) >= in_place
+    assert in_place or borrowed in uses or not added
+
+
+def test_rows_reach_grad_hooks_and_anomaly_mode_as_arrays():
+    for mode in (nullcontext, detect_anomaly):
+        weight = Tensor(np.ones((4, 2)), requires_grad=True)
+        seen = []
+        weight.register_hook(seen.append)
+        with mode():
+            (rows(weight).sum() + (dense(weight) * 2).sum() + rows(weight).sum()).backward()
+            rows(weight).sum().backward()
+        assert [type(g) for g in seen] == [np.ndarray] * 2
+        np.testing.assert_array_equal(seen[0][:, 0], [0, 12, 0, 4])
+        np.testing.assert_array_equal(weight.grad[:, 0], [0, 15, 0, 5])
+
+
+def test_rows_of_a_float32_weight_stay_float32_beside_a_dense_gradient():
+    weight = Tensor(np.ones((4, 2), np.float32), requires_grad=True)
+    h = rows(weight)
+    (g,) = grad((h.reshape(-1, 2) @ weight.mT).sum(), [weight])
+    assert g.dtype == np.float32
+    # L = Σ_nk h_n · w_k, h = w[ids]: dw_k = Σ_n h_n + (how often k stands there) Σ_j w_j.
+    np.testing.assert_array_equal(g[:, 0], 4 + np.array([0, 3, 0, 1]) * 4)
+
+
+def test_a_tied_gpt_adds_the_rows_of_its_embedding_to_the_gradient_of_its_head(monkeypatch):
+    added = []
+    add_to = Rows.add_to
+    monkeypatch.setattr(Rows, "add_to", lambda self, total: (added.append(total.shape), add_to(self, total)))
+    fn, inputs, _ = gpt_problem(GPTConfig(vocab_size=7, block_size=4, n_layer=1, n_head=2, n_embd=4), Generator(0))
+    fn(*inputs).backward()
+    assert added == [(7, 4)]
 
 
 @pytest.mark.parametrize("uses", [2, 3, 10])

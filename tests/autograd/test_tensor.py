@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm.autograd import Tensor, grad, no_grad
+from tinygrad_llm.autograd import Tensor, apply, grad, no_grad
 from tinygrad_llm.gradcheck import gradcheck
 
 
@@ -373,6 +373,23 @@ def test_detach_cuts_the_graph():
     y = (x * 2).detach()
     assert not y.requires_grad
     np.testing.assert_array_equal(grad((x * y).sum(), [x])[0], y.data)
+
+
+def test_a_kernel_is_told_which_gradients_will_be_asked_for():
+    told = []
+
+    def spy(a, b, *, needs=(True, True)):
+        told.append(needs)
+        return a * b, lambda g: (g * b, g * a)
+
+    x, y = f32(2), f32(2).detach()
+    for a, b in ((x, y), (y, x), (x, x), (y, y), (x, 2.0)):
+        apply(spy, a, b)
+    assert told == [(True, False), (False, True), (True, True), (False, False), (True, False)]
+    told.clear()
+    with no_grad():
+        apply(spy, x, x)
+    assert told == [(False, False)]
 
 
 def test_integers_alone_become_float32_not_float64() -> None:

@@ -16,6 +16,7 @@ from tinygrad_llm.gradcheck.cases import LAYOUTS, Call
 from tinygrad_llm.gradcheck.checkers import GradcheckResult, comparison
 from tinygrad_llm.gradcheck.ledger import needed
 from tinygrad_llm.kernels import KERNELS
+from tinygrad_llm.kernels.table import Rows, exp_is_safe
 from tinygrad_llm.random import Generator
 
 CASES = all_cases()
@@ -46,9 +47,12 @@ def shapes_of(case):
 
 
 def signature(case):
-    """What a case of a kernel exercises: shapes and dtypes, integers and masks themselves, options."""
+    """What a case of a kernel exercises: shapes and dtypes, integers and masks themselves, large numbers, options."""
     inputs, options = drawn(case)
-    seen = [(x.shape, x.dtype.kind, x.tobytes() if x.dtype.kind in "iub" else b"") for x in map(np.asarray, inputs)]
+    seen = [
+        (x.shape, x.dtype.kind, x.tobytes() if x.dtype.kind in "iub" else bool(np.max(np.abs(x), initial=0) > 20))
+        for x in map(np.asarray, inputs)
+    ]
     return repr((case.covers, case.method, case.make.layout, seen, sorted(options.items())))
 
 
@@ -305,6 +309,56 @@ def test_special_values_that_a_formula_treats_apart():
     assert any(p.ndim == 4 for p, *_ in (drawn(c)[0] for c in basic("causal_attention")))
 
 
+def scores(case, seed):
+    """What is exponentiated: the q kᵀ / √D of an attention, the x Wᵀ of a head."""
+    (x, *others), options = drawn(case, seed)
+    if case.covers == "linear_cross_entropy":
+        return x @ others[0].T
+    if case.covers == "causal_self_attention":
+        q, k, _ = x.reshape(*x.shape[:2], 3, options["n_head"], -1).transpose(2, 0, 3, 1, 4)
+    else:
+        q, k = x, others[0]
+    return q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+
+
+@pytest.mark.parametrize("kernel", ["causal_attention", "causal_self_attention", "linear_cross_entropy"])
+def test_exponentials_are_checked_with_a_shift_and_without(kernel):
+    for seed in range(3):
+        assert {("large" in case.label, exp_is_safe(scores(case, seed))) for case in basic(kernel)} == {
+            (False, True),
+            (True, False),
+        }
+
+
+@pytest.mark.parametrize("kernel", ["causal_attention", "causal_self_attention"])
+def test_attention_is_checked_in_several_blocks_kept_and_recomputed_with_dropout_and_without(kernel):
+    seen = set()
+    for case in basic(kernel):
+        (x, *others), options = drawn(case)
+        Tq = x.shape[-2]
+        if Tq % options.get("block", 64) and Tq > options.get("block", 64):  # the last block is a shorter one
+            longer = kernel == "causal_attention" and others[0].shape[-2] > Tq
+            seen.add((bool(options.get("recompute")), options.get("p", 0) > 0, longer))
+    wanted = {(recompute, dropped, False) for recompute in (False, True) for dropped in (False, True)}
+    assert seen >= wanted | ({(False, False, True), (True, False, True)} if kernel == "causal_attention" else set())
+
+
+def test_a_head_and_its_loss_are_checked_in_chunks_with_ignored_rows_smoothing_and_a_count_of_its_own():
+    seen = set()
+    for case in basic("linear_cross_entropy"):
+        (x, weight, targets), options = drawn(case)
+        parts = -(-len(x) * len(weight) // options.get("chunk", 1 << 24))
+        seen.add("whole" if parts == 1 else "uneven" if len(x) % parts else "even")
+        ignored = options.get("ignore_index", -100)
+        seen |= {"ignored"} if ignored in targets else set()
+        seen |= {"a target ignored"} if ignored >= 0 else set()
+        s, count = options.get("label_smoothing", 0.0), options.get("count")
+        seen |= {"smoothed"} if 0 < s < 1 else {"smoothed away"} if s == 1 else set()
+        n = np.count_nonzero(targets != ignored)
+        seen |= set() if count is None else {"fewer"} if count < n else {"more"} if count > n else {"as many"}
+    assert seen >= {"whole", "uneven", "ignored", "a target ignored", "smoothed", "smoothed away", "more"}
+
+
 def lines_of(code):
     """The lines of a function and of those inside it, but for the `def` itself and what only raises."""
     own = {line for _, _, line in code.co_lines() if line} - {code.co_firstlineno}
@@ -326,12 +380,23 @@ def executed():
         return local if frame.f_code.co_filename.startswith(folder) else None
 
     before = sys.gettrace()
+    for name, module in list(sys.modules.items()):
+        if name.startswith(kernels.__name__ + "."):
+            for thing in vars(module).values():
+                getattr(thing, "cache_clear", lambda: None)()  # what other tests have made is made again
     sys.settrace(enter)
     try:
+        # What no case can be: no queries at all; float32 beside float64.
+        kernels.add(np.ones(2, np.float32), np.ones(2))
+        kernels.causal_attention(np.zeros((0, 2)), np.zeros((3, 2)), np.zeros((3, 2)))[1](np.zeros((0, 2)))
         for case in itertools.chain.from_iterable(map(basic, KERNELS)):
             inputs, options = drawn(case)
             y, vjp = case.make.kernel(*inputs, **options)
-            vjp(np.ones_like(y))
+            for d in vjp(np.ones_like(y)):
+                if isinstance(d, Rows):
+                    d.add_to(np.zeros(d.shape))
+            if "needs" in (case.make.kernel.__kwdefaults__ or {}):
+                case.make.kernel(*inputs, **options, needs=(False,) * len(inputs))
     finally:
         sys.settrace(before)
     return seen
@@ -394,14 +459,15 @@ def test_the_gpt_is_checked_tied_and_untied_with_dropout_and_without():
             assert config.n_layer == 2
             assert (free["targets"] == -100).any()
             assert (free["targets"] != -100).any()
-            seen.add((config.tie_weights, config.dropout > 0, config.qkv_bias))
-    assert {(tied, dropout) for tied, dropout, _ in seen} == {
+            seen.add((config.tie_weights, config.dropout > 0, config.qkv_bias, free["model"].checkpoint))
+    assert {(tied, dropout) for tied, dropout, *_ in seen} == {
         (True, False),
         (True, True),
         (False, False),
         (False, True),
     }
-    assert {bias for *_, bias in seen} == {True, False}
+    assert {bias for *_, bias, _ in seen} == {True, False}
+    assert {(dropout, checkpoint) for _, dropout, _, checkpoint in seen} >= {(True, True), (True, False)}
 
 
 def test_the_logits_of_a_gpt_are_checked_too():

@@ -117,6 +117,7 @@ RIGHT = {
     "layer_norm": wrong_formulas.layer_norm(""),
     "dropout": wrong_formulas.dropout(wrong_formulas.rescale),
     "cross_entropy": wrong_formulas.cross_entropy(""),
+    "linear_cross_entropy": wrong_formulas.linear_cross_entropy(""),
     "causal_attention": wrong_formulas.attention(""),
     "causal_self_attention": wrong_formulas.self_attention(lambda d, n_head: d),
     "softmax": wrong_formulas.normalised(lambda g, y, axis: y * (g - wrong_formulas.total(g * y, axis))),

@@ -112,11 +112,24 @@ def test_needs_leaves_out_what_is_not_wanted(case, kernel_call):
                 np.testing.assert_array_equal(d, expected)
 
 
-def test_the_products_and_powers_take_needs():
-    assert {case.covers for case in WITH_NEEDS} == {"multiply", "divide", "matmul", "linear", "power"}
+PRODUCTS = {"multiply", "divide", "matmul", "linear"}
+IN_FORWARD = {"gelu", "linear_cross_entropy"}  # whose forward makes what backward hands out
 
 
-@pytest.mark.parametrize("case", [c for c in WITH_NEEDS if c.covers != "power"], ids=lambda case: case.name)
+def test_products_powers_and_what_works_ahead_take_needs():
+    assert {case.covers for case in WITH_NEEDS} == PRODUCTS | IN_FORWARD | {"power"}
+
+
+@pytest.mark.parametrize("case", [c for c in WITH_NEEDS if c.covers in IN_FORWARD], ids=lambda case: case.name)
+def test_what_is_made_ahead_is_made_only_if_needed(case, kernel_call):
+    kernel, arrays, options = kernel_call(case)
+    y, vjp = kernel(*arrays, **options, needs=(False,) * len(arrays))
+    assert list(kept(vjp)) == []
+    assert vjp(np.ones_like(y)) == (None,) * len(arrays)
+    np.testing.assert_array_equal(y, kernel(*arrays, **options)[0])
+
+
+@pytest.mark.parametrize("case", [c for c in WITH_NEEDS if c.covers in PRODUCTS], ids=lambda case: case.name)
 def test_what_is_not_needed_is_not_kept(case, kernel_call):
     """The first gradient of a product takes the other factor alone, and so does the second (but of a quotient)."""
     kernel, arrays, options = kernel_call(case)
@@ -146,7 +159,7 @@ def test_complex_input_agrees_with_real_input(case, kernel_call):
             if expected is None:
                 assert d is None
             else:
-                np.testing.assert_allclose(d.real, expected, rtol=1e-12, atol=1e-13)
+                np.testing.assert_allclose(np.asarray(d).real, expected, rtol=1e-12, atol=1e-13)
 
 
 @every_analytic_case
@@ -253,13 +266,20 @@ SMALL = [
     ("linear", [(0, 3), (4, 3), (4,)], {}),
     ("linear", [(2, 0, 3), (4, 3)], {}),
     ("embedding", [(5, 3), NO_IDS], {}),
+    ("embedding", [(5, 3), NO_IDS], {"sparse": True}),
     ("layer_norm", [(0, 3), (3,), (3,)], {}),
     ("dropout", [(), np.array(True)], {"p": 0.5}),
     ("causal_attention", [(0, 4, 3), (0, 4, 3), (0, 4, 3)], {}),
     ("causal_attention", [(2, 1, 1), (2, 1, 1), (2, 1, 1)], {}),
+    ("causal_attention", [(0, 2), (3, 2), (3, 2)], {}),
+    ("causal_attention", [(0, 2), (0, 2), (0, 2)], {"recompute": True}),
     ("causal_self_attention", [(0, 4, 6)], {"n_head": 2}),
+    ("causal_self_attention", [(2, 1, 6)], {"n_head": 2, "recompute": True}),
+    ("causal_self_attention", [(2, 0, 6)], {"n_head": 2}),
     ("cross_entropy", [(0, 3), NO_IDS], {"reduction": "sum"}),
     ("cross_entropy", [(0, 3), NO_IDS], {"reduction": "none"}),
+    ("linear_cross_entropy", [(0, 3), (4, 3), NO_IDS], {"count": 1}),
+    ("linear_cross_entropy", [(1, 1), (1, 1), np.zeros(1, np.int64)], {}),
 ]  # fmt: skip
 
 
@@ -327,6 +347,15 @@ def test_an_integer_operand_of_a_product_or_a_row_does_too(name, shapes, options
         assert all(d.dtype == np.float32 for d in vjp(np.ones_like(y)) if d is not None)
 
 
+@pytest.mark.parametrize("integer", [0, 1])
+def test_an_integer_operand_of_a_head_does_too(integer):
+    arrays = [np.ones((3, 2), np.int64 if i == integer else np.float32) for i in range(2)]
+    loss, vjp = K.linear_cross_entropy(*arrays, np.array([0, 1, 2]))
+    assert loss.dtype == np.float32
+    assert loss == pytest.approx(np.log(3), rel=1e-6)
+    assert [d.dtype for d in vjp(np.ones((), np.float32)) if d is not None] == [np.float32] * 2
+
+
 def kept(vjp):
     """Every array and Tensor that a vjp's closure, or a closure in it, holds."""
     for cell in getattr(vjp, "__closure__", None) or ():
@@ -344,9 +373,11 @@ def test_a_closure_keeps_arrays_only_and_few(case, kernel_call):
     y, vjp = kernel(*arrays, **options)
     assert not any(isinstance(item, Tensor) for item in kept(vjp))
     # Beside its inputs and its output, a kernel keeps no more than what one of these takes; attention keeps its
-    # (T, T) weights as well.
+    # (T, T) weights as well, and the head with its loss has both gradients ready.
     own = {id(a): a for a in kept(vjp) if not any(np.may_share_memory(a, b) for b in (*arrays, np.asarray(y)))}
     largest = max([np.asarray(y).size, *(a.size for a in arrays)])
     rows = sum(a.size for a in own.values() if a.size > largest / 4)
-    if "attention" not in kernel.__name__:
+    if kernel.__name__ == "linear_cross_entropy":
+        assert rows <= sum(x.size for x in arrays if is_float(x))
+    elif "attention" not in kernel.__name__:
         assert rows <= largest * (2 if kernel.__name__ == "cross_entropy" else 1)

@@ -35,7 +35,7 @@ def returned(name, kernel_call):
 @every_kernel
 def test_the_first_paragraph_gives_the_formula_and_the_gradient(name):
     first = parts(name)[0].split("\n\n")[0]
-    assert re.match(r"(y|loss_i) = \S", first)
+    assert re.match(r"(y|loss|loss_i) = \S", first)
     assert GRADIENT.search(first)
 
 

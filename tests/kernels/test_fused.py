@@ -1,6 +1,7 @@
 """Fused kernels against the same thing composed of primitives; linear ones against their adjoint; kinks; stability."""
 
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, grad
 from tinygrad_llm.gradcheck.cases import basic_cases
+from tinygrad_llm.kernels.table import Rows, exp_is_safe
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)
@@ -127,6 +129,144 @@ def test_causal_self_attention(seed, B, T, n_head, D, dropped):
     assert_agree(K.causal_self_attention, arrays, oracle, n_head=n_head, p=p)
 
 
+QUERIES, CACHED, BLOCK = st.integers(1, 7), st.integers(0, 3), st.integers(1, 9)
+
+
+@settings(max_examples=100)
+@given(seeds, hnp.array_shapes(min_dims=0, max_dims=2, max_side=3), QUERIES, CACHED, BLOCK, *(st.booleans(),) * 3)
+def test_causal_attention_in_blocks(seed, lead, Tq, cached, block, recompute, dropped, large):
+    rng = np.random.default_rng(seed)
+    Tk, D, p = Tq + cached, 3, 0.4 if dropped else 0.0
+    arrays = [rng.standard_normal((*lead, T, D)) for T in (Tq, Tk, Tk)]
+    if large:  # scores of 40 to 100, and near each other
+        arrays[0][..., 0] += 3
+        arrays[1][..., 0] += 30
+    if dropped:
+        arrays.append(rng.random((*lead, Tq, Tk)) >= p)
+    options = {"p": p, "block": block, "recompute": recompute}
+    assert_agree(K.causal_attention, arrays, lambda *xs: composed_attention(*xs, p=p), **options)
+
+
+def value_and_gradients(kernel, arrays, **options):
+    y, vjp = kernel(*arrays, **options)
+    g = np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
+    return [np.asarray(a) for a in (y, *vjp(g)) if a is not None]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("add", [0.0, 8.0], ids=["small scores", "large scores"])
+@pytest.mark.parametrize("block", [1, 3, 8, 64])
+def test_recomputing_changes_no_bit(block, add, dtype):
+    rng = np.random.default_rng(block)
+    qkv = rng.standard_normal((2, 20, 24)).astype(dtype) + dtype(add)
+    keep = rng.random((2, 2, 20, 20)) > 0.3
+    q, k, v = (np.split(qkv, 3, axis=-1)[i][:, 5 * (i == 0) :] for i in range(3))
+    for kernel, arrays, options in (
+        (K.causal_self_attention, [qkv, keep], {"n_head": 2, "p": 0.3}),
+        (K.causal_attention, [q, k, v, keep[:, 0, 5:]], {"p": 0.3}),
+        (K.causal_attention, [q, k, v], {}),
+    ):
+        one, other = (value_and_gradients(kernel, arrays, block=block, recompute=r, **options) for r in (False, True))
+        for a, b in zip(one, other, strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block", [1, 2, 5, 64])
+def test_the_future_changes_no_bit_of_the_past(block, dtype):
+    """Outputs and, of a loss that looks at them alone, gradients: for scores of the usual size, of ±40."""
+    rng = np.random.default_rng(0)
+    T, now = 11, 6
+    one = rng.standard_normal((2, T, 24)).astype(dtype)
+    other = one.copy()
+    other[:, now:] = 2 * rng.standard_normal((2, T - now, 24))
+    g = np.zeros((2, T, 8), dtype)
+    g[:, :now] = rng.standard_normal((2, now, 8))
+    (y, vjp), (y2, vjp2) = (K.causal_self_attention(x, n_head=2, block=block) for x in (one, other))
+    assert not np.array_equal(y[:, now:], y2[:, now:])
+    assert y[:, :now].tobytes() == y2[:, :now].tobytes()
+    (d,), (d2,) = vjp(g), vjp2(g)
+    assert d.tobytes() == d2.tobytes()
+    assert not d[:, now:].any()
+
+
+def test_a_later_score_beyond_the_usual_size_changes_the_past_by_rounding_alone():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((1, 6, 6))
+    other = one.copy()
+    other[:, 4:] *= 50
+    y, y2 = (K.causal_self_attention(x, n_head=1)[0][:, :4] for x in (one, other))
+    np.testing.assert_allclose(y, y2, rtol=1e-14, atol=1e-15)
+
+
+def peak(function):
+    """The most memory, in bytes, that was held at one time during a call, beyond what was there before."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_attention_that_recomputes_holds_no_matrix_of_all_positions():
+    T, D = 1024, 8
+    qkv = np.random.default_rng(0).standard_normal((1, T, 3 * D)).astype(np.float32)
+    one, g = 4 * T * T, np.ones((1, T, D), np.float32)
+
+    def there_and_back(recompute):
+        K.causal_self_attention(qkv, n_head=1, block=32, recompute=recompute)[1](g)
+
+    assert peak(lambda: there_and_back(True)) < one / 4
+    kept = peak(lambda: there_and_back(False))
+    assert one / 2 < kept < 0.8 * one  # the half below the diagonal
+
+
+def test_a_head_with_its_loss_holds_no_matrix_of_all_logits():
+    rng = np.random.default_rng(0)
+    N, C, V = 1024, 4, 4096
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((N, C), (V, C)))
+    logits = 4 * N * V
+    targets = rng.integers(0, V, N)
+
+    def there_and_back(**options):
+        K.linear_cross_entropy(x, weight, targets, **options)[1](np.array(0.5, np.float32))
+
+    assert peak(lambda: there_and_back(chunk=N * V // 16)) < logits / 4
+    assert peak(lambda: there_and_back(chunk=N * V // 16, label_smoothing=0.1, count=3)) < logits / 4
+    assert peak(there_and_back) > logits
+
+
+@settings(max_examples=100)
+@given(
+    seeds,
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 40),
+    st.sampled_from([-100, -1, 0, 2]),
+    st.sampled_from([0.0, 0.1, 1.0]) | st.floats(0, 1),
+    st.none() | st.integers(1, 9),
+    st.booleans(),
+)
+def test_linear_cross_entropy(seed, N, C, V, chunk, ignore_index, smoothing, count, large):
+    rng = np.random.default_rng(seed)
+    x, weight, targets = rng.standard_normal((N, C)), rng.standard_normal((V, C)), rng.integers(0, V, N)
+    if large:
+        x[:, 0] += 3
+        weight[:, 0] += 30
+    targets[rng.random(N) < 0.3] = ignore_index
+    n = np.count_nonzero(targets != ignore_index)
+    assume(n or count)
+
+    def oracle(x, weight, targets):
+        options = {"ignore_index": ignore_index, "label_smoothing": smoothing, "reduction": "sum"}
+        return apply(K.cross_entropy, apply(K.linear, x, weight), targets, **options) / float(count or n)
+
+    options = {"chunk": chunk, "ignore_index": ignore_index, "label_smoothing": smoothing, "count": count}
+    assert_agree(K.linear_cross_entropy, [x, weight, targets], oracle, **options)
+
+
 @examples
 @given(
     seeds,
@@ -182,6 +322,46 @@ def test_embedding(seed, V, C, shape):
     rng = np.random.default_rng(seed)
     arrays = [rng.standard_normal((V, C)), np.asarray(rng.integers(0, V, shape))]
     assert_agree(K.embedding, arrays, lambda weight, ids: Tensor(one_hot(ids.data, V)) @ weight)
+
+
+# ---- gradients by rows ---------------------------------------------------------------------------------------------
+
+
+@examples
+@given(seeds, st.integers(1, 6), st.integers(1, 4), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=4))
+def test_rows_are_the_dense_scatter(seed, V, C, shape):
+    rng = np.random.default_rng(seed)
+    weight, ids = rng.standard_normal((V, C)), np.asarray(rng.integers(0, V, shape))
+    y, vjp = K.embedding(weight, ids, sparse=True)
+    g = rng.standard_normal(y.shape)
+    rows, none = vjp(g)
+    assert none is None
+    assert isinstance(rows, Rows)
+    assert rows.rows.tolist() == sorted(set(ids.reshape(-1).tolist()))
+    assert (rows.shape, rows.dtype, rows.ndim) == ((V, C), np.float64, 2)
+    dense, _ = K.embedding(weight, ids)[1](g)
+    assert isinstance(dense, np.ndarray)
+    assert np.asarray(rows).tobytes() == dense.tobytes()
+    scattered = np.zeros((V, C))
+    np.add.at(scattered, ids, g)
+    assert_close(rows, scattered)
+    total = start = rng.standard_normal((V, C))
+    expected = start + dense
+    rows.add_to(total)
+    assert total.tobytes() == expected.tobytes()
+
+
+def test_rows_are_an_array_to_numpy():
+    rows = Rows(np.array([0, 2]), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), (4, 2))
+    whole = [[1, 2], [0, 0], [3, 4], [0, 0]]
+    assert np.asarray(rows).tolist() == whole
+    assert np.asarray(rows).dtype == np.float32
+    assert np.asarray(rows, dtype=np.float64).dtype == np.float64
+    assert np.shape(rows) == (4, 2)
+    assert np.sum(rows) == 10
+    one, other = np.asarray(rows), np.asarray(rows)
+    one[...] = 7
+    assert other.tolist() == whole
 
 
 AXES = st.integers(-3, 2)
@@ -302,11 +482,153 @@ def test_attention_at_plus_and_minus_1000():
     assert all(np.isfinite(d).all() for d in vjp(np.ones_like(y)))
 
 
+@pytest.mark.parametrize(
+    ("values", "safe"),
+    [
+        ([], True),
+        ([0.0], True),
+        ([39.99, -39.99], True),
+        ([40.0], False),
+        ([0.0, -40.0], False),
+        ([0.0, math.inf], False),
+        ([-math.inf, 0.0], False),
+        ([math.nan], False),
+        ([0.0, math.nan, 1.0], False),
+        ([39 + 1e6j], True),
+        ([41 + 0j], False),
+    ],
+)
+def test_where_an_exponential_needs_no_shift(values, safe):
+    x = np.array(values)
+    assert exp_is_safe(x) is safe
+    if x.dtype.kind == "f":
+        assert exp_is_safe(x.astype(np.float32)) is safe
+        assert not exp_is_safe(x.astype(np.float16))
+
+
+SIZES = [0.0, 39.9, -39.9, 40.1, -40.1, 1000.0, -1000.0, 3e4]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("V", [1, 2, 3000])
+def test_equal_logits_of_any_size_have_the_loss_ln_V_in_float32(V, size):
+    x, weight = np.full((3, 1), size, np.float32), np.ones((V, 1), np.float32)
+    loss, dx, dweight = value_and_gradients(K.linear_cross_entropy, [x, weight, np.array([0, V - 1, 0])])
+    assert loss == pytest.approx(math.log(V), rel=1e-6, abs=2e-7)
+    assert np.abs(dx).max() <= 1e-6
+    assert np.isfinite(dweight).all()
+    assert np.abs(dweight.sum()) <= 1e-5 * max(1.0, abs(size))  # rows of dlogits sum to 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("T", [1, 3, 300])
+def test_equal_scores_of_any_size_are_an_average_in_float32(T, size):
+    q, k = np.full((T, 1), size, np.float32), np.ones((T, 1), np.float32)
+    v = np.arange(T, dtype=np.float32)[:, None]
+    y, *grads = value_and_gradients(K.causal_attention, [q, k, v])
+    np.testing.assert_allclose(y, v / 2, rtol=1e-5)
+    assert all(np.isfinite(d).all() for d in grads)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_far_logits_on_both_sides_in_float32(size):
+    """Rows of ±size beside a row of zeros: the shift of one is no harm to the other."""
+    x, weight = np.array([[size], [0], [-size]], np.float32), np.array([[1], [-1]], np.float32)
+    loss, dx, dweight = value_and_gradients(K.linear_cross_entropy, [x, weight, np.array([0, 0, 0])])
+    exact = (np.logaddexp(0, -2 * size) + np.logaddexp(0, 0) + np.logaddexp(0, 2 * size)) / 3
+    assert loss == pytest.approx(exact, rel=1e-6)
+    assert np.isfinite(dx).all()
+    assert np.isfinite(dweight).all()
+
+
+@pytest.mark.parametrize("scores", [20.0, 30.0])
+def test_float16_has_no_room_without_a_shift(scores):
+    q = np.full((3, 1), scores, np.float16)
+    y, *grads = value_and_gradients(K.causal_attention, [q, np.ones_like(q), np.ones_like(q)])
+    assert y.tolist() == [[1], [1], [1]]
+    assert y.dtype == np.float16
+    assert all(np.isfinite(d).all() for d in grads)
+
+
+@pytest.mark.parametrize("size", [0.0, 30.0, 39.0, 100.0])
+def test_a_small_loss_is_no_less_precise_where_logits_are_large(size):
+    """float32 has steps of 4e-6 at 39, which would be a hundredth of this loss."""
+    x, weight = np.array([[size, 8.0]], np.float32), np.array([[1, 0], [1, -0.0], [1, 1]], np.float32)
+    loss, _ = K.linear_cross_entropy(x, weight, np.array([2]))
+    assert loss == pytest.approx(math.log1p(2 * math.exp(-8)), rel=1e-3)
+
+
+def test_a_loss_that_nothing_counts_for_is_zero_and_so_are_its_gradients():
+    rng = np.random.default_rng(0)
+    x, weight, ignored = rng.standard_normal((4, 3)), rng.standard_normal((5, 3)), np.full(4, -100)
+    for targets, rows in ((ignored, x), (ignored[:0], x[:0])):
+        loss, dx, dweight = value_and_gradients(K.linear_cross_entropy, [rows, weight, targets], count=7)
+        assert loss == 0
+        assert not dx.any()
+        assert not dweight.any()
+        assert (dx.shape, dweight.shape) == (rows.shape, weight.shape)
+
+
+def test_an_ignored_row_may_hold_anything_that_is_finite():
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((4, 3)), rng.standard_normal((5, 3))
+    x[2] = [1e30, -1e30, 1e30]
+    loss, dx, dweight = value_and_gradients(K.linear_cross_entropy, [x, weight, np.array([0, 1, -100, 2])])
+    others = value_and_gradients(K.linear_cross_entropy, [x[[0, 1, 3]], weight, np.array([0, 1, 2])])
+    assert_close(loss, others[0])
+    assert_close(np.delete(dx, 2, axis=0), others[1])
+    assert_close(dweight, others[2])
+    assert not dx[2].any()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_not_hidden(bad):
+    x, weight = np.ones((2, 3)), np.ones((4, 3))
+    x[0, 0] = bad
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(K.linear_cross_entropy(x, weight, np.array([0, 1]))[0])
+        assert np.isnan(K.causal_attention(x, x, x)[0]).any()
+
+
+def test_a_float64_head_on_float32_states_loses_nothing():
+    rng = np.random.default_rng(0)
+    x, weight, targets = (
+        rng.standard_normal((3, 2)).astype(np.float32),
+        rng.standard_normal((5, 2)),
+        np.array([0, 4, 2]),
+    )
+    loss, _ = K.linear_cross_entropy(x, weight, targets)
+    wide, _ = K.linear_cross_entropy(x.astype(np.float64), weight, targets)
+    assert loss.dtype == np.float64
+    assert loss == pytest.approx(wide, rel=1e-14)
+
+
+@pytest.mark.parametrize("n", [4, 768])
+@pytest.mark.parametrize("value", [0.0, 3.0, -1024.0])
+def test_layer_norm_of_a_constant_row_is_its_bias(value, n):
+    x, weight, bias = np.full((2, n), value, np.float32), np.full(n, 2, np.float32), np.arange(n, dtype=np.float32)
+    y, dx, *_ = value_and_gradients(K.layer_norm, [x, weight, bias])
+    assert y.tolist() == [bias.tolist()] * 2
+    assert np.isfinite(dx).all()
+
+
+@pytest.mark.parametrize("x", [1e13, 3e13, 1e18, -1e13, -1e18])
+def test_gelu_is_straight_far_out(x):
+    with np.errstate(over="ignore"):
+        y, vjp = K.gelu(np.array([x], np.float32))
+    assert y == np.float32(max(x, 0))
+    assert vjp(np.ones(1, np.float32))[0] == (x > 0)
+
+
 # ---- errors --------------------------------------------------------------------------------------------------------
 
 
 def zeros(*shape):
     return np.zeros(shape)
+
+
+def head(targets, weight=None, **options):
+    return K.linear_cross_entropy(zeros(2, 4), zeros(3, 4) if weight is None else weight, targets, **options)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +647,19 @@ def zeros(*shape):
         (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), label_smoothing=1.1), ValueError, r"in \[0, 1\], not 1.1"),
         (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), label_smoothing=-0.1), ValueError, "not -0.1"),
         (lambda: K.cross_entropy(zeros(1, 3), np.array([0]), label_smoothing=math.nan), ValueError, "not nan"),
+        (lambda: head(np.array([0, 3])), IndexError, r"linear_cross_entropy: target 3 .* 0 … 2 or ignore_index"),
+        (lambda: head(np.array([-1, 0])), IndexError, "linear_cross_entropy: target -1"),
+        (lambda: head(np.array([-100, -100])), ValueError, "linear_cross_entropy: the mean over no targets"),
+        (lambda: head(np.array([0.0, 1.0])), TypeError, "linear_cross_entropy: .* integers, not float64"),
+        (lambda: head(np.array([0])), ValueError, r"\(2, 4\), \(3, 4\) and \(1,\)"),
+        (lambda: head(np.array([0, 1]), zeros(3, 5)), ValueError, r"\(2, 4\), \(3, 5\) and \(2,\)"),
+        (lambda: head(np.array([0, 1]), zeros(4)), ValueError, r"\(2, 4\), \(4,\) and \(2,\)"),
+        (lambda: head(np.array([0, 1]), label_smoothing=2), ValueError, r"in \[0, 1\], not 2"),
+        (lambda: head(np.array([0, 1]), count=0), ValueError, "count must be ≥ 1, not 0"),
+        (lambda: head(np.array([-100, -100]), count=0), ValueError, "count must be ≥ 1, not 0"),
+        (lambda: head(np.array([0, 1]), count=-3), ValueError, "count must be ≥ 1, not -3"),
+        (lambda: K.causal_attention(*(zeros(2, 2),) * 3, block=0), ValueError, "block must be ≥ 1, not 0"),
+        (lambda: K.causal_self_attention(zeros(1, 2, 6), n_head=1, block=-1), ValueError, "block must be ≥ 1, not -1"),
         (lambda: K.linear(zeros(2, 3), zeros(4, 2)), ValueError, r"\(2, 3\).*\(4, 2\)"),
         (lambda: K.linear(zeros(2, 3), zeros(3)), ValueError, r"\(2, 3\).*\(3,\)"),
         (lambda: K.linear(zeros(2, 3), zeros(4, 3), zeros(1)), ValueError, r"bias.*\(1,\)"),

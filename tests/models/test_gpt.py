@@ -251,7 +251,50 @@ def test_loss_is_the_cross_entropy_of_the_logits():
     model = GPT(SMALL)
     ids, targets = some_ids(2, 4), some_ids(2, 4, seed=1)
     expected = F.cross_entropy(Tensor(model(ids).data.reshape(8, 11)), targets.reshape(8))
-    assert model.loss(ids, targets).item() == expected.item()
+    assert model.loss(ids, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_loss_and_gradients_are_those_of_the_logits_in_float64(tie_weights):
+    model = GPT(dataclasses.replace(SMALL, tie_weights=tie_weights))
+    for p in model.parameters():
+        p.data = p.data.astype(np.float64) * 3
+    ids, targets = some_ids(2, 4), some_ids(2, 4, seed=1)
+    targets[0, 1] = -100
+    named = dict(model.named_parameters())
+    composed = F.cross_entropy(model(ids).reshape(8, 11), targets.reshape(8), label_smoothing=0.1) * (7 / 9)
+    loss = model.loss(ids, targets, label_smoothing=0.1, count=9)
+    assert loss.item() == pytest.approx(composed.item(), rel=1e-13)
+    found, expected = (grad(y, list(named.values())) for y in (loss, composed))
+    for name, a, b in zip(named, found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13 * np.abs(b).max() + 1e-16, err_msg=name)
+
+
+def test_parts_of_a_batch_with_the_count_of_the_whole_add_up_to_its_loss():
+    model = GPT(SMALL)
+    ids, targets = some_ids(3, 4), some_ids(3, 4, seed=1)
+    targets[0, 1:] = -100
+    targets[2] = -100
+    parts = [model.loss(ids[i : i + 1], targets[i : i + 1], count=5).item() for i in range(3)]
+    assert parts[2] == 0
+    assert sum(parts) == pytest.approx(model.loss(ids, targets).item(), rel=1e-6)
+    with pytest.raises(ValueError, match="mean over no targets"):
+        model.loss(ids[2:], targets[2:])
+    with pytest.raises(ValueError, match="count must be ≥ 1, not 0"):
+        model.loss(ids[2:], targets[2:], count=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_recomputing_each_block_changes_no_bit(training):
+    found = []
+    for checkpoint in (False, True):
+        model = GPT(dataclasses.replace(SMALL, dropout=0.3), Generator(5), checkpoint).train(training)
+        steps = []
+        for seed in range(2):  # the second draws where the first has left off
+            loss = model.loss(some_ids(2, 5, seed=seed), some_ids(2, 5, seed=seed + 7))
+            steps += [loss.data, *grad(loss, list(model.parameters()))]
+        found.append([np.asarray(a).tobytes() for a in steps])
+    assert found[0] == found[1]
 
 
 def test_logits_do_not_depend_on_the_future():

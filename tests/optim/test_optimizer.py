@@ -2,6 +2,7 @@
 
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from tinygrad_llm.formats import load_safetensors, save_safetensors
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import LayerNorm, Linear, Parameter
 from tinygrad_llm.optim import SGD, Adam, AdamW, clip_grad_norm_, decay_groups
-from tinygrad_llm.optim.optimizer import STRETCH
+from tinygrad_llm.optim import optimizer as module
+from tinygrad_llm.optim.optimizer import STRETCH, TASK, clip_scale, grad_norm, tasks
 from tinygrad_llm.random import Generator
 
 
@@ -364,6 +366,61 @@ def test_neither_gradients_nor_dtypes_change_nor_do_numbers_without_axes_or_none
     assert ps[0].item() == ps[2].data[1, 2] < 1
 
 
+@every_optimizer
+def test_a_scale_given_to_the_step_is_one_given_to_the_gradients(make):
+    rng = np.random.default_rng(0)
+    ps, qs = ([Parameter(x.copy()) for x in (np.ones((3, 4), np.float32), np.ones(5))] for _ in range(2))
+    one, other = make(ps), make(qs)
+    for scale in (0.3, 1.0, 2.0):
+        grads = [rng.standard_normal(p.shape).astype(p.dtype) for p in ps]
+        for p, q, g in zip(ps, qs, grads, strict=True):
+            p.grad, q.grad = g.copy(), g * scale
+        one.step(grad_scale=scale)
+        other.step()
+        for p, q, g in zip(ps, qs, grads, strict=True):
+            assert p.data.tobytes() == q.data.tobytes()
+            assert p.dtype == q.dtype
+            assert p.grad.tobytes() == g.tobytes()
+
+
+@every_optimizer
+def test_threads_share_the_tasks_and_change_no_bit(make, monkeypatch):
+    monkeypatch.setattr(module, "TASK", 1000)
+    rng = np.random.default_rng(0)
+    shapes = [(STRETCH + 3,), (700,), (), (40, 30), (0,), (999,), (2, 3)]
+    results = []
+    with ThreadPoolExecutor(3) as pool:
+        for map_ in (map, pool.map):
+            ps = [Parameter(np.ones(shape, np.float32)) for shape in shapes]
+            optimizer = make(ps)
+            for seed in range(2):
+                rng = np.random.default_rng(seed)
+                for p in ps:
+                    p.grad = np.asarray(rng.standard_normal(p.shape), np.float32)
+                optimizer.step(0.5, map=map_)
+            results.append([p.data.tobytes() for p in ps])
+            norm = grad_norm((p.grad for p in ps), map=map_)
+            results[-1].append(norm)
+    assert results[0] == results[1]
+
+
+def test_a_task_that_fails_is_not_passed_over():
+    p = Parameter(np.ones(3, np.float32))
+    p.grad = np.ones(3, np.float32)
+    optimizer = AdamW([p])
+    optimizer._update = lambda *_: 1 / 0
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ZeroDivisionError):
+        optimizer.step(map=pool.map)
+
+
+@given(st.lists(st.integers(0, 2 * TASK)))
+def test_tasks_are_all_entries_in_order_in_lists_worth_a_thread(sizes):
+    found = list(tasks(sizes, lambda size: size))
+    assert [size for task in found for size in task] == sizes
+    assert all(found)
+    assert all(sum(task) >= TASK > sum(task[:-1]) for task in found[:-1])
+
+
 # ---- state ----------------------------------------------------------------------------------------------------------
 
 
@@ -521,12 +578,41 @@ def test_clipping_changes_the_gradients_in_place_and_skips_missing_ones():
     assert clip_grad_norm_([q], 1.0) == 0.0
 
 
-def test_the_norm_is_summed_in_float64():
-    g = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
-    (p,) = with_gradients(g)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 8191, 8192, 8193, 100_000])
+def test_the_norm_is_as_precise_as_its_gradients(size, dtype):
+    g = np.random.default_rng(0).standard_normal(size).astype(dtype)
     exact = math.sqrt(math.fsum(float(x) ** 2 for x in g))
-    assert clip_grad_norm_([p], math.inf) == pytest.approx(exact, rel=1e-14)
-    assert clip_grad_norm_(with_gradients(np.full(4, 1e30, np.float32)), math.inf) == pytest.approx(2e30, rel=1e-7)
+    for one in (g, g[::-1], np.repeat(g, 2)[::2], np.asfortranarray(g.reshape(2, -1)) if size % 2 == 0 else g):
+        contiguous = one.flags.c_contiguous or one.flags.f_contiguous  # otherwise one number is added after the other
+        precision = 1e-13 if dtype is np.float64 else 2e-7 if contiguous else 5e-6
+        assert clip_grad_norm_(with_gradients(one), math.inf) == pytest.approx(exact, rel=precision)
+        assert grad_norm([one, one]) == pytest.approx(exact * math.sqrt(2), rel=precision)
+
+
+def test_the_norm_of_many_numbers_is_no_less_precise():
+    g = np.full(2_000_001, 0.1, np.float32)
+    assert grad_norm([g]) == pytest.approx(math.sqrt(len(g)) * float(g[0]), rel=5e-6)
+    assert grad_norm([np.asarray(np.float32(-3)), g[:0]]) == 3
+    assert grad_norm([]) == 0
+
+
+@pytest.mark.parametrize("size", [4, 10_000])
+@pytest.mark.parametrize("value", [1e-44, 1e-30, 1e-22, 1e-15, 1e15, 1e19, 1e30, 3e38])
+def test_the_squares_of_large_and_small_numbers_are_no_limit(value, size):
+    g = np.full(size, value, np.float32)
+    assert grad_norm([g]) == pytest.approx(math.sqrt(size) * float(g[0]), rel=5e-6, abs=0)
+
+
+def test_what_gradients_are_scaled_by():
+    assert clip_scale(0.5, 1.0) == clip_scale(1.0, 1.0) == 1.0
+    assert clip_scale(4.0, 1.0) == pytest.approx(0.25, rel=1e-6)
+    assert 4.0 * clip_scale(4.0, 1.0) <= 1.0
+    assert [clip_scale(bad, 1.0) for bad in (math.nan, math.inf)] == [1.0, 1.0]
+    assert type(clip_scale(4.0, 1.0)) is float  # a NumPy scalar would make float32 gradients float64
+    for max_norm in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="max_norm must be positive"):
+            clip_scale(1.0, max_norm)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

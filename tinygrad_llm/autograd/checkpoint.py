@@ -23,13 +23,15 @@ def checkpoint(
 ) -> Tensor:
     """function(input), of which only the input is kept until backward, which calls the function a second time.
 
-    The gradients are those without it, to the last bit, for a function that does the same both times.
+    The gradients are those without it, for a function that does the same both times: to the last bit, but where two
+    such functions share a parameter, whose gradients are then added in another order.
 
     Args:     parameters: all Tensors beside the input that the function differentiates with respect to.
               generators: the random streams that it draws from, which are set back for the second time.
     Source:   Chen et al. 2016, arXiv:1604.06174; torch.utils.checkpoint.checkpoint.
     """
-    nodes = list(dict.fromkeys(x._node for x in (input, *parameters)))
+    # The input comes first even where it is a parameter too: the walk adds the gradients of its two uses.
+    nodes = [input._node, *dict.fromkeys(x._node for x in parameters)]
     before = [rng.get_state() for rng in generators]
     with no_grad():
         out = Tensor(function(input).data)

@@ -114,6 +114,18 @@ def mask(*shape: int) -> Draw:
     return lambda rng: rng.rand(shape) < 0.6
 
 
+def raised(draw: Draw, *channels: tuple[int, float]) -> Draw:
+    """A number added to each of these channels: products of two such rows are large, and yet near each other."""
+
+    def drawn(rng: Generator) -> Array:
+        x = draw(rng)
+        for channel, by in channels:
+            x[..., channel] += by
+        return x
+
+    return drawn
+
+
 # ---- kernels ---------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +205,7 @@ def basic_cases() -> list[Case]:
         _kernel(K.linear, "no bias", normal(4), normal(5, 4)),
         _kernel(K.embedding, "repeated ids", normal(5, 3), ids(5, 4, 2)),
         _kernel(K.embedding, "one id", normal(5, 3), fixed(np.array(2))),
+        _kernel(K.embedding, "sparse", normal(5, 3), ids(5, 4, 2), sparse=True),
         _kernel(K.layer_norm, "", normal(2, 3, 5), normal(5), normal(5)),
         _kernel(K.layer_norm, "no bias", normal(4, 5), normal(5)),
         _kernel(K.layer_norm, "bare, large eps", normal(4, 5), eps=0.3),
@@ -202,8 +215,20 @@ def basic_cases() -> list[Case]:
         _kernel(K.causal_attention, "", normal(2, 2, 4, 3), normal(2, 2, 4, 3), normal(2, 2, 4, 3)),
         _kernel(K.causal_attention, "2 queries, 5 keys", normal(2, 2, 3), normal(2, 5, 3), normal(2, 5, 3)),
         _kernel(K.causal_attention, "dropout", *(normal(2, 4, 3),) * 3, mask(2, 4, 4), p=0.3),
+        *(_kernel(K.causal_attention, label, *(normal(2, 5, 3),) * 3, **o) for label, o in _BLOCKS),
+        *(_kernel(K.causal_attention, f"3 queries, 6 keys, {label}", normal(2, 3, 3), *(normal(2, 6, 3),) * 2, **o)
+          for label, o in _BLOCKS),
+        *(_kernel(K.causal_attention, f"dropout, {label}", *(normal(2, 5, 3),) * 3, mask(2, 5, 5), p=0.3, **o)
+          for label, o in _BLOCKS),
+        *(_kernel(K.causal_attention, f"large scores, {label}", raised(normal(2, 5, 3), (2, 3.0)),
+                  raised(normal(2, 5, 3), (2, 25.0)), normal(2, 5, 3), **o) for label, o in _BLOCKS),
         _kernel(K.causal_self_attention, "", normal(2, 4, 18), n_head=3),
         _kernel(K.causal_self_attention, "dropout", normal(2, 4, 12), mask(2, 2, 4, 4), n_head=2, p=0.3),
+        *(_kernel(K.causal_self_attention, label, normal(2, 5, 12), n_head=2, **o) for label, o in _BLOCKS),
+        *(_kernel(K.causal_self_attention, f"dropout, {label}", normal(2, 5, 12), mask(2, 2, 5, 5), n_head=2, p=0.3,
+                  **o) for label, o in _BLOCKS),
+        *(_kernel(K.causal_self_attention, f"large scores, {label}", raised(normal(2, 5, 9), (2, 3.0), (5, 25.0)),
+                  n_head=1, **o) for label, o in _BLOCKS),
         *(_kernel(K.cross_entropy, reduction, normal(5, 7), ids(7, 5), reduction=reduction)
           for reduction in ("mean", "sum", "none")),
         _kernel(K.cross_entropy, "ignore_index", normal(4, 5), fixed(np.array([3, -100, 0, -100]))),
@@ -211,7 +236,33 @@ def basic_cases() -> list[Case]:
         *(_kernel(K.cross_entropy, f"{reduction}, label_smoothing {s}", normal(4, 5),
                   fixed(np.array([3, -100, 0, -100])), reduction=reduction, label_smoothing=s)
           for reduction, s in (("mean", 0.1), ("sum", 1.0), ("none", 0.3))),
+        _kernel(K.linear_cross_entropy, "", normal(5, 4), normal(7, 4), ids(7, 5)),
+        *(_kernel(K.linear_cross_entropy, label, normal(5, 4), normal(7, 4), fixed(np.array([3, -100, 0, 6, -100])),
+                  **o) for label, o in _HEADS),
+        _kernel(K.linear_cross_entropy, "ignore_index 2, all options", normal(4, 3), normal(5, 3),
+                fixed(np.array([3, 2, 0, 2])), ignore_index=2, label_smoothing=0.3, count=3, chunk=8),
+        _kernel(K.linear_cross_entropy, "large logits", *_LARGE, ids(7, 5)),
+        _kernel(K.linear_cross_entropy, "large logits, label_smoothing 0.2, chunk 14", *_LARGE, ids(7, 5),
+                label_smoothing=0.2, chunk=14),
     ]  # fmt: skip
+
+
+# Five queries in blocks of two leave a block of one.
+_BLOCKS: list[tuple[str, dict[str, Any]]] = [
+    ("block 2", {"block": 2}),
+    ("block 2, recompute", {"block": 2, "recompute": True}),
+]
+
+_LARGE = raised(normal(5, 4), (3, 2.0)), raised(normal(7, 4), (3, 25.0))
+
+# Two rows of seven logits at a time: of five rows, one, two and two.
+_HEADS: list[tuple[str, dict[str, Any]]] = [
+    ("ignore_index", {}),
+    ("chunk 14", {"chunk": 14}),
+    ("count 9", {"count": 9}),
+    ("label_smoothing 0.1", {"label_smoothing": 0.1}),
+    ("label_smoothing 1.0", {"label_smoothing": 1.0}),
+]
 
 
 _MATMUL: list[tuple[tuple[int, ...], tuple[int, ...]]] = [

@@ -37,6 +37,11 @@ def _function(function: Callable[..., Tensor], label: str, *draws: Draw, method:
 def _function_cases() -> list[Case]:
     x, q = normal(3, 4), normal(2, 4, 3)
     attend, attention = F.scaled_dot_product_attention, "F.scaled_dot_product_attention"
+    heads: list[tuple[str, dict[str, Any]]] = [
+        ("", {}),
+        ("label_smoothing", {"label_smoothing": 0.1}),
+        ("count", {"count": 7}),
+    ]
     return [
         *(_function(getattr(F, name), f"F.{name}", x) for name in ("sigmoid", "tanh", "gelu")),
         _function(F.relu, "F.relu", apart(3, 4), method="richardson"),
@@ -56,11 +61,17 @@ def _function_cases() -> list[Case]:
           for r in ("mean", "sum", "none")),
         _function(F.cross_entropy, "F.cross_entropy ignore_index", x, fixed([1, -100, 3])),
         _function(partial(F.cross_entropy, label_smoothing=0.1), "F.cross_entropy label_smoothing", x, ids(4, 3)),
+        *(_function(partial(F.linear_cross_entropy, **o), f"F.linear_cross_entropy {label}", x, normal(5, 4),
+                    fixed([1, -100, 3])) for label, o in heads),
+        _function(partial(F.linear_cross_entropy, ignore_index=3), "F.linear_cross_entropy ignore_index 3", x,
+                  normal(5, 4), fixed([1, 4, 3])),
         _function(attend, attention, q, normal(2, 5, 3), normal(2, 5, 3)),
         _function(partial(attend, is_causal=True), f"{attention} causal", q, q, q),
         _function(lambda q, k, v: attend(q, k, v, 0.4, True, Generator(3)), f"{attention} causal, dropout", q, q, q),
         _function(lambda q, k, v: attend(q, k, v, 0.4, False, Generator(3)), f"{attention} dropout", q, q, q),
         _function(lambda x: F.causal_self_attention(x, 2), "F.causal_self_attention", normal(2, 3, 12)),
+        _function(lambda x: F.causal_self_attention(x, 2, 0.4, Generator(3), True), "F.causal_self_attention dropout, "
+                  "recompute", normal(2, 3, 12)),
         _function(lambda x: x.max(1).values, "Tensor.max", apart(3, 4), method="richardson"),
         _function(lambda x: x.var(1), "Tensor.var unbiased", x),
         _function(lambda x, m: x.masked_fill(m, 0.5), "Tensor.masked_fill", x, mask(3, 4)),
@@ -93,21 +104,21 @@ def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Cas
     return Case("layers and models", module_type.__name__, label, problem)
 
 
-def _gpt_loss(label: str, **options: Any) -> Case:
+def _gpt_loss(label: str, checkpoint: bool = False, **options: Any) -> Case:
     """The loss of a whole GPT of two layers, in every parameter."""
 
     def problem(rng: Generator) -> Problem:
-        return gpt_problem(_config(**options), rng)
+        return gpt_problem(_config(**options), rng, checkpoint)
 
     return Case("layers and models", "GPT", f"loss, {label}", problem)
 
 
-def gpt_problem(config: models.GPTConfig, rng: Generator) -> Problem:
+def gpt_problem(config: models.GPTConfig, rng: Generator, checkpoint: bool = False) -> Problem:
     """The loss of a GPT on random ids (the last target does not count), as a function of all its parameters.
 
     The weights are drawn large, N(0, 0.3²), so that no gradient is small enough to hide an error in.
     """
-    model = models.GPT(config, rng)
+    model = models.GPT(config, rng, checkpoint)
     for p in model.parameters():
         p.data = p.data + rng.normal(0.0, 0.3, p.shape)
     block = rng.randint(0, config.vocab_size, (2, config.block_size + 1))
@@ -151,6 +162,7 @@ def _layer_cases() -> list[Case]:
         _gpt_loss("tied"),
         _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False),
         _gpt_loss("tied, dropout", dropout=0.2),
+        _gpt_loss("tied, dropout, checkpoint", checkpoint=True, dropout=0.2),
         _gpt_loss("untied, dropout", dropout=0.2, tie_weights=False),
     ]
     everything = [

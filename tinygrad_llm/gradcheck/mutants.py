@@ -167,7 +167,8 @@ def _differ(right: Kernel, wrong: Kernel, call: Call, seed: int = 0) -> bool:
 
 
 def _unequal(a: Array, b: Array | None) -> bool:
-    b = np.zeros_like(a) if b is None else b
+    a = np.asarray(a)
+    b = np.zeros_like(a) if b is None else np.asarray(b)
     return a.shape != b.shape or bool(np.max(np.abs(a - b), initial=0) > 1e-10 * np.max(np.abs(a), initial=0))
 
 

@@ -218,7 +218,7 @@ def einsum(subscripts: str, wrong: Wrong) -> Wrong:
 def embedding(rows: Callable[[Array, Array, Array], Array]) -> Wrong:
     """rows(dweight, g, ids): dweight is the right gradient."""
 
-    def vjp(g: Array, weight: Array, ids: Array) -> tuple[Array | None, ...]:
+    def vjp(g: Array, weight: Array, ids: Array, *, sparse: bool = False) -> tuple[Array | None, ...]:
         dweight, _ = K.embedding(weight, ids)[1](g)
         assert dweight is not None
         return rows(dweight, g, ids), None
@@ -289,9 +289,49 @@ def cross_entropy(mistake: str) -> Wrong:
     return vjp
 
 
+def linear_cross_entropy(mistake: str) -> Wrong:
+    """Its own mistakes, and those of `cross_entropy` with a linear layer before."""
+
+    def vjp(
+        g: Array,
+        x: Array,
+        weight: Array,
+        targets: Array,
+        *,
+        count: int | None = None,
+        chunk: int = 1 << 24,
+        **options: Any,
+    ) -> tuple[Array | None, ...] | None:
+        n = np.count_nonzero(targets != options.get("ignore_index", -100))
+        if count is not None and mistake != "count ignored":
+            g = g * (n / count)
+        logits = x @ weight.T
+        dlogits, _ = cross_entropy(mistake)(g, logits, targets, **options) or (g, None)
+        assert dlogits is not None
+        parts = max(1, math.ceil(logits.size / chunk))
+        first = len(x) * (parts - 1) // parts  # row of the last chunk
+        Z = np.sum(np.exp(logits), axis=1, keepdims=True)
+        dx, dweight = dlogits @ weight, dlogits.T @ x
+        if mistake == "f forgotten in dx":
+            dx = (dlogits * Z * n) @ weight
+        if mistake == "f forgotten in dweight":
+            dweight = (dlogits * Z * n).T @ x
+        if mistake == "1 / Z forgotten in dweight":
+            dweight = (dlogits * Z).T @ x
+        if mistake == "dweight of the last chunk alone":
+            dweight = dlogits[first:].T @ x[first:]
+        if mistake == "dx of the last chunk alone":
+            dx[:first] = 0
+        if mistake == "g forgotten":
+            dx, dweight = dx / g, dweight / g
+        return dx, dweight, None
+
+    return vjp
+
+
 def attention(mistake: str) -> Wrong:
     def vjp(
-        g: Array, q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0
+        g: Array, q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0, block: int = 64, **_: Any
     ) -> tuple[Array | None, ...] | None:
         Tq, Tk = q.shape[-2], k.shape[-2]
         scale, leak = 1 / math.sqrt(q.shape[-1]), mistake == "the future leaks"
@@ -305,6 +345,13 @@ def attention(mistake: str) -> Wrong:
         mean_dA = np.sum(dA * A, axis=-2 if mistake == "Σ dA·A over the queries" else -1, keepdims=True)
         dS = A * (dA if mistake == "Σ dA·A forgotten" else dA - mean_dA)
         dq, dk = dS @ k * scale, dS.swapaxes(-1, -2) @ q * scale
+        last = (Tq - 1) // block * block  # first row of the last block
+        if mistake == "dk of the last block alone":
+            dk = dS[..., last:, :].swapaxes(-1, -2) @ q[..., last:, :] * scale
+        if mistake == "dv of the last block alone":
+            dv = (A * M)[..., last:, :].swapaxes(-1, -2) @ g[..., last:, :]
+        if mistake == "keys of the first block alone":
+            dq[..., block:, :] = dS[..., block:, :block] @ k[..., :block, :] * scale
         if mistake == "1/√D forgotten in dq":
             dq = dq / scale
         if mistake == "1/√D forgotten in dk":
@@ -323,8 +370,8 @@ def attention(mistake: str) -> Wrong:
 def self_attention(change: Callable[[Array, int], Array]) -> Wrong:
     """change(the right dqkv as (3, B, T, C), number of heads)."""
 
-    def vjp(g: Array, qkv: Array, *keep: Array, n_head: int, p: float = 0.0) -> tuple[Array | None, ...]:
-        dqkv, *rest = K.causal_self_attention(qkv, *keep, n_head=n_head, p=p)[1](g)
+    def vjp(g: Array, qkv: Array, *keep: Array, n_head: int, **options: Any) -> tuple[Array | None, ...]:
+        dqkv, *rest = K.causal_self_attention(qkv, *keep, n_head=n_head, **options)[1](g)
         assert dqkv is not None
         return np.concatenate(list(change(np.stack(np.split(dqkv, 3, axis=-1)), n_head)), axis=-1), *rest
 
@@ -498,11 +545,20 @@ WRONG: dict[str, dict[str, Wrong]] = {
                      "ignored rows count", "scaled by 1 + 1e-4", "smoothing forgotten", "1 for 1 − s at the target",
                      "s / V forgotten", "s for s / V", "s spread over the other ids")
     },
+    "linear_cross_entropy": {
+        name: linear_cross_entropy(name)
+        for name in ("onehot forgotten", "softmax not normalised", "f forgotten in dx", "f forgotten in dweight",
+                     "1 / Z forgotten in dweight", "ignored rows count", "divided by all rows", "count ignored",
+                     "sum for mean", "smoothing forgotten", "1 for 1 − s at the target", "s / V forgotten",
+                     "s for s / V", "s spread over the other ids", "dweight of the last chunk alone",
+                     "dx of the last chunk alone", "g forgotten")
+    },
     "causal_attention": {
         name: attention(name)
         for name in ("dropout forgotten in dA", "dropout forgotten in dv", "dropout's scale forgotten in dv",
                      "Σ dA·A forgotten", "Σ dA·A over the queries", "1/√D forgotten in dq", "1/√D forgotten in dk",
-                     "the future leaks", "dS for dSᵀ in dk", "dq and dk exchanged")
+                     "the future leaks", "dS for dSᵀ in dk", "dq and dk exchanged", "dk of the last block alone",
+                     "dv of the last block alone", "keys of the first block alone")
     },
     "causal_self_attention": {
         "dk and dv exchanged": self_attention(lambda d, n_head: d[[0, 2, 1]]),

@@ -61,6 +61,8 @@ def _attend(
         raise ValueError(
             f"causal_attention: q {q.shape} must be (..., Tq, D), k {k.shape} and v {v.shape} (..., Tk, D), Tq ≤ Tk"
         )
+    if block < 1:
+        raise ValueError(f"causal_attention: block must be ≥ 1, not {block}")
     scale = 1 / math.sqrt(q.shape[-1])
     drop = 1 / (1 - p) if p < 1 else 0.0
     kept: list[tuple[Array | None, Array, Array]] = []  # E, top and n of each block

@@ -239,8 +239,8 @@ def gelu(x: Array, *, needs: tuple[bool, ...] = (True,)) -> Result:
         is made there: one array is kept, not x and h.
     """
     c, a = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    h = square * (c * a)
+    square = np.asarray(x * x)  # of no axes, x * x is no array
+    h = np.asarray(square * (c * a))
     h += c
     h *= x
     np.tanh(h, out=h)
@@ -252,8 +252,8 @@ def gelu(x: Array, *, needs: tuple[bool, ...] = (True,)) -> Result:
         slope = square
         slope *= 6 * c * a
         slope += 2 * c
+        slope *= 1 - h  # before y: for a large x this is 0, and the product with y first would overflow
         slope *= y
-        slope *= 1 - h
         slope += h
 
     def vjp(g: Array) -> tuple[Array | None]:

@@ -225,8 +225,8 @@ def linear_cross_entropy(
         The chain rule through logits = x Wᵀ (as in `linear`) and the loss (as in `cross_entropy`). With e = exp logits,
         Z_i = Σ_k e_ik, t = target_i and w_ik = (1 − s) δ_kt + s / V:
         dlogits_ik = (e_ik / Z_i − w_ik) / n = (e_ik − Z_i w_ik) · f_i,  f_i = 1 / (Z_i n), and 0 where i does not count
-        dx_i = Σ_k dlogits_ik W_k = f_i · Σ_k (e_ik − Z_i w_ik) W_k
-        dW_k = Σ_i dlogits_ik x_i = Σ_i (e_ik − Z_i w_ik) · (f_i x_i)
+        dx_i = Σ_k dlogits_ik ∂logits_ik/∂x_i = Σ_k dlogits_ik W_k = f_i · Σ_k (e_ik − Z_i w_ik) W_k
+        dweight_k = Σ_i dlogits_ik ∂logits_ik/∂W_k = Σ_i dlogits_ik x_i = Σ_i (e_ik − Z_i w_ik) · (f_i x_i)
         so that f meets the (N, C) numbers of x and dx, and not the (N, V) of e. Shifting all logits of a row, as the
         code does where exp could overflow, multiplies its e and Z by the same number, which f takes out again.
     """
@@ -240,7 +240,9 @@ def linear_cross_entropy(
     counted, n = _check_targets("linear_cross_entropy", targets, V, ignore_index, label_smoothing)
     if n == 0 and count is None:
         raise ValueError(f"linear_cross_entropy: the mean over no targets: all are ignore_index ({ignore_index})")
-    share = np.where(counted, 1 / (count or n), 0).astype(x.real.dtype)[:, None]
+    if count is not None and count < 1:
+        raise ValueError(f"linear_cross_entropy: count must be ≥ 1, not {count}")
+    share = np.where(counted, 1 / (count or n), 0).astype(dtype)[:, None]
     ids = np.where(counted, targets, 0)
     loss = np.zeros((), dtype)
     dx = np.empty(x.shape, dtype) if needs[0] else None
@@ -260,7 +262,9 @@ def linear_cross_entropy(
             wanted -= top
         np.exp(e, out=e)
         Z = row_sums(e)
-        loss += np.sum(np.where(share_, (np.log(Z) - wanted) * share_, 0))
+        # In float64: ln Z may be near 40, where float32 has steps of 4e-6, and the loss much smaller than that.
+        ln_Z = np.log(Z, dtype=np.result_type(Z, np.float64))
+        loss += np.sum(np.where(share_, (ln_Z - wanted) * share_, 0))
         if not (needs[0] or needs[1]):
             continue
         e[place] -= (1 - s) * Z[:, 0]
@@ -271,8 +275,10 @@ def linear_cross_entropy(
             np.matmul(e, weight, out=dx[part])
             dx[part] *= f
         if needs[1]:
-            new = e.T @ (x_ * f)
-            dweight = new if dweight is None else np.add(dweight, new, out=dweight)
+            d = e.T @ (x_ * f)
+            dweight = d if dweight is None else np.add(dweight, d, out=dweight)
+            del d
+        del e  # or, while the next rows' logits are made, both would be there
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
         return *(d if d is None or g == 1 else d * g for d in (dx, dweight)), None

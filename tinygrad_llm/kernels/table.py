@@ -21,6 +21,7 @@ What every kernel keeps to (tests/kernels/test_contract.py):
 6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -77,6 +78,8 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
 
 def alike(*arrays: Array) -> tuple[Array, ...]:
     """Give integer and boolean arrays the dtype of the float ones beside them: int64 would make float32 float64."""
+    if len({x.dtype for x in arrays}) == 1:  # nearly always, and the rest would cost more than adding two rows
+        return arrays
     floats = [x.dtype for x in arrays if x.dtype.kind in "fc"]
     if len(floats) in (0, len(arrays)):
         return arrays
@@ -86,22 +89,32 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
 
 def add_to(y: Array, b: Array) -> Array:
     """y + b, in y's own memory where its dtype can hold the sum (a complex b needs more than a real y)."""
-    return np.add(y, b, out=y if np.can_cast(b.dtype, y.dtype, "same_kind") else None)
+    return np.add(y, b, out=y if b.dtype == y.dtype or np.can_cast(b.dtype, y.dtype, "same_kind") else None)
 
 
 def row_sums(x: Array) -> Array:
     """Σ over the last axis, which stays with length 1. As a product with ones: BLAS adds faster than np.sum."""
-    total: Array = x @ np.ones((x.shape[-1], 1), x.dtype)
+    total: Array = x @ _ones(x.shape[-1], x.dtype)[:, None]
     return total
 
 
 def column_sums(x: Array) -> Array:
     """Σ over all axes but the last."""
     rows = x.reshape(-1, x.shape[-1])
-    total: Array = np.ones(len(rows), x.dtype) @ rows
+    total: Array = _ones(len(rows), x.dtype) @ rows
     return total
 
 
+@functools.lru_cache(maxsize=64)
+def _ones(n: int, dtype: np.dtype[Any]) -> Array:
+    ones = np.ones(n, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
 def exp_is_safe(x: Array) -> bool:
-    """Whether exp(x), sums of it and quotients of those stay far from the ends of float32, with no shift."""
-    return bool(np.max(x.real, initial=0) < 40 and np.min(x.real, initial=0) > -40)
+    """Whether exp(x), sums of it and quotients of those stay far from the ends of float32, with no shift.
+
+    float16 ends at e¹¹: there it is never sure.
+    """
+    return x.dtype != np.float16 and bool(np.max(x.real, initial=0) < 40 and np.min(x.real, initial=0) > -40)

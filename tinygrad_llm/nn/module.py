@@ -65,7 +65,7 @@ class Module:
 
     def modules(self) -> Iterator["Module"]:
         """This Module and all inside it."""
-        return (item for _, item in _walk(self, "") if isinstance(item, Module))
+        return iter(_modules(self, []))
 
     def num_parameters(self) -> int:
         """How many numbers the model learns; tied ones count once."""
@@ -132,6 +132,17 @@ class Module:
             raise ValueError("the weights do not fit the model: " + "; ".join(wrong))
         for name, p in own.items():
             p.data = arrays[name].astype(p.dtype)
+
+
+def _modules(item: Any, found: list[Module]) -> list[Module]:
+    """`_walk` for Modules alone: it makes no names, because every token written switches all of them to evaluation."""
+    if isinstance(item, Module):
+        found.append(item)
+        item = vars(item)
+    for child in item.values() if isinstance(item, dict) else item:
+        if isinstance(child, (Module, dict, list, tuple)):
+            _modules(child, found)
+    return found
 
 
 def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -301,17 +301,18 @@ class Adam(Optimizer):
         if weight_decay and not self.decoupled:
             g = g + weight_decay * p
         m *= beta1
-        m += (1 - beta1) * g
+        scratch = (1 - beta1) * g
+        m += scratch
         v *= beta2
-        scratch = g * g
+        np.multiply(g, g, out=scratch)
         scratch *= 1 - beta2
         v += scratch
-        # √v̂ + eps, then m̂ over it: the corrections are two numbers, so they cost no pass over memory.
+        # m̂ / (√v̂ + eps) with the corrections in two numbers, since in arrays each would cost a pass: root is that of v̂.
+        root = math.sqrt(1 - beta2**t)
         np.sqrt(v, out=scratch)
-        scratch *= 1 / math.sqrt(1 - beta2**t)
-        scratch += self.eps
+        scratch += self.eps * root
         np.divide(m, scratch, out=scratch)
-        scratch *= lr / (1 - beta1**t)
+        scratch *= lr * root / (1 - beta1**t)
         if weight_decay and self.decoupled:
             p *= 1 - lr * weight_decay
         p -= scratch
@@ -384,7 +385,8 @@ def grad_norm(grads: Iterable[Array], map: Map = map) -> float:
     parts = (part for g in grads for (part,) in _stretches(g, length=TASK))
 
     def task(parts: list[Array]) -> float:
-        return math.fsum(_sum_of_squares(part) for part in parts)
+        with np.errstate(over="ignore", under="ignore"):  # such sums are made again
+            return math.fsum(_sum_of_squares(part) for part in parts)
 
     return math.sqrt(math.fsum(map(task, tasks(parts, np.size))))
 
@@ -392,13 +394,13 @@ def grad_norm(grads: Iterable[Array], map: Map = map) -> float:
 def _sum_of_squares(part: Array) -> float:
     # By rows in the part's own dtype, their sums in float64: float32's own sum of ten million squares would be wrong in
     # the fourth digit. Short rows: BLAS starts threads for long ones, which costs more than it saves.
-    flat = part.reshape(-1)
+    flat = np.ascontiguousarray(part).reshape(-1)
     cut = flat.size // 8192 * 8192
     total = float(np.vdot(flat[cut:], flat[cut:]).real)
     if cut:
         rows = flat[:cut].reshape(-1, 8192)
         total += float(np.sum(np.vecdot(rows, rows).real, dtype=np.float64))
-    if math.isfinite(total) or not np.all(np.isfinite(flat)):
+    if 1e-30 < total < math.inf or not np.all(np.isfinite(flat)):
         return total
-    wide = flat.astype(np.result_type(flat, np.float64))  # the square of a large float32 number is infinite
+    wide = flat.astype(np.result_type(flat, np.float64))  # float32 has no room for the squares of 1e20, or of 1e-23
     return float(np.vdot(wide, wide).real)
