@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import sys
 import time
@@ -44,7 +43,7 @@ def atomic_write(path: str | os.PathLike[str], verify: Callable[[Path], object] 
     if target.exists() and not target.is_file():
         raise ValueError(f"{os.fspath(path)}: cannot be replaced, it is no regular file")
     _sweep(target.parent)
-    temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_PREFIX}{os.urandom(8).hex()}.tmp")
     try:
         with _create(temporary) as file:
             yield file
@@ -103,7 +102,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     As with `atomic_write`, what a killed process left is removed by the next, who knows by the lock that it is dead.
     """
     _sweep_folders(target.parent)
-    temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_PREFIX}{os.urandom(8).hex()}.tmp")
     try:
         with _made(temporary):
             yield temporary

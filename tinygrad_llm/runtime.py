@@ -10,7 +10,7 @@ for as many threads as the quota feeds.
 
 The C library of Linux gives large blocks of memory back to the system as soon as they are free, and each new array then
 pays for every page of it again. A training step makes and drops the same arrays over and over; `prepare` tells it to
-keep what it has, all but the largest.
+keep what it has.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ ROOT = Path("/")  # where the files of Linux are looked for
 AVX2 = {"avx2", "fma"}
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernels use
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
 late = False  # whether NumPy was loaded before `prepare` could choose
 chosen: dict[str, str] = {}  # the environment variables that `prepare` set
@@ -66,10 +66,11 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library than glibc
         return
-    # Larger blocks come and go by themselves: kept, they leave holes where the next does not fit, and the peak grows.
-    # It is also the most that mallopt's manual allows.
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    for most in (1 << 30, 32 << 20):  # the second is all that some versions allow
+        if mallopt(_M_MMAP_THRESHOLD, most):
+            break
     mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    mallopt(_M_ARENA_MAX, 1)  # what one thread has freed is there for the others
 
 
 # What the machine is

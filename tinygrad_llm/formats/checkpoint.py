@@ -15,7 +15,6 @@ file that another library saved again, in another order, is still known to be wh
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import operator
@@ -255,6 +254,8 @@ def _hash_of(path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str
 
 def _hash(blank: bytes, data: Iterable[bytes | memoryview]) -> str:
     """The SHA-256 of a file, from its header with zeros for the hash, and the rest in pieces."""
+    import hashlib  # here: it takes longer to load than most of this package
+
     total = hashlib.sha256(blank)
     for piece in data:
         total.update(piece)

@@ -11,11 +11,10 @@ A word never goes on from non-space to white space, and of a run of white space 
 last character alone that is cut off: so words(text) are the words of its stretches, or chunks, in order.
 """
 
+import functools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate, pairwise
-
-import regex
 
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -35,12 +34,9 @@ STRETCH = 1 << 16  # characters: what is found in one stays in the processor's c
 split_chunks = re.compile(rf" ?[^{WHITE_SPACE}]+|[{WHITE_SPACE}]+(?![^{WHITE_SPACE}])|[{WHITE_SPACE}]").findall
 
 # `regex` knows all of Unicode, and takes twice the time that `re` takes where only ASCII is asked for.
-_split_unicode = regex.compile(PATTERN).findall
 _split_ascii = re.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII
 ).findall
-
-_newer = re.compile(f"[{''.join(re.sub('[0-9A-F]+', lambda code: chr(int(code[0], 16)), NEWER).split())}]")
 
 _CUT = re.compile(rf"[^{WHITE_SPACE}](?=[{WHITE_SPACE}])")
 _LAST_CUT = re.compile(rf".*[^{WHITE_SPACE}](?=[{WHITE_SPACE}])", re.DOTALL)
@@ -50,11 +46,21 @@ def split_words(text: str) -> list[str]:
     """Return the matches of `PATTERN`, which join to the text."""
     if text.isascii():
         return _split_ascii(text)
-    if not _newer.search(text):
-        return list(_split_unicode(text))
+    split, newer = _unicode()
+    if not newer.search(text):
+        return split(text)
     # Cut where a text of as many characters is cut that has a symbol, neither letter nor number, for each of these.
-    ends = accumulate(map(len, _split_unicode(_newer.sub("☃", text))), initial=0)
+    ends = accumulate(map(len, split(newer.sub("☃", text))), initial=0)
     return [text[start:end] for start, end in pairwise(ends)]
+
+
+@functools.cache
+def _unicode() -> tuple[Callable[[str], list[str]], re.Pattern[str]]:
+    """What cuts by `PATTERN`, and what finds `NEWER`: made when first needed, as it takes longer than most imports."""
+    import regex
+
+    newer = "".join(re.sub("[0-9A-F]+", lambda code: chr(int(code[0], 16)), NEWER).split())
+    return regex.compile(PATTERN).findall, re.compile(f"[{newer}]")
 
 
 def split_stretches(text: str) -> Iterator[str]:
