@@ -30,7 +30,7 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     for x in inputs:
         arrays.append(x.data if isinstance(x, Tensor) else x)
         nodes.append(x._node if isinstance(x, Tensor) else None)
-    if not all([isinstance(x, np.ndarray) for x in arrays]):
+    if not all(isinstance(x, np.ndarray) for x in arrays):
         for i, x in enumerate(inputs):
             if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
                 arrays[i] = np.asarray(x.data)  # no axes, and computed anew: a NumPy scalar, whose dtype counts here

@@ -15,12 +15,14 @@ def _facts() -> dict[str, Any]:
 
 
 def loading(path: str) -> Subject:
+    """Reading a file with the safetensors package, into NumPy."""
     from safetensors.numpy import load_file
 
     return reading(lambda: load_file(path), peak_memory(), _facts)
 
 
 def loading_torch(path: str) -> Subject:
+    """The same into PyTorch's tensors."""
     from safetensors.torch import load_file
 
     return reading(lambda: load_file(path), peak_memory(), _facts)

@@ -68,6 +68,7 @@ def training(folder: str, batch: int, compiled: bool = False) -> Subject:
 
 
 def training_compiled(folder: str, batch: int) -> Subject:
+    """`training`, by torch.compile."""
     return training(folder, batch, compiled=True)
 
 
@@ -145,6 +146,7 @@ def adamw(parameters: Sequence[Any]) -> Any:
 
 
 def attention(shape: tuple[int, int, int, int]) -> Subject:
+    """Attention and its gradient, by scaled_dot_product_attention."""
     torch = _torch()
     imported = peak_memory()
     B, H, T, D = shape
@@ -165,6 +167,7 @@ def attention(shape: tuple[int, int, int, int]) -> Subject:
 
 
 def updating(shapes: Sequence[Sequence[int]]) -> Subject:
+    """Clipping and an update, by PyTorch's own."""
     torch = _torch()
     imported = peak_memory()
     parameters = [torch.nn.Parameter(torch.from_numpy(array)) for array in optimizer_theme.values(shapes)]

@@ -31,6 +31,7 @@ def _facts() -> dict[str, Any]:
 
 
 def decoding(folder: str) -> Subject:
+    """Writing with `generate`, greedily."""
     import torch
 
     model, imported = _model(folder)
@@ -46,6 +47,7 @@ def decoding(folder: str) -> Subject:
 
 
 def prefill(folder: str) -> Subject:
+    """Reading a prompt, with a cache, up to the next token's logits."""
     import torch
 
     model, imported = _model(folder)

@@ -28,6 +28,7 @@ TOLERANCE = 1e-4
 
 
 def cases() -> Cases:
+    """The shapes of the training configurations, and GPT-2's longest."""
     for name, (B, H, T, D) in SHAPES.items():
         options = {"shape": (B, H, T, D)}
         yield Case(f"{name} ({B}, {H}, {T}, {D})", SUBJECTS, options, TOLERANCE, flops=attention_flops(B, H, T, D))
@@ -49,6 +50,7 @@ def sample(y: NDArray[Any], dqkv: NDArray[Any]) -> list[float]:
 
 
 def attention(shape: tuple[int, int, int, int]) -> Subject:
+    """Attention and its gradient, by ours."""
     imported = peak_memory()
     x, g = inputs(shape)
     qkv = Tensor(x, requires_grad=True)

@@ -40,6 +40,7 @@ def decode_cases(config: GPTConfig = CONFIG) -> Cases:
 
 
 def prefill_cases(config: GPTConfig = CONFIG) -> Cases:
+    """The time of a prompt of PREFILL tokens."""
     flops = prompt_flops(dataclasses.replace(config, block_size=PREFILL))
     with _files(config) as options:
         yield Case(f"{PREFILL} tokens", _subjects("prefill"), options, TOLERANCE, flops=flops)
@@ -72,6 +73,7 @@ def sample(logits: NDArray[Any]) -> list[Any]:
 
 
 def decoding(folder: str) -> Subject:
+    """Writing with `generate`, greedily."""
     imported = peak_memory()
     model = GPT.from_pretrained(folder)
     ids = prompt(model.config.vocab_size, PROMPT)
@@ -84,6 +86,7 @@ def decoding(folder: str) -> Subject:
 
 
 def prefill(folder: str) -> Subject:
+    """Reading a prompt, with a cache, up to the next token's logits."""
     imported = peak_memory()
     model = GPT.from_pretrained(folder)
     model.eval()

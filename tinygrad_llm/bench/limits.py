@@ -85,4 +85,5 @@ class _Best:
 
 
 def best() -> Subject:
+    """The machine's best rates, as `runtime.measure` finds them."""
     return _Best()

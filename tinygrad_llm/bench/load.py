@@ -26,6 +26,7 @@ TOLERANCE = 1e-4
 
 
 def cases(config: GPTConfig = GPTConfig()) -> Cases:  # noqa: B008 (it cannot be changed)
+    """A file of GPT-2's shape, in the system's cache from the first round on."""
     with tempfile.TemporaryDirectory() as folder:
         GPT(config, Generator(0)).save_pretrained(folder)
         path = Path(folder) / "model.safetensors"
@@ -37,6 +38,7 @@ def cases(config: GPTConfig = GPTConfig()) -> Cases:  # noqa: B008 (it cannot be
 
 
 def loading(path: str) -> Subject:
+    """Reading a file with ours."""
     return reading(lambda: load_safetensors(path)[0], peak_memory(), numpy_facts)
 
 

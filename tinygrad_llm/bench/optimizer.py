@@ -1,6 +1,7 @@
 """An update by itself: clipping and AdamW, on parameters of GPT-2's shapes."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.nn import Parameter
-from tinygrad_llm.optim import AdamW, clip_grad_norm_, decay_groups
+from tinygrad_llm.optim import AdamW, clip_scale, decay_groups, grad_norm
+from tinygrad_llm.runtime import cores
 
 THEIRS = ("torch",)
 SUBJECTS = {OURS: f"{__name__}:updating", "torch": "tinygrad_llm.bench.against_torch:updating"}
@@ -21,6 +23,7 @@ PASSES = 8  # over memory: g is read for the norm; p, g, m and v are read, and p
 
 
 def cases(config: GPTConfig = GPTConfig()) -> Cases:  # noqa: B008 (it cannot be changed)
+    """Parameters of GPT-2's shapes."""
     shapes = [list(shape) for _, shape in config.shapes()]
     traffic = PASSES * FLOAT * config.num_parameters
     name = f"{config.num_parameters / 1e6:.0f}M parameters"
@@ -46,7 +49,9 @@ def answer(norm: float, before: Sequence[float], after: Sequence[float]) -> list
 
 
 def updating(shapes: Sequence[Sequence[int]]) -> Subject:
+    """Clipping and an update, as training does them."""
     imported = peak_memory()
+    pool = ThreadPoolExecutor(cores())
     parameters = [Parameter(array) for array in values(shapes)]
     gradients = [np.empty_like(p.data) for p in parameters]
     named = [(str(i), p) for i, p in enumerate(parameters)]
@@ -58,8 +63,8 @@ def updating(shapes: Sequence[Sequence[int]]) -> Subject:
             p.grad = g
 
     def do() -> float:
-        norm = clip_grad_norm_(parameters, SETTINGS.clip)
-        optimizer.step()
+        norm = grad_norm(gradients, pool.map)
+        optimizer.step(clip_scale(norm, SETTINGS.clip), pool.map)  # as training does
         return norm
 
     def first() -> list[float]:
