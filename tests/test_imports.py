@@ -43,6 +43,7 @@ NEEDED = {"numpy", "regex"}
 # Only where they are used, with a plain fallback.
 EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "pooch", "mpi4py", "tiktoken", "tokenizers"}
 EXTRAS |= {"tensorboard", "tensorboardX"}
+THEIRS = {"torch", "transformers", "safetensors"}  # what bench/against_….py runs beside ours
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
@@ -110,7 +111,29 @@ def test_other_packages_are_the_declared_ones(path):
     for name, in_function in imported(path.read_text(), module_name(path)):
         top = name.split(".")[0]
         if top != NAME and top not in sys.stdlib_module_names:
-            assert top in NEEDED or (top in EXTRAS and in_function), f"{path.name} imports {name}"
+            extras = EXTRAS | THEIRS if path.match("bench/against_*.py") else EXTRAS
+            assert top in NEEDED or (top in extras and in_function), f"{path.name} imports {name}"
+
+
+def private(source, module):
+    """The names with an underscore that a module imports from another of the package; `__version__` is none."""
+    found = []
+    for name, _ in imported(source, module):
+        top, *path = name.split(".")
+        if top == NAME and any(word.startswith("_") and not word.startswith("__") for word in path):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_what_is_private_stays_in_its_file(path):
+    assert not private(path.read_text(), module_name(path))
+
+
+def test_a_private_import_is_found():
+    assert private("from tinygrad_llm.optim.optimizer import SGD, _like", f"{NAME}.training.loop")
+    assert private("def f():\n    from .tape import _numbers", f"{NAME}.autograd.tensor")
+    assert not private("from tinygrad_llm import __version__\nfrom os import _exit", f"{NAME}.cli.main")
 
 
 @pytest.mark.parametrize(

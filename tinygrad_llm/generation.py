@@ -227,9 +227,8 @@ def _loop(
         with model.evaluating():
             logits = _next_logits(model, texts, caches)
         chosen = _choose(logits, sampling, rng)
-        ends = np.cumsum([len(text) for text in texts])
-        news = np.split(chosen[:, None], ends[:-1])
-        texts = [np.concatenate([text, new], axis=1) for text, new in zip(texts, news, strict=True)]
+        columns = chosen.reshape(len(texts), -1, 1)  # each text's own
+        texts = [np.concatenate([text, column], axis=1) for text, column in zip(texts, columns, strict=True)]
         yield chosen
 
 

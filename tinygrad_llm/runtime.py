@@ -34,6 +34,9 @@ AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what Ope
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
+# How MPI's launchers (Open MPI; MPICH, Intel MPI and Slurm's PMI) tell a process its rank, and how many there are.
+_LAUNCHERS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("PMIX_RANK", ""))
+
 late = False  # whether NumPy was loaded before `prepare` could choose
 chosen: dict[str, str] = {}  # the environment variables that `prepare` set
 
@@ -162,6 +165,17 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def started() -> tuple[int, int]:
+    """The rank of this process and how many there are, as the environment says; (0, 1) without `mpiexec`.
+
+    Where it says no more than that there is a launcher, the number is 0.
+    """
+    for rank, size in _LAUNCHERS:
+        with contextlib.suppress(KeyError, ValueError):
+            return int(os.environ[rank]), int(os.environ[size]) if size else 0
+    return 0, 1
 
 
 # What NumPy's BLAS is

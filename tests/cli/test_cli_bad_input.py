@@ -15,7 +15,7 @@ MISTAKES = {
     "a text shorter than a block": ("train --corpus {short} --out new", "short.txt: its training part has 45 tokens"),
     "a text of one character": ("train --corpus {one} --out new", "one.txt: its training part has 0 tokens"),
     "a short text and byte pairs": ("train --corpus {short} --preset stories --out new", "short.txt: its"),
-    "an unknown preset": ("train --preset huge --out new", "unknown preset 'huge': choose from char-cpu, stories"),
+    "an unknown preset": ("train --preset huge --out new", "unknown preset 'huge': there are char-cpu, stories"),
     "an unknown corpus": ("train --corpus shakespear --out new", "shakespear: no such file, and no such corpus"),
     "a folder as corpus": ("train --corpus {run} --out new", "cannot be read: Is a directory"),
     "--out that is a file": ("train --corpus {text} --out {text}", "text.txt: is a file"),

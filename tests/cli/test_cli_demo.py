@@ -83,9 +83,9 @@ def test_the_commands_it_suggests_are_in_order(out, argv0, cli, toy, monkeypatch
 def test_ctrl_c_saves_what_there_is(cli, toy, monkeypatch):
     original = loop.AdamW.step
 
-    def interrupted(optimizer):
+    def interrupted(*args):
         signal.raise_signal(signal.SIGINT)
-        original(optimizer)
+        original(*args)
 
     monkeypatch.setattr(loop.AdamW, "step", interrupted)
     status, out, err = cli("demo", "--steps", 5)

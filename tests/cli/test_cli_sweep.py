@@ -60,7 +60,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkey
 
     monkeypatch.setattr(loop_module.AdamW, "step", step)
     status, out, err = cli("sweep", file, "--out", "parts")
-    assert status == 128 + sent
+    assert status == 130
     assert "stopped after 2 steps" in out
     assert "to go on: tinygrad-llm sweep sweep.toml --out parts" in err
     assert cli("sweep", file, "--out", "parts")[0] == 0
@@ -83,7 +83,9 @@ def test_where_no_run_finishes_the_status_tells(cli, sweep_file):
 MISTAKES = {
     "an unknown key": ("lrr = [1]", "", "new", "did you mean lr?"),
     "a wrong value": ("lr = [-1]", "", "new", "sweep.toml: grid: lr=-1: training.lr: must be"),
+    "an unknown preset": ("lr = [1]", "preset = 'babby'", "new", "base: unknown preset 'babby': did you mean baby?"),
     "an --out that is a file": ("lr = [1]", "", "sweep.toml", "is a file"),
+    "an --out that is empty": ("lr = [1]", "", "", "argument --out: is empty: name a folder"),
 }  # fmt: skip
 
 

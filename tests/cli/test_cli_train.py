@@ -414,6 +414,7 @@ def test_preset_then_file_then_options_then_set(cli, text_file, place):
         (["--set", "learning_rate=1"], "unknown key 'learning_rate'"),
         (["--set", "training.warmpu=1"], "did you mean training.warmup?"),
         (["--set", "steps=many"], "training.steps: must be an integer, not 'many'"),
+        (["--set", "lr=3", "--set", "training.lr=2"], "--set lr=3 and --set training.lr=2 are of one key"),
         (["--config", "none.toml"], "none.toml"),
         (["--set", "optimizer=adagrad"], "there are adamw, adam and sgd"),
         (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, not 2"),

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,11 +137,14 @@ def test_weight_decay_shrinks_matrices_and_nothing_else():
 
 
 def test_the_gradient_is_clipped_and_its_norm_told_as_it_was():
-    free, clipped = new_model(), new_model()
-    told = run(free, steps=1, warmup=0, clip=math.inf)[1].grad_norm
-    assert run(clipped, steps=1, warmup=0, clip=told / 4)[1].grad_norm == told
-    norms = [math.sqrt(sum(float(np.sum(p.grad**2)) for p in model.parameters())) for model in (free, clipped)]
-    assert norms == pytest.approx([told, told / 4], rel=1e-4)
+    start, free, clipped = (new_model(dtype=np.float64) for _ in range(3))
+    plain = {"steps": 1, "warmup": 0, "optimizer": "sgd", "weight_decay": 0.0, "momentum": 0.0}  # lr times the gradient
+    told = run(free, clip=math.inf, **plain)[1].grad_norm
+    assert run(clipped, clip=told / 4, **plain)[1].grad_norm == told
+    for p0, p1, p2 in zip(start.parameters(), free.parameters(), clipped.parameters(), strict=True):
+        np.testing.assert_allclose(p2.data - p0.data, (p1.data - p0.data) / 4, rtol=1e-4, atol=1e-14)
+    moved = math.sqrt(sum(np.sum((clipped.state_dict()[name] - w) ** 2) for name, w in start.state_dict().items()))
+    assert moved == pytest.approx(SETTINGS.lr * told / 4, rel=1e-4)
 
 
 @pytest.mark.parametrize("breaks", ["the loss", "the gradient"])
@@ -153,8 +155,8 @@ def test_what_is_no_number_stops_before_the_update(breaks, monkeypatch):
         next(steps)
     original = model.loss
 
-    def broken(inputs, targets):
-        loss = original(inputs, targets)
+    def broken(*batch):
+        loss = original(*batch)
         if breaks == "the loss":
             return loss * math.nan
         return loss + (loss * 0.0) ** 0.5  # the value of √0 is 0, its slope infinite
@@ -183,9 +185,9 @@ def test_bad_steps_may_be_skipped(monkeypatch):
     model = new_model()
     original, calls = model.loss, []
 
-    def broken(inputs, targets):
-        calls.append(inputs)
-        return original(inputs, targets) * (math.nan if model.training and len(calls) % 5 == 0 else 1)
+    def broken(*batch):
+        calls.append(batch)
+        return original(*batch) * (math.nan if model.training and len(calls) % 5 == 0 else 1)
 
     monkeypatch.setattr(model, "loss", broken)
     steps = run(model, steps=12, on_bad_step="skip", eval_every=12, eval_batches=1)
@@ -196,11 +198,10 @@ def test_bad_steps_may_be_skipped(monkeypatch):
 
 def test_a_spike_stands_out_by_its_z_score(monkeypatch):
     model = new_model()
-    original, calls = model.loss, []
+    original = model.loss
 
-    def spiky(inputs, targets):
-        calls.append(inputs)
-        return original(inputs, targets) * (50 if model.training and step == 39 else 1)
+    def spiky(*batch):
+        return original(*batch) * (50 if model.training and step == 39 else 1)
 
     monkeypatch.setattr(model, "loss", spiky)
     steps, step = [], 0
@@ -243,10 +244,9 @@ def test_updates_and_gradients_are_told_by_layer(tied, clip):
             size = math.sqrt(sum((w**2).sum() for w in before[name]))
             assert step.update_ratio[name] == pytest.approx(moved / size, rel=1e-9)
         assert math.hypot(*step.layer_grad_norm.values()) == pytest.approx(step.grad_norm, rel=1e-12)
-        scale = min(1, clip / step.grad_norm)
         for name, of in layers.items():
             norm = math.sqrt(sum((p.grad**2).sum() for p in of))
-            assert norm == pytest.approx(step.layer_grad_norm[name] * scale, rel=1e-4)
+            assert norm == pytest.approx(step.layer_grad_norm[name], rel=1e-9)
 
 
 def test_layers_are_looked_at_now_and_then():
@@ -397,31 +397,6 @@ def test_several_workers_repeat_bit_for_bit():
     assert_same_weights(weights(one), weights(two))
 
 
-def test_blas_has_one_thread_in_each_worker_and_its_own_number_elsewhere(monkeypatch):
-    threadpoolctl = pytest.importorskip("threadpoolctl")
-
-    def threads():
-        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-
-    with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
-        if 2 not in threads():
-            pytest.skip("this BLAS cannot be told how many threads to use")
-        seen = []
-        part = loop._Gradients._part
-        monkeypatch.setattr(loop._Gradients, "_part", lambda *args: seen.append(set(threads())) or part(*args))
-        for _ in train(new_model(), IDS, VAL_IDS, dataclasses.replace(SETTINGS, workers=2, steps=2)):
-            assert 2 in threads()
-        assert seen == [{1}] * 4
-
-
-def test_a_core_gets_a_worker_each(monkeypatch):
-    pytest.importorskip("threadpoolctl")
-    monkeypatch.setattr(loop, "cores", lambda: 3)
-    assert loop.default_workers(new_model()) == 3
-    monkeypatch.setattr(loop, "cores", lambda: 64)
-    assert loop.default_workers(new_model()) == 4
-
-
 def test_dropout_with_several_workers_is_refused():
     with pytest.raises(ValueError, match="it takes one worker, not 2"):
         next(train(new_model(dropout=0.1), IDS, VAL_IDS, dataclasses.replace(SETTINGS, workers=2)))
@@ -443,19 +418,6 @@ def test_dropout_with_several_workers_is_refused():
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=rf"training\.{next(iter(wrong))}: must be"):
         dataclasses.replace(SETTINGS, **wrong)
-
-
-def test_dropout_is_left_to_one_worker(monkeypatch):
-    monkeypatch.setattr(loop, "cores", lambda: 3)
-    assert loop.default_workers(new_model(dropout=0.1)) == 1
-    assert run(new_model(dropout=0.1), workers=None) == run(new_model(dropout=0.1), workers=1)
-
-
-def test_without_threadpoolctl_there_is_one_worker(monkeypatch):
-    monkeypatch.setattr(loop, "cores", lambda: 3)
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert loop.default_workers(new_model()) == 1
-    assert len(run(new_model(), workers=2)) == 7  # asked for, several are possible even so
 
 
 # ---- held-out loss ---------------------------------------------------------------------------------------------

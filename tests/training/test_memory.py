@@ -68,24 +68,24 @@ def test_many_steps_take_the_memory_of_a_hundred(steps):
 class KeepsGraphs(GPT):
     """Remembers the loss of each batch before it is differentiated: with it the graph, and all that it saved."""
 
-    def loss(self, ids, targets):
-        self.kept = [*getattr(self, "kept", []), super().loss(ids, targets)]
-        return super().loss(ids, targets)
+    def loss(self, *batch):
+        self.kept = [*getattr(self, "kept", []), super().loss(*batch)]
+        return super().loss(*batch)
 
 
 class KeepsLosses(GPT):
     """Remembers the loss Tensor that was differentiated: no graph any more, one number and its node."""
 
-    def loss(self, ids, targets):
-        self.kept = [*getattr(self, "kept", []), super().loss(ids, targets)]
+    def loss(self, *batch):
+        self.kept = [*getattr(self, "kept", []), super().loss(*batch)]
         return self.kept[-1]
 
 
 class MakesCycles(GPT):
     """Remembers nothing, but ties each loss to itself: it stays until the collector runs."""
 
-    def loss(self, ids, targets):
-        loss = super().loss(ids, targets)
+    def loss(self, *batch):
+        loss = super().loss(*batch)
         knot = [loss]
         knot.append(knot)
         return loss

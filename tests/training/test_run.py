@@ -286,6 +286,12 @@ def test_the_end_of_text_in_a_corpus_is_that_token(trained):
     assert np.count_nonzero(run.sources[0] == run.tokenizer.eot_token) == 10
 
 
+def test_a_tokenizer_may_be_a_folder_with_gpt2s_pair_of_files(trained, tmp_path):
+    tokenizer = Tokenizer.train(TEXT, 280)
+    tokenizer.save_gpt2(tmp_path / "pair")
+    assert trained(CHARS.changed({"tokenizer": str(tmp_path / "pair")})).tokenizer.merges == tokenizer.merges
+
+
 def test_a_text_of_one_line_can_be_sampled(trained):
     run = trained(text=TEXT.replace("\n", " "))  # no newline among the characters to begin with
     assert len(run.samples) == 3

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol
 
+from tinygrad_llm.runtime import started
+
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
     "train": "train a GPT on a text",
@@ -39,6 +41,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if started()[0] == 0:  # of several processes under mpiexec, one is enough to say it
+            super()._print_message(message, file)
 
 
 class Command(Protocol):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tinygrad_llm.cli import train
-from tinygrad_llm.cli.options import add_json, add_seed, check_out, integer
+from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
@@ -21,9 +21,7 @@ FOLDER = Path("runs/demo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=integer(1), metavar="N", help="training steps (fewer: sooner, worse stories)")
-    parser.add_argument(
-        "--out", type=train.folder, default=FOLDER, metavar="FOLDER", help=f"default {FOLDER}, made anew"
-    )
+    parser.add_argument("--out", type=folder, default=FOLDER, metavar="FOLDER", help=f"default {FOLDER}, made anew")
     parser.add_argument("--overwrite", action="store_true", help="replace a run in another folder given by --out")
     add_seed(parser)
     add_json(parser)

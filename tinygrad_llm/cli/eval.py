@@ -12,8 +12,8 @@ from typing import Any
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_special, encode, find_tokenizer, integer, visible
 from tinygrad_llm.models import GPT
+from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.training import (
-    AnyTokenizer,
     default_stride,
     load_run,
     next_tokens,

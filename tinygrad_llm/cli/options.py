@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.datasets import refuse_special
-from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
-from tinygrad_llm.training import FILES, AnyTokenizer, holds_run
+from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
+from tinygrad_llm.training import FILES, holds_run
 
 
 def integer(least: int) -> Callable[[str], int]:
@@ -26,6 +26,13 @@ def integer(least: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def folder(text: str) -> Path:
+    """An argparse type: a folder's path; of nothing at all, which a forgotten variable gives, Path makes this one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: name a folder")
+    return Path(text)
 
 
 def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:

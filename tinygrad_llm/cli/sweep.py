@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, check_out
-from tinygrad_llm.cli.train import Signals
+from tinygrad_llm.cli.options import add_json, check_out, folder
+from tinygrad_llm.cli.train import STOPPED, Signals
 from tinygrad_llm.training import ConfigError, Progress, Run, Step
 from tinygrad_llm.training.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Train a run for every combination of some settings, and rank them by held-out loss. The same command goes on\n"
-        "where it was stopped: Ctrl-C lets the step end, saves and stops (exit status 130; SIGTERM: 143). The file:\n\n"
+        "where it was stopped: Ctrl-C, or SIGTERM, lets the step end, saves and stops (exit status 130). The file:\n\n"
         "  [base]                         # what all runs share\n"
         '  preset = "char-cpu"            # or config = "FILE"; then any of the keys in `train --help`\n'
         "  training.steps = 500\n\n"
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("sweep", type=Path, metavar="SWEEP.toml", help="the settings and the grid")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where the runs go, a folder for each, and the table"
+        "--out",
+        type=folder,
+        required=True,
+        metavar="FOLDER",
+        help="where the runs go, a folder for each, and the table",
     )
     add_json(parser)
 
@@ -49,22 +53,22 @@ def run(args: argparse.Namespace) -> int:
             print(f"run {i}/{len(sweep.trials)}: {trial.name}", file=out, flush=True)
             shown = _Shown()
             try:
-                outcome = run_trial(trial, args.out, lambda: signals.status != 0, shown)
+                outcome = run_trial(trial, args.out, lambda: signals.stopped, shown)
             finally:
                 shown.close()
             outcomes.append(outcome)
             written = write_table(outcomes, args.out)
             print(f"  {_words(outcome)}", file=out, flush=True)
-            if signals.status:
+            if signals.stopped:
                 break
     if args.json:
         print(json.dumps(json.loads(written[-1].read_text(encoding="utf-8")) | {"out": str(args.out)}))
     else:
         print("\n" + _table(outcomes) + "\nwrote " + ", ".join(map(str, written)))
-    if signals.status:
+    if signals.stopped:
         again = shlex.join(["tinygrad-llm", "sweep", str(args.sweep), "--out", str(args.out)])
         print(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to go on: {again}", file=sys.stderr)
-        return signals.status
+        return STOPPED
     return 0 if any(outcome.status == "finished" for outcome in outcomes) else 3
 
 

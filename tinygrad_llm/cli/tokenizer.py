@@ -16,9 +16,8 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, closest, colour, find_tokenizer, integer, visible
 from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, refuse_special
 from tinygrad_llm.datasets.tokens import Special, Stretch
-from tinygrad_llm.tokenizer import StreamDecoder, Tokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
-from tinygrad_llm.training import AnyTokenizer
 
 EXAMPLE = 'tinygrad-llm tokenizer encode "Hello, do you like tea?"'
 EXPLAINED = 200  # characters of a word

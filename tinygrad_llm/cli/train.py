@@ -13,8 +13,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, check_out, integer
+from tinygrad_llm.cli.options import add_json, check_out, folder, integer
 from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.runtime import started
 from tinygrad_llm.training import (
     PRESETS,
     ConfigError,
@@ -30,7 +31,8 @@ from tinygrad_llm.training import (
     read_toml,
     say,
 )
-from tinygrad_llm.training.config import nearest
+from tinygrad_llm.training.parallel import serve
+from tinygrad_llm.training.ranks import Ranks, RanksError, connected, started
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"
@@ -70,13 +72,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    try:
+        with connected() as ranks:
+            if ranks.rank == 0:
+                with ranks:
+                    return _train(args, ranks)
+            return _serve(ranks)
+    except RanksError as error:
+        if started()[0]:  # rank 0 says it, with its exit status; another's might end it before
+            return 0
+        raise UsageError(str(error)) from None
+
+
+def _serve(ranks: Ranks) -> int:
+    """Help rank 0, which tells when to stop: a signal to all processes is its own affair."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        serve(ranks)
+    except BaseException as error:
+        ranks.abort(error)
+        raise
+    return 0
+
+
+def _train(args: argparse.Namespace, ranks: Ranks) -> int:
     if (args.out and args.resume) or not (args.out or args.resume or args.plan):
         raise UsageError("give --out FOLDER for a new run, or --resume RUN to go on with one")
     if args.tensorboard and find_writer() is None:
         raise UsageError("--tensorboard needs a package that writes its files: pip install tensorboardX")
     out = sys.stderr if args.json else sys.stdout
     try:
-        training = _resumed(args) if args.resume else _new(args)
+        training = _resumed(args, ranks) if args.resume else _new(args, ranks)
         if args.plan:
             costs = plan_run(training)
             say(costs.sizes, out)
@@ -89,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             (f"{len(training.text):,} characters, " if training.text else "")
             + f"{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {tokenizer.n_vocab}); "
             f"{model.num_parameters():,} parameters; {training.settings.steps} steps"
+            + (f" on {ranks.size} processes" if ranks.size > 1 else "")
             + (f", going on after step {training.trainer.step}" if args.resume else "")
             + f"\n{training.trainer.optimizer}",
             out,
@@ -119,13 +147,6 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def folder(text: str) -> Path:
-    """An argparse type: a folder's path; of nothing at all, which a forgotten variable gives, Path makes this one."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("is empty: name a folder")
-    return Path(text)
-
-
 def configured(args: argparse.Namespace) -> RunConfig:
     """What preset, file and options come to, in this order.
 
@@ -133,9 +154,7 @@ def configured(args: argparse.Namespace) -> RunConfig:
     """
     values = read_toml(args.config) if args.config else {}
     named = values.pop("preset", "")  # none, in a file that says everything itself
-    if args.preset is not None and args.preset not in PRESETS:
-        raise UsageError(f"unknown preset {args.preset!r}{nearest(args.preset, PRESETS)}")
-    config = find_preset(args.preset or named or PRESET)
+    config = find_preset((named or PRESET) if args.preset is None else args.preset)
     try:
         config = config.changed(values)
     except ConfigError as error:
@@ -160,26 +179,30 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("give --corpus, a text, or --data, token files; not both")
     if args.corpus is not None:
         given |= {"data.files": [], "data.weights": [], "data.held_out": ""}
+    changed: dict[str, str] = {}
     for change in args.set:
         key, value = parse_change(change)
         full = [known for known, _ in keys() if known.endswith(f".{key}")]  # or --seed and --set seed=1 would be two
-        given[full[0] if len(full) == 1 else key] = value
+        name = full[0] if len(full) == 1 else key
+        if name in changed:
+            raise UsageError(f"--set {changed[name]} and --set {change} are of one key: give it once")
+        given[name], changed[name] = value, change
     return given
 
 
-def _new(args: argparse.Namespace) -> Run:
+def _new(args: argparse.Namespace, ranks: Ranks) -> Run:
     config = configured(args)
-    training = Run(config, (args.out or Path("run")) if args.plan else check_out(args.out, args.overwrite))
+    training = Run(config, (args.out or Path("run")) if args.plan else check_out(args.out, args.overwrite), ranks)
     training.make_tokenizer()
     if not args.plan:  # which looks first whether there is the memory
         training.make_model()
     return training
 
 
-def _resumed(args: argparse.Namespace) -> Run:
+def _resumed(args: argparse.Namespace, ranks: Ranks) -> Run:
     if args.preset or args.config:
         raise UsageError("a run is resumed with its own configuration: leave out --preset and --config")
-    training = Run.resume(args.resume, _changes(args), args.steps)
+    training = Run.resume(args.resume, _changes(args), args.steps, ranks)
     done, steps = training.trainer.step, training.settings.steps
     if done >= steps:
         raise UsageError(f"{args.resume}: all its {steps} steps are done; add --steps N to go on for N more")
@@ -203,11 +226,11 @@ def _known_words(training: Run) -> str:
 class Signals:
     """Inside, the first Ctrl-C or SIGTERM is noted, and the second ends the program.
 
-    `status` is 0 before it, and then what the program should exit with: 128 and the signal's number, as a shell says.
+    `stopped` says whether it came. The program should save then, and exit with `STOPPED`.
     """
 
     def __init__(self) -> None:
-        self.status = 0
+        self.stopped = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -223,9 +246,9 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.status:
+        if self.stopped:
             raise KeyboardInterrupt
-        self.status = 128 + number
+        self.stopped = True
 
 
 def watch(training: Run, out: TextIO, tensorboard: bool = False) -> tuple[int, list[Path]]:
@@ -237,7 +260,7 @@ def watch(training: Run, out: TextIO, tensorboard: bool = False) -> tuple[int, l
     progress = Progress(training.settings.steps, done=training.trainer.step)
     with Signals() as signals:
         try:
-            for step in training.train(lambda: signals.status != 0, tensorboard):
+            for step in training.train(lambda: signals.stopped, tensorboard):
                 progress.show(step)
                 if step.skipped:
                     progress.write(

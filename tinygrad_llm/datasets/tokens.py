@@ -33,7 +33,7 @@ from numpy.typing import DTypeLike, NDArray
 from tinygrad_llm.datasets.windows import DataError, check_ids
 from tinygrad_llm.formats import atomic_write
 from tinygrad_llm.runtime import cores
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files
+from tinygrad_llm.tokenizer import AnyTokenizer, TokenizerError, files
 from tinygrad_llm.tokenizer.files import StrPath
 
 Special = Literal["error", "allow", "plain"]
@@ -108,7 +108,7 @@ class TokenFile:
             return cls(path, ids)
         return cls(path, ids, described["n_vocab"], described["tokenizer"], described["source"])
 
-    def check(self, tokenizer: Tokenizer | CharTokenizer) -> None:
+    def check(self, tokenizer: AnyTokenizer) -> None:
         """Refuse ids that this tokenizer has not made; all of them are read.
 
         Raises:   DataError: the description names another tokenizer; an id is outside the vocabulary; the ids are
@@ -133,7 +133,7 @@ class TokenFile:
 
 
 def encode_file(
-    tokenizer: Tokenizer | CharTokenizer,
+    tokenizer: AnyTokenizer,
     path: StrPath,
     out: StrPath,
     workers: int | None = None,
@@ -238,7 +238,7 @@ def read_stretches(path: StrPath, special_tokens: Collection[str] = ()) -> Itera
         raise DataError(str(error)) from error
 
 
-def vocabulary_hash(tokenizer: Tokenizer | CharTokenizer) -> str:
+def vocabulary_hash(tokenizer: AnyTokenizer) -> str:
     """SHA-256 of what every id stands for: each token's length and bytes in order, then the special tokens."""
     digest = hashlib.sha256()
     for token_id in range(tokenizer.n_vocab):
@@ -249,7 +249,7 @@ def vocabulary_hash(tokenizer: Tokenizer | CharTokenizer) -> str:
 
 
 def refuse_special(
-    tokenizer: Tokenizer | CharTokenizer,
+    tokenizer: AnyTokenizer,
     text: str,
     where: str,
     start: int = 0,
@@ -268,7 +268,7 @@ def refuse_special(
             raise DataError(f"{where}: holds the special token {token!r} at byte {place}: {mend}")
 
 
-def _encode(tokenizer: Tokenizer | CharTokenizer, special: Special, kind: np.dtype[Any], text: str) -> bytes:
+def _encode(tokenizer: AnyTokenizer, special: Special, kind: np.dtype[Any], text: str) -> bytes:
     """The ids of a stretch, as they stand in the file."""
     allowed: Literal["all"] | frozenset[str] = "all" if special == "allow" else frozenset()
     return np.array(tokenizer.encode(text, allowed_special=allowed, disallowed_special=()), kind).tobytes()

@@ -129,7 +129,7 @@ def centred(x: Array, axis: Any) -> Array:
 
 
 def softmax(x: Array, axis: Any = -1) -> Array:
-    e = np.exp(x)
+    e = np.exp(x - np.max(x.real, axis=axis, keepdims=True))
     y: Array = e / np.sum(e, axis=axis, keepdims=True)
     return y
 
@@ -271,7 +271,7 @@ def cross_entropy(mistake: str) -> Wrong:
         s = 0.0 if mistake == "smoothing forgotten" else label_smoothing
         counted = targets != ignore_index
         n = len(targets) if mistake == "divided by all rows" else np.count_nonzero(counted)
-        d = np.exp(logits) if mistake == "softmax not normalised" else softmax(logits)
+        d = np.exp(logits - np.max(logits.real)) if mistake == "softmax not normalised" else softmax(logits)
         at_target = np.arange(logits.shape[1]) == np.where(counted, targets, 0)[:, None]
         if mistake != "onehot forgotten":
             d[at_target] -= 1 if mistake == "1 for 1 − s at the target" else 1 - s
@@ -300,6 +300,7 @@ def linear_cross_entropy(mistake: str) -> Wrong:
         *,
         count: int | None = None,
         chunk: int = 1 << 24,
+        tile: int = 4096,
         **options: Any,
     ) -> tuple[Array | None, ...] | None:
         n = np.count_nonzero(targets != options.get("ignore_index", -100))
@@ -310,7 +311,7 @@ def linear_cross_entropy(mistake: str) -> Wrong:
         assert dlogits is not None
         parts = max(1, math.ceil(logits.size / chunk))
         first = len(x) * (parts - 1) // parts  # row of the last chunk
-        Z = np.sum(np.exp(logits), axis=1, keepdims=True)
+        Z = np.sum(np.exp(logits - np.max(logits.real)), axis=1, keepdims=True)
         dx, dweight = dlogits @ weight, dlogits.T @ x
         if mistake == "f forgotten in dx":
             dx = (dlogits * Z * n) @ weight
@@ -322,6 +323,8 @@ def linear_cross_entropy(mistake: str) -> Wrong:
             dweight = dlogits[first:].T @ x[first:]
         if mistake == "dx of the last chunk alone":
             dx[:first] = 0
+        if mistake == "dx of the first tile alone":
+            dx = dlogits[:, :tile] @ weight[:tile]
         if mistake == "g forgotten":
             dx, dweight = dx / g, dweight / g
         return dx, dweight, None
@@ -551,7 +554,7 @@ WRONG: dict[str, dict[str, Wrong]] = {
                      "1 / Z forgotten in dweight", "ignored rows count", "divided by all rows", "count ignored",
                      "sum for mean", "smoothing forgotten", "1 for 1 − s at the target", "s / V forgotten",
                      "s for s / V", "s spread over the other ids", "dweight of the last chunk alone",
-                     "dx of the last chunk alone", "g forgotten")
+                     "dx of the last chunk alone", "dx of the first tile alone", "g forgotten")
     },
     "causal_attention": {
         name: attention(name)

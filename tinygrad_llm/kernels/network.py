@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, Rows, add_to, alike, column_sums, exp_is_safe, kernel, row_sums
+from tinygrad_llm.kernels.table import Array, Result, Rows, add_to, alike, column_sums, kernel, row_sums
 
 
 @kernel
@@ -210,25 +210,29 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     count: int | None = None,
     chunk: int = 1 << 24,
+    tile: int = 4096,
     needs: tuple[bool, ...] = (True, True, False),
 ) -> Result:
     """loss = Σ cross_entropy(x Wᵀ, targets) / n,  W = weight: a language model's output head and its loss at once
     dx = g · dlogits W,  dweight = g · dlogitsᵀ x,  dlogits = (p − (1 − s) · onehot(target) − s / V) / n
 
     Only some rows of the logits exist at a time, about `chunk` numbers: their part of the gradient is made before the
-    next rows are. So forward does all the work, and vjp only multiplies by g.
+    next rows are. So forward does all the work, and vjp only multiplies by g. Of these rows the logits of `tile` ids at
+    a time are made, exponentiated and summed, while they are in the processor's cache.
 
     x: (N, C), weight: (V, C), targets: (N,) integer; rows with ignore_index count for nothing. n: `count`, or how many
     rows count. s: label_smoothing.
 
     Derivation:
-        The chain rule through logits = x Wᵀ (as in `linear`) and the loss (as in `cross_entropy`). With e = exp logits,
-        Z_i = Σ_k e_ik, t = target_i and w_ik = (1 − s) δ_kt + s / V:
+        The chain rule through l = logits = x Wᵀ (as in `linear`) and the loss (as in `cross_entropy`). With any number
+        shift_i, e_ik = exp(l_ik − shift_i), Z_i = Σ_k e_ik, t = target_i and w_ik = (1 − s) δ_kt + s / V:
+        loss_i = ln Z_i + shift_i − Σ_k w_ik l_ik = ln Z_i + (shift_i − l_it) + s · (l_it − mean_k l_ik)
         dlogits_ik = (e_ik / Z_i − w_ik) / n = (e_ik − Z_i w_ik) · f_i,  f_i = 1 / (Z_i n), and 0 where i does not count
-        dx_i = Σ_k dlogits_ik ∂logits_ik/∂x_i = Σ_k dlogits_ik W_k = f_i · Σ_k (e_ik − Z_i w_ik) W_k
+        dx_i = Σ_k dlogits_ik ∂logits_ik/∂x_i = Σ_k dlogits_ik W_k = f_i · (Σ_k e_ik W_k − Z_i Σ_k w_ik W_k)
         dweight_k = Σ_i dlogits_ik ∂logits_ik/∂W_k = Σ_i dlogits_ik x_i = Σ_i (e_ik − Z_i w_ik) · (f_i x_i)
-        so that f meets the (N, C) numbers of x and dx, and not the (N, V) of e. Shifting all logits of a row, as the
-        code does where exp could overflow, multiplies its e and Z by the same number, which f takes out again.
+        so that f meets the (N, C) numbers of x and dx, and not the (N, V) of e. The shift is l_it, found before all
+        other logits: then loss_i is ln Z_i, and Z_i ≥ 1. Should e overflow, another logit being so much higher, it
+        is the row's maximum instead.
     """
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or targets.shape != x.shape[:1]:
         raise ValueError(
@@ -244,37 +248,47 @@ def linear_cross_entropy(
         raise ValueError(f"linear_cross_entropy: count must be ≥ 1, not {count}")
     share = np.where(counted, 1 / (count or n), 0).astype(dtype)[:, None]
     ids = np.where(counted, targets, 0)
+    mean_weight = column_sums(weight) / V if s else None
     loss = np.zeros((), dtype)
     dx = np.empty(x.shape, dtype) if needs[0] else None
     dweight = None
+
+    def exponentials(x: Array, shift: Array) -> tuple[Array, Array, Array]:
+        """e, Z, and e W where dx is needed, of some rows."""
+        e, Z, eW = np.empty((len(x), V), dtype), np.zeros((len(x), 1), dtype), np.zeros(x.shape, dtype)
+        for start in range(0, V, tile):
+            some = slice(start, start + tile)
+            part = np.matmul(x, weight[some].T, out=e[:, some])
+            part -= shift
+            np.exp(part, out=part)
+            Z += row_sums(part)
+            if needs[0]:
+                eW += part @ weight[some]
+        return e, Z, eW
+
     parts = max(1, math.ceil(len(x) * V / chunk))
     for i in range(parts):
-        part = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
-        x_, share_ = x[part], share[part]
-        place = np.arange(len(x_)), ids[part]
-        e = x_ @ weight.T
-        wanted = (1 - s) * e[place][:, None]  # Σ_k w_ik · logit_ik
-        if s:
-            wanted += s / V * row_sums(e)
-        if not exp_is_safe(e):
-            top = np.max(e.real, axis=1, keepdims=True)
-            e -= top
-            wanted -= top
-        np.exp(e, out=e)
-        Z = row_sums(e)
-        # In float64: ln Z may be near 40, where float32 has steps of 4e-6, and the loss much smaller than that.
-        ln_Z = np.log(Z, dtype=np.result_type(Z, np.float64))
-        loss += np.sum(np.where(share_, (ln_Z - wanted) * share_, 0))
-        if not (needs[0] or needs[1]):
-            continue
-        e[place] -= (1 - s) * Z[:, 0]
-        if s:
-            e -= s / V * Z
+        rows = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
+        x_, ids_, share_ = x[rows], ids[rows], share[rows]
+        target_weight = weight[ids_]
+        shift = at_target = np.einsum("ic,ic->i", x_, target_weight)[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            e, Z, eW = exponentials(x_, shift)
+        if not np.all(np.isfinite(Z)):
+            shift = np.max((x_ @ weight.T).real, axis=1, keepdims=True)
+            e, Z, eW = exponentials(x_, shift)
+        losses = np.log(Z) + (shift - at_target)
+        if mean_weight is not None:
+            losses += s * (at_target - (x_ @ mean_weight)[:, None])
+        loss += np.sum(np.where(share_, losses * share_, 0))
         f = share_ / Z
         if dx is not None:
-            np.matmul(e, weight, out=dx[part])
-            dx[part] *= f
+            mean = target_weight if mean_weight is None else (1 - s) * target_weight + s * mean_weight  # Σ_k w_ik W_k
+            dx[rows] = (eW - Z * mean) * f
         if needs[1]:
+            e[np.arange(len(e)), ids_] -= (1 - s) * Z[:, 0]
+            if s:
+                e -= s / V * Z
             d = e.T @ (x_ * f)
             dweight = d if dweight is None else np.add(dweight, d, out=dweight)
             del d

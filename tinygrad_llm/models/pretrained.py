@@ -34,7 +34,7 @@ from tinygrad_llm.formats import (
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface, to_hparams, to_huggingface
 from tinygrad_llm.models.gpt2_names import STYLES, from_ours, recognise, to_ours
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from tinygrad_llm.tokenizer.files import read_object
 
 WEIGHTS = "model.safetensors"  # the file in a checkpoint folder
@@ -130,7 +130,7 @@ def write_pretrained(folder: str | Path, config: GPTConfig, state: Mapping[str, 
             save_npz(folder / _NPZ, arrays)
 
 
-def tokenizer_for(path: str | Path, config: GPTConfig) -> Tokenizer | CharTokenizer:
+def tokenizer_for(path: str | Path, config: GPTConfig) -> AnyTokenizer:
     """The tokenizer beside a model's weights; where no file holds one, that of GPT-2 for 50,257 tokens.
 
     Raises:   LoadError: there is none, or it has not as many tokens as the model. TokenizerError: it is damaged.
@@ -150,7 +150,7 @@ def tokenizer_for(path: str | Path, config: GPTConfig) -> Tokenizer | CharTokeni
     return tokenizer
 
 
-def find_tokenizer(path: str | Path) -> Tokenizer | CharTokenizer | None:
+def find_tokenizer(path: str | Path) -> AnyTokenizer | None:
     """The tokenizer beside a model's weights: our tokenizer.json, or GPT-2's pair of files; None if there is neither.
 
     Hugging Face has a tokenizer.json too, which is not read, as the pair beside it says the same.
@@ -164,7 +164,7 @@ def find_tokenizer(path: str | Path) -> Tokenizer | CharTokenizer | None:
     return load_tokenizer(folder) if any((folder / merges).exists() for merges, _ in _PAIRS) else None
 
 
-def write_tokenizer(folder: str | Path, tokenizer: Tokenizer | CharTokenizer, form: str = FORMS[0]) -> None:
+def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = FORMS[0]) -> None:
     """Write a tokenizer beside a model of a form: GPT-2's pair where others look for it, and else our tokenizer.json.
 
     Raises:   TokenizerError: a file cannot be written, or two tokens would be the same in it.

@@ -1,6 +1,7 @@
 """Text ↔ ids, as a staircase: words, words with an unknown one, characters, byte-level BPE as in GPT-2."""
 
 import os
+from typing import TypeAlias
 
 from tinygrad_llm.tokenizer.bpe import Tokenizer
 from tinygrad_llm.tokenizer.characters import CharTokenizer
@@ -10,6 +11,7 @@ from tinygrad_llm.tokenizer.streaming import StreamDecoder
 from tinygrad_llm.tokenizer.words import SimpleTokenizerV1, SimpleTokenizerV2
 
 __all__ = [
+    "AnyTokenizer",
     "CharTokenizer",
     "SimpleTokenizerV1",
     "SimpleTokenizerV2",
@@ -20,7 +22,10 @@ __all__ = [
 ]
 
 
-def load_tokenizer(path: StrPath) -> Tokenizer | CharTokenizer:
+AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
+
+
+def load_tokenizer(path: StrPath) -> AnyTokenizer:
     """Read a tokenizer file of either kind; or, from a folder, its tokenizer.json, or GPT-2's pair under either name.
 
     Raises:   TokenizerError: whatever is wrong with the file, after its path.

@@ -30,7 +30,6 @@ from tinygrad_llm.training.presets import PRESETS, find_preset
 from tinygrad_llm.training.progress import Progress, say
 from tinygrad_llm.training.run import (
     FILES,
-    AnyTokenizer,
     Run,
     about_run,
     holds_run,
@@ -45,7 +44,6 @@ from tinygrad_llm.training.tensorboard import Scalars, find_writer
 __all__ = [
     "FILES",
     "PRESETS",
-    "AnyTokenizer",
     "Choice",
     "ChoiceScore",
     "ConfigError",

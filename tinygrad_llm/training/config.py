@@ -99,6 +99,7 @@ class TrainSettings:
     eval_batches: int = setting(20, "batches of held-out text")
     checkpoint_every: int = setting(0, "steps from one checkpoint to the next; 0: at each held-out loss")
     on_bad_step: Literal["stop", "skip"] = setting("stop", "what to do when loss or gradient is NaN or infinite")
+    checkpoint: bool = setting(False, "keep only the input of each block: less memory, a third more time, same results")
     workers: int | None = setting(None, "threads; left out: up to four, where machine and model allow it")
     seed: int = setting(0, "of all randomness")
 
@@ -278,6 +279,7 @@ _ELSEWHERE = {
 # Where files lie is not compared, what is in them is.
 MAY_CHANGE = frozenset(
     {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
+    | {"training.checkpoint"}
     | {"data.corpus", "data.files", "data.held_out", "data.tokenizer"}
 )
 

@@ -34,9 +34,8 @@ from tinygrad_llm.datasets import (
 from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
-from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError
+from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, TokenizerError
 
-AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 Window: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 IGNORED = -100  # a target that is not scored

@@ -1,5 +1,4 @@
-"""The training loop: loss, gradient, clip, step, again; and the held-out loss.
-"""
+"""The training loop: loss, gradient, clip, step, again; and the held-out loss."""
 
 import dataclasses
 import math
@@ -22,6 +21,7 @@ from tinygrad_llm.optim import SCHEDULES, SGD, Adam, AdamW, clip_scale, decay_gr
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.config import ConfigError, TrainSettings
 from tinygrad_llm.training.parallel import Gradients, counted, default_workers
+from tinygrad_llm.training.ranks import ALONE, Ranks
 
 if sys.platform != "win32":
     import resource
@@ -101,13 +101,18 @@ class Trainer:
     `get_state` and `set_state` carry it over to another process, which goes on bit for bit as this one would have.
 
     Args:     batches: where they come from; its Generator is saved with the state, as are those of the model's dropout.
-              held_out: batches for the held-out loss.
-    Raises:   ConfigError: several workers with dropout, whose masks would depend on which thread is sooner; an unknown
-              optimizer or schedule.
+              held_out: batches for the held-out loss. ranks: the processes that share each gradient.
+    Raises:   ConfigError: several workers with dropout, whose masks would depend on which thread is sooner, or several
+              processes; an unknown optimizer or schedule.
     """
 
     def __init__(
-        self, model: GPT, batches: BatchStream, held_out: Sequence[tuple[Array, Array]], settings: TrainSettings
+        self,
+        model: GPT,
+        batches: BatchStream,
+        held_out: Sequence[tuple[Array, Array]],
+        settings: TrainSettings,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.batches = batches
@@ -118,9 +123,11 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings)
         if settings.schedule not in SCHEDULES:
             raise ConfigError(f"training.schedule: there are {', '.join(SCHEDULES)}, not {settings.schedule!r}")
-        workers = min(settings.workers or default_workers(model, batches.batch_size), batches.batch_size)
+        workers = min(settings.workers or default_workers(model, batches.batch_size, ranks), batches.batch_size)
         if workers > 1 and model.config.dropout > 0:
             raise ConfigError(f"dropout draws its masks from one stream, so it takes one worker, not {workers}")
+        if ranks.size > 1 and model.config.dropout > 0:
+            raise ConfigError(f"dropout draws its masks from one stream, so it takes one process, not {ranks.size}")
         self.step = 0
         self.skipped = 0  # steps without an update
         self._in_a_row = 0  # of these, the last ones
@@ -129,7 +136,7 @@ class Trainer:
         self._sum = _Sum()
         dropouts = [module.rng for module in model.modules() if isinstance(module, Dropout)]
         self._generators = list({id(rng): rng for rng in [batches.rng, *dropouts]}.values())
-        self._gradients = Gradients(model, self.parameters, workers, settings.label_smoothing)
+        self._gradients = Gradients(model, self.parameters, workers, settings.label_smoothing, ranks)
         self._seen: list[tuple[Array, Array, list[Any]]] = []  # the micro-batches of this step
         self._before = self._place()
         self._seconds, self._tokens = 0.0, 0
@@ -181,6 +188,7 @@ class Trainer:
         began = time.perf_counter()
         if self._sum.batches == 0:
             self._before = self._place()
+            self.optimizer.zero_grad()  # the new gradients take the memory of the old ones
         inputs, targets = next(self.batches)
         self._seen.append((inputs, targets, [rng.get_state() for rng in self._generators]))
         tokens = counted(targets)
@@ -223,7 +231,7 @@ class Trainer:
             self._in_a_row = 0
             self.optimizer.set_lr(lr)
             before = {name: _sample(of) for name, of in layers.items()}
-            self.optimizer.step(clip_scale(norm, settings.clip), self._gradients.map)
+            self._gradients.update(self.optimizer, clip_scale(norm, settings.clip))
             moved = {name: _norm(_sample(of) - before[name]) for name, of in layers.items()}
             ratios = {name: m / (_norm(before[name]) or math.nan) for name, m in moved.items()} or None
             return Step(self.step + 1, loss, lr, norm, 0.0, None, update_ratio=ratios, layer_grad_norm=grad_norms)

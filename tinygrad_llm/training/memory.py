@@ -4,15 +4,20 @@ Shapes: B batch, T time (block_size), C channels, H heads, L layers, V vocabular
 """
 
 import contextlib
+import math
 import os
 from dataclasses import dataclass
 
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.runtime import memory_available
+from tinygrad_llm.optim.optimizer import STRETCH, TASK
+from tinygrad_llm.runtime import cores, memory_available
 from tinygrad_llm.training.config import ConfigError, TrainSettings
+from tinygrad_llm.training.parallel import MOST
 
 _FLOAT = 4  # bytes
 _QUERIES = 64  # that attention works on at a time
+_LOGITS = 1 << 24  # that the loss makes at a time, in each worker
+_SEEN = 1 << 16  # entries of a parameter that its update is measured by, or up to twice as many
 _ERROR = 1.15  # how far the estimate may lie above what is really taken
 
 
@@ -33,47 +38,62 @@ class Memory:
 def memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> Memory:
     """Bytes of the arrays in a training step when there are most.
 
-    The optimizer's and the last step's gradients stay (and the sum so far, where batches are accumulated). The tape of
-    a forward pass keeps, for each block, in floats:
+    Parameters, the optimizer's arrays and, where batches are accumulated, the sum so far stay. The tape of a forward
+    pass keeps, for each block, in floats:
 
-        N·C      x̂ and y of two layer norms: 4;  q, k, v: 3;  what the heads say: 1;  c_fc's y, tanh, GELU's y: 4 each
-        B·H·T²/2 the attention weights, up to the diagonal, as nearly as blocks of queries follow it
+        N·C      x̂ and y of two layer norms: 4;  q, k, v: 3;  what the heads say: 1;  GELU's slope and y: 4 each
+        B·H·T²/2 the attention weights, up to the diagonal, as nearly as blocks of 64 queries follow it
 
-    and, with dropout, a byte for each element of its masks (B·H·T² for the weights). Backward frees it block by block
-    while the gradients grow, so that most is there at the loss (logits and their exponentials), in the last block, in
-    the first, or at the end. Each worker has gradients of its own; the parts of a batch are together as large as the
-    batch.
+    and, with dropout, a byte for each element of its masks (B·H·T² for the weights). With `training.checkpoint` it
+    keeps a block's input, N·C; the rest is there of one block at a time, and the attention weights of 64 queries.
+
+    Backward frees it block by block while the gradients grow, so that most is there in the last GELU, which makes five
+    arrays of 4·N·C, at the loss, which makes the head's gradient, in the last or in the first block, when all
+    gradients are made, in the update, or in a held-out loss. Workers have a part of the batch, and gradients, each.
     """
     L, C, V, T = config.n_layer, config.n_embd, config.vocab_size, config.block_size
-    N = batch_size * T
-    rows = batch_size * config.n_head * T
-    weights = sum(rows / T * min(_QUERIES, T - start) * min(start + _QUERIES, T) for start in range(0, T, _QUERIES))
-    x, logits = N * C, N * V
-    masks = (2 * x + rows * T) / _FLOAT if config.dropout > 0 else 0
-    block = 20 * x + weights + 2 * N + masks
-    whole = config.num_parameters
-    block_parameters = 12 * C * C
-    head = V * C
-
-    # (activations, new gradients), all in floats: at the loss
-    stages: list[tuple[float, int]] = [(L * block + 2 * x + 2 * logits, 0)]
-    for left in (L, 1):  # in the last block, which backward comes to first, and in the first
-        ready = head + (L - left) * block_parameters
-        # GELU's y (4) is free; its gradient is there, and three arrays of this size to go on with; the residual's.
-        stages.append((left * block + 13 * x, ready + 4 * C * C))
-        # Of the MLP all is free (11), and what the heads said. The gradient of S, and a product, of some queries; those
-        # of the residual and of what the heads said, of q, k and v each by itself, and side by side.
-        stages.append((left * block - 4 * x + 2 * rows * min(T, _QUERIES), ready + 9 * C * C))
-    # wte's gradient, beside the head's where they are one.
-    stages.append((3.0 * x, whole + (head if config.tie_weights else 0)))
-
     workers = min(settings.workers or 1, batch_size)
-    activations, ready = max(stages, key=lambda stage: stage[0] + workers * stage[1])
-    kept = 1 + (settings.accumulation > 1)
+    B = batch_size / workers
+    x, rows, drops = B * T * C, B * config.n_head * T, config.dropout > 0
+    queries = min(_QUERIES, T)
+    weights = sum(rows / T * min(queries, T - i) * min(i + queries, T) for i in range(0, T, queries))
+    scores = rows * queries  # a block of them
+    masks = drops * (2 * x + rows * T) / _FLOAT
+    inside = 16 * x + 2 * B * T + rows + masks + (0 if settings.checkpoint else weights)
+    whole, head, block = config.num_parameters, V * C, 12 * C * C
+    parts = math.ceil(B * T * V / _LOGITS)  # of the logits, one after another
+
+    def kept(left: int) -> float:
+        """With so many blocks that backward has not been through; the last of them has all that is inside."""
+        return left * x + inside if settings.checkpoint else left * inside
+
+    # (activations, new gradients) of a worker, all in floats. At the loss: what the blocks keep; of the last layer norm
+    # x̂ and y, and the gradient of y; a part of the logits; the head's gradient, and that of this part.
+    stages = [((L * x if settings.checkpoint else L * inside) + 3 * x + B * T * V / parts, head * min(parts, 2))]
+    stages.append((kept(L) + 13 * x, head if settings.checkpoint else 0))  # in the last GELU: 5 · 4 for the 8 it keeps
+    for left in (L, 1):  # in the last block, which backward comes to first, and in the first
+        ready = head + (L - left) * block
+        # Going back through the GELU: the gradients of both its sides (8) for y (4); the residual's.
+        stages.append((kept(left) + (13 if settings.checkpoint else 5 + drops) * x, ready + block // 3))
+        # Of the MLP and its layer norm all is free (10). The gradients of the residual, of what the heads said, of q, k
+        # and v; a product of this size; the gradients of some scores, those before, and two on the way with dropout.
+        more = 1 + (queries < T) + 2 * drops + settings.checkpoint
+        stages.append((kept(left) - 4 * x + more * scores, ready + block * 3 // 4))
+    stages.append((4 * x, whole))  # the rows of wte's gradient: as they come, sorted, added up, and those they go to
+    so_far = whole * (settings.accumulation > 1)
+    stages = [(workers * activations, workers * gradients + so_far) for activations, gradients in stages]
+
+    # In the update: entries of each parameter, to see how far it moves; three stretches for each thread.
+    sizes = [math.prod(shape) for _, shape in config.shapes()]
+    seen = sum(size / max(1, size // _SEEN) for size in sizes)
+    threads = min(cores(), MOST, math.ceil(whole / TASK))
+    stages.append((seen + 3 * threads * min(STRETCH, max(sizes)), whole))
+    # In a held-out loss: the GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
+    stages.append((workers * max(18 * x, 3 * x + B * T * V / parts * min(parts, 2)), whole))
+
+    activations, gradients = max(stages, key=sum)
     slots = 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
-    return Memory(
-        _FLOAT * whole, _FLOAT * (kept * whole + workers * ready), _FLOAT * slots * whole, int(_FLOAT * activations)
-    )
+    return Memory(_FLOAT * whole, _FLOAT * gradients, _FLOAT * slots * whole, int(_FLOAT * activations))
 
 
 def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> None:
@@ -87,6 +107,7 @@ def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int) ->
             f"a training step needs {readable(need)} of memory, and {readable(free)} are free: make "
             f"training.batch_size ({batch_size}), model.block_size ({config.block_size}), model.n_layer "
             f"({config.n_layer}) or model.n_embd ({config.n_embd}) smaller"
+            + ("" if settings.checkpoint else ", or set training.checkpoint")
         )
 
 

@@ -1,11 +1,16 @@
-"""The gradient of a batch by several threads at once.
+"""The gradient of a batch by several threads at once, of one process or of several.
 
 The batch is cut into as many parts as there are workers. Each is a thread that differentiates its own part with `grad`,
 its matrix products on one thread of BLAS; NumPy lets threads run side by side. The gradients are added in a fixed
 order, so the same number of workers gives the same sums, bit for bit.
+
+Where `mpiexec` started several processes, the batch is first cut into a part for each, and their gradients are added in
+a fixed order too. Rank 0 trains; the others `serve`: they have the model, its weights as in rank 0, and nothing else.
 """
 
 import contextlib
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +20,12 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, grad
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.models import GPT
+from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import Parameter
 from tinygrad_llm.optim import tasks
+from tinygrad_llm.optim.optimizer import Optimizer
 from tinygrad_llm.runtime import blas_threads, cores
+from tinygrad_llm.training.ranks import ALONE, BATCH, END, MODEL, Ranks
 
 IGNORED = -100  # a target that does not count
 MOST = 4  # workers; beyond, Python's own work on the tape, which threads take turns at, eats the gain
@@ -26,20 +33,38 @@ WORTH = 1.15  # how much faster one worker must be to be taken: a close race wou
 
 
 class Gradients:
-    """The mean loss of a batch and its gradient, with one worker or several; open while it is a context."""
+    """The mean loss of a batch and its gradient, by one worker or several; open while it is a context.
 
-    def __init__(self, model: GPT, parameters: Sequence[Parameter], workers: int, label_smoothing: float = 0.0) -> None:
+    Args:     workers: threads of each process.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        parameters: Sequence[Parameter],
+        workers: int,
+        label_smoothing: float = 0.0,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.model = model
         self.parameters = parameters
         self.workers = workers
         self.label_smoothing = label_smoothing
+        self.ranks = ranks
         self._open = contextlib.ExitStack()
         self._pool: ThreadPoolExecutor | None = None
+        self._known = False  # whether the other ranks have the weights as they are now
 
     def __enter__(self) -> Self:
-        threads = max(self.workers, min(cores(), MOST))
+        threads = max(self.workers, min(self.ranks.cores or cores(), MOST))
         if threads > 1:
             self._pool = self._open.enter_context(ThreadPoolExecutor(threads))
+        if self.ranks.rank == 0:
+            about = {"config": dataclasses.asdict(self.model.config), "checkpoint": self.model.checkpoint}
+            about |= {"dtype": str(self.parameters[0].dtype)}
+            about |= {"workers": self.workers, "label_smoothing": self.label_smoothing}
+            self.ranks.ask_with(MODEL, about)
+            self._known = False
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -53,9 +78,33 @@ class Gradients:
 
     def of(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
         """The mean loss over the targets that count, and one gradient a parameter."""
-        if self.workers == 1:
-            return self._part(inputs, targets)
-        count = counted(targets)
+        self.ranks.ask(BATCH, *inputs.shape, not self._known)
+        return self.shared(np.array([inputs, targets], np.int64), not self._known)
+
+    def update(self, optimizer: Optimizer, grad_scale: float) -> None:
+        """A step of the optimizer, by all threads; the other ranks hear of it with the next batch."""
+        self._known = False
+        optimizer.step(grad_scale, self.map)
+
+    def shared(self, batch: Array, send_weights: bool) -> tuple[float, list[Array]]:
+        """What each rank does for a gradient: its part of the batch (inputs and targets). The result is rank 0's."""
+        ranks = self.ranks
+        ranks.share([batch])
+        if send_weights:
+            ranks.share([p.data for p in self.parameters])
+            self._known = True
+        inputs, targets = (np.array_split(rows, ranks.size)[ranks.rank] for rows in batch)
+        share, grads = self._by_threads(inputs, targets, counted(batch[1]))
+        loss = np.array([share])
+        ranks.add([loss, *grads])
+        return float(loss[0]), grads
+
+    def _by_threads(self, inputs: Array, targets: Array, count: int) -> tuple[float, list[Array]]:
+        """The sum of all parts of these rows, and of their gradients, by the threads of this process."""
+        if count and not counted(targets):  # fewer rows than ranks, or none that counts among them
+            return 0.0, [np.zeros_like(p.data) for p in self.parameters]
+        if self.workers == 1 or not count:
+            return self._part(inputs, targets, count or None)
         parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
         work = [(x, y, count) for x, y in parts if counted(y)]
         with blas_threads(1):  # only here: evaluation and samples, on one thread of ours, may use all of BLAS's
@@ -88,13 +137,33 @@ def counted(targets: Array) -> int:
     return int(np.count_nonzero(targets != IGNORED))
 
 
-def default_workers(model: GPT, batch_size: int) -> int:
+def serve(ranks: Ranks) -> None:
+    """What ranks other than 0 do: their part of each gradient, until rank 0 has no more to ask."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            what, *numbers = ranks.asked()
+            if what == END:
+                return
+            if what == MODEL:
+                about = ranks.about(numbers[0])
+                model = GPT(GPTConfig(**about["config"]), checkpoint=about["checkpoint"]).to(about["dtype"])
+                stack.close()  # what served an earlier model
+                gradients = stack.enter_context(
+                    Gradients(model, list(model.parameters()), about["workers"], about["label_smoothing"], ranks)
+                )
+            if what == BATCH:
+                rows, columns, send_weights = numbers
+                gradients.shared(np.empty((2, rows, columns), np.int64), bool(send_weights))
+
+
+def default_workers(model: GPT, batch_size: int, ranks: Ranks = ALONE) -> int:
     """As many workers as there are cores (up to four), or one whose BLAS uses all cores: what is faster here.
 
     Measured on a few gradients of each. One, where there is dropout: it draws its masks from one stream, whose order
     threads would change; and where BLAS cannot be told to use one thread.
     """
-    most = min(cores(), MOST, batch_size)
+    batch_size = math.ceil(batch_size / ranks.size)
+    most = min(ranks.cores or cores(), MOST, batch_size)
     if most == 1 or model.config.dropout > 0:
         return 1
     with blas_threads(1) as could:

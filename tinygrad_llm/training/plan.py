@@ -203,7 +203,11 @@ def measure(run: Run, part: int) -> Speed:
     settings = dataclasses.replace(
         real, lr=0.0, min_lr=0.0, warmup=0, accumulation=1, on_bad_step="skip", steps=_STEPS + 2, eval_every=_STEPS + 2
     )
-    model = copy.deepcopy(run.model) if hasattr(run, "model") else GPT(_model_config(run), Generator(real.seed))
+    model = (
+        copy.deepcopy(run.model)
+        if hasattr(run, "model")
+        else GPT(_model_config(run), Generator(real.seed), real.checkpoint)
+    )
     weights = () if run.held_out_files else run.config.data.weights
     held_out = validation_batches(run.held_out, model.block_size, real.batch_size, real.eval_batches, weights)
     inputs, targets = (side[:part] for side in held_out[0])
@@ -221,7 +225,8 @@ def measure(run: Run, part: int) -> Speed:
         clip_grad_norm_(trial.parameters, settings.clip)
         trial.optimizer.step()
         update = min(time.perf_counter() - began, batch)  # once a step, however many batches it has
-    row = (batch - update) / part / 3  # forward has 2 of the 6 operations that `flops` counts
+    # Forward has 2 of the 6 operations that `flops` counts; where blocks are computed anew, there are 8.
+    row = (batch - update) / part / (4 if real.checkpoint else 3)
     if part == rows:  # there is the time to measure it
         began = time.perf_counter()
         evaluate(model, [(inputs, targets)])

@@ -3,7 +3,7 @@
 import math
 
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.training.config import ConfigError, DataSettings, RunConfig, TrainSettings
+from tinygrad_llm.training.config import ConfigError, DataSettings, RunConfig, TrainSettings, nearest
 
 PRESETS = {
     "char-cpu": RunConfig(
@@ -60,8 +60,8 @@ PRESETS = {
 def find_preset(name: str) -> RunConfig:
     """The preset of this name.
 
-    Raises:   ConfigError: there is none; all are named.
+    Raises:   ConfigError: there is none; the nearest is named, or all are.
     """
     if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}: choose from {', '.join(PRESETS)}")
+        raise ConfigError(f"unknown preset {name!r}{nearest(name, PRESETS)}")
     return PRESETS[name]

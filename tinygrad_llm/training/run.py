@@ -21,7 +21,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.generation import stream
 from tinygrad_llm.models import GPT, WEIGHTS, tokenizer_for
 from tinygrad_llm.random import Generator
-from tinygrad_llm.tokenizer import CharTokenizer, StreamDecoder, Tokenizer, TokenizerError, load_tokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, StreamDecoder, Tokenizer, TokenizerError, load_tokenizer
 from tinygrad_llm.training.config import (
     CONFIG,
     ConfigError,
@@ -55,9 +55,9 @@ from tinygrad_llm.training.memory import check_memory
 from tinygrad_llm.training.parallel import default_workers
 from tinygrad_llm.training.picture import save_gradients, save_loss_curve
 from tinygrad_llm.training.presets import find_preset
+from tinygrad_llm.training.ranks import ALONE, Ranks
 from tinygrad_llm.training.tensorboard import Scalars
 
-AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 TOKENIZER, METRICS, SAMPLES = "tokenizer.json", "metrics.jsonl", "samples.txt"
 TABLE = "metrics.csv"
 PICTURES = ("loss.png", "gradients.png")
@@ -80,13 +80,14 @@ class Run:
 
     From its first step, or from `resume`, to `save` its folder is its own: another process's Run is refused there.
 
-    Args:     config: everything that decides it. folder: where all goes.
+    Args:     config: everything that decides it. folder: where all goes. ranks: the processes that share each gradient.
     Raises:   DataError: the corpus cannot be used.
     """
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path, ranks: Ranks = ALONE) -> None:
         self.config = config
         self.folder = folder
+        self.ranks = ranks
         self.text = "" if config.data.files else load_corpus(config.data.corpus)
         data = config.data
         self.files = [TokenFile.open(file, data.dtype or None) for file in data.files]
@@ -129,7 +130,7 @@ class Run:
             return Tokenizer.train(self.text, self.config.data.vocab_size, progress=progress)
         if kind == "gpt2":
             return Tokenizer.gpt2()
-        return load_tokenizer(Path(kind) / TOKENIZER if Path(kind).is_dir() else kind)
+        return load_tokenizer(kind)
 
     def _cut(self) -> None:
         """Part the ids, as the tokenizer makes them: `sources`, to learn from, and `held_out`."""
@@ -173,19 +174,25 @@ class Run:
             self.sources, block_size, s.batch_size, rng, s.stride or None, s.order, data.weights, self.names
         )
         check_memory(config, s, batches.batch_size)
-        self.model = GPT(config, rng)
+        self.model = GPT(config, rng, s.checkpoint)
         # Noted in config.toml: the same workers give the same run.
-        workers = s.workers or default_workers(self.model, batches.batch_size)
+        workers = s.workers or default_workers(self.model, batches.batch_size, self.ranks)
         s = dataclasses.replace(s.counted(batches.batches_per_epoch), workers=workers)
         self.config = dataclasses.replace(self.config, training=s)
         weights = () if self.held_out_files else data.weights
         held_out = validation_batches(self.held_out, block_size, s.batch_size, s.eval_batches, weights)
-        self.trainer = Trainer(self.model, batches, held_out, s)
+        self.trainer = Trainer(self.model, batches, held_out, s, self.ranks)
         return self.model
 
     @classmethod
-    def resume(cls, folder: Path, changes: Mapping[str, Any] | None = None, more: int | None = None) -> "Run":
-        """A run that goes on where its last checkpoint was taken, bit for bit.
+    def resume(
+        cls,
+        folder: Path,
+        changes: Mapping[str, Any] | None = None,
+        more: int | None = None,
+        ranks: Ranks = ALONE,
+    ) -> "Run":
+        """A run that goes on where its last checkpoint was taken: bit for bit, with as many ranks as before.
 
         Args:     changes: to its configuration, of which only few are possible. more: steps to go from there; None: up
                   to those that were configured.
@@ -197,7 +204,7 @@ class Run:
             raise LoadError(f"{folder}: no run to resume here ({CONFIG} is missing)")
         give_back = lock(folder)
         try:
-            run = cls._resumed(folder, dict(changes or {}), more)
+            run = cls._resumed(folder, dict(changes or {}), more, ranks)
         except BaseException:
             give_back()
             raise
@@ -205,14 +212,14 @@ class Run:
         return run
 
     @classmethod
-    def _resumed(cls, folder: Path, changes: dict[str, Any], more: int | None) -> "Run":
+    def _resumed(cls, folder: Path, changes: dict[str, Any], more: int | None, ranks: Ranks) -> "Run":
         checkpoints = Checkpoints(folder / CHECKPOINTS)
         arrays, saved = checkpoints.load_latest()
         where = f"{folder}: its checkpoint of step {saved['step']}"
         before = load_config(folder / CONFIG)
         if more is not None:
             changes |= {"training.steps": saved["step"] + more, "training.epochs": 0}
-        run = cls(before.changed(changes), folder)
+        run = cls(before.changed(changes), folder, ranks)
         run._work, run._checkpoints = folder, checkpoints
         learned = run.config.data.tokenizer in ("char", "bpe")
         run.tokenizer = load_tokenizer(folder / TOKENIZER) if learned else run._find_tokenizer()
@@ -370,6 +377,7 @@ class Run:
             "preset": self.config.preset,
             "corpus": list(self.config.data.files) or self.config.data.corpus,
             "steps_done": self.steps[-1].step if self.steps else 0,
+            "ranks": self.ranks.size,
             "identity": self.identity,
         }
         yield CONFIG, self.config.absolute().to_toml()
