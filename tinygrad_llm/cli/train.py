@@ -32,7 +32,7 @@ from tinygrad_llm.training import (
     say,
 )
 from tinygrad_llm.training.parallel import serve
-from tinygrad_llm.training.ranks import Ranks, RanksError, connected, started
+from tinygrad_llm.training.ranks import Ranks, RanksError, connected
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"
