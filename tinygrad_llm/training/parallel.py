@@ -93,7 +93,7 @@ class Gradients:
         if send_weights:
             ranks.share([p.data for p in self.parameters])
             self._known = True
-        inputs, targets = (np.array_split(rows, ranks.size)[ranks.rank] for rows in batch)
+        inputs, targets = (_rows(rows, ranks.rank, ranks.size) for rows in batch)
         share, grads = self._by_threads(inputs, targets, counted(batch[1]))
         loss = np.array([share])
         ranks.add([loss, *grads])
@@ -105,7 +105,7 @@ class Gradients:
             return 0.0, [np.zeros_like(p.data) for p in self.parameters]
         if self.workers == 1 or not count:
             return self._part(inputs, targets, count or None)
-        parts = zip(np.array_split(inputs, self.workers), np.array_split(targets, self.workers), strict=True)
+        parts = [(_rows(inputs, i, self.workers), _rows(targets, i, self.workers)) for i in range(self.workers)]
         work = [(x, y, count) for x, y in parts if counted(y)]
         with blas_threads(1):  # only here: evaluation and samples, on one thread of ours, may use all of BLAS's
             (loss, grads), *others = self.map(lambda args: self._part(*args), work)
@@ -125,6 +125,11 @@ class Gradients:
     def loss(self, inputs: Array, targets: Array, count: int | None = None) -> Tensor:
         """The mean loss of a batch, as it is trained on; with count the sum over its targets, divided by that."""
         return self.model.loss(inputs, targets, self.label_smoothing, count)
+
+
+def _rows(rows: Array, i: int, n: int) -> Array:
+    """The i-th of n parts, as equal as can be."""
+    return rows[len(rows) * i // n : len(rows) * (i + 1) // n]
 
 
 def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
