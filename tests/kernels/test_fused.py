@@ -541,6 +541,32 @@ def test_far_logits_on_both_sides_in_float32(size):
     assert np.isfinite(dweight).all()
 
 
+def plain_head(x, weight, targets):
+    """linear, then cross_entropy, which shifts by the maximum."""
+    logits, back = K.linear(x, weight)
+    loss, vjp = K.cross_entropy(logits, targets)
+    return loss, lambda g: back(vjp(g)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gap", [20.0, 40.0, 43.0, 45.0, 60.0, 82.0, 84.0, 86.0, 87.0, 88.0, 89.0, 350.0, 707.0, 709.0])
+@pytest.mark.parametrize("largest", [1.0, 50.0])
+def test_a_target_far_below_the_best_logit(gap, largest, dtype):
+    """Whatever the distance: e, Z and their products stay in range."""
+    rng = np.random.default_rng(3)
+    x, weight = rng.standard_normal((6, 4)), rng.uniform(-0.01, 0.01, (9, 4))
+    weight[:, 3] = largest * (np.arange(9) == 5)  # only id 5 has it
+    x[:, 3] = gap / largest
+    targets = np.array([1, 2, 3, 4, 6, 7])
+    x, weight = x.astype(dtype), weight.astype(dtype)
+    exact, *d_exact = value_and_gradients(plain_head, [x.astype(np.float64), weight.astype(np.float64), targets])
+    loss, *d = value_and_gradients(K.linear_cross_entropy, [x, weight, targets], tile=4)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    assert loss == pytest.approx(exact, rel=tolerance)
+    for ours, theirs in zip(d[:2], d_exact[:2], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("scores", [20.0, 30.0])
 def test_float16_has_no_room_without_a_shift(scores):
     q = np.full((3, 1), scores, np.float16)
@@ -658,6 +684,8 @@ def head(targets, weight=None, **options):
         (lambda: head(np.array([0, 1]), count=0), ValueError, "count must be ≥ 1, not 0"),
         (lambda: head(np.array([-100, -100]), count=0), ValueError, "count must be ≥ 1, not 0"),
         (lambda: head(np.array([0, 1]), count=-3), ValueError, "count must be ≥ 1, not -3"),
+        (lambda: head(np.array([0, 1]), chunk=0), ValueError, "chunk must be ≥ 1, not 0"),
+        (lambda: head(np.array([0, 1]), tile=-1), ValueError, "tile must be ≥ 1, not -1"),
         (lambda: K.causal_attention(*(zeros(2, 2),) * 3, block=0), ValueError, "block must be ≥ 1, not 0"),
         (lambda: K.causal_self_attention(zeros(1, 2, 6), n_head=1, block=-1), ValueError, "block must be ≥ 1, not -1"),
         (lambda: K.linear(zeros(2, 3), zeros(4, 2)), ValueError, r"\(2, 3\).*\(4, 2\)"),

@@ -5,7 +5,7 @@ Shapes: B batch, H heads, T time, D head size, C = H·D channels.
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def _attend(
     return backward
 
 
-@cache
+@lru_cache(maxsize=64)
 def _later(n: int) -> Array:
     """True where the key stands after the query, for n queries and their own n positions."""
     later = ~np.tri(n, dtype=bool)

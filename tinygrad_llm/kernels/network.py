@@ -231,8 +231,8 @@ def linear_cross_entropy(
         dx_i = Σ_k dlogits_ik ∂logits_ik/∂x_i = Σ_k dlogits_ik W_k = f_i · (Σ_k e_ik W_k − Z_i Σ_k w_ik W_k)
         dweight_k = Σ_i dlogits_ik ∂logits_ik/∂W_k = Σ_i dlogits_ik x_i = Σ_i (e_ik − Z_i w_ik) · (f_i x_i)
         so that f meets the (N, C) numbers of x and dx, and not the (N, V) of e. The shift is l_it, found before all
-        other logits: then loss_i is ln Z_i, and Z_i ≥ 1. Should e overflow, another logit being so much higher, it
-        is the row's maximum instead.
+        other logits: then loss_i is ln Z_i, and Z_i ≥ 1. Where other logits are so much higher
+        that Z is huge, it is the row's maximum instead.
     """
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or targets.shape != x.shape[:1]:
         raise ValueError(
@@ -244,14 +244,16 @@ def linear_cross_entropy(
     counted, n = _check_targets("linear_cross_entropy", targets, V, ignore_index, label_smoothing)
     if n == 0 and count is None:
         raise ValueError(f"linear_cross_entropy: the mean over no targets: all are ignore_index ({ignore_index})")
-    if count is not None and count < 1:
-        raise ValueError(f"linear_cross_entropy: count must be ≥ 1, not {count}")
+    for name, number in (("count", count), ("chunk", chunk), ("tile", tile)):
+        if number is not None and number < 1:
+            raise ValueError(f"linear_cross_entropy: {name} must be ≥ 1, not {number}")
     share = np.where(counted, 1 / (count or n), 0).astype(dtype)[:, None]
     ids = np.where(counted, targets, 0)
     mean_weight = column_sums(weight) / V if s else None
     loss = np.zeros((), dtype)
     dx = np.empty(x.shape, dtype) if needs[0] else None
     dweight = None
+    most = math.sqrt(np.finfo(dtype).max)  # of Z, so that neither its products nor 1 / Z leave the range
 
     def exponentials(x: Array, shift: Array) -> tuple[Array, Array, Array]:
         """e, Z, and e W where dx is needed, of some rows."""
@@ -274,7 +276,7 @@ def linear_cross_entropy(
         shift = at_target = np.einsum("ic,ic->i", x_, target_weight)[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
             e, Z, eW = exponentials(x_, shift)
-        if not np.all(np.isfinite(Z)):
+        if not np.all(np.abs(Z) < most):
             shift = np.max((x_ @ weight.T).real, axis=1, keepdims=True)
             e, Z, eW = exponentials(x_, shift)
         losses = np.log(Z) + (shift - at_target)
