@@ -390,7 +390,7 @@ def test_a_stream_for_each_row_or_one():
 
 
 def test_a_negative_count_is_refused_at_the_call():
-    with pytest.raises(ValueError, match="max_new_tokens must be ≥ 0, not -1"):
+    with pytest.raises(ValueError, match="max_new_tokens must be an integer ≥ 0, not -1"):
         stream(model_of(), [1], -1)
 
 
@@ -515,3 +515,32 @@ def test_the_last_logits_alone_are_those_of_all(keep, cached):
 def test_no_logits_are_not_asked_for(keep):
     with pytest.raises(ValueError, match=f"logits_to_keep must be ≥ 1, or None for all, not {keep}"):
         model_of()(prompt(2), logits_to_keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 2.5}, "max_new_tokens must be an integer ≥ 0, not 2.5"),
+        ({"max_new_tokens": None}, "max_new_tokens must be an integer ≥ 0, not None"),
+        ({"max_new_tokens": 1, "rng": 5}, "rng must be one Generator, or one for each row, not 5"),
+        ({"max_new_tokens": 1, "rng": [1]}, r"rng must be one Generator, or one for each row, not \[1\]"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_generated(options, message):
+    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4))
+    with pytest.raises(ValueError, match=message):
+        stream(model, [1, 2], **options)
+
+
+def test_an_empty_prompt_is_called_empty():
+    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4))
+    for prompt in ([], [[]], [[1], []]):
+        with pytest.raises(ValueError, match="it is empty, or a row of it is"):
+            stream(model, prompt, 1)
+
+
+def test_a_cache_for_two_rows_is_refused():
+    model = GPT(GPTConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=4))
+    cache = model.new_cache()
+    with pytest.raises(ValueError, match="one cache was given for two rows"), model.evaluating():
+        model(np.array([[1], [2]]), [cache, cache])

@@ -400,3 +400,28 @@ def test_facts_without_the_optional_packages(monkeypatch):
     assert json.loads(json.dumps(facts)) == facts
     assert facts["blas"] == []
     assert facts["optional"] == {"tqdm": None, "matplotlib": None, "threadpoolctl": None}
+
+
+@pytest.mark.parametrize("value", ["0", "false", "False", " off", "no"])
+def test_tuning_can_be_switched_off_in_words(value, monkeypatch):
+    monkeypatch.setenv(runtime.OFF, value)
+    assert not runtime.tuned()
+
+
+@pytest.mark.parametrize("value", ["1", "", "yes"])
+def test_anything_else_leaves_it_on(value, monkeypatch):
+    monkeypatch.setenv(runtime.OFF, value)
+    assert runtime.tuned()
+
+
+def test_the_last_to_leave_gives_blas_its_threads_back():
+    """Whatever the order: two threads of Python may be in it at once."""
+    blas = openblas()
+    before = blas.threads
+    first, second = runtime.blas_threads(1), runtime.blas_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert blas.threads == 1
+    second.__exit__(None, None, None)
+    assert blas.threads == before

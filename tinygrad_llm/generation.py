@@ -180,8 +180,11 @@ def stream(
     longest = max(len(row) for row in rows)
     if longest > model.block_size:
         raise ValueError(f"the prompt has {longest} tokens, and the model reads at most {model.block_size}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be ≥ 0, not {max_new_tokens}")
+    if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be an integer ≥ 0, not {max_new_tokens}")
+    own = rng if isinstance(rng, Sequence) else [rng or Generator(0)]
+    if not all(isinstance(one, Generator) for one in own):
+        raise ValueError(f"rng must be one Generator, or one for each row, not {rng!r}")
     if isinstance(rng, Sequence) and len(rng) != len(rows):
         raise ValueError(f"rng must be one Generator, or one for each of the {len(rows)} rows, not {len(rng)}")
     # Rows of one length are one (B, T) text; others are B texts of one row.
@@ -200,7 +203,9 @@ def _rows(ids: Prompt) -> list[Ids]:
     if not rows:
         raise ValueError("the prompt must be one row of ids or more, not none")
     for row in rows:
-        if row.ndim != 1 or row.dtype.kind not in "iu" or row.size == 0:
+        if row.size == 0:
+            raise ValueError("the prompt must be at least one id a row; it is empty, or a row of it is")
+        if row.ndim != 1 or row.dtype.kind not in "iu":
             found = f"{row.dtype} of shape {row.shape}"
             raise ValueError(f"the prompt must be (T,) or rows of integer ids, at least one a row, not {found}")
     return [row.astype(np.int64) for row in rows]  # uint64 and int64 together would become float64

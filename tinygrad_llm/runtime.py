@@ -19,6 +19,7 @@ import importlib
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def prepare(root: Path = ROOT) -> None:
     TINYGRAD_LLM_TUNING=0 switches all of it off.
     """
     global late
-    if os.environ.get(OFF) == "0":
+    if not tuned():
         return
     _keep_freed_memory()
     late = "numpy" in sys.modules
@@ -60,6 +61,11 @@ def prepare(root: Path = ROOT) -> None:
     if cores(root) < affinity() and not any(name in os.environ for name in THREADS):
         chosen[THREADS[0]] = str(cores(root))
     os.environ.update(chosen)
+
+
+def tuned() -> bool:
+    """Whether `prepare` may do anything: TINYGRAD_LLM_TUNING is not 0, false, no or off."""
+    return os.environ.get(OFF, "").strip().lower() not in ("0", "false", "no", "off")
 
 
 def _keep_freed_memory() -> None:
@@ -178,6 +184,24 @@ def started() -> tuple[int, int]:
     return 0, 1
 
 
+def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
+    """The most memory that this program has held at once, in bytes; None where the system does not tell.
+
+    Linux's ru_maxrss begins with what the process that started this one held; VmHWM does not.
+    """
+    try:
+        lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        pass
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is in KiB
+
+
 # What NumPy's BLAS is
 
 
@@ -223,11 +247,16 @@ class OpenBLAS:
         self._function("set_num_threads", None)(ctypes.c_int(number))
 
 
+_changing = threading.Lock()
+_inside: list[int] = []  # what those within `blas_threads` asked for
+_original = 1  # what it was before the first of them
+
+
 @contextlib.contextmanager
 def blas_threads(number: int) -> Iterator[bool]:
     """Inside, a BLAS call uses this many threads. Gives whether that could be set.
 
-    It holds for the whole process, so that two threads of Python must not do this at once.
+    It holds for the whole process: where several threads of Python do this at once, the last one's number counts.
     """
     try:
         blas = OpenBLAS()
@@ -240,12 +269,18 @@ def blas_threads(number: int) -> Iterator[bool]:
         with threadpoolctl.threadpool_limits(number, "blas") as limits:
             yield bool(limits.get_original_num_threads()["blas"])
         return
-    before = blas.threads
-    blas.threads = number
+    global _original
+    with _changing:
+        _inside.append(number)
+        if len(_inside) == 1:
+            _original = blas.threads
+        blas.threads = number
     try:
         yield True
     finally:
-        blas.threads = before
+        with _changing:  # the last to leave puts back what the first found
+            _inside.remove(number)
+            blas.threads = _inside[-1] if _inside else _original
 
 
 def blas_facts() -> list[dict[str, Any]]:
@@ -339,7 +374,7 @@ def facts() -> dict[str, Any]:
         "memory_available": memory_available(),
         "blas": blas_facts(),
         "blas_built": f"{built.get('name')} {built.get('version')}",
-        "tuning": os.environ.get(OFF) != "0",
+        "tuning": tuned(),
         "late": late,
         "openblas_coretype": os.environ.get(KERNELS),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(families)},

@@ -14,6 +14,7 @@ from tinygrad_llm.bench import agree, attention, decode, load, optimizer, train
 from tinygrad_llm.bench.limits import attention_flops, step_flops
 from tinygrad_llm.bench.measure import OURS
 from tinygrad_llm.training import Trainer
+from tinygrad_llm.training.parallel import Gradients
 
 TOY = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=31)
 WRITER = dataclasses.replace(TOY, block_size=1024, initializer_range=0.5)
@@ -58,6 +59,23 @@ def test_ours_really_trains(toy_case):
     one.round()
     assert one.do().step == before + one.times + 1
     assert one.about()["memory"]["peak"] is None or one.about()["memory"]["peak"] > 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_workers_that_trained_are_told(workers, toy_case, monkeypatch):
+    seen = []
+    share = Gradients._by_threads
+
+    def by_threads(self, *of):
+        seen.append(self.workers)
+        return share(self, *of)
+
+    monkeypatch.setattr(Gradients, "_by_threads", by_threads)
+    monkeypatch.setattr(train, "default_workers", lambda model, batch_size: workers)
+    one = work(toy_case)
+    one.answer()
+    assert one.about()["workers"] == workers
+    assert set(seen) == {workers}
 
 
 def test_the_losses_tell_an_update_from_none(toy_case, monkeypatch):

@@ -1,5 +1,6 @@
 """Turns, replies and failures of the workers, with toy contenders; the arithmetic on fixed numbers."""
 
+import dataclasses
 import math
 import os
 
@@ -68,6 +69,15 @@ def test_a_contender_has_its_own_environment(toy, monkeypatch):
     monkeypatch.setenv("TOY", "of this process")
     timings = alternate([toy("Counter"), toy("Counter", environment={"TOY": "its own"})], rounds=1, warmup=0)
     assert [timing.answer["variable"] for timing in timings] == ["of this process", "its own"]
+
+
+def test_variables_are_left_out_of_a_contenders_environment(toy, monkeypatch):
+    monkeypatch.setenv("TOY", "of this process")
+    (with_it,) = alternate([toy("Environment")], rounds=1, warmup=0)
+    (without,) = alternate([dataclasses.replace(toy("Environment"), without=["TOY", "ABSENT"])], rounds=1, warmup=0)
+    own = dataclasses.replace(toy("Environment", environment={"TOY": "its own"}), without=["TOY"])
+    (set_anew,) = alternate([own], rounds=1, warmup=0)
+    assert [timing.answer.get("TOY") for timing in (with_it, without, set_anew)] == ["of this process", None, "its own"]
 
 
 def test_what_a_library_prints_is_no_reply(toy):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from tinygrad_llm import runtime
-from tinygrad_llm.bench import BenchError, Timing
+from tinygrad_llm.bench import BenchError, Timing, alternate
 from tinygrad_llm.bench import measure as module
 from tinygrad_llm.bench.limits import Limits
 from tinygrad_llm.bench.measure import OURS, THREADS, Case, Measure, Setup, held_to, measure, missing
@@ -49,6 +49,25 @@ def test_contenders_are_alike_and_the_machine_takes_turns_with_them(runs):
     assert [timing.name for timing in found.timings] == [OURS, "torch"]
 
 
+def test_our_tuning_stays_out_of_their_process(runs, monkeypatch, tmp_path):
+    tuned = {"OPENBLAS_TOY": "by us", "OPENBLAS_NUM_THREADS": "7"}
+    monkeypatch.setattr(runtime, "chosen", tuned)
+    monkeypatch.delenv(runtime.OFF, raising=False)
+    for name, value in {**tuned, "OMP_TOY": "by the user"}.items():
+        monkeypatch.setenv(name, value)
+    options = {"log": str(tmp_path / "log"), "name": "toy"}
+    measure(Case("work", dict.fromkeys(SUBJECTS, "toys:Environment"), options), Setup(["torch", "other"], 1, 2))
+    contenders = [contender for contender in runs[0][0] if contender.subject.startswith("toys")]
+    ours, *theirs = (timing.answer for timing in alternate(contenders, rounds=1, warmup=0))
+    assert ours["OPENBLAS_TOY"] == "by us"
+    assert runtime.OFF not in ours
+    for environment in theirs:
+        assert "OPENBLAS_TOY" not in environment
+        assert environment[runtime.OFF] == "0"
+        assert environment["OMP_TOY"] == "by the user"
+    assert {environment["OPENBLAS_NUM_THREADS"] for environment in (ours, *theirs)} == {"2"}
+
+
 FIXED = Measure(
     Case("work", SUBJECTS, {}, 1e-3, flops=1e9, traffic=1e9, amount=6.0, unit="tokens/s"),
     [
@@ -71,6 +90,7 @@ def test_who_gives_another_result_gets_no_ratio():
 def test_the_figures_as_json():
     row = json.loads(json.dumps(FIXED.row()))
     assert row["measure"] == "work"
+    assert row["rounds"] == 3
     assert row["ours"] == {
         "seconds": {"median": 2.0, "min": 1.0, "max": 3.0, "rounds": [1.0, 2.0, 3.0]},
         "tokens_per_second": 3.0,

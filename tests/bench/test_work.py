@@ -3,7 +3,8 @@
 import pytest
 
 from tinygrad_llm.bench import work
-from tinygrad_llm.bench.work import ROUND, Work, numpy_facts, peak_memory
+from tinygrad_llm.bench.work import ROUND, Work, numpy_facts
+from tinygrad_llm.runtime import peak_memory
 
 
 class Clock:

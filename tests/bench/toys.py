@@ -29,6 +29,13 @@ class Counter:
         return {"rounds": self.rounds, "process": os.getpid()}
 
 
+class Environment(Counter):
+    """Tells its process's variables."""
+
+    def answer(self):
+        return dict(os.environ)
+
+
 class Talker(Counter):
     """Prints, as libraries do."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.autograd import grad
+from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import OpenBLAS
@@ -192,3 +192,31 @@ def test_the_measurement_changes_nothing_and_takes_a_moment():
     assert parallel._seconds(model, 4, 2) > 0
     assert all((before[name] == w).all() for name, w in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+# ---- what is switched on around it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_hook_sees_the_whole_gradient_once(workers):
+    model, batch = new_model(), batch_of(5)
+    _, plain = gradient(model, batch, 1)
+    first, seen = next(model.parameters()), []
+
+    def double(g):
+        seen.append(g.copy())
+        return 2 * g
+
+    first.register_hook(double)
+    _, (ours, *others) = gradient(model, batch, workers)
+    assert len(seen) == 1
+    assert_close((0.0, [seen[0], *others]), (0.0, plain))
+    np.testing.assert_array_equal(ours, 2 * seen[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_anomalies_are_looked_for_in_every_thread(workers):
+    model = new_model()
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = np.nan
+    with detect_anomaly(), pytest.raises(AnomalyError, match=r"GPT\.transformer\.h\.0\.mlp\.c_fc"):
+        gradient(model, batch_of(4), workers)

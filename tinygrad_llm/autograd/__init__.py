@@ -3,6 +3,16 @@
 from tinygrad_llm.autograd.anomaly import AnomalyError, detect_anomaly
 from tinygrad_llm.autograd.checkpoint import checkpoint
 from tinygrad_llm.autograd.tape import is_grad_enabled, no_grad
-from tinygrad_llm.autograd.tensor import Tensor, apply, grad
+from tinygrad_llm.autograd.tensor import Tensor, apply, grad, hooked
 
-__all__ = ["AnomalyError", "Tensor", "apply", "checkpoint", "detect_anomaly", "grad", "is_grad_enabled", "no_grad"]
+__all__ = [
+    "AnomalyError",
+    "Tensor",
+    "apply",
+    "checkpoint",
+    "detect_anomaly",
+    "grad",
+    "hooked",
+    "is_grad_enabled",
+    "no_grad",
+]

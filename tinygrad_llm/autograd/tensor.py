@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd.anomaly import check_output, current_layer, quietly
-from tinygrad_llm.autograd.tape import Hook, HookHandle, Node, is_grad_enabled, walk_back
+from tinygrad_llm.autograd.tape import Hook, HookHandle, Node, is_grad_enabled, run_hooks, walk_back
 from tinygrad_llm.kernels import Array, Kernel
 
 Operand: TypeAlias = "Tensor | Array | complex"
@@ -461,13 +461,16 @@ def _sizes(shape: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     return tuple(operator.index(n) for n in shape)  # type: ignore[arg-type]
 
 
-def grad(output: Tensor, inputs: Sequence[Tensor] | Tensor, gradient: Any = None) -> list[Array]:
+def grad(
+    output: Tensor, inputs: Sequence[Tensor] | Tensor, gradient: Any = None, leaf_hooks: bool = True
+) -> list[Array]:
     """The gradient of `output` with respect to each of `inputs`, as arrays; no `.grad` is touched.
 
     Several threads can so differentiate one model at the same time.
 
     Args:     output: a scalar Tensor, or any Tensor with `gradient` of its shape.
               inputs: Tensors (or one) that require a gradient, leaves or computed on the way to the output.
+              leaf_hooks: False leaves the hooks of leaves to `hooked`, for a gradient that is only a part of theirs.
     Returns:  arrays of the inputs' shapes, memory of their own; zeros where the output does not depend on an input.
     Raises:   ValueError: an input does not require a gradient. RuntimeError: as `Tensor.backward`.
     """
@@ -477,8 +480,13 @@ def grad(output: Tensor, inputs: Sequence[Tensor] | Tensor, gradient: Any = None
     if missing:
         raise ValueError(f"inputs {missing} do not require a gradient: make them with requires_grad=True")
     root, seed = output._start(gradient)
-    found = walk_back(root, seed, {node for node in nodes if node is not None})
+    found = walk_back(root, seed, {node for node in nodes if node is not None}, leaf_hooks)
     grads = [
         found[node] if node in found else np.zeros_like(x.data) for x, node in zip(inputs, nodes, strict=True) if node
     ]
     return grads if len(set(nodes)) == len(nodes) else [g.copy() for g in grads]  # an input was named twice
+
+
+def hooked(x: Tensor, gradient: Array) -> Array:
+    """The gradient of a leaf after its hooks: each is shown it, and what one returns takes its place."""
+    return gradient if x._node is None or not x._node.hooks else run_hooks(x._node, gradient)

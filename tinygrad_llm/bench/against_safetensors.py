@@ -5,7 +5,7 @@ from typing import Any
 
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.load import reading
-from tinygrad_llm.bench.work import peak_memory
+from tinygrad_llm.runtime import peak_memory
 
 
 def _facts() -> dict[str, Any]:

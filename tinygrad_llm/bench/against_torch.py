@@ -9,9 +9,10 @@ from tinygrad_llm.bench import attention as attention_theme
 from tinygrad_llm.bench import optimizer as optimizer_theme
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.train import FIRST, SETTINGS, batches
-from tinygrad_llm.bench.work import Work, peak_memory
+from tinygrad_llm.bench.work import Work
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.models.pretrained import read_pretrained
+from tinygrad_llm.runtime import peak_memory
 
 
 def _torch() -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 
 from tinygrad_llm.bench.decode import NEW, PREFILL, PROMPT, prompt, sample
 from tinygrad_llm.bench.harness import Subject
-from tinygrad_llm.bench.work import Work, peak_memory
+from tinygrad_llm.bench.work import Work
+from tinygrad_llm.runtime import peak_memory
 
 
 def _model(folder: str) -> tuple[Any, int | None]:

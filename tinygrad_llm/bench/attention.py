@@ -12,8 +12,9 @@ from tinygrad_llm.autograd import Tensor, grad
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.limits import attention_flops
 from tinygrad_llm.bench.measure import OURS, Case, Cases
-from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.bench.work import Work, numpy_facts
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runtime import peak_memory
 
 THEIRS = ("torch",)
 SUBJECTS = {OURS: f"{__name__}:attention", "torch": "tinygrad_llm.bench.against_torch:attention"}

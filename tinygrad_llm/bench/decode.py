@@ -18,10 +18,11 @@ from tinygrad_llm.autograd import no_grad
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.limits import prompt_flops, weight_bytes
 from tinygrad_llm.bench.measure import OURS, Case, Cases
-from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.bench.work import Work, numpy_facts
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.models.pretrained import write_pretrained
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runtime import peak_memory
 
 THEIRS = ("transformers",)
 # Weights five times as large as GPT-2 begins with: what attention and MLPs say then outweighs the embedding of the

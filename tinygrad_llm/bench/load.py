@@ -10,10 +10,11 @@ from typing import Any
 
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.measure import OURS, Case, Cases
-from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.bench.work import Work, numpy_facts
 from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runtime import peak_memory
 
 THEIRS = ("safetensors", "safetensors-torch")
 SUBJECTS = {

@@ -9,12 +9,12 @@ from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.limits import FLOAT
 from tinygrad_llm.bench.measure import OURS, Case, Cases
 from tinygrad_llm.bench.train import SETTINGS
-from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.bench.work import Work, numpy_facts
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.nn import Parameter
 from tinygrad_llm.optim import AdamW, clip_scale, decay_groups, grad_norm
-from tinygrad_llm.runtime import cores
+from tinygrad_llm.runtime import cores, peak_memory
 
 THEIRS = ("torch",)
 SUBJECTS = {OURS: f"{__name__}:updating", "torch": "tinygrad_llm.bench.against_torch:updating"}

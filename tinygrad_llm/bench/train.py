@@ -13,10 +13,11 @@ import numpy as np
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.limits import step_flops
 from tinygrad_llm.bench.measure import OURS, Case, Cases
-from tinygrad_llm.bench.work import Work, numpy_facts, peak_memory
+from tinygrad_llm.bench.work import Work, numpy_facts
 from tinygrad_llm.datasets import BatchStream
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training import Trainer, TrainSettings
 
 THEIRS = ("torch", "torch-compile")

@@ -1,14 +1,13 @@
 """In the worker: work that is done again and again, and the memory that it takes."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tinygrad_llm import runtime
+from tinygrad_llm.runtime import peak_memory
 
 ROUND = 0.3  # seconds that a round lasts at least: the clock, and what else happens, then matter little
 
@@ -55,21 +54,3 @@ def numpy_facts() -> dict[str, Any]:
     """What NumPy's products are computed by, such as "openblas 0.3.31 SkylakeX, 2 thread(s)"."""
     words = "{internal_api} {version} {architecture}, {num_threads} thread(s)"
     return {"blas": "; ".join(words.format(**blas) for blas in runtime.blas_facts()) or "unknown BLAS"}
-
-
-def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
-    """The most memory that this program has held at once, in bytes; None where the system does not tell.
-
-    Linux's ru_maxrss begins with what the process that started this one held; VmHWM does not.
-    """
-    try:
-        lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    except (OSError, KeyError):
-        pass
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is in KiB

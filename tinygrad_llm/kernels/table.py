@@ -18,7 +18,8 @@ What every kernel keeps to (tests/kernels/test_contract.py):
 3. One gradient per array input, of exactly its shape; `None` where an input is ids, an exponent of integers or a mask.
 4. A closure keeps what backward needs and no more.
 5. Complex input works, and nothing conjugates: this is what lets a gradient check be exact.
-6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`.
+6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`. A `vjp` is
+   called once: what it hands over is the caller's to change.
 """
 
 import functools

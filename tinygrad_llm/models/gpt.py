@@ -142,6 +142,8 @@ class GPT(Module):
             raise ValueError(f"{end} positions are more than block_size {self.config.block_size}")
         if caches is not None and len(caches) not in (1, len(ids)):
             raise ValueError(f"{len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
+        if len({id(cache) for cache in caches or ()}) != len(caches or ()):
+            raise ValueError("one cache was given for two rows: each needs its own")
         x = self.transformer(ids, caches, self.checkpoint)
         logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, -logits_to_keep:])
         return logits

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +18,10 @@ from tinygrad_llm.models import GPT
 from tinygrad_llm.nn import Dropout, Parameter
 from tinygrad_llm.optim import SCHEDULES, SGD, Adam, AdamW, clip_scale, decay_groups, grad_norm
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training.config import ConfigError, TrainSettings
 from tinygrad_llm.training.parallel import Gradients, counted, default_workers
 from tinygrad_llm.training.ranks import ALONE, Ranks
-
-if sys.platform != "win32":
-    import resource
 
 REMEMBERED = 100  # losses that a new one is compared with
 SPIKE = 5.0  # standard deviations above their mean
@@ -209,7 +206,7 @@ class Trainer:
             tokens_per_second=self._tokens / self._seconds,
             val_loss=evaluate(self.model, self.held_out) if measured else None,
             z_score=None if done.skipped else self._z_score(done.loss),
-            memory=_peak_memory(),
+            memory=peak_memory(),
         )
 
     def _update(self, look_at_layers: bool) -> Step:
@@ -424,11 +421,3 @@ def _sample(parameters: Sequence[Parameter]) -> Array:
 
 def _norm(vector: Array) -> float:
     return math.sqrt(np.dot(vector, vector))
-
-
-def _peak_memory() -> int | None:
-    """The most memory that this process has held at once, in bytes; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is in KiB

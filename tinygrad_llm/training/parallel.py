@@ -9,6 +9,7 @@ a fixed order too. Rank 0 trains; the others `serve`: they have the model, its w
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import math
 import time
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, grad
+from tinygrad_llm.autograd import Tensor, grad, hooked
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import Parameter
@@ -74,7 +75,11 @@ class Gradients:
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """`map`, by all threads where there is more than one item: for tasks that do not touch each other."""
         items = list(items)
-        return map(function, items) if self._pool is None or len(items) < 2 else self._pool.map(function, items)
+        if self._pool is None or len(items) < 2:
+            return map(function, items)
+        # Threads do not know by themselves what is switched on around this call, such as detect_anomaly.
+        contexts = [contextvars.copy_context() for _ in items]
+        return self._pool.map(lambda context, item: context.run(function, item), contexts, items)
 
     def of(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
         """The mean loss over the targets that count, and one gradient a parameter."""
@@ -97,6 +102,8 @@ class Gradients:
         share, grads = self._by_threads(inputs, targets, counted(batch[1]))
         loss = np.array([share])
         ranks.add([loss, *grads])
+        if ranks.rank == 0:
+            grads = [hooked(p, g) for p, g in zip(self.parameters, grads, strict=True)]
         return float(loss[0]), grads
 
     def _by_threads(self, inputs: Array, targets: Array, count: int) -> tuple[float, list[Array]]:
@@ -120,7 +127,7 @@ class Gradients:
         """One part's share of the mean loss, and of the gradient."""
         with np.errstate(all="ignore"):  # what is no number is told of in one line, and not in NumPy's warnings
             loss = self.loss(inputs, targets, count)
-            return loss.item(), grad(loss, self.parameters)
+            return loss.item(), grad(loss, self.parameters, leaf_hooks=False)
 
     def loss(self, inputs: Array, targets: Array, count: int | None = None) -> Tensor:
         """The mean loss of a batch, as it is trained on; with count the sum over its targets, divided by that."""
