@@ -9,7 +9,7 @@ from tinygrad_llm.bench import BenchError, Timing, train
 from tinygrad_llm.bench import tokenizer as subject
 from tinygrad_llm.bench.limits import Limits
 from tinygrad_llm.bench.measure import OURS, Case, Measure
-from tinygrad_llm.cli import bench
+from tinygrad_llm.cli import bench, doctor
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def test_alone_on_a_tiny_corpus(alone, cli, text_file):
         seconds = row["ours"]["seconds"]
         assert seconds["min"] == seconds["median"] == seconds["max"] > 0
         assert seconds["rounds"] == [seconds["median"]]
+        assert row["rounds"] == figures["rounds"] == 1
         if "train" in row["measure"]:
             assert "mb_per_second" not in row["ours"]
         else:
@@ -122,6 +123,8 @@ def test_the_table_is_aligned(cli, text_file):
         assert [line.index(cell, start) for cell, start in zip(cells[1:], starts, strict=True)] == starts
     assert [f"tinygrad_llm {__version__}", "tiktoken 1.2", "tokenizers 1.2"] == lines[-4:-1]
     assert lines[-1] == "encode: tokenizers gives another result than tinygrad_llm, so there is no ratio"
+    assert "Median (min–max) of 1 or 3 rounds. " in out
+    assert "too few rounds for a ratio to be trusted, which takes 7: encode (3), train (1)" in lines
 
 
 @pytest.mark.usefixtures("fixed")
@@ -152,6 +155,7 @@ def test_json_says_who_gives_another_result(cli, text_file):
         ("bench train --threads 0", "'0' is not an integer of at least 1"),
         ("bench load --against --threads 4096", "--threads 4096: this process may use"),
         ("bench tokenizer --threads 1", "--threads"),
+        ("bench decode --compile", "--compile"),
         ("bench tokenizer --rounds 0", "'0' is not an integer of at least 1"),
         ("bench tokenizer --json --markdown", "not allowed with"),
         ("bench tokenizer --against --corpus none.txt", "none.txt: no such file"),
@@ -161,6 +165,30 @@ def test_a_mistake_costs_one_line(arguments, message, cli):
     status, out, err = cli(*arguments.split())
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize("name", ["train", "scaling"])
+@pytest.mark.parametrize(
+    ("words", "against"),
+    [
+        ("--against torch --compile", ["torch", "torch-compile"]),
+        ("--compile --against torch", ["torch", "torch-compile"]),
+        ("--against torch-compile --compile", ["torch-compile"]),
+        ("--against --compile", ["torch-compile"]),
+        ("--compile", ["torch", "torch-compile"]),
+        ("--against torch", ["torch"]),
+    ],
+)
+def test_compile_adds_torch_compile(name, words, against, cli, monkeypatch):
+    def measure(case, setup):
+        assert setup.against == against
+        raise BenchError("enough")
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "missing", lambda name: [])
+    monkeypatch.setattr(train, "_case", lambda *of: iter([Case("toy", {}, {})]))
+    assert cli("bench", name, *words.split())[2] == "tinygrad-llm bench: enough\n"
+    assert "--compile" in cli("bench", name, "--help")[1]
 
 
 @pytest.mark.parametrize("name", ["tokenizer", *bench.THEMES])
@@ -194,6 +222,8 @@ def test_ours_alone_in_truth(toy, alone, cli):
     assert all(rate > 1e8 for rate in row["limit"]["machine"].values())
     assert row["ours"]["blas"]
     assert row["ours"]["times"] >= 1
+    assert row["ours"]["workers"] >= 1
+    assert row["rounds"] == figures["rounds"] == 2
 
 
 @pytest.mark.slow
@@ -212,15 +242,18 @@ def measured(monkeypatch):
     answers = {"other": 2.9991}
 
     def measure(case, setup):
-        assert (setup.against, setup.rounds, setup.threads) == (["torch", "torch-compile"], 7, runtime.cores())
+        assert (setup.against, setup.threads) == (["torch", "torch-compile"], runtime.cores())
+        assert setup.rounds in (3, 7)
         setup.progress("is not shown where there is no terminal")
         memory = {"memory": {"peak": 1_234_000_000, "above_imports": 1}}
         torch = {"version": "9.9", "blas": "MKL, 2 thread(s)", **memory}
         timings = [
-            Timing(OURS, [0.020, 0.025, 0.021], [4.0, 3.0], {"blas": "openblas SkylakeX", **memory}),
+            Timing(OURS, [0.020, 0.025, 0.021], [4.0, 3.0], answers["about"] | memory),
             Timing("torch", [0.042, 0.050, 0.040], [4.0, answers["other"]], torch),
             Timing("torch-compile", [1.05, 1.05, 1.05], [4.0, 3.0001], torch),
         ]
+        again = setup.rounds // 3  # the first round twice, of 7: medians stay
+        timings = [dataclasses.replace(t, seconds=[*t.seconds * again, *t.seconds[2:] * (again - 1)]) for t in timings]
         limited = Case(case.name, case.subjects, {}, 1e-3, flops=2_100_000_000)
         return Measure(limited, timings, Limits(200e9, 50e9))
 

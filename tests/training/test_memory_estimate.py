@@ -1,7 +1,9 @@
 """What a training step needs is what it takes, and is compared with what is there."""
 
 import dataclasses
+import math
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,6 +107,46 @@ def test_what_may_fit_is_let_through_and_what_cannot_is_refused(monkeypatch):
         for key in ("training.batch_size (12)", "model.block_size (1024)", "model.n_layer (2)", "model.n_embd (8)"):
             assert key in str(error.value)
         assert str(error.value).endswith(", or set training.checkpoint")
+
+
+def of_ranks(here, size):
+    return SimpleNamespace(here=here, size=size)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"checkpoint": True}, {"workers": 2}], ids=str)
+@pytest.mark.parametrize(("here", "size"), [(2, 2), (4, 4), (3, 7)])
+def test_ranks_of_a_machine_have_parameters_gradients_and_activations_each(here, size, changes):
+    config, rows = GPTConfig(65, 64, 4, 4, 64), 28
+    settings = dataclasses.replace(SETTINGS, **changes)
+    alone, ranks = (
+        memory(config, settings, math.ceil(rows / size)),
+        memory(config, settings, rows, of_ranks(here, size)),
+    )
+    whole = alone.parameters
+    assert ranks.parameters == here * whole
+    assert ranks.optimizer == alone.optimizer == 2 * whole  # rank 0's
+    so_far = whole * (settings.accumulation > 1)
+    assert ranks.gradients == here * (alone.gradients - so_far) + so_far
+    assert ranks.activations == pytest.approx(here * alone.activations, rel=1e-6)
+
+
+def test_rank_0_has_the_whole_batch_in_a_held_out_loss_and_alone_updates():
+    config, many = GPTConfig(9, 64, 1, 1, 64), of_ranks(1, 100)
+    assert memory(config, SETTINGS, 100, many).activations == 4 * 18 * 100 * 64 * 64
+    config, few = GPTConfig(200, 8, 4, 4, 128), of_ranks(2, 2)  # most is there in the update
+    alone, both = memory(config, SETTINGS, 1), memory(config, SETTINGS, 1, few)
+    assert both.peak - both.parameters < 2 * (alone.peak - alone.parameters)
+
+
+def test_what_does_not_fit_for_all_ranks_of_this_machine_is_refused(monkeypatch):
+    config, ranks = GPTConfig(n_layer=2, n_head=2, n_embd=8), of_ranks(3, 3)
+    need = memory(config, SETTINGS, 12, ranks).peak
+    assert need > memory(config, SETTINGS, 12).peak
+    monkeypatch.setattr(module, "available_memory", lambda: need)
+    check_memory(config, SETTINGS, 12, ranks)
+    monkeypatch.setattr(module, "available_memory", lambda: need // 2)
+    with pytest.raises(ConfigError, match=f"needs {readable(need)} of memory for 3 processes, .*; or start fewer"):
+        check_memory(config, SETTINGS, 12, ranks)
 
 
 def test_the_free_memory_is_the_systems_or_else_all_that_there_is_or_not_known(monkeypatch):

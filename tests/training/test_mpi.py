@@ -115,6 +115,7 @@ def test_more_ranks_than_rows(place):
         (["--set", "lr=high"], 2, "training.lr: must be a number"),
         (["--set", "dropout=0.1"], 2, "takes one process, not 2"),
         (["--corpus", "absent.txt"], 2, "absent.txt"),
+        (["--plan"], 2, "--plan is for one process, and here are 2"),
         (["--set", "lr=1e30", "--set", "warmup=0"], 3, "Try a lower learning rate; the last good checkpoint"),
     ],
 )
@@ -175,7 +176,7 @@ def test_a_signal_saves_and_stops_all(number, place):
         while not Path("new/metrics.jsonl").exists() or len(read_metrics(Path("new/metrics.jsonl"))) < 4:
             assert process.poll() is None
             time.sleep(0.02)
-        for rank in reversed(ranks_here()):  # as a terminal or a batch system does: to all; the others ignore it
+        for rank in reversed(ranks_here()):  # as a batch system does: to all; the others ignore it
             os.kill(rank, number)
     finally:
         status, out, err = finish(process)
@@ -184,3 +185,34 @@ def test_a_signal_saves_and_stops_all(number, place):
     done = read_metrics(Path("new/metrics.jsonl"))[-1].step
     out, _ = train(2, "--resume", "new", "--steps", 2)
     assert f"going on after step {done}" in out
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the ranks in Linux's /proc")
+def test_the_line_that_tells_how_to_stop_is_true(place):
+    process = start(2, *ARGUMENTS, *LONG, "--steps", 100_000, "--out", "new")
+    try:
+        words = next(line for line in process.stdout if line.startswith("to stop and save: kill -INT ")).split()
+        assert int(words[words.index("-INT") + 1]) == ranks_here()[0]
+        os.kill(ranks_here()[0], signal.SIGINT)
+    finally:
+        status, out, err = finish(process)
+    assert status == 130, out + err
+    train(2, "--resume", "new", "--steps", 2)
+
+
+def test_ctrl_c_on_mpiexec_leaves_a_run_to_go_on_with(place):
+    """Open MPI gives its ranks SIGTERM and, a quarter of a second later, SIGKILL: too soon to count on a save."""
+    process = start(2, *ARGUMENTS, *LONG, "--set", "checkpoint_every=4", "--steps", 100_000, "--out", "new")
+    try:
+        while not list(Path("new/checkpoints").glob("step-*4.ckpt.safetensors")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)  # all that a terminal reaches: the ranks are in process groups of their own
+    finally:
+        status, out, err = finish(process)
+    assert status != 0, out + err
+    done = Checkpoints(Path("new/checkpoints")).load_latest()[1]["step"]
+    assert done >= 4
+    out, _ = train(2, "--resume", "new", "--steps", 2)
+    assert f"going on after step {done}" in out
+    assert read_metrics(Path("new/metrics.jsonl"))[-1].step == done + 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import ConfigError, DataSettings, Run, RunConfig, TrainSettings, measure_run, plan_run
 from tinygrad_llm.training import plan as plan_module
-from tinygrad_llm.training.memory import memory
+from tinygrad_llm.training.memory import memory, readable
 from tinygrad_llm.training.plan import Speed, flops, parameters_by_part
 
 TINY = GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8)
@@ -176,6 +177,25 @@ def test_with_little_memory_one_sequence_is_measured_and_with_less_nothing(run, 
     assert costs.speed is None
     assert costs.figures()["seconds"] is None
     assert "not measured" in costs.time
+
+
+@pytest.mark.parametrize(("batch_size", "made"), [(64, False), (1, True)])
+def test_memory_at_its_highest_says_where_no_gradient_is_made_yet(batch_size, made, run):
+    costs = plan_run(run(batch_size=batch_size))
+    assert (costs.memory.gradients > 0) == made
+    assert f"{readable(costs.memory.peak)} at its highest" in costs.sizes
+    (line,) = [line for line in costs.sizes.splitlines() if line.startswith("  gradients")]
+    assert line.endswith(" B, none being made yet") != made
+
+
+def test_a_run_whose_ranks_do_not_fit_into_this_machine_is_refused(run, monkeypatch):
+    planned = run()
+    planned.ranks = SimpleNamespace(rank=0, size=4, here=4)
+    need = memory(TINY_OF_TEXT, SETTINGS, 4, planned.ranks).peak
+    monkeypatch.setattr("tinygrad_llm.training.memory.available_memory", lambda: need // 2)
+    monkeypatch.setattr("tinygrad_llm.training.run.GPT", lambda *args: pytest.fail("a model was made"))
+    with pytest.raises(ConfigError, match="for 4 processes"):
+        planned.make_model()
 
 
 def test_parameters_are_counted_however_many_layers_there_are():

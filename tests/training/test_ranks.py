@@ -21,7 +21,7 @@ from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import OFF
 from tinygrad_llm.training import ConfigError, Trainer, TrainSettings, parallel, ranks, validation_batches
 from tinygrad_llm.training.parallel import IGNORED, Gradients, serve
-from tinygrad_llm.training.ranks import ALONE, BATCH, END, Ranks, RanksError, connected, started
+from tinygrad_llm.training.ranks import ALONE, BATCH, END, Ranks, RanksError, RanksWarning, connected, started
 
 BLOCK, VOCAB = 6, 11
 IDS = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 10, 0, 7, 8]), 30)
@@ -103,6 +103,7 @@ def one_process(monkeypatch):
     """Processes set each its own BLAS, threads would each other's; and no launcher reads what they say."""
     monkeypatch.setattr(parallel, "blas_threads", lambda number: contextlib.nullcontext(True))
     monkeypatch.setattr(ranks, "_READ", 0)
+    monkeypatch.setattr(ranks, "_HEARD", 0)
 
 
 def new_model(dtype=np.float64, **changes):
@@ -374,9 +375,40 @@ def test_what_is_missing_is_told_once(module, words, environment, monkeypatch, c
     assert main(["train", "--out", "nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
-    environment(PMI_RANK="1")
-    assert main(["train", "--out", "nowhere"]) == 0
-    assert capsys.readouterr().err == ""
+
+
+def test_another_rank_lets_rank_0_say_it_first(environment, monkeypatch, capsys):
+    slept = []
+    monkeypatch.setattr(ranks, "_HEARD", 7)
+    monkeypatch.setattr(ranks.time, "sleep", slept.append)
+    monkeypatch.setattr(ranks, "importlib", SimpleNamespace(import_module=no_module))
+    monkeypatch.setenv(OFF, "0")
+    for rank, waits in (("0", []), ("1", [7])):  # by then a launcher has ended it
+        environment(OMPI_COMM_WORLD_RANK=rank, OMPI_COMM_WORLD_SIZE="2")
+        assert main(["train", "--out", "nowhere"]) == 2
+        assert "pip install 'tinygrad_llm[mpi]'" in capsys.readouterr().err
+        assert slept == waits
+
+
+@pytest.mark.parametrize("module", [no_module, no_library])
+def test_where_the_number_is_not_told_rank_0_goes_on_alone_with_a_warning(module, environment, monkeypatch):
+    monkeypatch.setattr(ranks, "importlib", SimpleNamespace(import_module=module))
+    environment(PMIX_RANK="0")  # srun -n 1
+    with pytest.warns(RanksWarning, match="PMIX_RANK"), connected() as team:
+        assert team is ALONE
+    environment(PMIX_RANK="1")  # then there are two at least
+    with pytest.raises(RanksError, match="pip install"), connected():
+        pass
+
+
+def test_the_warning_is_one_line(environment, monkeypatch, capsys):
+    monkeypatch.setattr(ranks, "importlib", SimpleNamespace(import_module=no_module))
+    monkeypatch.setenv(OFF, "0")
+    environment(PMIX_RANK="0")
+    assert main(["train", "--corpus", "absent.txt", "--out", "nowhere"]) == 2
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith("tinygrad-llm train: warning: PMIX_RANK is set")
+    assert "absent.txt" in error
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +17,6 @@ import numpy as np
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder, integer
 from tinygrad_llm.datasets import CORPORA
-from tinygrad_llm.runtime import started
 from tinygrad_llm.training import (
     PRESETS,
     ConfigError,
@@ -79,8 +80,6 @@ def run(args: argparse.Namespace) -> int:
                     return _train(args, ranks)
             return _serve(ranks)
     except RanksError as error:
-        if started()[0]:  # rank 0 says it, with its exit status; another's might end it before
-            return 0
         raise UsageError(str(error)) from None
 
 
@@ -99,6 +98,8 @@ def _serve(ranks: Ranks) -> int:
 def _train(args: argparse.Namespace, ranks: Ranks) -> int:
     if (args.out and args.resume) or not (args.out or args.resume or args.plan):
         raise UsageError("give --out FOLDER for a new run, or --resume RUN to go on with one")
+    if args.plan and ranks.size > 1:
+        raise UsageError(f"--plan is for one process, and here are {ranks.size}: call it without mpiexec")
     if args.tensorboard and find_writer() is None:
         raise UsageError("--tensorboard needs a package that writes its files: pip install tensorboardX")
     out = sys.stderr if args.json else sys.stdout
@@ -118,7 +119,14 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
             f"{model.num_parameters():,} parameters; {training.settings.steps} steps"
             + (f" on {ranks.size} processes" if ranks.size > 1 else "")
             + (f", going on after step {training.trainer.step}" if args.resume else "")
-            + f"\n{training.trainer.optimizer}",
+            + f"\n{training.trainer.optimizer}"
+            # A launcher that is stopped may end its processes before any of them can save.
+            + (
+                f"\nto stop and save: kill -INT {os.getpid()} (on {socket.gethostname()}; "
+                "Ctrl-C on mpiexec may end it unsaved)"
+                if ranks.size > 1
+                else ""
+            ),
             out,
         )
     except ConfigError as error:

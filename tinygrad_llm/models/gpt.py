@@ -99,7 +99,8 @@ class GPT(Module):
 
     Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
               checkpoint: keep only each block's input for backward, and compute the rest anew there: less memory, a
-              third more time, the same gradients to the last bit.
+              third more time, the same gradients to the last bit. Nothing in it grows with T² then, but the mask of
+              dropout on the attention weights, a byte each, of one block at a time.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
               the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).

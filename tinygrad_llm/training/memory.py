@@ -13,6 +13,7 @@ from tinygrad_llm.optim.optimizer import STRETCH, TASK
 from tinygrad_llm.runtime import cores, memory_available
 from tinygrad_llm.training.config import ConfigError, TrainSettings
 from tinygrad_llm.training.parallel import MOST
+from tinygrad_llm.training.ranks import ALONE, Ranks
 
 _FLOAT = 4  # bytes
 _QUERIES = 64  # that attention works on at a time
@@ -35,8 +36,8 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> Memory:
-    """Bytes of the arrays in a training step when there are most.
+def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, ranks: Ranks = ALONE) -> Memory:
+    """Bytes of the arrays in a training step when there are most, in all ranks of this machine.
 
     Parameters, the optimizer's arrays and, where batches are accumulated, the sum so far stay. The tape of a forward
     pass keeps, for each block, in floats:
@@ -49,11 +50,13 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> Memor
 
     Backward frees it block by block while the gradients grow, so that most is there in the last GELU, which makes five
     arrays of 4·N·C, at the loss, which makes the head's gradient, in the last or in the first block, when all
-    gradients are made, in the update, or in a held-out loss. Workers have a part of the batch, and gradients, each.
+    gradients are made, in the update, or in a held-out loss. Workers have a part of the batch, and gradients, each. So have ranks,
+    and the parameters as well; rank 0 alone has the sum so far and the optimizer, and measures the held-out loss.
     """
     L, C, V, T = config.n_layer, config.n_embd, config.vocab_size, config.block_size
-    workers = min(settings.workers or 1, batch_size)
-    B = batch_size / workers
+    part = math.ceil(batch_size / ranks.size)
+    workers = min(settings.workers or 1, part)
+    B = part / workers
     x, rows, drops = B * T * C, B * config.n_head * T, config.dropout > 0
     queries = min(_QUERIES, T)
     weights = sum(rows / T * min(queries, T - i) * min(i + queries, T) for i in range(0, T, queries))
@@ -81,7 +84,8 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> Memor
         stages.append((kept(left) - 4 * x + more * scores, ready + block * 3 // 4))
     stages.append((4 * x, whole))  # the rows of wte's gradient: as they come, sorted, added up, and those they go to
     so_far = whole * (settings.accumulation > 1)
-    stages = [(workers * activations, workers * gradients + so_far) for activations, gradients in stages]
+    at_once = ranks.here * workers
+    stages = [(at_once * activations, at_once * gradients + so_far) for activations, gradients in stages]
 
     # In the update: entries of each parameter, to see how far it moves; three stretches for each thread.
     sizes = [math.prod(shape) for _, shape in config.shapes()]
@@ -89,25 +93,30 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> Memor
     threads = min(cores(), MOST, math.ceil(whole / TASK))
     stages.append((seen + 3 * threads * min(STRETCH, max(sizes)), whole))
     # In a held-out loss: the GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
-    stages.append((workers * max(18 * x, 3 * x + B * T * V / parts * min(parts, 2)), whole))
+    x, logits = batch_size * T * C, batch_size * T * V
+    parts = math.ceil(logits / _LOGITS)
+    stages.append((max(18 * x, 3 * x + logits / parts * min(parts, 2)), whole))
 
     activations, gradients = max(stages, key=sum)
     slots = 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
-    return Memory(_FLOAT * whole, _FLOAT * gradients, _FLOAT * slots * whole, int(_FLOAT * activations))
+    return Memory(_FLOAT * ranks.here * whole, _FLOAT * gradients, _FLOAT * slots * whole, int(_FLOAT * activations))
 
 
-def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> None:
+def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int, ranks: Ranks = ALONE) -> None:
     """Refuse a run that cannot fit, before anything of it is made.
 
     Raises:   ConfigError: a step needs clearly more than the memory there is, by more than the estimate may be wrong.
     """
-    need, free = memory(config, settings, batch_size).peak, available_memory()
+    need, free = memory(config, settings, batch_size, ranks).peak, available_memory()
     if free is not None and need > _ERROR * free:
         raise ConfigError(
-            f"a training step needs {readable(need)} of memory, and {readable(free)} are free: make "
+            f"a training step needs {readable(need)} of memory"
+            + (f" for {ranks.here} processes" if ranks.here > 1 else "")
+            + f", and {readable(free)} are free: make "
             f"training.batch_size ({batch_size}), model.block_size ({config.block_size}), model.n_layer "
             f"({config.n_layer}) or model.n_embd ({config.n_embd}) smaller"
             + ("" if settings.checkpoint else ", or set training.checkpoint")
+            + ("; or start fewer processes" if ranks.here > 1 else "")
         )
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -19,12 +20,17 @@ import numpy as np
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.runtime import affinity, blas_threads, quota, started
 
+_HEARD = 3.0  # seconds in which rank 0 has said what is wrong, and its launcher ended the others
 _READ = 0.5  # seconds in which a launcher has read what was said; what it has not when it is to end, it drops
 END, MODEL, BATCH = range(3)  # what rank 0 asks for
 
 
 class RanksError(ValueError):
     """The processes cannot work together."""
+
+
+class RanksWarning(UserWarning):
+    """There may be other processes, which this one cannot find."""
 
 
 class Communicator(Protocol):
@@ -45,13 +51,15 @@ class Ranks:
     On rank 0, it lets the others go when it ends as a context; where an error left them in the midst of a gradient,
     waiting for what will not come, it ends them.
 
-    Args:     cores: how many each process may use; None: all that this one may use.
+    Args:     cores: how many each process may use; None: all that this one may use. here: how many processes there are
+              on this machine.
     """
 
-    def __init__(self, communicator: Communicator | None = None, cores: int | None = None) -> None:
+    def __init__(self, communicator: Communicator | None = None, cores: int | None = None, here: int = 1) -> None:
         self._communicator = communicator
         self.rank, self.size = (communicator.rank, communicator.size) if communicator else (0, 1)
         self.cores = cores
+        self.here = here
         self._sharing = False  # a model or a gradient, from its first message to its last
 
     def __enter__(self) -> Self:
@@ -141,12 +149,40 @@ ALONE = Ranks()
 def connected() -> Iterator[Ranks]:
     """Inside, the processes that `mpiexec` started, as Ranks; BLAS has the threads that are this one's share.
 
-    Raises:   RanksError: mpi4py is not installed, or belongs to another MPI than `mpiexec`.
+    Where the launcher does not tell how many there are, and mpi4py cannot either, rank 0 goes on alone.
+
+    Raises:   RanksError: mpi4py is not installed, or belongs to another MPI than `mpiexec`; in other ranks than 0 after
+              a moment in which rank 0 has said so.
+    Warns:    RanksWarning: it goes on alone.
     """
-    size = started()[1]
-    if size == 1:
+    rank, size = started()
+    world = None
+    try:
+        if size != 1:
+            world, node = _world(size)
+    except RanksError as error:
+        if rank:
+            time.sleep(_HEARD)
+        if rank or size:
+            raise
+        warnings.warn(
+            f"PMIX_RANK is set, as by a launcher of several processes, but not how many; going on alone. {error}",
+            RanksWarning,
+            stacklevel=3,  # past contextlib
+        )
+    if world is None or world.size == 1:
         yield ALONE
         return
+    cores = _share(node)
+    with blas_threads(cores):
+        yield Ranks(world, cores, node.size)
+
+
+def _world(size: int) -> tuple[Any, Any]:
+    """mpi4py's communicators of all processes, of which a launcher has started so many, and of this machine's.
+
+    Raises:   RanksError: as `connected`.
+    """
     try:
         MPI: Any = importlib.import_module("mpi4py.MPI")
     except ImportError as error:
@@ -161,12 +197,7 @@ def connected() -> Iterator[Ranks]:
             f"mpiexec has started {size} processes, and mpi4py knows of {world.size}: it uses another MPI library "
             "than the one of this mpiexec; install mpi4py and the library together, and call that library's mpiexec"
         )
-    if world.size == 1:
-        yield ALONE
-        return
-    cores = _share(world.Split_type(MPI.COMM_TYPE_SHARED))
-    with blas_threads(cores):
-        yield Ranks(world, cores)
+    return world, world.Split_type(MPI.COMM_TYPE_SHARED)
 
 
 def _share(node: Any) -> int:
