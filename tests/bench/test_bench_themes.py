@@ -64,13 +64,13 @@ def test_ours_really_trains(toy_case):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_workers_that_trained_are_told(workers, toy_case, monkeypatch):
     seen = []
-    share = Gradients._by_threads
+    of = Gradients.of
 
-    def by_threads(self, *of):
+    def noted(self, *batch):
         seen.append(self.workers)
-        return share(self, *of)
+        return of(self, *batch)
 
-    monkeypatch.setattr(Gradients, "_by_threads", by_threads)
+    monkeypatch.setattr(Gradients, "of", noted)
     monkeypatch.setattr(train, "default_workers", lambda model, batch_size: workers)
     one = work(toy_case)
     one.answer()

@@ -124,7 +124,7 @@ def test_the_table_is_aligned(cli, text_file):
     assert [f"tinygrad_llm {__version__}", "tiktoken 1.2", "tokenizers 1.2"] == lines[-4:-1]
     assert lines[-1] == "encode: tokenizers gives another result than tinygrad_llm, so there is no ratio"
     assert "Median (min–max) of 1 or 3 rounds. " in out
-    assert "too few rounds for a ratio to be trusted, which takes 7: encode (3), train (1)" in lines
+    assert "Too few rounds for a ratio to be trusted (fewer than 7): encode, train" in lines
 
 
 @pytest.mark.usefixtures("fixed")
@@ -238,29 +238,32 @@ def test_against_torch(toy, cli):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """A quiet machine, and a measure of fixed figures; `measured["other"]` is the loss that torch ends with."""
-    answers = {"other": 2.9991}
+    """A quiet machine, and a measure of fixed figures.
+
+    `measured["other"]`: the loss that torch ends with. `measured["workers"]`: of ours by case, where they are not two.
+    """
+    answers = {"other": 2.9991, "workers": {}}
 
     def measure(case, setup):
         assert (setup.against, setup.threads) == (["torch", "torch-compile"], runtime.cores())
-        assert setup.rounds in (3, 7)
+        rounds = setup.rounds
+        about = {"blas": "openblas SkylakeX", "workers": answers["workers"].get(case.name, 2)}
         setup.progress("is not shown where there is no terminal")
         memory = {"memory": {"peak": 1_234_000_000, "above_imports": 1}}
         torch = {"version": "9.9", "blas": "MKL, 2 thread(s)", **memory}
         timings = [
-            Timing(OURS, [0.020, 0.025, 0.021], [4.0, 3.0], answers["about"] | memory),
-            Timing("torch", [0.042, 0.050, 0.040], [4.0, answers["other"]], torch),
-            Timing("torch-compile", [1.05, 1.05, 1.05], [4.0, 3.0001], torch),
+            Timing(OURS, [0.020, 0.025, 0.021, *[0.021] * 4][:rounds], [4.0, 3.0], about | memory),
+            Timing("torch", [0.042, 0.050, 0.040, *[0.042] * 4][:rounds], [4.0, answers["other"]], torch),
+            Timing("torch-compile", [1.05] * rounds, [4.0, 3.0001], torch),
         ]
-        again = setup.rounds // 3  # the first round twice, of 7: medians stay
-        timings = [dataclasses.replace(t, seconds=[*t.seconds * again, *t.seconds[2:] * (again - 1)]) for t in timings]
         limited = Case(case.name, case.subjects, {}, 1e-3, flops=2_100_000_000)
         return Measure(limited, timings, Limits(200e9, 50e9))
 
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "missing", lambda name: [])
     monkeypatch.setattr(bench, "_load_average", lambda: 0.1)
-    monkeypatch.delenv(runtime.KERNELS, raising=False)
+    facts = runtime.facts() | {"flags": sorted(runtime.AVX2 | runtime.AVX512), "blas": [{"architecture": "SkylakeX"}]}
+    monkeypatch.setattr(runtime, "facts", lambda: facts)
     return answers
 
 
@@ -286,8 +289,10 @@ def test_a_readme_can_take_the_table(toy, measured, cli):
     assert row == ROW
     assert (status, err) == (0, "toy: done\n")
     assert "up to 200 GF/s in float32 products and\n50 GB/s in reading memory" in out
-    assert f"tinygrad_llm {__version__}: openblas SkylakeX\ntorch 9.9: MKL, 2 thread(s)\n" in out
+    assert f"tinygrad_llm {__version__}: openblas SkylakeX; 2 worker(s)\ntorch 9.9: MKL, 2 thread(s)\n" in out
+    assert "Median (min–max) of 7 rounds. " in out
     assert "quiet" not in out
+    assert "too few" not in out
 
 
 def test_losses_that_differ_leave_no_ratio(toy, measured, cli):
@@ -301,22 +306,67 @@ def test_losses_that_differ_leave_no_ratio(toy, measured, cli):
     assert row["ratio"] == {"torch-compile": 50.0}
 
 
+def test_workers_that_differ_are_told_by_case(toy, measured, cli):
+    measured["workers"] = {"char-cpu": 1, "baby": 1}
+    out = cli("bench", "train", "--config", "toy", "char-cpu", "baby")[1]
+    assert ": openblas SkylakeX; 2 worker(s) (toy), 1 worker(s) (char-cpu, baby)\n" in out
+    rows = json.loads(cli("bench", "train", "--config", "toy", "char-cpu", "--json")[1])["rows"]
+    assert [row["ours"]["workers"] for row in rows] == [2, 1]
+
+
+def test_too_few_rounds_are_told_of(toy, measured, cli):
+    out = cli("bench", "train", "--config", "toy", "--rounds", "3")[1]
+    assert "Median (min–max) of 3 rounds. " in out
+    assert "\nToo few rounds for a ratio to be trusted (fewer than 7): toy\n" in out
+    figures = json.loads(cli("bench", "train", "--config", "toy", "--rounds", "3", "--json")[1])
+    assert figures["rounds"] == figures["rows"][0]["rounds"] == 3
+
+
 @pytest.mark.parametrize(
-    ("kernels", "flags", "told"),
-    [("Haswell", runtime.AVX512, True), ("Haswell", {"avx2"}, False), ("SkylakeX", runtime.AVX512, False)],
+    ("variable", "kernels", "flags", "told"),
+    [
+        ("Haswell", "Haswell", runtime.AVX512 | runtime.AVX2, True),
+        ("Haswell", "Haswell", runtime.AVX2, False),
+        ("haswell", "Haswell", runtime.AVX512 | runtime.AVX2, True),
+        ("skylakex", "SkylakeX", runtime.AVX512 | runtime.AVX2, False),  # OpenBLAS takes either spelling
+        (None, "Haswell", runtime.AVX512 | runtime.AVX2, True),
+    ],
 )
-def test_kernels_below_the_processor_are_told_of(kernels, flags, told, toy, measured, cli, monkeypatch):
-    facts = runtime.facts()
-    monkeypatch.setattr(runtime, "facts", lambda: facts | {"flags": sorted(flags)})
-    monkeypatch.setenv(runtime.KERNELS, kernels)
+def test_kernels_below_the_processor_are_told_of(variable, kernels, flags, told, toy, measured, cli, monkeypatch):
+    facts = runtime.facts() | {"flags": sorted(flags), "openblas_coretype": variable}
+    facts |= {"blas": [{"architecture": kernels}]}
+    monkeypatch.setattr(runtime, "facts", lambda: facts)
+    if variable:  # which is no longer what is judged by
+        monkeypatch.setenv(runtime.KERNELS, variable)
     out = cli("bench", "train", "--config", "toy")[1]
-    assert ("env -u OPENBLAS_CORETYPE tinygrad-llm bench …" in out) == told
+    advice = doctor.kernels(facts)
+    assert len(advice) == told
+    assert all(line in out.splitlines() for line in advice)
+    assert ("but this processor has AVX-512" in out) == told
+    assert (runtime.KERNELS in out) == told
 
 
-def test_a_machine_that_is_not_quiet_is_told_of(toy, measured, cli, monkeypatch):
-    monkeypatch.setattr(bench, "_load_average", lambda: 2.345)
-    assert "not quiet: a load average of 2.3 before" in cli("bench", "train", "--config", "toy")[1]
-    assert json.loads(cli("bench", "train", "--config", "toy", "--json")[1])["machine"]["load_average"] == 2.345
+@pytest.mark.parametrize(
+    ("readings", "busy"),
+    [
+        ([2.345, 0.1, 0.1], 2.345),
+        ([0.1, 2.0, 2.4], 0.4),  # no more than the contenders' own two threads, and a little
+        ([0.1, 3.25, 2.0], 1.25),
+        ([0.1, 2.0, 3.25], 1.25),
+        ([None, None, None], None),
+    ],
+)
+def test_a_machine_that_is_not_quiet_is_told_of(readings, busy, toy, measured, cli, monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    for form in ("--markdown", "--json"):
+        monkeypatch.setattr(bench, "_load_average", iter(readings).__next__)
+        out = cli("bench", "train", "--config", "toy", "char-cpu", form)[1]
+        if form == "--json":
+            assert json.loads(out)["machine"]["load_average"] == (busy and pytest.approx(busy))
+        elif busy is not None and busy > bench.BUSY:
+            assert f"The machine was not quiet: a load average of {busy:.1f} beside the contenders' own. " in out
+        else:
+            assert "quiet" not in out
 
 
 @pytest.mark.parametrize(

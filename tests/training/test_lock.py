@@ -117,3 +117,23 @@ def test_where_there_is_no_fcntl_an_open_file_is_the_lock(tmp_path, monkeypatch)
             lock(tmp_path)
     give_back()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_removed_while_it_is_compared_is_no_lock(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    original = type(tmp_path).stat
+    times = []
+
+    def stat(path, **options):
+        if path.name == LOCK and options.get("follow_symlinks", True):
+            times.append(path)
+            if len(times) in (2, 3):  # after `exists`, if that is asked
+                path.unlink()
+        return original(path, **options)
+
+    monkeypatch.setattr(type(tmp_path), "stat", stat)
+    give_back = lock(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(InUseError):
+        lock(tmp_path)
+    give_back()

@@ -86,3 +86,24 @@ def test_a_resumed_run_counts_its_own_steps_for_the_time_left(monkeypatch):
     for step in (997, 998):
         bar.show(Step(step, 3.0, 0.1, 1.0, 12345.6, None))
     assert [line.rpartition("  ")[2] for line in file.getvalue().splitlines()] == ["3 s left", "2 s left"]
+
+
+def test_without_stderr_nothing_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    bar = Progress(4)
+    for step in steps(4):
+        bar.show(step)
+    bar.close()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_that_went_away_ends_nothing(tmp_path):
+    class Gone(io.FileIO):
+        def write(self, data):
+            raise OSError(5, "Input/output error")
+
+    with io.TextIOWrapper(io.BufferedWriter(Gone(tmp_path / "terminal", "w"))) as file:
+        with pytest.raises(OSError, match="Input/output"):
+            print("words", file=file, flush=True)
+        progress.say("words", file)
+        file.detach()

@@ -401,6 +401,7 @@ def test_where_the_number_is_not_told_rank_0_goes_on_alone_with_a_warning(module
         pass
 
 
+@pytest.mark.filterwarnings("default::tinygrad_llm.training.ranks.RanksWarning")
 def test_the_warning_is_one_line(environment, monkeypatch, capsys):
     monkeypatch.setattr(ranks, "importlib", SimpleNamespace(import_module=no_module))
     monkeypatch.setenv(OFF, "0")

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -49,13 +49,15 @@ class Contender:
 
     Args:     subject: "module:function", what makes the Subject, in the worker.
               options: its keyword arguments, as JSON can say them.
-              environment: variables of the worker, beside those of this process.
+              environment: variables of the worker, beside those of this process; without: names of the latter that it
+              does not get.
     """
 
     name: str
     subject: str
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    without: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,12 @@ class _Worker:
         self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         # The worker finds the modules that this process finds, wherever either was started.
         search = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        inherited = {name: value for name, value in os.environ.items() if name not in contender.without}
         command = ["-m", "tinygrad_llm.bench.worker", contender.subject, json.dumps(dict(contender.options))]
         self._process = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            env={**os.environ, **search, **contender.environment},
+            env={**inherited, **search, **contender.environment},
         )  # fmt: skip
         # A pipe has no timeout of its own, on every system; a queue has.
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -21,8 +21,6 @@ NEEDS = {  # the packages of a contender; of others, the one that they are calle
 
 # Whoever computes, with OpenBLAS, OpenMP, MKL or Apple's Accelerate, takes its number of threads from one of these.
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# What this package changes about its process must not reach the others, which run as they come.
-UNTUNED = {runtime.OFF: "0"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,11 @@ class Measure:
         return self.case.name
 
     @property
+    def rounds(self) -> int:
+        """How many were counted, of each."""
+        return len(self.timings[0].seconds)
+
+    @property
     def limit(self) -> float | None:
         """The seconds that the machine would need at its best."""
         return None if self.limits is None else self.limits.seconds(self.case.flops, self.case.traffic)
@@ -78,6 +81,7 @@ class Measure:
         ratios = {t.name: ratio(ours, t) for t in theirs if t.name not in different}
         row = {
             "measure": self.name,
+            "rounds": self.rounds,
             "ours": self._figures(ours),
             "theirs": {t.name: self._figures(t) | {"same_result": t.name not in different} for t in theirs},
             "ratio": {name: r.median for name, r in ratios.items()},
@@ -117,13 +121,18 @@ def measure(case: Case, setup: Setup) -> Measure:
     Raises:   BenchError: a worker failed.
     """
     threads = dict.fromkeys(THREADS, str(setup.threads))
-    contenders = [Contender(OURS, case.subjects[OURS], case.options, threads)]
-    for name in setup.against:
-        if name in case.subjects:
-            contenders.append(Contender(name, case.subjects[name], case.options, threads | UNTUNED))
+    names = [OURS, *(name for name in setup.against if name in case.subjects)]
+    contenders = [contender(name, case.subjects[name], case.options, threads) for name in names]
     contenders.append(Contender("the machine's limit", "tinygrad_llm.bench.limits:best", {}, threads))
     *timings, limit = alternate(contenders, setup.rounds, progress=lambda what: setup.progress(f"{case.name}: {what}"))
     return Measure(case, timings, Limits(**limit.about))
+
+
+def contender(name: str, subject: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> Contender:
+    """A Contender who, if not ours, runs as it comes: what this package changes about its process does not reach it."""
+    if name == OURS:
+        return Contender(name, subject, options, environment)
+    return Contender(name, subject, options, {**environment, runtime.OFF: "0"}, without=tuple(runtime.chosen))
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm.bench.harness import BenchError, Contender, Subject, Timing, alternate
-from tinygrad_llm.bench.measure import OURS, Case, Measure
+from tinygrad_llm.bench.harness import BenchError, Subject, Timing, alternate
+from tinygrad_llm.bench.measure import OURS, Case, Measure, contender
 from tinygrad_llm.datasets import load_corpus
 from tinygrad_llm.tokenizer import Tokenizer
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, PATTERN
@@ -57,7 +57,7 @@ def measures(
 
 def _alternate(subject: str, against: Sequence[str], rounds: int, **options: Any) -> list[Timing]:
     return alternate(
-        [Contender(name, f"{__name__}:{subject}", {"name": name, **options}, ONE_THREAD) for name in (OURS, *against)],
+        [contender(name, f"{__name__}:{subject}", {"name": name, **options}, ONE_THREAD) for name in (OURS, *against)],
         rounds,
     )
 

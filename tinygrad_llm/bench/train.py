@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training import Trainer, TrainSettings
+from tinygrad_llm.training.parallel import default_workers
 
 THEIRS = ("torch", "torch-compile")
 SUBJECTS = {
@@ -90,12 +92,17 @@ def batches(config: GPTConfig, batch: int) -> BatchStream:
 
 
 def training(folder: str, batch: int) -> Subject:
-    """`Trainer.run`, as everyone uses it; it chooses its number of workers itself."""
+    """`Trainer.run`, with as many workers as `train` would choose."""
     imported = peak_memory()
     model = GPT.from_pretrained(folder)
     stream = batches(model.config, batch)
     held_out = [next(batches(model.config, 1))]  # of which the Trainer must have one
-    trainer = Trainer(model, stream, held_out, replace(SETTINGS, batch_size=batch))
+    workers = default_workers(model, batch)  # chosen here, so that it can be told
+    trainer = Trainer(model, stream, held_out, replace(SETTINGS, batch_size=batch, workers=workers))
     steps = trainer.run()
     next(steps)  # step 0: the untrained model's held-out loss
-    return Work(lambda: [next(steps).loss for _ in range(FIRST)], lambda: next(steps), imported, numpy_facts)
+
+    def facts() -> dict[str, Any]:
+        return {**numpy_facts(), "workers": workers}
+
+    return Work(lambda: [next(steps).loss for _ in range(FIRST)], lambda: next(steps), imported, facts)

@@ -59,6 +59,8 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `tinygrad-llm` with these arguments (the process's own if None); return the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if sys.stderr is None:  # `2>&-`: else print would take stdout for it, and the next file opened would be number 2
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a character gets a "?" instead of a crash
             stream.reconfigure(errors="replace")
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _user_error(error)
         if code is None:
             raise
-        print(f"tinygrad-llm {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"tinygrad-llm {args.command}: {' '.join(_words(error).split())}", file=sys.stderr)
         return code
 
 
@@ -141,12 +143,19 @@ def _user_error(error: Exception) -> int | None:
     from tinygrad_llm.datasets import DataError
     from tinygrad_llm.formats import LoadError
     from tinygrad_llm.tokenizer import TokenizerError
-    from tinygrad_llm.training import InUseError, TrainingError
+    from tinygrad_llm.training import ConfigError, InUseError, TrainingError
 
     if isinstance(error, TrainingError):
         return 3
-    ours = UsageError | DataError | InUseError | LoadError | TokenizerError | OSError
+    ours = UsageError | ConfigError | DataError | InUseError | LoadError | TokenizerError | OSError
     return 2 if isinstance(error, ours) else None
+
+
+def _words(error: Exception) -> str:
+    """What an error says; of one of the operating system the file and the reason, without its number."""
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _load(name: str) -> Command:

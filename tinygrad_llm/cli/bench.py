@@ -14,12 +14,15 @@ from tinygrad_llm import __version__, runtime
 from tinygrad_llm.bench import BenchError, Timing, attention, decode, load, optimizer, ratio, tokenizer, train
 from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, held_to, measure, missing
 from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.doctor import kernels
 from tinygrad_llm.cli.options import integer
 from tinygrad_llm.datasets import load_corpus
 
 EXAMPLE = "tinygrad-llm bench train --config char-cpu baby --against torch"
 
-AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}  # OpenBLAS's kernels for it
+COMPILE = "torch-compile"
+
+ROUNDS = 7  # of fewer, one that another program disturbed moves the median
 BUSY = 0.5  # load average of a machine that does other things too
 
 
@@ -55,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--threads", type=integer(1), metavar="N", help="of each (default: all cores this process may use)"
         )
+        if COMPILE in theme.theirs:
+            one.add_argument("--compile", action="store_true", help=f"as if --against named {COMPILE} too")
         _add_common(one, theme.theirs)
     example = "tinygrad-llm bench tokenizer --against tiktoken tokenizers"
     one = subjects.add_parser(
@@ -70,7 +75,10 @@ def _add_common(parser: argparse.ArgumentParser, theirs: Sequence[str]) -> None:
     parser.add_argument(
         "--against", nargs="*", choices=theirs, help="whom to compare with (default: what is installed)"
     )
-    parser.add_argument("--rounds", type=integer(1), default=7, metavar="N", help="counted rounds (default 7)")
+    parser.add_argument(
+        "--rounds", type=integer(1), default=ROUNDS, metavar="N",
+        help=f"counted rounds (default {ROUNDS}; fewer are too few for a ratio to be trusted)",
+    )  # fmt: skip
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the figures as JSON")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table")
@@ -78,15 +86,21 @@ def _add_common(parser: argparse.ArgumentParser, theirs: Sequence[str]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     theirs = tokenizer.THEIRS if args.subject == "tokenizer" else THEMES[args.subject].theirs
-    against = _installed(args.against, theirs)
-    facts = runtime.facts() | {OURS: __version__, "load_average": _load_average()}
+    asked = args.against
+    if asked is not None and vars(args).get("compile"):  # left out, it is all that are installed
+        asked = [*asked, COMPILE]
+    against = _installed(asked, theirs)
+    facts = runtime.facts() | {OURS: __version__}
     threads = 1 if args.subject == "tokenizer" else args.threads or runtime.cores()
+    loads = [_load_average()]
     measures: list[Measure] = []
 
     def show() -> None:
+        facts["load_average"] = _beside(loads, threads)
         if args.json:
             rows = [one.row() for one in measures]
-            print(json.dumps({"machine": facts, "subject": args.subject, "threads": threads, "rows": rows}))
+            about = {"machine": facts, "subject": args.subject, "threads": threads, "rounds": args.rounds}
+            print(json.dumps(about | {"rows": rows}))
             return
         head, lines = _cells(measures, [OURS, *against])
         print("\n".join(_markdown(head, lines) if args.markdown else _table(head, lines)))
@@ -96,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         for one in _measures(args, against, threads):
             measures.append(one)
+            loads.append(_load_average())
             if not args.json:
                 _clear()
                 print(f"{one.name}: done", file=sys.stderr)
@@ -110,6 +125,17 @@ def run(args: argparse.Namespace) -> int:
 def _load_average() -> float | None:
     """How many programs wanted a core in the last minute, on the average; None where the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _beside(loads: Sequence[float | None], threads: int) -> float | None:
+    """The greatest load average that is not our doing: of one before the first round, and one after each measure.
+
+    The contenders take turns, so that of the latter at most `threads` are theirs; often it is less, and what other
+    programs took is then told too low.
+    """
+    if loads[0] is None:
+        return None
+    return max([loads[0], *(load - threads for load in loads[1:] if load is not None)])
 
 
 def _measures(args: argparse.Namespace, against: Sequence[str], threads: int) -> Iterator[Measure]:
@@ -211,8 +237,13 @@ def _number(x: float) -> str:
 
 def _words(measures: Sequence[Measure], facts: dict[str, Any], threads: int) -> Iterator[str]:
     """What belongs below the table: how to read it, what it was made on and by."""
-    yield "Median (min–max) of the rounds. Ratio: their median time over ours (least–greatest of a round);"
+    counts = sorted({one.rounds for one in measures})
+    rounds = f"{' or '.join(map(str, counts))} round{'' if counts == [1] else 's'}"
+    yield f"Median (min–max) of {rounds}. Ratio: their median time over ours (least–greatest of a round);"
     yield f"above 1, ours is faster. {threads} thread(s) each, in turn, each in its own process."
+    few = [one.name for one in measures if one.rounds < ROUNDS and len(one.timings) > 1]
+    if few:
+        yield f"Too few rounds for a ratio to be trusted (fewer than {ROUNDS}): {', '.join(few)}"
     limits = [one.limits for one in measures if one.limits]
     if limits:
         flops, bandwidth = max(limit.flops for limit in limits), max(limit.bandwidth for limit in limits)
@@ -221,20 +252,30 @@ def _words(measures: Sequence[Measure], facts: dict[str, Any], threads: int) -> 
     cpu, busy = facts["cpu"] or "processor unknown", facts["load_average"]
     yield f"{cpu}, {facts['cores']} core(s); Python {facts['python']}, NumPy {facts['numpy']}"
     if busy is not None and busy > BUSY:
-        yield f"The machine was not quiet: a load average of {busy:.1f} before the first round. Figures may be far off."
+        yield f"The machine was not quiet: a load average of {busy:.1f} beside the contenders' own. Figures may be off."
     about = {timing.name: timing.about for one in measures for timing in one.timings}
     about[OURS] = {"version": __version__, **about.get(OURS, {})}
     for name, what in about.items():
-        yield ": ".join([f"{name} {what['version']}", *([what["blas"]] if "blas" in what else [])])
+        how = [what["blas"]] if "blas" in what else []
+        how += _workers(measures) if name == OURS else []
+        yield f"{name} {what['version']}{': ' if how else ''}{'; '.join(how)}"
     for one in measures:
         for name in one.different():
             yield f"{one.name}: {name} gives another result than {OURS}, so there is no ratio"
-    kernels = os.environ.get(runtime.KERNELS)
-    if limits and kernels not in {None, *AVX512} and set(facts["flags"]) >= runtime.AVX512:
-        yield (
-            f"{runtime.KERNELS}={kernels} is set, though this processor has AVX-512; without it: "
-            f"env -u {runtime.KERNELS} tinygrad-llm bench …"
-        )
+    if limits:
+        yield from kernels(facts)
+
+
+def _workers(measures: Sequence[Measure]) -> list[str]:
+    """How many workers the trainer chose, and for which measures, if not for all the same."""
+    chosen: dict[int, list[str]] = {}
+    for one in measures:
+        workers = one.timings[0].about.get("workers")
+        if workers is not None:
+            chosen.setdefault(workers, []).append(one.name)
+    if len(chosen) < 2:
+        return [f"{workers} worker(s)" for workers in chosen]
+    return [", ".join(f"{workers} worker(s) ({', '.join(names)})" for workers, names in chosen.items())]
 
 
 def _table(head: list[str], lines: list[list[str]]) -> list[str]:

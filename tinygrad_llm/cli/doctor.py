@@ -85,8 +85,8 @@ def _gigabytes(size: int | None) -> str:
 def _advice(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[str]:
     """What to do, in the order of what it gains."""
     lines = []
+    lines += kernels(facts)
     for blas in facts["blas"]:
-        lines += _kernels(facts, blas["architecture"])
         lines += _threads(facts, blas["num_threads"])
     one, both = (speed[threads]["matmul_gflops"] for threads in ("one", "all"))
     if len(facts["blas"]) == 1 and min(facts["cores"], facts["blas"][0]["num_threads"]) > 1 and both < 1.3 * one:
@@ -97,8 +97,12 @@ def _advice(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[s
     return lines
 
 
+def kernels(facts: dict[str, Any]) -> list[str]:
+    """Kernels below what the processor can do: why, and what to do about it; by those in use."""
+    return [line for blas in facts["blas"] for line in _kernels(facts, blas["architecture"])]
+
+
 def _kernels(facts: dict[str, Any], architecture: str | None) -> list[str]:
-    """Kernels below what the processor can do: why, and what to do about it."""
     if _has_avx512(facts) and architecture in AVX2 | LESS:
         can, best = "AVX-512", "SkylakeX"
     elif _has_avx2(facts) and architecture in LESS:

@@ -37,6 +37,8 @@ from tinygrad_llm.training.ranks import Ranks, RanksError, connected
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"
+_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
+_STOP = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
 STOPPED = 130  # exit status: on request, saved, to be gone on with; a shell's own number for Ctrl-C
 
 
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(ranks: Ranks) -> int:
     """Help rank 0, which tells when to stop: a signal to all processes is its own affair."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOP:
         signal.signal(number, signal.SIG_IGN)
     try:
         serve(ranks)
@@ -210,9 +212,13 @@ def _new(args: argparse.Namespace, ranks: Ranks) -> Run:
 def _resumed(args: argparse.Namespace, ranks: Ranks) -> Run:
     if args.preset or args.config:
         raise UsageError("a run is resumed with its own configuration: leave out --preset and --config")
-    training = Run.resume(args.resume, _changes(args), args.steps, ranks)
+    if args.overwrite:
+        raise UsageError("--overwrite replaces a run, and --resume goes on with it: give one of them")
+    training = Run.resume(args.resume, _changes(args), args.steps, ranks, hold=not args.plan)
     done, steps = training.trainer.step, training.settings.steps
-    if done >= steps:
+    if done > steps:
+        raise UsageError(f"{args.resume}: {done} steps are done, more than the {steps} asked for")
+    if done == steps and training.saved:
         raise UsageError(f"{args.resume}: all its {steps} steps are done; add --steps N to go on for N more")
     return training
 
@@ -232,7 +238,7 @@ def _known_words(training: Run) -> str:
 
 
 class Signals:
-    """Inside, the first Ctrl-C or SIGTERM is noted, and the second ends the program.
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP is noted, and a second Ctrl-C or SIGTERM ends the program.
 
     `stopped` says whether it came. The program should save then, and exit with `STOPPED`.
     """
@@ -243,8 +249,9 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in _STOP:
+                if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -254,7 +261,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped:
+        if self.stopped and number != _HANGUP:  # of which the shell and the system send one each
             raise KeyboardInterrupt
         self.stopped = True
 

@@ -9,12 +9,13 @@ from tinygrad_llm.training.loop import Step
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line at once, to stdout or `file`. Where nobody reads any more (`… | head`), it and all that follow are
-    dropped: training for a night is worth more than its words, which the run's folder has as well."""
+    """Print a line at once, to stdout or `file`. Where nobody reads any more (`… | head`, a terminal that was closed),
+    it and all that follow are dropped: training for a night is worth more than its words, which the run's folder has
+    as well."""
     file = file or sys.stdout
     try:
         print(text, file=file, flush=True)
-    except BrokenPipeError:
+    except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, file.fileno())  # what is still in the buffer goes there, too
         os.close(nowhere)
@@ -34,7 +35,7 @@ class Progress:
         self._val = ""
         self._began = time.monotonic()
         self._every = max(1, (steps - done) // 20)
-        if self.file.isatty():
+        if self.file is not None and self.file.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:
@@ -45,7 +46,7 @@ class Progress:
         """Tell of one step."""
         if step.val_loss is not None:
             self._val = f"  held-out {step.val_loss:.3f}"
-        if step.step == 0:
+        if step.step == 0 or self.file is None:  # stderr was closed
             return
         words = f"loss {step.loss:.3f}{self._val}  {step.tokens_per_second:,.0f} tokens/s"
         if self._bar is not None:

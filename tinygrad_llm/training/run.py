@@ -50,7 +50,7 @@ from tinygrad_llm.training.config import (
     read_toml,
 )
 from tinygrad_llm.training.lock import InUseError, lock
-from tinygrad_llm.training.loop import Step, Trainer, TrainingError, validation_batches
+from tinygrad_llm.training.loop import Step, Trainer, TrainingError, evaluate, validation_batches
 from tinygrad_llm.training.memory import check_memory
 from tinygrad_llm.training.parallel import default_workers
 from tinygrad_llm.training.picture import save_gradients, save_loss_curve
@@ -61,7 +61,8 @@ from tinygrad_llm.training.tensorboard import Scalars
 TOKENIZER, METRICS, SAMPLES = "tokenizer.json", "metrics.jsonl", "samples.txt"
 TABLE = "metrics.csv"
 PICTURES = ("loss.png", "gradients.png")
-FILES = (CONFIG, TOKENIZER, "run.json", METRICS, TABLE, SAMPLES, *PICTURES, WEIGHTS)
+# In the order in which a save puts them into their places: run.json, which says of what step they are, is the last.
+FILES = (CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, WEIGHTS, "run.json")
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 TRAIN_FRACTION = 0.9
 BY_LAYER = ("update_ratio", "layer_grad_norm")  # figures of a Step
@@ -81,10 +82,11 @@ class Run:
     From its first step, or from `resume`, to `save` its folder is its own: another process's Run is refused there.
 
     Args:     config: everything that decides it. folder: where all goes. ranks: the processes that share each gradient.
-    Raises:   DataError: the corpus cannot be used.
+    Raises:   DataError: the corpus cannot be used. ConfigError: config.toml could not say the config.
     """
 
     def __init__(self, config: RunConfig, folder: Path, ranks: Ranks = ALONE) -> None:
+        config.absolute().to_toml()  # what cannot be noted, as a path that is no text, is refused before the work
         self.config = config
         self.folder = folder
         self.ranks = ranks
@@ -97,8 +99,9 @@ class Run:
         self.steps: list[Step] = []
         self.samples: list[tuple[int, str]] = []
         # A name that no run has: one that was stopped earlier may be worth going on with.
-        names = (f"{folder.name}-stopped{end}" for end in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
-        free = (folder.with_name(name) for name in names if not holds_run(folder.with_name(name)))
+        place = folder.resolve() if folder.name in ("", "..") else folder  # "." has no name
+        names = (f"{place.name}-stopped{end}" for end in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
+        free = (place.with_name(name) for name in names if not holds_run(place.with_name(name)))
         self._work = next(free) if holds_run(folder) else folder
         self._log: TextIO | None = None  # metrics.jsonl, while training
         self._scalars: Scalars | None = None  # for TensorBoard, while training, if asked for
@@ -111,6 +114,12 @@ class Run:
     def settings(self) -> TrainSettings:
         """How it is trained."""
         return self.config.training
+
+    @property
+    def saved(self) -> bool:
+        """Whether the folder has, whole, what a save at this step writes."""
+        whole = (self._work / WEIGHTS).is_file() and not (self._work / _SAVING).exists()
+        return whole and about_run(self._work).get("steps_done") == self.trainer.step
 
     # ---- making it -------------------------------------------------------------------------------------------------
 
@@ -191,17 +200,21 @@ class Run:
         changes: Mapping[str, Any] | None = None,
         more: int | None = None,
         ranks: Ranks = ALONE,
+        hold: bool = True,
     ) -> "Run":
         """A run that goes on where its last checkpoint was taken: bit for bit, with as many ranks as before.
 
         Args:     changes: to its configuration, of which only few are possible. more: steps to go from there; None: up
-                  to those that were configured.
+                  to those that were configured. hold: take the folder at once; without, nothing is written before
+                  the first step.
         Raises:   ConfigError: another corpus, configuration or tokenizer than before; the difference is shown.
                   InUseError: another process is training it.
                   LoadError: no run there, or no checkpoint in it that can be read.
         """
         if not (folder / CONFIG).is_file():
             raise LoadError(f"{folder}: no run to resume here ({CONFIG} is missing)")
+        if not hold:
+            return cls._resumed(folder, dict(changes or {}), more, ranks)
         give_back = lock(folder)
         try:
             run = cls._resumed(folder, dict(changes or {}), more, ranks)
@@ -315,7 +328,7 @@ class Run:
     def checkpoint(self) -> None:
         """Write down all that the next step depends on; the last two stay, and the best by held-out loss.
 
-        Raises:   TrainingError: a weight is no number any more. OSError: it cannot be written.
+        Raises:   TrainingError: a weight, or what the weights give, is no number any more. OSError: it cannot be written.
                   LoadError: checkpoints of another run are in the way.
         """
         log = self._begin()
@@ -325,10 +338,14 @@ class Run:
         last = self.steps[-1] if self.steps else None
         loss = last.val_loss if last is not None and last.step == self.trainer.step else None
         metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **self.identity}
+        # Weights that are numbers may give none: a checkpoint of them could not be gone on from.
+        found = evaluate(self.model, self.trainer.held_out[:1]) if loss is None else loss
         try:
-            self._checkpoints.save(
-                self.trainer.step, arrays, metadata, loss if loss is not None and math.isfinite(loss) else None
-            )
+            if not math.isfinite(found) and all(np.isfinite(p.data).all() for p in self.trainer.parameters):
+                raise TrainingError(
+                    f"step {self.trainer.step}: the held-out loss is {found}. Try a lower learning rate"
+                )
+            self._checkpoints.save(self.trainer.step, arrays, metadata, loss)
         except NotFiniteError as error:
             raise TrainingError(f"step {self.trainer.step}: {error}. Try a lower learning rate") from error
         self._saved = self._place()
@@ -443,17 +460,17 @@ class Run:
             for name in names:
                 with open(temporary / name, "rb+") as file:
                     os.fsync(file.fileno())  # a power cut after the renames must not leave empty files
-            if self._work != self.folder:
-                clear_run(self.folder, tuple(_FOLDERS))
-                for name, patterns in _FOLDERS.items():
-                    for path in (path for pattern in patterns for path in (self._work / name).glob(pattern)):
-                        (self.folder / name).mkdir(exist_ok=True)  # what is not a run's own may still be in it
-                        os.replace(path, self.folder / name / path.name)
             for name in FILES:
                 if name in names:
                     os.replace(temporary / name, self.folder / name)
                 else:  # an earlier run's picture does not belong to this one
                     (self.folder / name).unlink(missing_ok=True)
+            if self._work != self.folder:  # now: until here, the checkpoints could be gone on with where they are
+                clear_run(self.folder, tuple(_FOLDERS))
+                for name, patterns in _FOLDERS.items():
+                    for path in (path for pattern in patterns for path in (self._work / name).glob(pattern)):
+                        (self.folder / name).mkdir(exist_ok=True)  # what is not a run's own may still be in it
+                        os.replace(path, self.folder / name / path.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         if self._work != self.folder:
