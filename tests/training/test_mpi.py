@@ -125,6 +125,12 @@ def test_a_mistake_is_told_once_and_ends_all(arguments, status, words, place):
     assert "Traceback" not in err
 
 
+def test_the_memory_is_that_of_all_ranks(place):
+    large = ["--corpus", "text.txt", "--tokenizer", "char", "--set", "n_embd=200000"]
+    _, err = train(2, *large, "--out", "new", status=2)
+    assert "of memory for 2 processes, and" in err
+
+
 BREAKS = """
 import os, sys
 from tinygrad_llm.cli import main

@@ -185,7 +185,7 @@ def test_memory_at_its_highest_says_where_no_gradient_is_made_yet(batch_size, ma
     assert (costs.memory.gradients > 0) == made
     assert f"{readable(costs.memory.peak)} at its highest" in costs.sizes
     (line,) = [line for line in costs.sizes.splitlines() if line.startswith("  gradients")]
-    assert line.endswith(" B, none being made yet") != made
+    assert line.endswith(" 0 B (none is made yet)") != made
 
 
 def test_a_run_whose_ranks_do_not_fit_into_this_machine_is_refused(run, monkeypatch):

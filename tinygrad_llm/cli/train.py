@@ -122,13 +122,7 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
             + (f" on {ranks.size} processes" if ranks.size > 1 else "")
             + (f", going on after step {training.trainer.step}" if args.resume else "")
             + f"\n{training.trainer.optimizer}"
-            # A launcher that is stopped may end its processes before any of them can save.
-            + (
-                f"\nto stop and save: kill -INT {os.getpid()} (on {socket.gethostname()}; "
-                "Ctrl-C on mpiexec may end it unsaved)"
-                if ranks.size > 1
-                else ""
-            ),
+            + (_how_to_stop() if ranks.size > 1 else ""),
             out,
         )
     except ConfigError as error:
@@ -155,6 +149,12 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
             prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + _known_words(training)]
             say("next: " + shlex.join(["tinygrad-llm", "generate", str(training.folder), *prompt, "--seed", "1"]))
     return status
+
+
+def _how_to_stop() -> str:
+    """Open MPI's mpiexec, when it is stopped, kills its processes before they can be relied on to have saved."""
+    where = f"kill -INT {os.getpid()} on {socket.gethostname()}"
+    return f"\nto stop and save: {where}; Ctrl-C on mpiexec may end it unsaved"
 
 
 def configured(args: argparse.Namespace) -> RunConfig:

@@ -50,8 +50,8 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, ranks: R
 
     Backward frees it block by block while the gradients grow, so that most is there in the last GELU, which makes five
     arrays of 4·N·C, at the loss, which makes the head's gradient, in the last or in the first block, when all
-    gradients are made, in the update, or in a held-out loss. Workers have a part of the batch, and gradients, each. So have
-    ranks, and parameters too; the sum so far, the optimizer and the held-out loss are rank 0's.
+    gradients are made, in the update, or in a held-out loss. Workers have a part of the batch, and gradients, each. So
+    have ranks, and parameters too; the sum so far, the optimizer and the held-out loss are rank 0's.
     """
     L, C, V, T = config.n_layer, config.n_embd, config.vocab_size, config.block_size
     part = math.ceil(batch_size / ranks.size)

@@ -83,14 +83,14 @@ class Plan:
         lines = [f"parameters    {sum(self.parameters.values()):>15,}"]
         lines += [f"  {part:<12}{count:>15,}" for part, count in self.parameters.items()]
         free = "" if self.available is None else f"; {readable(self.available)} are free"
-        parts = {name: readable(size) for name, size in dataclasses.asdict(self.memory).items()}
-        parts["gradients"] += "" if self.memory.gradients else ", none being made yet"
+        parts = {name: f"{readable(size):>15}" for name, size in dataclasses.asdict(self.memory).items()}
+        parts["gradients"] += "" if self.memory.gradients else " (none is made yet)"
         lines += [
             f"a step        {self.tokens:>15,} tokens",
             f"              {self.flops:>15.4g} FLOPs = {FLOPS_FORMULA}",
             f"memory        {readable(self.memory.peak):>15} at its highest, beside Python and the text{free}; then",
         ]
-        lines += [f"  {part:<12}{size:>15}" for part, size in parts.items()]
+        lines += [f"  {part:<12}{size}" for part, size in parts.items()]
         return "\n".join(lines)
 
     @property
