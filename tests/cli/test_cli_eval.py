@@ -63,7 +63,7 @@ def test_a_text_is_scored(name, options, cli, models):
     assert f"{score.tokens} tokens scored, {score.words} words, {score.bytes} bytes" in out
     assert f"{score.loss:.4f} nats a token" in out
     assert f"{score.bits_per_byte:.4f}" in out
-    assert f"stride {stride} of {BLOCK}: each token scored once, with at least {BLOCK - stride} before it" in out
+    assert f"stride {stride} of {BLOCK}: each token scored once, with at least {BLOCK - stride + 1} before it" in out
     assert ("the first is not scored" in out) == (name == "char")
 
 

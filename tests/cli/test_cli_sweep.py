@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -71,6 +73,18 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkey
             with open(f"{folder}/{name}/model.safetensors", "rb") as weights:
                 both.append(weights.read())
         assert both[0] == both[1]
+
+
+def test_when_nobody_reads_any_more_it_goes_on(sweep_file, place):
+    sizes = "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 16\nsteps = 2\nwarmup = 0\neval_batches = 1\nworkers = 1"
+    command = [sys.executable, "-m", "tinygrad_llm", "sweep", sweep_file("seed = [1, 2]", sizes), "--out", "all"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert "2 runs" in process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(60) == 0
+    assert "Error" not in err
+    assert [run["status"] for run in json.loads((place / "all/sweep.json").read_text())["runs"]] == ["finished"] * 2
 
 
 def test_where_no_run_finishes_the_status_tells(cli, sweep_file):

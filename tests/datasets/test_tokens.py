@@ -316,8 +316,9 @@ def test_files_that_are_none(folder):
     path, sidecar = folder / "t.bin", folder / "t.bin.json"
     with pytest.raises(DataError, match=r"t.bin: cannot be read: No such file"):
         TokenFile.open(path)
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        TokenFile.open(folder, dtype="uint16")
+    for place in (folder, ".", "/", ""):
+        with pytest.raises(DataError, match=": is a folder; name a file of token ids"):
+            TokenFile.open(place)
     for data in (b"", b"123"):
         path.write_bytes(data)
         with pytest.raises(DataError, match=f"{len(data)} bytes are no row of uint16 ids"):
@@ -455,9 +456,19 @@ def test_ids_read_as_the_wrong_dtype_are_refused(gpt2, folder):
 
 
 def test_lines_of_one_character_are_no_wrong_dtype(folder):
-    text = "1\n2\n3\n" * 40
+    text = "1\n2\n3\n" * 4000
     (folder / "lines.txt").write_text(text)
     digits = CharTokenizer.train(text)
     made = encode_file(digits, folder / "lines.txt", folder / "lines.bin", 1)
     assert not made.ids[1::2].any()
     made.check(digits)
+
+
+def test_ids_of_characters_read_as_the_wrong_dtype_are_refused(folder):
+    text = "The cat sat.\nAnd then?\n" * 400
+    letters = CharTokenizer.train(text)
+    assert letters.decode([0]) == "\n"
+    with pytest.raises(DataError, match="every second of its ids is 0: they are uint32, and not uint16"):
+        TokenFile.open(raw(folder, letters.encode(text), "<u4"), "uint16").check(letters)
+    TokenFile.open(raw(folder, letters.encode(text), "<u2"), "uint16").check(letters)
+    TokenFile.open(raw(folder, [0] * 20_000, "<u2"), "uint16").check(letters)  # nothing but lines

@@ -45,7 +45,7 @@ VALUES = {
     "training.schedule": TEXTS,
     "training.workers": POSITIVE,
 }
-CHANGES = st.fixed_dictionaries({"training.warmup": st.just(0)}, optional=VALUES)
+CHANGES = st.fixed_dictionaries({"training.warmup": st.just(0), "training.min_lr": st.just(0.0)}, optional=VALUES)
 
 
 @given(CHANGES)
@@ -117,7 +117,18 @@ def test_a_file_lies_over_the_preset_that_it_names(tmp_path):
         ("steps=0", r"training\.steps: must be at least 1, not 0"),
         ("n_head=5", "must be a multiple of n_head"),
         ("held_out=a.bin", "is for token files"),
-        ("weights=[1.0]", "1 numbers for 0 files"),
+        ("weights=[1.0]", r"data\.weights: are for token files: name those as well \(--data\)"),
+        ('files=["a", ""]', r"data\.files: one of the names is empty"),
+        ("lr=5e-5", r"training\.min_lr: 0\.0001 is above training\.lr, 5e-05, .*min_lr=5e-06.*schedule=constant"),
+        ("min_lr=2e-3", r"training\.min_lr: 0\.002 is above training\.lr, 0\.001"),
+        ("label_smoothing=1", r"training\.label_smoothing: must lie in \[0, 1\), not 1\.0"),
+        ("betas=[0.9, 1]", r"training\.betas: must lie in \[0, 1\), not \(0\.9, 1\.0\)"),
+        ("clip=0", r"training\.clip: must be positive \(inf for none\)"),
+        ("extended=[[5, 9], [5, 10]]", r"training\.extended: must be pairs .* not \[\[5, 9\], \[5, 10\]\]"),
+        ("extended=[[0, 9]]", r"training\.extended: must be pairs"),
+        ("extended=[[5, 0]]", r"training\.extended: must be pairs"),
+        ("preset=gpt2", r"preset: .* use --preset"),
+        ("about=x", "unknown key 'about': there are corpus"),
         ("vocab_size=256", "at least 257"),
         ("warmup=2001", r"training\.warmup: 2001 steps of warm-up are more than the run's 2000"),
         ("steps=99", r"training\.warmup: 100 steps of warm-up are more than the run's 99: make it less"),
@@ -159,6 +170,32 @@ def test_a_warm_up_may_last_for_the_whole_run_and_no_longer():
     with pytest.raises(ConfigError, match=r"training\.warmup: 20 steps of warm-up are more than the run's 18"):
         epochs.counted(12)
     assert TrainSettings(steps=200).counted(7) == TrainSettings(steps=200)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "accumulation", "steps"),
+    [(2, 281, 1000, 1), (2, 281, 100, 5), (10, 18, 1, 180), (3, 1, 2, 1)],
+)
+def test_epochs_are_as_many_steps_as_their_batches_fill(epochs, batches, accumulation, steps):
+    settings = TrainSettings(epochs=epochs, accumulation=accumulation, warmup=0)
+    assert settings.counted(batches).steps == steps
+
+
+def test_each_file_has_a_weight_or_none_has():
+    assert DataSettings(files=("a",), weights=(1.0,)).weights == (1.0,)
+    with pytest.raises(ConfigError, match=r"data\.weights: 2 numbers for 1 files"):
+        DataSettings(files=("a",), weights=(1.0, 2.0))
+
+
+def test_a_constant_rate_has_no_floor():
+    assert TrainSettings(lr=1e-5, min_lr=1e-4, schedule="constant").lr == 1e-5
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone\.toml: cannot be read: No such file"):
+        read_toml(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        read_toml(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_spike_stands_out_by_its_z_score(monkeypatch):
 
     monkeypatch.setattr(model, "loss", spiky)
     steps, step = [], 0
-    for told in train(model, IDS, VAL_IDS, dataclasses.replace(SETTINGS, steps=45, lr=1e-4, eval_every=100)):
+    for told in train(model, IDS, VAL_IDS, dataclasses.replace(SETTINGS, steps=45, lr=1e-4, min_lr=0, eval_every=100)):
         steps.append(told)
         step = told.step
     assert [told.step for told in steps if told.spike] == [40]

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from tinygrad_llm.training import ConfigError, load_run, read_metrics
+from tinygrad_llm.training import ConfigError, InUseError, load_run, read_metrics
 from tinygrad_llm.training import loop as loop_module
 from tinygrad_llm.training import sweep as sweep_module
+from tinygrad_llm.training.lock import lock
 from tinygrad_llm.training.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
 
 BASE = """
@@ -90,6 +91,9 @@ MISTAKES = {
     "an empty list": ("[grid]\nlr = []", "grid: lr: must be a list"),
     "an unknown key": ("[grid]\ntraining.lrr = [1]", "did you mean training.lr?"),
     "an unknown key in base": ("[base]\nwarmpu = 1\n[grid]\nlr = [1]", "unknown key 'warmpu': did you mean warmup"),
+    "a preset in the grid": ('[grid]\npreset = ["baby"]', "grid: preset: is one for all runs: write it in [base]"),
+    "a rate below the floor": ("[grid]\nlr = [1e-3, 5e-5]", "grid: lr=5e-05: training.min_lr: 0.0001 is above"),
+    "a file that is missing": ('[base]\nconfig = "x.toml"\n[grid]\nlr = [1]', "x.toml: cannot be read: No such file"),
     "an unknown preset": ('[base]\npreset = "x"\n[grid]\nlr = [1]', "base: unknown preset 'x'"),
     "a preset that is a number": ("[base]\npreset = 1\n[grid]\nlr = [1]", "base: preset: must be a string"),
     "a wrong type": ('[grid]\nlr = ["fast"]', "training.lr: must be a number, not 'fast'"),
@@ -161,6 +165,19 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(sweep_of
     assert [path.name for path in (place / "out").iterdir()] == [trial.name]
 
 
+def test_a_run_of_another_process_is_left_alone(sweep_of, place):
+    trial = sweep_of(BASE + GRID).trials[0]
+    folder = place / "out" / trial.name
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[training]\n")
+    give_back = lock(folder)
+    with pytest.raises(InUseError, match="is being trained by process"):
+        run_trial(trial, place / "out")
+    assert (folder / "config.toml").exists()
+    give_back()
+    assert run_trial(trial, place / "out").status == "finished"
+
+
 def test_a_run_that_diverges_is_noted_and_not_repeated(sweep_of, place, monkeypatch):
     trial = sweep_of(BASE + "[grid]\ntraining.lr = [1e30]\n").trials[0]
     outcome = run_trial(trial, place / "out")
@@ -217,6 +234,28 @@ def test_the_table_is_sorted_by_held_out_loss(place):
     assert runs[0] == {
         "name": "best", "values": values, "status": "finished", "steps": 4, "loss": 3.0, "val_loss": 1.0, "reason": "",
     }  # fmt: skip
+
+
+def test_the_table_keeps_the_runs_of_an_earlier_sweep(place):
+    for name in ("lr=1", "lr=2"):
+        (place / "out" / name).mkdir(parents=True)
+    first = [Outcome(f"lr={lr}", {"lr": lr}, "finished", 4, 1.0, 5.0 - lr) for lr in (1, 2, 3)]
+    write_table(first, place / "out")
+    again = [Outcome("seed=7", {"seed": 7}, "finished", 4, 1.0, 3.5), Outcome("lr=1", {"lr": 1}, "stopped")]
+    paths = write_table(again, place / "out")
+    with open(paths[0], newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["name"], line["lr"], line["seed"], line["status"]) for line in lines] == [
+        ("lr=2", "2", "", "finished"), ("seed=7", "", "7", "finished"), ("lr=1", "1", "", "stopped"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": 1}', '{"runs": [{"name": "a"}]}', '{"runs": [{"name": 7}]}'])
+def test_a_table_that_cannot_be_read_is_replaced(text, place):
+    (place / "a").mkdir()
+    (place / "sweep.json").write_text(text)
+    write_table([Outcome("b", {}, "finished")], place)
+    assert [run["name"] for run in json.loads((place / "sweep.json").read_text())["runs"]] == ["b"]
 
 
 def test_a_run_that_needs_too_much_memory_does_not_end_the_sweep(sweep_of, place, monkeypatch):

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=integer(1),
         metavar="N",
         help="tokens from one window to the next, at most the block: each token is scored once, with at least "
-        "block − N tokens before it (default: half the block)",
+        "block − N + 1 tokens before it (default: half the block)",
     )
     parser.add_argument("--top", type=integer(1), metavar="K", help="how many tokens --next lists (default 10)")
     parser.add_argument("--batch-size", type=integer(1), metavar="N", help="windows at once (default: by memory)")
@@ -106,7 +106,7 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
         print(f"bits per byte          {score.bits_per_byte:.4f}   (bytes of UTF-8)")
         print(
             f"stride {stride} of {model.block_size}: each token scored once, with at least "
-            f"{model.block_size - stride} before it, but at the start (the first is {first})"
+            f"{model.block_size - stride + 1} before it, but at the start (the first is {first})"
         )
     return {
         "file": args.file,

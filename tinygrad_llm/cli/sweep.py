@@ -10,7 +10,7 @@ from pathlib import Path
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder
 from tinygrad_llm.cli.train import STOPPED, Signals
-from tinygrad_llm.training import ConfigError, Progress, Run, Step
+from tinygrad_llm.training import ConfigError, Progress, Run, Step, say
 from tinygrad_llm.training.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
 
 EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         check_folder(sweep, check_out(args.out, False))
     except ConfigError as error:
         raise UsageError(str(error)) from None
-    print(sweep, file=out, flush=True)
+    say(str(sweep), out)
     outcomes: list[Outcome] = []
     with Signals() as signals:
         for i, trial in enumerate(sweep.trials, 1):
-            print(f"run {i}/{len(sweep.trials)}: {trial.name}", file=out, flush=True)
+            say(f"run {i}/{len(sweep.trials)}: {trial.name}", out)
             shown = _Shown()
             try:
                 outcome = run_trial(trial, args.out, lambda: signals.stopped, shown)
@@ -58,16 +58,16 @@ def run(args: argparse.Namespace) -> int:
                 shown.close()
             outcomes.append(outcome)
             written = write_table(outcomes, args.out)
-            print(f"  {_words(outcome)}", file=out, flush=True)
+            say(f"  {_words(outcome)}", out)
             if signals.stopped:
                 break
     if args.json:
-        print(json.dumps(json.loads(written[-1].read_text(encoding="utf-8")) | {"out": str(args.out)}))
+        say(json.dumps(json.loads(written[-1].read_text(encoding="utf-8")) | {"out": str(args.out)}))
     else:
-        print("\n" + _table(outcomes) + "\nwrote " + ", ".join(map(str, written)))
+        say("\n" + _table(outcomes) + "\nwrote " + ", ".join(map(str, written)))
     if signals.stopped:
         again = shlex.join(["tinygrad-llm", "sweep", str(args.sweep), "--out", str(args.out)])
-        print(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to go on: {again}", file=sys.stderr)
+        say(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to go on: {again}", sys.stderr)
         return STOPPED
     return 0 if any(outcome.status == "finished" for outcome in outcomes) else 3
 

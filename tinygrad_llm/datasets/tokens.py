@@ -43,7 +43,8 @@ FORMAT, VERSION = "tinygrad_llm.tokens", 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MAX_SIDECAR_BYTES = 1 << 16
 
-_LOOKED_AT, _FEW = 1 << 16, 8  # ids: of how many the dtype is told, and of how few it cannot be
+# Pairs of ids: of how many the dtype is told; how few are too few; the same, where id 0 is white space.
+_LOOKED_AT, _FEW, _LONG = 1 << 16, 9, 5000
 _MEND_SPECIAL = (
     'allow it with special="allow" (--allow-special), or take it for plain text with special="plain" (--plain-special)'
 )
@@ -83,6 +84,8 @@ class TokenFile:
         """
         path = Path(path)
         try:
+            if path.is_dir():
+                raise DataError(f"{path}: is a folder; name a file of token ids")
             size = path.stat().st_size
             described = _read_sidecar(path)
             given = None if dtype is None else _dtype(dtype)
@@ -121,13 +124,15 @@ class TokenFile:
                 f"{str(self.tokenizer)[:12]}…) than this one ({tokenizer.n_vocab} tokens, {own[:12]}…): name that one"
             )
         check_ids(self.ids, tokenizer.n_vocab, str(self.path))
-        # The upper halves of small uint32 ids are 0. White space can be every second token, of lines of one character.
-        upper = self.ids[1 : 2 * _LOOKED_AT : 2]
+        # The upper halves of small uint32 ids are 0. White space can be every second token, of lines of one character;
+        # but an empty line among them would make it the others', so that it is not among both of a long text.
+        lower, upper = (self.ids[start : 2 * _LOOKED_AT : 2] for start in (0, 1))
+        white = tokenizer.decode([0]).isspace()
         if (
             self.ids.dtype == DTYPES["uint16"]
-            and len(upper) > _FEW
+            and len(upper) >= (_LONG if white else _FEW)
             and not upper.any()
-            and not tokenizer.decode([0]).isspace()
+            and (not white or (lower.any() and not lower.all()))
         ):
             raise DataError(f"{self.path}: every second of its ids is 0: they are uint32, and not uint16")
 
@@ -369,7 +374,7 @@ def _room(kind: np.dtype[Any]) -> int:
 
 
 def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
+    return Path(f"{path}.json")
 
 
 def _read_sidecar(path: Path) -> dict[str, Any] | None:

@@ -39,7 +39,8 @@ class SlidingWindows:
     array: an example is two read-only views of it.
 
     Args:     ids: (n,) integers. stride: None means block_size, so that no id is an input twice.
-    Raises:   DataError: fewer than block_size + 1 ids, or not a flat row of integers.
+    Raises:   DataError: fewer than block_size + 1 ids; a stride that leaves one window where there are several; not a
+              flat row of integers.
     """
 
     def __init__(self, ids: Sequence[int] | NDArray[Any], block_size: int, stride: int | None = None) -> None:
@@ -52,6 +53,11 @@ class SlidingWindows:
             raise DataError(
                 f"the corpus has {len(array)} tokens; one window of block_size {self.block_size} and its "
                 f"target need {self.block_size + 1}: use a longer text or a smaller block_size"
+            )
+        if 2 * self.block_size < len(array) <= self.block_size + self.stride:
+            raise DataError(
+                f"the corpus has {len(array)} tokens, of which a stride of {self.stride} would leave one window of "
+                f"{self.block_size}: use a smaller stride"
             )
         if not np.issubdtype(array.dtype, np.integer):
             raise DataError(f"ids must be integers, got {array.dtype}")

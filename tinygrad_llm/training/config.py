@@ -15,6 +15,7 @@ A TOML file has the tree's tables; what it leaves out stays as the preset has it
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import tomllib
@@ -45,7 +46,7 @@ def setting(default: Any, help: str) -> Any:
 class DataSettings:
     """What to learn from, and how it is cut into tokens.
 
-    Raises:   ConfigError: as many weights as files, each above 0; vocab_size below 257.
+    Raises:   ConfigError: an empty name; not as many weights as files, each above 0; vocab_size below 257.
     """
 
     corpus: str = setting("stories", f"a text: {', '.join(CORPORA)}, or the path of a UTF-8 file")
@@ -57,6 +58,10 @@ class DataSettings:
     vocab_size: int = setting(2048, "tokens that a bpe tokenizer learns")
 
     def __post_init__(self) -> None:
+        if not all(self.files):
+            raise ConfigError("data.files: one of the names is empty: name a file")
+        if self.weights and not self.files:
+            raise ConfigError("data.weights: are for token files: name those as well (--data)")
         if self.weights and len(self.weights) != len(self.files):
             raise ConfigError(f"data.weights: {len(self.weights)} numbers for {len(self.files)} files: give one each")
         if not all(0 < weight < math.inf for weight in self.weights):
@@ -71,7 +76,8 @@ class DataSettings:
 class TrainSettings:
     """How to train. Losses are in nats a token; a token is counted once for each window it is a target in.
 
-    Raises:   ConfigError: a value out of range; more steps of warm-up than steps (of epochs: as `counted`).
+    Raises:   ConfigError: a value out of range; a learning rate that would rise to min_lr; more steps of warm-up than
+              steps (of epochs: as `counted`).
     """
 
     steps: int = setting(2000, "updates in all")
@@ -111,13 +117,23 @@ class TrainSettings:
         for name in ("epochs", "lr", "min_lr", "warmup", "eps", "weight_decay", "stride", "checkpoint_every", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"training.{name}: must be finite and ≥ 0, not {getattr(self, name)}")
-        for name, values in (("betas", self.betas), ("momentum", [self.momentum])):
-            if not all(0 <= value < 1 for value in values):
-                raise ConfigError(f"training.{name}: must lie in [0, 1), not {getattr(self, name)}")
-        if not 0 <= self.label_smoothing <= 1:
-            raise ConfigError(f"training.label_smoothing: must lie in [0, 1], not {self.label_smoothing}")
+        for name in ("betas", "momentum", "label_smoothing"):
+            value = getattr(self, name)
+            if not all(0 <= part < 1 for part in (value if isinstance(value, tuple) else (value,))):
+                raise ConfigError(f"training.{name}: must lie in [0, 1), not {value}")
         if not self.clip > 0:
-            raise ConfigError(f"training.clip: must be positive (math.inf for none), not {self.clip}")
+            raise ConfigError(f"training.clip: must be positive (inf for none), not {self.clip}")
+        if self.min_lr > self.lr and self.schedule != "constant":
+            raise ConfigError(
+                f"training.min_lr: {self.min_lr:g} is above training.lr, {self.lr:g}, so the rate would rise: "
+                f"lower it as well (min_lr={self.lr / 10:g}), or set schedule=constant"
+            )
+        ends = [0, *(end for end, _ in self.extended)]
+        if not all(a < b for a, b in itertools.pairwise(ends)) or any(steps < 1 for _, steps in self.extended):
+            raise ConfigError(
+                "training.extended: must be pairs of numbers above 0, the first ones rising (--resume --steps writes "
+                f"them), not {[list(pair) for pair in self.extended]}"
+            )
         if not self.epochs:
             self._check_warmup()
 
@@ -126,7 +142,7 @@ class TrainSettings:
 
         Raises:   ConfigError: more steps of warm-up than steps.
         """
-        steps = self.epochs * max(1, batches_per_epoch // self.accumulation) or self.steps
+        steps = max(1, self.epochs * batches_per_epoch // self.accumulation) if self.epochs else self.steps
         counted = dataclasses.replace(self, steps=steps)
         counted._check_warmup()
         return counted
@@ -294,16 +310,28 @@ def keys() -> Iterator[tuple[str, str]]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The values of a TOML file by key: "preset", where it has one, and "training.lr" and so on.
 
-    Raises:   ConfigError: no TOML, or a table that is none of ours. OSError: it cannot be read.
+    Raises:   ConfigError: it cannot be read; no TOML, or a table that is none of ours.
     """
-    with open(path, "rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{path}: longer than {_MAX_BYTES} bytes, so no configuration")
+    text = read_text(path)
     try:
-        return parse_toml(data.decode())
+        return parse_toml(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def read_text(path: str | Path) -> str:
+    """A file of settings, which is not parsed yet.
+
+    Raises:   ConfigError: it cannot be read, is no UTF-8 text, or longer than a megabyte.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"{path}: longer than {_MAX_BYTES} bytes, so no configuration")
+        return data.decode()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error}") from None
 
@@ -360,6 +388,8 @@ def _help(field: "dataclasses.Field[Any]") -> str:
 
 def _find(key: str) -> tuple[str, str, Any]:
     """The table, name and type of a key."""
+    if key == "preset":
+        raise ConfigError("preset: is what the keys change, and none of them: use --preset")
     table, dot, name = key.rpartition(".")
     found = [
         (t, field.name) for t, fields in _TABLES.items() for field in fields if field.name == name and table in ("", t)
@@ -375,7 +405,7 @@ def _find(key: str) -> tuple[str, str, Any]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the known one most like it, or all."""
     known = list(known)
-    like = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    like = difflib.get_close_matches(name, known, n=1)
     return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
 
 

@@ -29,7 +29,8 @@ from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import Checkpoints, LoadError, atomic_write
 from tinygrad_llm.models import WEIGHTS
 from tinygrad_llm.tokenizer import TokenizerError
-from tinygrad_llm.training.config import CONFIG, ConfigError, RunConfig, nearest, read_toml
+from tinygrad_llm.training.config import CONFIG, ConfigError, RunConfig, nearest, read_text, read_toml
+from tinygrad_llm.training.lock import lock
 from tinygrad_llm.training.loop import Step, TrainingError
 from tinygrad_llm.training.presets import find_preset
 from tinygrad_llm.training.run import CHECKPOINTS, METRICS, Run, clear_run, load_config, read_metrics
@@ -37,7 +38,6 @@ from tinygrad_llm.training.run import CHECKPOINTS, METRICS, Run, clear_run, load
 CSV, JSON = "sweep.csv", "sweep.json"
 DIVERGED = "diverged.txt"  # in the folder of a run that did: why
 
-_MAX_BYTES = 1_000_000
 _MAX_RUNS = 10_000
 _MAX_NAME = 100  # characters of a folder's name; file systems take 255 bytes
 
@@ -80,16 +80,11 @@ def read_sweep(path: str | Path) -> Sweep:
     """The sweep in a TOML file. Paths in it start from the folder that the program runs in, as everywhere.
 
     Raises:   ConfigError: no TOML, an unknown table, key or preset (the nearest is named), a wrong value, a combination
-              that cannot be, or two that are one; more than 10,000 of them. OSError: it cannot be read.
+              that cannot be, or two that are one; more than 10,000 of them; or it cannot be read.
     """
-    with open(path, "rb") as file:
-        data = file.read(_MAX_BYTES + 1)
+    text = read_text(path)
     try:
-        if len(data) > _MAX_BYTES:
-            raise ConfigError(f"longer than {_MAX_BYTES} bytes, so no sweep")
-        return _sweep(data.decode())
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error}") from None
+        return _sweep(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -108,6 +103,8 @@ def _sweep(text: str) -> Sweep:
     grid = dict(_flat(content.get("grid", {})))
     if not grid:
         raise ConfigError("the table [grid] is missing or empty: write, for example, training.lr = [1e-3, 3e-4]")
+    if "preset" in grid:
+        raise ConfigError("grid: preset: is one for all runs: write it in [base]; another needs a sweep of its own")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid: {key}: must be a list of values, such as [1, 2], not {values!r}")
@@ -200,6 +197,8 @@ def run_trial(
 
     One that has finished or diverged before is not repeated, and one that was stopped goes on from its checkpoint. One
     that cannot be run (its text is too short, for example) has failed, and is tried again the next time.
+
+    Raises:   InUseError: another process is training it.
     """
     place = folder / trial.name
     ended = _ended(trial, place)
@@ -234,10 +233,18 @@ def _ended(trial: Trial, place: Path) -> Outcome | None:
 
 
 def _open(trial: Trial, place: Path) -> Run:
-    """The trial's run: resumed, where there is a checkpoint, or new."""
+    """The trial's run: resumed, where there is a checkpoint, or new.
+
+    Raises:   InUseError: another process is training it.
+    """
     if Checkpoints(place / CHECKPOINTS).latest() is not None:
         return Run.resume(place)
-    clear_run(place)  # what a run that was killed before its first checkpoint has left
+    if place.is_dir():
+        give_back = lock(place)
+        try:
+            clear_run(place)  # what a run that was killed before its first checkpoint has left
+        finally:
+            give_back()
     run = Run(trial.config, place)
     run.make_tokenizer()
     run.make_model()
@@ -264,17 +271,32 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def write_table(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     """Write sweep.csv and sweep.json, the best first, each replaced as a whole; return their paths.
 
+    What the folder's table had of other runs, of an earlier sweep, stays in it as long as these have their folders.
+
     Raises:   OSError: the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [dataclasses.asdict(outcome) for outcome in ranked(outcomes)]
+    names = {outcome.name for outcome in outcomes}
+    earlier = [outcome for outcome in _read_table(folder) if outcome.name not in names]
+    rows = [dataclasses.asdict(outcome) for outcome in ranked([*outcomes, *earlier])]
     with atomic_write(folder / JSON) as file:
         file.write((json.dumps({"runs": rows}, indent=2, allow_nan=False, default=str) + "\n").encode())
     table = io.StringIO()
-    lines = [{**row.pop("values"), **row} for row in rows]
-    writer = csv.DictWriter(table, list(lines[0]) if lines else [], lineterminator="\n")
+    values = [row.pop("values") for row in rows]
+    keys = dict.fromkeys(key for each in values for key in each)  # another grid may have had others
+    writer = csv.DictWriter(table, [*keys, *(rows[0] if rows else ())], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({**each, **row} for each, row in zip(values, rows, strict=True))
     with atomic_write(folder / CSV) as file:
         file.write(table.getvalue().encode())
     return [folder / CSV, folder / JSON]
+
+
+def _read_table(folder: Path) -> list[Outcome]:
+    """What sweep.json tells of runs that are still there; nothing, where there is none that can be read."""
+    try:
+        rows = json.loads((folder / JSON).read_text(encoding="utf-8"))["runs"]
+        outcomes = [Outcome(**row) for row in rows if (folder / row["name"]).is_dir()]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [o for o in outcomes if isinstance(o.values, dict) and isinstance(o.val_loss, float | None)]
