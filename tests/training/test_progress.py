@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,13 +98,8 @@ def test_without_stderr_nothing_is_shown(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_terminal_that_went_away_ends_nothing(tmp_path):
-    class Gone(io.FileIO):
-        def write(self, data):
-            raise OSError(5, "Input/output error")
-
-    with io.TextIOWrapper(io.BufferedWriter(Gone(tmp_path / "terminal", "w"))) as file:
-        with pytest.raises(OSError, match="Input/output"):
-            print("words", file=file, flush=True)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that refuses every word")
+def test_words_that_cannot_be_written_end_nothing():
+    with open("/dev/full", "w") as file:
         progress.say("words", file)
-        file.detach()
+        progress.say("more", file)

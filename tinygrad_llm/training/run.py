@@ -328,7 +328,7 @@ class Run:
     def checkpoint(self) -> None:
         """Write down all that the next step depends on; the last two stay, and the best by held-out loss.
 
-        Raises:   TrainingError: a weight, or what the weights give, is no number any more. OSError: it cannot be written.
+        Raises:   TrainingError: a weight, or the loss it gives, is no number any more. OSError: it cannot be written.
                   LoadError: checkpoints of another run are in the way.
         """
         log = self._begin()
@@ -340,11 +340,9 @@ class Run:
         metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **self.identity}
         # Weights that are numbers may give none: a checkpoint of them could not be gone on from.
         found = evaluate(self.model, self.trainer.held_out[:1]) if loss is None else loss
+        if not math.isfinite(found):
+            raise TrainingError(f"step {self.trainer.step}: the held-out loss is {found}. Try a lower learning rate")
         try:
-            if not math.isfinite(found) and all(np.isfinite(p.data).all() for p in self.trainer.parameters):
-                raise TrainingError(
-                    f"step {self.trainer.step}: the held-out loss is {found}. Try a lower learning rate"
-                )
             self._checkpoints.save(self.trainer.step, arrays, metadata, loss)
         except NotFiniteError as error:
             raise TrainingError(f"step {self.trainer.step}: {error}. Try a lower learning rate") from error
