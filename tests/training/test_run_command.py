@@ -101,7 +101,8 @@ def test_a_corpus_whose_name_is_no_text_costs_one_line_before_anything_is_made(c
 # ---- a terminal ------------------------------------------------------------------------------------------------
 
 IN_A_TERMINAL = """
-import fcntl, sys, termios
+import fcntl, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have it ignored, as nohup does
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from tinygrad_llm.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -116,12 +117,15 @@ def test_a_terminal_that_is_closed_lets_the_run_be_saved():
     command = [sys.executable, "-c", IN_A_TERMINAL, *arguments]
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     with subprocess.Popen(command, start_new_session=True, **streams) as process:
-        os.close(theirs)
-        said = b""
-        while b"step 2: held-out" not in said:
-            said += os.read(ours, 10000)
-        os.close(ours)
-        assert process.wait(60) == 130
+        try:
+            os.close(theirs)
+            said = b""
+            while b"step 2: held-out" not in said:
+                said += os.read(ours, 10000)
+            os.close(ours)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()  # or it would be waited for to the millionth step
     load_run("run")
 
 
