@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.cli import main
 from tinygrad_llm.training import load_run, read_metrics
 
 SMALL = ["tokenizer=char", "n_layer=1", "n_head=1", "n_embd=4", "block_size=4", "batch_size=2", "eval_batches=1"]
@@ -20,22 +19,8 @@ PROGRAM = [sys.executable, "-m", "tinygrad_llm"]
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    (tmp_path / "text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 4)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for subprocesses
-    return tmp_path
-
-
-@pytest.fixture
-def cli(capsys):
-    """A function: arguments → (exit status, stdout, stderr)."""
-
-    def call(*arguments):
-        status = main(list(arguments))
-        return status, *capsys.readouterr()
-
-    return call
+def text(place):
+    (place / "text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 4)
 
 
 @pytest.fixture
@@ -51,7 +36,7 @@ def finished(cli):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_anywhere_in_the_last_save_it_can_be_resumed(tmp_path):
-    script = Path(__file__).with_name("save_until_killed.py")
+    script = Path(__file__).with_name("stop_save_anywhere.py")
     environment = {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
