@@ -1,7 +1,8 @@
 """Kill `tinygrad-llm train` before each thing that its last save does to the folder, then resume what is left.
 
-Usage: stop_save_anywhere.py FOLDER. The children are forked from this process, as in tests/training/train_until_killed.py. Prints a
-JSON object: for each of three saves how many kills there were, and after which of them the model could not be had.
+Usage: stop_save_anywhere.py FOLDER. The children are forked from this process, as in training/train_until_killed.py.
+Prints a JSON object: for each of three saves how many kills there were, and after which of them the model could not be
+had.
 """
 
 import contextlib
