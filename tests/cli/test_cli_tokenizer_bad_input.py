@@ -10,7 +10,7 @@ from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 
 MISTAKES = {
     "a missing file": ("encode missing.txt --out new.bin", "missing.txt: cannot be read: No such file"),
-    "a folder for a file": ("encode folder --out new.bin", "folder: cannot be read: Is a directory"),
+    "a folder for a file": ("encode folder --out new.bin", "folder: is a folder; name a file of token ids"),
     "a NUL in a file's name": ("encode a\0b --out new.bin", "cannot be read: embedded null"),
     "half a surrogate pair in a file's name": ("encode \udcff --out new.bin", "cannot be read"),
     "a file that is not UTF-8": ("encode latin.txt --out new.bin", "latin.txt: not UTF-8 text"),
@@ -38,7 +38,7 @@ MISTAKES = {
     "an id that is no number": ("decode tea", "ids are whole numbers, not 'tea'; nor is there a file"),
     "two files": ("decode text.bin text.bin", "ids are whole numbers, not 'text.bin text.bin'"),
     "a text for ids": ("decode text.txt", "text.txt.json is missing"),
-    "a folder for ids": ("decode folder --dtype uint16", "folder: cannot be read: Is a directory"),
+    "a folder for ids": ("decode folder --dtype uint16", "folder: is a folder; name a file of token ids"),
     "half an id": ("decode odd.bin --dtype uint16", "3 bytes are no row of uint16 ids"),
     "another dtype": ("decode text.bin --dtype uint32", "its ids are uint16, not uint32"),
     "a file that was cut off": ("decode cut.bin", "it was cut off"),
