@@ -10,7 +10,7 @@ from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 
 MISTAKES = {
     "a missing file": ("encode missing.txt --out new.bin", "missing.txt: cannot be read: No such file"),
-    "a folder for a file": ("encode folder --out new.bin", "folder: is a folder; name a file of token ids"),
+    "a folder for a file": ("encode folder --out new.bin", "folder: cannot be read: Is a directory"),
     "a NUL in a file's name": ("encode a\0b --out new.bin", "cannot be read: embedded null"),
     "half a surrogate pair in a file's name": ("encode \udcff --out new.bin", "cannot be read"),
     "a file that is not UTF-8": ("encode latin.txt --out new.bin", "latin.txt: not UTF-8 text"),
