@@ -137,6 +137,7 @@ class Trainer:
         self._seen: list[tuple[Array, Array, list[Any]]] = []  # the micro-batches of this step
         self._before = self._place()
         self._seconds, self._tokens = 0.0, 0
+        self._peak: int | None = None  # of memory, as last asked for
 
     @property
     def micro_batches(self) -> int:
@@ -196,9 +197,12 @@ class Trainer:
                 self._seconds += time.perf_counter() - began
                 return None
             measured = (self.step + 1) % self.settings.eval_every == 0 or self.step + 1 == self.settings.steps
-            done = self._update(measured or (self.step + 1) % LAYERS_EVERY == 0)
+            closer = measured or (self.step + 1) % LAYERS_EVERY == 0
+            done = self._update(closer)
         self._seconds += time.perf_counter() - began
 
+        if closer or self._peak is None:  # a peak is no lower later
+            self._peak = peak_memory()
         self.step += 1
         self._sum, self._seen = _Sum(), []
         return dataclasses.replace(
@@ -206,7 +210,7 @@ class Trainer:
             tokens_per_second=self._tokens / self._seconds,
             val_loss=evaluate(self.model, self.held_out) if measured else None,
             z_score=None if done.skipped else self._z_score(done.loss),
-            memory=peak_memory(),
+            memory=self._peak,
         )
 
     def _update(self, look_at_layers: bool) -> Step:
