@@ -190,8 +190,12 @@ def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
     Linux's ru_maxrss begins with what the process that started this one held; VmHWM does not.
     """
     try:
-        lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
+        descriptor = os.open(status, os.O_RDONLY)  # not open(): a run asks often, and each would leave its name behind
+        try:
+            lines = dict(line.partition(b":")[::2] for line in os.read(descriptor, 1 << 16).splitlines())
+        finally:
+            os.close(descriptor)
+        return int(lines[b"VmHWM"].split()[0]) * 1024
     except (OSError, KeyError):
         pass
     if sys.platform == "win32":
