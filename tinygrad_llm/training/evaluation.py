@@ -35,10 +35,10 @@ from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, TokenizerError
+from tinygrad_llm.training.parallel import IGNORED
 
 Window: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
-IGNORED = -100  # a target that is not scored
 LOGITS_AT_ONCE = 1 << 24  # numbers: 64 MB as float32, and a few times that while the loss is taken
 IDS_AT_ONCE = 1 << 16
 MAX_LINE = 1 << 20  # bytes of a line of a choices file

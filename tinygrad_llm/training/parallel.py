@@ -23,8 +23,7 @@ from tinygrad_llm.autograd import Tensor, grad, hooked
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import Parameter
-from tinygrad_llm.optim import tasks
-from tinygrad_llm.optim.optimizer import Optimizer
+from tinygrad_llm.optim import Optimizer, tasks
 from tinygrad_llm.runtime import blas_threads, cores
 from tinygrad_llm.training.ranks import ALONE, BATCH, END, MODEL, Ranks
 
