@@ -15,26 +15,28 @@ import tinygrad_llm
 PACKAGE = Path(tinygrad_llm.__file__).parent
 NAME = "tinygrad_llm"
 
-# On floor 6 the arrows give the order: gradcheck → training → finetuning → study. `__main__` calls `cli`.
 FLOORS = {
-    "atomic": -1,
-    "runtime": 0,
-    "random": 0,
     "kernels": 0,
-    "tokenizer": 0,
-    "formats": 0,
+    "random": 0,
+    "runtime": 0,
+    "storage": 0,
     "autograd": 1,
+    "formats": 1,
+    "tokenizer": 1,
     "functional": 2,
     "nn": 3,
     "optim": 3,
     "generation": 4,
-    "models": 5,
+    "weights": 4,
     "datasets": 5,
+    "models": 5,
+    "evaluation": 6.0,
     "gradcheck": 6.0,
     "training": 6.1,
     "finetuning": 6.2,
     "study": 6.3,
-    "bench": 6.4,
+    "runs": 6.4,
+    "bench": 6.5,
     "cli": 7,
     "__main__": 7.1,
 }

@@ -11,8 +11,8 @@ import pytest
 from tinygrad_llm import cli
 from tinygrad_llm.cli import main
 from tinygrad_llm.gradcheck import cases, gradcheck
-from tinygrad_llm.kernels import KERNELS, kernel
-from tinygrad_llm.kernels.table import Array, Result
+from tinygrad_llm.kernels import KERNELS, Array, kernel
+from tinygrad_llm.kernels.contract import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

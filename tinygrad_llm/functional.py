@@ -254,7 +254,7 @@ def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator |
 def cross_entropy(
     input: Tensor,
     target: Tensor | Array,
-    ignore_index: int = -100,
+    ignore_index: int = K.IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -277,7 +277,7 @@ def linear_cross_entropy(
     input: Tensor,
     weight: Tensor,
     target: Tensor | Array,
-    ignore_index: int = -100,
+    ignore_index: int = K.IGNORE_INDEX,
     label_smoothing: float = 0.0,
     count: int | None = None,
 ) -> Tensor:

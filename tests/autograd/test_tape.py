@@ -13,7 +13,7 @@ import pytest
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, detect_anomaly, grad, is_grad_enabled, no_grad
 from tinygrad_llm.gradcheck import gpt_problem, gradcheck
-from tinygrad_llm.kernels.table import Rows
+from tinygrad_llm.kernels.contract import Rows
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.random import Generator
 

@@ -14,7 +14,7 @@ from tinygrad_llm.bench import agree, attention, decode, load, optimizer, train
 from tinygrad_llm.bench.limits import attention_flops, step_flops
 from tinygrad_llm.bench.measure import OURS
 from tinygrad_llm.training import Trainer
-from tinygrad_llm.training.parallel import Gradients
+from tinygrad_llm.training.workers import Gradients
 
 TOY = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=31)
 WRITER = dataclasses.replace(TOY, block_size=1024, initializer_range=0.5)

@@ -8,7 +8,7 @@ from tinygrad_llm import GPT, Generator, GPTConfig
 from tinygrad_llm.bench import limits
 from tinygrad_llm.bench.limits import Limits, attention_flops, prompt_flops, step_flops, weight_bytes
 from tinygrad_llm.bench.train import CONFIGS
-from tinygrad_llm.training import plan
+from tinygrad_llm.runs import plan
 
 CONFIG = GPTConfig(n_layer=3, n_head=2, n_embd=8, block_size=5, vocab_size=11)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm.cli import main
-from tinygrad_llm.training import PRESETS
+from tinygrad_llm.runs.presets import PRESETS
 
 TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 60
 

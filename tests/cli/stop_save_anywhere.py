@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.modules["matplotlib"] = None  # which takes its time; the picture is stood for below
 
 from tinygrad_llm.cli import main  # noqa: E402
-from tinygrad_llm.training import run as run_module  # noqa: E402
+from tinygrad_llm.runs import run as run_module  # noqa: E402
 
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 SETTINGS = "n_layer=1 n_head=1 n_embd=4 block_size=4 batch_size=2 warmup=1 eval_every=2 eval_batches=1 workers=1"

@@ -13,8 +13,9 @@ from tinygrad_llm import cli as command_line
 from tinygrad_llm.cli import demo
 from tinygrad_llm.cli import main as run_command
 from tinygrad_llm.models import GPT
-from tinygrad_llm.training import load_run, loop
-from tinygrad_llm.training import run as run_module
+from tinygrad_llm.runs import run as run_module
+from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.training import loop
 
 CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
 

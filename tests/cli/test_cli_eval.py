@@ -9,8 +9,8 @@ import pytest
 
 from tinygrad_llm import GPT, Generator, GPTConfig, Tokenizer
 from tinygrad_llm.datasets import encode_file
+from tinygrad_llm.evaluation import read_choices, score_choices, score_file
 from tinygrad_llm.tokenizer import CharTokenizer
-from tinygrad_llm.training import read_choices, score_choices, score_file
 
 TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 5
 BLOCK = 16

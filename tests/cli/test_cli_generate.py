@@ -7,7 +7,7 @@ import pytest
 
 from tinygrad_llm.models import GPT, GPTConfig, write_pretrained
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import load_run
+from tinygrad_llm.runs.run import load_run
 
 
 def generate(runs, preset="char-cpu", *more):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tinygrad_llm.training import load_run
+from tinygrad_llm.runs.run import load_run
 from tinygrad_llm.training import loop as loop_module
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -134,7 +134,7 @@ def test_a_sweep_that_is_not_there(cli):
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    monkeypatch.setattr("tinygrad_llm.training.plan._STEPS", 2)
+    monkeypatch.setattr("tinygrad_llm.runs.plan._STEPS", 2)
 
 
 @pytest.mark.usefixtures("few_steps")

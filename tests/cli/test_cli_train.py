@@ -17,10 +17,12 @@ import pytest
 
 from tinygrad_llm.datasets import encode_file
 from tinygrad_llm.formats import Checkpoints
+from tinygrad_llm.runs import run as run_module
+from tinygrad_llm.runs.config import keys, read_toml
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.runs.run import load_run
 from tinygrad_llm.tokenizer import CharTokenizer
-from tinygrad_llm.training import PRESETS, keys, load_run, read_toml
 from tinygrad_llm.training import loop as loop_module
-from tinygrad_llm.training import run as run_module
 
 pytestmark = pytest.mark.usefixtures("toys")
 

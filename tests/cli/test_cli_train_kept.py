@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.training import load_run, read_metrics
+from tinygrad_llm.runs.run import load_run, read_metrics
 
 SMALL = ["tokenizer=char", "n_layer=1", "n_head=1", "n_embd=4", "block_size=4", "batch_size=2", "eval_batches=1"]
 SMALL += ["warmup=0", "eval_every=2", "workers=1"]
@@ -163,7 +163,7 @@ def test_weights_that_give_no_number_are_no_good_checkpoint(often, cli):
 
 
 def test_a_plan_of_a_resumed_run_needs_no_folder_to_write_in(cli, finished, monkeypatch):
-    from tinygrad_llm.training import run
+    from tinygrad_llm.runs import run
 
     def lock(folder):
         raise PermissionError(13, "Permission denied", str(folder))

@@ -12,9 +12,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from tinygrad_llm.formats import LoadError, save_safetensors
+from tinygrad_llm.formats import save_safetensors
 from tinygrad_llm.formats.arrays import read_arrays, write_arrays
 from tinygrad_llm.formats.npz import save_npz
+from tinygrad_llm.storage.files import LoadError
 
 NAMED = {
     "model/wte": np.arange(6, dtype=np.float32).reshape(2, 3),

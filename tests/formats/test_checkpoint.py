@@ -24,11 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm import atomic
 from tinygrad_llm.formats import (
     Checkpoints,
     DamagedCheckpointWarning,
-    LoadError,
     NewerVersionError,
     checkpoint,
     load_checkpoint,
@@ -36,6 +34,8 @@ from tinygrad_llm.formats import (
     save_checkpoint,
     save_safetensors,
 )
+from tinygrad_llm.storage import atomic
+from tinygrad_llm.storage.files import LoadError
 
 ARRAYS = {
     "weight": np.arange(12, dtype=np.float32).reshape(3, 4) - 5,

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.formats import (
-    LoadError,
     load_checkpoint,
     load_safetensors,
     save_checkpoint,
@@ -21,6 +20,7 @@ from tinygrad_llm.formats import (
 )
 from tinygrad_llm.formats.arrays import read_arrays
 from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
+from tinygrad_llm.storage.files import LoadError
 
 NAMED = {
     "wte": np.arange(12, dtype=np.float32).reshape(4, 3),

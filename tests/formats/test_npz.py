@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm.formats import LoadError
 from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
+from tinygrad_llm.storage.files import LoadError
 
 CODES = ["f2", "f4", "f8", "c8", "c16", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
+from tinygrad_llm.formats import load_safetensors, save_safetensors
+from tinygrad_llm.storage.files import LoadError
 
 DTYPES = {
     "F64": "f8", "F32": "f4", "F16": "f2", "BOOL": "?",

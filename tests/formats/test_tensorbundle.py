@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm.formats import LoadError, read_arrays, tensorbundle
+from tinygrad_llm.formats import read_arrays, tensorbundle
 from tinygrad_llm.formats.tensorbundle import read_tensorbundle, verify_tensorbundle, write_tensorbundle
+from tinygrad_llm.storage.files import LoadError
 
 BY_TENSORFLOW = Path(__file__).with_name("tensorflow_bundle")  # by scripts/make_tensorflow_reference.py
 DATA = ".data-00000-of-00001"

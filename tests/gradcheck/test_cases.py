@@ -16,7 +16,7 @@ from tinygrad_llm.gradcheck.cases import LAYOUTS, Call
 from tinygrad_llm.gradcheck.checkers import GradcheckResult, comparison
 from tinygrad_llm.gradcheck.ledger import needed
 from tinygrad_llm.kernels import KERNELS
-from tinygrad_llm.kernels.table import Rows, exp_is_safe
+from tinygrad_llm.kernels.contract import Rows, exp_is_safe
 from tinygrad_llm.random import Generator
 
 CASES = all_cases()

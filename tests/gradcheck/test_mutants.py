@@ -11,7 +11,7 @@ from tinygrad_llm.gradcheck.cases import Call, Case, basic_cases, normal
 from tinygrad_llm.gradcheck.mutants import Mutant, hunt, planted
 from tinygrad_llm.gradcheck.wrong_formulas import WRONG
 from tinygrad_llm.kernels import KERNELS
-from tinygrad_llm.kernels.table import unbroadcast
+from tinygrad_llm.kernels.contract import unbroadcast
 
 ALL = mutants.mutants()
 TINY = "scaled by 1 + 1e-9"

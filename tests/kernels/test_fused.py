@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, grad
 from tinygrad_llm.gradcheck.cases import basic_cases
-from tinygrad_llm.kernels.table import Rows, exp_is_safe
+from tinygrad_llm.kernels.contract import Rows, exp_is_safe
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.formats import LoadError
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.models.gpt2_names import from_ours, recognise, to_ours
+from tinygrad_llm.storage.files import LoadError
 
 configs = st.builds(
     GPTConfig,

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_llm.formats import LoadError, save_safetensors, write_tensorbundle
+from tinygrad_llm.formats import save_safetensors, write_tensorbundle
 from tinygrad_llm.formats.download import DownloadError, Unreachable
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig, hub, write_pretrained
 from tinygrad_llm.models.gpt2_names import from_ours
 from tinygrad_llm.models.hub import cache_folder, download, model_files, model_url
 from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer
 
 NAME = "gpt2-medium"  # of whose files no hash is known

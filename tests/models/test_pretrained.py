@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.datasets import SlidingWindows, split
-from tinygrad_llm.formats import LoadError, load_safetensors, save_safetensors
+from tinygrad_llm.formats import load_safetensors, save_safetensors
 from tinygrad_llm.formats.npz import save_npz
 from tinygrad_llm.formats.tensorbundle import write_tensorbundle
 from tinygrad_llm.models import CONFIGS, FORMS, GPT, WEIGHTS, GPTConfig, pretrained, read_pretrained, write_pretrained
@@ -31,6 +31,7 @@ from tinygrad_llm.models.pretrained import tokenizer_for
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
 
 SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)

@@ -10,7 +10,8 @@ import pytest
 
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import PRESETS, ConfigError, TrainSettings, train
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.training import ConfigError, TrainSettings, train
 from tinygrad_llm.training import memory as module
 from tinygrad_llm.training.memory import available_memory, check_memory, memory, readable
 

@@ -19,9 +19,18 @@ from tinygrad_llm.datasets import BatchStream
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import OFF
-from tinygrad_llm.training import ConfigError, Trainer, TrainSettings, parallel, ranks, validation_batches
-from tinygrad_llm.training.parallel import IGNORED, Gradients, serve
+from tinygrad_llm.training import (
+    ConfigError,
+    Trainer,
+    TrainSettings,
+    ranks,
+    validation_batches,
+)
+from tinygrad_llm.training import (
+    workers as parallel,
+)
 from tinygrad_llm.training.ranks import ALONE, BATCH, END, Ranks, RanksError, RanksWarning, connected, started
+from tinygrad_llm.training.workers import IGNORE_INDEX, Gradients, serve
 
 BLOCK, VOCAB = 6, 11
 IDS = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 10, 0, 7, 8]), 30)
@@ -155,7 +164,7 @@ def test_arrays_of_any_order_are_shared():
 def test_any_number_of_ranks_gives_the_gradient_of_one(rows, size, workers, label_smoothing, ignored, seed):
     rng = np.random.default_rng(seed)
     inputs, targets = rng.integers(0, VOCAB, (2, rows, BLOCK))
-    targets[rng.random(targets.shape) < ignored] = IGNORED
+    targets[rng.random(targets.shape) < ignored] = IGNORE_INDEX
     targets[-1, 0] = 3
     model = new_model()
     expected = model.loss(inputs, targets, label_smoothing)

@@ -11,7 +11,8 @@ from tinygrad_llm.datasets import BatchStream
 from tinygrad_llm.formats import load_npz
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import PRESETS, Trainer, evaluate
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.training import Trainer, evaluate
 
 HERE = Path(__file__).parent
 

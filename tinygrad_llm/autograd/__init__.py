@@ -1,7 +1,7 @@
 """The engine: Tensors, the tape they are recorded on, and the walk back along it."""
 
 from tinygrad_llm.autograd.anomaly import AnomalyError, detect_anomaly
-from tinygrad_llm.autograd.checkpoint import checkpoint
+from tinygrad_llm.autograd.recompute import recompute
 from tinygrad_llm.autograd.tape import is_grad_enabled, no_grad
 from tinygrad_llm.autograd.tensor import Tensor, apply, grad, hooked
 
@@ -9,10 +9,10 @@ __all__ = [
     "AnomalyError",
     "Tensor",
     "apply",
-    "checkpoint",
     "detect_anomaly",
     "grad",
     "hooked",
     "is_grad_enabled",
     "no_grad",
+    "recompute",
 ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from tinygrad_llm.kernels import Array, Kernel, elementwise
-from tinygrad_llm.kernels.table import Vjp
+from tinygrad_llm.kernels.contract import Vjp
 
 if TYPE_CHECKING:
     from tinygrad_llm.autograd.tape import Node

@@ -23,7 +23,7 @@ from tinygrad_llm.autograd.anomaly import (
     current_layer,
 )
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.kernels.table import Rows, Vjp
+from tinygrad_llm.kernels.contract import Rows, Vjp
 
 Hook: TypeAlias = Callable[[Array], Array | None]
 

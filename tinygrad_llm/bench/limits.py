@@ -10,7 +10,7 @@ from tinygrad_llm import runtime
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.work import ROUND
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.training import plan
+from tinygrad_llm.runs import plan
 
 FLOAT = 4  # bytes
 

@@ -20,7 +20,7 @@ from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training import Trainer, TrainSettings
-from tinygrad_llm.training.parallel import default_workers
+from tinygrad_llm.training.workers import default_workers
 
 THEIRS = ("torch", "torch-compile")
 SUBJECTS = {

@@ -141,9 +141,10 @@ def _terminate(*_: object) -> NoReturn:
 def _user_error(error: Exception) -> int | None:
     """The exit status for an error that a user can cause; None for a defect of ours, which keeps its traceback."""
     from tinygrad_llm.datasets import DataError
-    from tinygrad_llm.formats import LoadError
+    from tinygrad_llm.storage.files import LoadError
+    from tinygrad_llm.storage.lock import InUseError
     from tinygrad_llm.tokenizer import TokenizerError
-    from tinygrad_llm.training import ConfigError, InUseError, TrainingError
+    from tinygrad_llm.training import ConfigError, TrainingError
 
     if isinstance(error, TrainingError):
         return 3

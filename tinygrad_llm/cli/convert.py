@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from tinygrad_llm.atomic import atomic_folder
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, integer
 from tinygrad_llm.models import FORMS, find_tokenizer, read_pretrained, write_pretrained, write_tokenizer
+from tinygrad_llm.storage.atomic import atomic_folder
 
 EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
 

@@ -13,7 +13,8 @@ from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, inte
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import PRESETS, Run, about_run
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.runs.run import Run, about_run
 
 EXAMPLE = "tinygrad-llm demo"
 FOLDER = Path("runs/demo")

@@ -11,17 +11,11 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_special, encode, find_tokenizer, integer, visible
+from tinygrad_llm.evaluation import default_stride, next_tokens, read_choices, score_choices, score_file
+from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
+from tinygrad_llm.runs.run import load_run
 from tinygrad_llm.tokenizer import AnyTokenizer
-from tinygrad_llm.training import (
-    default_stride,
-    load_run,
-    next_tokens,
-    read_choices,
-    score_choices,
-    score_file,
-    start_ids,
-)
 
 EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
 

@@ -10,8 +10,17 @@ from pathlib import Path
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder
 from tinygrad_llm.cli.train import STOPPED, Signals
-from tinygrad_llm.training import ConfigError, Progress, Run, Step, say
-from tinygrad_llm.training.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
+from tinygrad_llm.runs.progress import Progress, say
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.runs.sweep import (
+    Outcome,
+    check_folder,
+    ranked,
+    read_sweep,
+    run_trial,
+    write_table,
+)
+from tinygrad_llm.training import ConfigError, Step
 
 EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
 

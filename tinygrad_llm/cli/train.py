@@ -17,23 +17,20 @@ import numpy as np
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder, integer
 from tinygrad_llm.datasets import CORPORA
-from tinygrad_llm.training import (
-    PRESETS,
-    ConfigError,
-    Progress,
-    Run,
+from tinygrad_llm.runs.config import (
     RunConfig,
-    find_preset,
-    find_writer,
     keys,
-    measure_run,
     parse_change,
-    plan_run,
     read_toml,
-    say,
 )
-from tinygrad_llm.training.parallel import serve
+from tinygrad_llm.runs.plan import measure_run, plan_run
+from tinygrad_llm.runs.presets import PRESETS, find_preset
+from tinygrad_llm.runs.progress import Progress, say
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.runs.tensorboard import find_writer
+from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training.ranks import Ranks, RanksError, connected
+from tinygrad_llm.training.workers import serve
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"

@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_llm.datasets.windows import DataError, check_ids
-from tinygrad_llm.formats import atomic_write
 from tinygrad_llm.runtime import cores
+from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.tokenizer import AnyTokenizer, TokenizerError, files
 from tinygrad_llm.tokenizer.files import StrPath
 

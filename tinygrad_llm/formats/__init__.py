@@ -8,10 +8,11 @@ from tinygrad_llm.formats.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from tinygrad_llm.formats.files import LoadError, atomic_write, parse_json, show
 from tinygrad_llm.formats.npz import load_npy, load_npz, save_npz
 from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
 from tinygrad_llm.formats.tensorbundle import read_tensorbundle, verify_tensorbundle, write_tensorbundle
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import LoadError, parse_json, show
 
 __all__ = [
     "Arrays",

@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, disguise, in_memory, open_regular, parse_json, show
 from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz, save_npz
 from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
 from tinygrad_llm.formats.tensorbundle import MAGIC as BUNDLE_MAGIC
 from tinygrad_llm.formats.tensorbundle import find_prefix, read_tensorbundle, write_tensorbundle
+from tinygrad_llm.storage.files import (
+    LoadError,
+    disguise,
+    in_memory,
+    open_regular,
+    parse_json,
+    show,
+)
 
 _READS = "safetensors, .npz, .npy and TensorFlow's .index are read"
 _MAX_JSON = 10_000_000

@@ -28,8 +28,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, atomic_write, parse_json, show
 from tinygrad_llm.formats.safetensors import layout, load_safetensors, pieces
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import LoadError, parse_json, show
 
 FORMAT: Final = "tinygrad_llm.checkpoint"
 VERSION: Final = 1

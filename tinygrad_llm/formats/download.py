@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from tinygrad_llm.formats.files import LoadError
+from tinygrad_llm.storage.files import LoadError
 
 _CHUNK = 1 << 20  # bytes
 _SLOWEST = 1000  # bytes a second: what comes slower does not come

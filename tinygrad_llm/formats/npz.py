@@ -26,7 +26,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import LoadError, array_size, atomic_write, in_memory, open_regular, show
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import (
+    LoadError,
+    array_size,
+    in_memory,
+    open_regular,
+    show,
+)
 
 MAGIC = b"\x93NUMPY"
 PICKLE = "a pickle: it can run code, so it is never read; convert it to safetensors where you trust it"

@@ -20,11 +20,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.files import (
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import (
     MAX_JSON,
     LoadError,
     array_size,
-    atomic_write,
     check_json_size,
     disguise,
     in_memory,

@@ -29,7 +29,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_llm.formats.crc32c import crc32c, mask
-from tinygrad_llm.formats.files import LoadError, array_size, atomic_write, disguise, in_memory, open_regular, show
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import (
+    LoadError,
+    array_size,
+    disguise,
+    in_memory,
+    open_regular,
+    show,
+)
 
 _DTYPES = {
     1: "<f4", 2: "<f8", 19: "<f2", 10: "|b1",

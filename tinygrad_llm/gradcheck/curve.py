@@ -30,10 +30,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinygrad_llm.autograd import Tensor, grad, no_grad
-from tinygrad_llm.formats import atomic_write
 from tinygrad_llm.gradcheck.cases import Case
 from tinygrad_llm.gradcheck.checkers import GradcheckError, comparison, gradcheck
 from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.atomic import atomic_write
 
 METHODS = ("forward", "central", "richardson", "complex")
 STEPS = tuple(10 ** (-k / 2) for k in range(1, 41))  # 10^-0.5 … 10^-20

@@ -24,7 +24,7 @@ from tinygrad_llm.gradcheck.cases import Call, Case, basic_cases, exact
 from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckError, describe
 from tinygrad_llm.gradcheck.wrong_formulas import WRONG, Wrong
 from tinygrad_llm.kernels import KERNELS, Array, Kernel
-from tinygrad_llm.kernels.table import Result, Vjp
+from tinygrad_llm.kernels.contract import Result, Vjp
 from tinygrad_llm.random import Generator
 
 Grads: TypeAlias = tuple[Array | None, ...]

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_llm import kernels as K
 from tinygrad_llm.kernels import Array, Kernel
-from tinygrad_llm.kernels.table import unbroadcast
+from tinygrad_llm.kernels.contract import unbroadcast
 
 Wrong: TypeAlias = Callable[..., tuple[Array | None, ...] | None]
 

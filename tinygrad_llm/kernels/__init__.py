@@ -1,6 +1,12 @@
 """The mathematics: every differentiable operation, forward beside backward, on plain NumPy arrays."""
 
 from tinygrad_llm.kernels.attention import causal_attention, causal_self_attention
+from tinygrad_llm.kernels.contract import (
+    KERNELS,
+    Array,
+    Kernel,
+    kernel,
+)
 from tinygrad_llm.kernels.elementwise import (
     absolute,
     add,
@@ -19,13 +25,20 @@ from tinygrad_llm.kernels.elementwise import (
     tanh,
     where,
 )
-from tinygrad_llm.kernels.network import cross_entropy, dropout, embedding, layer_norm, linear_cross_entropy
+from tinygrad_llm.kernels.network import (
+    IGNORE_INDEX,
+    cross_entropy,
+    dropout,
+    embedding,
+    layer_norm,
+    linear_cross_entropy,
+)
 from tinygrad_llm.kernels.products import einsum, linear, matmul
 from tinygrad_llm.kernels.reductions import log_softmax, logsumexp, max, mean, softmax, sum, var
 from tinygrad_llm.kernels.shape import broadcast_to, concatenate, getitem, reshape, stack, transpose
-from tinygrad_llm.kernels.table import KERNELS, Array, Kernel, kernel
 
 __all__ = [
+    "IGNORE_INDEX",
     "KERNELS",
     "Array",
     "Kernel",

@@ -9,7 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, exp_is_safe, kernel, row_sums
+from tinygrad_llm.kernels.contract import (
+    Array,
+    Result,
+    exp_is_safe,
+    kernel,
+    row_sums,
+)
 
 
 @kernel

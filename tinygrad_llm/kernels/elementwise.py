@@ -4,7 +4,13 @@ import math
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, alike, kernel, unbroadcast
+from tinygrad_llm.kernels.contract import (
+    Array,
+    Result,
+    alike,
+    kernel,
+    unbroadcast,
+)
 
 
 @kernel

@@ -8,7 +8,18 @@ from typing import cast
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, Rows, add_to, alike, column_sums, kernel, row_sums
+from tinygrad_llm.kernels.contract import (
+    Array,
+    Result,
+    Rows,
+    add_to,
+    alike,
+    column_sums,
+    kernel,
+    row_sums,
+)
+
+IGNORE_INDEX = -100  # a target that does not count, as in PyTorch
 
 
 @kernel
@@ -141,7 +152,7 @@ def cross_entropy(
     logits: Array,
     targets: Array,
     *,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Result:
@@ -206,7 +217,7 @@ def linear_cross_entropy(
     weight: Array,
     targets: Array,
     *,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORE_INDEX,
     label_smoothing: float = 0.0,
     count: int | None = None,
     chunk: int = 1 << 24,

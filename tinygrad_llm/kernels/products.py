@@ -8,7 +8,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, add_to, alike, column_sums, kernel, unbroadcast
+from tinygrad_llm.kernels.contract import (
+    Array,
+    Result,
+    add_to,
+    alike,
+    column_sums,
+    kernel,
+    unbroadcast,
+)
 
 _T = TypeVar("_T")
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tinygrad_llm.kernels.table import Array, Result, kernel
+from tinygrad_llm.kernels.contract import Array, Result, kernel
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 

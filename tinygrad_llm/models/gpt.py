@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm import functional as F
-from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.autograd import checkpoint as recompute
+from tinygrad_llm.autograd import Tensor, recompute
 from tinygrad_llm.generation import KVCache, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tinygrad_llm.formats import LoadError, show
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.storage.files import LoadError, show
 
 STYLES = {"ours": "our names", "openai": "OpenAI's names", "huggingface": "Hugging Face's names"}
 

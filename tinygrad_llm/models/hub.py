@@ -20,13 +20,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tinygrad_llm.formats import LoadError, load_safetensors, parse_json
+from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.formats.download import DownloadError, Unreachable, fetch, finish, tidy
 from tinygrad_llm.formats.tensorbundle import read_index, verify_tensorbundle
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface
 from tinygrad_llm.models.gpt2_names import recognise, to_ours
 from tinygrad_llm.models.pretrained import check_tensors, drop_tied_head, not_finite
+from tinygrad_llm.storage.files import LoadError, parse_json
 from tinygrad_llm.tokenizer import Tokenizer
 
 CACHE = "TINYGRAD_LLM_CACHE"  # the folder that holds a folder for each model

@@ -22,18 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm.formats import (
-    LoadError,
-    atomic_write,
-    parse_json,
     read_arrays,
     save_npz,
     save_safetensors,
-    show,
     write_tensorbundle,
 )
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface, to_hparams, to_huggingface
 from tinygrad_llm.models.gpt2_names import STYLES, from_ours, recognise, to_ours
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import LoadError, parse_json, show
 from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer
 from tinygrad_llm.tokenizer.files import read_object
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from tinygrad_llm.atomic import atomic_write
+from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.pattern import last_cut
 

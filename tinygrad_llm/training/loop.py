@@ -19,9 +19,9 @@ from tinygrad_llm.nn import Dropout, Parameter
 from tinygrad_llm.optim import SCHEDULES, SGD, Adam, AdamW, clip_scale, decay_groups, grad_norm
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import peak_memory
-from tinygrad_llm.training.config import ConfigError, TrainSettings
-from tinygrad_llm.training.parallel import Gradients, counted, default_workers
 from tinygrad_llm.training.ranks import ALONE, Ranks
+from tinygrad_llm.training.settings import ConfigError, TrainSettings
+from tinygrad_llm.training.workers import Gradients, counted, default_workers
 
 REMEMBERED = 100  # losses that a new one is compared with
 SPIKE = 5.0  # standard deviations above their mean

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.optim.optimizer import STRETCH, TASK
 from tinygrad_llm.runtime import cores, memory_available
-from tinygrad_llm.training.config import ConfigError, TrainSettings
-from tinygrad_llm.training.parallel import MOST
 from tinygrad_llm.training.ranks import ALONE, Ranks
+from tinygrad_llm.training.settings import ConfigError, TrainSettings
+from tinygrad_llm.training.workers import MOST
 
 _FLOAT = 4  # bytes
 _QUERIES = 64  # that attention works on at a time

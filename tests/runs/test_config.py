@@ -1,0 +1,255 @@
+"""Configuration: one tree, changed by preset, file and key=value, and written down so that it comes back."""
+
+import dataclasses
+import math
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.training import ConfigError, TrainSettings
+from tinygrad_llm.runs.config import (
+    DataSettings,
+    RunConfig,
+    keys,
+    parse_change,
+    read_toml,
+)
+from tinygrad_llm.runs.run import load_config
+from tinygrad_llm.runs import config as config_module
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+AT_LEAST_0 = st.floats(0, 1e300)
+POSITIVE = st.integers(1, 2**63 - 1)
+VALUES = {
+    "data.corpus": TEXTS,
+    "data.files": st.just(["a", "b\n\"'\\\x7f\x00é🦊"]),
+    "data.weights": st.just([0.1, 7]),
+    "data.held_out": TEXTS,
+    "data.tokenizer": TEXTS,
+    "data.vocab_size": st.integers(257, 2**63 - 1),
+    "model.dropout": st.floats(0, 1, exclude_max=True),
+    "model.qkv_bias": st.booleans(),
+    "model.block_size": POSITIVE,
+    "model.initializer_range": st.floats(0, 1, exclude_min=True),
+    "training.steps": POSITIVE,
+    "training.lr": AT_LEAST_0 | st.integers(0, 1000),
+    "training.eps": AT_LEAST_0,
+    "training.betas": st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
+    "training.clip": st.floats(0, math.inf, exclude_min=True),
+    "training.order": st.sampled_from(["epochs", "random"]),
+    "training.schedule": TEXTS,
+    "training.workers": POSITIVE,
+}
+CHANGES = st.fixed_dictionaries({"training.warmup": st.just(0), "training.min_lr": st.just(0.0)}, optional=VALUES)
+
+
+@given(CHANGES)
+def test_what_is_written_comes_back(changes):
+    if "data.weights" in changes or "data.held_out" in changes:
+        changes["data.files"] = ["a", "b"]
+    config = PRESETS["stories"].changed(changes)
+    values = config_module.parse_toml(config.to_toml())
+    assert values.pop("preset") == "stories"
+    again = RunConfig(config.about, "stories").changed(values)
+    assert again == config
+    assert again.to_toml() == config.to_toml()
+    assert set(values) == {key for key, _ in keys() if config.flat()[key] is not None}
+
+
+@given(CHANGES)
+def test_a_change_of_the_command_line_is_that_of_a_file(changes):
+    for key, value in changes.items():
+        assert parse_change(f"{key}={config_module._toml(value)}") == (key, value)
+
+
+@given(TEXTS.filter(lambda text: not text.startswith(('"', "'"))))
+def test_a_value_that_is_no_toml_is_taken_as_it_stands(text):
+    key, value = parse_change(f"data.corpus= {text}")
+    assert key == "data.corpus"
+    assert not isinstance(value, str) or value == text.strip() or "#" in text
+
+
+def test_every_key_says_what_it_is():
+    classes = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings}
+    fields = {f"{t}.{f.name}" for t, c in classes.items() for f in dataclasses.fields(c)}
+    assert {key for key, text in keys() if text} == fields - {"model.vocab_size"}
+    assert set(config_module.MODEL_HELP) == {f.name for f in dataclasses.fields(GPTConfig)} - {"vocab_size"}
+    assert fields >= config_module.MAY_CHANGE
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_come_back(name, tmp_path):
+    PRESETS[name].save(tmp_path / "config.toml")
+    assert load_config(tmp_path / "config.toml") == PRESETS[name]
+
+
+def test_a_file_lies_over_the_preset_that_it_names(tmp_path):
+    (tmp_path / "my.toml").write_text('preset = "baby"\n[training]\nlr = 1\nbetas = [0.5, 0.75]\n')
+    config = load_config(tmp_path / "my.toml")
+    assert config == PRESETS["baby"].changed({"training.lr": 1.0, "betas": (0.5, 0.75)})
+    assert type(config.training.lr) is float
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.learning_rte=1", "unknown key 'training.learning_rte'"),
+        ("training.step=1", r"unknown key 'training.step': did you mean training\.steps\?"),
+        ("drop_out=1", r"unknown key 'drop_out': did you mean dropout\?"),
+        ("model.lr=1", "unknown key 'model.lr'"),
+        ("model.vocab_size=5", "unknown key 'model.vocab_size'"),
+        ("lr=fast", r"training\.lr: must be a number, not 'fast'"),
+        ("lr=true", r"training\.lr: must be a number, not True"),
+        ("steps=1.5", r"training\.steps: must be an integer, not 1\.5"),
+        ("steps=true", r"training\.steps: must be an integer, not True"),
+        ("qkv_bias=1", r"model\.qkv_bias: must be true or false, not 1"),
+        ("corpus=7", r"data\.corpus: must be a string, not 7"),
+        ("betas=0.9", r"training\.betas: must be a list of 2, not 0\.9"),
+        ("betas=[0.9]", r"training\.betas: must be a list of 2, not \[0\.9\]"),
+        ("betas=[0.9, 'x']", r"training\.betas\[1\]: must be a number, not 'x'"),
+        ("files=tokens.bin", r"data\.files: must be a list, not 'tokens\.bin'"),
+        ("order=sorted", r"training\.order: must be 'epochs' or 'random', not 'sorted'"),
+        ("steps=0", r"training\.steps: must be at least 1, not 0"),
+        ("n_head=5", "must be a multiple of n_head"),
+        ("held_out=a.bin", "is for token files"),
+        ("weights=[1.0]", r"data\.weights: are for token files: name those as well \(--data\)"),
+        ('files=["a", ""]', r"data\.files: one of the names is empty"),
+        ("lr=5e-5", r"training\.min_lr: 0\.0001 is above training\.lr, 5e-05, .*min_lr=5e-06.*schedule=constant"),
+        ("min_lr=2e-3", r"training\.min_lr: 0\.002 is above training\.lr, 0\.001"),
+        ("label_smoothing=1", r"training\.label_smoothing: must lie in \[0, 1\), not 1\.0"),
+        ("betas=[0.9, 1]", r"training\.betas: must lie in \[0, 1\), not \(0\.9, 1\.0\)"),
+        ("clip=0", r"training\.clip: must be positive \(inf for none\)"),
+        ("extended=[[5, 9], [5, 10]]", r"training\.extended: must be pairs .* not \[\[5, 9\], \[5, 10\]\]"),
+        ("extended=[[0, 9]]", r"training\.extended: must be pairs"),
+        ("extended=[[5, 0]]", r"training\.extended: must be pairs"),
+        ("preset=gpt2", r"preset: .* use --preset"),
+        ("about=x", "unknown key 'about': there are corpus"),
+        ("vocab_size=256", "at least 257"),
+        ("warmup=2001", r"training\.warmup: 2001 steps of warm-up are more than the run's 2000"),
+        ("steps=99", r"training\.warmup: 100 steps of warm-up are more than the run's 99: make it less"),
+        ("model.lr=1", r"unknown key 'model\.lr': did you mean training\.lr\?"),
+        ("learning_rate=1", r"unknown key 'learning_rate': did you mean training\.lr\?"),
+        ("training.max_iters=1", r"did you mean training\.steps\?"),
+        ("n_layers=1", r"did you mean model\.n_layer\?"),
+        ("num_heads=1", r"did you mean model\.n_head\?"),
+        ("d_model=1", r"did you mean model\.n_embd\?"),
+        ("context_length=1", r"did you mean model\.block_size\?"),
+        ("steps", "'steps': a change is written key=value"),
+        ("=3", "a change is written key=value"),
+    ],
+)
+def test_a_change_that_makes_no_sense(change, message):
+    with pytest.raises(ConfigError, match=message):
+        PRESETS["char-cpu"].changed(dict([parse_change(change)]))
+
+
+def test_what_others_call_our_keys_are_none_of_ours_and_name_one():
+    ours = {key.split(".")[1] for key, _ in keys()}
+    assert not ours & config_module._ELSEWHERE.keys()
+    assert ours >= set(config_module._ELSEWHERE.values())
+
+
+@pytest.mark.parametrize("changes", [{"lr": 1.0, "training.lr": 2.0}, {"training.lr": 1.0, "lr": 1.0}], ids=str)
+def test_a_key_under_both_its_names_is_refused(changes):
+    first, second = changes
+    with pytest.raises(ConfigError, match=f"{first} and {second} are one key"):
+        PRESETS["char-cpu"].changed(changes)
+
+
+def test_a_warm_up_may_last_for_the_whole_run_and_no_longer():
+    assert TrainSettings(steps=5, warmup=5).warmup == 5
+    with pytest.raises(ConfigError, match=r"training\.warmup: 6 steps"):
+        TrainSettings(steps=5, warmup=6)
+    epochs = TrainSettings(steps=5, epochs=3, warmup=20, accumulation=2)  # how many steps that is, the data say
+    assert epochs.counted(14).steps == 21
+    with pytest.raises(ConfigError, match=r"training\.warmup: 20 steps of warm-up are more than the run's 18"):
+        epochs.counted(12)
+    assert TrainSettings(steps=200).counted(7) == TrainSettings(steps=200)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "accumulation", "steps"),
+    [(2, 281, 1000, 1), (2, 281, 100, 5), (10, 18, 1, 180), (3, 1, 2, 1)],
+)
+def test_epochs_are_as_many_steps_as_their_batches_fill(epochs, batches, accumulation, steps):
+    settings = TrainSettings(epochs=epochs, accumulation=accumulation, warmup=0)
+    assert settings.counted(batches).steps == steps
+
+
+def test_each_file_has_a_weight_or_none_has():
+    assert DataSettings(files=("a",), weights=(1.0,)).weights == (1.0,)
+    with pytest.raises(ConfigError, match=r"data\.weights: 2 numbers for 1 files"):
+        DataSettings(files=("a",), weights=(1.0, 2.0))
+
+
+def test_a_constant_rate_has_no_floor():
+    assert TrainSettings(lr=1e-5, min_lr=1e-4, schedule="constant").lr == 1e-5
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone\.toml: cannot be read: No such file"):
+        read_toml(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        read_toml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[trainig]\nlr = 1\n", r"my\.toml: unknown table \[trainig\]: did you mean training\?"),
+        (b"[training]\nlr = \n", r"my\.toml: not TOML"),
+        (b"\xff", r"my\.toml: not UTF-8"),
+        (b"[training]\nsteps = 'many'\n", r"my\.toml: training\.steps: must be an integer"),
+        (b"preset = 7\n", r"my\.toml: preset: must be a string"),
+        (b"preset = 'huge'\n", r"my\.toml: unknown preset 'huge': there are char-cpu"),
+        (b"preset = 'babby'\n", r"my\.toml: unknown preset 'babby': did you mean baby\?"),
+        (b"steps = 7.5\n", r"my\.toml: training\.steps: must be"),
+        (b"[" * 100_000, r"my\.toml: not TOML"),
+        (b"# " * 600_000, r"my\.toml: longer than"),
+        (b"lr = 1.0\n[training]\nlr = 2.0\n", r"my\.toml: lr and training\.lr are one key: give it once"),
+    ],
+)
+def test_a_file_that_makes_no_sense(content, message, tmp_path):
+    (tmp_path / "my.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "my.toml")
+
+
+def test_what_cannot_be_written_is_refused():
+    with pytest.raises(ConfigError, match="no Unicode text"):
+        RunConfig(data=DataSettings(corpus="\udcff.txt")).to_toml()
+
+
+def test_the_written_file_explains_itself(tmp_path):
+    PRESETS["gpt2"].save(tmp_path / "config.toml")
+    text = (tmp_path / "config.toml").read_text()
+    assert "accumulation = 40  # batches whose gradients make one update" in text
+    assert read_toml(tmp_path / "config.toml")["training.lr"] == tomllib.loads(text)["training"]["lr"] == 6e-4
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 100])
+def test_fewer_steps_keep_the_shape_of_a_run(steps):
+    settings = PRESETS["stories"].shortened(steps).training
+    assert settings.steps == steps
+    assert settings.warmup < steps
+    assert 1 <= settings.eval_every <= steps
+    assert PRESETS["stories"].shortened(None) == PRESETS["stories"]
+    assert PRESETS["book-mini"].shortened(steps).training.epochs == 0
+
+
+def test_paths_hold_in_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = RunConfig(data=DataSettings(corpus="a.txt", files=("b.bin",), tokenizer="runs/c")).absolute().data
+    assert (data.corpus, data.files) == (str(tmp_path / "a.txt"), (str(tmp_path / "b.bin"),))
+    assert (data.tokenizer, data.held_out) == (str(tmp_path / "runs/c"), "")
+    assert PRESETS["stories"].absolute() == PRESETS["stories"]
+
+
+@pytest.mark.parametrize("key", ["lr", "seed", "steps"])
+def test_an_integer_that_no_machine_word_holds_is_refused(key):
+    with pytest.raises(ConfigError, match=rf"{key}: integers go up to"):
+        PRESETS["char-cpu"].changed({f"training.{key}": 10**400})

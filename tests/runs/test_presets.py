@@ -1,0 +1,77 @@
+"""Presets: sizes that fit together, and descriptions that are true."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from tinygrad_llm.cli import main
+from tinygrad_llm.models import CONFIGS, GPTConfig
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.runs.run import Run
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sizes_fit_together(name):
+    preset = PRESETS[name]
+    assert preset.preset == name
+    settings = preset.training
+    assert 0 <= settings.warmup < settings.steps
+    assert 0 < settings.min_lr <= settings.lr
+    assert 0 < settings.eval_every <= settings.steps
+    vocab_size = {"char": 65, "bpe": preset.data.vocab_size, "gpt2": 50257}[preset.data.tokenizer]
+    parameters = dataclasses.replace(preset.model, vocab_size=vocab_size).num_parameters
+    promised = float(re.match(r"([\d.]+) M parameters", preset.about)[1])
+    assert parameters == pytest.approx(promised * 1e6, rel=0.1)
+
+
+def test_char_cpu_is_nanogpts():
+    preset = PRESETS["char-cpu"]
+    assert preset.data.tokenizer == "char"
+    assert preset.model == GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64)
+    settings = preset.training
+    assert (settings.batch_size, settings.lr, settings.min_lr, settings.warmup) == (12, 1e-3, 1e-4, 100)
+    assert (settings.steps, settings.betas[1], preset.model.dropout) == (2000, 0.99, 0)
+
+
+def test_baby_is_nanogpts():
+    preset = PRESETS["baby"]
+    assert preset.model == GPTConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2)
+    settings = preset.training
+    assert (settings.batch_size, settings.lr, settings.min_lr, settings.warmup) == (64, 1e-3, 1e-4, 100)
+    assert (settings.steps, settings.betas, settings.weight_decay) == (5000, (0.9, 0.99), 0.1)
+    assert settings.order == "random"
+
+
+def test_gpt2_is_gpt2():
+    assert PRESETS["gpt2"].model == CONFIGS["gpt2"]
+
+
+def test_book_mini_takes_the_books_90_steps(tmp_path):
+    story = "It was so, and I had always thought so. " * 515  # as long as the book's: 18 batches of 2, of 256 tokens
+    (tmp_path / "story.txt").write_text(story)
+    config = PRESETS["book-mini"].changed(
+        {"corpus": str(tmp_path / "story.txt"), "n_layer": 1, "n_head": 1, "n_embd": 1}
+    )
+    run = Run(config, tmp_path / "run")
+    run.make_tokenizer()
+    run.make_model()
+    per_epoch = (len(run.sources[0]) - 1) // 256 // 2
+    assert run.settings.steps == 10 * per_epoch > 10
+    assert len(run.trainer.optimizer.groups) == 1  # all parameters decay, as the book has it
+
+
+@pytest.mark.slow
+def test_500_steps_on_the_python_docs_reach_2_4_nats_a_character(tmp_path, capsys):
+    folder = tmp_path / "docs"
+    arguments = ["train", "--corpus", "python-docs", "--preset", "char-cpu", "--steps", "500", "--out", str(folder)]
+    assert main([*arguments, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["val_loss"] < 2.4
+    texts = []
+    for _ in range(2):
+        assert main(["generate", str(folder), "--prompt", "The ", "--max-new-tokens", "200", "--seed", "1"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert len(texts[0]) >= 200

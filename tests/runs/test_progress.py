@@ -1,0 +1,107 @@
+"""Progress: a bar where there is a terminal and tqdm, plain lines elsewhere."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinygrad_llm.runs.progress import Progress
+from tinygrad_llm.training import Step
+from tinygrad_llm.runs import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def steps(n):
+    yield Step(0, 4.2, 0.0, 0.0, 0.0, 4.2)
+    for step in range(1, n + 1):
+        yield Step(step, 4 - step / n, 0.1, 1.0, 12345.6, 3.21 if step == n // 2 else None)
+
+
+def show_all(n, file):
+    bar = Progress(n, file)
+    for step in steps(n):
+        bar.show(step)
+    bar.close()
+    return file.getvalue()
+
+
+def test_plain_lines_carry_loss_speed_and_time_left(monkeypatch):
+    clock = iter(range(100, 300))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    lines = show_all(4, io.StringIO()).splitlines()
+    # A second passes from line to line, and each is a step.
+    assert lines == [
+        "step 1/4  loss 3.750  held-out 4.200  12,346 tokens/s  3 s left",
+        "step 2/4  loss 3.500  held-out 3.210  12,346 tokens/s  2 s left",
+        "step 3/4  loss 3.250  held-out 3.210  12,346 tokens/s  1 s left",
+        "step 4/4  loss 3.000  held-out 3.210  12,346 tokens/s  0 s left",
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 19, 20, 21, 1000, 1001])
+def test_plain_lines_are_few_and_the_last_step_has_one(n):
+    lines = show_all(n, io.StringIO()).splitlines()
+    assert len(lines) <= 40
+    assert lines[-1].startswith(f"step {n}/{n} ")
+
+
+def test_a_terminal_without_tqdm_gets_plain_lines(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    text = show_all(4, Terminal())
+    assert text.count("\n") == 4
+    assert "step 4/4  loss 3.000" in text
+
+
+def test_a_terminal_gets_a_bar():
+    pytest.importorskip("tqdm")
+    text = show_all(40, Terminal())
+    final = text.rstrip().split("\r")[-1]
+    for part in ("40/40", "100%", "loss 3.000", "held-out 3.210", "12,346 tokens/s"):
+        assert part in final
+
+
+def test_a_file_gets_no_bar():
+    pytest.importorskip("tqdm")
+    assert "\r" not in show_all(40, io.StringIO())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_words_between_the_steps_are_whole_lines(terminal, capsys):
+    bar = Progress(2, Terminal() if terminal else io.StringIO())
+    other = io.StringIO()
+    bar.write("to stdout")
+    bar.write("to a file", other)
+    bar.close()
+    assert capsys.readouterr().out == "to stdout\n"
+    assert other.getvalue() == "to a file\n"
+
+
+def test_a_resumed_run_counts_its_own_steps_for_the_time_left(monkeypatch):
+    clock = iter(range(100, 300))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    file = io.StringIO()
+    bar = Progress(1000, file, done=996)
+    for step in (997, 998):
+        bar.show(Step(step, 3.0, 0.1, 1.0, 12345.6, None))
+    assert [line.rpartition("  ")[2] for line in file.getvalue().splitlines()] == ["3 s left", "2 s left"]
+
+
+def test_without_stderr_nothing_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    bar = Progress(4)
+    for step in steps(4):
+        bar.show(step)
+    bar.close()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that refuses every word")
+def test_words_that_cannot_be_written_end_nothing():
+    with open("/dev/full", "w") as file:
+        progress.say("words", file)
+        progress.say("more", file)

@@ -1,0 +1,555 @@
+"""N steps, stop, resume, M steps: bit for bit what N + M steps are."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.datasets import BatchStream, encode_file
+from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import CharTokenizer
+from tinygrad_llm.training import ConfigError, TrainSettings
+from tinygrad_llm.runs.config import DataSettings, RunConfig
+from tinygrad_llm.storage.lock import InUseError
+from tinygrad_llm.runs.run import Run, load_config, read_metrics
+from tinygrad_llm.training import Trainer, TrainingError, validation_batches
+from tinygrad_llm.storage.lock import LOCK
+
+TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
+SETTINGS = TrainSettings(
+    steps=9, batch_size=4, lr=1e-2, min_lr=1e-3, warmup=2, eval_every=4, eval_batches=2, workers=1, seed=3
+)
+CONFIG = RunConfig(
+    data=DataSettings(tokenizer="char"),
+    model=GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, dropout=0.2),
+    training=SETTINGS,
+)
+KINDS = {
+    "one worker, dropout": {},
+    "two workers": {"workers": 2, "dropout": 0.0},
+    "random windows": {"order": "random"},
+    "three batches a step": {"accumulation": 3},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9},
+    "adam, linear": {"optimizer": "adam", "schedule": "linear"},
+    "several epochs": {"stride": 32},  # 17 windows: four batches and a rest
+}
+
+
+@pytest.fixture
+def new(tmp_path):
+    """A function: changes → a new Run on TEXT, with its model."""
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(TEXT, encoding="utf-8")
+
+    def make(folder, **changes):
+        run = Run(CONFIG.changed({"corpus": str(corpus), **changes}), tmp_path / folder)
+        run.make_tokenizer()
+        run.make_model()
+        return run
+
+    return make
+
+
+def finish(run):
+    return [quiet(step) for step in run.train()]
+
+
+def quiet(step):
+    return dataclasses.replace(step, tokens_per_second=0.0)  # which differs each time
+
+
+def stop_after(run, steps):
+    """Train that many steps, and save as Ctrl-C does."""
+    for step in run.train(lambda: run.trainer.step >= steps):
+        assert step.step <= steps
+    run.save()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def state(trainer):
+    arrays, numbers = trainer.get_state()
+    return {name: array.copy() for name, array in arrays.items()}, numbers
+
+
+def assert_same_state(one, other):
+    (arrays, numbers), (other_arrays, other_numbers) = one, other
+    assert numbers == other_numbers
+    assert arrays.keys() == other_arrays.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays[name], other_arrays[name], name)
+
+
+# ---- bit for bit -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stop", [1, 4, 6])
+def test_stopped_and_resumed_is_the_same_as_never_stopped(kind, stop, new, tmp_path):
+    whole = new("whole", **KINDS[kind])
+    losses = finish(whole)
+    stop_after(new("parts", **KINDS[kind]), stop)
+    resumed = Run.resume(tmp_path / "parts")
+    assert resumed.trainer.step == stop
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
+    # Parameters, optimizer, losses, random states, the place in the data and in an accumulation.
+    names = {name.partition(".")[0] for name in state(whole.trainer)[0]}
+    assert names == {"model", "optimizer", "random", "losses"}
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_the_files_of_a_resumed_run_are_those_of_one_that_never_stopped(new, tmp_path):
+    whole, parts = new("whole"), new("parts")
+    finish(whole)
+    whole.save()
+    stop_after(parts, 5)
+    resumed = Run.resume(tmp_path / "parts")
+    finish(resumed)
+    resumed.save()
+    for name in ("model.safetensors", "tokenizer.json", "config.toml", "run.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    kept = [sorted(path.name for path in (tmp_path / run / "checkpoints").iterdir()) for run in ("whole", "parts")]
+    assert kept[0][-2:] == kept[1][-2:]
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_in_the_middle_of_an_accumulation(taken, new, tmp_path):
+    whole = new("whole", accumulation=3)
+    losses = finish(whole)
+    parts = new("parts", accumulation=3)
+    micro = iter(range(100))
+    list(parts.train(lambda: next(micro) == 3 * 2 + taken))
+    parts.save()
+    assert (parts.trainer.step, parts.trainer.micro_batches) == (2, taken)
+    resumed = Run.resume(tmp_path / "parts")
+    assert (resumed.trainer.step, resumed.trainer.micro_batches) == (2, taken)
+    assert_same_state(state(parts.trainer), state(resumed.trainer))
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_more_steps_than_were_configured(new, tmp_path):
+    run = new("run")
+    finish(run)
+    run.save()
+    resumed = Run.resume(tmp_path / "run", more=3)
+    assert [step.step for step in finish(resumed)] == [10, 11, 12]
+    assert [step.step for step in resumed.steps] == list(range(13))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("stops", [[], [5], [3, 7]])
+def test_the_configuration_of_an_extended_run_repeats_it(stops, schedule, new, tmp_path):
+    run = new("run", schedule=schedule)
+    for stop in stops:  # each time on the way, and told to make four steps from there
+        stop_after(run, stop)
+        run = Run.resume(tmp_path / "run", more=4)
+    finish(run)
+    run.save()
+    extended = Run.resume(tmp_path / "run", more=3)
+    finish(extended)
+    extended.save()
+    again = Run(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
+    again.make_tokenizer()
+    again.make_model()
+    finish(again)
+    assert [step.lr for step in again.steps] == [step.lr for step in extended.steps]
+    assert len({step.lr for step in again.steps}) > 5
+    assert_same_state(state(again.trainer), state(extended.trainer))
+    again.save()
+    assert load_config(tmp_path / "again" / "config.toml") == load_config(tmp_path / "run" / "config.toml")
+
+
+def test_what_was_extended_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
+    stop_after(new("run"), 6)
+    (tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="step-00000006"):
+        extended = Run.resume(tmp_path / "run", more=8)
+    finish(extended)
+    extended.save()
+    assert extended.settings.extended == ((4, 9),)
+    again = Run(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
+    again.make_tokenizer()
+    again.make_model()
+    finish(again)
+    assert_same_state(state(again.trainer), state(extended.trainer))
+
+
+def test_as_many_steps_as_before_are_no_extension(new, tmp_path):
+    stop_after(new("run"), 5)
+    assert Run.resume(tmp_path / "run", more=4).settings.extended == ()
+
+
+def test_another_number_of_steps_on_the_command_line_is_one_schedule():
+    assert CONFIG.changed({"extended": [[3, 5]]}).shortened(7).training.extended == ()
+
+
+def test_metrics_and_samples_after_the_checkpoint_are_taken_back(new, tmp_path):
+    run = new("run")
+    for step in run.train():  # killed after step 7: the last checkpoint is of step 4
+        if step.val_loss is not None:
+            run.sample(5)
+        if step.step == 7:
+            break
+    path = tmp_path / "run" / "metrics.jsonl"
+    assert [step.step for step in read_metrics(path)] == list(range(8))
+    with open(path, "a") as file:
+        file.write('{"step": 8, "lo')  # cut off while it was written
+    resumed = Run.resume(tmp_path / "run")
+    assert [step.step for step in resumed.steps] == list(range(5))
+    assert [step for step, _ in resumed.samples] == [0, 4]
+    finish(resumed)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
+    resumed.save()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
+
+
+def test_checkpoints_of_the_last_two_and_the_best_stay(new, tmp_path):
+    run = new("run", checkpoint_every=2, steps=9)
+    finish(run)
+    run.save()
+    steps = sorted(int(path.name[5:13]) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert steps[-2:] == [8, 9]
+    assert len(steps) <= 3
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_another_corpus_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    (tmp_path / "text.txt").write_text(TEXT.replace("sat", "xyz"), encoding="utf-8")  # with new characters, too
+    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: as many characters as before, 576, but others"):
+        Run.resume(tmp_path / "run")
+    (tmp_path / "text.txt").write_text(TEXT * 2, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters before, 1,152 now\. Put it back"):
+        Run.resume(tmp_path / "run")
+
+
+def test_the_same_corpus_elsewhere_will_do(new, tmp_path):
+    stop_after(new("run"), 2)
+    moved = (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
+    assert Run.resume(tmp_path / "run", {"data.corpus": str(moved)}).trainer.step == 2
+
+
+def test_another_configuration_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    with pytest.raises(
+        ConfigError, match=r"training\.lr: 0\.01 before, 0\.5 now; training\.seed: 3 before, 4 now\. Put"
+    ):
+        Run.resume(tmp_path / "run", {"lr": 0.5, "seed": 4})
+    path = tmp_path / "run" / "config.toml"
+    path.write_text(path.read_text().replace("n_embd = 8", "n_embd = 12"))
+    with pytest.raises(ConfigError, match=r"model\.n_embd: 8 before, 12 now"):
+        Run.resume(tmp_path / "run")
+
+
+def test_another_tokenizer_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    CharTokenizer.train(TEXT + "!").save(tmp_path / "run" / "tokenizer.json")
+    with pytest.raises(ConfigError, match=r"the tokenizer .*run/tokenizer\.json: 21 tokens before, 22 now"):
+        Run.resume(tmp_path / "run")
+
+
+def test_how_often_to_save_may_change(new, tmp_path):
+    stop_after(new("run"), 2)
+    changes = {"checkpoint_every": 5, "on_bad_step": "skip"}
+    assert Run.resume(tmp_path / "run", changes).settings.checkpoint_every == 5
+
+
+@pytest.mark.parametrize("gone", ["config.toml", "checkpoints"])
+def test_what_is_no_run(gone, new, tmp_path):
+    stop_after(new("run"), 2)
+    (tmp_path / "run" / gone).rename(tmp_path / "elsewhere")
+    with pytest.raises(LoadError, match="run"):
+        Run.resume(tmp_path / "run")
+
+
+def test_the_checkpoint_before_a_damaged_one_is_taken(new, tmp_path):
+    stop_after(new("run"), 6)
+    path = tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.warns(UserWarning, match="step-00000006"):
+        resumed = Run.resume(tmp_path / "run")
+    assert resumed.trainer.step == 4
+
+
+# ---- one at a time ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_trained_cannot_be_resumed(new, tmp_path):
+    run = new("run")
+    training = run.train()
+    for _ in range(6):
+        next(training)
+    before = contents(tmp_path)
+    with pytest.raises(InUseError, match=f"run: is being trained by process {os.getpid()}"):
+        Run.resume(tmp_path / "run")
+    assert contents(tmp_path) == before
+    list(training)
+    with pytest.raises(InUseError):  # up to `save`
+        Run.resume(tmp_path / "run")
+    run.save()
+    assert not (tmp_path / "run" / LOCK).exists()
+    Run.resume(tmp_path / "run")
+    assert not (tmp_path / "run" / LOCK).exists()  # the Run is no more
+
+
+def test_a_resumed_run_is_held_before_it_is_trained(new, tmp_path):
+    stop_after(new("run"), 2)
+    resumed = Run.resume(tmp_path / "run")
+    with pytest.raises(InUseError):
+        Run.resume(tmp_path / "run")
+    finish(resumed)
+    resumed.save()
+
+
+def test_a_resume_that_is_refused_holds_nothing(new, tmp_path):
+    stop_after(new("run"), 2)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError):
+        Run.resume(tmp_path / "run", {"lr": 0.5})
+    assert contents(tmp_path) == before
+
+
+def test_training_that_is_left_or_fails_holds_nothing(new, tmp_path, monkeypatch):
+    run = new("run")
+    for _ in run.train():
+        break
+    assert not (tmp_path / "run" / LOCK).exists()
+    resumed = Run.resume(tmp_path / "run")
+    break_at(resumed, 3, monkeypatch)
+    with pytest.raises(TrainingError):
+        finish(resumed)
+    assert not (tmp_path / "run" / LOCK).exists()
+
+
+def test_of_two_new_runs_the_slower_is_refused(new, tmp_path):
+    first, second, third = (new("run") for _ in range(3))
+    training = first.train()
+    next(training)
+    before = contents(tmp_path)
+    with pytest.raises(InUseError, match="is being trained by process"):
+        finish(second)
+    assert contents(tmp_path) == before
+    list(training)
+    first.save()
+    before = contents(tmp_path)
+    with pytest.raises(InUseError, match="another run was put there meanwhile"):
+        finish(third)  # it would work where a finished run is now
+    assert contents(tmp_path) == before
+
+
+def test_a_run_to_be_replaced_is_held_as_well(new, tmp_path):
+    stop_after(new("run"), 9)
+    replacing = new("run", seed=8)
+    training = replacing.train()
+    next(training)
+    with pytest.raises(InUseError):
+        Run.resume(tmp_path / "run")
+    with pytest.raises(InUseError):
+        finish(new("run"))
+    list(training)
+    replacing.save()
+    assert not (tmp_path / "run" / LOCK).exists()
+    assert not (tmp_path / "run-stopped").exists()
+    assert load_config(tmp_path / "run" / "config.toml").training.seed == 8
+
+
+def test_checkpoints_of_others_are_no_matter_of_the_learning_rate(new, tmp_path):
+    run = new("run")
+    training = run.train()
+    next(training)
+    (tmp_path / "run" / "checkpoints" / "step-00000004.ckpt.safetensors").write_bytes(b"another's")
+    with pytest.raises(LoadError, match="resume from it") as caught:
+        list(training)
+    assert "learning rate" not in str(caught.value)
+
+
+# ---- when it goes wrong ----------------------------------------------------------------------------------------
+
+
+def break_at(run, step, monkeypatch, last=None):
+    """In that step, or up to the last, the loss is √0 too much: its value is right, its slope infinite."""
+    original = run.model.loss
+    layer = run.model.transformer.ln_f
+
+    def broken(*batch, **options):
+        loss = original(*batch, **options)
+        if step <= run.trainer.step + 1 <= (last or step) and run.model.training:
+            return loss + (layer.weight.sum() * 0.0) ** 0.5
+        return loss
+
+    monkeypatch.setattr(run.model, "loss", broken)
+
+
+def break_from(run, step, monkeypatch):
+    break_at(run, step, monkeypatch, last=10**9)
+
+
+def test_the_good_state_is_kept_and_the_operation_named(new, tmp_path, monkeypatch):
+    run = new("run")
+    break_at(run, 7, monkeypatch)
+    with pytest.raises(
+        TrainingError, match=r"step 7: the loss is [\d.]+ and the gradient norm nan: .*power.*checkpoint"
+    ):
+        finish(run)
+    whole = new("whole", steps=9)
+    list(whole.train(lambda: whole.trainer.step == 6))
+    resumed = Run.resume(tmp_path / "run")
+    assert resumed.trainer.step == 6
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_a_bad_step_may_be_skipped_and_is_counted(new, tmp_path, monkeypatch):
+    run = new("run", on_bad_step="skip")
+    break_at(run, 3, monkeypatch)
+    before = {}
+    steps = []
+    for step in run.train():
+        steps.append(step)
+        if step.step in (2, 3):
+            before[step.step] = {name: a.copy() for name, a in run.model.state_dict().items()}
+    assert [step.step for step in steps if step.skipped] == [3]
+    assert run.trainer.skipped == 1
+    assert math.isnan(steps[3].grad_norm)
+    for name, array in before[2].items():
+        np.testing.assert_array_equal(array, before[3][name])
+    run.save()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[3], parse_constant=pytest.fail)["grad_norm"] is None
+    assert math.isnan(read_metrics(tmp_path / "run" / "metrics.jsonl")[3].grad_norm)
+
+
+def test_weights_that_are_no_numbers_leave_the_good_checkpoint(new, tmp_path, monkeypatch):
+    run = new("run")
+    original = run.trainer.optimizer.step
+
+    def overflow(*args):
+        original(*args)
+        if run.trainer.step == 5:
+            run.model.transformer.ln_f.bias.data[0] = np.inf
+
+    monkeypatch.setattr(run.trainer.optimizer, "step", overflow)
+    with pytest.raises(TrainingError, match=r"step 7: the loss is nan"):
+        finish(run)
+    assert Run.resume(tmp_path / "run").trainer.step == 4
+
+
+def test_a_held_out_loss_that_is_no_number_ends_it_at_the_last_good_checkpoint(new, tmp_path, monkeypatch):
+    run = new("run", checkpoint_every=3, eval_every=5)
+    original = run.trainer.optimizer.step
+
+    def overflow(*args):
+        original(*args)
+        if run.trainer.step == 4:
+            run.model.transformer.h[0].mlp.c_fc.weight.data[:] = 3e38
+
+    monkeypatch.setattr(run.trainer.optimizer, "step", overflow)
+    with pytest.raises(
+        TrainingError, match=r"^step 5: the held-out loss is (nan|inf): .* made .*[Tt]ransformer.*/step-00000003\.ckpt"
+    ):
+        finish(run)
+    assert [step.step for step in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2, 3, 4, 5]
+    assert Run.resume(tmp_path / "run").trainer.step == 3
+
+
+def test_a_model_that_is_no_good_from_the_start_is_not_trained(new, tmp_path):
+    run = new("run")
+    run.model.transformer.wte.weight.data[:] = 3e38
+    with pytest.raises(TrainingError, match=r"step 0: the held-out loss is .*; there is no good checkpoint"):
+        finish(run)
+
+
+def test_ten_bad_steps_in_a_row_are_too_many_also_when_resumed_between_them(new, tmp_path, monkeypatch):
+    run = new("run", on_bad_step="skip", steps=30, eval_every=30, checkpoint_every=1)
+    break_from(run, 5, monkeypatch)
+    stop_after(run, 8)
+    assert run.trainer.skipped == 4
+    resumed = Run.resume(tmp_path / "run")
+    break_from(resumed, 5, monkeypatch)
+    with pytest.raises(TrainingError, match=r"step 14: .*, the 10th bad step in a row: .*power.*step-00000013\.ckpt"):
+        finish(resumed)
+    assert resumed.trainer.skipped == 9
+
+
+# ---- token files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["epochs", "random"])
+def test_a_mixture_of_token_files_is_resumed(order, tmp_path):
+    tokenizer = CharTokenizer.train(TEXT)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    files = []
+    for name, text in (("a", TEXT), ("b", TEXT[::-1])):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+        encode_file(tokenizer, tmp_path / f"{name}.txt", tmp_path / f"{name}.bin", workers=1)
+        files.append(str(tmp_path / f"{name}.bin"))
+    data = {"files": files, "weights": [0.7, 0.3], "tokenizer": str(tmp_path / "tokenizer.json"), "order": order}
+    runs = []
+    for folder in ("whole", "parts"):
+        run = Run(CONFIG.changed(data), tmp_path / folder)
+        run.make_tokenizer()
+        run.make_model()
+        runs.append(run)
+    losses = finish(runs[0])
+    stop_after(runs[1], 5)
+    resumed = Run.resume(tmp_path / "parts")
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
+    assert_same_state(state(runs[0].trainer), state(resumed.trainer))
+    resumed.save()
+    with open(files[1], "r+b") as file:  # the same length, another id
+        file.write(b"\x01")
+    with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: as many tokens as before, 576, but others"):
+        Run.resume(tmp_path / "parts")
+    with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
+        Run.resume(tmp_path / "parts", {"data.files": files[:1], "data.weights": []})
+    with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
+        Run.resume(tmp_path / "parts", {"data.files": [], "data.weights": []})
+
+
+# ---- a trainer by itself ---------------------------------------------------------------------------------------
+
+
+def test_a_state_of_something_else_is_refused():
+    def trainer(n_embd):
+        model = GPT(GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=n_embd), Generator(0))
+        ids = np.arange(60) % 11
+        return Trainer(model, BatchStream([ids], 4, 2, Generator(0)), validation_batches([ids], 4, 2, 2), SETTINGS)
+
+    with pytest.raises(ValueError, match="do not fit the model"):
+        trainer(4).set_state(*trainer(6).get_state())
+
+
+# ---- killed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(kills, tmp_path):
+    script = Path(__file__).with_name("train_until_killed.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, str(kills)],
+        capture_output=True,
+        text=True,
+        env={"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["killed"] == kills
+    assert report["different"] == []
+    assert report["moments"] > kills / 5  # not always at the same place

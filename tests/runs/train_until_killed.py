@@ -1,0 +1,89 @@
+"""Train in child processes that are killed at a random moment, again and again, and compare with a run that was not.
+
+Usage: train_until_killed.py FOLDER KILLS. The children are forked from this process, which has imported everything and,
+with OPENBLAS_NUM_THREADS=1, has no threads: a start costs a millisecond. Prints a JSON object.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tinygrad_llm.formats import Checkpoints
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.runs.config import DataSettings, RunConfig
+from tinygrad_llm.runs.run import Run, read_metrics
+from tinygrad_llm.training import TrainSettings
+from tinygrad_llm.runs.run import clear_run
+
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+(folder / "text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 12)
+config = RunConfig(
+    data=DataSettings(corpus=str(folder / "text.txt"), tokenizer="char"),
+    model=GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, dropout=0.1),
+    training=TrainSettings(
+        steps=20 + 6 * kills, batch_size=4, warmup=2, eval_every=1, eval_batches=1, accumulation=2, workers=1, stride=4
+    ),
+)
+
+
+def train(place: Path, pipe: int | None = None) -> None:
+    if list((place / "checkpoints").glob("step-*")):
+        run = Run.resume(place)
+    else:
+        clear_run(place)  # what a kill before the first checkpoint has left
+        run = Run(config, place)
+        run.make_tokenizer()
+        run.make_model()
+    for _ in run.train():
+        if pipe is not None:
+            os.write(pipe, b".")  # a step is done
+    run.save()
+
+
+def child(place: Path) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        train(place, writer)
+        os._exit(0)
+    os.close(writer)
+    return pid, reader
+
+
+train(folder / "whole")
+moments = set()
+rng = random.Random(0)
+killed = 0
+while True:
+    pid, steps_done = child(folder / "parts")
+    if killed < kills:
+        for _ in range(rng.randint(0, 3)):
+            os.read(steps_done, 1)
+        time.sleep(rng.uniform(0, 0.01))
+        os.kill(pid, signal.SIGKILL)
+    else:
+        while os.read(steps_done, 1000):
+            pass
+    os.close(steps_done)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        killed += 1
+        steps = read_metrics(folder / "parts" / "metrics.jsonl")
+        moments.add(steps[-1].step if steps else -1)
+    elif killed < kills:
+        sys.exit(f"it ended after {killed} kills (status {status}): more steps are needed")
+    else:
+        break
+
+one, other = (Checkpoints(folder / name / "checkpoints").load_latest() for name in ("whole", "parts"))
+different = [name for name in one[0] if one[0][name].tobytes() != other[0][name].tobytes()]
+different += [name for name in one[1] if name != "config" and one[1][name] != other[1][name]]
+losses = [[step.loss for step in read_metrics(folder / name / "metrics.jsonl")] for name in ("whole", "parts")]
+different += ["metrics"] * (losses[0] != losses[1])
+print(json.dumps({"killed": killed, "different": different, "moments": len(moments)}))

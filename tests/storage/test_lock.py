@@ -1,0 +1,138 @@
+"""One process at a time in a run's folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+
+from tinygrad_llm.storage.lock import LOCK, InUseError, lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tinygrad_llm.storage.lock import lock
+give_back = lock(Path(sys.argv[1]))
+print("taken", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that has taken tmp_path."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
+        assert process.stdout.readline() == b"taken\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_is_told_who_the_first_is(holder, tmp_path):
+    before = (tmp_path / LOCK).read_bytes()
+    with pytest.raises(InUseError, match=rf"{tmp_path}: is being trained by process {holder.pid}: "):
+        lock(tmp_path)
+    assert (tmp_path / LOCK).read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_process_that_is_killed_holds_nothing(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / LOCK).exists()
+    lock(tmp_path)()
+    assert not list(tmp_path.iterdir())
+
+
+def test_given_back_it_can_be_taken_again(tmp_path):
+    give_back = lock(tmp_path)
+    with pytest.raises(InUseError, match=f"process {os.getpid()}"):
+        lock(tmp_path)
+    give_back()
+    assert not list(tmp_path.iterdir())
+    lock(tmp_path)()
+
+
+def test_a_file_that_another_removes_meanwhile_is_no_lock(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    times = []
+
+    def flock(descriptor, how):
+        if not times:
+            (tmp_path / LOCK).unlink()  # given back between opening and locking
+        times.append(how)
+        fcntl.flock(descriptor, how)
+
+    fake = types.SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    monkeypatch.setattr("tinygrad_llm.storage.lock.fcntl", fake)
+    give_back = lock(tmp_path)
+    assert len(times) == 2
+    with pytest.raises(InUseError):
+        lock(tmp_path)
+    give_back()
+
+
+@pytest.mark.parametrize("content", [b"", b"no number"])
+def test_without_a_number_it_is_another_process(content, tmp_path):
+    give_back = lock(tmp_path)
+    (tmp_path / LOCK).write_bytes(content)
+    with pytest.raises(InUseError, match="by another process: "):
+        lock(tmp_path)
+    give_back()
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("words")
+    (tmp_path / LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match=LOCK):
+        lock(tmp_path)
+    assert (tmp_path / "precious").read_text() == "words"
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*args):
+        raise OSError(95, "Operation not supported")
+
+    fake = types.SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    monkeypatch.setattr("tinygrad_llm.storage.lock.fcntl", fake)
+    lock(tmp_path)()
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_there_is_no_fcntl_an_open_file_is_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    give_back = lock(tmp_path)
+
+    def unlink(path, missing_ok=False):
+        raise PermissionError(13, "used by another process", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "unlink", unlink)
+        with pytest.raises(InUseError, match=f"process {os.getpid()}"):
+            lock(tmp_path)
+    give_back()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_removed_while_it_is_compared_is_no_lock(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    original = type(tmp_path).stat
+    times = []
+
+    def stat(path, **options):
+        if path.name == LOCK and options.get("follow_symlinks", True):
+            times.append(path)
+            if len(times) in (2, 3):  # after `exists`, if that is asked
+                path.unlink()
+        return original(path, **options)
+
+    monkeypatch.setattr(type(tmp_path), "stat", stat)
+    give_back = lock(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(InUseError):
+        lock(tmp_path)
+    give_back()

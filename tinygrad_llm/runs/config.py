@@ -1,0 +1,354 @@
+"""Everything that decides a run, in one tree of dataclasses: names, types, defaults and help stand here and nowhere
+else. A preset, a TOML file and `--set key=value` change it, in that order.
+
+A TOML file has the tree's tables; what it leaves out stays as the preset has it:
+
+    preset = "char-cpu"
+
+    [data]
+    corpus = "shakespeare.txt"
+
+    [training]
+    steps = 5000
+    betas = [0.9, 0.95]
+"""
+
+import dataclasses
+import difflib
+import itertools
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.training import ConfigError, TrainSettings
+from tinygrad_llm.training.settings import setting
+
+CONFIG = "config.toml"
+_MAX_BYTES = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What to learn from, and how it is cut into tokens.
+
+    Raises:   ConfigError: an empty name; not as many weights as files, each above 0; vocab_size below 257.
+    """
+
+    corpus: str = setting("stories", f"a text: {', '.join(CORPORA)}, or the path of a UTF-8 file")
+    files: tuple[str, ...] = setting((), "token files, read instead of a text")
+    weights: tuple[float, ...] = setting((), "how often each file is drawn from; empty: all windows alike")
+    dtype: Literal["", "uint16", "uint32"] = setting("", "of token files without a description (.json) beside them")
+    held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
+    tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; or the path of one, or of a run")
+    vocab_size: int = setting(2048, "tokens that a bpe tokenizer learns")
+
+    def __post_init__(self) -> None:
+        if not all(self.files):
+            raise ConfigError("data.files: one of the names is empty: name a file")
+        if self.weights and not self.files:
+            raise ConfigError("data.weights: are for token files: name those as well (--data)")
+        if self.weights and len(self.weights) != len(self.files):
+            raise ConfigError(f"data.weights: {len(self.weights)} numbers for {len(self.files)} files: give one each")
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise ConfigError(f"data.weights: each must be a number above 0, not {list(self.weights)}")
+        if self.held_out and not self.files:
+            raise ConfigError("data.held_out: is for token files; of a text the last tenth is held out")
+        if self.vocab_size < 257:
+            raise ConfigError(f"data.vocab_size: at least 257, the bytes and the end of text, not {self.vocab_size}")
+
+
+# The table [model] is a GPTConfig, but for the vocabulary, which the tokenizer decides.
+MODEL_HELP = {
+    "block_size": "tokens the model reads at once",
+    "n_layer": "blocks of attention and MLP",
+    "n_head": "heads of attention in each",
+    "n_embd": "channels; a multiple of n_head",
+    "dropout": "probability at embeddings, attention weights and the output of each sublayer",
+    "qkv_bias": "whether queries, keys and values have a bias",
+    "tie_weights": "whether the output head is the embedding itself",
+    "initializer_range": "standard deviation of the initial weights",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything a run needs. `model.vocab_size` does not count: it is the tokenizer's."""
+
+    about: str = ""
+    preset: str = ""
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    model: GPTConfig = dataclasses.field(default_factory=GPTConfig)
+    training: TrainSettings = dataclasses.field(default_factory=TrainSettings)
+
+    def flat(self) -> dict[str, Any]:
+        """Every key, as "training.lr", with its value."""
+        return {
+            f"{table}.{field.name}": getattr(getattr(self, table), field.name)
+            for table, fields in _TABLES.items()
+            for field in fields
+        }
+
+    def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
+        """The same with other values of some keys; a key without its table will do where only one table has it.
+
+        Raises:   ConfigError: an unknown key (the nearest is named), one that is given under both its names, a value of
+                  the wrong type, or out of range.
+        """
+        tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
+        names: dict[str, str] = {}
+        for given, value in changes.items():
+            table, name, kind = _find(given)
+            key = f"{table}.{name}"
+            if key in names:
+                raise ConfigError(f"{names[key]} and {given} are one key: give it once")
+            names[key] = given
+            tables[table][name] = _convert(key, value, kind)
+        try:
+            parts = {
+                table: dataclasses.replace(getattr(self, table), **values) for table, values in tables.items() if values
+            }
+        except ValueError as error:  # GPTConfig's is its own
+            raise ConfigError(str(error)) from None
+        return dataclasses.replace(self, **parts)
+
+    def to_toml(self) -> str:
+        """All of it as TOML, with a comment for each key; None, which TOML does not know, is left out."""
+        lines = [f"preset = {_toml(self.preset)}"]
+        for table, fields in _TABLES.items():
+            lines += ["", f"[{table}]"]
+            for field in fields:
+                value = getattr(getattr(self, table), field.name)
+                if value is not None:
+                    lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
+        return "\n".join(lines) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write it as a TOML file, which `read_toml` and `changed` make this config of again."""
+        with atomic_write(path) as file:
+            file.write(self.to_toml().encode())
+
+    def shortened(self, steps: int | None) -> "RunConfig":
+        """The same for another number of steps, None for as many: warm-up and evaluations keep their place."""
+        if steps is None:
+            return self
+        settings = self.training
+        warmup, eval_every = min(settings.warmup, steps // 5), min(settings.eval_every, max(1, steps // 4))
+        settings = dataclasses.replace(
+            settings, steps=steps, extended=(), epochs=0, warmup=warmup, eval_every=eval_every
+        )
+        return dataclasses.replace(self, training=settings)
+
+    def absolute(self) -> "RunConfig":
+        """The same with the full paths of its files, so that it holds in every folder."""
+        data = self.data
+        corpus = data.corpus if data.corpus in CORPORA else str(Path(data.corpus).absolute())
+        data = dataclasses.replace(
+            data,
+            corpus=corpus,
+            files=tuple(str(Path(file).absolute()) for file in data.files),
+            held_out=data.held_out and str(Path(data.held_out).absolute()),
+            tokenizer=data.tokenizer if data.tokenizer in TOKENIZERS else str(Path(data.tokenizer).absolute()),
+        )
+        return dataclasses.replace(self, data=data)
+
+
+TOKENIZERS = ("char", "bpe", "gpt2")
+_TABLES = {
+    "data": dataclasses.fields(DataSettings),
+    "model": tuple(field for field in dataclasses.fields(GPTConfig) if field.name != "vocab_size"),
+    "training": dataclasses.fields(TrainSettings),
+}
+_TYPES = {
+    "data": typing.get_type_hints(DataSettings),
+    "model": typing.get_type_hints(GPTConfig),
+    "training": typing.get_type_hints(TrainSettings),
+}
+# What PyTorch, nanoGPT, Hugging Face and the book call our keys.
+_ELSEWHERE = {
+    theirs: ours
+    for ours, names in {
+        "lr": "learning_rate max_lr peak_lr",
+        "min_lr": "eta_min final_lr",
+        "steps": "max_iters max_steps num_steps n_steps iterations total_steps",
+        "epochs": "num_epochs n_epochs num_train_epochs max_epochs",
+        "warmup": "warmup_iters warmup_steps num_warmup_steps",
+        "accumulation": "gradient_accumulation_steps grad_accum_steps accumulation_steps",
+        "clip": "grad_clip max_grad_norm max_norm clip_grad_norm",
+        "eval_every": "eval_interval eval_freq eval_steps",
+        "eval_batches": "eval_iters eval_iter",
+        "schedule": "lr_scheduler lr_scheduler_type lr_decay decay_lr",
+        "block_size": "context_length context_size ctx_len n_ctx n_positions seq_len max_seq_len max_length",
+        "n_layer": "n_layers num_layers num_hidden_layers",
+        "n_head": "n_heads num_heads num_attention_heads",
+        "n_embd": "d_model n_embed emb_dim embed_dim hidden_size hidden_dim",
+        "dropout": "drop_rate dropout_rate p_drop",
+        "tie_weights": "weight_tying tie_word_embeddings tie_embeddings",
+        "vocab_size": "n_vocab",
+        "seed": "random_seed manual_seed",
+        "workers": "num_workers num_threads threads",
+    }.items()
+    for theirs in names.split()
+}
+# What may be another when a run is resumed: none of these changes what the steps so far have done.
+# Where files lie is not compared, what is in them is.
+MAY_CHANGE = frozenset(
+    {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
+    | {"training.checkpoint"}
+    | {"data.corpus", "data.files", "data.held_out", "data.tokenizer"}
+)
+
+
+def keys() -> Iterator[tuple[str, str]]:
+    """(key, help) of everything that can be set."""
+    for table, fields in _TABLES.items():
+        for field in fields:
+            yield f"{table}.{field.name}", _help(field)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The values of a TOML file by key: "preset", where it has one, and "training.lr" and so on.
+
+    Raises:   ConfigError: it cannot be read; no TOML, or a table that is none of ours.
+    """
+    text = read_text(path)
+    try:
+        return parse_toml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_text(path: str | Path) -> str:
+    """A file of settings, which is not parsed yet.
+
+    Raises:   ConfigError: it cannot be read, is no UTF-8 text, or longer than a megabyte.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"{path}: longer than {_MAX_BYTES} bytes, so no configuration")
+        return data.decode()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """As `read_toml`, of a text."""
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not TOML: {error}") from None
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            if name not in _TABLES:
+                raise ConfigError(f"unknown table [{name}]{nearest(name, _TABLES)}")
+            found |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            found[name] = value
+    if not isinstance(found.get("preset", ""), str):
+        raise ConfigError(f"preset: must be a string, not {found['preset']!r}")
+    return found
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """`key=value` of a command line; the value as in TOML, or else the text as it stands.
+
+    Raises:   ConfigError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text!r}: a change is written key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")
+    except (ValueError, RecursionError):
+        return key.strip(), value.strip()
+    return key.strip(), parsed["value"] if len(parsed) == 1 else value.strip()
+
+
+def differences(before: RunConfig, now: RunConfig) -> list[str]:
+    """What a run cannot be resumed over, as "training.lr: 0.001 before, 0.01 now"."""
+    old, new = before.flat(), now.flat()
+    return [
+        f"{key}: {_toml(old[key])} before, {_toml(new[key])} now"
+        for key in old
+        if old[key] != new[key]
+        # Where a tokenizer lies may change; which one is trained may not.
+        and (key not in MAY_CHANGE or (key == "data.tokenizer" and {old[key], new[key]} & {"char", "bpe"}))
+    ]
+
+
+def _help(field: "dataclasses.Field[Any]") -> str:
+    return str(field.metadata.get("help") or MODEL_HELP[field.name])
+
+
+def _find(key: str) -> tuple[str, str, Any]:
+    """The table, name and type of a key."""
+    if key == "preset":
+        raise ConfigError("preset: is what the keys change, and none of them: use --preset")
+    table, dot, name = key.rpartition(".")
+    found = [
+        (t, field.name) for t, fields in _TABLES.items() for field in fields if field.name == name and table in ("", t)
+    ]
+    if len(found) != 1:
+        known = [known for known, _ in keys()]
+        meant = [k for k in known if k.endswith("." + _ELSEWHERE.get(name, name))]
+        near = nearest(key, known if dot else [k.split(".")[1] for k in known])
+        raise ConfigError(f"unknown key {key!r}" + (f": did you mean {meant[0]}?" if meant else near))
+    return *found[0], _TYPES[found[0][0]][found[0][1]]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one most like it, or all."""
+    known = list(known)
+    like = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
+
+
+def _convert(key: str, value: Any, kind: Any) -> Any:
+    """The value as a field of this type holds it: 1 is a float too, and a list becomes a tuple."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{key}: must be {' or '.join(map(repr, args))}, not {value!r}")
+        return value
+    if origin is types.UnionType:  # int | None
+        return None if value is None else _convert(key, value, args[0])
+    if origin is tuple:
+        repeats = args[-1] is Ellipsis
+        if not isinstance(value, list | tuple) or not (repeats or len(value) == len(args)):
+            what = "a list" if repeats else f"a list of {len(args)}"
+            raise ConfigError(f"{key}: must be {what}, not {value!r}")
+        each = [args[0]] * len(value) if repeats else args
+        return tuple(_convert(f"{key}[{i}]", item, one) for i, (item, one) in enumerate(zip(value, each, strict=True)))
+    if type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"{key}: integers go up to 2⁶³ − 1")
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+        raise ConfigError(f"{key}: must be {names[kind]}, not {value!r}")
+    return value
+
+
+def _toml(value: Any) -> str:
+    """A string, number, bool, or list of them, as TOML. Its strings are JSON's, but for DEL."""
+    if isinstance(value, str):
+        if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ConfigError(f"{value!r}: cannot be written down: it is no Unicode text")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)

@@ -1,0 +1,68 @@
+"""Named configurations: what to start a run from."""
+
+import math
+
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.training import ConfigError, TrainSettings
+from tinygrad_llm.runs.config import DataSettings, RunConfig, nearest
+
+PRESETS = {
+    "char-cpu": RunConfig(
+        "0.8 M parameters, characters: a minute or two on a laptop (nanoGPT's CPU settings)",
+        "char-cpu",
+        DataSettings(tokenizer="char"),
+        GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64),
+        TrainSettings(steps=2000, batch_size=12, lr=1e-3, min_lr=1e-4, warmup=100, eval_every=250),
+    ),
+    # Untied, because with so few channels a tied head keeps names and pronouns from being told apart.
+    "stories": RunConfig(
+        "0.85 M parameters, 2,048 byte-pair tokens: what `demo` trains",
+        "stories",
+        DataSettings(tokenizer="bpe", vocab_size=2048),
+        GPTConfig(n_layer=4, n_head=3, n_embd=96, block_size=128, tie_weights=False, initializer_range=0.1),
+        TrainSettings(steps=2500, batch_size=8, lr=5e-3, min_lr=1e-4, warmup=50, eval_every=250),
+    ),
+    "baby": RunConfig(
+        "10.8 M parameters, characters: nanoGPT's baby GPT, made for a small graphics card; a day on a laptop",
+        "baby",
+        DataSettings(tokenizer="char"),
+        GPTConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
+        TrainSettings(
+            steps=5000, batch_size=64, lr=1e-3, min_lr=1e-4, warmup=100, betas=(0.9, 0.99), order="random",
+            eval_every=250,
+        ),
+    ),
+    # All parameters decay, the learning rate is constant and nothing is clipped, as in the book's chapter 5. What
+    # differs: the first weights are GPT-2's and not PyTorch's, and dropout acts where GPT's does.
+    "book-mini": RunConfig(
+        "163 M parameters, GPT-2's tokens: the book's chapter 5, for a short story; a GPT-2 that reads 256 tokens",
+        "book-mini",
+        DataSettings(tokenizer="gpt2"),
+        GPTConfig(block_size=256, dropout=0.1, qkv_bias=False, tie_weights=False),
+        TrainSettings(
+            epochs=10, batch_size=2, lr=4e-4, min_lr=4e-4, warmup=0, schedule="constant", betas=(0.9, 0.999),
+            weight_decay=0.1, decay="all", clip=math.inf, stride=0, eval_every=5, eval_batches=5, checkpoint_every=1000,
+            seed=123,
+        ),
+    ),
+    "gpt2": RunConfig(
+        "124 M parameters, GPT-2's tokens: GPT-2 small from scratch, half a million tokens a step; for token files",
+        "gpt2",
+        DataSettings(tokenizer="gpt2"),
+        GPTConfig(),
+        TrainSettings(
+            steps=600_000, batch_size=12, accumulation=40, lr=6e-4, min_lr=6e-5, warmup=2000, betas=(0.9, 0.95),
+            order="random", eval_every=1000, checkpoint_every=100,
+        ),
+    ),
+}  # fmt: skip
+
+
+def find_preset(name: str) -> RunConfig:
+    """The preset of this name.
+
+    Raises:   ConfigError: there is none; the nearest is named, or all are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}{nearest(name, PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,1 @@
+"""Storage: files that are never half-written, locks, and reads of bounded size."""

@@ -1,0 +1,130 @@
+"""What every file format here needs: one error for whatever cannot be read, safe ways to open, parse and write."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import reprlib
+import stat
+from collections.abc import Iterator, Sequence
+from io import BufferedReader
+from typing import Any
+
+from tinygrad_llm.storage.atomic import atomic_write
+
+__all__ = [
+    "MAX_JSON",
+    "LoadError",
+    "array_size",
+    "atomic_write",
+    "check_json_size",
+    "disguise",
+    "in_memory",
+    "open_regular",
+    "parse_json",
+    "show",
+]
+
+# Of JSON, such as a header of safetensors: of real ones few have a megabyte. A value takes up to fifty times its
+# text in memory, so their number is bounded as well; a tensor of four dimensions has ten: room for 100,000 of them.
+MAX_JSON = 20_000_000
+_MAX_VALUES = 1_200_000
+
+_short = reprlib.Repr()  # a hostile name or number may be megabytes long
+_short.maxstring = _short.maxother = 200
+show = _short.repr
+
+
+class LoadError(ValueError):
+    """A file is not what it should be; the message names the file and the field."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file for reading, without waiting for the other end of a pipe.
+
+    Raises:   LoadError: a pipe, a device or the like.
+              OSError: the file cannot be opened; a folder, too.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise LoadError(f"{os.fspath(path)}: not a regular file")
+    return file
+
+
+@contextlib.contextmanager
+def in_memory(where: str, size: int) -> Iterator[None]:
+    """Memory that the system does not have for so many bytes is a LoadError."""
+    try:
+        yield
+    except MemoryError:
+        raise LoadError(f"{where}: its {size} bytes do not fit into memory") from None
+
+
+def array_size(where: str, shape: Sequence[int], item: int) -> int:
+    """The bytes of an array with items of so many bytes.
+
+    Raises:   LoadError: NumPy could not hold it.
+    """
+    # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
+    if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * item >= 2**62:
+        raise LoadError(f"{where}: shape: {show(shape)} is too large for an array")
+    return math.prod(shape) * item
+
+
+def disguise(start: bytes) -> str:
+    """What a file is, by its first bytes, that a failed download leaves in the place of any other; "" if neither."""
+    if start.startswith(b"version "):
+        return "a git-LFS pointer, not the file itself: fetch it with `git lfs pull`"
+    if re.match(rb"(\xef\xbb\xbf)?\s*<", start):
+        return "an HTML or XML page: did the download fail?"
+    return ""
+
+
+def check_json_size(text: bytes) -> None:
+    """Raises:   ValueError: more than `parse_json` takes."""
+    if len(text) > MAX_JSON:
+        raise ValueError(f"{len(text)} bytes, more than the {MAX_JSON} accepted")
+    values = sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    if values > _MAX_VALUES:
+        raise ValueError(f"about {values} values, more than the {_MAX_VALUES} accepted")
+
+
+def parse_json(where: str, text: bytes) -> Any:
+    """JSON of a stranger: UTF-8, every key once, no NaN or infinity, short numbers, bounded size and depth.
+
+    Raises:   LoadError: begins with `where`.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in result:
+                raise ValueError(f"the key {show(name)} appears twice")
+            result[name] = value
+        return result
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20:  # no offset or size is that long; converting thousands of digits takes its time
+            raise ValueError(f"an integer of {len(digits)} digits")
+        return int(digits)
+
+    def real(digits: str) -> float:
+        if len(digits) > 100:  # a float64 needs 24 at most
+            raise ValueError(f"a number of {len(digits)} digits")
+        if math.isinf(value := float(digits)):
+            raise ValueError(f"{digits} is beyond float64")
+        return value
+
+    def refuse(literal: str) -> None:
+        raise ValueError(f"{literal} is not JSON")
+
+    try:
+        check_json_size(text)
+        return json.loads(
+            text.decode(), object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=refuse
+        )
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise LoadError(f"{where}: {reason}") from None
