@@ -141,10 +141,10 @@ def test_a_private_import_is_found():
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("kernels.table", "from tinygrad_llm.autograd import Tensor"),
-        ("kernels.table", "from tinygrad_llm import autograd"),
-        ("kernels.table", "import tinygrad_llm.random"),  # floor 0 to floor 0
-        ("kernels.table", "from ..random import Generator"),
+        ("kernels.contract", "from tinygrad_llm.autograd import Tensor"),
+        ("kernels.contract", "from tinygrad_llm import autograd"),
+        ("kernels.contract", "import tinygrad_llm.random"),  # floor 0 to floor 0
+        ("kernels.contract", "from ..random import Generator"),
         ("kernels.__init__", "from ..tokenizer import Tokenizer"),
         ("tokenizer.bpe", "def f():\n    from tinygrad_llm.formats import files"),
         ("autograd.tape", "if True:\n    import tinygrad_llm.functional as F"),
@@ -162,9 +162,9 @@ def test_an_upward_import_is_found(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("kernels.network", "from tinygrad_llm.kernels.table import Array"),
-        ("kernels.network", "from .table import Array"),
-        ("kernels.network", "from . import table"),
+        ("kernels.losses", "from tinygrad_llm.kernels.contract import Array"),
+        ("kernels.losses", "from .contract import Array"),
+        ("kernels.losses", "from . import contract"),
         ("autograd.tensor", "from tinygrad_llm import kernels as K\nimport numpy.typing\nfrom os import path"),
         ("models.gpt", "from tinygrad_llm import generation, nn"),
         ("training.loop", "from tinygrad_llm.gradcheck import gradcheck"),

@@ -1,4 +1,4 @@
-"""Each line of the contract in kernels/table.py, for every kernel, on the inputs of the gradcheck table."""
+"""Each line of the contract in kernels/contract.py, for every kernel, on the inputs of the gradcheck table."""
 
 import numpy as np
 import pytest

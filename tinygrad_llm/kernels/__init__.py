@@ -1,12 +1,6 @@
 """The mathematics: every differentiable operation, forward beside backward, on plain NumPy arrays."""
 
-from tinygrad_llm.kernels.attention import causal_attention, causal_self_attention
-from tinygrad_llm.kernels.contract import (
-    KERNELS,
-    Array,
-    Kernel,
-    kernel,
-)
+from tinygrad_llm.kernels.contract import KERNELS, Array, Kernel, kernel
 from tinygrad_llm.kernels.elementwise import (
     absolute,
     add,
@@ -25,16 +19,12 @@ from tinygrad_llm.kernels.elementwise import (
     tanh,
     where,
 )
-from tinygrad_llm.kernels.network import (
-    IGNORE_INDEX,
-    cross_entropy,
-    dropout,
-    embedding,
-    layer_norm,
-    linear_cross_entropy,
-)
+from tinygrad_llm.kernels.fused import causal_attention, causal_self_attention, linear_cross_entropy
+from tinygrad_llm.kernels.lookup import dropout, embedding
+from tinygrad_llm.kernels.losses import IGNORE_INDEX, cross_entropy
+from tinygrad_llm.kernels.normalize import layer_norm, log_softmax, logsumexp, softmax
 from tinygrad_llm.kernels.products import einsum, linear, matmul
-from tinygrad_llm.kernels.reductions import log_softmax, logsumexp, max, mean, softmax, sum, var
+from tinygrad_llm.kernels.reductions import max, mean, sum, var
 from tinygrad_llm.kernels.shape import broadcast_to, concatenate, getitem, reshape, stack, transpose
 
 __all__ = [

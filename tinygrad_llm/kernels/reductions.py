@@ -1,4 +1,4 @@
-"""Operations that make many elements into one, and the normalisations built on them.
+"""Operations that make many elements into one.
 
 `axis` is an int, a tuple of ints, or None for all axes; `keepdims` is NumPy's.
 """
@@ -13,7 +13,7 @@ from tinygrad_llm.kernels.contract import Array, Result, kernel
 Axis: TypeAlias = int | tuple[int, ...] | None
 
 
-def _restore(y: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Array:
+def restore_axes(y: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Array:
     """Put the reduced axes back as axes of length 1, so that a reduced array broadcasts against its input."""
     if keepdims:
         return y
@@ -38,7 +38,7 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     shape = x.shape
 
     def vjp(g: Array) -> tuple[Array]:
-        return (np.broadcast_to(_restore(g, shape, axis, keepdims), shape),)
+        return (np.broadcast_to(restore_axes(g, shape, axis, keepdims), shape),)
 
     return np.sum(x, axis=axis, keepdims=keepdims), vjp
 
@@ -56,7 +56,7 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
 
     def vjp(g: Array) -> tuple[Array]:
         # `/ n` makes new memory, so the broadcast view below is of something of our own.
-        return (np.broadcast_to(_restore(g, shape, axis, keepdims) / n, shape),)
+        return (np.broadcast_to(restore_axes(g, shape, axis, keepdims) / n, shape),)
 
     return np.mean(x, axis=axis, keepdims=keepdims), vjp
 
@@ -75,8 +75,8 @@ def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     winners = x == highest
 
     def vjp(g: Array) -> tuple[Array]:
-        share = _restore(g, winners.shape, axis, keepdims) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
-        return (np.where(winners, share, 0),)
+        n = np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
+        return (np.where(winners, restore_axes(g, winners.shape, axis, keepdims) / n, 0),)
 
     y = highest if keepdims else np.squeeze(highest, axis=axis)
     return y, vjp
@@ -97,66 +97,7 @@ def var(x: Array, *, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -
     centred = x - np.mean(x, axis=axis, keepdims=True)
 
     def vjp(g: Array) -> tuple[Array]:
-        return (_restore(g, centred.shape, axis, keepdims) * (2 / n) * centred,)
+        return (restore_axes(g, centred.shape, axis, keepdims) * (2 / n) * centred,)
 
     # A mean of products: np.var takes absolute values, which are not analytic.
     return np.sum(centred * centred, axis=axis, keepdims=keepdims) / n, vjp
-
-
-@kernel
-def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
-    """y = ln Σ eˣ.   dx = g · eˣ⁻ʸ = g · softmax(x)
-
-    Derivation:
-        With Z = Σ_j exp x_j,  y = ln Z:   ∂y/∂x_i = exp(x_i) / Z = exp(x_i − y), since Z = eʸ.   So dx = g · eˣ⁻ʸ.
-        The code's shift:  y = m + ln Σ_j exp(x_j − m) for every number m, since the sum is Z · e⁻ᵐ. Hence
-        ∂y/∂m = 1 − Σ_j exp(x_j − m) / Σ_j exp(x_j − m) = 0: that m = max x depends on x adds nothing to dx.
-    """
-    # Shifting by the largest x keeps every exponential ≤ 1; the shift cancels, so it has no gradient.
-    top = np.max(x.real, axis=axis, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0)  # ∞ − ∞ would be NaN
-    with np.errstate(divide="ignore"):  # all −∞: the sum is 0, and its logarithm −∞, as it should be
-        y = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
-
-    def vjp(g: Array) -> tuple[Array]:
-        return (_restore(g, x.shape, axis, keepdims) * np.exp(x - y),)
-
-    return y if keepdims else np.squeeze(y, axis=axis), vjp
-
-
-@kernel
-def softmax(x: Array, *, axis: int = -1) -> Result:
-    """y = eˣ / Σ eˣ.   dx = y · (g − Σ g·y)
-
-    Derivation:
-        y_j = exp(x_j) / Z,  Z = Σ_k exp x_k,  ∂Z/∂x_i = exp x_i. By the quotient rule
-        ∂y_j/∂x_i = δ_ij exp(x_j) / Z − exp(x_j) exp(x_i) / Z² = y_j (δ_ij − y_i).
-        dx_i = Σ_j g_j y_j (δ_ij − y_i) = g_i y_i − y_i Σ_j g_j y_j = y_i (g_i − Σ_j g_j y_j).
-        Shifting x by its maximum multiplies exp(x_j) and Z by the same number, so y and its gradient stay.
-    """
-    y = np.exp(x - np.max(x.real, axis=axis, keepdims=True))
-    y /= np.sum(y, axis=axis, keepdims=True)
-
-    def vjp(g: Array) -> tuple[Array]:
-        gy = g * y
-        return (gy - y * np.sum(gy, axis=axis, keepdims=True),)
-
-    return y, vjp
-
-
-@kernel
-def log_softmax(x: Array, *, axis: int = -1) -> Result:
-    """y = x − ln Σ eˣ.   dx = g − eʸ · Σ g
-
-    Derivation:
-        y_j = x_j − ln Z,  Z = Σ_k exp x_k:   ∂y_j/∂x_i = δ_ij − exp(x_i) / Z = δ_ij − exp(y_i).
-        dx_i = Σ_j g_j (δ_ij − exp(y_i)) = g_i − exp(y_i) · Σ_j g_j.
-        Shifting x by its maximum m moves x_j and ln Z by the same −m, so y and its gradient stay.
-    """
-    shifted = x - np.max(x.real, axis=axis, keepdims=True)
-    y = shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
-
-    def vjp(g: Array) -> tuple[Array]:
-        return (g - np.exp(y) * np.sum(g, axis=axis, keepdims=True),)
-
-    return y, vjp

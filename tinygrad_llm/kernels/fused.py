@@ -1,6 +1,8 @@
-"""Causal attention: every position looks at itself and at the positions before it, never ahead.
+"""Fused operations: each equals a composition of simpler kernels, and takes less time and memory.
 
-Shapes: B batch, H heads, T time, D head size, C = H·D channels.
+The compositions are the oracles in tests/kernels/test_fused.py: same values and gradients to 1e-12.
+
+Shapes: B batch, H heads, T time, D head size, C = H·D channels, V vocabulary.
 """
 
 import math
@@ -9,13 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import (
-    Array,
-    Result,
-    exp_is_safe,
-    kernel,
-    row_sums,
-)
+from tinygrad_llm.kernels.contract import Array, Result, alike, column_sums, exp_is_safe, kernel, row_sums
+from tinygrad_llm.kernels.losses import IGNORE_INDEX, check_targets
 
 
 @kernel
@@ -172,3 +169,105 @@ def causal_self_attention(
         return (dqkv,) if keep is None else (dqkv, None)
 
     return y, vjp
+
+
+@kernel
+def linear_cross_entropy(
+    x: Array,
+    weight: Array,
+    targets: Array,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    label_smoothing: float = 0.0,
+    count: int | None = None,
+    chunk: int = 1 << 24,
+    tile: int = 4096,
+    needs: tuple[bool, ...] = (True, True, False),
+) -> Result:
+    """loss = Σ cross_entropy(x Wᵀ, targets) / n,  W = weight: a language model's output head and its loss at once
+    dx = g · dlogits W,  dweight = g · dlogitsᵀ x,  dlogits = (p − (1 − s) · onehot(target) − s / V) / n
+
+    Only some rows of the logits exist at a time, about `chunk` numbers: their part of the gradient is made before the
+    next rows are. So forward does all the work, and vjp only multiplies by g. Of these rows the logits of `tile` ids at
+    a time are made, exponentiated and summed, while they are in the processor's cache.
+
+    x: (N, C), weight: (V, C), targets: (N,) integer; rows with ignore_index count for nothing. n: `count`, or how many
+    rows count. s: label_smoothing.
+
+    Derivation:
+        The chain rule through l = logits = x Wᵀ (as in `linear`) and the loss (as in `cross_entropy`). With any number
+        shift_i, e_ik = exp(l_ik − shift_i), Z_i = Σ_k e_ik, t = target_i and w_ik = (1 − s) δ_kt + s / V:
+        loss_i = ln Z_i + shift_i − Σ_k w_ik l_ik = ln Z_i + (shift_i − l_it) + s · (l_it − mean_k l_ik)
+        dlogits_ik = (e_ik / Z_i − w_ik) / n = (e_ik − Z_i w_ik) · f_i,  f_i = 1 / (Z_i n), and 0 where i does not count
+        dx_i = Σ_k dlogits_ik ∂logits_ik/∂x_i = Σ_k dlogits_ik W_k = f_i · (Σ_k e_ik W_k − Z_i Σ_k w_ik W_k)
+        dweight_k = Σ_i dlogits_ik ∂logits_ik/∂W_k = Σ_i dlogits_ik x_i = Σ_i (e_ik − Z_i w_ik) · (f_i x_i)
+        so that f meets the (N, C) numbers of x and dx, and not the (N, V) of e. The shift is l_it, found before all
+        other logits: then loss_i is ln Z_i, and Z_i ≥ 1. Where other logits are so much higher
+        that Z is huge, it is the row's maximum instead.
+    """
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or targets.shape != x.shape[:1]:
+        raise ValueError(
+            f"linear_cross_entropy: x must be (N, C), weight (V, C) and targets (N,), "
+            f"not {x.shape}, {weight.shape} and {targets.shape}"
+        )
+    x, weight = alike(x, weight)
+    s, V, dtype = label_smoothing, len(weight), np.result_type(x, weight)
+    counted, n = check_targets("linear_cross_entropy", targets, V, ignore_index, label_smoothing)
+    if n == 0 and count is None:
+        raise ValueError(f"linear_cross_entropy: the mean over no targets: all are ignore_index ({ignore_index})")
+    for name, number in (("count", count), ("chunk", chunk), ("tile", tile)):
+        if number is not None and number < 1:
+            raise ValueError(f"linear_cross_entropy: {name} must be ≥ 1, not {number}")
+    share = np.where(counted, 1 / (count or n), 0).astype(dtype)[:, None]
+    ids = np.where(counted, targets, 0)
+    mean_weight = column_sums(weight) / V if s else None
+    loss = np.zeros((), dtype)
+    dx = np.empty(x.shape, dtype) if needs[0] else None
+    dweight = None
+    most = math.sqrt(np.finfo(dtype).max)  # of Z, so that neither its products nor 1 / Z leave the range
+
+    def exponentials(x: Array, shift: Array) -> tuple[Array, Array, Array]:
+        """e, Z, and e W where dx is needed, of some rows."""
+        e, Z, eW = np.empty((len(x), V), dtype), np.zeros((len(x), 1), dtype), np.zeros(x.shape, dtype)
+        for start in range(0, V, tile):
+            some = slice(start, start + tile)
+            part = np.matmul(x, weight[some].T, out=e[:, some])
+            part -= shift
+            np.exp(part, out=part)
+            Z += row_sums(part)
+            if needs[0]:
+                eW += part @ weight[some]
+        return e, Z, eW
+
+    parts = max(1, math.ceil(len(x) * V / chunk))
+    for i in range(parts):
+        rows = slice(len(x) * i // parts, len(x) * (i + 1) // parts)
+        x_, ids_, share_ = x[rows], ids[rows], share[rows]
+        target_weight = weight[ids_]
+        shift = at_target = np.einsum("ic,ic->i", x_, target_weight)[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            e, Z, eW = exponentials(x_, shift)
+        if not np.all(np.abs(Z) < most):
+            shift = np.max((x_ @ weight.T).real, axis=1, keepdims=True)
+            e, Z, eW = exponentials(x_, shift)
+        losses = np.log(Z) + (shift - at_target)
+        if mean_weight is not None:
+            losses += s * (at_target - (x_ @ mean_weight)[:, None])
+        loss += np.sum(np.where(share_, losses * share_, 0))
+        f = share_ / Z
+        if dx is not None:
+            mean = target_weight if mean_weight is None else (1 - s) * target_weight + s * mean_weight  # Σ_k w_ik W_k
+            dx[rows] = (eW - Z * mean) * f
+        if needs[1]:
+            e[np.arange(len(e)), ids_] -= (1 - s) * Z[:, 0]
+            if s:
+                e -= s / V * Z
+            d = e.T @ (x_ * f)
+            dweight = d if dweight is None else np.add(dweight, d, out=dweight)
+            del d
+        del e  # or, while the next rows' logits are made, both would be there
+
+    def vjp(g: Array) -> tuple[Array | None, ...]:
+        return *(d if d is None or g == 1 else d * g for d in (dx, dweight)), None
+
+    return loss, vjp
