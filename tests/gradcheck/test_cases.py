@@ -457,7 +457,7 @@ def test_the_gpt_is_checked_tied_and_untied_with_dropout_and_without():
             assert config.n_layer == 2
             assert (free["targets"] == -100).any()
             assert (free["targets"] != -100).any()
-            seen.add((config.tie_weights, config.dropout > 0, config.qkv_bias, free["model"].checkpoint))
+            seen.add((config.tie_weights, config.dropout > 0, config.qkv_bias, free["model"].recompute))
     assert {(tied, dropout) for tied, dropout, *_ in seen} == {
         (True, False),
         (True, True),
@@ -465,7 +465,7 @@ def test_the_gpt_is_checked_tied_and_untied_with_dropout_and_without():
         (False, True),
     }
     assert {bias for *_, bias, _ in seen} == {True, False}
-    assert {(dropout, checkpoint) for _, dropout, _, checkpoint in seen} >= {(True, True), (True, False)}
+    assert {(dropout, recompute) for _, dropout, _, recompute in seen} >= {(True, True), (True, False)}
 
 
 def test_the_logits_of_a_gpt_are_checked_too():

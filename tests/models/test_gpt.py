@@ -287,8 +287,8 @@ def test_parts_of_a_batch_with_the_count_of_the_whole_add_up_to_its_loss():
 @pytest.mark.parametrize("training", [True, False])
 def test_recomputing_each_block_changes_no_bit(training):
     found = []
-    for checkpoint in (False, True):
-        model = GPT(dataclasses.replace(SMALL, dropout=0.3), Generator(5), checkpoint).train(training)
+    for recompute in (False, True):
+        model = GPT(dataclasses.replace(SMALL, dropout=0.3), Generator(5), recompute=recompute).train(training)
         steps = []
         for seed in range(2):  # the second draws where the first has left off
             loss = model.loss(some_ids(2, 5, seed=seed), some_ids(2, 5, seed=seed + 7))

@@ -23,7 +23,7 @@ def peak_of(config, settings):
     ids = np.random.default_rng(0).integers(0, config.vocab_size, 12 * config.block_size + 1)
     tracemalloc.start()
     try:
-        model = GPT(config, Generator(1), settings.checkpoint)
+        model = GPT(config, Generator(1), recompute=settings.checkpoint)
         for step in train(model, ids, ids, settings):
             if step.step == 0:
                 tracemalloc.reset_peak()

@@ -224,12 +224,12 @@ def test_one_team_trains_one_model_after_another():
 def test_recomputing_holds_for_all_ranks():
     seen = []
     model = new_model()
-    model.checkpoint = True
+    model.recompute = True
 
     class Noted(GPT):
-        def __init__(self, *args, checkpoint=False):
-            seen.append(checkpoint)
-            super().__init__(*args, checkpoint=checkpoint)
+        def __init__(self, *args, recompute=False):
+            seen.append(recompute)
+            super().__init__(*args, recompute=recompute)
 
     def first(team):
         with pytest.MonkeyPatch.context() as patch:

@@ -43,7 +43,7 @@ def end_of(run):
 
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.0, "workers": 2}], ids=["dropout", "two workers"])
 def test_the_run_is_the_same_to_the_last_bit(changes, new):
-    assert new("one", checkpoint=True, **changes).model.checkpoint
+    assert new("one", checkpoint=True, **changes).model.recompute
     assert end_of(new("one", checkpoint=True, **changes)) == end_of(new("two", **changes))
 
 
@@ -54,7 +54,7 @@ def test_a_run_may_be_resumed_with_it_or_without(checkpoint, new):
     first = [(s.loss, s.grad_norm, s.val_loss) for s in run.train(lambda: run.trainer.step >= 2)]
     run.save()
     run = Run.resume(run.folder, {"training.checkpoint": checkpoint})
-    assert run.model.checkpoint is checkpoint
+    assert run.model.recompute is checkpoint
     steps, arrays = end_of(run)
     assert (first + steps, arrays) == whole
     run.save()
@@ -68,7 +68,7 @@ def test_a_plan_knows_of_it(new):
 
 def peak_of_a_step(config):
     """The most that a gradient of one sequence takes, beside the model."""
-    model = GPT(config, Generator(0), checkpoint=True)
+    model = GPT(config, Generator(0), recompute=True)
     ids = np.arange(config.block_size)[None] % config.vocab_size
     tracemalloc.start()
     try:

@@ -104,21 +104,21 @@ def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Cas
     return Case("layers and models", module_type.__name__, label, problem)
 
 
-def _gpt_loss(label: str, checkpoint: bool = False, **options: Any) -> Case:
+def _gpt_loss(label: str, recompute: bool = False, **options: Any) -> Case:
     """The loss of a whole GPT of two layers, in every parameter."""
 
     def problem(rng: Generator) -> Problem:
-        return gpt_problem(_config(**options), rng, checkpoint)
+        return gpt_problem(_config(**options), rng, recompute=recompute)
 
     return Case("layers and models", "GPT", f"loss, {label}", problem)
 
 
-def gpt_problem(config: models.GPTConfig, rng: Generator, checkpoint: bool = False) -> Problem:
+def gpt_problem(config: models.GPTConfig, rng: Generator, *, recompute: bool = False) -> Problem:
     """The loss of a GPT on random ids (the last target does not count), as a function of all its parameters.
 
     The weights are drawn large, N(0, 0.3²), so that no gradient is small enough to hide an error in.
     """
-    model = models.GPT(config, rng, checkpoint)
+    model = models.GPT(config, rng, recompute=recompute)
     for p in model.parameters():
         p.data = p.data + rng.normal(0.0, 0.3, p.shape)
     block = rng.randint(0, config.vocab_size, (2, config.block_size + 1))
@@ -162,7 +162,7 @@ def _layer_cases() -> list[Case]:
         _gpt_loss("tied"),
         _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False),
         _gpt_loss("tied, dropout", dropout=0.2),
-        _gpt_loss("tied, dropout, checkpoint", checkpoint=True, dropout=0.2),
+        _gpt_loss("tied, dropout, recompute", recompute=True, dropout=0.2),
         _gpt_loss("untied, dropout", dropout=0.2, tie_weights=False),
     ]
     everything = [

@@ -12,8 +12,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
-from tinygrad_llm.autograd import Tensor, recompute
+from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation import KVCache, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig
@@ -76,7 +77,7 @@ class Transformer(Module):
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
 
-    def forward(self, ids: Array, caches: Sequence[KVCache] | None = None, checkpoint: bool = False) -> Tensor:
+    def forward(self, ids: Array, caches: Sequence[KVCache] | None = None, recompute: bool = False) -> Tensor:
         T = ids.shape[1]
         if caches is None:
             positions = self.wpe.weight[:T]  # (T, C)
@@ -84,9 +85,9 @@ class Transformer(Module):
             positions = self.wpe(np.array([[cache.length] for cache in caches]) + np.arange(T))  # (1 or B, T, C)
         x: Tensor = self.drop(self.wte(ids) + positions)  # (B, T, C)
         for i, block in enumerate(self.h):
-            if checkpoint and caches is None:
-                drawn = [m.rng for m in block.modules() if isinstance(m, Dropout) and m.training and m.p]
-                x = recompute(partial(block, recompute=True), x, block.parameters(), list(dict.fromkeys(drawn)))
+            if recompute and caches is None:
+                drawn = dict.fromkeys(m.rng for m in block.modules() if isinstance(m, Dropout) and m.training and m.p)
+                x = autograd.recompute(partial(block, recompute=True), x, block.parameters(), list(drawn))
             else:
                 x = block(x, None if caches is None else [cache.layers[i] for cache in caches])
         x = self.ln_f(x)
@@ -97,18 +98,18 @@ class GPT(Module):
     """A decoder-only transformer that gives, at each position, a score to every token that may come next.
 
     Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
-              checkpoint: keep only each block's input for backward, and compute the rest anew there: less memory, a
-              third more time, the same gradients to the last bit. Nothing in it grows with T² then, but the mask of
-              dropout on the attention weights, a byte each, of one block at a time.
+              recompute: keep only the input of each block for backward, and compute the rest a second time there.
+              This takes less memory and a third more time, and gives the same gradients to the last bit. No memory
+              grows with T² then, except the dropout masks of the attention weights, one byte each, of one block.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
               the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
     """
 
-    def __init__(self, config: GPTConfig, rng: Generator | None = None, checkpoint: bool = False) -> None:
+    def __init__(self, config: GPTConfig, rng: Generator | None = None, *, recompute: bool = False) -> None:
         rng = rng or Generator(0)
         self.config = config
-        self.checkpoint = checkpoint
+        self.recompute = recompute
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
         std = 1 / config.n_embd  # of an untied head: the first logits are small, and the first loss is ln V
@@ -144,7 +145,7 @@ class GPT(Module):
             raise ValueError(f"{len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
         if len({id(cache) for cache in caches or ()}) != len(caches or ()):
             raise ValueError("one cache was given for two rows: each needs its own")
-        x = self.transformer(ids, caches, self.checkpoint)
+        x = self.transformer(ids, caches, self.recompute)
         logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, -logits_to_keep:])
         return logits
 
@@ -159,7 +160,7 @@ class GPT(Module):
             raise ValueError(f"targets {targets.shape} must have the shape of ids {ids.shape}")
         if ids.shape[1] > self.config.block_size:
             raise ValueError(f"{ids.shape[1]} positions are more than block_size {self.config.block_size}")
-        x = self.as_layer(self.transformer, ids, None, self.checkpoint).reshape(-1, self.config.n_embd)
+        x = self.as_layer(self.transformer, ids, None, self.recompute).reshape(-1, self.config.n_embd)
         return self.as_layer(  # type: ignore[no-any-return]
             F.linear_cross_entropy,
             x,

@@ -208,7 +208,7 @@ def measure(run: Run, part: int) -> Speed:
     model = (
         copy.deepcopy(run.model)
         if hasattr(run, "model")
-        else GPT(_model_config(run), Generator(real.seed), real.checkpoint)
+        else GPT(_model_config(run), Generator(real.seed), recompute=real.checkpoint)
     )
     weights = () if run.held_out_files else run.config.data.weights
     held_out = validation_batches(run.held_out, model.block_size, real.batch_size, real.eval_batches, weights)

@@ -184,7 +184,7 @@ class Run:
             self.sources, block_size, s.batch_size, rng, s.stride or None, s.order, data.weights, self.names
         )
         check_memory(config, s, batches.batch_size, self.ranks)
-        self.model = GPT(config, rng, s.checkpoint)
+        self.model = GPT(config, rng, recompute=s.checkpoint)
         # Noted in config.toml: the same workers give the same run.
         workers = s.workers or default_workers(self.model, batches.batch_size, self.ranks)
         s = dataclasses.replace(s.counted(batches.batches_per_epoch), workers=workers)

@@ -59,7 +59,7 @@ class Gradients:
         if threads > 1:
             self._pool = self._open.enter_context(ThreadPoolExecutor(threads))
         if self.ranks.rank == 0:
-            about = {"config": dataclasses.asdict(self.model.config), "checkpoint": self.model.checkpoint}
+            about = {"config": dataclasses.asdict(self.model.config), "recompute": self.model.recompute}
             about |= {"dtype": str(self.parameters[0].dtype)}
             about |= {"workers": self.workers, "label_smoothing": self.label_smoothing}
             self.ranks.ask_with(MODEL, about)
@@ -156,7 +156,7 @@ def serve(ranks: Ranks) -> None:
                 return
             if what == MODEL:
                 about = ranks.about(numbers[0])
-                model = GPT(GPTConfig(**about["config"]), checkpoint=about["checkpoint"]).to(about["dtype"])
+                model = GPT(GPTConfig(**about["config"]), recompute=about["recompute"]).to(about["dtype"])
                 stack.close()  # what served an earlier model
                 gradients = stack.enter_context(
                     Gradients(model, list(model.parameters()), about["workers"], about["label_smoothing"], ranks)
