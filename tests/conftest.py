@@ -1,4 +1,8 @@
-"""What several test files need: the Hypothesis profile, and the kernel inside a case of the gradcheck table."""
+"""What several test files need: the Hypothesis profile, the kernel inside a gradcheck case, one test over many things.
+
+Tests of a kernel that ignore a case's method and memory layout run over `basic_cases()` of `gradcheck.cases`: it holds
+each (kernel, options, input arrays) once, where `all_cases()` repeats them by method and layout.
+"""
 
 import os
 
@@ -7,10 +11,10 @@ from hypothesis import settings
 
 from tinygrad_llm.random import Generator
 
-# No model of the user's counts here.
+# The tests must not find models that the user has downloaded.
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
 
-# No deadline, because machines differ; in CI the same examples at every run, so that a failure there can be repeated.
+# No deadline, because machines differ. In CI every run draws the same examples, so that a failure can be repeated.
 settings.register_profile("tinygrad_llm", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("tinygrad_llm")
 
@@ -23,3 +27,24 @@ def kernel_call():
         return case.make.kernel, case.make.arrays(Generator(seed)), case.make.options
 
     return find
+
+
+@pytest.fixture
+def for_each():
+    """A function (things, check): call check(thing) for every thing, then fail once, with a line for each failure."""
+
+    def run(things, check):
+        things = list(things)
+        assert things, "nothing to check"
+        failures = []
+        for thing in things:
+            try:
+                check(thing)
+            except (Exception, pytest.fail.Exception) as error:
+                failures.append((thing, error))
+        if failures:
+            lines = [f"{getattr(thing, 'name', thing)}: {type(error).__name__}: {error}" for thing, error in failures]
+            shown = "\n".join(line.splitlines()[0] for line in lines)
+            raise AssertionError(f"{len(failures)} of {len(things)} failed:\n{shown}") from failures[0][1]
+
+    return run

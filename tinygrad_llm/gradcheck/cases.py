@@ -133,8 +133,8 @@ def _kernel(kernel: K.Kernel, label: str, *draws: Draw, method: str = "complex",
     return Case("kernels", kernel.__name__, label, Call(kernel, draws, options), method)
 
 
-# Every way in which two shapes broadcast: an axis of length 1 on either side, on both, missing axes, no axes.
-_PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+# Every way in which two shapes broadcast: an axis of length 1 on either side or on both, missing axes, no axes.
+BROADCAST_PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((2, 3), (2, 3)),
     ((), (1,)),
     ((), (2,)),
@@ -151,7 +151,7 @@ _PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 
 
 def _binary(kernel: K.Kernel, draw: Callable[..., Draw]) -> list[Case]:
-    return [_kernel(kernel, f"{a} {b}", draw(*a), draw(*b)) for a, b in _PAIRS]
+    return [_kernel(kernel, f"{a} {b}", draw(*a), draw(*b)) for a, b in BROADCAST_PAIRS]
 
 
 def _beside(draw: Draw, distance: float) -> Draw:
@@ -159,7 +159,10 @@ def _beside(draw: Draw, distance: float) -> Draw:
 
 
 def basic_cases() -> list[Case]:
-    """Each kernel on each kind of input it takes, the one with all its inputs first."""
+    """Each kernel on each kind of input it takes: every (kernel, options, inputs) once, by its sharpest method.
+
+    The first case of a kernel is the one with all its inputs.
+    """
     plain = [K.negative, K.exp, K.tanh, K.sigmoid, K.gelu]
     kinked = [K.relu, K.absolute]
     reduced: list[tuple[str, dict[str, Any]]] = [
@@ -176,8 +179,10 @@ def basic_cases() -> list[Case]:
         *(_kernel(kernel, "", normal(3, 4)) for kernel in plain),
         *(_kernel(kernel, "", positive(3, 4)) for kernel in (K.log, K.sqrt)),
         *(_kernel(kernel, "", apart(3, 4), method="richardson") for kernel in kinked),
-        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _beside(apart(*b), 0.4), method="richardson") for a, b in _PAIRS),
-        *(_kernel(K.where, f"{a} {b}", mask(*np.broadcast_shapes(a, b)), normal(*a), normal(*b)) for a, b in _PAIRS),
+        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _beside(apart(*b), 0.4), method="richardson")
+          for a, b in BROADCAST_PAIRS),
+        *(_kernel(K.where, f"{a} {b}", mask(*np.broadcast_shapes(a, b)), normal(*a), normal(*b))
+          for a, b in BROADCAST_PAIRS),
         _kernel(K.where, "mask (4,)", mask(4), normal(3, 4), normal()),
         *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.sum, K.mean) for label, o in reduced),
         *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.logsumexp, K.var) for label, o in reduced),
