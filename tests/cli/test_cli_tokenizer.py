@@ -226,10 +226,11 @@ def test_a_terminal_sees_progress(tqdm, cli, text_file, monkeypatch):
         pytest.importorskip("tqdm")
     else:
         monkeypatch.setitem(sys.modules, "tqdm", None)
+        monkeypatch.setattr("tinygrad_llm.cli.progress._SECONDS", 0.0)
     status, out, err = cli("tokenizer", "encode", text_file, "--out", "tokens.bin", "--json")
     assert status == 0
-    assert "100%" in err
+    assert ("100%" if tqdm else "read 0.0/0.0 MB") in err
     assert json.loads(out)
     status, _, err = cli("tokenizer", "train", text_file, "--vocab-size", 260, "--out", "new.json")
     assert status == 0
-    assert "100%" in err
+    assert ("100%" if tqdm else "merges 3/3") in err

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tinygrad_llm.datasets import CORPORA, DataError, corpora, corpus_hash, load_corpus
+from tinygrad_llm.datasets import CORPORA, DataError, corpus_hash, load_corpus
+from tinygrad_llm.storage import data
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -78,8 +79,8 @@ def test_a_python_without_its_documentation(monkeypatch):
 
 def test_data_beside_the_package_or_inside_it(tmp_path, monkeypatch):
     package = tmp_path / "tinygrad_llm"
-    (package / "datasets").mkdir(parents=True)
-    monkeypatch.setattr(corpora, "__file__", str(package / "datasets" / "corpora.py"))
+    (package / "storage").mkdir(parents=True)
+    monkeypatch.setattr(data, "__file__", str(package / "storage" / "data.py"))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "stories.txt").write_text("a checkout")
     assert load_corpus("stories") == "a checkout"

@@ -24,7 +24,7 @@ def figures(monkeypatch):
     """The figures that are drawn, which are not saved."""
     pytest.importorskip("matplotlib")
     found = []
-    monkeypatch.setattr(picture, "_save", lambda figure, path: found.append(figure))
+    monkeypatch.setattr(picture, "save_figure", lambda figure, path: found.append(figure))
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.storage import atomic
+from tinygrad_llm.storage import lock
 from tinygrad_llm.storage.atomic import atomic_write
 
 
@@ -267,23 +267,23 @@ class TestSweep:
             real(file, operation)
 
         swept = []
-        real = atomic.fcntl.flock
-        monkeypatch.setattr(atomic.fcntl, "flock", flock)
+        real = lock.fcntl.flock
+        monkeypatch.setattr(lock.fcntl, "flock", flock)
         write(good, b"new")
         assert good.read_bytes() == b"new"
         assert {path.name for path in good.parent.iterdir()} == {good.name, "other"}
 
     def test_a_file_that_came_while_an_old_one_of_its_name_was_opened_stays(self, good, monkeypatch):
         def flock(file, operation):
-            if operation & atomic.fcntl.LOCK_NB:
+            if operation & lock.fcntl.LOCK_NB:
                 stale.unlink()
                 stale.write_bytes(b"of a living writer")
             real(file, operation)
 
         stale = good.with_name(STALE)
         stale.write_bytes(b"half")
-        real = atomic.fcntl.flock
-        monkeypatch.setattr(atomic.fcntl, "flock", flock)
+        real = lock.fcntl.flock
+        monkeypatch.setattr(lock.fcntl, "flock", flock)
         write(good, b"new")
         assert stale.read_bytes() == b"of a living writer"
 
@@ -291,7 +291,7 @@ class TestSweep:
         def flock(*_):
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-        monkeypatch.setattr(atomic.fcntl, "flock", flock)
+        monkeypatch.setattr(lock.fcntl, "flock", flock)
         good.with_name(STALE).write_bytes(b"half")
         write(good, b"new")
         assert good.read_bytes() == b"new"

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from tinygrad_llm.storage.text import one_line
+
 TIMEOUT = 600.0  # seconds for one reply
 PAUSE = 0.05  # seconds between turns: threads of a BLAS or OpenMP that has no work spin for a while before they sleep
 GRACE = 2.0  # seconds in which a worker that is no longer needed may end by itself
@@ -196,7 +198,7 @@ class _Worker:
             case {"value": value}:
                 return value
             case {"error": message}:
-                raise BenchError(f"{self._name}: {' '.join(str(message).split())}")
+                raise BenchError(f"{self._name}: {one_line(message)}")
         raise BenchError(f"{self._name}: wrote {line[:80]!r} where its reply was expected")
 
     def _read(self) -> None:

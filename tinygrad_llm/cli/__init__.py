@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol
 
 from tinygrad_llm.runtime import started
+from tinygrad_llm.storage.text import one_line
 
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
@@ -40,7 +41,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if started()[0] == 0:  # of several processes under mpiexec, one is enough to say it
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _user_error(error)
         if code is None:
             raise
-        print(f"tinygrad-llm {args.command}: {' '.join(_words(error).split())}", file=sys.stderr)
+        print(f"tinygrad-llm {args.command}: {one_line(_words(error))}", file=sys.stderr)
         return code
 
 
@@ -125,7 +126,7 @@ def _warnings_in_one_line(command: str) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if category.__module__.startswith("tinygrad_llm."):
-            print(f"tinygrad-llm {command}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+            print(f"tinygrad-llm {command}: warning: {one_line(message)}", file=sys.stderr)
         else:
             usual(message, category, *where, **more)
 

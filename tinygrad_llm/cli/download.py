@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 from tinygrad_llm.cli.options import add_json
+from tinygrad_llm.cli.progress import Bar
 from tinygrad_llm.models import CONFIGS
 from tinygrad_llm.models.hub import CACHE, SERVERS, cache_folder, download, model_url
 
@@ -55,37 +53,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Bars:
-    """A bar for each file on a terminal with tqdm; a line every few seconds elsewhere."""
+    """A bar for each file, one after another."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._name = ""
-        self._told = time.monotonic()
+        self._bar: Bar | None = None
 
     def show(self, name: str, done: int, total: int | None) -> None:
-        if name != self._name:
+        if self._bar is None or name != self._bar.name:
             self.close()
-            self._name, self._bar = name, _tqdm(name, done, total)
-        if self._bar is not None:
-            self._bar.total = total
-            self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._told > 5:
-            self._told = time.monotonic()
-            share = f" of {total / 1e6:,.0f}" if total else ""
-            print(f"{name}: {done / 1e6:,.0f}{share} MB", file=sys.stderr, flush=True)
+            self._bar = Bar("B", name, total, done)
+        self._bar.update(done, total)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-            self._bar = None
-
-
-def _tqdm(name: str, done: int, total: int | None) -> Any:
-    if not sys.stderr.isatty():
-        return None
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    options: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "dynamic_ncols": True}
-    return tqdm(desc=name, total=total, initial=done, file=sys.stderr, **options)

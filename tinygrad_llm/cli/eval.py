@@ -1,20 +1,19 @@
 """`tinygrad-llm eval`: the loss of a model on a text, the endings it prefers, or what it expects next."""
 
 import argparse
-import json
 import math
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_special, encode, find_tokenizer, integer, visible
+from tinygrad_llm.cli.progress import bar_on_terminal
 from tinygrad_llm.evaluation import default_stride, next_tokens, read_choices, score_choices, score_file
 from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
 from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import AnyTokenizer
 
 EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:  # a stride beyond the block, damaged weights, …
         raise UsageError(str(error)) from None
     if args.json:
-        print(json.dumps({"run": str(args.run), **figures}))
+        print(to_json({"run": str(args.run), **figures}))
     return 0
 
 
@@ -85,12 +84,13 @@ def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
 def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     stride = default_stride(model) if args.stride is None else args.stride
     with_special = args.allow_special
-    tell = _Progress() if sys.stderr.isatty() else None
-    try:
-        score = score_file(model, tokenizer, args.file, stride, args.batch_size, with_special, args.dtype, tell)
-    finally:
-        if tell is not None:
-            tell.close()
+    with bar_on_terminal("token") as update:
+
+        def show(nats: float, tokens: int) -> None:
+            if update is not None:
+                update(tokens, words=f"{nats / tokens:.4f} nats per token")
+
+        score = score_file(model, tokenizer, args.file, stride, args.batch_size, with_special, args.dtype, show)
     if not args.json:
         first = "predicted from the end of text" if tokenizer.eot_token is not None else "not scored"
         print(f"{args.file}: {score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes")
@@ -105,8 +105,8 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
     return {
         "file": args.file,
         "loss": score.loss,
-        "perplexity": _number(score.perplexity),
-        "word_perplexity": _number(score.word_perplexity),
+        "perplexity": score.perplexity,
+        "word_perplexity": score.word_perplexity,
         "bits_per_byte": score.bits_per_byte,
         "tokens": score.tokens,
         "words": score.words,
@@ -114,25 +114,6 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
         "stride": stride,
         "block_size": model.block_size,
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON knows no infinity
-
-
-class _Progress:
-    """A line on a terminal, now and then: how far, and the loss up to there."""
-
-    def __init__(self) -> None:
-        self._told = time.monotonic()
-
-    def __call__(self, nats: float, tokens: int) -> None:
-        if time.monotonic() > self._told + 0.5:
-            self._told = time.monotonic()
-            print(f"\r{tokens:,} tokens, {nats / tokens:.4f} nats a token ", end="", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import ast
 import inspect
 import itertools
 import json
-import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tinygrad_llm.gradcheck.cases import Call
 from tinygrad_llm.gradcheck.checkers import describe
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.text import to_json
 
 EXAMPLE = "tinygrad-llm explain layer_norm"
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     error = None if isinstance(result, str) else result.worst.error
     message = result if isinstance(result, str) else "" if result else describe(result)
     if args.json:
-        print(json.dumps(_finite(about | figures | {"method": case.method, "error": error, "message": message})))
+        print(to_json(about | figures | {"method": case.method, "error": error, "message": message}))
     else:
         _verdict(case, result, message)
     return 1 if message else 0
@@ -266,15 +266,6 @@ def _made_of(y: Tensor) -> list[str]:
 def _section(title: str, text: str) -> None:
     if text:
         print(f"\n{colour(title, 'bold')}\n{text}" if title else f"\n{text}")
-
-
-def _finite(x: Any) -> Any:
-    """JSON has no NaN or infinity: null."""
-    if isinstance(x, dict):
-        return {key: _finite(value) for key, value in x.items()}
-    if isinstance(x, list):
-        return [_finite(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def _verdict(case: Case, result: GradcheckResult | str, message: str) -> None:

@@ -3,19 +3,18 @@
 import argparse
 import dataclasses
 import itertools
-import json
 import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, closest, colour
 from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
 from tinygrad_llm.kernels import KERNELS
+from tinygrad_llm.storage.text import to_json
 
 EXAMPLE = "tinygrad-llm gradcheck layer_norm GPT"
 
@@ -68,15 +67,6 @@ def _known(names: Sequence[str], known: Iterable[str]) -> None:
             raise UsageError(f"nothing here is named {name!r}{hint}")
 
 
-def _print_json(figures: dict[str, Any]) -> None:
-    """JSON has no NaN or infinity, which is the error of what could not be measured: null."""
-    rows = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in figures["rows"]
-    ]
-    print(json.dumps(figures | {"rows": rows}))
-
-
 # ---- the ledger --------------------------------------------------------------------------------------------------
 
 
@@ -102,15 +92,17 @@ def _ledger(args: argparse.Namespace) -> int:
     failed = [row for row in rows if not row.passed]
     exact = [row.error for row in rows if row.method in COLUMNS["exact"] and math.isfinite(row.error)]
     if args.json:
-        _print_json(
-            {
-                "cases": len(rows),
-                "failed": len(failed),
-                "uncovered": missing,
-                "worst": max(exact, default=None),
-                "seconds": seconds,
-                "rows": [dataclasses.asdict(row) for row in rows],
-            }
+        print(
+            to_json(
+                {
+                    "cases": len(rows),
+                    "failed": len(failed),
+                    "uncovered": missing,
+                    "worst": max(exact, default=None),
+                    "seconds": seconds,
+                    "rows": [dataclasses.asdict(row) for row in rows],
+                }
+            )
         )
     else:
         print(f"\n{LEGEND}\n")
@@ -189,7 +181,7 @@ def _mutants(args: argparse.Namespace) -> int:
     if args.json:
         figures = {"planted": len(hunts), "caught": caught, "kernels": len({hunt.kernel for hunt in hunts})}
         rows = [dataclasses.asdict(hunt) for hunt in hunts]
-        _print_json(figures | {"method": args.method or "default", "seconds": seconds, "rows": rows})
+        print(to_json(figures | {"method": args.method or "default", "seconds": seconds, "rows": rows}))
     else:
         print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
         if args.method in _LESSONS and caught < len(hunts):
@@ -232,7 +224,7 @@ def _curve(args: argparse.Namespace) -> int:
         except ImportError as error:
             raise UsageError(str(error)) from error
     if args.json:
-        _print_json({"name": case.name, "rows": [dataclasses.asdict(point) for point in points]})
+        print(to_json({"name": case.name, "rows": [dataclasses.asdict(point) for point in points]}))
     else:
         print(f"{case.name}: the largest error of the gradient, by method and step h\n\n{curve.table(points)}")
         if args.out is not None:

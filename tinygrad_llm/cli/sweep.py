@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder
+from tinygrad_llm.cli.progress import StepBar, say
 from tinygrad_llm.cli.train import STOPPED, Signals
-from tinygrad_llm.runs.progress import Progress, say
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.sweep import (
     Outcome,
@@ -20,6 +20,7 @@ from tinygrad_llm.runs.sweep import (
     run_trial,
     write_table,
 )
+from tinygrad_llm.storage.text import one_line
 from tinygrad_llm.training import ConfigError, Step
 
 EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
@@ -85,11 +86,11 @@ class _Shown:
     """A progress bar, once there is a run to show."""
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
+        self._progress: StepBar | None = None
 
     def __call__(self, run: Run, step: Step) -> None:
         if self._progress is None:
-            self._progress = Progress(run.settings.steps, done=max(0, step.step - 1))
+            self._progress = StepBar(run.settings.steps, done=max(0, step.step - 1))
         self._progress.show(step)
 
     def close(self) -> None:
@@ -99,7 +100,7 @@ class _Shown:
 
 def _words(outcome: Outcome) -> str:
     if outcome.reason:
-        return f"{outcome.status}: {' '.join(outcome.reason.split())}"
+        return f"{outcome.status}: {one_line(outcome.reason)}"
     return f"{outcome.status} after {outcome.steps} steps, held-out loss {_loss(outcome.val_loss)}"
 
 

@@ -1,7 +1,6 @@
 """`tinygrad-llm tokenizer`: train one; encode and decode; explain the merges of a text; statistics of a file."""
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, closest, colour, find_tokenizer, integer, visible
+from tinygrad_llm.cli.progress import bar_on_terminal
 from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, refuse_special
 from tinygrad_llm.datasets.tokens import Special, Stretch
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer
@@ -119,7 +119,7 @@ def _train(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.out}: its folder cannot be made: {error.strerror}; choose another --out") from error
     special_tokens = list(dict.fromkeys([END_OF_TEXT, *args.special]))
     texts = (stretch.text for name in args.corpus for stretch in _pieces(name, special_tokens))
-    with _bar("merges") as progress:
+    with bar_on_terminal("merges") as progress:
         tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=progress)
     tokenizer.save(args.out)
     figures = {"out": str(args.out), "n_vocab": tokenizer.n_vocab, "special_tokens": tokenizer.special_tokens}
@@ -153,7 +153,7 @@ def _printable(text: str) -> str:
 def _encode_file(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(args.tokenizer)
     special: Special = "allow" if args.allow_special else "plain" if args.plain_special else "error"
-    with _bar("B") as progress:
+    with bar_on_terminal("B", "read") as progress:
         made = encode_file(tokenizer, args.text, args.out, args.workers, args.dtype, special, progress)
     kind, source = made.ids.dtype.name, os.path.getsize(args.text)
     if args.json:
@@ -353,33 +353,6 @@ def _pieces(name: str, special_tokens: Sequence[str] | dict[str, int]) -> Iterat
         yield stretch
     if empty:
         raise UsageError(f"{name}: the file is empty; give one with text in it")
-
-
-@contextlib.contextmanager
-def _bar(unit: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, to be called with (done, in all): tqdm's where it is installed, else percents."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-
-        def show(done: int, total: int) -> None:
-            print(f"\r{done / total:4.0%}", end="", file=sys.stderr, flush=True)
-
-        try:
-            yield show
-        finally:
-            print(file=sys.stderr)
-        return
-    with tqdm(unit=unit, unit_scale=True, dynamic_ncols=True, file=sys.stderr) as bar:
-
-        def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
 
 
 def _count(number: int, what: str) -> str:

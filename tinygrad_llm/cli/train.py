@@ -16,6 +16,7 @@ import numpy as np
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder, integer
+from tinygrad_llm.cli.progress import StepBar, say
 from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.runs.config import (
     RunConfig,
@@ -25,9 +26,9 @@ from tinygrad_llm.runs.config import (
 )
 from tinygrad_llm.runs.plan import measure_run, plan_run
 from tinygrad_llm.runs.presets import PRESETS, find_preset
-from tinygrad_llm.runs.progress import Progress, say
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.tensorboard import find_writer
+from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training.ranks import Ranks, RanksError, connected
 from tinygrad_llm.training.workers import serve
@@ -128,9 +129,8 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
     last = training.steps[-1]
     if args.json:
         figures = {"out": str(training.folder), "steps": last.step, "loss": last.loss, "val_loss": last.val_loss}
-        figures = {name: None if value != value else value for name, value in figures.items()}  # JSON has no NaN
         figures |= {"tokens_per_second": last.tokens_per_second, "parameters": model.num_parameters()}
-        say(json.dumps(figures | {"skipped": training.trainer.skipped}))
+        say(to_json(figures | {"skipped": training.trainer.skipped}))
     else:
         if last.val_loss is not None:
             say(f"held-out loss {last.val_loss:.3f} nats a token after {last.step} steps")
@@ -269,7 +269,7 @@ def watch(training: Run, out: TextIO, tensorboard: bool = False) -> tuple[int, l
     Returns:  the exit status: 0, or 130 when Ctrl-C or SIGTERM came before the last step; and what was written.
     Raises:   KeyboardInterrupt: a second Ctrl-C. TrainingError, InUseError: as `Run.train`.
     """
-    progress = Progress(training.settings.steps, done=training.trainer.step)
+    progress = StepBar(training.settings.steps, done=training.trainer.step)
     with Signals() as signals:
         try:
             for step in training.train(lambda: signals.stopped, tensorboard):

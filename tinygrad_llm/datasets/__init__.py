@@ -1,6 +1,6 @@
 """Text and token ids → batches to train on."""
 
-from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, data_folder, load_corpus
+from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus
 from tinygrad_llm.datasets.tokens import TokenFile, encode_file, read_stretches, refuse_special, vocabulary_hash
 from tinygrad_llm.datasets.windows import (
     BatchStream,
@@ -27,7 +27,6 @@ __all__ = [
     "TokenFile",
     "check_ids",
     "corpus_hash",
-    "data_folder",
     "encode_file",
     "load_corpus",
     "mixture",

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from tinygrad_llm.datasets.windows import DataError
+from tinygrad_llm.storage.data import data_folder
 
 CORPORA = {
     "stories": "short stories made by a seeded grammar (1 MB, ships with the package)",
@@ -36,13 +37,6 @@ def load_corpus(name_or_path: str) -> str:
     if not text.strip():
         raise DataError(f"{name_or_path}: the file is empty; give a text to learn from")
     return text
-
-
-def data_folder() -> Path:
-    """Where the files that ship with the package lie."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "data"  # installed from a wheel
-    return inside if inside.is_dir() else package.parent / "data"
 
 
 def corpus_hash(text: str) -> str:

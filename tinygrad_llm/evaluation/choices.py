@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_llm.datasets import DataError, data_folder
+from tinygrad_llm.datasets import DataError
 from tinygrad_llm.evaluation.text import Window, batches_of, default_batch_size, encode, token_losses
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
+from tinygrad_llm.storage.data import data_folder
 from tinygrad_llm.tokenizer import AnyTokenizer
 
 MAX_LINE = 1 << 20  # bytes of a line of a choices file

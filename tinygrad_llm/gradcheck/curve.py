@@ -33,7 +33,7 @@ from tinygrad_llm.autograd import Tensor, grad, no_grad
 from tinygrad_llm.gradcheck.cases import Case
 from tinygrad_llm.gradcheck.checkers import GradcheckError, comparison, gradcheck
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.figure import new_figure, save_figure
 
 METHODS = ("forward", "central", "richardson", "complex")
 STEPS = tuple(10 ** (-k / 2) for k in range(1, 41))  # 10^-0.5 … 10^-20
@@ -147,13 +147,7 @@ def picture(points: Sequence[Point], path: str | os.PathLike[str], title: str) -
 
     Raises:   ImportError: matplotlib is missing; one line that says how to install it.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a picture needs matplotlib: pip install 'tinygrad_llm[app]'") from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot()
     shown = [p for p in points if p.h >= 1e-20]  # 1e-200 would leave no room for the rest
     h = np.geomspace(1e-17, 1, 18)
@@ -168,5 +162,4 @@ def picture(points: Sequence[Point], path: str | os.PathLike[str], title: str) -
     axes.set(xlabel="step h", ylabel="error", ylim=(1e-18, 10), title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    save_figure(figure, path)

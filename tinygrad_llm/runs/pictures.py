@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.figure import new_figure, save_figure
 from tinygrad_llm.training import Step
 
 
@@ -26,7 +26,7 @@ def save_loss_curve(steps: Sequence[Step], path: Path) -> bool:
     rates.set(ylabel="learning rate")
     rates.set_ylim(bottom=0)
     axes.legend(handles=[*axes.lines, *rates.lines])
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -49,22 +49,13 @@ def save_gradients(steps: Sequence[Step], path: Path) -> bool:
     axes.grid(alpha=0.3)
     if layers:
         figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(layers) // 20)
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
 def _figure() -> Any:
     """An empty figure; None where matplotlib is missing."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        return new_figure()
     except ImportError:
         return None
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)

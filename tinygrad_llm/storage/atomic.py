@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-if sys.platform != "win32":
-    import fcntl
+from tinygrad_llm.storage.lock import system_lock
 
 _PREFIX = ".tinygrad_llm-"  # of temporaries: whatever else ends in .tmp is somebody else's
 _DAY = 86_400  # seconds
@@ -72,9 +71,7 @@ def _create(path: Path) -> Iterator[BinaryIO]:
     """A new file, locked as long as it is open: its writer lives."""
     while True:
         with open(path, "xb") as file:
-            if sys.platform != "win32":
-                with contextlib.suppress(OSError):  # no locks here; then `_sweep` gets none either
-                    fcntl.flock(file, fcntl.LOCK_EX)
+            system_lock(file, wait=True)  # where there are no locks, `_sweep` gets none either
             if path.exists():  # or else another writer swept it up before it was locked
                 yield file
                 return
@@ -88,10 +85,8 @@ def _sweep(folder: Path) -> None:
                 if time.time() - path.stat().st_mtime < _DAY:
                     continue
                 file.close()
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its writer lives
-                if not os.path.samestat(os.fstat(file.fileno()), path.lstat()):
-                    continue  # renamed or swept up meanwhile, and perhaps created again
+            elif not system_lock(file) or not os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+                continue  # its writer lives; or it was renamed or removed meanwhile, and perhaps created again
             path.unlink()
 
 
@@ -122,8 +117,7 @@ def _made(folder: Path) -> Iterator[None]:
             if sys.platform != "win32":
                 descriptor = os.open(folder, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
-                with contextlib.suppress(OSError):  # no locks here; then the sweep gets none either
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                system_lock(descriptor, wait=True)  # where there are no locks, the sweep gets none either
             if folder.exists():  # or else another writer swept it up before it was locked
                 yield
                 return
@@ -141,8 +135,8 @@ def _sweep_folders(parent: Path) -> None:
                 continue
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its writer lives
-                shutil.rmtree(path)
+                if system_lock(descriptor):  # its writer was killed
+                    shutil.rmtree(path)
             finally:
                 os.close(descriptor)
 

@@ -1,10 +1,11 @@
-"""One process at a time in a run's folder."""
+"""The system's locks; and one process at a time in a run's folder."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 if sys.platform != "win32":
     import fcntl
@@ -14,6 +15,23 @@ LOCK = "training.lock"  # holds the number of the process
 
 class InUseError(ValueError):
     """The folder of a run is another's at the moment."""
+
+
+def system_lock(file: int | IO[Any], wait: bool = False) -> bool | None:
+    """Take the operating system's lock on an open file or folder; it ends when the file is closed or its process ends.
+
+    Args:     wait: until another process has given it back.
+    Returns:  whether it was taken; None where the file system, or Windows, has no such locks.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def lock(folder: Path) -> Callable[[], None]:
@@ -51,11 +69,8 @@ def _locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            with contextlib.suppress(OSError):  # the file system has no locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise _in_use(path) from None
+            if system_lock(descriptor) is False:
+                raise _in_use(path)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     return descriptor

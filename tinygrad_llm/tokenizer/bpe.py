@@ -20,6 +20,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from tinygrad_llm.storage.data import data_folder
 from tinygrad_llm.tokenizer.cache import Chunks, Words
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
 from tinygrad_llm.tokenizer.files import (
@@ -104,10 +105,7 @@ class Tokenizer:
     @classmethod
     def gpt2(cls) -> Tokenizer:
         """GPT-2's tokenizer: 50,257 tokens, from the merges that ship with this package."""
-        package = Path(__file__).parent.parent
-        installed = package / "data"
-        data = installed if installed.exists() else package.parent / "data"
-        tokenizer = cls.from_merges_file(data / "gpt2" / "vocab.bpe")
+        tokenizer = cls.from_merges_file(data_folder() / "gpt2" / "vocab.bpe")
         tokenizer._start_cache(learned=True)
         return tokenizer
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.runs.progress import Progress
+from tinygrad_llm.cli import progress
+from tinygrad_llm.cli.progress import StepBar
 from tinygrad_llm.training import Step
-from tinygrad_llm.runs import progress
 
 
 class Terminal(io.StringIO):
@@ -23,7 +23,7 @@ def steps(n):
 
 
 def show_all(n, file):
-    bar = Progress(n, file)
+    bar = StepBar(n, file)
     for step in steps(n):
         bar.show(step)
     bar.close()
@@ -72,7 +72,7 @@ def test_a_file_gets_no_bar():
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_words_between_the_steps_are_whole_lines(terminal, capsys):
-    bar = Progress(2, Terminal() if terminal else io.StringIO())
+    bar = StepBar(2, Terminal() if terminal else io.StringIO())
     other = io.StringIO()
     bar.write("to stdout")
     bar.write("to a file", other)
@@ -85,7 +85,7 @@ def test_a_resumed_run_counts_its_own_steps_for_the_time_left(monkeypatch):
     clock = iter(range(100, 300))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     file = io.StringIO()
-    bar = Progress(1000, file, done=996)
+    bar = StepBar(1000, file, done=996)
     for step in (997, 998):
         bar.show(Step(step, 3.0, 0.1, 1.0, 12345.6, None))
     assert [line.rpartition("  ")[2] for line in file.getvalue().splitlines()] == ["3 s left", "2 s left"]
@@ -93,7 +93,7 @@ def test_a_resumed_run_counts_its_own_steps_for_the_time_left(monkeypatch):
 
 def test_without_stderr_nothing_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
-    bar = Progress(4)
+    bar = StepBar(4)
     for step in steps(4):
         bar.show(step)
     bar.close()

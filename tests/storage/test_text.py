@@ -1,0 +1,25 @@
+"""Text that leaves the program: strict JSON, and messages of one line."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.storage.text import finite, one_line, to_json
+
+
+def test_one_line_joins_every_run_of_white_space():
+    assert one_line(ValueError("two\n  words\tand more\n")) == "two words and more"
+
+
+def test_to_json_writes_null_for_nan_and_infinity_at_every_depth():
+    value = {"a": math.nan, "b": [1.5, (math.inf, {"c": -math.inf})], "d": np.float64("nan"), "e": "NaN", "f": True}
+    text = to_json(value)
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": None, "b": [1.5, [None, {"c": None}]], "d": None, "e": "NaN", "f": True,
+    }  # fmt: skip
+
+
+def test_finite_keeps_every_finite_number():
+    assert finite([0, -1, 1e308, 5e-324, "x", None, False]) == [0, -1, 1e308, 5e-324, "x", None, False]

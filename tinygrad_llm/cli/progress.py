@@ -1,0 +1,145 @@
+"""Lines and progress on the terminal: a bar where tqdm is installed, plain lines where it is not."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from tinygrad_llm.training import Step
+
+_SECONDS = 5.0  # from one plain line to the next
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line at once, to stdout or to `file`.
+
+    Where nobody reads any more (`… | head`, a terminal that was closed), this line and all later ones are dropped. A
+    night of training is worth more than its output, which the run's folder holds too.
+    """
+    file = file or sys.stdout
+    try:
+        print(text, file=file, flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())  # the rest of the buffer goes there too
+        os.close(nowhere)
+
+
+class Bar:
+    """The progress of one long task: a bar on a terminal that has tqdm, plain lines elsewhere.
+
+    Args:     unit: what is counted, such as "step"; "B" is shown as MB. name: the task, in front. total: None: unknown.
+              done: how much was done before. file: where to write; None: stderr. lines: about how many plain lines
+              there are in all; 0: one every five seconds.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        name: str = "",
+        total: int | None = None,
+        done: int = 0,
+        file: TextIO | None = None,
+        lines: int = 0,
+    ) -> None:
+        self.unit, self.name, self.total, self.lines = unit, name, total, lines
+        self.file = file or sys.stderr
+        self._start, self._shown = done, 0
+        self._began = self._told = time.monotonic()
+        self._bar: Any = None
+        if _terminal(self.file):
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return
+            scaled: dict[str, Any] = {} if unit == "step" else {"unit_scale": True, "unit_divisor": 1000}
+            self._bar = tqdm(
+                desc=name or None, total=total, initial=done, file=self.file, unit=unit, dynamic_ncols=True, **scaled
+            )
+
+    def update(self, done: int, total: int | None = None, words: str = "") -> None:
+        """Show how much is done now, out of how much, and some words about it."""
+        self.total = self.total if total is None else total
+        if self._bar is not None:
+            self._bar.total = self.total
+            if words:
+                self._bar.set_postfix_str(words, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif self.file is not None and self._due(done):
+            say("  ".join(part for part in (self._position(done), words, self._time_left(done)) if part), self.file)
+
+    def write(self, text: str, file: TextIO | None = None) -> None:
+        """`say` a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        say(text, file)
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it is, and go to the next line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _due(self, done: int) -> bool:
+        if self.lines and self.total is not None:
+            share = (done - self._start) * self.lines // max(1, self.total - self._start)
+            before, self._shown = self._shown, share
+            return share > before
+        now = time.monotonic()
+        if now < self._told + _SECONDS:
+            return False
+        self._told = now
+        return True
+
+    def _position(self, done: int) -> str:
+        counts = [done] if self.total is None else [done, self.total]
+        megabytes = self.unit == "B"
+        numbers = "/".join(f"{count / 1e6:.1f}" if megabytes else str(count) for count in counts)
+        return f"{self.name or self.unit} {numbers}{' MB' if megabytes else ''}"
+
+    def _time_left(self, done: int) -> str:
+        if self.total is None or done <= self._start:
+            return ""
+        seconds = (time.monotonic() - self._began) / (done - self._start) * (self.total - done)
+        return f"{seconds:.0f} s left"
+
+
+@contextlib.contextmanager
+def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] | None]:
+    """The `update` of a Bar that is open during the block; None, and no bar, where stderr is no terminal."""
+    if not _terminal(sys.stderr):
+        yield None
+        return
+    bar = Bar(unit, name)
+    try:
+        yield bar.update
+    finally:
+        bar.close()
+
+
+def _terminal(file: TextIO | None) -> bool:
+    """Whether a bar can be drawn there; `2>&-` leaves a program without stderr."""
+    return file is not None and file.isatty()
+
+
+class StepBar:
+    """A `Bar` of training steps: the loss, the last held-out loss, the speed, and the time left.
+
+    Args:     steps: how many there will be. file: where to write; None: stderr. done: how many there were before.
+    """
+
+    def __init__(self, steps: int, file: TextIO | None = None, done: int = 0) -> None:
+        self._bar = Bar("step", total=steps, done=done, file=file, lines=20)
+        self._held_out = ""
+        self.write, self.close = self._bar.write, self._bar.close
+
+    def show(self, step: Step) -> None:
+        """Show one step."""
+        if step.val_loss is not None:
+            self._held_out = f"  held-out {step.val_loss:.3f}"
+        if step.step:  # step 0 only carries the loss before training
+            speed = f"{step.tokens_per_second:,.0f} tokens/s"
+            self._bar.update(step.step, words=f"loss {step.loss:.3f}{self._held_out}  {speed}")

@@ -1,0 +1,27 @@
+"""Text that leaves the program: JSON without NaN, and messages of one line."""
+
+import json
+import math
+from typing import Any
+
+
+def one_line(message: object) -> str:
+    """The text of an object in one line: each run of white space becomes one space."""
+    return " ".join(str(message).split())
+
+
+def finite(value: Any) -> Any:
+    """The value with None for each NaN and infinity, also inside dicts, lists and tuples: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """The value as JSON text, with null for each NaN and infinity.
+
+    Raises:   TypeError: JSON cannot hold it.
+    """
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
