@@ -1,0 +1,1 @@
+"""Runs: everything that decides a training run, the folder that keeps it, and what it costs."""
