@@ -6,7 +6,7 @@ tests/formats/tensorflow_bundle.* has the names and shapes of OpenAI's GPT-2, of
 order of their names, the arrays count on: the first number of each is one above the last of the one before, beginning
 with 0, all divided by 8. Before them comes `global_step`, 1234.
 
-tests/models/gpt2_tiny/openai/ is what OpenAI's release would be of the model in gpt2_tiny/saved, which
+tests/weights/gpt2_tiny/openai/ is what OpenAI's release would be of the model in gpt2_tiny/saved, which
 scripts/make_transformers_reference.py writes; gpt2_tiny/npz/ holds the same arrays by `numpy.savez`.
 
     python scripts/make_tensorflow_reference.py              write all of them
@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 SHIPPED = TESTS / "formats" / "tensorflow_bundle"
-TINY = TESTS / "models" / "gpt2_tiny"
+TINY = TESTS / "weights" / "gpt2_tiny"
 VOCABULARY, BLOCK, LAYERS, CHANNELS = 11, 6, 2, 4
 
 SHAPES = {"model/wte": [VOCABULARY, CHANNELS], "model/wpe": [BLOCK, CHANNELS]}

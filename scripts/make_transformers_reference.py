@@ -1,4 +1,4 @@
-"""Write tests/models/gpt2_tiny/: a tiny GPT-2 in the forms Hugging Face's have, and what transformers makes of it.
+"""Write tests/weights/gpt2_tiny/: a tiny GPT-2 in the forms Hugging Face's have, and what transformers makes of it.
 
 It needs PyTorch and transformers (`python -m pip install torch transformers`) and nothing of this package, so that the
 two share no mistake. Running it twice gives the same files with one version of each.
@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
     print(f"{Path(__file__).name}: {error}: run `{needed}`, then this again", file=sys.stderr)
     sys.exit(2)
 
-SHIPPED = Path(__file__).resolve().parents[1] / "tests" / "models" / "gpt2_tiny"
+SHIPPED = Path(__file__).resolve().parents[1] / "tests" / "weights" / "gpt2_tiny"
 SIZES = {"vocab_size": 19, "n_positions": 12, "n_layer": 2, "n_head": 2, "n_embd": 8}
 DROPOUT = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.1)  # GPT-2's; none of it is to be seen
 TOKENS = {"bos_token_id": None, "eos_token_id": None}

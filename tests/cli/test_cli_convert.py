@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.cli import convert
-from tinygrad_llm.models import FORMS, GPT, GPTConfig, read_pretrained, write_pretrained
-from tinygrad_llm.models.pretrained import write_tokenizer
+from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.weights import FORMS, read_pretrained, write_pretrained, write_tokenizer
 
 CONFIG = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 FILES = {
@@ -40,7 +40,7 @@ def test_every_form_becomes_every_other(cli, model, place, source, form):
     assert sorted(file.name for file in (place / "new").iterdir()) == FILES[form]
     for file in FILES[form]:
         assert (place / "new" / file).read_bytes() == (place / form / file).read_bytes()
-    config, state, _ = read_pretrained("new")
+    config, state, _ = read_pretrained("new", GPTConfig)
     assert config == CONFIG
     assert all(array.tobytes() == model.state_dict()[name].tobytes() for name, array in state.items())
 

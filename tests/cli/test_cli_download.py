@@ -17,7 +17,8 @@ import pytest
 
 from tinygrad_llm import GPT, Generator, GPTConfig, Tokenizer
 from tinygrad_llm.cli import download as command
-from tinygrad_llm.models import CONFIGS, write_pretrained
+from tinygrad_llm.models import CONFIGS
+from tinygrad_llm.weights import write_pretrained
 
 TINY = GPTConfig(vocab_size=260, block_size=8, n_layer=1, n_head=1, n_embd=8)
 DATA = "model.ckpt.data-00000-of-00001"

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from tinygrad_llm.models import GPT, GPTConfig, write_pretrained
+from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.weights import write_pretrained
 
 
 def generate(runs, preset="char-cpu", *more):

@@ -15,7 +15,8 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.generation import KVCache
-from tinygrad_llm.models import GPTConfig, pretrained
+from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.weights import pretrained
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 from tinygrad_llm.runs.config import DataSettings, RunConfig, read_toml

@@ -11,8 +11,8 @@ from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.train import FIRST, SETTINGS, batches
 from tinygrad_llm.bench.work import Work
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.models.pretrained import read_pretrained
 from tinygrad_llm.runtime import peak_memory
+from tinygrad_llm.weights import read_pretrained
 
 
 def _torch() -> Any:
@@ -36,7 +36,7 @@ def training(folder: str, batch: int, compiled: bool = False) -> Subject:
     """A step, eager or compiled. Its batches are ready before the clock starts."""
     torch = _torch()
     imported = peak_memory()
-    config, state, _ = read_pretrained(folder)
+    config, state, _ = read_pretrained(folder, GPTConfig)
     model = gpt(config)
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -20,9 +20,9 @@ from tinygrad_llm.bench.limits import prompt_flops, weight_bytes
 from tinygrad_llm.bench.measure import OURS, Case, Cases
 from tinygrad_llm.bench.work import Work, numpy_facts
 from tinygrad_llm.models import GPT, GPTConfig
-from tinygrad_llm.models.pretrained import write_pretrained
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import peak_memory
+from tinygrad_llm.weights import write_pretrained
 
 THEIRS = ("transformers",)
 # Weights five times as large as GPT-2 begins with: what attention and MLPs say then outweighs the embedding of the

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, integer
-from tinygrad_llm.models import FORMS, find_tokenizer, read_pretrained, write_pretrained, write_tokenizer
+from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.atomic import atomic_folder
+from tinygrad_llm.weights import FORMS, find_tokenizer, read_pretrained, write_pretrained, write_tokenizer
 
 EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{destination}: a folder is made, not a file: choose a DST without {destination.suffix}")
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"{destination}: there is no folder to make it in; make that first")
-    config, state, found = read_pretrained(source, args.n_head)
+    config, state, found = read_pretrained(source, GPTConfig, args.n_head)
     tokenizer = find_tokenizer(source)
     try:
         with atomic_folder(destination.absolute()) as temporary:

@@ -7,7 +7,8 @@ from pathlib import Path
 from tinygrad_llm.cli.options import add_json
 from tinygrad_llm.cli.progress import Bar
 from tinygrad_llm.models import CONFIGS
-from tinygrad_llm.models.hub import CACHE, SERVERS, cache_folder, download, model_url
+from tinygrad_llm.weights.find import CACHE, cache_folder
+from tinygrad_llm.weights.hub import SERVERS, download, model_url
 
 EXAMPLE = "tinygrad-llm download gpt2"
 
@@ -31,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or cache_folder(args.model)
     bars = _Bars()
     try:
-        files = download(args.model, folder, args.source, overwrite=args.overwrite, report=bars.show)
+        files = download(
+            args.model, CONFIGS[args.model], folder, args.source, overwrite=args.overwrite, report=bars.show
+        )
     finally:
         bars.close()
     if args.json:

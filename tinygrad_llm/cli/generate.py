@@ -9,8 +9,9 @@ import numpy as np
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, add_special, encode, integer
 from tinygrad_llm.generation import start_ids, write
-from tinygrad_llm.models import GPT, tokenizer_for
+from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
+from tinygrad_llm.weights import tokenizer_for
 
 EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --max-new-tokens 200 --seed 1'
 

@@ -1,8 +1,8 @@
-"""The sizes of a GPT; how OpenAI's and Hugging Face's files state them; and the four GPT-2s."""
+"""The sizes of a GPT, and those of the four GPT-2s."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,8 @@ class GPTConfig:
     qkv_bias: bool = True
     tie_weights: bool = True
     initializer_range: float = 0.02
+
+    published: ClassVar[Mapping[str, Any]] = {}  # by name; set below
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -82,65 +84,4 @@ CONFIGS = {
     "gpt2-large": GPTConfig(n_layer=36, n_head=20, n_embd=1280),
     "gpt2-xl": GPTConfig(n_layer=48, n_head=25, n_embd=1600),
 }
-
-# What hparams.json calls the sizes, and what config.json does.
-_OPENAI = {
-    "vocab_size": "n_vocab", "block_size": "n_ctx",
-    "n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd",
-}  # fmt: skip
-_HUGGINGFACE = _OPENAI | {
-    "vocab_size": "vocab_size", "block_size": "n_positions",
-    "tie_weights": "tie_word_embeddings", "initializer_range": "initializer_range",
-}  # fmt: skip
-
-# In these Hugging Face's GPT-2 leaves a choice, and this one does not.
-_FIXED = {
-    "model_type": "gpt2",
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
-}
-
-
-def to_hparams(config: GPTConfig) -> dict[str, Any]:
-    """What OpenAI's hparams.json says of a model. What it leaves out shows in the tensors, but for dropout."""
-    return {theirs: getattr(config, ours) for ours, theirs in _OPENAI.items()}
-
-
-def from_hparams(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a GPTConfig that a hparams.json states."""
-    return {ours: hparams[theirs] for ours, theirs in _OPENAI.items() if theirs in hparams}
-
-
-def to_huggingface(config: GPTConfig, dtype: str = "float32") -> dict[str, Any]:
-    """What Hugging Face's config.json says of a model."""
-    end_of_text = 50256 if config.vocab_size == 50257 else None
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        **_FIXED,
-        **{theirs: getattr(config, ours) for ours, theirs in _HUGGINGFACE.items()},
-        "n_ctx": config.block_size,
-        "n_inner": None,
-        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), config.dropout),
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "torch_dtype": dtype,
-    }
-
-
-def from_huggingface(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a GPTConfig that a config.json of Hugging Face's states; dropout is not taken over.
-
-    Raises:   ValueError: a model that GPT cannot be; lists what it asks for.
-    """
-    changed = {name: only for name, only in _FIXED.items() if fields.get(name, only) != only}
-    wrong = [f"{name} {fields[name]!r} (only {only!r})" for name, only in changed.items()]
-    if fields.get("n_inner") not in (None, 4 * fields.get("n_embd", 0)):
-        wrong.append(f"n_inner {fields['n_inner']!r} (only null, which is 4 n_embd)")
-    if wrong:
-        raise ValueError(f"not a model that GPT can be: {', '.join(wrong)}")
-    if "n_positions" not in fields and "n_ctx" in fields:  # its name in the first versions
-        fields = {**fields, "n_positions": fields["n_ctx"]}
-    return {ours: fields[theirs] for ours, theirs in _HUGGINGFACE.items() if theirs in fields}
+GPTConfig.published = CONFIGS

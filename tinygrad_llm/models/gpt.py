@@ -6,11 +6,9 @@ Shapes: B batch, T time (≤ block_size), C channels (n_embd), V vocabulary.
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
@@ -18,9 +16,9 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation import KVCache, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig
-from tinygrad_llm.models.pretrained import read_pretrained, write_pretrained
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerCache, LayerNorm, Linear, Module, MultiHeadAttention
-from tinygrad_llm.random import Generator, Shape
+from tinygrad_llm.random import Generator
+from tinygrad_llm.weights import PreTrainedModel
 
 
 class MLP(Module):
@@ -94,7 +92,7 @@ class Transformer(Module):
         return x
 
 
-class GPT(Module):
+class GPT(PreTrainedModel):
     """A decoder-only transformer that gives, at each position, a score to every token that may come next.
 
     Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
@@ -106,9 +104,12 @@ class GPT(Module):
               the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
     """
 
+    config_class = GPTConfig
+    config: GPTConfig
+
     def __init__(self, config: GPTConfig, rng: Generator | None = None, *, recompute: bool = False) -> None:
         rng = rng or Generator(0)
-        self.config = config
+        super().__init__(config, rng)
         self.recompute = recompute
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
@@ -182,40 +183,6 @@ class GPT(Module):
     ) -> Any:
         """The prompt (T,) or (B, T), or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
         return generate(self, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache)
-
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write the model into a folder, made if need be, as one safetensors file that also carries the config.
-
-        The file is replaced only when the new one is whole. Other forms: `tinygrad-llm convert`.
-
-        Raises:   ValueError: a weight is NaN or infinite; nothing is written then.
-        """
-        write_pretrained(path, self.config, self.state_dict())
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, n_head: int | None = None, allow_non_finite: bool = False) -> Self:
-        """Read a model from a folder or file: one of `save_pretrained`'s, or a GPT-2 of OpenAI's or Hugging Face's.
-
-        Args:     n_head: for weights beside which no file states it; else n_embd / 64 is taken, GPT-2's rule.
-                  allow_non_finite: read weights that are NaN or infinite too.
-        Raises:   LoadError: no model there, a damaged file, or weights that do not fit the config.
-        """
-        config, state, _ = read_pretrained(path, n_head, allow_non_finite)
-        model = cls(config, _Undrawn(0))
-        for name, p in model.named_parameters():
-            p.data = state[name]
-        rng = Generator(0)
-        for module in model.modules():
-            if isinstance(module, Dropout):
-                module.rng = rng
-        return model
-
-
-class _Undrawn(Generator):
-    """For weights that are replaced before anyone sees them: one zero in all places takes neither time nor memory."""
-
-    def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
-        return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _ids(ids: Any, what: str = "ids") -> Array:

@@ -39,7 +39,7 @@ from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.generation import start_ids, write
-from tinygrad_llm.models import GPT, WEIGHTS, tokenizer_for
+from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, StreamDecoder, Tokenizer, TokenizerError, load_tokenizer
 from tinygrad_llm.runs.config import (
@@ -58,6 +58,7 @@ from tinygrad_llm.runs.pictures import save_gradients, save_loss_curve
 from tinygrad_llm.runs.presets import find_preset
 from tinygrad_llm.training.ranks import ALONE, Ranks
 from tinygrad_llm.runs.tensorboard import Scalars
+from tinygrad_llm.weights import WEIGHTS, tokenizer_for
 
 TOKENIZER, METRICS, SAMPLES = "tokenizer.json", "metrics.jsonl", "samples.txt"
 TABLE = "metrics.csv"

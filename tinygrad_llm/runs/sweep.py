@@ -29,7 +29,6 @@ from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.atomic import atomic_write
-from tinygrad_llm.models import WEIGHTS
 from tinygrad_llm.tokenizer import TokenizerError
 from tinygrad_llm.runs.config import (
     CONFIG,
@@ -50,6 +49,7 @@ from tinygrad_llm.runs.run import (
     load_config,
     read_metrics,
 )
+from tinygrad_llm.weights import WEIGHTS
 
 CSV, JSON = "sweep.csv", "sweep.json"
 DIVERGED = "diverged.txt"  # in the folder of a run that did: why

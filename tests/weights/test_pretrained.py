@@ -25,14 +25,14 @@ from tinygrad_llm.datasets import SlidingWindows, split
 from tinygrad_llm.formats import load_safetensors, save_safetensors
 from tinygrad_llm.formats.npz import save_npz
 from tinygrad_llm.formats.tensorbundle import write_tensorbundle
-from tinygrad_llm.models import CONFIGS, FORMS, GPT, WEIGHTS, GPTConfig, pretrained, read_pretrained, write_pretrained
-from tinygrad_llm.models.gpt2_names import from_ours
-from tinygrad_llm.models.pretrained import tokenizer_for
+from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer, TokenizerError
+from tinygrad_llm.weights import FORMS, WEIGHTS, pretrained, read_pretrained, tokenizer_for, write_pretrained
+from tinygrad_llm.weights.names import from_ours
 
 SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 TINY = Path(__file__).with_name("gpt2_tiny")
@@ -119,14 +119,14 @@ def test_openais_release_gives_the_same_logits_bit_for_bit(tmp_path):
     expected = logits(TINY / "saved").tobytes()
     for path in (tmp_path, tmp_path / "model.ckpt", str(tmp_path / "model.ckpt.index")):
         assert logits(path).tobytes() == expected
-    assert read_pretrained(tmp_path).found == "tensorbundle, OpenAI's names"
+    assert read_pretrained(tmp_path, GPTConfig).found == "tensorbundle, OpenAI's names"
 
 
 @pytest.mark.parametrize(("folder", "found"), [("openai", "tensorbundle"), ("npz", "npz")])
 def test_what_tensorflow_and_numpy_wrote_gives_the_same_logits_bit_for_bit(folder, found):
     """By scripts/make_tensorflow_reference.py."""
     assert logits(TINY / folder).tobytes() == logits(TINY / "saved").tobytes()
-    assert read_pretrained(TINY / folder).found == f"{found}, OpenAI's names"
+    assert read_pretrained(TINY / folder, GPTConfig).found == f"{found}, OpenAI's names"
 
 
 @pytest.mark.parametrize("naming", [in_openais_names, dict])
@@ -142,7 +142,7 @@ def test_npz_gives_the_same_logits_bit_for_bit(tmp_path, naming):
 def test_every_form_there_and_back(tmp_path, form, dtype):
     model = shaken(SMALL, dtype)
     write_pretrained(tmp_path, SMALL, model.state_dict(), form)
-    config, state, _ = read_pretrained(tmp_path)
+    config, state, _ = read_pretrained(tmp_path, GPTConfig)
     assert config == SMALL
     assert list(config.shapes()) == [(name, state[name].shape) for name in model.state_dict()]
     for name, array in model.state_dict().items():
@@ -172,7 +172,7 @@ def test_openais_form_has_no_head_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(("form", "file"), [("openai", "model.ckpt.data-00000-of-00001"), ("npz", "model.npz")])
 def test_a_flipped_bit_is_found(tmp_path, form, file):
-    write_pretrained(tmp_path, *read_pretrained(TINY / "saved")[:2], form)
+    write_pretrained(tmp_path, *read_pretrained(TINY / "saved", GPTConfig)[:2], form)
     data = bytearray((tmp_path / file).read_bytes())
     data[len(data) // 2] ^= 4
     (tmp_path / file).write_bytes(data)
@@ -204,7 +204,7 @@ def test_without_a_statement_a_head_has_64_channels_as_in_gpt2(tmp_path):
 
 @pytest.mark.parametrize("folder", ["saved", "own"])
 def test_heads_that_contradict_the_statement(tmp_path, folder):
-    write_pretrained(tmp_path / "own", *read_pretrained(TINY / "saved")[:2])
+    write_pretrained(tmp_path / "own", *read_pretrained(TINY / "saved", GPTConfig)[:2])
     path = (tmp_path if folder == "own" else TINY) / folder
     refused(path, "n_head is 2, not the 4 asked for", "config", n_head=4)
     assert GPT.from_pretrained(path, n_head=2).config == TINY_CONFIG
@@ -215,7 +215,7 @@ def test_a_published_size_has_the_published_heads(tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIGS, "gpt2-tiny", change(TINY_CONFIG, n_head=4))
     refused(TINY / "saved", "n_head is 2, but gpt2-tiny", "has 4", "give n_head=2")
     assert logits(TINY / "saved", n_head=2).tobytes() == logits(TINY / "head", n_head=2).tobytes()
-    write_pretrained(tmp_path, *read_pretrained(TINY / "saved", n_head=2)[:2])
+    write_pretrained(tmp_path, *read_pretrained(TINY / "saved", GPTConfig, n_head=2)[:2])
     assert GPT.from_pretrained(tmp_path).config.n_head == 2  # one of ours may have as many as it likes
 
 
@@ -269,7 +269,7 @@ def test_a_model_that_gpt_cannot_be(tmp_path, fields):
     [
         ({"n_layer": 3}, ["missing transformer.h.2.ln_1.weight (8,)", "missing transformer.h.2.mlp.c_proj.bias"]),
         ({"n_layer": 1}, ["unexpected transformer.h.1.ln_1.weight (8,)"]),
-        ({"n_layer": 10**9}, ["too few for the n_layer", "1000000000"]),
+        ({"n_layer": 10**9}, ["28 tensors are too few for"]),
         ({"vocab_size": 20}, ["transformer.wte.weight has shape (19, 8), and not (20, 8)"]),
         ({"n_positions": 11}, ["transformer.wpe.weight has shape (12, 8), and not (11, 8)"]),
         ({"n_embd": 10}, ["attn.c_attn.weight has shape (24, 8), and not (30, 10)"]),
@@ -383,7 +383,7 @@ def test_weights_of_integers_are_refused(tmp_path, dtype):
 
 
 def test_complex_weights_are_refused(tmp_path):
-    state = read_pretrained(TINY / "saved").state
+    state = read_pretrained(TINY / "saved", GPTConfig).state
     wte = state["transformer.wte.weight"].astype(np.complex128)
     save_npz(tmp_path / "model.npz", state | {"transformer.wte.weight": wte, "lm_head.weight": wte})
     refused(tmp_path, n_head=2)

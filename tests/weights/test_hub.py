@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.formats import save_safetensors, write_tensorbundle
-from tinygrad_llm.formats.download import DownloadError, Unreachable
-from tinygrad_llm.models import CONFIGS, GPT, GPTConfig, hub, write_pretrained
-from tinygrad_llm.models.gpt2_names import from_ours
-from tinygrad_llm.models.hub import cache_folder, download, model_files, model_url
+from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.weights import hub, write_pretrained
+from tinygrad_llm.weights.fetch import DownloadError, Unreachable
+from tinygrad_llm.weights.find import cache_folder
+from tinygrad_llm.weights.hub import download, model_files, model_url
+from tinygrad_llm.weights.names import from_ours
 
 NAME = "gpt2-medium"  # of whose files no hash is known
 DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
@@ -125,7 +127,7 @@ def server(web, monkeypatch, tmp_path):
 
 
 def get(folder, name=NAME, source="openai", **options):
-    return download(name, folder, source, **{"pause": 0, "attempts": 2, "timeout": 5} | options)
+    return download(name, CONFIGS[name], folder, source, **{"pause": 0, "attempts": 2, "timeout": 5} | options)
 
 
 def names(folder):
@@ -261,7 +263,7 @@ def test_the_index_of_another_model(keeper, server, tmp_path, kind):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
 @pytest.mark.parametrize("source", ["openai", "huggingface"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(keeper, tmp_path, source):
-    for name in model_files(NAME, source):
+    for name in model_files(NAME, CONFIGS[NAME], source):
         folder = tmp_path / name.name
         get(folder, source=source)
         (folder / name.name).unlink()
@@ -416,13 +418,13 @@ def test_the_cache_is_where_this_system_has_them(monkeypatch, tmp_path):
 
 def test_every_model_has_both_forms():
     for name in CONFIGS:
-        assert [file.name for file in model_files(name, "openai")] == OPENAI
-        assert [file.name for file in model_files(name, "huggingface")] == HUGGINGFACE
+        assert [file.name for file in model_files(name, CONFIGS[name], "openai")] == OPENAI
+        assert [file.name for file in model_files(name, CONFIGS[name], "huggingface")] == HUGGINGFACE
 
 
 def published():
     """The module as it is, without this file's patches."""
-    specification = importlib.util.find_spec("tinygrad_llm.models.hub")
+    specification = importlib.util.find_spec("tinygrad_llm.weights.hub")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -430,7 +432,7 @@ def published():
 
 def test_the_published_sizes_and_hashes(monkeypatch):
     monkeypatch.setitem(CONFIGS, "gpt2", GPTConfig())
-    files = {file.name: file for file in published().model_files("gpt2", "openai")}
+    files = {file.name: file for file in published().model_files("gpt2", CONFIGS["gpt2"], "openai")}
     assert files[DATA].size == 497_759_232
     assert files[DATA].sha256 == "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118"
     assert files[INDEX].size == 5215
@@ -453,6 +455,6 @@ def test_the_vocabulary_that_the_merges_give_is_openais(tmp_path):
 def test_the_real_files_have_room_in_their_limits(monkeypatch):
     """The sizes of the hub's files of these models, whose masks are stored as float32."""
     monkeypatch.setitem(CONFIGS, "gpt2", GPTConfig())
-    limits = {file.name: file.limit for file in model_files("gpt2", "huggingface")}
+    limits = {file.name: file.limit for file in model_files("gpt2", CONFIGS["gpt2"], "huggingface")}
     assert 548_105_171 <= limits["model.safetensors"] < 550_000_000
     assert limits["vocab.json"] >= 1_042_301

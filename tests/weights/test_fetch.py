@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from tinygrad_llm.formats import download
-from tinygrad_llm.formats.download import DownloadError, Unreachable, fetch, finish
+from tinygrad_llm.weights import fetch as download
+from tinygrad_llm.weights.fetch import DownloadError, Unreachable, fetch, finish
 
 DATA = random.Random(0).randbytes(100_000)
 TAG = '"one"'

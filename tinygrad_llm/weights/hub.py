@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,24 +20,21 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tinygrad_llm.formats import load_safetensors
-from tinygrad_llm.formats.download import DownloadError, Unreachable, fetch, finish, tidy
 from tinygrad_llm.formats.tensorbundle import read_index, verify_tensorbundle
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.models.config import CONFIGS, GPTConfig, from_hparams, from_huggingface
-from tinygrad_llm.models.gpt2_names import recognise, to_ours
-from tinygrad_llm.models.pretrained import check_tensors, drop_tied_head, not_finite
 from tinygrad_llm.storage.files import LoadError, parse_json
 from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.weights.fetch import DownloadError, Unreachable, fetch, finish, tidy
+from tinygrad_llm.weights.find import CONFIG, DATA, HPARAMS, INDEX, PUBLISHED, WEIGHTS, cache_folder
+from tinygrad_llm.weights.names import from_hparams, from_huggingface, recognize, to_ours
+from tinygrad_llm.weights.tensors import check_tensors, drop_tied_head, not_finite
 
-CACHE = "TINYGRAD_LLM_CACHE"  # the folder that holds a folder for each model
 # The variable that names a mirror, and where the files are without one.
 SERVERS = {
     "openai": ("TINYGRAD_LLM_OPENAI_URL", "https://openaipublic.blob.core.windows.net/gpt-2/models"),
     "huggingface": ("HF_ENDPOINT", "https://huggingface.co"),
 }
 
-_OPENAI_NAMES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
-_INDEX, _DATA, _SAFETENSORS = "model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.safetensors"
 _STAGING = ".download"  # the folder in a model's folder for what is not whole
 _FLOAT32 = 1  # TensorFlow's number of it
 
@@ -46,10 +42,10 @@ _FLOAT32 = 1  # TensorFlow's number of it
 _SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    _INDEX: "71916f763f9746f9b2a06b12d91996cf1084ae008d0424543d39391c5f2dc687",
-    _DATA: "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118",
+    INDEX: "71916f763f9746f9b2a06b12d91996cf1084ae008d0424543d39391c5f2dc687",
+    DATA: "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118",
 }
-_SIZES = {"vocab.bpe": 456_318, _INDEX: 5_215}  # bytes
+_SIZES = {"vocab.bpe": 456_318, INDEX: 5_215}  # bytes
 
 
 class File(NamedTuple):
@@ -57,7 +53,7 @@ class File(NamedTuple):
 
     name: str
     limit: int
-    check: Callable[[Path, Path, GPTConfig], None]  # the file, the folder of those before it, the model's sizes
+    check: Callable[[Path, Path, Any], None]  # the file, the folder of those before it, the model's sizes
     size: int | None = None
     sha256: str | None = None
 
@@ -71,24 +67,6 @@ class Fetched(NamedTuple):
     verified: str
 
 
-def cache_folder(name: str) -> Path:
-    """The folder that a model goes to if no other is named: in $TINYGRAD_LLM_CACHE, or where this system has caches."""
-    home = Path.home()
-    if sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        caches = home / "Library" / "Caches"
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return Path(os.environ.get(CACHE) or caches / "tinygrad_llm") / name
-
-
-def cached(name: str) -> Path | None:
-    """The cache folder of a model, if its weights are there."""
-    folder = cache_folder(name)
-    return folder if any((folder / weights).is_file() for weights in (_DATA, _SAFETENSORS)) else None
-
-
 def model_url(name: str, source: str) -> str:
     """The URL, with a slash at its end, below which the files of a model lie.
 
@@ -99,29 +77,28 @@ def model_url(name: str, source: str) -> str:
     parts = urlsplit(mirror or server)
     if parts.scheme not in ("https", "http") or not parts.netloc or parts.query or parts.fragment:
         raise DownloadError(f"{variable}={mirror}: not the URL of a mirror, which begins with https://")
-    path = _OPENAI_NAMES[name] if source == "openai" else f"openai-community/{name}/resolve/main"
+    path = PUBLISHED[name] if source == "openai" else f"openai-community/{name}/resolve/main"
     return f"{(mirror or server).rstrip('/')}/{path}/"
 
 
-def model_files(name: str, source: str) -> list[File]:
+def model_files(name: str, config: Any, source: str) -> list[File]:
     """The files of a model, each behind those that its check needs."""
-    config = CONFIGS[name]
     weights = 4 * config.num_parameters
     if source == "huggingface":
         masks = 4 * config.n_layer * (config.block_size**2 + 1)  # which its first files hold as tensors
         return [
-            File("config.json", 100_000, _check_config),
+            File(CONFIG, 100_000, _check_config),
             File("merges.txt", 2_000_000, _check_merges),
             File("vocab.json", 4_000_000, _check_vocabulary("merges.txt")),
-            File(_SAFETENSORS, weights + masks + 1_000_000, _check_safetensors),
+            File(WEIGHTS, weights + masks + 1_000_000, _check_safetensors),
         ]
     files = [
-        File("hparams.json", 10_000, _check_hparams),
+        File(HPARAMS, 10_000, _check_hparams),
         File("checkpoint", 10_000, _check_checkpoint),
         File("vocab.bpe", 2_000_000, _check_merges),
         File("encoder.json", 4_000_000, _check_vocabulary("vocab.bpe")),
-        File(_INDEX, 200_000, _check_index),
-        File(_DATA, weights, _check_data, size=weights),
+        File(INDEX, 200_000, _check_index),
+        File(DATA, weights, _check_data, size=weights),
     ]
     if name != "gpt2":
         return files
@@ -130,6 +107,7 @@ def model_files(name: str, source: str) -> list[File]:
 
 def download(
     name: str,
+    config: Any,
     folder: str | Path | None = None,
     source: str = "openai",
     *,
@@ -141,8 +119,9 @@ def download(
 ) -> list[Fetched]:
     """Fetch what is missing of a GPT-2 into a folder, the cache's by default; what is there already is verified.
 
-    Args:     source: "openai" or "huggingface". overwrite: replace files that are there and wrong. timeout, attempts,
-              pause: see `fetch`. report: called with a file's name, its bytes so far, and of how many (or None).
+    Args:     config: the published sizes. source: "openai" or "huggingface". overwrite: replace files that are wrong.
+              timeout, attempts, pause: see `fetch`.
+              report: called with a file's name, its bytes so far, and of how many (or None).
     Raises:   DownloadError: pooch is not installed; a file of the server's, or one that is there, is not what it should
               be; or no connection: then an `Unreachable`, which says what to try.
               OSError: the folder cannot be written to, or the disk is full.
@@ -152,7 +131,7 @@ def download(
     except ImportError:
         raise DownloadError("downloading needs pooch: pip install 'tinygrad_llm[download]'") from None
 
-    url, config, files = model_url(name, source), CONFIGS[name], model_files(name, source)
+    url, files = model_url(name, source), model_files(name, config, source)
     folder = (cache_folder(name) if folder is None else Path(folder)).absolute()
     staging = folder / _STAGING
     made = not folder.exists()
@@ -207,7 +186,7 @@ def download(
     return done
 
 
-def _verify(file: File, path: Path, beside: Path, config: GPTConfig) -> str:
+def _verify(file: File, path: Path, beside: Path, config: Any) -> str:
     """Check a file by all that is known of it; returns what that was.
 
     Raises:   ValueError, OverflowError: what is wrong with it.
@@ -249,7 +228,7 @@ def _alone(folder: Path, staging: Path, made: bool) -> Iterator[None]:
             pass
     try:
         staging.mkdir(exist_ok=True)  # another download may have ended, and removed it, just before the lock
-        for orphan in (*staging.glob("tmp*"), staging / _INDEX):  # of pooch and of `_check_data`, when killed
+        for orphan in (*staging.glob("tmp*"), staging / INDEX):  # of pooch and of `_check_data`, when killed
             orphan.unlink(missing_ok=True)
         yield
     finally:
@@ -276,7 +255,7 @@ def _quiet(logger: Any) -> Iterator[None]:
 # What is in the files
 
 
-def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: GPTConfig) -> None:
+def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: Any) -> None:
     fields = parse_json(str(path), path.read_bytes())
     try:
         stated = read(fields)
@@ -288,33 +267,33 @@ def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: GPTC
         raise LoadError(f"{path}: of another model: {', '.join(wrong)}")
 
 
-def _check_hparams(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_hparams(path: Path, beside: Path, config: Any) -> None:
     _check_sizes(path, from_hparams, config)
 
 
-def _check_config(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_config(path: Path, beside: Path, config: Any) -> None:
     _check_sizes(path, from_huggingface, config)
 
 
-def _check_checkpoint(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_checkpoint(path: Path, beside: Path, config: Any) -> None:
     if b'model_checkpoint_path: "model.ckpt"' not in path.read_bytes():
         raise LoadError(f"{path}: does not name model.ckpt")
 
 
-def _check_merges(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_merges(path: Path, beside: Path, config: Any) -> None:
     if Tokenizer.from_merges_file(path).n_vocab != config.vocab_size:
         raise LoadError(f"{path}: not the merges of {config.vocab_size} tokens")
 
 
-def _check_vocabulary(merges: str) -> Callable[[Path, Path, GPTConfig], None]:
-    def check(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_vocabulary(merges: str) -> Callable[[Path, Path, Any], None]:
+    def check(path: Path, beside: Path, config: Any) -> None:
         if Tokenizer.from_gpt2_files(beside / merges, path).n_vocab != config.vocab_size:
             raise LoadError(f"{path}: not {config.vocab_size} tokens")
 
     return check
 
 
-def _check_index(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_index(path: Path, beside: Path, config: Any) -> None:
     entries, shards = read_index(str(path))
     if shards != 1:
         raise LoadError(f"{path}: of another model: in {shards} shards")
@@ -322,12 +301,12 @@ def _check_index(path: Path, beside: Path, config: GPTConfig) -> None:
     _check_weights(path, {entry.name: np.broadcast_to(one[entry.dtype], entry.shape) for entry in entries}, config)
 
 
-def _check_data(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_data(path: Path, beside: Path, config: Any) -> None:
     """The CRC of each tensor, piece by piece: the whole model need not fit into memory."""
-    index = path.with_name(_INDEX)
-    copied = index != beside / _INDEX
+    index = path.with_name(INDEX)
+    copied = index != beside / INDEX
     if copied:
-        shutil.copyfile(beside / _INDEX, index)
+        shutil.copyfile(beside / INDEX, index)
     try:
         verify_tensorbundle(index)
     finally:
@@ -335,16 +314,16 @@ def _check_data(path: Path, beside: Path, config: GPTConfig) -> None:
             index.unlink()
 
 
-def _check_safetensors(path: Path, beside: Path, config: GPTConfig) -> None:
+def _check_safetensors(path: Path, beside: Path, config: Any) -> None:
     arrays, _ = load_safetensors(path, mmap=True)  # the header, which must account for every byte
     broken = not_finite(_check_weights(path, arrays, config))
     if broken:
         raise LoadError(f"{path}: NaN or infinity in {', '.join(broken)}")
 
 
-def _check_weights(path: Path, arrays: dict[str, Array], config: GPTConfig) -> dict[str, Array]:
+def _check_weights(path: Path, arrays: dict[str, Array], config: Any) -> dict[str, Array]:
     """The tensors, by our names; names, shapes and dtypes are those of the model."""
-    state = to_ours(arrays, recognise(arrays))
+    state = to_ours(arrays, recognize(arrays))
     drop_tied_head(state)
     check_tensors(path, "the model asked for", config, state)
     return state

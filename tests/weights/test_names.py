@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.models.gpt2_names import from_ours, recognise, to_ours
 from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.weights.names import from_ours, recognize, to_ours
 
 configs = st.builds(
     GPTConfig,
@@ -44,7 +44,7 @@ def test_there_and_back(config, style):
             from_ours(state, style)
         return
     theirs = from_ours(state, style)
-    assert recognise(theirs) == style
+    assert recognize(theirs) == style
     assert_same(to_ours(theirs, style), state)
     assert all(any(np.shares_memory(array, own) for own in state.values()) for array in theirs.values())
 
@@ -76,7 +76,7 @@ def test_the_prefix_and_the_masks_may_be_there_or_not():
     masks = {"h.0.attn.bias": np.tri(4).reshape(1, 1, 4, 4), "h.1.attn.masked_bias": np.array(-1e4)}
     bare = {name.removeprefix("transformer."): array for name, array in theirs.items()}
     for arrays in (theirs, bare, bare | masks, theirs | {f"transformer.{name}": mask for name, mask in masks.items()}):
-        assert recognise(arrays) == "huggingface"
+        assert recognize(arrays) == "huggingface"
         assert_same(to_ours(arrays, "huggingface"), state)
 
 
@@ -92,10 +92,10 @@ def test_two_names_for_one_tensor_are_refused():
 
 
 def test_a_layout_that_is_stated_and_another_that_is_seen():
-    assert recognise(from_ours(make(), "huggingface"), "config.json") == "huggingface"
-    assert recognise({"x": np.zeros(1)}, "config.json") == "huggingface"  # nothing is seen
+    assert recognize(from_ours(make(), "huggingface"), "config.json") == "huggingface"
+    assert recognize({"x": np.zeros(1)}, "config.json") == "huggingface"  # nothing is seen
     with pytest.raises(LoadError, match=r"config\.json says .* \(in, out\).* \(out, in\)"):
-        recognise(make(), "config.json")
+        recognize(make(), "config.json")
 
 
 @pytest.mark.parametrize("style", ["ours", "huggingface"])
@@ -104,7 +104,7 @@ def test_one_transposed_tensor_is_outvoted(style, layer):
     theirs = from_ours(make(), style)
     name = f"transformer.h.1.{layer}.weight"
     theirs[name] = theirs[name].T
-    assert recognise(theirs) == style
+    assert recognize(theirs) == style
     np.testing.assert_array_equal(to_ours(theirs, style)[name], make()[name].T)
 
 
@@ -131,7 +131,7 @@ def test_a_linear_layer_of_other_axes_stays(shape):
     ]:
         (array,) = to_ours({name: np.zeros(shape)}, style).values()
         assert array.shape == shape
-        assert recognise({name: array}) in ("openai", "ours")
+        assert recognize({name: array}) in ("openai", "ours")
 
 
 @pytest.mark.parametrize("style", ["huggingface", "openai"])
@@ -144,5 +144,5 @@ def test_queries_keys_and_values_without_bias_get_one_of_zeros(style):
 
 
 def test_a_file_of_nothing_known_is_ours_to_complain_about():
-    assert recognise({}) == "ours"
-    assert recognise({"bert.embeddings.weight": np.zeros((2, 3))}) == "ours"
+    assert recognize({}) == "ours"
+    assert recognize({"bert.embeddings.weight": np.zeros((2, 3))}) == "ours"

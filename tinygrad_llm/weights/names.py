@@ -1,0 +1,206 @@
+"""How GPT-2's weights and sizes are named in OpenAI's files, in Hugging Face's, and here.
+
+            ours                                OpenAI (TensorFlow)         Hugging Face (PyTorch)
+    name    transformer.h.0.attn.c_attn.weight  model/h0/attn/c_attn/w      ours; `transformer.` may be missing
+    linear  (out, in)                           [1, in, out]                (in, out)
+    head    lm_head.weight, unless it is wte    is wte                      lm_head.weight, even if it is wte
+    sizes   GPTConfig                           hparams.json                config.json
+
+OpenAI wrote the linear layers as convolutions of width 1, and Hugging Face kept their (in, out) as a `Conv1D`.
+Hugging Face's names equal ours, so only the shapes distinguish the two layouts, and attn.c_proj, (C, C), is square.
+Therefore the layout is recognized once per file, from the linear layers that are not square; never tensor by tensor.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.storage.files import LoadError, show
+
+STYLES = {"ours": "our names", "openai": "OpenAI's names", "huggingface": "Hugging Face's names"}
+
+# ---- tensors -------------------------------------------------------------------------------------------------------
+
+_OUTSIDE = {
+    "transformer.wte.weight": "model/wte",
+    "transformer.wpe.weight": "model/wpe",
+    "transformer.ln_f.weight": "model/ln_f/g",
+    "transformer.ln_f.bias": "model/ln_f/b",
+}
+_IN_BLOCK = {
+    "ln_1.weight": "ln_1/g",
+    "ln_1.bias": "ln_1/b",
+    "attn.c_attn.weight": "attn/c_attn/w",
+    "attn.c_attn.bias": "attn/c_attn/b",
+    "attn.c_proj.weight": "attn/c_proj/w",
+    "attn.c_proj.bias": "attn/c_proj/b",
+    "ln_2.weight": "ln_2/g",
+    "ln_2.bias": "ln_2/b",
+    "mlp.c_fc.weight": "mlp/c_fc/w",
+    "mlp.c_fc.bias": "mlp/c_fc/b",
+    "mlp.c_proj.weight": "mlp/c_proj/w",
+    "mlp.c_proj.bias": "mlp/c_proj/b",
+}
+_FROM_OUTSIDE = {theirs: ours for ours, theirs in _OUTSIDE.items()}
+_FROM_BLOCK = {theirs: ours for ours, theirs in _IN_BLOCK.items()}
+
+_BLOCK = re.compile(r"transformer\.h\.(\d+)\.(.+)")
+_OPENAI_BLOCK = re.compile(r"model/h(\d+)/(.+)")
+_LINEAR = re.compile(r"(?:transformer\.)?h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+_MASK = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:masked_)?bias")  # old files store these constants as tensors
+
+
+def recognize(arrays: Mapping[str, Array], stated_by: str = "") -> str:
+    """Return the style of a file's names and layout: "ours", "openai" or "huggingface".
+
+    Every linear layer that is not square votes, so a single transposed tensor is an error and not another layout.
+
+    Args:     stated_by: the file or field that says the layout is Hugging Face's; "" if nothing does.
+    Raises:   LoadError: the layers contradict `stated_by`.
+    """
+    if any(name.startswith("model/") for name in arrays):
+        return "openai"
+    votes = 0
+    for name, array in arrays.items():
+        linear = _LINEAR.fullmatch(name)
+        if linear and linear[1] != "attn.c_proj" and array.ndim == 2:
+            widens = linear[1] != "mlp.c_proj"  # C → 3C or 4C; mlp.c_proj maps 4C → C
+            votes += 1 if (array.shape[1] > array.shape[0]) == widens else -1
+    if stated_by and votes < 0:
+        raise LoadError(
+            f"{stated_by} says that the linear layers have Hugging Face's layout, (in, out), but they are (out, in)"
+        )
+    return "huggingface" if votes > 0 or stated_by else "ours"
+
+
+def to_ours(arrays: Mapping[str, Array], style: str) -> dict[str, Array]:
+    """Return the arrays of a file under our names and in our layout, as views: nothing is copied.
+
+    Mask buffers are left out. Names that GPT-2 does not have, and shapes that a linear layer does not have, pass
+    through unchanged: `check_tensors` reports them.
+
+    Raises:   LoadError: two names stand for one tensor.
+    """
+    if style == "ours":
+        return dict(arrays)
+    if style == "openai":
+        renamed = _renamed(arrays, _from_openai)
+        wide = [name for name, a in renamed.items() if _LINEAR.fullmatch(name) and a.ndim == 3 and len(a) == 1]
+        return _transposed(renamed | {name: renamed[name][0] for name in wide})
+    prefix = "" if any(name.startswith("transformer.") for name in arrays) else "transformer."
+    kept = {name: array for name, array in arrays.items() if not _MASK.fullmatch(name)}
+    return _transposed(_renamed(kept, lambda name: name if name == "lm_head.weight" else prefix + name))
+
+
+def from_ours(state: Mapping[str, Array], style: str) -> dict[str, Array]:
+    """Return our parameters under the names and in the layout of another style; the inverse of `to_ours`.
+
+    GPT-2 always has a bias of queries, keys and values. A model without one gets zeros there.
+
+    Raises:   ValueError: style "openai" and an untied output head, for which OpenAI has no name.
+    """
+    if style == "ours":
+        return dict(state)
+    theirs = _transposed(state)
+    for name, array in state.items():
+        bias = name.removesuffix("weight") + "bias"
+        if name.endswith("attn.c_attn.weight") and bias not in state:
+            theirs[bias] = np.zeros(len(array), array.dtype)
+    if style == "huggingface":
+        return theirs
+    if "lm_head.weight" in theirs:
+        raise ValueError("OpenAI's form has no lm_head.weight, an output head that is not wte: choose another form")
+    return {_to_openai(name): array[None] if _LINEAR.fullmatch(name) else array for name, array in theirs.items()}
+
+
+def _renamed(arrays: Mapping[str, Array], rename: Callable[[str], str]) -> dict[str, Array]:
+    theirs: dict[str, str] = {}
+    for name in arrays:
+        other = theirs.setdefault(rename(name), name)
+        if other != name:
+            raise LoadError(f"two names for one tensor: {show(other)} and {show(name)}")
+    return {ours: arrays[name] for ours, name in theirs.items()}
+
+
+def _transposed(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Transpose the linear layers: (out, in) ↔ (in, out)."""
+    return {name: a.T if _LINEAR.fullmatch(name) and a.ndim == 2 else a for name, a in arrays.items()}
+
+
+def _from_openai(name: str) -> str:
+    block = _OPENAI_BLOCK.fullmatch(name)
+    if block and block[2] in _FROM_BLOCK:
+        return f"transformer.h.{block[1]}.{_FROM_BLOCK[block[2]]}"
+    return _FROM_OUTSIDE.get(name, name)
+
+
+def _to_openai(name: str) -> str:
+    block = _BLOCK.fullmatch(name)
+    return f"model/h{block[1]}/{_IN_BLOCK[block[2]]}" if block else _OUTSIDE[name]
+
+
+# ---- sizes ---------------------------------------------------------------------------------------------------------
+
+_OPENAI = {
+    "vocab_size": "n_vocab", "block_size": "n_ctx",
+    "n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd",
+}  # fmt: skip
+_HUGGINGFACE = _OPENAI | {
+    "vocab_size": "vocab_size", "block_size": "n_positions",
+    "tie_weights": "tie_word_embeddings", "initializer_range": "initializer_range",
+}  # fmt: skip
+
+# Hugging Face's GPT-2 has a choice in these fields. Our GPT has only this value.
+_FIXED = {
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+def to_hparams(config: Any) -> dict[str, Any]:
+    """Return the fields of OpenAI's hparams.json for a GPTConfig. The tensors show the rest, except dropout."""
+    return {theirs: getattr(config, ours) for ours, theirs in _OPENAI.items()}
+
+
+def from_hparams(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a GPTConfig that a hparams.json states."""
+    return {ours: hparams[theirs] for ours, theirs in _OPENAI.items() if theirs in hparams}
+
+
+def to_huggingface(config: Any, dtype: str = "float32") -> dict[str, Any]:
+    """Return the fields of Hugging Face's config.json for a GPTConfig."""
+    end_of_text = 50256 if config.vocab_size == 50257 else None
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        **_FIXED,
+        **{theirs: getattr(config, ours) for ours, theirs in _HUGGINGFACE.items()},
+        "n_ctx": config.block_size,
+        "n_inner": None,
+        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), config.dropout),
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": dtype,
+    }
+
+
+def from_huggingface(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a GPTConfig that a config.json of Hugging Face states; dropout is not taken over.
+
+    Raises:   ValueError: GPT cannot represent the model; all fields that differ are listed.
+    """
+    changed = {name: only for name, only in _FIXED.items() if fields.get(name, only) != only}
+    wrong = [f"{name} {fields[name]!r} (only {only!r})" for name, only in changed.items()]
+    if fields.get("n_inner") not in (None, 4 * fields.get("n_embd", 0)):
+        wrong.append(f"n_inner {fields['n_inner']!r} (only null, which is 4 n_embd)")
+    if wrong:
+        raise ValueError(f"not a model that GPT can be: {', '.join(wrong)}")
+    if "n_positions" not in fields and "n_ctx" in fields:  # the first versions used this name
+        fields = {**fields, "n_positions": fields["n_ctx"]}
+    return {ours: fields[theirs] for ours, theirs in _HUGGINGFACE.items() if theirs in fields}

@@ -1,0 +1,309 @@
+"""A model's files, read and written: our own, OpenAI's and Hugging Face's.
+
+    form         files in a folder                                     the sizes are in
+    safetensors  model.safetensors (`save_pretrained`)                 its metadata
+    huggingface  model.safetensors                                     config.json
+    openai       model.ckpt.index, .data-00000-of-00001, checkpoint    hparams.json
+    npz          model.npz                                             hparams.json
+
+Every check comes before memory is allocated for a model. Arrays are passed on instead of copied, so reading takes
+little more memory than the file has bytes.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinygrad_llm.formats import read_arrays, save_npz, save_safetensors, write_tensorbundle
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn import Dropout, Module
+from tinygrad_llm.random import Generator, Shape
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import LoadError, parse_json, show
+from tinygrad_llm.weights.find import CONFIG, HPARAMS, INDEX, NPZ, WEIGHTS, find_weights, folder_of
+from tinygrad_llm.weights.names import (
+    STYLES,
+    from_hparams,
+    from_huggingface,
+    from_ours,
+    recognize,
+    to_hparams,
+    to_huggingface,
+    to_ours,
+)
+from tinygrad_llm.weights.tensors import (
+    HEAD,
+    WPE,
+    WTE,
+    Config,
+    brief,
+    check_tensors,
+    drop_tied_head,
+    not_finite,
+    same_bits,
+    unify,
+)
+
+FORMS = ("safetensors", "huggingface", "openai", "npz")
+
+_OWN, _PYTORCH = "tinygrad_llm.GPT", "pt"  # the field `format` in the metadata of weights
+_MAX_JSON = 1_000_000  # bytes
+_HEAD_SIZE = 64  # of all GPT-2s
+
+
+class PreTrainedModel(Module):
+    """A model that is read from files and written to them.
+
+        class GPT(PreTrainedModel):
+            config_class = GPTConfig
+
+            def __init__(self, config, rng=None):
+                super().__init__(config, rng)
+
+    A subclass names the class of its sizes, and takes a config and a Generator.
+    """
+
+    config_class: ClassVar[type[Config]]
+
+    def __init__(self, config: Any, rng: Generator | None = None) -> None:
+        self.config = config
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the model into a folder as one safetensors file that also holds the config.
+
+        The folder is created if it is missing. The file is replaced only when the new one is complete. Other forms:
+        `tinygrad-llm convert`.
+
+        Raises:   ValueError: a weight is NaN or infinite; nothing is written then.
+        """
+        write_pretrained(path, self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, n_head: int | None = None, allow_non_finite: bool = False) -> Self:
+        """Read a model from a folder or file: one of `save_pretrained`, or a GPT-2 of OpenAI or Hugging Face.
+
+        Args:     n_head: the number of heads where no file states it; the default is GPT-2's rule, n_embd / 64.
+                  allow_non_finite: also accept weights that are NaN or infinite.
+        Raises:   LoadError: no model there, a damaged file, or weights that do not fit the config.
+        """
+        config, state, _ = read_pretrained(path, cls.config_class, n_head, allow_non_finite)
+        model = cls(config, _Undrawn(0))
+        for name, p in model.named_parameters():
+            p.data = state[name]
+        rng = Generator(0)
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.rng = rng
+        return model
+
+
+class _Undrawn(Generator):
+    """Draws nothing, for weights that are replaced at once: one zero in all places takes neither time nor memory."""
+
+    def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
+        return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+class Contents(NamedTuple):
+    """The result of `read_pretrained`: sizes, parameters by our names, and a description: "npz, our names"."""
+
+    config: Any
+    state: dict[str, Array]
+    found: str
+
+
+def read_pretrained(
+    path: str | Path, config_class: type[Config], n_head: int | None = None, allow_non_finite: bool = False
+) -> Contents:
+    """Read the sizes and parameters of a model from a folder or a file of any of the forms above.
+
+    The sizes come from the model's own metadata, from hparams.json or from config.json. The tensors show what none of
+    them states, except the number of heads: that is `n_head`, or n_embd / 64, GPT-2's rule. Dropout comes from the
+    model's own metadata; else it is 0.
+
+    Args:     path: or a name such as "gpt2", for the folder that `tinygrad-llm download` fills.
+              config_class: of the sizes, such as `GPTConfig`.
+    Returns:  parameters that own their memory: float64 if all in the file are, else float32.
+    Raises:   LoadError: no model there; a damaged file; sizes that contradict each other or the tensors; tensors that
+              are missing, unexpected, misshapen or of integers, all listed; NaN or infinity, unless allowed.
+              OSError: a file cannot be read.
+    """
+    file = find_weights(path)
+    read = read_arrays(file)
+    own = read.metadata.get("format") == _OWN
+    try:
+        style = "ours" if own else recognize(read.arrays, _says_huggingface(file, read.metadata))
+        state = to_ours(read.arrays, style)
+    except LoadError as error:
+        raise LoadError(f"{file}: {brief(error)}") from None
+    found = f"{read.format}, {STYLES[style]}"
+    if own:
+        source = f"{file}: field 'config'"
+        stated = _parse(source, read.metadata.get("config", "").encode("utf-8", "replace"))
+    else:
+        source, stated = _stated_beside(file, style)
+    del read  # so that `unify` can free each original
+
+    config = _settle(config_class, file, source, stated, state, n_head, own)
+    check_tensors(file, source, config, state)
+    unify(state)
+    broken = [] if allow_non_finite else not_finite(state)
+    if broken:
+        raise LoadError(f"{file}: NaN or infinity in {brief(', '.join(broken))}")
+    return Contents(config, state, found)
+
+
+def write_pretrained(folder: str | Path, config: Config, state: Mapping[str, Array], form: str = FORMS[0]) -> None:
+    """Write a model into a folder, in one of the forms above. Each file is replaced only when it is complete.
+
+    The folder is created if it is missing. The sizes are written before the weights, because no tensor shows the
+    number of heads.
+
+    Raises:   ValueError: a weight is NaN or infinite, the form cannot hold this model, or the folder holds weights of
+              another form, which would be ambiguous; nothing is written then.
+              OSError: a file cannot be written.
+    """
+    folder = Path(folder)
+    broken = not_finite(state)
+    if broken:
+        raise ValueError(f"not saved to {folder}: NaN or infinity in {', '.join(broken)}")
+    arrays = from_ours(state, form if form in STYLES else "ours")
+    target = {"openai": INDEX, "npz": NPZ}.get(form, WEIGHTS)
+    others = [name for name in (WEIGHTS, INDEX, NPZ) if name != target and os.path.lexists(folder / name)]
+    if others:
+        raise ValueError(f"{folder}: holds {' and '.join(others)} already: remove that, or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "safetensors":
+        save_safetensors(folder / WEIGHTS, arrays, {"format": _OWN, "config": json.dumps(dataclasses.asdict(config))})
+    elif form == "huggingface":
+        _write_json(folder / CONFIG, to_huggingface(config, arrays[WTE].dtype.name))
+        save_safetensors(folder / WEIGHTS, arrays, {"format": _PYTORCH})  # transformers refuses it without this field
+    else:
+        _write_json(folder / HPARAMS, to_hparams(config))
+        if form == "openai":
+            write_tensorbundle(folder / "model.ckpt", arrays)
+            with atomic_write(folder / "checkpoint") as file:  # TensorFlow looks here for the latest
+                file.write(b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n')
+        else:
+            save_npz(folder / NPZ, arrays)
+
+
+# ---- the sizes -----------------------------------------------------------------------------------------------------
+
+
+def _stated_beside(file: Path, style: str) -> tuple[str, dict[str, Any]]:
+    """Return the file next to the weights that states the sizes, and those sizes; {} if there is none."""
+    readers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+    readers = {HPARAMS: from_hparams, CONFIG: from_huggingface}
+    folder = folder_of(file)
+    for name in sorted(readers, reverse=style != "huggingface"):  # of both, the one of this style comes first
+        path = folder / name
+        fields = _read_json(path)
+        if fields is None:
+            continue
+        try:
+            return str(path), readers[name](fields)
+        except (TypeError, ValueError) as error:
+            raise LoadError(f"{path}: {brief(error)}") from None
+    return f"the sizes seen in {file}", {}
+
+
+def _says_huggingface(file: Path, metadata: Mapping[str, str]) -> str:
+    """Return what says that the weights are Hugging Face's: the metadata, the path of config.json, or ""."""
+    if metadata.get("format") == _PYTORCH:
+        return "its metadata"
+    path = folder_of(file) / CONFIG
+    return str(path) if (_read_json(path) or {}).get("model_type") == "gpt2" else ""
+
+
+def _settle(
+    config_class: type[Config],
+    file: Path,
+    source: str,
+    stated: dict[str, Any],
+    state: dict[str, Array],
+    n_head: int | None,
+    own: bool,
+) -> Config:
+    """Return the config, from the stated sizes, the caller's n_head and, unless the file is our own, the tensors."""
+    if n_head is not None and stated.get("n_head", n_head) != n_head:
+        raise LoadError(f"{source}: n_head is {show(stated['n_head'])}, not the {n_head} asked for")
+    seen = {} if own else _seen(file, state)
+    fields = seen | stated | ({} if n_head is None else {"n_head": n_head})
+    if not own:
+        if fields["tie_weights"] is True:
+            drop_tied_head(state)
+            if HEAD in state:
+                raise LoadError(f"{source}: the output head is tied to {WTE}, but {file} has another {HEAD}")
+        if "n_head" not in fields:
+            C = seen["n_embd"]
+            if C % _HEAD_SIZE:
+                raise LoadError(
+                    f"{file}: n_head is stated nowhere and cannot be seen, and n_embd, {C}, is no multiple of "
+                    f"{_HEAD_SIZE}, the size of GPT-2's heads: give n_head, or put the {HPARAMS} next to the file"
+                )
+            fields["n_head"] = C // _HEAD_SIZE
+    try:
+        config = config_class(**fields)
+    except (TypeError, ValueError) as error:
+        raise LoadError(f"{source}: no sizes of a GPT: {brief(error)}") from None
+    if not own and n_head is None:
+        for name, published in config_class.published.items():
+            differing = [field for field, value in vars(published).items() if getattr(config, field) != value]
+            if differing == ["n_head"]:
+                raise LoadError(
+                    f"{source}: n_head is {fields['n_head']}, but {name}, which has these sizes, has "
+                    f"{published.n_head}; if it is right, give n_head={fields['n_head']}"
+                )
+    return config
+
+
+def _seen(file: Path, state: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the fields of the config that the tensors show."""
+    wte, wpe = state.get(WTE), state.get(WPE)
+    if wte is None or wpe is None or wte.ndim != 2 or wpe.ndim != 2:
+        raise LoadError(f"{file}: not a GPT-2: it has no matrices wte and wpe, but {show(sorted(state))}")
+    layers = {block[1] for name in state if (block := re.match(r"transformer\.h\.(\d+)\.", name))}
+    return {
+        "vocab_size": wte.shape[0],
+        "block_size": wpe.shape[0],
+        "n_embd": wte.shape[1],
+        "n_layer": len(layers),
+        "qkv_bias": any(name.endswith("attn.c_attn.bias") for name in state),
+        "tie_weights": HEAD not in state or same_bits(state[HEAD], wte),
+    }
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if there is no file."""
+    if not os.path.lexists(path):
+        return None
+    if not path.is_file():
+        raise LoadError(f"{path}: not a file, but a folder, a pipe or a link to nothing: move it away")
+    with open(path, "rb") as stream:
+        text = stream.read(_MAX_JSON + 1)
+    if len(text) > _MAX_JSON:
+        raise LoadError(f"{path}: longer than {_MAX_JSON} bytes, so not the sizes of a model")
+    return _parse(str(path), text)
+
+
+def _parse(where: str, text: bytes) -> dict[str, Any]:
+    fields = parse_json(where, text)
+    if not isinstance(fields, dict):
+        raise LoadError(f"{where}: must be a JSON object, is {show(fields)}")
+    return fields
+
+
+def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    with atomic_write(path) as file:
+        file.write((json.dumps(fields, indent=2) + "\n").encode())
