@@ -1,4 +1,4 @@
-"""Gradient accumulation: the loss of a batch is the mean over its tokens, so parts are weighted by their tokens."""
+"""Gradient accumulation: a batch's loss is the mean over its tokens, so its parts are weighted by their tokens."""
 
 import numpy as np
 import pytest
@@ -26,12 +26,12 @@ def draw(seed, rows):
 
 
 def accumulated(model, parts):
-    """Σ over the parts of n_part / n · ∇(mean loss of the part), of the n tokens that count; and the loss likewise."""
+    """(loss, gradients): Σ over the parts of n_part / n times the part's own, n the number of tokens that count."""
     counts = [np.count_nonzero(targets != IGNORED) for _, targets in parts]
     parameters = list(model.parameters())
     total, sums = 0.0, [np.zeros_like(p.data) for p in parameters]
     for (ids, targets), count in zip(parts, counts, strict=True):
-        if count:  # the mean over no tokens does not exist, and has no share
+        if count:  # a part without tokens has no mean, and no share
             share = count / sum(counts)
             loss = model.loss(ids, targets)
             total += share * loss.item()
@@ -42,7 +42,7 @@ def accumulated(model, parts):
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 3), min_size=1, max_size=4))
-def test_parts_weighted_by_their_tokens_are_the_large_batch(seed, sizes):
+def test_parts_weighted_by_their_tokens_equal_the_large_batch(seed, sizes):
     model, (ids, targets) = small_gpt(seed % 100), draw(seed, sum(sizes))
     assume((targets != IGNORED).any())
     cuts = np.cumsum(sizes)[:-1]
@@ -54,8 +54,8 @@ def test_parts_weighted_by_their_tokens_are_the_large_batch(seed, sizes):
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-14)
 
 
-def test_parts_weighted_alike_are_not_the_large_batch():
-    """What the weights are for: where parts differ in how many tokens count, the mean of their means is another."""
+def test_parts_weighted_equally_differ_from_the_large_batch():
+    """The mean of the means is another number, if the parts differ in how many tokens count."""
     model, (ids, targets) = small_gpt(0), draw(0, 4)
     targets[:2] = 3
     targets[2:, 1:] = IGNORED
@@ -67,7 +67,7 @@ def test_parts_weighted_alike_are_not_the_large_batch():
 
 
 @pytest.mark.parametrize("make", [lambda ps: SGD(ps, 0.1, 0.9), lambda ps: AdamW(ps, 0.01)], ids=["SGD", "AdamW"])
-def test_so_are_the_clipped_steps_that_follow(make):
+def test_clipped_steps_on_accumulated_gradients_equal_those_of_the_large_batch(make):
     large, small = small_gpt(1), small_gpt(1)
     optimizers = [make(list(model.named_parameters())) for model in (large, small)]
     for step in range(4):
@@ -81,7 +81,7 @@ def test_so_are_the_clipped_steps_that_follow(make):
             clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
     for (name, p), q in zip(large.named_parameters(), small.parameters(), strict=True):
-        # Softmax does not see the keys' bias: its gradient is rounding, of which AdamW makes steps that mean nothing.
+        # Softmax cancels the keys' bias. Its gradient is rounding, which AdamW enlarges to steps of any sign.
         unseen = slice(4, 8) if name.endswith("c_attn.bias") else slice(0)
         a, b = (np.delete(x.data, unseen, axis=0) for x in (p, q))
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)

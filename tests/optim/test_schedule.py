@@ -1,4 +1,4 @@
-"""The learning rate of every step: formulas, joints, ends and order."""
+"""The learning rate of every step: the formulas, the peak, the last step, and the order between them."""
 
 import math
 from fractions import Fraction
@@ -19,11 +19,11 @@ def schedule(steps, warmup, lr, min_lr, f=warmup_cosine):
     return [f(step, steps=steps, lr=lr, min_lr=min_lr, warmup=warmup) for step in range(steps)]
 
 
-def test_the_table():
+def test_schedules_are_found_by_name():
     assert {"cosine": warmup_cosine, "linear": warmup_linear, "constant": constant} == SCHEDULES
 
 
-def test_ten_steps_by_hand():
+def test_short_schedules_equal_those_computed_by_hand():
     expected = [0.25, 0.5, 0.75, 1.0, 1.0]
     expected += [0.1 + 0.9 * (1 + math.cos(math.pi * k / 5)) / 2 for k in range(1, 6)]
     assert schedule(10, 4, 1.0, 0.1) == pytest.approx(expected, rel=1e-14)
@@ -32,16 +32,16 @@ def test_ten_steps_by_hand():
     assert schedule(6, 4, 2.0, 0.5, constant) == [0.5, 1, 1.5, 2, 2, 2]
 
 
-def test_the_descent_of_the_books_appendix():
-    # apD-01: 135 steps, 27 of them warm-up. The book's cosine ends one step after the last; one step more here.
+def test_the_cosine_gives_the_numbers_of_the_books_appendix():
+    # apD-01: 135 steps, 27 of them warm-up. The book's cosine reaches its end one step after the last, hence 136 here.
     rate = [warmup_cosine(step, steps=136, lr=0.01, min_lr=1e-5, warmup=27) for step in range(135)]
     assert [rate[27], rate[81], rate[134]] == pytest.approx([0.01, 5.005e-3, 1.2113e-5], abs=1e-9)
 
 
 @given(lengths, rates)
-def test_the_cosine_is_its_formula(lengths, rates):
+def test_the_cosine_follows_its_formula(lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
-    # cos πx is what Chebyshev's recurrence gives from one step to the next: no cosine but the first.
+    # Chebyshev's recurrence computes cos πx from step to step, with one call of cos.
     once = math.cos(math.pi / (steps - 1 - warmup))
     wave = [1.0, once]
     while len(wave) < steps - warmup:
@@ -53,7 +53,7 @@ def test_the_cosine_is_its_formula(lengths, rates):
 
 
 @given(lengths, rates)
-def test_linear_and_constant_are_their_formulas(lengths, rates):
+def test_linear_and_constant_follow_their_formulas(lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
     up = [Fraction(lr) * (k + 1) / warmup for k in range(warmup)]
     fall = (Fraction(lr) - Fraction(min_lr)) / (steps - 1 - warmup)
@@ -66,24 +66,24 @@ def test_linear_and_constant_are_their_formulas(lengths, rates):
 
 @every_schedule
 @given(lengths=lengths, rates=rates)
-def test_up_to_the_peak_and_down_to_the_floor(f, lengths, rates):
+def test_a_schedule_climbs_to_the_peak_and_falls_to_the_floor(f, lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
     rate = schedule(steps, warmup, lr, min_lr, f)
     up, down = rate[:warmup], rate[warmup:]
     assert all(a <= b for a, b in pairwise(up))
     assert all(a >= b - 1e-15 for a, b in pairwise(down))
-    # At the joint both sides are at the peak.
+    # The last warm-up step and the step after it are at the peak.
     assert [*up[-1:], down[0]] == pytest.approx([lr] * (1 + bool(up)), rel=1e-14)
     floor = lr if f is constant else min_lr
     assert down[-1] == pytest.approx(floor, rel=1e-12, abs=1e-15)
-    # Each falls as far below its middle as above it.
+    # The descent is symmetric about its middle.
     assert [a + b for a, b in zip(down, down[::-1], strict=True)] == pytest.approx([lr + floor] * len(down))
 
 
 @every_schedule
 @given(steps=st.integers(50, 300), warmup=st.integers(10, 40), rates=rates)
-def test_no_step_is_larger_than_the_slope_allows(f, steps, warmup, rates):
-    """Continuity: a cosine is at its steepest π/2 times as steep as the straight line."""
+def test_no_change_from_step_to_step_exceeds_the_slope(f, steps, warmup, rates):
+    """A cosine is at most π/2 times as steep as the straight line."""
     min_lr, lr = rates
     rate = schedule(steps + warmup, warmup, lr, min_lr, f)
     steepest = max(lr / warmup, math.pi / 2 * (lr - min_lr) / (steps - 1))
@@ -92,7 +92,7 @@ def test_no_step_is_larger_than_the_slope_allows(f, steps, warmup, rates):
 
 @every_schedule
 @given(lengths=lengths, rates=rates, more=st.integers(0, 50))
-def test_after_the_last_step_the_floor(f, lengths, rates, more):
+def test_steps_after_the_last_are_at_the_floor(f, lengths, rates, more):
     (steps, warmup), (min_lr, lr) = lengths, rates
     after = f(steps + more, steps=steps, lr=lr, min_lr=min_lr, warmup=warmup)
     assert after == (lr if f is constant else min_lr)
@@ -100,17 +100,17 @@ def test_after_the_last_step_the_floor(f, lengths, rates, more):
 
 @every_schedule
 @pytest.mark.parametrize("steps", [1, 3, 4])
-def test_a_run_no_longer_than_the_warm_up_only_climbs(f, steps):
+def test_a_run_within_the_warm_up_only_climbs(f, steps):
     assert schedule(steps, 4, 1.0, 0.1, f) == [0.25, 0.5, 0.75, 1.0][:steps]
 
 
 @every_schedule
-def test_the_only_step_that_is_no_warm_up_is_taken_at_the_peak(f):
+def test_a_single_step_after_the_warm_up_is_at_the_peak(f):
     assert schedule(1, 0, 1.0, 0.1, f) == [1.0]
     assert schedule(3, 2, 1.0, 0.1, f) == [0.5, 1.0, 1.0]
 
 
 @every_schedule
-def test_the_floor_is_0_and_there_is_no_warm_up_unless_said(f):
+def test_the_defaults_are_a_floor_of_0_and_no_warm_up(f):
     assert f(0, steps=3, lr=1.0) == 1.0
     assert f(2, steps=3, lr=1.0) == (1.0 if f is constant else 0.0)

@@ -59,7 +59,7 @@ def test_book_mini_takes_the_books_90_steps(tmp_path):
     run.make_model()
     per_epoch = (len(run.sources[0]) - 1) // 256 // 2
     assert run.settings.steps == 10 * per_epoch > 10
-    assert len(run.trainer.optimizer.groups) == 1  # all parameters decay, as the book has it
+    assert len(run.trainer.optimizer.param_groups) == 1  # all parameters decay, as the book has it
 
 
 @pytest.mark.slow

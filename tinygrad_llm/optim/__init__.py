@@ -1,16 +1,7 @@
-"""Optimisers, gradient clipping and learning-rate schedules."""
+"""Optimizers, gradient clipping and learning-rate schedules."""
 
-from tinygrad_llm.optim.optimizer import (
-    SGD,
-    Adam,
-    AdamW,
-    Optimizer,
-    clip_grad_norm_,
-    clip_scale,
-    decay_groups,
-    grad_norm,
-    tasks,
-)
+from tinygrad_llm.optim.clip import clip_grad_norm_, clip_scale, grad_norm
+from tinygrad_llm.optim.optimizer import SGD, Adam, AdamW, Optimizer, decay_groups
 from tinygrad_llm.optim.schedule import SCHEDULES, constant, warmup_cosine, warmup_linear
 
 __all__ = [
@@ -24,7 +15,6 @@ __all__ = [
     "constant",
     "decay_groups",
     "grad_norm",
-    "tasks",
     "warmup_cosine",
     "warmup_linear",
 ]

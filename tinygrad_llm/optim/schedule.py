@@ -1,14 +1,14 @@
-"""Learning-rate schedules: functions of the step, and nothing else.
+"""Learning-rate schedules: functions of the step, and of nothing else.
 
-All share one call, f(step, steps=, lr=, min_lr=, warmup=), and one warm-up: lr · (step + 1) / warmup while
-step < warmup, so that step `warmup` is the first at the peak (and the one before it, too). After that they differ in
-how they fall. With x = (step − warmup) / (steps − 1 − warmup), from 0 at the peak to 1 at the last step:
+All are called as f(step, steps=, lr=, min_lr=, warmup=). All share one warm-up: lr · (step + 1) / warmup while
+step < warmup, so that the last warm-up step and the one after it are at the peak. Then they fall, each in its way. With
+x = (step − warmup) / (steps − 1 − warmup), from 0 at the peak to 1 at the last step:
 
     cosine     min_lr + (lr − min_lr) · (1 + cos πx) / 2
     linear     min_lr + (lr − min_lr) · (1 − x)
     constant   lr
 
-`SCHEDULES` finds them by these names.
+`SCHEDULES` maps these names to the functions.
 """
 
 import math
@@ -18,9 +18,9 @@ from collections.abc import Callable
 def warmup_cosine(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 0) -> float:
     """Linear from 0 to lr over the first `warmup` steps, then half a cosine down to min_lr at the last step.
 
-    Args:     step: 0 … steps − 1. steps: how many there are in all; warmup: of these, fewer than all.
-    Returns:  lr · (step + 1) / warmup while step < warmup; min_lr from step `steps` on. A single step after the
-              warm-up is taken at the peak.
+    Args:     step: 0 … steps − 1. steps: the number of all steps. warmup: the number of warm-up steps among them.
+    Returns:  the learning rate of this step; min_lr from step `steps` on. If only one step follows the warm-up, it is
+              at the peak.
     Source:   Loshchilov and Hutter 2017, arXiv:1608.03983; the form GPT-2-sized models are trained with.
     """
     if step < warmup:
@@ -41,15 +41,15 @@ def warmup_linear(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warm
 
 
 def constant(step: int, *, steps: int, lr: float, min_lr: float = 0.0, warmup: int = 0) -> float:
-    """Linear from 0 to lr over the first `warmup` steps, then lr for good; steps and min_lr have no say.
+    """Linear from 0 to lr over the first `warmup` steps, then lr at every step.
 
-    Args:     as for `warmup_cosine`.
+    Args:     as for `warmup_cosine`; steps and min_lr are ignored.
     """
     return lr * (step + 1) / warmup if step < warmup else lr
 
 
 def _progress(step: int, steps: int, warmup: int) -> float:
-    """The part of the way down that lies behind: 0 at the end of the warm-up, 1 at the last step and after it."""
+    """x: the fraction of the descent that is done, 0 at the end of the warm-up, 1 at the last step and after it."""
     return 1.0 if step >= steps else (step - warmup) / max(1, steps - 1 - warmup)
 
 

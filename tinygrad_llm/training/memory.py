@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.optim.optimizer import STRETCH, TASK
+from tinygrad_llm.optim.jobs import JOB, STRETCH
 from tinygrad_llm.runtime import cores, memory_available
 from tinygrad_llm.training.ranks import ALONE, Ranks
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
@@ -90,7 +90,7 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, ranks: R
     # In the update: entries of each parameter, to see how far it moves; three stretches for each thread.
     sizes = [math.prod(shape) for _, shape in config.shapes()]
     seen = sum(size / max(1, size // _SEEN) for size in sizes)
-    threads = min(cores(), MOST, math.ceil(whole / TASK))
+    threads = min(cores(), MOST, math.ceil(whole / JOB))
     stages.append((seen + 3 * threads * min(STRETCH, max(sizes)), whole))
     # In a held-out loss: the GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
     x, logits = batch_size * T * C, batch_size * T * V

@@ -23,7 +23,8 @@ from tinygrad_llm.autograd import Tensor, grad, hooked
 from tinygrad_llm.kernels import IGNORE_INDEX, Array
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import Parameter
-from tinygrad_llm.optim import Optimizer, tasks
+from tinygrad_llm.optim import Optimizer
+from tinygrad_llm.optim.jobs import jobs
 from tinygrad_llm.runtime import blas_threads, cores
 from tinygrad_llm.training.ranks import ALONE, BATCH, END, MODEL, Ranks
 
@@ -117,7 +118,7 @@ class Gradients:
         for part_loss, part_grads in others:
             loss += part_loss
             pairs = zip(grads, part_grads, strict=True)
-            for _ in self.map(_add, tasks(pairs, lambda pair: pair[0].size)):
+            for _ in self.map(_add, jobs(pairs, lambda pair: pair[0].size)):
                 pass
         return loss, grads
 
