@@ -544,5 +544,5 @@ def test_checkpoints_are_of_one_run(cli, text_file, monkeypatch):
     monkeypatch.setattr(loop_module.Trainer, "advance", advance)
     status, _, err = cli("train", "--corpus", text_file, "--out", "new")
     assert status == 2
-    assert "is there already, and not of this run" in err.splitlines()[-1]
+    assert "exists already and is not of this run" in err.splitlines()[-1]
     assert "learning rate" not in err

@@ -27,7 +27,7 @@ from hypothesis.extra import numpy as hnp
 from tinygrad_llm.formats import (
     Checkpoints,
     DamagedCheckpointWarning,
-    NewerVersionError,
+    VersionError,
     checkpoint,
     load_checkpoint,
     load_safetensors,
@@ -227,12 +227,12 @@ def test_without_verification_a_damaged_number_passes_and_a_damaged_structure_do
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"format": None}, "__metadata__: format: must be 'tinygrad_llm.checkpoint', is None"),
+        ({"format": None}, "__metadata__: format: must be 'tinygrad_llm.checkpoint', got None"),
         ({"format": "pt"}, "__metadata__: format: .*'pt'"),
-        ({"version": "2"}, "__metadata__: version: 2 is newer .*: update tinygrad_llm"),
-        ({"version": "0"}, "__metadata__: version: must be 1"),
-        ({"version": "one"}, "__metadata__: version: must be 1"),
-        ({"version": None}, "__metadata__: version: must be 1"),
+        ({"version": "2"}, "checkpoint version 2 is newer than version 1, .*: update tinygrad_llm"),
+        ({"version": "0"}, "__metadata__: version: must be 1, got"),
+        ({"version": "one"}, "__metadata__: version: must be 1, got"),
+        ({"version": None}, "__metadata__: version: must be 1, got"),
         ({"sha256": None}, "__metadata__: sha256: must be 64"),
         ({"sha256": "12"}, "__metadata__: sha256: must be 64"),
         ({"metadata": None}, "__metadata__: metadata"),
@@ -647,7 +647,7 @@ def test_a_checkpoint_that_another_put_in_the_place_of_ours_stays(tmp_path):
     ours = Checkpoints(tmp_path)
     save_steps(ours, {1: None, 2: None})
     save_checkpoint(tmp_path / "step-00000001.ckpt.safetensors", {}, {"theirs": True})
-    with pytest.raises(ValueError, match=r"step-00000001.*not of this run: resume from it .*, move it, or"):
+    with pytest.raises(ValueError, match=r"step-00000001.*is not of this run: resume from it .*, move it, or"):
         ours.save(1, {})
     save_steps(ours, {3: None, 4: None})
     assert steps(tmp_path) == [1, 3, 4]
@@ -676,19 +676,24 @@ def test_a_run_does_not_begin_among_the_checkpoints_of_another(tmp_path, step):
     Checkpoints(tmp_path).save(3, {})
 
 
-def test_a_newer_version_is_not_passed_over_or_replaced(tmp_path):
+@pytest.mark.parametrize(("version", "mend"), [(1, "train again in a new folder, or resume with"), (3, "update tiny")])
+def test_a_checkpoint_of_another_version_is_neither_skipped_nor_replaced(tmp_path, monkeypatch, version, mend):
+    monkeypatch.setattr(checkpoint, "VERSION", 2)
     checkpoints = Checkpoints(tmp_path)
     save_steps(checkpoints, {1: None, 2: None})
-    newer = tmp_path / "step-00000003.ckpt.safetensors"
-    save_checkpoint(newer, {}, {"step": 3})
-    change_fields(newer, version="2")
-    before = newer.read_bytes()
+    other = tmp_path / "step-00000003.ckpt.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "VERSION", version)
+        save_checkpoint(other, {}, {"step": 3})
+    before = other.read_bytes()
+    words = rf"step-00000003.*: checkpoint version {version} is \w+ than version 2, which is read here: {mend}"
     for instance in (checkpoints, Checkpoints(tmp_path)):
-        with pytest.raises(NewerVersionError, match=r"step-00000003.*update tinygrad_llm"):
+        with pytest.raises(VersionError, match=words) as error:
             instance.load_latest()
-        with pytest.raises(ValueError, match="resume"):
+        assert len(str(error.value).splitlines()) == 1
+        with pytest.raises(LoadError, match="resume"):
             instance.save(3, {})
-    assert newer.read_bytes() == before
+    assert other.read_bytes() == before
 
 
 @pytest.mark.parametrize("value", [10**39, [0] * 1_300_000], ids=["39 digits", "a long list"])

@@ -1,16 +1,16 @@
 """Checkpoints: named arrays and JSON in one file that is never half-written, and a folder of the last and the best.
 
-A checkpoint is a safetensors file (which see), so the `safetensors` library reads it too. Its `__metadata__` is
+A checkpoint is a safetensors file, so the `safetensors` library reads it too. Its `__metadata__` is
 
     "format"     "tinygrad_llm.checkpoint"
-    "version"    "1"
-    "sha256"     64 hex digits: the SHA-256 of this whole file, with 64 zeros in this place
-    "metadata"   what the caller saved, an object as JSON text
+    "version"    the number VERSION
+    "sha256"     64 hex digits: the SHA-256 of the whole file, with 64 zeros in this place
+    "metadata"   the caller's metadata, an object as JSON text
 
-The arrays lie by falling element size, then by name; the header is JSON without spaces in that order, the
-metadata first and sorted, padded with spaces to a multiple of 8. So the arrays and the metadata alone give
-every byte of the file, and its hash: the reader computes it from what it holds in memory at the end, and a
-file that another library saved again, in another order, is still known to be whole.
+The arrays are sorted by falling element size, then by name. The header is JSON without spaces in that order, the
+metadata first and sorted, padded with spaces to a multiple of 8. So the arrays and the metadata determine every byte
+of the file, and its hash. The reader computes the hash from the arrays in memory. A file that another library saved
+again, in another order, therefore still verifies.
 """
 
 import contextlib
@@ -33,15 +33,15 @@ from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, parse_json, show
 
 FORMAT: Final = "tinygrad_llm.checkpoint"
-VERSION: Final = 1
+VERSION = 1  # to be raised with every change of what a checkpoint must hold
 
 _NO_HASH = "0" * 64
 _CHUNK = 1_000_000
 _NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})\.ckpt\.safetensors", re.ASCII)
 
 
-class NewerVersionError(LoadError):
-    """A checkpoint is of a newer version of the format; it is not damaged."""
+class VersionError(LoadError):
+    """A checkpoint has another version of the format than this package reads; it is not damaged."""
 
 
 class NotFiniteError(ValueError):
@@ -49,20 +49,20 @@ class NotFiniteError(ValueError):
 
 
 class DamagedCheckpointWarning(UserWarning):
-    """A checkpoint could not be loaded, and an earlier one was."""
+    """A checkpoint could not be loaded, and an earlier one was loaded instead."""
 
 
 def save_checkpoint(
     path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write arrays and JSON to one file, which is read again and compared before it replaces an older one.
+    """Write arrays and JSON to one file, which is read back and compared before it replaces an older file.
 
-    Like `atomic_write`, at every moment `path` is the old file or the whole new one. The same arrays and
-    metadata always give the same bytes. Of the metadata, what comes back is what JSON makes of it: tuples
-    become lists, keys strings.
+    As with `atomic_write`, `path` is at every moment the old file or the complete new one. The same arrays and metadata
+    always give the same bytes. JSON turns the metadata's tuples into lists, and its keys into strings.
+
     Raises:   NotFiniteError: an array holds NaN or infinity; named.
-              ValueError: an array holds no numbers, or the metadata is no JSON; named.
-              OSError: the file cannot be written, or the disk does not give back what was written.
+              ValueError: an array holds no numbers, or JSON cannot hold the metadata; named.
+              OSError: the file cannot be written, or the disk returns other bytes than were written.
     """
     path = Path(path)
     tensors = {name: np.asarray(value) for name, value in arrays.items()}
@@ -75,7 +75,7 @@ def save_checkpoint(
     blank, parts = layout(path, tensors, {**fields, "sha256": _NO_HASH})
     _check_readable(f"{path}: header", blank[8:])
     digest = _hash(blank, pieces(parts))
-    # The quotes of the caller's metadata are escaped, so this is the field itself.
+    # Quotes inside the caller's metadata are escaped, so this text is the field itself.
     header = blank.replace(f'"sha256":"{_NO_HASH}'.encode(), f'"sha256":"{digest}'.encode(), 1)
 
     def verify(temporary: Path) -> None:
@@ -95,9 +95,9 @@ def load_checkpoint(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read the arrays and the metadata of a checkpoint, and compare their hash with the stored one.
 
-    `verify=False` saves the time of the hash: a damaged number is then not noticed, a damaged structure is.
+    Args:     verify: False skips the hash: a damaged structure is still found, a damaged number is not.
     Raises:   LoadError: the file is damaged or something else; names the file and the field.
-              NewerVersionError: of these, that it is of a newer version.
+              VersionError, a LoadError: it has another version of the format.
               OSError: the file cannot be opened or read.
     """
     path = Path(path)
@@ -112,7 +112,7 @@ def load_checkpoint(
 
 
 class Checkpoints:
-    """A folder of checkpoints, `step-00001000.ckpt.safetensors` and so on, of which the last and the best stay.
+    """A folder of checkpoints, `step-00001000.ckpt.safetensors` and so on, that keeps the last ones and the best.
 
         checkpoints = Checkpoints("runs/1")
         if checkpoints.latest():
@@ -123,21 +123,21 @@ class Checkpoints:
         ...
         arrays, metadata = load_checkpoint(checkpoints.best())
 
-    What `save` removes, after the new checkpoint is verified and in its place, are those beyond the last
-    `keep` and the best of this run: of those saved here, and, after `load_latest`, of the one loaded and
-    those before it. Files of others, who may be saving to the folder at the same time, are left alone.
+    `save` removes old checkpoints once the new one is verified and in place: all of this run except the last `keep`
+    and the best. Those of this run are the ones saved here and, after `load_latest`, the one loaded and those before
+    it. Checkpoints of other processes that save to the same folder stay.
 
-    Args:     keep: how many of the last are kept, at least 2; the best one is kept beside them.
+    Args:     keep: how many of the last stay, at least 2; the best one stays in addition.
     Raises:   ValueError: `keep` is less than 2.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
         if keep < 2:
-            raise ValueError(f"keep={keep}: at least 2 checkpoints must be kept, should the newest be damaged")
+            raise ValueError(f"keep={keep}: at least 2 checkpoints must stay, in case the newest is damaged")
         self.folder = Path(folder)
         self.keep = keep
         self._own: dict[Path, tuple[int, int] | None] = {}  # in the order of saving
-        self._damaged: dict[Path, tuple[int, int] | None] = {}  # passed over: not ours to remove, but to replace
+        self._damaged: dict[Path, tuple[int, int] | None] = {}  # skipped: this run may replace but not remove them
         self._begun = False
 
     def save(
@@ -147,23 +147,24 @@ class Checkpoints:
         metadata: Mapping[str, Any] | None = None,
         loss: float | None = None,
     ) -> Path:
-        """Save the checkpoint of a step and remove those no longer needed; returns its path.
+        """Save the checkpoint of a step, remove those no longer needed, and return its path.
 
-        Its metadata holds `step` and `loss` as well; the lower the loss, the better. The folder is made if
-        there is none. A checkpoint for this step is replaced if it was saved here, or by the run resumed here.
-        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss of NaN or infinity, or metadata with
-                  a step or loss of its own.
-                  LoadError: a folder with checkpoints of another run: the one of this step, or, at the first
-                  save without `load_latest`, any not before it.
+        The metadata also gets `step` and `loss`; a lower loss is better. The folder is created if it is missing. A
+        checkpoint of the same step is replaced if this run, or the run it resumes, saved it.
+
+        Raises:   as `save_checkpoint`; ValueError: a negative step, a loss that is NaN or infinite, or metadata that
+                  has a step or loss itself.
+                  LoadError: the folder holds checkpoints of another run: one of this step, or, at the first save
+                  without `load_latest`, one of this step or a later one.
         """
         step = operator.index(step)
         path = self.folder / f"step-{step:08d}.ckpt.safetensors"
         if step < 0:
-            raise ValueError(f"{self.folder}: step: must be ≥ 0, is {step}")
+            raise ValueError(f"{self.folder}: step: must be ≥ 0, got {step}")
         if loss is not None and not math.isfinite(loss):
-            raise ValueError(f"{path}: loss: is {loss}; not saved")
+            raise ValueError(f"{path}: loss: got {loss}; not saved")
         if taken := {"step", "loss"} & set(metadata or {}):
-            raise ValueError(f"{path}: metadata: {', '.join(sorted(taken))} is an argument of its own")
+            raise ValueError(f"{path}: metadata: {', '.join(sorted(taken))} must be given as an argument instead")
         self._check_free(step, path)
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {"step": step, "loss": None if loss is None else float(loss)}
@@ -174,30 +175,30 @@ class Checkpoints:
         return path
 
     def latest(self) -> Path | None:
-        """The checkpoint of the highest step; None if there is none."""
+        """Return the checkpoint of the highest step; None if there is none."""
         return max(self._files(), key=_step, default=None)
 
     def best(self) -> Path | None:
-        """The checkpoint of the lowest loss, of equal ones the latest; None if none that can be read has a loss.
+        """Return the checkpoint of the lowest loss, of equal ones the latest; None if no readable one has a loss.
 
-        Only the headers are read to find it: `load_checkpoint` then verifies the whole.
+        This reads only the headers; `load_checkpoint` then verifies the whole file.
         """
         return _best(self._files())
 
     def load_latest(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The arrays and metadata of the latest checkpoint that can be loaded; `step` and `loss` are in the metadata.
+        """Read the latest checkpoint that can be loaded; its metadata holds `step` and `loss`.
 
-        For each one passed over because it cannot, there is a `DamagedCheckpointWarning`; its file stays until
-        its step is saved again.
-        Raises:   LoadError: the folder holds none, or none that can be loaded.
-                  NewerVersionError: one is of a newer version: to go on from an older one would lose its work.
+        Each damaged one gives a `DamagedCheckpointWarning`; its file stays until its step is saved again.
+
+        Raises:   LoadError: the folder holds no checkpoint, or none that can be loaded.
+                  VersionError: one has another version of the format; to resume from an earlier one would lose work.
         """
         files = sorted(self._files(), key=_step)
         found = len(files)
         while files:
             try:
                 loaded = load_checkpoint(files[-1])
-            except NewerVersionError:
+            except VersionError:
                 raise
             except (LoadError, OSError) as error:
                 warnings.warn(f"{error}; taking the checkpoint before it", DamagedCheckpointWarning, stacklevel=2)
@@ -212,16 +213,16 @@ class Checkpoints:
         raise LoadError(f"{self.folder}: {what}")
 
     def _check_free(self, step: int, path: Path) -> None:
-        """Nothing of another run is in the way."""
+        """Raise LoadError if the checkpoint of this step would mix with, or replace, one of another run."""
         latest = self.latest()
         if not self._begun and latest and _step(latest) >= step:
             raise LoadError(
-                f"{self.folder}: holds checkpoints up to step {_step(latest)}, so none is begun at step {step}: "
+                f"{self.folder}: holds checkpoints up to step {_step(latest)}, so a new run cannot save step {step}: "
                 "resume from them (load_latest), or choose another folder"
             )
         if (found := _identity(path)) and found not in (self._own.get(path), self._damaged.get(path)):
             raise LoadError(
-                f"{path}: is there already, and not of this run: resume from it (load_latest), move it, "
+                f"{path}: exists already and is not of this run: resume from it (load_latest), move it, "
                 "or choose another folder"
             )
 
@@ -233,19 +234,19 @@ class Checkpoints:
 
     def _adopt(self, *paths: Path) -> None:
         for path in paths:
-            self._own.pop(path, None)  # to the end
+            self._own.pop(path, None)  # so that it moves to the end
             self._own[path] = _identity(path)
 
     def _prune(self) -> None:
-        # What was removed, or replaced by another saver, is ours no longer.
+        # A file that was removed, or that another process replaced, is no longer of this run.
         self._own = {path: known for path, known in self._own.items() if known and _identity(path) == known}
         for path in set(list(self._own)[: -self.keep]) - {_best(self._own)}:
-            with contextlib.suppress(OSError):  # tried again at the next save
+            with contextlib.suppress(OSError):  # the next save tries again
                 path.unlink()
 
 
 def _hash_of(path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str, str]) -> str:
-    """The SHA-256 that a file with this content has."""
+    """Return the SHA-256 of a file with this content."""
     try:
         blank, parts = layout(path, arrays, {**fields, "sha256": _NO_HASH})
     except ValueError as error:
@@ -254,8 +255,8 @@ def _hash_of(path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str
 
 
 def _hash(blank: bytes, data: Iterable[bytes | memoryview]) -> str:
-    """The SHA-256 of a file, from its header with zeros for the hash, and the rest in pieces."""
-    import hashlib  # here: it takes longer to load than most of this package
+    """Return the SHA-256 of a file, given its header with zeros for the hash, and the rest in pieces."""
+    import hashlib  # here, because it takes longer to load than most of this package
 
     total = hashlib.sha256(blank)
     for piece in data:
@@ -267,13 +268,13 @@ def _to_json(path: Path, metadata: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: metadata: must be what JSON can hold: {error}") from None
+        raise ValueError(f"{path}: metadata: JSON cannot hold it: {error}") from None
     _check_readable(f"{path}: metadata", text.encode())
     return text
 
 
 def _check_readable(where: str, text: bytes) -> None:
-    """What could not be read again is not written: an integer of 39 digits, or megabytes of JSON."""
+    """Raise ValueError for JSON that the reader would refuse: an integer of 39 digits, or megabytes of text."""
     try:
         parse_json(where, text)
     except LoadError as error:
@@ -281,23 +282,32 @@ def _check_readable(where: str, text: bytes) -> None:
 
 
 def _read_fields(path: Path, fields: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of the caller, out of that of the file."""
+    """Check the fields of `__metadata__`, and return the caller's metadata."""
+    where = f"{path}: __metadata__"
     if fields.get("format") != FORMAT:
-        raise LoadError(f"{path}: __metadata__: format: must be {FORMAT!r}, is {show(fields.get('format'))}")
-    version = fields.get("version", "")
+        raise LoadError(f"{where}: format: must be {FORMAT!r}, got {show(fields.get('format'))}")
+    _check_version(path, fields.get("version", ""))
+    if not re.fullmatch("[0-9a-f]{64}", fields.get("sha256", "")):
+        raise LoadError(f"{where}: sha256: must be 64 hex digits, got {show(fields.get('sha256'))}")
+    metadata = parse_json(f"{where}: metadata", fields.get("metadata", "").encode(errors="surrogatepass"))
+    if not isinstance(metadata, dict):
+        raise LoadError(f"{where}: metadata: must be a JSON object, got {show(metadata)}")
+    return metadata
+
+
+def _check_version(path: Path, version: str) -> None:
     if not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise LoadError(f"{path}: __metadata__: version: must be {VERSION}, is {show(version)}")
+        raise LoadError(f"{path}: __metadata__: version: must be {VERSION}, got {show(version)}")
     if int(version) > VERSION:
-        raise NewerVersionError(
-            f"{path}: __metadata__: version: {version} is newer than the {VERSION} that is read here: "
+        raise VersionError(
+            f"{path}: checkpoint version {version} is newer than version {VERSION}, which is read here: "
             "update tinygrad_llm"
         )
-    if not re.fullmatch("[0-9a-f]{64}", fields.get("sha256", "")):
-        raise LoadError(f"{path}: __metadata__: sha256: must be 64 hex digits, is {show(fields.get('sha256'))}")
-    metadata = parse_json(f"{path}: __metadata__: metadata", fields.get("metadata", "").encode(errors="surrogatepass"))
-    if not isinstance(metadata, dict):
-        raise LoadError(f"{path}: __metadata__: metadata: must be a JSON object, is {show(metadata)}")
-    return metadata
+    if int(version) < VERSION:
+        raise VersionError(
+            f"{path}: checkpoint version {version} is older than version {VERSION}, which is read here: "
+            "train again in a new folder, or resume with the tinygrad_llm that wrote it"
+        )
 
 
 def _step(path: Path) -> int:
@@ -315,7 +325,7 @@ def _best(paths: Iterable[Path]) -> Path | None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another that took its place; None: it is gone."""
+    """Return what distinguishes a file from another of the same name; None if it is gone."""
     try:
         status = path.stat()
     except OSError:
