@@ -1,44 +1,26 @@
+"""`Tokenizer`: published ids, round trips, special tokens, offsets, and the errors of encoding and decoding."""
+
 import hashlib
 import re
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from definition import BYTE_ID, BYTE_NAMES, BYTES, TEXTS, VOCAB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, bpe
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, byte_ids, pattern
 
-VOCAB = Path(__file__).parents[2] / "data" / "gpt2" / "vocab.bpe"
 EOT = "<|endoftext|>"
 
 
-@pytest.fixture(scope="module")
-def gpt2():
-    return Tokenizer.gpt2()
+# ---- published numbers -------------------------------------------------------------------------------------------
 
 
-def byte_names():
-    """GPT-2's name of each byte: itself where it prints, else the next free character from U+0100 on."""
-    names, fresh = {}, 0x100
-    for byte in range(256):
-        if byte <= 0x20 or 0x7F <= byte <= 0xA0 or byte == 0xAD:
-            names[byte] = chr(fresh)
-            fresh += 1
-        else:
-            names[byte] = chr(byte)
-    return names
-
-
-# --- published numbers -----------------------------------------------------------------------------------
-
-
-def test_the_shipped_merges_are_those_of_gpt2():
+def test_shipped_merges_are_gpt2s(gpt2):
     digest = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
     assert hashlib.sha256(VOCAB.read_bytes()).hexdigest() == digest
-
-
-def test_gpt2_has_50257_tokens_and_the_last_ends_a_text(gpt2):
     assert (gpt2.n_vocab, len(gpt2.merges), gpt2.eot_token) == (50257, 50000, 50256)
     assert gpt2.special_tokens == {EOT: 50256}
     assert gpt2.kind == "bpe"
@@ -60,7 +42,7 @@ def test_gpt2_has_50257_tokens_and_the_last_ends_a_text(gpt2):
         (" and established himself in a", "290 4920 2241 287 257"),
     ],
 )
-def test_published_ids(gpt2, text, ids):
+def test_encode_gives_published_ids(gpt2, text, ids):
     expected = [int(number) for number in ids.split()]
     assert gpt2.encode(text, allowed_special={EOT}) == expected
     assert gpt2.decode(expected) == text
@@ -78,17 +60,12 @@ def test_published_ids_come_back_from_their_text(gpt2, ids):
     assert gpt2.encode(gpt2.decode(expected), allowed_special="all") == expected
 
 
-def test_added_special_tokens_take_the_next_ids_and_change_no_other(gpt2):
-    names = ("MyNewToken_1", "MyNewToken_2")
-    longer = Tokenizer(gpt2.merges, (EOT, *names))
-    assert longer.special_tokens == {EOT: 50256, names[0]: 50257, names[1]: 50258}
-    plain = [15496, 11, 2011, 3791, 30642, 62, 16, 318, 257, 649, 11241, 13, 220, 50256]
-    assert longer.encode(gpt2.decode(plain), {EOT}, disallowed_special=()) == plain
-    special = [36674, 2420, 351, 220, 50257, 290, 220, 50258, 13, 220, 50256]
-    assert longer.encode(longer.decode(special), allowed_special="all") == special
+def test_first_256_ids_are_the_bytes_in_gpt2s_order(gpt2):
+    assert gpt2.decode_bytes(range(256)) == bytes(BYTES) == byte_ids.BYTES
+    assert byte_ids.BYTE_NAMES == BYTE_NAMES == sorted(BYTE_NAMES)
 
 
-# --- nothing is lost -------------------------------------------------------------------------------------
+# ---- round trips -------------------------------------------------------------------------------------------------
 
 
 @given(text=st.text())
@@ -98,41 +75,85 @@ def test_every_text_comes_back(gpt2, text):
     assert all(0 <= token_id < gpt2.n_vocab for token_id in ids)
 
 
-@given(data=st.binary())
-def test_every_bytes_come_back_and_what_is_no_utf8_is_replaced_in_text(gpt2, data):
-    ids = list(data.translate(bpe.BYTE_IDS))
-    assert gpt2.decode_bytes(ids) == data
-    assert gpt2.decode(ids) == data.decode("utf-8", errors="replace")
-
-
-def test_the_first_256_ids_are_the_bytes_in_the_order_of_their_names(gpt2):
-    names = byte_names()
-    order = sorted(range(256), key=names.__getitem__)
-    assert gpt2.decode_bytes(range(256)) == bytes(order)
-    assert [names[byte] for byte in order] == bpe.BYTE_NAMES
-
-
 @pytest.mark.parametrize("text", ["\x85", "\u2028", "\x1c", "\r\n", "\x00", "\U0010ffff", "\ufeff"])
 def test_odd_characters_come_back(gpt2, text):
     assert gpt2.decode(gpt2.encode(f"a{text}{text} b{text}")) == f"a{text}{text} b{text}"
 
 
+@given(data=st.binary())
+def test_decode_replaces_bytes_that_are_not_utf8(gpt2, data):
+    ids = list(data.translate(byte_ids.BYTE_IDS))
+    assert gpt2.decode_bytes(ids) == data
+    assert gpt2.decode(ids) == data.decode("utf-8", errors="replace")
+
+
+@given(
+    data=st.binary() | st.lists(st.sampled_from([b"a", b" the", b"\xff", "é".encode(), b"\xc3", b"\n"])).map(b"".join)
+)
+def test_encode_bytes_of_any_bytes_come_back(gpt2, data):
+    assert gpt2.decode_bytes(gpt2.encode_bytes(data)) == data
+
+
+@given(text=TEXTS)
+def test_encode_bytes_of_utf8_equals_encode(gpt2, text):
+    assert gpt2.encode_bytes(text.encode()) == gpt2.encode(text, disallowed_special=())
+
+
+def test_encode_bytes_makes_each_byte_outside_utf8_a_token(gpt2):
+    def ids(*data):
+        return [BYTE_ID[byte] for byte in data]
+
+    the = gpt2.encode(" the")
+    assert gpt2.encode_bytes(b" the\xff\xfe the") == [*the, *ids(0xFF, 0xFE), *the]
+    assert gpt2.encode_bytes("é".encode()[:1]) == ids(0xC3)
+    assert gpt2.encode_bytes("\ud83d".encode(errors="surrogatepass")) == ids(0xED, 0xA0, 0xBD)
+    assert 50256 not in gpt2.encode_bytes(EOT.encode())
+    for data in (bytes(range(256)), b"\xff\xc3" * 30_000, b"\xffa" * 30_000):
+        assert gpt2.decode_bytes(gpt2.encode_bytes(data)) == data
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["a", "^", " ", "\n", "'s", "7"])
-def test_a_megabyte_of_one_thing_is_not_quadratic(gpt2, part):
+def test_a_megabyte_of_one_piece_is_not_quadratic(gpt2, part):
     text = part * (1_000_000 // len(part))
     assert gpt2.decode(gpt2.encode(text)) == text
 
 
-def test_what_the_caller_does_to_the_ids_stays_with_the_caller(gpt2):
-    gpt2.encode(" tea").append(1)
-    assert gpt2.encode(" tea") == [8887]
+def test_encode_batch_encodes_each_text(gpt2):
+    texts = ["Hello,", "", f"a{EOT}"]
+    assert gpt2.encode_batch(texts, "all") == [[15496, 11], [], [64, 50256]]
+    plain = [gpt2.encode(text, disallowed_special=()) for text in texts]
+    assert gpt2.encode_batch(iter(texts), disallowed_special=()) == plain
+    with pytest.raises(TokenizerError, match="special token"):
+        gpt2.encode_batch(texts)
+    with pytest.raises(TokenizerError, match="must be a list of texts"):
+        gpt2.encode_batch("Hello")
 
 
-# --- special tokens --------------------------------------------------------------------------------------
+# ---- words and merges, shown -------------------------------------------------------------------------------------
 
 
-def test_a_special_token_in_a_text_is_an_error_unless_asked_for(gpt2):
+@given(word=st.text(max_size=12))
+def test_explain_word_begins_with_bytes_and_merges_once_per_step(gpt2, word):
+    steps = gpt2.explain_word(word)
+    assert steps[0] == [BYTE_ID[byte] for byte in word.encode()]
+    for before, after in pairwise(steps):
+        assert len(after) == len(before) - 1
+        assert gpt2.decode_bytes(after) == word.encode()
+    if len(gpt2.split(word)) == 1:
+        assert steps[-1] == gpt2.encode(word)
+
+
+def test_split_gives_the_words_before_any_merge(gpt2):
+    assert gpt2.split("I'll  buy 12é!\n") == ["I", "'ll", " ", " buy", " 12", "é", "!", "\n"]
+    with pytest.raises(TokenizerError, match="surrogate"):
+        gpt2.split("\ud800")
+
+
+# ---- special tokens ----------------------------------------------------------------------------------------------
+
+
+def test_special_token_in_a_text_raises_unless_allowed(gpt2):
     with pytest.raises(TokenizerError, match=re.escape(f"'{EOT}' at position 1")):
         gpt2.encode(f"a{EOT}b")
     assert gpt2.encode(f"a{EOT}b", allowed_special="all") == [64, 50256, 65]
@@ -142,52 +163,120 @@ def test_a_special_token_in_a_text_is_an_error_unless_asked_for(gpt2):
     assert gpt2.decode(plain) == f"a{EOT}b"
 
 
-def test_only_the_special_tokens_named_are_allowed_or_refused():
+def test_only_named_special_tokens_are_allowed_or_refused():
     tokenizer = Tokenizer([], ("<x>", "<y>"))
     with pytest.raises(TokenizerError, match="'<y>' at position 3"):
         tokenizer.encode("<x><y>", allowed_special={"<x>"})
     assert tokenizer.encode("<x><y>", {"<x>"}, ()) == [256, *tokenizer.encode("<y>", disallowed_special=())]
     assert tokenizer.encode("<y>", disallowed_special={"<x>"}) == tokenizer.encode("<y>", (), ())
-    # As in tiktoken: what is refused by name is refused, allowed or not, special or not.
+    # As in tiktoken: a text that is refused by name is refused, even if it is allowed or not special.
     with pytest.raises(TokenizerError, match="'<x>'"):
         tokenizer.encode("<x>", allowed_special="all", disallowed_special={"<x>"})
     with pytest.raises(TokenizerError, match="'swearword'"):
         tokenizer.encode("swearword", disallowed_special={"swearword"})
 
 
-def test_of_two_special_tokens_the_longer_is_taken():
+def test_longer_of_two_special_tokens_is_taken():
     tokenizer = Tokenizer([], ("<x>", "<x><x>"))
     assert tokenizer.encode("<x><x><x>", allowed_special="all") == [257, 256]
 
 
-def test_a_special_token_may_hold_characters_that_patterns_use():
+def test_special_token_may_contain_characters_of_patterns():
     tokenizer = Tokenizer([], ("(.*)|[a]\\", "</script>"))
     assert tokenizer.encode("(.*)|[a]\\</script>", allowed_special="all") == [256, 257]
 
 
 @pytest.mark.parametrize("option", ["allowed_special", "disallowed_special"])
-def test_one_special_token_must_still_be_given_in_a_set(gpt2, option):
-    with pytest.raises(TokenizerError, match=option):
+def test_special_option_given_as_one_token_is_refused(gpt2, option):
+    with pytest.raises(TokenizerError, match=f'{option} must be "all" or a set'):
         gpt2.encode("a", **{option: EOT})
 
 
-def test_without_special_tokens_nothing_ends_a_text():
+def test_tokenizer_without_special_tokens_has_no_end_of_text():
     tokenizer = Tokenizer([], ())
     assert tokenizer.eot_token is None
     assert tokenizer.decode(tokenizer.encode(EOT, allowed_special="all")) == EOT
 
 
-# --- errors ----------------------------------------------------------------------------------------------
+def test_with_special_tokens_adds_the_next_ids_and_changes_no_other(gpt2):
+    longer = gpt2.with_special_tokens(["<|user|>", "<|end of turn|>"])
+    assert longer.special_tokens == {EOT: 50256, "<|user|>": 50257, "<|end of turn|>": 50258}
+    assert longer.n_vocab == 50259
+    assert longer.encode("<|user|>Hello,<|end of turn|>", "all") == [50257, 15496, 11, 50258]
+    assert longer.decode([50258, 11]) == "<|end of turn|>,"
+    assert (gpt2.n_vocab, gpt2.special_tokens) == (50257, {EOT: 50256})
+    for tokens, message in (
+        ([EOT], "exists already, with id 50256"),
+        (["a", "a"], "given twice"),
+        ("ab", "must be a list of texts"),
+    ):
+        with pytest.raises(TokenizerError, match=re.escape(message)):
+            gpt2.with_special_tokens(tokens)
+
+
+def test_published_ids_with_added_special_tokens(gpt2):
+    names = ("MyNewToken_1", "MyNewToken_2")
+    longer = Tokenizer(gpt2.merges, (EOT, *names))
+    assert longer.special_tokens == {EOT: 50256, names[0]: 50257, names[1]: 50258}
+    plain = [15496, 11, 2011, 3791, 30642, 62, 16, 318, 257, 649, 11241, 13, 220, 50256]
+    assert longer.encode(gpt2.decode(plain), {EOT}, disallowed_special=()) == plain
+    special = [36674, 2420, 351, 220, 50257, 290, 220, 50258, 13, 220, 50256]
+    assert longer.encode(longer.decode(special), allowed_special="all") == special
+
+
+# ---- offsets -----------------------------------------------------------------------------------------------------
+
+
+@given(ids=st.lists(st.integers(0, 1000) | st.sampled_from([50256, *range(100, 256)]), max_size=20))
+def test_offset_is_the_character_that_holds_the_first_byte(gpt2, ids):
+    """The oracle cuts the bytes after each token's first byte: that byte is in the last character of what is left."""
+    text, offsets = gpt2.decode_with_offsets(ids)
+    assert text == gpt2.decode(ids)
+    before = 0
+    for token_id, offset in zip(ids, offsets, strict=True):
+        data = gpt2.decode_bytes(ids)[: before + 1]
+        assert offset == len(data.decode(errors="replace")) - 1
+        before += len(gpt2.token_bytes(token_id))
+
+
+def test_offsets_by_hand(gpt2):
+    assert gpt2.decode_with_offsets([]) == ("", [])
+    assert gpt2.decode_with_offsets(gpt2.encode("Hi 👩 there")) == ("Hi 👩 there", [0, 2, 3, 4])
+    assert gpt2.decode_with_offsets([50256, 64]) == (f"{EOT}a", [0, len(EOT)])
+    ids = list(b"\xed\xa1a\xf0\x9f\x91\xed".translate(byte_ids.BYTE_IDS))
+    assert gpt2.decode_with_offsets(ids) == ("\ufffd\ufffda\ufffd\ufffd", [0, 1, 2, 3, 3, 3, 4])
+
+
+def test_offsets_equal_tiktokens(gpt2):
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {gpt2.token_bytes(token_id): token_id for token_id in range(50256)}
+    theirs = tiktoken.Encoding("gpt2", pat_str=pattern.PATTERN, mergeable_ranks=ranks, special_tokens={EOT: 50256})
+
+    @given(text=TEXTS)
+    def same(text):
+        ids = gpt2.encode(text, disallowed_special=())
+        assert gpt2.decode_with_offsets(ids) == theirs.decode_with_offsets(ids)
+
+    same()
+
+
+# ---- errors ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [-1, 50257, 2**70, True, False, 1.0, "1", None, np.float64(1), np.True_])
-def test_an_unknown_id_is_named(gpt2, bad):
+def test_unknown_id_is_named(gpt2, bad):
     for decode in (gpt2.decode, gpt2.decode_bytes):
         with pytest.raises(TokenizerError, match=f"{re.escape(repr(bad))} is unknown.*50257"):
             decode([0, bad])
 
 
-def test_numpy_ids_are_ids(gpt2):
+def test_token_bytes_of_one_id(gpt2):
+    assert gpt2.token_bytes(15496) == b"Hello"
+    with pytest.raises(TokenizerError, match="unknown"):
+        gpt2.token_bytes(50257)
+
+
+def test_decode_takes_numpys_integers(gpt2):
     assert gpt2.decode(np.array([15496, 11], dtype=np.uint16)) == "Hello,"
 
 
@@ -198,9 +287,11 @@ def test_half_a_surrogate_pair_is_named_and_the_advice_works(gpt2):
     assert gpt2.encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def test_bytes_are_no_text(gpt2):
-    with pytest.raises(TokenizerError, match="not bytes"):
+def test_encode_refuses_the_wrong_type(gpt2):
+    with pytest.raises(TokenizerError, match="got bytes"):
         gpt2.encode(b"abc")
+    with pytest.raises(TokenizerError, match="got str"):
+        gpt2.encode_bytes("text")
 
 
 @pytest.mark.parametrize(
@@ -214,11 +305,11 @@ def test_bytes_are_no_text(gpt2):
         ([(0, 1, 2)], "merge 0 is not a pair of integers"),
         ([7], "merge 0 is not a pair of integers"),
         (["ab"], "merge 0 is not a pair of integers"),
-        # Each merge doubles the token before it: sixty lines that would spell 2⁶⁰ bytes.
+        # Each merge doubles the token before it: sixty merges that would spell 2⁶⁰ bytes.
         ([(0, 0)] + [(256 + k, 256 + k) for k in range(60)], "more than"),
     ],
 )
-def test_wrong_merges(merges, message):
+def test_wrong_merges_are_refused(merges, message):
     with pytest.raises(TokenizerError, match=message):
         Tokenizer(merges)
 
@@ -228,78 +319,13 @@ def test_wrong_merges(merges, message):
     [
         (("a", "a"), "'a' is given twice"),
         (("",), "empty"),
-        ((7,), "not int"),
+        ((7,), "got int"),
         (("\ud800",), "surrogate"),
-        ("abc", "give a list"),
+        ("abc", "must be a list of texts"),
     ],
 )
-def test_wrong_special_tokens(tokens, message):
+def test_wrong_special_tokens_are_refused(tokens, message):
     with pytest.raises(TokenizerError, match=message):
         Tokenizer([], tokens)
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.train("abc", 300, tokens)
-
-
-# --- merges files ----------------------------------------------------------------------------------------
-
-
-def merges_file(folder, text):
-    path = folder / "merges.bpe"
-    path.write_bytes(text.encode())
-    return path
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("last", [True, False])
-def test_a_merges_file_has_one_header_and_any_line_ends(tmp_path, end, last):
-    lines = ["#version: 0.2", "# #", "Ġ t", "## ##"]
-    tokenizer = Tokenizer.from_merges_file(merges_file(tmp_path, end.join(lines) + end * last))
-    hash_id, space, t = (tokenizer.encode(text)[0] for text in "# t")
-    assert list(tokenizer.merges) == [(hash_id, hash_id), (space, t), (256, 256)]
-    assert tokenizer.encode("#### t") == [258, 257]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "line 1: expected a header"),
-        ("a b\n", "line 1: expected a header"),
-        ("#version: 0.2\na b\nab cd\n", "line 3: .* makes the token 'cd'"),
-        ("#version: 0.2\nabc d\na b\n", "line 2: .* makes the token 'abc'"),
-        ("#version: 0.2\na b\nc d\na b\n", "line 4: .* 'ab' is already made"),
-        ("#version: 0.2\na b\nb c\nab c\na bc\n", "line 5: .* 'abc' is already made"),
-        ("#version: 0.2\na b\n\nc d\n", "line 3: expected two tokens"),
-        ("#version: 0.2\na b\n\n", "line 3: expected two tokens"),
-        ("#version: 0.2\na b c\n", "line 2: expected two tokens"),
-        ("#version: 0.2\na\n", "line 2: expected two tokens"),
-        ("#version: 0.2\na  b\n", "line 2: expected two tokens"),
-        ("#version: 0.2\n a\n", "line 2: .* makes the token ''"),
-        ("#version: 0.2\na b\u2028c d\n", "line 2: expected two tokens"),
-        ("#version: 0.2\na b\x85\nx\n", r"line 2: .* makes the token 'b\\x85'"),
-    ],
-)
-def test_a_wrong_merges_file_is_named_with_its_line(tmp_path, text, message):
-    path = merges_file(tmp_path, text)
-    with pytest.raises(TokenizerError, match=f"^{re.escape(str(path))}, {message}"):
-        Tokenizer.from_merges_file(path)
-
-
-def test_a_merges_file_that_is_missing_no_text_or_spells_too_much(tmp_path):
-    with pytest.raises(TokenizerError, match=r"none\.bpe: cannot be read: No such file"):
-        Tokenizer.from_merges_file(tmp_path / "none.bpe")
-    path = merges_file(tmp_path, "#version: 0.2\na b\n")
-    with pytest.raises(TokenizerError, match=re.escape(str(path))):
-        Tokenizer.from_merges_file(path, special_tokens=("x", "x"))
-    path.write_bytes(b"#version: 0.2\n\xff \xfe\n")
-    with pytest.raises(TokenizerError, match=r"not UTF-8 text: .* at byte 14"):
-        Tokenizer.from_merges_file(path)
-
-
-def test_the_merges_are_found_inside_an_installed_package_first(tmp_path, monkeypatch):
-    for folder, merges in ((tmp_path / "tinygrad_llm" / "data", 1), (tmp_path / "data", 2)):
-        (folder / "gpt2").mkdir(parents=True)
-        (folder / "gpt2" / "vocab.bpe").write_text("\n".join(["#version: 0.2", "a b", "c d"][: 1 + merges]))
-    monkeypatch.setattr(bpe, "__file__", str(tmp_path / "tinygrad_llm" / "tokenizer" / "bpe.py"))
-    assert len(Tokenizer.gpt2().merges) == 1
-    (tmp_path / "tinygrad_llm" / "data").rename(tmp_path / "elsewhere")
-    assert len(Tokenizer.gpt2().merges) == 2

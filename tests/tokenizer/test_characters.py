@@ -1,3 +1,5 @@
+"""`CharTokenizer`: ids by the sorted alphabet, and its errors."""
+
 import re
 
 import pytest
@@ -8,7 +10,7 @@ from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError
 
 
 @given(text=st.text(min_size=1))
-def test_ids_are_places_in_the_sorted_characters(text):
+def test_ids_are_indices_into_the_sorted_characters(text):
     tokenizer = CharTokenizer.train(text)
     order = sorted(set(text))
     assert tokenizer.n_vocab == len(order)
@@ -16,13 +18,16 @@ def test_ids_are_places_in_the_sorted_characters(text):
     assert ids == [order.index(character) for character in text]
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode_bytes(ids) == text.encode()
+    assert [tokenizer.token_bytes(i) for i in ids] == [character.encode() for character in text]
+    assert tokenizer.split(text) == list(text)
+    assert tokenizer.explain_word(text) == [ids]  # nothing merges
 
 
-def test_several_texts_are_one_alphabet():
+def test_several_texts_share_one_alphabet():
     assert CharTokenizer.train(["hello", "", "world"]).characters == "dehlorw"
 
 
-def test_it_can_be_called_like_the_other_tokenizer():
+def test_arguments_are_those_of_the_byte_pair_tokenizer():
     for tokenizer in (CharTokenizer.train("<|endoftext|>"), Tokenizer([])):
         ids = tokenizer.encode("<|endoftext|>", allowed_special=frozenset(), disallowed_special=())
         assert tokenizer.decode(ids) == "<|endoftext|>"
@@ -31,37 +36,27 @@ def test_it_can_be_called_like_the_other_tokenizer():
 
 
 @pytest.mark.parametrize(("text", "message"), [("abca?", "'?' at position 4"), ("\ud800", r"'\ud800' at position 0")])
-def test_an_unknown_character_is_named_with_its_position(text, message):
+def test_unknown_character_is_named_with_its_position(text, message):
     with pytest.raises(TokenizerError, match=re.escape(message) + ".*3 characters"):
         CharTokenizer.train("abc").encode(text)
 
 
 @pytest.mark.parametrize("bad", [-1, 3, True, 1.0, "a"])
-def test_an_unknown_id_is_named(bad):
+def test_unknown_id_is_named(bad):
     tokenizer = CharTokenizer.train("abc")
     for decode in (tokenizer.decode, tokenizer.decode_bytes):
         with pytest.raises(TokenizerError, match=f"{bad!r} is unknown.*n_vocab is 3"):
             decode([bad])
+    with pytest.raises(TokenizerError, match="is unknown"):
+        tokenizer.token_bytes(bad)
 
 
 @pytest.mark.parametrize("texts", ["", [], ["", ""], b"abc", ["\ud800"]])
-def test_texts_without_characters(texts):
+def test_texts_without_characters_are_refused(texts):
     with pytest.raises(TokenizerError):
         CharTokenizer.train(texts)
 
 
-def test_a_character_given_twice_is_named():
+def test_repeated_character_is_named():
     with pytest.raises(TokenizerError, match="'b' occurs twice"):
         CharTokenizer("abcb")
-
-
-@given(text=st.text(min_size=1))
-def test_every_character_is_a_word_and_nothing_merges(text):
-    tokenizer = CharTokenizer.train(text)
-    assert "".join(tokenizer.split(text)) == text
-    for word in tokenizer.split(text):
-        (ids,) = tokenizer.explain_word(word)
-        assert ids == tokenizer.encode(word)
-        assert b"".join(map(tokenizer.token_bytes, ids)) == word.encode()
-    with pytest.raises(TokenizerError, match="is unknown"):
-        tokenizer.token_bytes(tokenizer.n_vocab)

@@ -1,14 +1,15 @@
 """The same ids as tiktoken and as tokenizers, where these are installed; neither is needed.
 
-Both are built from our merges. Which characters are letters and numbers is a matter of the Unicode version: tiktoken
-0.14 and tokenizers 0.23 know 16.0, and `regex` 2026.11.15, which we ask about what is not ASCII, knows 18.0. What the
-two versions between added is listed in `pattern.NEWER`, and is neither letter nor number to us either.
+Both are built from our merges. Which characters are letters and numbers depends on the version of Unicode: tiktoken
+0.14 and tokenizers 0.23 know 16.0, and `regex` 2026.11.15, which we use for text that is not ASCII, knows 18.0.
+`pattern.NEWER` lists what the versions between them added; we treat it as neither letter nor number, too.
 """
 
 import re
 import sys
 import unicodedata
 from importlib import metadata
+from importlib.util import find_spec
 
 import pytest
 import regex
@@ -27,7 +28,7 @@ def numbers(ranges):
 
 
 def ranges(numbers):
-    """The opposite: sorted numbers as the first and last of each run, in hexadecimal."""
+    """The inverse: numbers as the first and last of each run, in hexadecimal."""
     runs = []
     for number in sorted(numbers):
         if runs and runs[-1][1] == number - 1:
@@ -40,11 +41,11 @@ def ranges(numbers):
 ALL_NEWER = numbers([tuple(int(code, 16) for code in (run.split("-") * 2)[:2]) for run in NEWER.split()])
 
 
-# ---- the three of them -------------------------------------------------------------------------------------------
+# ---- three encoders ----------------------------------------------------------------------------------------------
 
 
 def ours(merges):
-    """A function: texts → their ids, by these merges."""
+    """Return a function: texts → their ids, by these merges."""
     tokenizer = Tokenizer(merges, special_tokens=())
     return lambda texts: [tokenizer.encode(text) for text in texts]
 
@@ -71,7 +72,11 @@ def tokenizers(merges):
     return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
 
 
-@pytest.fixture(scope="module", params=[tiktoken, tokenizers], ids=lambda package: package.__name__)
+INSTALLED = [package for package in (tiktoken, tokenizers) if find_spec(package.__name__)]
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="neither tiktoken nor tokenizers is installed")
+
+
+@pytest.fixture(scope="module", params=INSTALLED or [None], ids=lambda package: getattr(package, "__name__", "none"))
 def package(request):
     return request.param
 
@@ -84,7 +89,7 @@ def encoders(package):
 
 
 def batches(texts, size=1 << 16):
-    """A part at a time: the ids of a million texts are larger than the texts."""
+    """Yield the texts in parts: the ids of a million texts are larger than the texts."""
     return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
@@ -102,7 +107,7 @@ def assert_same(encoders, texts):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [r"[\p{L}\p{N}]", r"\s"])
-def test_the_tables_differ_where_the_list_says(kind):
+def test_unicode_tables_differ_only_where_the_list_says(kind):
     rust = pytest.importorskip("tiktoken").Encoding(
         "kind", pat_str=kind, mergeable_ranks={bytes([byte]): byte for byte in range(256)}, special_tokens={}
     )
@@ -119,10 +124,10 @@ def test_the_tables_differ_where_the_list_says(kind):
 
 @pytest.fixture(scope="module")
 def kind_merges():
-    """Merges that tell the kind of a character, which GPT-2's rarely do.
+    """Merges that show whether a character is a letter, a number or neither; GPT-2's rarely do.
 
-    "a" is merged with the first byte of whatever follows in its word, and so are "1" and "!": after exactly one of them
-    a character is a token shorter, unless it is white space.
+    "a", "1" and "!" each merge with the first byte of the character after them in their word. So after exactly one of
+    the three a character is a token shorter, unless it is white space.
     """
     byte = {Tokenizer([]).decode_bytes([token_id])[0]: token_id for token_id in range(256)}
     first_bytes = sorted({chr(c).encode()[0] for c in CODE_POINTS})
@@ -131,14 +136,14 @@ def kind_merges():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["a", "1", "!"])
-def test_every_code_point_is_of_the_same_kind(package, kind_merges, before):
+def test_every_code_point_has_the_same_kind(package, kind_merges, before):
     lines = ["\n".join(before + chr(c) for c in some) for some in batches(CODE_POINTS, 64)]  # assigned or not
     assert_same((ours(kind_merges), package(kind_merges)), lines)
 
 
 @pytest.mark.parametrize("before", ["a", "1", "!"])
-def test_what_is_newer_is_neither_letter_nor_number(package, kind_merges, before):
-    """Whatever the installed `regex` says; alone, and beside characters of each kind."""
+def test_newer_characters_are_neither_letter_nor_number(package, kind_merges, before):
+    """With any installed `regex`; alone, and next to characters of each kind."""
     lines = [
         f"{shape}".format(chr(c)) for c in sorted(ALL_NEWER)[::7] for shape in (before + "{0}", "{0}'s", " {0}漢é1")
     ]
@@ -150,7 +155,7 @@ def test_what_is_newer_is_neither_letter_nor_number(package, kind_merges, before
 
 @pytest.fixture(scope="module")
 def assigned():
-    """Every character that Python's or regex's Unicode assigns, private use too, and the 66 that will never be."""
+    """Every character that Python's or regex's Unicode assigns, private use too, and the 66 noncharacters."""
     unassigned = regex.compile(r"\p{Cn}")
     never = {c for c in CODE_POINTS if 0xFDD0 <= c <= 0xFDEF or c & 0xFFFE == 0xFFFE}
     return [
@@ -162,7 +167,7 @@ def assigned():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["{0}", " {0}", "{0}{0}", "a{0}", "{0}a", "1{0}1", "'{0}", "{0}'s", "  {0} "])
-def test_every_assigned_character(encoders, assigned, shape):
+def test_every_assigned_character_in_context(encoders, assigned, shape):
     assert len(assigned) > 280_000
     assert_same(encoders, [shape.format(character) for character in assigned])
 
@@ -171,7 +176,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"])
 
 
 @pytest.mark.slow
-def test_any_text(encoders):
+def test_random_texts(encoders):
     seen = []
 
     @settings(max_examples=2000)
@@ -206,7 +211,7 @@ GROUPS = {
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_groups_next_to_each_other(encoders, group):
-    """Each, alone and in runs, between letters, digits, spaces and apostrophes."""
+    """Each piece, alone and in runs, between letters, digits, spaces and apostrophes."""
     around = ["", "a", " ", "1", "'", "\n", "."]
     some = GROUPS[group]
     assert_same(encoders, [before + piece + after for piece in some for before in around for after in around])

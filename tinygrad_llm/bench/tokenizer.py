@@ -20,7 +20,8 @@ from tinygrad_llm.bench.harness import BenchError, Subject, Timing, alternate
 from tinygrad_llm.bench.measure import OURS, Case, Measure, contender
 from tinygrad_llm.datasets import load_corpus
 from tinygrad_llm.tokenizer import Tokenizer
-from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, PATTERN
+from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
+from tinygrad_llm.tokenizer.pattern import PATTERN
 
 THEIRS = ("tiktoken", "tokenizers")
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

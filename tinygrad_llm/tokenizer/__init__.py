@@ -1,4 +1,16 @@
-"""Text ↔ ids, as a staircase: words, words with an unknown one, characters, byte-level BPE as in GPT-2."""
+"""Text ↔ ids. Read the files in this order; each step repairs what the step before it cannot do.
+
+    words.py        A word is a token. Easy to read, but a word outside the vocabulary has no id.
+    characters.py   A character is a token. Nothing of a known alphabet is lost, but the rows of ids are long.
+    pattern.py      How GPT-2 splits a text into words. Read `split_words`; the cuts before it only save time.
+    merge.py        Byte-pair encoding of one word. `merge_steps` is the plain loop; the rest does the same faster.
+    train.py        Where the merges come from: join the most frequent pair of neighbors, again and again.
+    bpe.py          `Tokenizer`: words → bytes → merged tokens → ids, and back.
+    cache.py        The fast path of `Tokenizer.encode`: chunks and words whose ids are already known.
+
+The other files serve these: byte_ids (GPT-2's order of the bytes), special (special tokens in texts from outside),
+streaming (text while it is generated), files and gpt2_files (reading and writing), checks (bad texts and ids).
+"""
 
 import os
 from typing import TypeAlias
@@ -7,6 +19,7 @@ from tinygrad_llm.tokenizer.bpe import Tokenizer
 from tinygrad_llm.tokenizer.characters import CharTokenizer
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.files import StrPath, read_document
+from tinygrad_llm.tokenizer.special import Special, encode_text, refuse_special
 from tinygrad_llm.tokenizer.streaming import StreamDecoder
 from tinygrad_llm.tokenizer.words import SimpleTokenizerV1, SimpleTokenizerV2
 
@@ -15,10 +28,13 @@ __all__ = [
     "CharTokenizer",
     "SimpleTokenizerV1",
     "SimpleTokenizerV2",
+    "Special",
     "StreamDecoder",
     "Tokenizer",
     "TokenizerError",
+    "encode_text",
     "load_tokenizer",
+    "refuse_special",
 ]
 
 
@@ -26,9 +42,11 @@ AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 
 
 def load_tokenizer(path: StrPath) -> AnyTokenizer:
-    """Read a tokenizer file of either kind; or, from a folder, its tokenizer.json, or GPT-2's pair under either name.
+    """Load a tokenizer file of either kind.
 
-    Raises:   TokenizerError: whatever is wrong with the file, after its path.
+    Args:     path: a file that `save` wrote; or a folder with `tokenizer.json`, or with GPT-2's two files under
+              OpenAI's names (vocab.bpe, encoder.json) or Hugging Face's (merges.txt, vocab.json).
+    Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
     """
     if os.path.isdir(path):
         for merges, ids in (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json")):

@@ -1,62 +1,46 @@
-"""Byte-level byte-pair encoding, as GPT-2 does it.
+"""Byte-level byte-pair encoding, as GPT-2 does it: `Tokenizer`.
 
-A text is split into words (`PATTERN`), a word into the bytes of its UTF-8; then neighbours are merged,
-the pair that was learned first coming first, until no two neighbours are a pair that was learned. Since
-every byte is a token, every text has ids, and the ids give the text back.
+A text is split into words (`pattern.PATTERN`), and each word into the bytes of its UTF-8. Then neighbors are merged,
+the pair that was learned first coming first, until no two neighbors are a known pair (`merge.merge_steps`). Every byte
+is a token, so every text has ids, and the ids give the text back.
 
-Ids: 0 … 255 the bytes, in GPT-2's order; then one for each merge; then the special tokens.
+Ids: 0 … 255 the bytes, in GPT-2's order (`byte_ids`); then one per merge; then the special tokens.
 """
 
 from __future__ import annotations
 
 import codecs
 import copy
-import json
 import os
 import re
-import reprlib
 from collections.abc import Callable, Collection, Iterable
-from itertools import chain, pairwise
-from pathlib import Path
+from itertools import chain
 from typing import Any, Literal
 
 from tinygrad_llm.storage.data import data_folder
+from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
 from tinygrad_llm.tokenizer.cache import Chunks, Words
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import (
-    StrPath,
-    read_document,
-    read_object,
-    read_stretches,
-    read_text,
-    write_document,
-    write_text,
-)
-from tinygrad_llm.tokenizer.pattern import PATTERN as PATTERN
+from tinygrad_llm.tokenizer.files import StrPath, read_document, read_stretches, write_document
+from tinygrad_llm.tokenizer.gpt2_files import read_merges, read_special_tokens, write_gpt2_files
+from tinygrad_llm.tokenizer.merge import Pair, merge_steps
 from tinygrad_llm.tokenizer.pattern import split_chunks, split_stretches, split_words
-from tinygrad_llm.tokenizer.train import MAX_IDS, Pair, count_words, learn_merges
+from tinygrad_llm.tokenizer.train import MAX_IDS, count_words, learn_merges
 
 END_OF_TEXT = "<|endoftext|>"
 
-MAX_VOCABULARY_BYTES = 1 << 26  # each merge can double a token: forty lines of a file would spell a terabyte
+MAX_VOCABULARY_BYTES = 1 << 26  # each merge can double a token, so forty merges could spell a terabyte
 
-
-_NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how "surrogateescape" writes bytes that are no UTF-8
-
-# GPT-2 numbers the bytes that print before those that do not, and writes the latter as U+0100, U+0101, …
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-BYTES = bytes(_PRINTABLE + [byte for byte in range(256) if byte not in _PRINTABLE])  # id → byte
-BYTE_IDS = bytes(BYTES.index(byte) for byte in range(256))  # byte → id, a table for bytes.translate
-BYTE_NAMES = [*map(chr, _PRINTABLE), *map(chr, range(0x100, 0x200 - len(_PRINTABLE)))]  # id → its character
+_NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how "surrogateescape" decodes bytes that are not UTF-8
 
 
 class Tokenizer:
     """Text ↔ ids by byte-pair encoding.
 
-    Args:     merges: pairs of ids; the k-th makes id 256 + k. Two merges may spell the same bytes.
-              special_tokens: texts that stand for something else than themselves, such as the end of a text.
-    Raises:   TokenizerError: a merge that is no pair of ids made before it, or that occurs twice; an empty
-              or repeated special token; tokens of more than 64 MiB together.
+    Args:     merges: pairs of ids; pair number k makes id 256 + k. Two merges may spell the same bytes.
+              special_tokens: texts with a meaning of their own, such as the end of a text.
+    Raises:   TokenizerError: a merge that is not a pair of earlier ids, or that occurs twice; a special token that is
+              empty or occurs twice; tokens of more than 64 MiB together.
     Source:   Radford et al. 2019, github.com/openai/gpt-2 (src/encoder.py).
     """
 
@@ -65,7 +49,7 @@ class Tokenizer:
     def __init__(self, merges: Iterable[Pair], special_tokens: Iterable[str] = (END_OF_TEXT,)) -> None:
         self.merges: dict[Pair, int] = {}
         self.special_tokens: dict[str, int] = {}
-        self._bytes = [bytes([byte]) for byte in BYTES]
+        self._bytes = [bytes([byte]) for byte in BYTES]  # id → the bytes that it stands for
         spelled = 0
         for index, pair in enumerate(merges):
             made = len(self._bytes)
@@ -83,59 +67,41 @@ class Tokenizer:
         self._start_cache(learned=False)
 
     def _start_cache(self, learned: bool) -> None:
-        """Forget all words but, if the merges were learned, those that are a token.
+        """Start with an empty cache; if the merges were learned from texts, with each token as a known word.
 
-        In learned merges, a word that spells a token becomes this token: at each merge, the bytes it was first made of
-        were merged as they are when they stand alone. In a list from elsewhere, an earlier merge may prevent that.
+        With learned merges, a word that spells a token becomes this token: at each merge, the bytes of the word were
+        merged as they are when they stand alone. In other lists of merges, an earlier merge may prevent that.
         """
         plain = self._bytes[: 256 + len(self.merges)] if learned else []
-        # A token that is no text gets surrogates, which are in no word.
+        # A token that is not UTF-8 gets surrogates, which no word contains.
         tokens = {token.decode(errors="surrogateescape"): (token_id,) for token_id, token in enumerate(plain)}
         self._learned = learned
         self._chunks = Chunks(Words(BYTE_IDS, self.merges, tokens))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy and pickle everything but the cache, which would be most of it."""
+        """Copy and pickle everything except the cache, which would be most of it."""
         return {name: value for name, value in vars(self).items() if name != "_chunks"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._start_cache(self._learned)
 
+    # ---- where tokenizers come from, and how they are saved ----
+
     @classmethod
     def gpt2(cls) -> Tokenizer:
-        """GPT-2's tokenizer: 50,257 tokens, from the merges that ship with this package."""
+        """Return GPT-2's tokenizer: 50,257 tokens, from the merges that ship with this package."""
         tokenizer = cls.from_merges_file(data_folder() / "gpt2" / "vocab.bpe")
         tokenizer._start_cache(learned=True)
         return tokenizer
 
     @classmethod
     def from_merges_file(cls, path: StrPath, special_tokens: Iterable[str] = (END_OF_TEXT,)) -> Tokenizer:
-        """Read merges as GPT-2 ships them: a line `#version: …`, then a line a merge, two tokens and a space.
+        """Load merges from a file in GPT-2's format (see `gpt2_files`).
 
-        Only the first line is a header: a later `# #` is a merge. Lines end with "\\n" or "\\r\\n".
-
-        Raises:   TokenizerError: the first defect, after file and line.
+        Raises:   TokenizerError: the first defect, after the path and the line.
         """
-        header, *lines = read_text(path).removesuffix("\n").split("\n")
-        if not header.startswith("#version") or "\r" in header.removesuffix("\r"):
-            raise TokenizerError(
-                f"{path}, line 1: expected a header that starts with #version, and lines that end in \\n"
-            )
-        ids = {name: token_id for token_id, name in enumerate(BYTE_NAMES)}
-        merges: list[Pair] = []
-        for number, line in enumerate(lines, start=2):
-            names = line.removesuffix("\r").split(" ")
-            if len(names) != 2:
-                raise TokenizerError(f"{path}, line {number}: expected two tokens with a space between")
-            for name in names:
-                if name not in ids:
-                    raise TokenizerError(f"{path}, line {number}: no line above makes the token {name!a}")
-            made = "".join(names)
-            if made in ids:
-                raise TokenizerError(f"{path}, line {number}: the token {made!a} is already made above")
-            merges.append((ids[names[0]], ids[names[1]]))
-            ids[made] = len(ids)
+        merges = read_merges(path)
         try:
             return cls(merges, special_tokens)
         except TokenizerError as error:
@@ -143,40 +109,16 @@ class Tokenizer:
 
     @classmethod
     def from_gpt2_files(cls, vocab_bpe: StrPath, encoder_json: StrPath) -> Tokenizer:
-        """Read GPT-2's pair: the merges, and the id of each token, which must be the one that the merges give it.
+        """Load GPT-2's two files: the merges, and the id of each token, which must agree with the merges.
 
-        Tokens that no merge makes are special; their ids go on after those of the merges.
+        Tokens that no merge makes are special; their ids follow those of the merges.
 
-        Raises:   TokenizerError: the first defect, after the file and its line or entry.
+        Raises:   TokenizerError: the first defect, after the path and its line or entry.
         """
         plain = cls.from_merges_file(vocab_bpe, special_tokens=())
-        given = read_object(encoder_json)
-        if not isinstance(given, dict):
-            raise TokenizerError(f"{encoder_json}: expected an object, token → id")
-        names: dict[int, str] = {}
-        for name, token_id in given.items():
-            if type(token_id) is not int:
-                raise TokenizerError(f"{encoder_json}: the id of {name!a} is {reprlib.repr(token_id)}, no integer")
-            if token_id in names:
-                raise TokenizerError(f"{encoder_json}: {names[token_id]!a} and {name!a} have the same id {token_id}")
-            names[token_id] = name
-        for token_id, name in enumerate(plain._names()):
-            if name not in given:
-                raise TokenizerError(f"{encoder_json}: no entry for {name!a}, token {token_id} of {vocab_bpe}")
-            if given[name] != token_id:
-                first = names.get(0)
-                hint = "" if first in plain._names() else f" ({first!a} comes first; special tokens must come last)"
-                raise TokenizerError(
-                    f"{encoder_json}: the id of {name!a} is {given[name]}, but {token_id} in {vocab_bpe}{hint}"
-                )
-        specials = range(plain.n_vocab, len(given))
-        if gap := next((token_id for token_id in specials if token_id not in names), None):
-            wrong = next(name for name, token_id in given.items() if not 0 <= token_id < len(given))
-            raise TokenizerError(
-                f"{encoder_json}: no entry has the id {gap}, but {wrong!a} has {given[wrong]}; ids are 0 … n − 1"
-            )
+        special_tokens = read_special_tokens(encoder_json, plain.merges, vocab_bpe)
         try:
-            return plain.with_special_tokens(names[token_id] for token_id in specials)
+            return plain.with_special_tokens(special_tokens)
         except TokenizerError as error:
             raise TokenizerError(f"{encoder_json}: {error}") from None
 
@@ -188,17 +130,17 @@ class Tokenizer:
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         progress: Callable[[int, int], None] | None = None,
     ) -> Tokenizer:
-        """Learn the merges of a text, or of several; what stands in it as a special token teaches nothing.
+        """Learn merges from one or several texts. Special tokens in a text are skipped: they teach nothing.
 
-        A `pathlib.Path` is the text of that file. Files are read, and texts of an iterator taken, piece by piece: only
-        the words and their counts are in memory.
+        A `pathlib.Path` stands for the text of that file. Files and iterators are read piece by piece; only the words
+        and their counts stay in memory.
 
-        The most frequent pair is merged first; among equals, the one with the smallest ids. If no pair is
-        left that occurs twice, training stops and `n_vocab` is smaller than `vocab_size`.
+        The most frequent pair is merged first; of equally frequent pairs, the one with the smallest ids. Training stops
+        early if no pair occurs twice any more; `n_vocab` is then smaller than `vocab_size`.
 
-        Args:     vocab_size: bytes, merges and special tokens. progress: called with (merges done, wanted).
-        Raises:   TokenizerError: vocab_size does not hold the bytes and the special tokens, or is above
-                  1,114,112; a text that `encode` would refuse; a file that is not UTF-8, and where.
+        Args:     vocab_size: bytes, merges and special tokens together. progress: called with (merges done, wanted).
+        Raises:   TokenizerError: vocab_size is too small for the bytes and the special tokens, or above 1,114,112; a
+                  text that `encode` would refuse; a file that is not UTF-8, with the byte.
         """
         specials = _check_special_tokens(special_tokens)
         smallest = len(BYTES) + len(specials)
@@ -213,7 +155,7 @@ class Tokenizer:
         texts = chain.from_iterable(
             read_stretches(text, specials) if isinstance(text, os.PathLike) else check_texts([text]) for text in given
         )
-        words = count_words(piece for text in texts for piece in _split_at(specials, text)[::2])
+        words = count_words(piece for text in texts for piece in split_at(specials, text)[::2])
         word_counts = {word.encode().translate(BYTE_IDS): count for word, count in words.items()}
         tokenizer = cls(learn_merges(word_counts, vocab_size - smallest, progress), specials)
         tokenizer._start_cache(learned=True)
@@ -221,15 +163,15 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: StrPath) -> Tokenizer:
-        """Read what `save` wrote.
+        """Load a file that `save` wrote.
 
-        Raises:   TokenizerError: whatever is wrong with the file, after its path.
+        Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
         """
         return cls.from_document(read_document(path), path)
 
     @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> Tokenizer:
-        """Build the tokenizer that `read_document` found at `path`."""
+        """Build the tokenizer from the object that `read_document` returned for `path`."""
         if document["kind"] != cls.kind:
             raise TokenizerError(f"{path}: kind is {document['kind']!r}, not 'bpe'; use load_tokenizer")
         for field in ("merges", "special_tokens"):
@@ -241,42 +183,22 @@ class Tokenizer:
             raise TokenizerError(f"{path}: {error}") from None
 
     def save(self, path: StrPath) -> None:
-        """Write a JSON file, whole or not at all.
+        """Write a JSON file; a failed write leaves an earlier file unchanged.
 
-        Raises:   TokenizerError: the folder or the disk refuses.
+        Raises:   TokenizerError: the file cannot be written.
         """
         fields = {"merges": list(self.merges), "special_tokens": list(self.special_tokens)}
         write_document(path, self.kind, fields)
 
     def save_gpt2(self, folder: StrPath) -> None:
-        """Write GPT-2's pair, `vocab.bpe` and `encoder.json`, into a folder, made if need be; each whole or not at all.
+        """Write GPT-2's two files, `vocab.bpe` and `encoder.json`, into a folder, which is made if it is missing.
 
-        Raises:   TokenizerError: the folder or the disk refuses; two tokens that these files would write alike.
+        Raises:   TokenizerError: a file cannot be written; two tokens have the same name in these files.
         """
-        names = self._names()
-        ids: dict[str, int] = {}
-        for token_id, name in enumerate([*names, *self.special_tokens]):
-            if ids.setdefault(name, token_id) != token_id:
-                raise TokenizerError(
-                    f"{folder}: GPT-2's files would write {name!a} for token {ids[name]} and token {token_id}; use save"
-                )
-        lines = [f"{names[left]} {names[right]}\n" for left, right in self.merges]
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise TokenizerError(f"{folder}: cannot be made: {error.strerror}") from error
-        write_text(Path(folder) / "vocab.bpe", "".join(["#version: 0.2\n", *lines]))
-        write_text(Path(folder) / "encoder.json", json.dumps(ids))
-
-    def _names(self) -> list[str]:
-        """Return what GPT-2's files write for each byte and merge: a printable character a byte."""
-        names = list(BYTE_NAMES)
-        for left, right in self.merges:
-            names.append(names[left] + names[right])
-        return names
+        write_gpt2_files(folder, self.merges, self.special_tokens)
 
     def with_special_tokens(self, tokens: Iterable[str]) -> Tokenizer:
-        """Return a tokenizer with more special tokens, which take the next ids; this one stays as it is.
+        """Return a tokenizer with more special tokens, which get the next ids; this one does not change.
 
         Raises:   TokenizerError: a token that is empty, given twice, or special already.
         """
@@ -291,13 +213,15 @@ class Tokenizer:
 
     @property
     def n_vocab(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self._bytes)
 
     @property
     def eot_token(self) -> int | None:
-        """The id of `<|endoftext|>`, or None."""
+        """The id of `<|endoftext|>`; None if there is no such token."""
         return self.special_tokens.get(END_OF_TEXT)
+
+    # ---- text → ids ----
 
     def encode(
         self,
@@ -305,33 +229,31 @@ class Tokenizer:
         allowed_special: Collection[str] | Literal["all"] = frozenset(),
         disallowed_special: Collection[str] | Literal["all"] = "all",
     ) -> list[int]:
-        """Turn a text into ids.
+        """Encode a text.
 
-        A special token in a text is an error unless you say what it is: a text from outside must not be
-        able to end itself.
+        A special token in the text raises unless the caller decides what it means: a text from outside must not be
+        able to end itself. If two special tokens begin at the same place, the longer one is taken.
 
-        Args:     allowed_special: the special tokens that become their own id, or "all" of them.
-                  disallowed_special: those that raise; "all": all that are not allowed. With () they are
-                  plain text.
-        Where two special tokens begin at the same place, it is the longer that counts.
-
-        Raises:   TokenizerError: a disallowed special token, and its position; half of a surrogate pair.
-        Source:   the rules are those of github.com/openai/tiktoken, but for the longer one.
+        Args:     allowed_special: the special tokens that become their own id, or "all".
+                  disallowed_special: the special tokens that raise; "all": all that are not allowed; (): none, so that
+                  those that are not allowed are plain text.
+        Raises:   TokenizerError: a disallowed special token, with its position; half of a surrogate pair.
+        Source:   the rules of github.com/openai/tiktoken, except the one about the longer token.
         """
         check_text(text)
         for option, value in (("allowed", allowed_special), ("disallowed", disallowed_special)):
             if isinstance(value, str) and value != "all":
-                raise TokenizerError(f'{option}_special is {value!r}; give "all" or a set of special tokens')
+                raise TokenizerError(f'{option}_special must be "all" or a set of special tokens, got {value!r}')
         specials = self.special_tokens.keys()
         allowed = specials if allowed_special == "all" else specials & allowed_special
         for token in specials - allowed if disallowed_special == "all" else disallowed_special:
             if token in text:
                 raise TokenizerError(
-                    f"the text holds the special token {token!r} at position {text.index(token)}; allow it "
-                    "with allowed_special, or take it for plain text with disallowed_special=()"
+                    f"the text holds the special token {token!r} at position {text.index(token)}; allow it with "
+                    "allowed_special, or treat it as plain text with disallowed_special=()"
                 )
         ids: list[int] = []
-        for index, piece in enumerate(_split_at(allowed, text)):
+        for index, piece in enumerate(split_at(allowed, text)):
             if index % 2:
                 ids.append(self.special_tokens[piece])
             else:
@@ -344,25 +266,24 @@ class Tokenizer:
         allowed_special: Collection[str] | Literal["all"] = frozenset(),
         disallowed_special: Collection[str] | Literal["all"] = "all",
     ) -> list[list[int]]:
-        """Turn each text into ids, as `encode` does.
+        """Encode each of several texts, as `encode` does.
 
-        Raises:   TokenizerError: as `encode`; one text where several are meant.
+        Raises:   TokenizerError: as `encode`; texts is one str.
         """
         if isinstance(texts, str):
-            raise TokenizerError("texts is a str; give a list of texts, or use encode")
+            raise TokenizerError("texts must be a list of texts, got one str; use encode for it")
         return [self.encode(text, allowed_special, disallowed_special) for text in texts]
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Turn any bytes into ids from which `decode_bytes` gives them back.
+        """Encode any bytes so that `decode_bytes` gives them back.
 
-        What is UTF-8 is encoded as text, special tokens as plain text, too; each byte that is not part of a character
-        (as Python's error handler "surrogateescape" finds them: one from 0x80 on) is one token, and merges with
-        nothing. A surrogate that was written as three bytes is no character: three tokens.
+        UTF-8 is encoded as text, and special tokens in it as plain text. Each byte that is not part of a character
+        becomes one token and merges with nothing. A surrogate written as three bytes is not a character: three tokens.
 
         Raises:   TokenizerError: not bytes.
         """
         if not isinstance(data, bytes):
-            raise TokenizerError(f"data is bytes, not {type(data).__name__}")
+            raise TokenizerError(f"data must be bytes, got {type(data).__name__}")
         ids: list[int] = []
         for index, piece in enumerate(_NOT_UTF8.split(data.decode(errors="surrogateescape"))):
             if index % 2:
@@ -371,68 +292,62 @@ class Tokenizer:
                 self._encode_plain(piece, ids)
         return ids
 
+    def _encode_plain(self, text: str, ids: list[int]) -> None:
+        """Append the ids of a text in which no special token counts."""
+        # The definition is `for word in split_words(text): ids += merge(word)`. Chunks recur more often than words, so
+        # most of a text is found in the cache without splitting it into words.
+        for stretch in split_stretches(text):
+            ids += self._chunks.encode(split_chunks(stretch))
+
     def split(self, text: str) -> list[str]:
-        """Return the words that a text is split into before any merge; special tokens are plain text here.
+        """Return the words of a text, as they are before any merge; special tokens are plain text here.
 
         Raises:   TokenizerError: half of a surrogate pair.
         """
         return split_words(check_text(text))
 
     def explain_word(self, word: str) -> list[list[int]]:
-        """Return the parts of a word after 0, 1, 2, … merges: first an id for each byte, last what `encode` returns.
-
-        The algorithm in its plain form, O(n²): for words that one reads.
+        """Return the tokens of a word after 0, 1, 2, … merges; the last list is what `encode` returns.
 
         Raises:   TokenizerError: half of a surrogate pair.
         """
-        parts = list(check_text(word).encode().translate(BYTE_IDS))
-        steps = [parts]
-        while known := [
-            (self.merges[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in self.merges
-        ]:
-            made, place = min(known)
-            parts = [*parts[:place], made, *parts[place + 2 :]]
-            steps.append(parts)
-        return steps
+        return merge_steps(check_text(word).encode().translate(BYTE_IDS), self.merges)
 
-    def _encode_plain(self, text: str, ids: list[int]) -> None:
-        """Append the ids of a text in which no special token counts."""
-        for stretch in split_stretches(text):
-            ids += self._chunks.encode(split_chunks(stretch))
+    # ---- ids → text ----
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn ids into text; bytes that are no UTF-8 become U+FFFD.
+        """Decode ids into text; bytes that are not UTF-8 become U+FFFD.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         return self.decode_bytes(ids).decode(errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Turn ids into exactly the bytes they stand for.
+        """Decode ids into exactly the bytes that they stand for.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         given = ids if isinstance(ids, list) else list(ids)
-        # Plain integers in range, nearly always: looked at, and looked up, at the speed of C.
+        # The usual case, plain integers in range, is checked and looked up in C.
         if not (given and set(map(type, given)) == {int} and min(given) >= 0 and max(given) < self.n_vocab):
             given = list(check_ids(given, self.n_vocab))
         return b"".join(map(self._bytes.__getitem__, given))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that one id stands for.
+        """Return the bytes of one token.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         return self.decode_bytes([token_id])
 
     def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[int]]:
-        """Turn ids into text, as `decode` does, and tell for each id in which character its first byte is.
+        """Decode ids into text, and find the character that holds the first byte of each token.
 
         A token that begins inside a character has the offset of this character.
 
         Returns:  the text, and for each id an index into it.
-        Raises:   TokenizerError: an id that is none.
-        Source:   for ids of a text, the offsets of github.com/openai/tiktoken.
+        Raises:   TokenizerError: an unknown id.
+        Source:   for the ids of a text, the offsets of github.com/openai/tiktoken.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces: list[str] = []
@@ -442,16 +357,24 @@ class Tokenizer:
             token = self._bytes[token_id]
             first = decoder.decode(token[:1])
             waiting, _ = decoder.getstate()
-            # The first byte belongs to the last character so far, which may be one that waits for more bytes. (Half a
-            # surrogate, too, waits for its third byte, but shows as two U+FFFD.)
+            # The first byte belongs to the last character so far, which may still wait for more bytes. (The first two
+            # bytes of a surrogate wait for the third, but become two U+FFFD.)
             offsets.append(length + len(first) + len(waiting.decode(errors="replace")) - 1)
             pieces += first, decoder.decode(token[1:])
             length += len(first) + len(pieces[-1])
         return "".join([*pieces, decoder.decode(b"", final=True)]), offsets
 
 
+def split_at(special_tokens: Iterable[str], text: str) -> list[str]:
+    """Split into plain text, special token, plain text, …; where two special tokens could begin, take the longer."""
+    longest_first = sorted(special_tokens, key=len, reverse=True)
+    if not longest_first:
+        return [text]
+    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+
+
 def _check_pair(pair: object, index: int, made: int) -> Pair:
-    """Return the two ids of merge number `index`, both below `made`."""
+    """Return the two ids of merge number `index`; both must be below `made`."""
     if isinstance(pair, tuple | list) and len(pair) == 2:
         left, right = pair
         if type(left) is type(right) is int:
@@ -462,20 +385,12 @@ def _check_pair(pair: object, index: int, made: int) -> Pair:
 
 
 def _check_special_tokens(special_tokens: Iterable[str]) -> list[str]:
-    """Return the special tokens: texts, none empty, none twice."""
+    """Return the special tokens as a list; none may be empty or occur twice."""
     if isinstance(special_tokens, str):
-        raise TokenizerError(f"special_tokens is the text {special_tokens!r}; give a list of texts")
+        raise TokenizerError(f"special_tokens must be a list of texts, got the str {special_tokens!r}")
     tokens: dict[str, None] = {}
     for token in special_tokens:
         if not check_text(token) or token in tokens:
             raise TokenizerError(f"special token {token!a} is {'given twice' if token else 'empty'}")
         tokens[token] = None
     return list(tokens)
-
-
-def _split_at(special_tokens: Iterable[str], text: str) -> list[str]:
-    """Split into plain text, special token, plain text, …; where two could start, the longer is taken."""
-    longest_first = sorted(special_tokens, key=len, reverse=True)
-    if not longest_first:
-        return [text]
-    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)

@@ -1,4 +1,4 @@
-"""The simplest tokenizer: every character that occurs in a text is a token."""
+"""The simplest tokenizer that loses nothing: every character of the training text is a token."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from tinygrad_llm.tokenizer.files import StrPath, read_document, write_document
 
 
 class CharTokenizer:
-    """Characters ↔ ids: the id of a character is its place in `characters`.
+    """Characters ↔ ids: the id of a character is its index in `characters`.
 
-    The third step of the staircase in `words.py`: no word is unknown any more, and every text of a known alphabet
-    comes back whole. What is missing: rows are long, some five times those of GPT-2; and a text with a character
-    that is not in the list cannot be written, which bytes, the next step, can.
-    There are no special tokens.
+    The third step of the staircase in `words.py`. Every text in a known alphabet comes back unchanged. Two things are
+    missing. A text has about five times as many ids as with GPT-2's tokenizer. A character outside the list cannot be
+    encoded; bytes, the next step, can encode any text. There are no special tokens.
 
-    Args:     characters: each once.
-    Raises:   TokenizerError: none at all, one twice, or half of a surrogate pair.
+    Args:     characters: each character once.
+    Raises:   TokenizerError: no characters, a character twice, or half of a surrogate pair.
     """
 
     kind: Literal["char"] = "char"
@@ -37,9 +36,9 @@ class CharTokenizer:
 
     @classmethod
     def train(cls, text_or_texts: str | Iterable[str]) -> CharTokenizer:
-        """Take the characters of a text, or of several, in the order of their code points.
+        """Collect the characters of one or several texts, sorted by code point.
 
-        Raises:   TokenizerError: there is no character, or half of a surrogate pair.
+        Raises:   TokenizerError: no characters, or half of a surrogate pair.
         """
         found: set[str] = set()
         for text in check_texts(text_or_texts):
@@ -48,15 +47,15 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, path: StrPath) -> CharTokenizer:
-        """Read what `save` wrote.
+        """Load a file that `save` wrote.
 
-        Raises:   TokenizerError: whatever is wrong with the file, after its path.
+        Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
         """
         return cls.from_document(read_document(path), path)
 
     @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> CharTokenizer:
-        """Build the tokenizer that `read_document` found at `path`."""
+        """Build the tokenizer from the object that `read_document` returned for `path`."""
         if document["kind"] != cls.kind:
             raise TokenizerError(f"{path}: kind is {document['kind']!r}, not 'char'; use load_tokenizer")
         if not isinstance(document["characters"], str):
@@ -67,15 +66,15 @@ class CharTokenizer:
             raise TokenizerError(f"{path}: {error}") from None
 
     def save(self, path: StrPath) -> None:
-        """Write a JSON file, whole or not at all.
+        """Write a JSON file; a failed write leaves an earlier file unchanged.
 
-        Raises:   TokenizerError: the folder or the disk refuses.
+        Raises:   TokenizerError: the file cannot be written.
         """
         write_document(path, self.kind, {"characters": self.characters})
 
     @property
     def n_vocab(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self.characters)
 
     def encode(
@@ -84,11 +83,10 @@ class CharTokenizer:
         allowed_special: Collection[str] | Literal["all"] = frozenset(),
         disallowed_special: Collection[str] | Literal["all"] = "all",
     ) -> list[int]:
-        """Turn a text into ids, one a character.
+        """Encode a text: one id per character.
 
-        Args:     allowed_special, disallowed_special: as in `Tokenizer.encode`, so that either can be called;
-                  they have no effect, for there are no special tokens.
-        Raises:   TokenizerError: a character that has no id, and its position.
+        Args:     allowed_special, disallowed_special: no effect; they let code call any tokenizer alike.
+        Raises:   TokenizerError: a character without an id; the message names it and its position.
         """
         ids = self._ids
         try:
@@ -101,33 +99,33 @@ class CharTokenizer:
             ) from None
 
     def split(self, text: str) -> list[str]:
-        """Return the characters: each is a word of its own."""
+        """Return the characters of a text: each is a word of its own."""
         return list(text)
 
     def explain_word(self, word: str) -> list[list[int]]:
-        """Return the ids after each step, as `Tokenizer.explain_word` does; here nothing merges.
+        """Return the ids after each step, like `Tokenizer.explain_word`; there is one step, as nothing merges.
 
-        Raises:   TokenizerError: a character that has no id.
+        Raises:   TokenizerError: a character without an id.
         """
         return [self.encode(word)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn ids into text.
+        """Decode ids into text.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         return "".join(self.characters[i] for i in check_ids(ids, self.n_vocab))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Turn ids into UTF-8.
+        """Decode ids into the UTF-8 of their text.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         return self.decode(ids).encode()
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the UTF-8 of one token.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         return self.decode_bytes([token_id])

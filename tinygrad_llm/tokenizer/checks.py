@@ -1,4 +1,4 @@
-"""What every tokenizer checks, and the one exception it raises."""
+"""The checks that all tokenizers share, and the one exception that they raise."""
 
 import operator
 import reprlib
@@ -6,36 +6,37 @@ from collections.abc import Iterable, Iterator
 
 
 class TokenizerError(ValueError):
-    """A text, an id or a file that a tokenizer cannot take; the message says which, where and why."""
+    """A tokenizer cannot use a text, an id or a file; the message says what is wrong, and where."""
 
 
 def check_text(text: str) -> str:
-    """Return `text` if UTF-8 can write it.
+    """Return `text` if UTF-8 can encode it.
 
-    Raises:   TokenizerError: not a str, or half of a surrogate pair, which is no character.
+    Raises:   TokenizerError: not a str; a lone surrogate, which is half of a character of UTF-16.
     """
     if not isinstance(text, str):
-        raise TokenizerError(f"a text is a str, not {type(text).__name__}")
+        raise TokenizerError(f"a text must be a str, got {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"U+{ord(text[error.start]):04X} at position {error.start} is half of a surrogate pair, not a "
-            "character; text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends the text"
+            f"U+{ord(text[error.start]):04X} at position {error.start} is half of a surrogate pair, not a character; "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') repairs the text"
         ) from None
     return text
 
 
 def check_texts(text_or_texts: str | Iterable[str]) -> Iterator[str]:
-    """Yield the one text, or each of the texts, checked."""
+    """Yield the text, or each of the texts, after `check_text`."""
     for text in [text_or_texts] if isinstance(text_or_texts, str) else text_or_texts:
         yield check_text(text)
 
 
 def check_ids(ids: Iterable[int], n_vocab: int) -> Iterator[int]:
-    """Yield each id as an int (NumPy's integers are welcome).
+    """Yield each id as an int; NumPy's integers are allowed.
 
-    Raises:   TokenizerError: a bool, no integer, or outside 0 … n_vocab − 1 (a negative index would wrap).
+    Raises:   TokenizerError: a bool, not an integer, or outside 0 … n_vocab − 1 (Python would count a negative index
+              from the end).
     """
     for given in ids:
         try:

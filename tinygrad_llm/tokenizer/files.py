@@ -1,4 +1,4 @@
-"""Tokenizer files: one JSON object, read with suspicion and written whole or not at all.
+"""Tokenizer files: one JSON object, checked when it is read, and written completely or not at all.
 
 {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "bpe",  "merges": [[220, 83], …],
  "special_tokens": ["<|endoftext|>"]}
@@ -20,13 +20,13 @@ from tinygrad_llm.tokenizer.pattern import last_cut
 FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
 FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
 MAX_UNBROKEN = 1 << 22  # characters: merging one word takes about 200 times its length in memory
-MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte: whatever takes 32 is no tokenizer
+MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte, so a file of 32 MB is not a tokenizer
 
 StrPath = str | os.PathLike[str]
 
 
 def read_text(path: StrPath) -> str:
-    """Read a UTF-8 file, its line ends untouched.
+    """Read a UTF-8 file without changing its line ends.
 
     Raises:   TokenizerError: missing, unreadable, too large or not UTF-8.
     """
@@ -35,8 +35,8 @@ def read_text(path: StrPath) -> str:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
-    except (TypeError, ValueError) as error:  # no path; a NUL or half of a surrogate pair in it
-        raise TokenizerError(f"{path!a} is no path of a file: {error}") from error
+    except (TypeError, ValueError) as error:  # not a path; a NUL or half of a surrogate pair in it
+        raise TokenizerError(f"{path!a} is not a path of a file: {error}") from error
     if len(data) > MAX_FILE_BYTES:
         raise TokenizerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a tokenizer")
     try:
@@ -47,9 +47,9 @@ def read_text(path: StrPath) -> str:
 
 
 def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1 << 20) -> Iterator[str]:
-    """Read a UTF-8 file of any length in pieces, cut where neither a word nor a special token crosses.
+    """Read a UTF-8 file of any length in pieces that no word and no special token crosses.
 
-    Args:     size: bytes to read at once; more if there is no such place in as many.
+    Args:     size: bytes to read at once; more if they contain no safe place to cut.
     Raises:   TokenizerError: missing, unreadable or not UTF-8, with the offset of the first wrong byte; 4 million
               characters without white space.
     """
@@ -59,7 +59,7 @@ def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1
         with open(path, "rb") as file:
             while True:
                 data = file.read(size)
-                start = position - len(decoder.getstate()[0])  # of what is decoded now: half a character may wait
+                start = position - len(decoder.getstate()[0])  # the first byte decoded now: half a character may wait
                 text += decoder.decode(data, final=not data)
                 if not data:
                     break
@@ -70,7 +70,9 @@ def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1
                 elif len(text) > MAX_UNBROKEN:
                     raise TokenizerError(f"{path}: no white space in {len(text)} characters: is it a text?")
                 else:
-                    size = min(2 * size, MAX_UNBROKEN)  # or a file without a cut would be searched again and again
+                    size = min(
+                        2 * size, MAX_UNBROKEN
+                    )  # read more: fewer searches of text without a cut
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -83,7 +85,7 @@ def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1
 def read_object(path: StrPath) -> Any:
     """Read a JSON file in which no key occurs twice.
 
-    Raises:   TokenizerError: whatever is wrong with the file, after its path.
+    Raises:   TokenizerError: the file cannot be read or is not such JSON; the message begins with its path.
     """
     try:
         return json.loads(read_text(path), object_pairs_hook=_unique)
@@ -94,7 +96,7 @@ def read_object(path: StrPath) -> Any:
 
 
 def read_document(path: StrPath) -> dict[str, Any]:
-    """Read a tokenizer file; check its format, version, kind and field names, but not yet the values.
+    """Read a tokenizer file; check its format, version, kind and field names, but not the values of the fields.
 
     Raises:   TokenizerError: the first defect, after the path.
     """
@@ -115,27 +117,27 @@ def read_document(path: StrPath) -> dict[str, Any]:
 
 
 def write_document(path: StrPath, kind: str, fields: dict[str, Any]) -> None:
-    """Write a tokenizer file, as `write_text` does."""
+    """Write a tokenizer file with `write_text`."""
     write_text(path, json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **fields}))
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Write a UTF-8 file, as `atomic_write` does.
+    """Write a UTF-8 file with `atomic_write`.
 
-    Raises:   TokenizerError: the folder or the disk refuses; what was at `path` is untouched.
+    Raises:   TokenizerError: the file cannot be written; an earlier file at `path` is unchanged.
     """
     try:
         with atomic_write(path) as file:
             file.write(text.encode())
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be written: {error.strerror}") from error
-    except (TypeError, ValueError) as error:  # a folder, a device; no path, or a NUL in it
-        said = str(error)
-        raise TokenizerError(said if said.startswith(str(path)) else f"{path!a}: {said}") from error
+    except (TypeError, ValueError) as error:  # a folder or a device; not a path, or a NUL in it
+        message = str(error)
+        raise TokenizerError(message if message.startswith(str(path)) else f"{path!a}: {message}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a repeated key, of which json would silently keep the last."""
+    """Raise for a repeated key; json alone would silently keep the last value."""
     if len(fields := dict(pairs)) != len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise ValueError(f"a key occurs twice: {reprlib.repr(twice)}")

@@ -1,14 +1,15 @@
-"""Where GPT-2 cuts a text into words, which no token crosses, and how to find these places fast.
+"""How GPT-2 splits a text into words, which no token crosses: `split_words`. The rest finds the same words faster.
 
-Three cuts, each finer than the one before, and each at places where the next would cut too:
+There are three kinds of cuts. Each kind cuts wherever the one before it cuts, and more often:
 
-    stretches   of some 65,000 characters, so that the memory for a long text stays bounded
-    chunks      runs of non-space with the space before them, and runs of other white space: cheap to find,
-                and they recur, so that what was found for one can be looked up
+    stretches   about 65,000 characters each, so that a long text needs bounded memory
+    chunks      non-space with the space before it, or other white space: cheap to find, and so frequent that the ids
+                of most chunks are already known
     words       the matches of GPT-2's `PATTERN`
 
-A word never goes on from non-space to white space, and of a run of white space before non-space, it is the
-last character alone that is cut off: so words(text) are the words of its stretches, or chunks, in order.
+These cuts are safe for two reasons. A word never continues from non-space to white space. A run of white space before
+non-space is cut only before its last character. So the words of a text are the words of its stretches, or of its
+chunks, in order.
 """
 
 import functools
@@ -18,10 +19,10 @@ from itertools import accumulate, pairwise
 
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-# Unicode's White_Space, which is what `\s` means in PATTERN. Python's own `\s` has U+001C … U+001F, too.
+# Unicode's White_Space, which is what `\s` means in PATTERN. Python's own `\s` also contains U+001C … U+001F.
 WHITE_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# Letters and numbers that came after Unicode 16.0. tiktoken and tokenizers do not know them yet, so to GPT-2's ids they
-# are neither; what the installed `regex` says of them depends on its version.
+# Letters and numbers that are newer than Unicode 16.0. tiktoken and tokenizers do not know them yet, so GPT-2's ids
+# treat them as neither letter nor number. Whether the installed `regex` knows them depends on its version.
 NEWER = """
     558 58B-58C 88F C5C CDC 208F 209D-209F A7CE-A7CF A7D2 A7D4 A7DD A7E2 A7F1 AB6C-AB6D 107BB-107BF 10940-10959
     10EC5-10EC7 10ED9-10EEE 11B0A 11DB0-11DDB 11DE0-11DE9 11DF1 1246F 12475-1247F 12550-12686 16EA0-16EB8
@@ -29,11 +30,11 @@ NEWER = """
     1B123-1B128 1B168 1D6A6 1DF1F-1DF24 1DF2B-1DF81 1DF90-1DF96 1DFCD-1DFFF 1E6C0-1E6DE 1E6E0-1E6E2 1E6E4-1E6E5
     1E6E7-1E6ED 1E6F0-1E6F4 1E6FE-1E6FF 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-33479 3D000-3FC3F
 """
-STRETCH = 1 << 16  # characters: what is found in one stays in the processor's cache until it is looked up
+STRETCH = 1 << 16  # characters: the chunks of one stretch stay in the processor's cache until they are looked up
 
 split_chunks = re.compile(rf" ?[^{WHITE_SPACE}]+|[{WHITE_SPACE}]+(?![^{WHITE_SPACE}])|[{WHITE_SPACE}]").findall
 
-# `regex` knows all of Unicode, and takes twice the time that `re` takes where only ASCII is asked for.
+# `regex` knows all of Unicode, but it takes twice the time of `re`. So `re` splits the texts that are only ASCII.
 _split_ascii = re.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII
 ).findall
@@ -43,20 +44,23 @@ _LAST_CUT = re.compile(rf".*[^{WHITE_SPACE}](?=[{WHITE_SPACE}])", re.DOTALL)
 
 
 def split_words(text: str) -> list[str]:
-    """Return the matches of `PATTERN`, which join to the text."""
+    """Return the matches of `PATTERN`; they join to the text."""
     if text.isascii():
         return _split_ascii(text)
     split, newer = _unicode()
     if not newer.search(text):
         return split(text)
-    # Cut where a text of as many characters is cut that has a symbol, neither letter nor number, for each of these.
+    # Replace each newer character by a symbol that is neither letter nor number, and cut the text at the same places.
     ends = accumulate(map(len, split(newer.sub("☃", text))), initial=0)
     return [text[start:end] for start, end in pairwise(ends)]
 
 
 @functools.cache
 def _unicode() -> tuple[Callable[[str], list[str]], re.Pattern[str]]:
-    """What cuts by `PATTERN`, and what finds `NEWER`: made when first needed, as it takes longer than most imports."""
+    """Return the function that splits by `PATTERN`, and the pattern that finds `NEWER` characters.
+
+    Both are made when first needed, because making them takes longer than most imports.
+    """
     import regex
 
     newer = "".join(re.sub("[0-9A-F]+", lambda code: chr(int(code[0], 16)), NEWER).split())
@@ -64,7 +68,7 @@ def _unicode() -> tuple[Callable[[str], list[str]], re.Pattern[str]]:
 
 
 def split_stretches(text: str) -> Iterator[str]:
-    """Yield pieces of the text, cut where no word crosses: at the first such place after `STRETCH` characters."""
+    """Yield the text in pieces that no word crosses: each ends at the first safe cut after `STRETCH` characters."""
     start = 0
     while len(text) - start > STRETCH and (cut := _CUT.search(text, start + STRETCH)):
         yield text[start : cut.end()]
@@ -73,9 +77,9 @@ def split_stretches(text: str) -> Iterator[str]:
 
 
 def last_cut(text: str, special_tokens: Collection[str]) -> int:
-    """Return the last place where `text` can be cut whatever follows it: no word or special token can cross it.
+    """Return the last index where `text` can be cut, whatever text follows it: no word or special token crosses it.
 
-    0 if there is none. A special token that only begins in `text` may end in what follows.
+    Returns 0 if there is no such index. A special token that only begins in `text` may end in the text that follows.
     """
     end = len(text) - max(map(len, special_tokens), default=1) + 1
     while cut := _LAST_CUT.match(text, 0, end):
@@ -84,5 +88,5 @@ def last_cut(text: str, special_tokens: Collection[str]) -> int:
         crossing = [start for start in spans if start >= 0]
         if not crossing:
             return at
-        end = min(crossing) + 1
+        end = min(crossing) + 1  # look again before the first special token that crosses this cut
     return 0

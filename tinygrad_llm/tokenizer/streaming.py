@@ -1,4 +1,4 @@
-"""Text as it is generated, id by id, without ever showing half a character."""
+"""Decoding while ids arrive one by one, without ever showing half a character."""
 
 import codecs
 
@@ -7,10 +7,10 @@ from tinygrad_llm.tokenizer.characters import CharTokenizer
 
 
 class StreamDecoder:
-    """Decode one id at a time; what is pushed and finished joins to `tokenizer.decode(ids)`.
+    """Decodes one id at a time; the pieces of `push` and `finish` join to `tokenizer.decode(ids)`.
 
-    A byte-level token may end inside a character: its first bytes wait here until the rest has come.
-    (Not for the word tokenizers: what stands between two words depends on both.)
+    A byte-level token may end inside a character. The first bytes of the character then wait until the others arrive.
+    The word tokenizers have no StreamDecoder: the text between two words depends on both words.
     """
 
     def __init__(self, tokenizer: Tokenizer | CharTokenizer) -> None:
@@ -18,12 +18,12 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """Return the characters this id completes, perhaps none.
+        """Return the characters that this id completes; "" if it completes none.
 
-        Raises:   TokenizerError: an id that is none; what waits stays.
+        Raises:   TokenizerError: the id is unknown; waiting bytes are kept.
         """
         return self._decoder.decode(self._tokenizer.decode_bytes([token_id]))
 
     def finish(self) -> str:
-        """Return U+FFFD if a half character still waits, else nothing, and be ready for a new stream."""
+        """Return U+FFFD if half a character is still waiting, else ""; then a new stream can begin."""
         return self._decoder.decode(b"", final=True)

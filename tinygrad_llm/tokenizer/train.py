@@ -1,7 +1,7 @@
-"""Learning merges: join the most frequent pair of neighbours, again and again.
+"""Learning merges: join the most frequent pair of neighbors into a new token, again and again.
 
-A word is a str here, a character for each id: then `word.replace(pair, made)` is a whole merge, and a pair, a str
-of two, sorts as its two ids do.
+Here a word is a str with one character per id. So `word.replace(pair, made)` is a whole merge, and two pairs, each a
+str of two characters, compare as their ids do.
 """
 
 from collections import Counter, defaultdict
@@ -10,16 +10,15 @@ from heapq import heapify, heappop, heappush
 from itertools import chain
 from operator import add
 
+from tinygrad_llm.tokenizer.merge import Pair
 from tinygrad_llm.tokenizer.pattern import split_chunks, split_stretches, split_words
 
-Pair = tuple[int, int]
-
-MAX_IDS = 0x110000  # as many as there are characters
-LONG_CHUNK = 64  # characters: what is longer hardly recurs, but its words do
+MAX_IDS = 0x110000  # the number of characters that a str can hold
+LONG_CHUNK = 64  # characters: longer chunks rarely recur, but their words do
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
-    """Count the words of texts, of which there may be more than memory holds: only the counts are kept."""
+    """Count the words of all texts. Only the counts are kept, so the texts may be larger than memory."""
     chunk_counts: Counter[str] = Counter()
     for text in texts:
         for stretch in split_stretches(text):
@@ -31,7 +30,7 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
             chunk_counts.update(chunks)
     word_counts: Counter[str] = Counter()
     for chunk, count in chunk_counts.items():
-        for word in split_words(chunk):  # a word is split into itself
+        for word in split_words(chunk):  # a word splits into itself
             word_counts[word] += count
     return word_counts
 
@@ -41,20 +40,21 @@ def learn_merges(
     n_merges: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """Learn up to `n_merges` merges from words and how often each occurs; fewer once no pair occurs twice.
+    """Learn up to `n_merges` merges from words and their counts; fewer if no pair occurs twice any more.
 
-    A pair counts once at every place it stands, overlaps included: `aaa` holds `aa` twice. The most
-    frequent pair is merged; among equals, the one with the smallest ids.
+    A pair is counted at every place where it stands, overlaps included: `aaa` holds `aa` twice. The most frequent pair
+    is merged; of equally frequent pairs, the one with the smallest ids.
 
-    Args:     word_counts: words as ids below 256, one a byte. n_merges: at most MAX_IDS − 256.
+    Args:     word_counts: word → count; words are ids below 256, one per byte. n_merges: at most MAX_IDS − 256.
               progress: called with (merges done, n_merges).
-    Returns:  pairs of ids; the k-th pair makes id 256 + k.
+    Returns:  pairs of ids; pair number k makes id 256 + k.
     Source:   Sennrich et al. 2016, arXiv:1508.07909.
     """
     words = [word.decode("latin-1") for word in word_counts]
     counts = list(word_counts.values())
+    # Count every pair once. From here on the counts are only updated where a merge changes a word.
     pair_counts: defaultdict[str, int] = defaultdict(int)
-    places: defaultdict[str, list[int]] = defaultdict(list)  # pair → the words it stands in, or once stood in
+    places: defaultdict[str, list[int]] = defaultdict(list)  # pair → indices of the words that hold it, or once held it
     for index, word in enumerate(words):
         for pair in map(add, word, word[1:]):
             pair_counts[pair] += counts[index]
@@ -64,40 +64,43 @@ def learn_merges(
 
     merges: list[Pair] = []
     while heap and len(merges) < n_merges:
+        # Take the most frequent pair. The counts of old pairs only fall, so a heap entry may promise too much: then
+        # push it again with its true count.
         promised, pair = heappop(heap)
         count = pair_counts[pair]
         if count < 2:
             continue
         if count != -promised:
-            # Counts of older pairs only fall, so an entry never promises too little: put the truth back.
             heappush(heap, (-count, pair))
             continue
         left, right, made = pair[0], pair[1], chr(256 + len(merges))
         merges.append((ord(left), ord(right)))
-        fresh: set[str] = set()
-        for index in dict.fromkeys(places.pop(pair)):  # each word once, however often the pair came to stand in it
+        # Merge it in every word that holds it. A word is listed once per time it gained the pair, but merged once.
+        new_pairs: set[str] = set()
+        for index in dict.fromkeys(places.pop(pair)):
             if pair not in words[index]:
-                continue  # lost to another merge
+                continue  # another merge has used its letters
             word = words[index] = words[index].replace(pair, made)
             count = counts[index]
-            # Only the neighbours of what was made have changed: x left right y → x made y.
+            # Only the neighbors of the new token have changed: x left right y → x made y.
             at = word.find(made)
             while at >= 0:
-                if at and word[at - 1] != made:  # if it is, then it has seen to the pair between the two
+                if at and word[at - 1] != made:  # the new token before this one has counted the pair of the two
                     before = word[at - 1]
                     pair_counts[before + left] -= count
-                    fresh.add(before + made)
+                    new_pairs.add(before + made)
                     pair_counts[before + made] += count
                     places[before + made].append(index)
                 if at + 1 < len(word):
                     after = word[at + 1]
                     pair_counts[right + (left if after == made else after)] -= count
-                    fresh.add(made + after)
+                    new_pairs.add(made + after)
                     pair_counts[made + after] += count
                     places[made + after].append(index)
                 at = word.find(made, at + 1)
+        # The merged pair is gone; the pairs that came into being compete from now on.
         del pair_counts[pair]
-        for new in fresh:
+        for new in new_pairs:
             heappush(heap, (-pair_counts[new], new))
         if progress is not None:
             progress(len(merges), n_merges)

@@ -1,16 +1,16 @@
-"""The first steps of the staircase that ends at GPT-2's tokenizer: whole words as tokens.
+"""Whole words as tokens: the first steps of the staircase that ends at GPT-2's tokenizer.
 
     SimpleTokenizerV1   a word is a token                  a word that was not in the training text is an error
     SimpleTokenizerV2   + <|unk|> and <|endoftext|>        every text has ids, but unknown words are lost
-    CharTokenizer       a character is a token             few tokens, nothing lost of a known alphabet; long rows
-    byte pairs          bytes, and pairs that recur        every text has ids and comes back; any pair may merge
-    Tokenizer           byte pairs inside of words         GPT-2's: no token runs from one word into the next
+    CharTokenizer       a character is a token             nothing of a known alphabet is lost; rows of ids are long
+    byte pairs          bytes, and frequent pairs          every text has ids and comes back; any pair may merge
+    Tokenizer           byte pairs inside words            GPT-2's: no token crosses from one word into the next
 
-The fourth step has no class here. It would take the whole text for one word: "the cat" is the ids of the bytes
-t h e ␣ c a t, and each merge writes one new id for a pair of neighbours that was frequent in training, say
-t h → th, th e → the, then also the ␣ → "the␣" and perhaps, in the end, "of the␣". The fifth step splits the
-text first (`Tokenizer.split`), so that merges cannot spend the vocabulary on such runs of words, on
-"dog." beside "dog!" and "dog?"; otherwise it merges in just this way. `tinygrad-llm tokenizer explain` shows it.
+The fourth step has no class here. It would treat the whole text as one word. "the cat" starts as the ids of the bytes
+t h e ␣ c a t. Each merge then replaces a pair of neighbors that was frequent in training by one new id: t h → th,
+th e → the, but also the ␣ → "the␣", and perhaps "of the␣" in the end. The fifth step splits the text into words first
+(`Tokenizer.split`) and merges inside each word. So the vocabulary is not spent on runs of words, or on "dog." next to
+"dog!" and "dog?". `tinygrad-llm tokenizer explain` shows every merge.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ UNKNOWN = "<|unk|>"
 
 
 class SimpleTokenizerV1:
-    """Words and punctuation marks ↔ ids: the id of a word is its place among the sorted words of a text.
+    """Words and punctuation marks ↔ ids: the id of a word is its index among the sorted words of a text.
 
-    The first step: a text becomes numbers, and comes back but for its white space. What is missing: it cannot
-    write a single word that it was not trained on, and its vocabulary grows with every text.
+    The first step: a text becomes numbers and comes back, except its white space. Two things are missing. A word
+    outside the training text cannot be encoded. The vocabulary grows with every text.
 
-    Args:     words: each once, in the order of their ids.
-    Raises:   TokenizerError: none at all, one twice, or one that `split` takes apart.
+    Args:     words: each word once, in the order of their ids.
+    Raises:   TokenizerError: no words, a word twice, or a word that `split` would cut.
     Source:   Raschka, Build a Large Language Model (From Scratch), 2024, chapter 2.
     """
 
@@ -42,7 +42,7 @@ class SimpleTokenizerV1:
         self.words: list[str] = []
         self.special_tokens: dict[str, int] = {}
         self._ids: dict[str, int] = {}
-        for word in check_texts(_several(words)):
+        for word in check_texts(_check_list(words)):
             if self.split(word) != [word]:
                 raise TokenizerError(f"{word!a} is not one word: white space and punctuation separate words")
             if word in self._ids:
@@ -54,26 +54,26 @@ class SimpleTokenizerV1:
 
     @classmethod
     def train(cls, text_or_texts: str | Iterable[str]) -> SimpleTokenizerV1:
-        """Take the words of a text, or of several, sorted.
+        """Collect the words of one or several texts, sorted.
 
-        Raises:   TokenizerError: there is no word, or half of a surrogate pair.
+        Raises:   TokenizerError: no words, or half of a surrogate pair.
         """
         return cls(_distinct_words(text_or_texts))
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """Split into words and punctuation marks; white space separates, and is dropped."""
+        """Split into words and punctuation marks; white space separates them and is dropped."""
         return [piece for piece in map(str.strip, _SEPARATORS.split(text)) if piece]
 
     @property
     def n_vocab(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self.words)
 
     def encode(self, text: str) -> list[int]:
-        """Turn a text into ids, one a word or punctuation mark.
+        """Encode a text: one id per word or punctuation mark.
 
-        Raises:   TokenizerError: a word that has no id.
+        Raises:   TokenizerError: a word without an id.
         """
         return [self._id(word) for word in self.split(check_text(text))]
 
@@ -81,14 +81,14 @@ class SimpleTokenizerV1:
         if word not in self._ids:
             raise TokenizerError(
                 f"word {word!a} is not among the {self.n_vocab} words this tokenizer was trained on; "
-                f"SimpleTokenizerV2 writes {UNKNOWN} for it"
+                f"SimpleTokenizerV2 encodes it as {UNKNOWN}"
             )
         return self._ids[word]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Join the words with spaces, none before a punctuation mark.
+        """Decode ids into words joined by spaces, without a space before a punctuation mark.
 
-        Raises:   TokenizerError: an id that is none.
+        Raises:   TokenizerError: an unknown id.
         """
         text = " ".join(self.words[i] for i in check_ids(ids, self.n_vocab))
         return _SPACE_BEFORE_PUNCTUATION.sub(r"\1", text)
@@ -97,22 +97,22 @@ class SimpleTokenizerV1:
 class SimpleTokenizerV2(SimpleTokenizerV1):
     """Words ↔ ids, with two more tokens: one for all unknown words, and one for the end of a text.
 
-    The second step: every text has ids, and unrelated texts can follow one another. What is missing: all unknown
-    words look alike, and do not come back; "tea" and "teas" have nothing in common; and since <|endoftext|> is
-    a word like any other, a text from outside can write it, and so end itself. Characters, the next step, need
-    no unknown token for a known alphabet; bytes need none at all.
+    The second step: every text has ids, and unrelated texts can follow each other. Three things are missing. All
+    unknown words get the same id and do not come back. "tea" and "teas" have nothing in common. <|endoftext|> is a
+    word like any other, so a text from outside can contain it and end itself. Characters, the next step, need no
+    unknown token for a known alphabet; bytes need none at all.
 
-    Args:     words: without the two, which follow them.
+    Args:     words: without the two tokens, which get the ids after them.
     Source:   Raschka, Build a Large Language Model (From Scratch), 2024, chapter 2.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
-        super().__init__([*_several(words), END_OF_TEXT, UNKNOWN])
+        super().__init__([*_check_list(words), END_OF_TEXT, UNKNOWN])
         self.special_tokens = {token: self._ids[token] for token in (END_OF_TEXT, UNKNOWN)}
 
     @classmethod
     def train(cls, text_or_texts: str | Iterable[str]) -> SimpleTokenizerV2:
-        """Take the words of a text, or of several, sorted; then <|endoftext|> and <|unk|>.
+        """Collect the words of one or several texts, sorted; <|endoftext|> and <|unk|> follow.
 
         Raises:   TokenizerError: half of a surrogate pair.
         """
@@ -124,7 +124,7 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
         return self.special_tokens[END_OF_TEXT]
 
     def encode(self, text_or_texts: str | Iterable[str]) -> list[int]:
-        """Turn a text into ids, or several with <|endoftext|> between them.
+        """Encode a text, or several texts with <|endoftext|> between them.
 
         Raises:   TokenizerError: half of a surrogate pair.
         """
@@ -135,11 +135,11 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
 
 
 def _distinct_words(text_or_texts: str | Iterable[str]) -> list[str]:
-    """The words of all texts, each once, sorted."""
+    """Return the words of all texts, each once, sorted."""
     return sorted({word for text in check_texts(text_or_texts) for word in SimpleTokenizerV1.split(text)})
 
 
-def _several(words: Iterable[str]) -> Iterable[str]:
+def _check_list(words: Iterable[str]) -> Iterable[str]:
     if isinstance(words, str):
-        raise TokenizerError("words is one text; give a list of words, or use train")
+        raise TokenizerError("words must be a list of words, got one str; `train` takes a text")
     return words

@@ -1,0 +1,22 @@
+"""GPT-2's tokenizer and its merges, loaded once for all tests of the tokenizer."""
+
+import pytest
+from definition import BYTE_NAMES, VOCAB
+
+from tinygrad_llm.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    return Tokenizer.gpt2()
+
+
+@pytest.fixture(scope="session")
+def gpt2_merges():
+    """GPT-2's merges as ids, read from the file without the package."""
+    ids = {name: token_id for token_id, name in enumerate(BYTE_NAMES)}
+    merges = {}
+    for line in VOCAB.read_bytes().decode().split("\n")[1:-1]:
+        left, right = line.split(" ")
+        merges[ids[left], ids[right]] = ids[left + right] = len(ids)
+    return merges

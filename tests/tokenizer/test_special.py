@@ -1,0 +1,35 @@
+"""Special tokens in texts from outside: the three decisions, and what the refusal says."""
+
+import re
+
+import pytest
+
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, encode_text, refuse_special
+
+EOT = "<|endoftext|>"
+
+
+def test_special_token_raises_is_allowed_or_is_plain_text():
+    tokenizer = Tokenizer([])
+    text = f"a{EOT}"
+    assert encode_text(tokenizer, text, "allow") == [64, 256]
+    assert encode_text(tokenizer, text, "plain") == tokenizer.encode(text, disallowed_special=())
+    with pytest.raises(TokenizerError, match=re.escape(f"the text: the special token '{EOT}' at byte 1")) as caught:
+        encode_text(tokenizer, text)
+    for way in ("--allow-special", "--plain-special", 'special="allow"', 'special="plain"'):
+        assert way in str(caught.value)
+    assert encode_text(tokenizer, "a") == [64]
+
+
+def test_place_of_a_special_token_counts_bytes_from_the_start_of_the_file():
+    with pytest.raises(TokenizerError, match=r"^f\.txt: .* at byte 103 "):
+        refuse_special(Tokenizer([]), f"éa{EOT}{EOT}", "f.txt", start=100)
+
+
+def test_first_defect_is_named_with_the_place_of_the_text():
+    characters = CharTokenizer("ab")
+    assert encode_text(characters, "ab", "allow") == encode_text(characters, "ab", "plain") == [0, 1]
+    with pytest.raises(TokenizerError, match=r"^f\.txt: character 'c' at position 2"):
+        encode_text(characters, "abc", where="f.txt")
+    with pytest.raises(TokenizerError, match=r"^f\.txt, after byte 7: character 'c' at position 2"):
+        encode_text(characters, "abc", where="f.txt", start=7)
