@@ -43,7 +43,7 @@ FLOORS = {
 ROOT = 7  # what the package itself offers (`from tinygrad_llm import GPT`) is for the top floor and for users
 NEEDED = {"numpy", "regex"}
 # Only where they are used, with a plain fallback.
-EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "pooch", "mpi4py", "tiktoken", "tokenizers"}
+EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "mpi4py", "tiktoken", "tokenizers"}
 EXTRAS |= {"tensorboard", "tensorboardX"}
 THEIRS = {"torch", "transformers", "safetensors"}  # what bench/against_….py runs beside ours
 
@@ -180,7 +180,7 @@ HEAVY = set(
     """
     asyncio concurrent.futures difflib email http http.client importlib.metadata logging multiprocessing platform pydoc
     socket sqlite3 ssl subprocess tempfile tomllib unittest urllib.request uuid xml
-    hypothesis matplotlib mpi4py pooch scipy threadpoolctl tiktoken tokenizers torch tqdm
+    hypothesis matplotlib mpi4py scipy threadpoolctl tiktoken tokenizers torch tqdm
     tinygrad_llm.bench tinygrad_llm.datasets tinygrad_llm.finetuning tinygrad_llm.gradcheck tinygrad_llm.training
     """.split()  # noqa: SIM905 (a list would be three times as long)
 )

@@ -1,16 +1,13 @@
 """`tinygrad-llm download`: a tiny GPT-2 from a server on this machine, by the command."""
 
 import functools
-import hashlib
 import http.server
 import io
 import json
-import logging
 import os
 import re
 import sys
 import threading
-import types
 from pathlib import Path
 
 import pytest
@@ -24,25 +21,6 @@ TINY = GPTConfig(vocab_size=260, block_size=8, n_layer=1, n_head=1, n_embd=8)
 DATA = "model.ckpt.data-00000-of-00001"
 
 
-class StandIn(types.ModuleType):
-    """What is used of pooch, where it is not installed."""
-
-    def create(self, path, base_url, registry):
-        self.path, self.base_url, self.registry = path, base_url, registry
-        return self
-
-    def fetch(self, name, downloader):
-        path = self.path / name
-        temporary = self.path / "tmp0"
-        downloader(self.base_url + name, str(temporary), self)
-        assert self.registry[name] in (None, hashlib.sha256(temporary.read_bytes()).hexdigest())
-        os.replace(temporary, path)
-        return str(path)
-
-    def get_logger(self):
-        return logging.getLogger("stand-in")
-
-
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -51,10 +29,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def web(tmp_path, monkeypatch):
     """The folder that a server on this machine shows, as a mirror of OpenAI's."""
-    try:
-        import pooch  # noqa: F401
-    except ImportError:
-        monkeypatch.setitem(sys.modules, "pooch", StandIn("pooch"))
     root = tmp_path / "web"
     tokenizer = Tokenizer.train("cat mat " * 9, TINY.vocab_size)
     write_pretrained(root / "355M", TINY, GPT(TINY, Generator(0)).state_dict(), "openai")
@@ -120,7 +94,6 @@ def test_a_wrong_file_is_named_and_replaced_when_told_to(cli, place):
         (lambda web, patch: (web / DATA).write_bytes(b"<!doctype html>"), "a web page"),
         (lambda web, patch: (web / DATA).write_bytes(bytes(4 * TINY.num_parameters)), "CRC mismatch"),
         (lambda web, patch: patch.setenv("TINYGRAD_LLM_OPENAI_URL", "file:///etc"), "not the URL of a mirror"),
-        (lambda web, patch: patch.setitem(sys.modules, "pooch", None), "pip install 'tinygrad_llm[download]'"),
         (lambda web, patch: Path("here").write_text("a file"), "here"),
     ],
 )

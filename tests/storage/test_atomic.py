@@ -217,8 +217,13 @@ STALE = ".tinygrad_llm-0123456789abcdef.tmp"
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere a file must be a day old")
 class TestSweep:
-    def test_the_next_writer_removes_what_a_dead_one_left(self, good):
-        good.with_name(STALE).write_bytes(b"half")
+    @pytest.mark.parametrize("folder", [False, True])
+    def test_the_next_writer_removes_what_a_dead_one_left(self, good, folder):
+        if folder:
+            good.with_name(STALE).mkdir()
+            (good.with_name(STALE) / "model.npz").write_bytes(b"half")
+        else:
+            good.with_name(STALE).write_bytes(b"half")
         write(good, b"new")
         assert_untouched(good, b"new")
 
@@ -226,9 +231,8 @@ class TestSweep:
         others = [".x.tmp", "tinygrad_llm-0123456789abcdef.tmp", ".tinygrad_llm-0123456789abcdef", STALE + "~"]
         for name in others:
             good.with_name(name).write_bytes(b"precious")
-        good.with_name(STALE).mkdir()  # no writer makes this
         write(good, b"new")
-        assert {path.name for path in good.parent.iterdir()} == {good.name, STALE, *others}
+        assert {path.name for path in good.parent.iterdir()} == {good.name, *others}
         assert all(good.with_name(name).read_bytes() == b"precious" for name in others)
 
     def test_a_link_named_like_a_temporary_does_not_lead_outside(self, good, tmp_path_factory):

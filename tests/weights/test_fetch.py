@@ -11,8 +11,9 @@ import threading
 
 import pytest
 
-from tinygrad_llm.weights import fetch as download
-from tinygrad_llm.weights.fetch import DownloadError, Unreachable, fetch, finish
+from tinygrad_llm.weights import connection
+from tinygrad_llm.weights.connection import DownloadError, Unreachable
+from tinygrad_llm.weights.fetch import fetch, finish
 
 DATA = random.Random(0).randbytes(100_000)
 TAG = '"one"'
@@ -149,7 +150,7 @@ def test_a_dropped_connection_is_taken_up_again(part, ranges):
 
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(part):
     with Server(answer(send=40_000), answer(send=0)) as server:
-        with pytest.raises(Unreachable, match=r"broke after 40000 of 100000 bytes; the 40000 bytes that came are kept"):
+        with pytest.raises(Unreachable, match=r"broke after 40000 of 100000 bytes; the 40000 bytes so far are kept"):
             get(server, part)
         server.answers[:] = [answer()]
         get(server, part)
@@ -248,7 +249,7 @@ PAGE = b"<!DOCTYPE html><html>Please log in</html>"
         (answer(b"<?xml version='1.0'?><Error>", length=-1), {}, "a web page"),
         (answer(PAGE, Content_Type="text/html; charset=utf-8"), {"size": len(DATA)}, "a web page"),
         (answer(b"version https://git-lfs.github.com/spec/v1\noid"), {}, "git-LFS pointer"),
-        (answer(Content_Encoding="gzip"), {}, "compressed, unasked"),
+        (answer(Content_Encoding="gzip"), {}, "compresses it, unasked"),
         (answer(length=99_999), {"size": len(DATA)}, "announces 99999 bytes, the file has 100000"),
         (answer(length=100_001), {"size": len(DATA)}, "announces 100001 bytes, the file has 100000"),
         (answer(length=10**15), {}, "announces 1000000000000000 bytes, such a file has at most 1000000"),
@@ -281,7 +282,7 @@ def test_what_is_refused_at_once_leaves_nothing(part, reply, options, words):
     [
         (answer(PAGE, ranges=False), "a web page"),
         (answer(status=404, ranges=False), "404"),
-        (answer(Content_Encoding="gzip"), "compressed"),
+        (answer(Content_Encoding="gzip"), "compresses"),
         (answer(status=500, ranges=False), "500"),
         (answer(send=0), "broke after 30000"),
     ],
@@ -449,8 +450,8 @@ def test_only_the_web_is_fetched_from(part, url):
 
 @pytest.mark.parametrize(("target", "allowed"), [("https://cdn.example/x", True), ("http://example.org/x", False)])
 def test_https_redirects_only_to_https(target, allowed):
-    handler = download._Redirects("https://example.org/x")
-    request = download.urllib.request.Request("https://example.org/x", headers={"Range": "bytes=5-", "If-Range": TAG})
+    handler = connection.Redirects("https://example.org/x")
+    request = connection.urllib.request.Request("https://example.org/x", headers={"Range": "bytes=5-", "If-Range": TAG})
     with open(__file__, "rb") as body:
         if not allowed:
             with pytest.raises(DownloadError, match="not https"):
@@ -478,7 +479,7 @@ def test_a_hash_that_the_hub_states_is_checked(part, right, whole):
 
 def test_a_full_disk_is_seen_before_the_first_byte(part, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 50_000))
-    with Server(answer()) as server, pytest.raises(OSError, match="No space left on device: 100000 bytes are to come"):
+    with Server(answer()) as server, pytest.raises(OSError, match="No space left on device: 100000 bytes are missing"):
         get(server, part)
     assert left(part) == []
 

@@ -1,4 +1,4 @@
-"""What every file format here needs: one error for whatever cannot be read, safe ways to open, parse and write."""
+"""How files of unknown origin are read: one error for all that is wrong, no waiting, bounded memory, strict JSON."""
 
 import contextlib
 import json
@@ -11,27 +11,13 @@ from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from typing import Any
 
-from tinygrad_llm.storage.atomic import atomic_write
-
-__all__ = [
-    "MAX_JSON",
-    "LoadError",
-    "array_size",
-    "atomic_write",
-    "check_json_size",
-    "disguise",
-    "in_memory",
-    "open_regular",
-    "parse_json",
-    "show",
-]
-
-# Of JSON, such as a header of safetensors: of real ones few have a megabyte. A value takes up to fifty times its
-# text in memory, so their number is bounded as well; a tensor of four dimensions has ten: room for 100,000 of them.
+# The most bytes of JSON, such as a header of safetensors: few real ones have a megabyte. A value takes up to fifty
+# times its text in memory, so the number of values is bounded too. A tensor of four dimensions has ten of them: there
+# is room for 100,000 tensors.
 MAX_JSON = 20_000_000
 _MAX_VALUES = 1_200_000
 
-_short = reprlib.Repr()  # a hostile name or number may be megabytes long
+_short = reprlib.Repr()  # a hostile name or number may have megabytes
 _short.maxstring = _short.maxother = 200
 show = _short.repr
 
@@ -55,7 +41,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
 
 @contextlib.contextmanager
 def in_memory(where: str, size: int) -> Iterator[None]:
-    """Memory that the system does not have for so many bytes is a LoadError."""
+    """Turn a MemoryError inside the block into a LoadError that states the size."""
     try:
         yield
     except MemoryError:
@@ -63,18 +49,18 @@ def in_memory(where: str, size: int) -> Iterator[None]:
 
 
 def array_size(where: str, shape: Sequence[int], item: int) -> int:
-    """The bytes of an array with items of so many bytes.
+    """Return the bytes of an array whose items have so many bytes.
 
     Raises:   LoadError: NumPy could not hold it.
     """
-    # NumPy multiplies sizes in int64, zeros left out, and has at most 64 dimensions.
+    # NumPy multiplies sizes in int64, without the zeros, and has at most 64 dimensions.
     if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * item >= 2**62:
         raise LoadError(f"{where}: shape: {show(shape)} is too large for an array")
     return math.prod(shape) * item
 
 
 def disguise(start: bytes) -> str:
-    """What a file is, by its first bytes, that a failed download leaves in the place of any other; "" if neither."""
+    """Return what a failed download left instead of a file, by its first bytes; "" if they look like neither."""
     if start.startswith(b"version "):
         return "a git-LFS pointer, not the file itself: fetch it with `git lfs pull`"
     if re.match(rb"(\xef\xbb\xbf)?\s*<", start):
@@ -83,7 +69,7 @@ def disguise(start: bytes) -> str:
 
 
 def check_json_size(text: bytes) -> None:
-    """Raises:   ValueError: more than `parse_json` takes."""
+    """Raise ValueError for more text than `parse_json` accepts."""
     if len(text) > MAX_JSON:
         raise ValueError(f"{len(text)} bytes, more than the {MAX_JSON} accepted")
     values = sum(text.count(mark) for mark in (b",", b"[", b"{"))
@@ -92,7 +78,7 @@ def check_json_size(text: bytes) -> None:
 
 
 def parse_json(where: str, text: bytes) -> Any:
-    """JSON of a stranger: UTF-8, every key once, no NaN or infinity, short numbers, bounded size and depth.
+    """Parse JSON of unknown origin: UTF-8, unique keys, no NaN or infinity, short numbers, bounded size and depth.
 
     Raises:   LoadError: begins with `where`.
     """
@@ -106,7 +92,7 @@ def parse_json(where: str, text: bytes) -> Any:
         return result
 
     def integer(digits: str) -> int:
-        if len(digits) > 20:  # no offset or size is that long; converting thousands of digits takes its time
+        if len(digits) > 20:  # no offset or size is that long, and converting thousands of digits takes long
             raise ValueError(f"an integer of {len(digits)} digits")
         return int(digits)
 

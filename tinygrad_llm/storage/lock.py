@@ -1,9 +1,9 @@
-"""The system's locks; and one process at a time in a run's folder."""
+"""The system's locks, and the lock that lets only one process train in the folder of a run."""
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,13 +14,13 @@ LOCK = "training.lock"  # holds the number of the process
 
 
 class InUseError(ValueError):
-    """The folder of a run is another's at the moment."""
+    """Another process is using the folder of a run."""
 
 
 def system_lock(file: int | IO[Any], wait: bool = False) -> bool | None:
-    """Take the operating system's lock on an open file or folder; it ends when the file is closed or its process ends.
+    """Take the operating system's lock on an open file or folder; it ends when the file is closed or the process ends.
 
-    Args:     wait: until another process has given it back.
+    Args:     wait: until another process has released it.
     Returns:  whether it was taken; None where the file system, or Windows, has no such locks.
     """
     if sys.platform == "win32":
@@ -34,32 +34,49 @@ def system_lock(file: int | IO[Any], wait: bool = False) -> bool | None:
     return True
 
 
+@contextlib.contextmanager
+def folder_lock(folder: Path, wait: bool = False) -> Iterator[bool | None]:
+    """Hold the system's lock on a folder inside the block; yields what `system_lock` returns.
+
+    Raises:   OSError: the folder cannot be opened.
+    """
+    if sys.platform == "win32":  # a folder cannot be opened there
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield system_lock(descriptor, wait)
+    finally:
+        os.close(descriptor)
+
+
 def lock(folder: Path) -> Callable[[], None]:
-    """Take the folder for this process; returns what gives it back.
+    """Reserve the folder of a run for this process; returns the function that releases it.
 
-    A process that is killed gives it back as well: the system's lock goes with it, and a file that stays is no lock.
-    (On Windows the open file itself is the lock. Where a file system has no locks, there is none.)
+    The system releases it when the process is killed: its lock counts, not the file. On Windows the open file itself
+    is the lock. Where a file system has no locks, nothing is reserved.
 
-    Raises:   InUseError: another has taken it; its number is named. OSError: the folder cannot be written to.
+    Raises:   InUseError: another process has it; the message names its number.
+              OSError: the folder cannot be written to.
     """
     path = folder / LOCK
     descriptor = _locked(path)
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
 
-    def give_back() -> None:
-        if sys.platform == "win32":  # where an open file cannot be removed
+    def release() -> None:
+        if sys.platform == "win32":  # an open file cannot be removed there
             os.close(descriptor)
         with contextlib.suppress(OSError):
             path.unlink()
-        if sys.platform != "win32":  # after it, or a file would be removed that another has locked
+        if sys.platform != "win32":  # after the removal, which else could hit a file that another process has locked
             os.close(descriptor)
 
-    return give_back
+    return release
 
 
 def _locked(path: Path) -> int:
-    """The descriptor of this file, locked and still of this name."""
+    """Return the descriptor of this file, which is locked and still has this name."""
     if sys.platform == "win32":
         try:
             path.unlink(missing_ok=True)  # refused while a process has it open
@@ -77,13 +94,13 @@ def _locked(path: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # given back, and so removed, between the two lines: once more
+        os.close(descriptor)  # the other process released and removed it between the two lines: once more
 
 
 def _in_use(path: Path) -> InUseError:
     try:
         number = int(path.read_bytes()[:20])
-    except (OSError, ValueError):  # just given back, or just taken
+    except (OSError, ValueError):  # it was just released, or just taken
         return InUseError(f"{path.parent}: is being trained by another process: wait for it, or stop it")
     return InUseError(
         f"{path.parent}: is being trained by process {number}: wait for it, or stop it (it saves, and can be resumed)"

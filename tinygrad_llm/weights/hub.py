@@ -1,11 +1,11 @@
-"""Where the four GPT-2s lie on the web, how to know that a file of theirs is right, and where they go on this machine.
+"""Downloads of the four GPT-2s: their addresses, how each file is verified, and the folder they go to.
 
-A file takes its name only when it is whole and verified: by its SHA-256 where that is known, and else by what is in it:
+A file gets its name only when it is complete and verified: by its SHA-256 where that is known, else by its contents:
 
-    model.ckpt.data-…     the CRC of every tensor, which the index has; it has its own
+    model.ckpt.data-…     the CRC of every tensor in the index, which has a CRC itself
     model.ckpt.index      the names, shapes and dtypes of all tensors
     model.safetensors     the same, in a header that accounts for every byte; no NaN or infinity
-    all others            that they say what this model's file must; and a SHA-256 that the server states
+    all others            the statements that this model's file must have; and a SHA-256 that the server states
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -23,22 +24,25 @@ from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.formats.tensorbundle import read_index, verify_tensorbundle
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.storage.files import LoadError, parse_json
+from tinygrad_llm.storage.lock import folder_lock
+from tinygrad_llm.storage.text import one_line
 from tinygrad_llm.tokenizer import Tokenizer
-from tinygrad_llm.weights.fetch import DownloadError, Unreachable, fetch, finish, tidy
+from tinygrad_llm.weights.connection import DownloadError, Unreachable
+from tinygrad_llm.weights.fetch import fetch, finish, tidy
 from tinygrad_llm.weights.find import CONFIG, DATA, HPARAMS, INDEX, PUBLISHED, WEIGHTS, cache_folder
 from tinygrad_llm.weights.names import from_hparams, from_huggingface, recognize, to_ours
 from tinygrad_llm.weights.tensors import check_tensors, drop_tied_head, not_finite
 
-# The variable that names a mirror, and where the files are without one.
+# The variable that names a mirror, and the address without one.
 SERVERS = {
     "openai": ("TINYGRAD_LLM_OPENAI_URL", "https://openaipublic.blob.core.windows.net/gpt-2/models"),
     "huggingface": ("HF_ENDPOINT", "https://huggingface.co"),
 }
 
-_STAGING = ".download"  # the folder in a model's folder for what is not whole
-_FLOAT32 = 1  # TensorFlow's number of it
+_STAGING = ".download"  # the folder in a model's folder for files that are incomplete or not yet verified
+_FLOAT32 = 1  # TensorFlow's number of the dtype
 
-# Of OpenAI's 124M. That of the merges is also the one of our data/gpt2/vocab.bpe.
+# Of OpenAI's 124M. The hash of the merges is also that of our data/gpt2/vocab.bpe.
 _SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -47,19 +51,21 @@ _SHA256 = {
 }
 _SIZES = {"vocab.bpe": 456_318, INDEX: 5_215}  # bytes
 
+_WRONG = (ValueError, OverflowError, OSError)  # what a check of a damaged file may raise
+
 
 class File(NamedTuple):
-    """A file of a model: how large it may be, and how to know it: its size and SHA-256 where known, or its contents."""
+    """A file of a model: how large it may be, and how it is verified: by size and SHA-256 where known, or `check`."""
 
     name: str
     limit: int
-    check: Callable[[Path, Path, Any], None]  # the file, the folder of those before it, the model's sizes
+    check: Callable[[Path, Path, Any], None]  # the file, the folder of those before it, the model's config
     size: int | None = None
     sha256: str | None = None
 
 
 class Fetched(NamedTuple):
-    """A file that is there: its size in bytes, whether it was fetched or there before, and what was verified."""
+    """A file that is there: its bytes, whether it was fetched or there before, and "SHA-256" or "contents"."""
 
     name: str
     size: int
@@ -68,7 +74,7 @@ class Fetched(NamedTuple):
 
 
 def model_url(name: str, source: str) -> str:
-    """The URL, with a slash at its end, below which the files of a model lie.
+    """Return the URL, with a slash at its end, of the folder that holds the files of a model.
 
     Raises:   DownloadError: a variable names a mirror that is no https or http URL.
     """
@@ -82,21 +88,21 @@ def model_url(name: str, source: str) -> str:
 
 
 def model_files(name: str, config: Any, source: str) -> list[File]:
-    """The files of a model, each behind those that its check needs."""
+    """Return the files of a model, each after those that its check needs."""
     weights = 4 * config.num_parameters
     if source == "huggingface":
-        masks = 4 * config.n_layer * (config.block_size**2 + 1)  # which its first files hold as tensors
+        masks = 4 * config.n_layer * (config.block_size**2 + 1)  # the first files hold them as tensors
         return [
             File(CONFIG, 100_000, _check_config),
             File("merges.txt", 2_000_000, _check_merges),
-            File("vocab.json", 4_000_000, _check_vocabulary("merges.txt")),
+            File("vocab.json", 4_000_000, partial(_check_vocabulary, "merges.txt")),
             File(WEIGHTS, weights + masks + 1_000_000, _check_safetensors),
         ]
     files = [
         File(HPARAMS, 10_000, _check_hparams),
         File("checkpoint", 10_000, _check_checkpoint),
         File("vocab.bpe", 2_000_000, _check_merges),
-        File("encoder.json", 4_000_000, _check_vocabulary("vocab.bpe")),
+        File("encoder.json", 4_000_000, partial(_check_vocabulary, "vocab.bpe")),
         File(INDEX, 200_000, _check_index),
         File(DATA, weights, _check_data, size=weights),
     ]
@@ -112,82 +118,68 @@ def download(
     source: str = "openai",
     *,
     overwrite: bool = False,
-    timeout: float = 30.0,
-    attempts: int = 5,
-    pause: float = 1.0,
     report: Callable[[str, int, int | None], None] | None = None,
+    **options: Any,
 ) -> list[Fetched]:
-    """Fetch what is missing of a GPT-2 into a folder, the cache's by default; what is there already is verified.
+    """Fetch the missing files of a GPT-2 into a folder, and verify those that are there.
 
-    Args:     config: the published sizes. source: "openai" or "huggingface". overwrite: replace files that are wrong.
-              timeout, attempts, pause: see `fetch`.
-              report: called with a file's name, its bytes so far, and of how many (or None).
-    Raises:   DownloadError: pooch is not installed; a file of the server's, or one that is there, is not what it should
-              be; or no connection: then an `Unreachable`, which says what to try.
+    Args:     config: the published sizes, a GPTConfig. folder: the cache's by default. source: "openai" or
+              "huggingface". overwrite: replace files that are wrong. report: called with a file's name, its bytes so
+              far, and of how many (or None). options: timeout, attempts, pause of `fetch`.
+    Raises:   DownloadError: a file of the server, or one that is there, is not what it should be.
+              Unreachable, a DownloadError: no connection; the message says what to try.
               OSError: the folder cannot be written to, or the disk is full.
     """
-    try:
-        import pooch
-    except ImportError:
-        raise DownloadError("downloading needs pooch: pip install 'tinygrad_llm[download]'") from None
-
     url, files = model_url(name, source), model_files(name, config, source)
     folder = (cache_folder(name) if folder is None else Path(folder)).absolute()
-    staging = folder / _STAGING
-    made = not folder.exists()
-    staging.mkdir(parents=True, exist_ok=True)
-    keeper = pooch.create(staging, url, registry=dict.fromkeys(file.name for file in files))
     done = []
-
-    def get(file: File) -> str:
-        """Fetch a file and name it; returns what was verified."""
-
-        def downloader(file_url: str, output: str, _: object) -> None:
-            part = staging / f"{file.name}.part"
-            tell = (lambda count, total: report(file.name, count, total)) if report else None
-            options: dict[str, Any] = {"timeout": timeout, "attempts": attempts, "pause": pause, "report": tell}
-            try:
-                fetch(file_url, part, limit=file.limit, size=file.size, **options)
-            except LoadError:
-                raise
-            except ValueError as error:  # of Python's web client
-                raise DownloadError(f"{file_url}: the server's answer makes no sense: {_line(error)}") from None
-            finish(part, Path(output))
-
-        try:
-            staged = Path(keeper.fetch(file.name, downloader=downloader))
-        except Unreachable as error:
-            raise Unreachable(
-                f"{error}: try again later, by a proxy (HTTPS_PROXY) or from a mirror ({SERVERS[source][0]}); or put "
-                f"{', '.join(file.name for file in files)} from {url} into {folder} yourself"
-            ) from None
-        try:
-            verified = _verify(file, staged, folder, config)
-        except (ValueError, OverflowError, OSError) as error:
-            staged.unlink()
-            raise DownloadError(f"{url}{file.name}: not what it should be: {_line(error)}") from None
-        os.replace(staged, folder / file.name)
-        return verified
-
-    with _alone(folder, staging, made), _quiet(pooch.get_logger()):
+    with _alone(folder) as staging:
         for file in files:
-            path = folder / file.name
-            verified = ""
+            path, verified = folder / file.name, ""
             if os.path.lexists(path):
                 try:
                     verified = _verify(file, path, folder, config)
-                except (ValueError, OverflowError, OSError) as error:
+                except _WRONG as error:
                     if not overwrite:
                         words = f"{_line(error)}: replace it with --overwrite, or choose another folder"
                         raise DownloadError(words) from None
-            fetched = not verified
-            verified = verified or get(file)
+            if fetched := not verified:
+                tell = partial(report, file.name) if report else None
+                try:
+                    verified = _get(url, file, staging, folder, config, report=tell, **options)
+                except Unreachable as error:
+                    raise Unreachable(
+                        f"{error}: try again later, through a proxy (HTTPS_PROXY) or from a mirror "
+                        f"({SERVERS[source][0]}); or put {', '.join(file.name for file in files)} from {url} "
+                        f"into {folder} yourself"
+                    ) from None
             done.append(Fetched(file.name, path.stat().st_size, fetched, verified))
     return done
 
 
+def _get(url: str, file: File, staging: Path, folder: Path, config: Any, **options: Any) -> str:
+    """Fetch a file, verify it, and give it its name; return what was verified."""
+    url, staged = url + file.name, staging / file.name
+    if not staged.exists():  # else an earlier call ended just before the verification
+        part = staging / f"{file.name}.part"
+        try:
+            fetch(url, part, limit=file.limit, size=file.size, **options)
+        except LoadError:
+            raise
+        except ValueError as error:  # of Python's web client
+            raise DownloadError(f"{url}: the server's answer makes no sense: {_line(error)}") from None
+        finish(part, staged)
+    try:
+        verified = _verify(file, staged, folder, config)
+    except _WRONG as error:
+        staged.unlink()
+        raise DownloadError(f"{url}: not what it should be: {_line(error)}") from None
+    os.replace(staged, folder / file.name)
+    return verified
+
+
 def _verify(file: File, path: Path, beside: Path, config: Any) -> str:
-    """Check a file by all that is known of it; returns what that was.
+    """Check a file by all that is known of it; return "SHA-256" or "contents".
 
     Raises:   ValueError, OverflowError: what is wrong with it.
               OSError: it, or a file that its check needs, cannot be read.
@@ -202,57 +194,41 @@ def _verify(file: File, path: Path, beside: Path, config: Any) -> str:
         return "contents"
     with open(path, "rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-            raise LoadError(f"{path}: has another SHA-256 than it should")
+            raise LoadError(f"{path}: its SHA-256 differs from the published one")
     return "SHA-256"
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:2000]
+    return one_line(error)[:2000]
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, staging: Path, made: bool) -> Iterator[None]:
-    """One download at a time into a folder (where there are such locks); it leaves only what can be continued."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where an open file cannot be replaced, which is enough
-        descriptor = None
-    else:
-        descriptor = os.open(folder, os.O_RDONLY)
+def _alone(folder: Path) -> Iterator[Path]:
+    """Create the folder, allow one download at a time into it, and yield its staging folder.
+
+    Afterwards only files that can be continued stay in the staging folder. (Windows has no such lock. An open file
+    cannot be replaced there, which has the same effect.)
+    """
+    staging = folder / _STAGING
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder) as taken:
+        if taken is False:
+            raise DownloadError(f"{folder}: another download into it is running: wait for it")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise DownloadError(f"{folder}: another download into it is running") from None
-        except OSError:  # a file system without locks
-            pass
-    try:
-        staging.mkdir(exist_ok=True)  # another download may have ended, and removed it, just before the lock
-        for orphan in (*staging.glob("tmp*"), staging / INDEX):  # of pooch and of `_check_data`, when killed
-            orphan.unlink(missing_ok=True)
-        yield
-    finally:
-        for part in staging.glob("*.part"):
-            tidy(part)
-        with contextlib.suppress(OSError):  # something is in it to continue
-            staging.rmdir()
-            if made and not any(folder.iterdir()):
-                folder.rmdir()
-        if descriptor is not None:
-            os.close(descriptor)
+            staging.mkdir(exist_ok=True)
+            (staging / INDEX).unlink(missing_ok=True)  # the copy that `_check_data` left when it was killed
+            yield staging
+        finally:
+            for part in staging.glob("*.part"):
+                tidy(part)
+            with contextlib.suppress(OSError):  # it holds something to continue
+                staging.rmdir()
+                if made and not any(folder.iterdir()):
+                    folder.rmdir()
 
 
-@contextlib.contextmanager
-def _quiet(logger: Any) -> Iterator[None]:
-    """pooch tells of every file; ours do so in their own way."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-# What is in the files
+# ---- the contents of the files -------------------------------------------------------------------------------------
 
 
 def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: Any) -> None:
@@ -285,12 +261,9 @@ def _check_merges(path: Path, beside: Path, config: Any) -> None:
         raise LoadError(f"{path}: not the merges of {config.vocab_size} tokens")
 
 
-def _check_vocabulary(merges: str) -> Callable[[Path, Path, Any], None]:
-    def check(path: Path, beside: Path, config: Any) -> None:
-        if Tokenizer.from_gpt2_files(beside / merges, path).n_vocab != config.vocab_size:
-            raise LoadError(f"{path}: not {config.vocab_size} tokens")
-
-    return check
+def _check_vocabulary(merges: str, path: Path, beside: Path, config: Any) -> None:
+    if Tokenizer.from_gpt2_files(beside / merges, path).n_vocab != config.vocab_size:
+        raise LoadError(f"{path}: not {config.vocab_size} tokens")
 
 
 def _check_index(path: Path, beside: Path, config: Any) -> None:
@@ -302,7 +275,7 @@ def _check_index(path: Path, beside: Path, config: Any) -> None:
 
 
 def _check_data(path: Path, beside: Path, config: Any) -> None:
-    """The CRC of each tensor, piece by piece: the whole model need not fit into memory."""
+    """Check the CRC of each tensor, piece by piece: the whole model need not fit into memory."""
     index = path.with_name(INDEX)
     copied = index != beside / INDEX
     if copied:
@@ -322,7 +295,7 @@ def _check_safetensors(path: Path, beside: Path, config: Any) -> None:
 
 
 def _check_weights(path: Path, arrays: dict[str, Array], config: Any) -> dict[str, Array]:
-    """The tensors, by our names; names, shapes and dtypes are those of the model."""
+    """Check the names, shapes and dtypes of the tensors; return them under our names."""
     state = to_ours(arrays, recognize(arrays))
     drop_tied_head(state)
     check_tensors(path, "the model asked for", config, state)
