@@ -14,7 +14,7 @@ from tinygrad_llm import GPT, AnomalyError, Generator, GPTConfig, Tensor, detect
 from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import apply
-from tinygrad_llm.autograd.anomaly import current_layer
+from tinygrad_llm.autograd.observer import current_observer
 from tinygrad_llm.nn import Linear, Module
 from tinygrad_llm.optim import AdamW
 
@@ -457,7 +457,7 @@ def test_an_error_survives_pickling():
 
 
 def on():
-    return current_layer() is not None
+    return current_observer() is not None
 
 
 def test_it_is_off_again_afterwards():

@@ -1,42 +1,32 @@
-"""Anomaly mode: inside `with detect_anomaly():` every output and every gradient is looked at, and the first bad one is
-named, with the operation, the layer and the line of Python that made it.
+"""Anomaly mode: inside `with detect_anomaly():` every output and every gradient is checked, and the error names the
+first bad one, with the operation, the layer and the line of Python that made it.
 
-The tape calls `check_output` after an operation, and `check_incoming` and `checked_vjp` around a `vjp`. What they need
-to know later is an `Origin`: words, shapes and fingerprints, but no arrays, so that it keeps no memory alive.
+The mode is an observer. It leaves an `Origin` at each node that it saw recorded: words, shapes and fingerprints of the
+saved arrays, but no arrays, so that it keeps no memory alive.
 """
 
 import functools
 import inspect
-import linecache
-import os
-import sys
 import types
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.autograd.node import Node
+from tinygrad_llm.autograd.observer import Observer, Operation, calling_line, current_layer, observing
 from tinygrad_llm.kernels import Array, Kernel, elementwise
 from tinygrad_llm.kernels.contract import Vjp
 
-if TYPE_CHECKING:
-    from tinygrad_llm.autograd.tape import Node
-
-_T = TypeVar("_T")
-Layer: TypeAlias = tuple[str, object]  # the path of the layer that is running, and the layer itself
-_OUTSIDE: Layer = ("", None)
-_layer: ContextVar[Layer | None] = ContextVar("layer", default=None)
 _check_nan: ContextVar[bool] = ContextVar("check_nan", default=True)
-current_layer = _layer.get  # None: anomaly mode is off. The C function itself, because every operation asks.
 
 
 class AnomalyError(RuntimeError):
-    """What `detect_anomaly` found: NaN or infinity, a wrong gradient, or a value changed before backward needed it.
+    """`detect_anomaly` found NaN or infinity, a wrong gradient, or a value that changed before backward needed it.
 
     operation is the kernel's name, layer the path of the layer (or ""), where the file, the line and its text.
     """
@@ -50,35 +40,74 @@ class AnomalyError(RuntimeError):
 def detect_anomaly(check_nan: bool = True) -> Iterator[None]:
     """Check every operation and every gradient inside this block (or function, as a decorator); slow, for debugging.
 
-    Put the forward pass and `backward` inside: a gradient is then traced to the line that recorded its operation. An
-    infinity may be passed on, because masks use −inf; a NaN may not. The mode belongs to this thread alone.
+    Put the forward pass and `backward` inside: the error then names the line that recorded the operation. An infinity
+    may be passed on, because masks use −inf; a NaN may not. The mode belongs to this thread alone.
 
-    Args:     check_nan: look for NaN and infinity; False checks the rest alone.
+    Args:     check_nan: look for NaN and infinity; False checks only the rest.
     Raises:   AnomalyError: an operation or its gradient made NaN, or infinity out of finite numbers; a vjp returned
               gradients of the wrong number, shape or dtype; a saved value was changed in place before backward.
     """
-    tokens = _layer.set(_layer.get() or _OUTSIDE), _check_nan.set(check_nan)
+    token = _check_nan.set(check_nan)
     try:
-        yield
+        with observing(_ANOMALY):
+            yield
     finally:
-        _layer.reset(tokens[0])
-        _check_nan.reset(tokens[1])
+        _check_nan.reset(token)
 
 
-@contextmanager
-def inside_layer(path: str, layer: object) -> Iterator[None]:
-    """Operations recorded inside this block happen in `layer`, whose path is `path`."""
-    token = _layer.set((path, layer))
-    try:
-        yield
-    finally:
-        _layer.reset(token)
+class Anomaly(Observer):
+    """Raise an AnomalyError for the first bad value. It has no state of its own, so one object serves all threads.
+
+    NumPy's warnings are off around the engine's arithmetic: the errors say the same with more words.
+    """
+
+    def around_kernel(self, kernel: Kernel) -> np.errstate:
+        return np.errstate(all="ignore")
+
+    def on_operation(self, operation: Operation) -> None:
+        origin = check_output(operation)
+        if operation.node is not None:
+            operation.node.origin = origin
+
+    def on_backward(self, root: Node, seed: Array) -> None:
+        _refuse_nan(root, seed, "the seed that backward was given")
+
+    def on_hook(self, node: Node, before: Array, after: Array) -> None:
+        if not _holds(before, "NaN"):
+            _refuse_nan(node, after, "a hook")
+        if _holds(after, "inf") and not _holds(before, "inf"):
+            raise _error(node, f"a hook made inf in the gradient of {node.name}, shape {after.shape}")
+
+    def on_gradient(self, node: Node, gradient: Array) -> None:
+        # Seeds, hooks, sums and vjps inside the mode are checked where they run.
+        _refuse_nan(node, gradient, "an operation outside detect_anomaly")
+
+    @contextmanager
+    def around_vjp(self, node: Node, vjp: Vjp) -> Iterator[None]:
+        origin = _origin(node)
+        _check_saved(origin, vjp)
+        try:
+            with np.errstate(all="ignore"):
+                yield
+        except AnomalyError:
+            raise  # of an operation that the vjp runs: see recompute
+        except Exception as error:
+            raise origin.error(f"the vjp of {node.name} failed, {type(error).__name__}: {error}") from error
+
+    def on_vjp(self, node: Node, parents: tuple[Node | None, ...], gradient: Array, gradients: Any) -> None:
+        check_gradients(_origin(node), parents, gradient, gradients)
+
+    def around_sum(self, node: Node) -> np.errstate:
+        return np.errstate(all="ignore")
+
+    def on_sum(self, node: Node, first: Array, second: Array, total: Array) -> None:
+        if not (_holds(first, "NaN") or _holds(second, "NaN")):
+            _refuse_nan(node, total, "inf − inf, where the gradients of several uses were added")
+        if _holds(total, "inf") and not (_holds(first, "inf") or _holds(second, "inf")):
+            raise _error(node, f"the gradients of several uses of {node.name}, shape {total.shape}, add up to inf")
 
 
-def quietly(function: Callable[..., _T], *args: Any, **options: Any) -> _T:
-    """Call without NumPy's warnings: what they hint at, anomaly mode says with more words."""
-    with np.errstate(all="ignore"):
-        return function(*args, **options)
+_ANOMALY = Anomaly()
 
 
 # ---- where an operation was recorded -------------------------------------------------------------------------------
@@ -114,6 +143,11 @@ class Origin:
     dtype: np.dtype[Any] | None = None  # of the output
     saved: tuple[Saved, ...] = ()
 
+    @property
+    def observer(self) -> Observer:
+        """Told of the node wherever backward runs: what was recorded in the mode is checked outside it too."""
+        return _ANOMALY
+
     def __str__(self) -> str:
         if not self.where:
             return "recorded outside detect_anomaly, so the line is unknown (put the forward pass inside too)"
@@ -124,20 +158,19 @@ class Origin:
         return AnomalyError(message, self.operation, self.layer, self.where)
 
 
-_ENGINE = str(Path(__file__).parent) + os.sep
-_FUNCTIONAL = str(Path(__file__).parents[1] / "functional.py")
+def _origin(node: Node) -> Origin:
+    """What is known of a node: only its name, if it was recorded outside the mode."""
+    return node.origin if isinstance(node.origin, Origin) else Origin(node.name)
 
 
-def _calling_line() -> str:
-    """The innermost line outside the engine and `functional.py`: "train.py:12 `y = F.log(x)`"."""
-    frame = sys._getframe()
-    while frame.f_back and frame.f_code.co_filename.startswith((_ENGINE, _FUNCTIONAL)):
-        frame = frame.f_back
-    file, number = frame.f_code.co_filename, frame.f_lineno
-    text = linecache.getline(file, number, frame.f_globals).strip()
-    with suppress(OSError):  # the working directory may have been deleted
-        file = file.removeprefix(os.getcwd() + os.sep)
-    return f"{file}:{number}" + (f" `{text}`" if text else "")
+def _error(node: Node, what: str) -> AnomalyError:
+    return AnomalyError(what, node.name) if node.is_leaf else _origin(node).error(what)
+
+
+def _refuse_nan(node: Node, g: Array, source: str) -> None:
+    if _holds(g, "NaN"):
+        what = f"the gradient that came in for {node.name}, shape {g.shape}, holds NaN already, from {source}"
+        raise _error(node, what)
 
 
 def _input_names(kernel: Kernel, count: int) -> list[str]:
@@ -180,13 +213,14 @@ _HINTS = {
 _OVERFLOW = "a number too large for the dtype: is the learning rate too high?"
 
 
-def check_output(kernel: Kernel, arrays: Sequence[Array], y: Array, vjp: Vjp | None) -> Origin:
-    """Raise if the output is bad; else say where the operation was recorded (vjp: None if it was not)."""
+def check_output(operation: Operation) -> Origin:
+    """Raise if the output is bad; else return where the operation was recorded."""
+    kernel, arrays, y = operation.kernel, operation.arrays, operation.output.data
     names = _input_names(kernel, len(arrays))
-    path, _ = _layer.get() or _OUTSIDE
     inputs = tuple(Input(name, x.shape, x.dtype) for name, x in zip(names, arrays, strict=True))
+    vjp = None if operation.node is None else operation.node.vjp
     saved = () if vjp is None else tuple(_fingerprints(vjp, dict(zip(names, arrays, strict=True)), y))
-    origin = Origin(kernel.__name__, _calling_line(), path, inputs, y.dtype, saved)
+    origin = Origin(kernel.__name__, str(calling_line()), current_layer()[0], inputs, y.dtype, saved)
     for bad in _BAD:
         if not _holds(y, bad):
             continue
@@ -221,58 +255,27 @@ _SLOPE_HINTS = {
 }
 
 
-def check_incoming(node: "Node", g: Array, is_root: bool) -> None:
-    """Raise if the gradient that arrived at a node holds NaN: no vjp made it, for those are checked."""
-    if _holds(g, "NaN"):
-        sources = ["the seed that backward was given"] * is_root + ["a hook"] * bool(node.hooks)
-        source = " or ".join(sources) or "inf − inf, where the gradients of several uses were added"
-        what = f"the gradient that came in for {node.name}, shape {g.shape}, holds NaN already, from {source}"
-        raise AnomalyError(what, node.name) if node.is_leaf else (node.origin or Origin(node.name)).error(what)
-
-
-def check_hooked(node: "Node", before: Array, after: Array) -> None:
-    """Raise if a hook made infinity; its NaN is found as any that comes in."""
-    if _holds(after, "inf") and not _holds(before, "inf"):
-        what = f"a hook made inf in the gradient of {node.name}, shape {after.shape}"
-        raise AnomalyError(what, node.name) if node.is_leaf else (node.origin or Origin(node.name)).error(what)
-
-
-def checked_sum(node: "Node", a: Array, b: Array, out: Array | None) -> Array:
-    """a + b, two gradients of one value; raise if the sum is infinite and they are not."""
-    finite = not (_holds(a, "inf") or _holds(b, "inf"))
-    total = np.asarray(quietly(np.add, a, b, out=out))
-    if finite and _holds(total, "inf"):
-        what = f"the gradients of several uses of {node.name}, shape {total.shape}, add up to inf"
-        raise AnomalyError(what, node.name) if node.is_leaf else (node.origin or Origin(node.name)).error(what)
-    return total
-
-
-def checked_vjp(node: "Node", vjp: Vjp, parents: Sequence["Node | None"], g: Array) -> tuple[Array | None, ...]:
-    """vjp(g), after a look at what it saved, and before one at what it returns."""
-    origin = node.origin or Origin(node.name)
-    _check_saved(origin, vjp)
-    try:
-        grads = quietly(vjp, g)
-    except Exception as error:
-        raise origin.error(f"the vjp of {node.name} failed, {type(error).__name__}: {error}") from error
+def check_gradients(origin: Origin, parents: Sequence[Node | None], g: Array, grads: Any) -> None:
+    """Raise if a vjp made of g what cannot be the gradients of its inputs."""
+    name = origin.operation
     if not isinstance(grads, tuple | list) or len(grads) != len(parents):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple | list) else f"{type(grads).__name__}, not a tuple,"
-        raise origin.error(f"the vjp of {node.name} returned {got} for {len(parents)} inputs")
+        raise origin.error(f"the vjp of {name} returned {got} for {len(parents)} inputs")
     infinite = _holds(g, "inf")
     for i, (parent, d) in enumerate(zip(parents, grads, strict=True)):
         if d is None:
             continue
         d = np.asarray(d)
         x = None if origin.inputs is None else origin.inputs[i]
-        of = f"the gradient of {node.name}'s input {x.name if x else i}"
+        of = f"the gradient of {name}'s input {x.name if x else i}"
         if x and d.shape != x.shape:
             raise origin.error(f"{of} has shape {d.shape}, but the input has {x.shape}", "the vjp is wrong")
         if x and parent is not None and d.dtype not in (allowed := _dtypes(x, origin, g)):
             raise origin.error(f"{of} is {d.dtype}, not {allowed[0]}", "the vjp is wrong: did a NumPy scalar promote?")
-        for bad in _BAD:  # what goes to no one harms no one
+        for bad in _BAD:
+            # A gradient that no input requires is dropped, so it may hold anything.
             if parent is not None and _holds(d, bad) and (bad == "NaN" or not infinite):
-                raise origin.error(f"{node.name} made {bad} in {of}, shape {d.shape}", _SLOPE_HINTS.get(node.name, ""))
-    return grads
+                raise origin.error(f"{name} made {bad} in {of}, shape {d.shape}", _SLOPE_HINTS.get(name, ""))
 
 
 def _dtypes(x: Input, origin: Origin, g: Array) -> list[np.dtype[Any]]:

@@ -1,41 +1,30 @@
 """The tape: which operation made which value, and the walk back along it.
 
-Each recorded operation is a `Node` holding its `vjp` and the nodes of its inputs. Nodes are numbered as they are
-made, and an operation is always made after its inputs; so going through the nodes from the highest number down visits
-each one after everything that used it, when its gradient is complete. That is the whole algorithm.
+Nodes are numbered as they are made, and an operation is always made after its inputs. So a walk from the highest
+number down visits each node after everything that used it, when its gradient is complete. That is the whole algorithm.
 """
 
 import heapq
-import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeAlias
 
 import numpy as np
 
-from tinygrad_llm.autograd.anomaly import (
-    Origin,
-    check_hooked,
-    check_incoming,
-    checked_sum,
-    checked_vjp,
-    current_layer,
-)
+from tinygrad_llm.autograd.node import Node
+from tinygrad_llm.autograd.observer import Observer, both, current_observer
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.kernels.contract import Rows, Vjp
+from tinygrad_llm.kernels.contract import Rows
 
-Hook: TypeAlias = Callable[[Array], Array | None]
-
-_numbers = itertools.count()
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
+is_grad_enabled = _recording.get  # the C function itself, because every operation asks
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Record nothing inside this block (or function, as a decorator): no graph, no memory kept for a backward pass.
+    """Record nothing inside this block (or function, as a decorator), and keep no memory for a backward pass.
 
-    The switch is a context variable: one thread's `no_grad` does not touch another's.
+    The switch is a context variable: `no_grad` in one thread does not affect another.
     """
     token = _recording.set(False)
     try:
@@ -54,125 +43,106 @@ def enable_grad() -> Iterator[None]:
         _recording.reset(token)
 
 
-def is_grad_enabled() -> bool:
-    """Whether operations are being recorded in this thread (False inside `no_grad`)."""
-    return _recording.get()
-
-
-class Node:
-    """One recorded operation, or a leaf: a value that no operation made (`vjp` is None, and it keeps a `grad`)."""
-
-    __slots__ = ("grad", "hooks", "name", "number", "origin", "parents", "vjp")
-
-    def __init__(
-        self,
-        name: str,
-        vjp: Vjp | None = None,
-        parents: tuple["Node | None", ...] = (),
-        origin: Origin | None = None,
-    ) -> None:
-        self.name = name
-        self.vjp = vjp
-        self.parents = parents
-        self.number = next(_numbers)
-        self.grad: Array | None = None
-        self.hooks: dict[int, Hook] | None = None
-        self.origin = origin  # where it was recorded: known in anomaly mode only
-
-    @property
-    def is_leaf(self) -> bool:
-        return self.name == "leaf"
-
-    def release(self) -> tuple[Vjp, tuple["Node | None", ...]]:
-        """Hand over `vjp` and parents, and forget them, so that what they hold is freed as the walk goes on."""
-        if self.vjp is None:
-            recorded = f" ({self.origin})" if self.origin else ""
-            raise RuntimeError(
-                f"backward through {self.name} a second time{recorded}: its saved values were freed by the first. "
-                "Run the forward pass again, or add the outputs before going backward once"
-            )
-        vjp, parents = self.vjp, self.parents
-        self.vjp, self.parents, self.hooks = None, (), None
-        return vjp, parents
-
-
 def walk_back(
     root: Node, seed: Array, wanted: Collection[Node] | None = None, leaf_hooks: bool = True
 ) -> dict[Node, Array]:
-    """The gradient of ⟨seed, root's value⟩ with respect to the wanted nodes (None: all leaves it depends on).
+    """The gradient of ⟨seed, value of root⟩ with respect to the wanted nodes.
 
-    Every array returned is memory of its own. Nodes it does not depend on are missing from the result. leaf_hooks:
-    whether the hooks of leaves are called.
+    Args:     wanted: None stands for all leaves that root depends on.
+              leaf_hooks: whether the hooks of leaves are called.
+    Returns:  an array with memory of its own for each wanted node that root depends on.
     """
-    pending: dict[int, tuple[Node, Array, bool]] = {root.number: (root, seed, False)}  # bool: is the array ours?
-    queue = [-root.number]
+    observer = current_observer()
+    if observer is not None:
+        observer.on_backward(root, seed)
+    pending = {root: (seed, False)}  # the gradient so far of each node to visit, and whether its memory is ours
+    queue = [(-root.number, root)]
     found: dict[Node, Array] = {}
-    watching = current_layer() is not None
     while queue:
-        node, g, owned = pending.pop(-heapq.heappop(queue))
-        if node.hooks is not None and (leaf_hooks or not node.is_leaf):
-            shown, g, owned = g, run_hooks(node, g), False  # a hook may have kept what it was shown
-            if watching:
-                check_hooked(node, shown, g)
-        if watching:
-            check_incoming(node, g, node is root)
+        # Take the node that was made last. All its uses have been visited, so its gradient is complete.
+        _, node = heapq.heappop(queue)
+        g, owned = pending.pop(node)
+        told = observer if node.origin is None else both(observer, node.origin.observer)
+        # A hook may replace the gradient, and it may have kept the array that it was shown.
+        if node.hooks and (leaf_hooks or not node.is_leaf):
+            g, owned = run_hooks(node, g, told), False
+        if told is not None:
+            told.on_gradient(node, g)
+        # Keep the gradient if it is asked for. The walk goes on with g, so an operation's is copied.
         if node.is_leaf if wanted is None else node in wanted:
             found[node] = g if owned and node.is_leaf else g.copy()
-        if node.is_leaf:
-            continue
-        vjp, parents = node.release()
-        # What was recorded in anomaly mode is checked wherever backward runs: its fingerprints are there.
-        grads = checked_vjp(node, vjp, parents, g) if watching or node.origin is not None else vjp(g)
-        if len(grads) != len(parents):
-            raise RuntimeError(f"the vjp of {node.name} returned {len(grads)} gradients for {len(parents)} inputs")
-        for parent, d in zip(parents, grads, strict=True):
-            if parent is None or d is None:
-                continue
-            if isinstance(d, Rows) and not watching and parent.number in pending:
-                _, total, ours = pending[parent.number]
-                if ours and np.can_cast(d.dtype, total.dtype, "same_kind"):
-                    d.add_to(total)
-                    continue
-            d = np.asarray(d)
-            if parent.number not in pending:
-                # Borrowed if it may be g itself or a view of it; otherwise the kernel made it for us alone.
-                pending[parent.number] = parent, d, d.flags.writeable and not np.may_share_memory(d, g)
-                heapq.heappush(queue, -parent.number)
-                continue
-            _, total, ours = pending[parent.number]
-            out = total if ours and np.can_cast(d.dtype, total.dtype, "same_kind") else None
-            total = checked_sum(parent, total, d, out) if watching else np.add(total, d, out=out)
-            pending[parent.number] = parent, np.asarray(total), True
+        # Go back through an operation: its vjp gives one gradient for each input, which is added to that input's.
+        if not node.is_leaf:
+            for parent, d in call_vjp(node, g, told):
+                if parent is not None and d is not None:
+                    if parent not in pending:
+                        heapq.heappush(queue, (-parent.number, parent))
+                    accumulate(pending, parent, d, g, told)
     return found
 
 
-def run_hooks(node: Node, g: Array) -> Array:
-    """Show the complete gradient to each hook in turn; what one returns takes its place."""
-    for hook in list((node.hooks or {}).values()):  # a copy: a hook may remove itself
+def run_hooks(node: Node, g: Array, observer: Observer | None) -> Array:
+    """Show the complete gradient to each hook in turn; an array that a hook returns takes its place."""
+    for hook in list((node.hooks or {}).values()):  # a copy, because a hook may remove itself
         shown = g.view()
         shown.flags.writeable = False
         returned = hook(shown)
-        if returned is None:
-            continue
-        new = np.asarray(returned)
+        new = g if returned is None else np.asarray(returned)
         if new.shape != g.shape:
             raise ValueError(f"a hook on {node.name} returned shape {new.shape}, but the gradient has {g.shape}")
         if new.dtype != g.dtype:
             raise ValueError(f"a hook on {node.name} returned {new.dtype}, but the gradient is {g.dtype}: use astype")
+        if observer is not None:
+            observer.on_hook(node, g, new)
         g = new
     return g
 
 
-class HookHandle:
-    """What `Tensor.register_hook` returns: `remove()` takes the hook away again."""
+def call_vjp(node: Node, g: Array, observer: Observer | None) -> Iterator[tuple[Node | None, Array | Rows | None]]:
+    """Pairs of (parent, its gradient). The node forgets its vjp, so that what this holds is freed."""
+    vjp, parents = node.release()
+    if observer is None:
+        grads = vjp(g)
+    else:
+        with observer.around_vjp(node, vjp):
+            grads = vjp(g)
+        observer.on_vjp(node, parents, g, grads)
+    if len(grads) != len(parents):
+        raise RuntimeError(f"the vjp of {node.name} returned {len(grads)} gradients for {len(parents)} inputs")
+    return zip(parents, grads, strict=True)
 
-    __slots__ = ("_hooks", "_number")
 
-    def __init__(self, node: Node, hook: Hook) -> None:
-        if node.hooks is None:
-            node.hooks = {}
-        self._hooks, self._number = node.hooks, next(_numbers)
-        self._hooks[self._number] = hook
+def accumulate(
+    pending: dict[Node, tuple[Array, bool]], node: Node, d: Array | Rows, g: Array, observer: Observer | None
+) -> None:
+    """Add d, which a vjp made from g, to the gradient of a node.
 
-    def remove(self) -> None:
-        self._hooks.pop(self._number, None)
+    The first gradient is borrowed. The second is added to it in new memory, and later ones are added in place.
+    """
+    if node not in pending:
+        d = np.asarray(d)
+        # The memory is ours if the vjp made it: if d is neither g nor a view of it. Most arrays are no views at all.
+        apart = (d.base is None and d is not g and d is not g.base) or not np.may_share_memory(d, g)
+        pending[node] = d, apart and d.flags.writeable
+    elif observer is None:
+        pending[node] = add(*pending[node], d), True
+    else:
+        total, ours = pending[node]
+        before = total.copy()
+        with observer.around_sum(node):
+            total = add(total, ours, d)
+        pending[node] = total, True
+        observer.on_sum(node, before, np.asarray(d), total)
+
+
+def add(total: Array, ours: bool, d: Array | Rows) -> Array:
+    """total + d, in place if the memory of total is ours and its dtype can hold the sum."""
+    if not isinstance(d, Rows):
+        d = np.asarray(d)
+    fits = d.dtype == total.dtype or np.can_cast(d.dtype, total.dtype, "same_kind")
+    if not (ours and fits):
+        return np.asarray(np.add(total, d))
+    if isinstance(d, Rows):
+        d.add_to(total)
+        return total
+    return np.add(total, d, out=total)

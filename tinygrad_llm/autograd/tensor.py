@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm import kernels as K
-from tinygrad_llm.autograd.anomaly import check_output, current_layer, quietly
-from tinygrad_llm.autograd.tape import Hook, HookHandle, Node, is_grad_enabled, run_hooks, walk_back
+from tinygrad_llm.autograd.node import Hook, HookHandle, Node
+from tinygrad_llm.autograd.observer import Operation, current_observer
+from tinygrad_llm.autograd.tape import is_grad_enabled, run_hooks, walk_back
 from tinygrad_llm.kernels import Array, Kernel
 
 Operand: TypeAlias = "Tensor | Array | complex"
@@ -38,14 +39,19 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     recording = is_grad_enabled() and nodes.count(None) < len(nodes)
     if "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
         options["needs"] = tuple([recording and node is not None for node in nodes])
-    watching = current_layer() is not None
-    y, vjp = quietly(kernel, *arrays, **options) if watching else kernel(*arrays, **options)
+    observer = current_observer()
+    if observer is None:
+        y, vjp = kernel(*arrays, **options)
+    else:
+        with observer.around_kernel(kernel):
+            y, vjp = kernel(*arrays, **options)
     if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
         y = y.astype(np.float32)  # from integers alone, as in Tensor([1, 2]) / 2: float32 is the default
     out = Tensor(y)
-    origin = check_output(kernel, arrays, out.data, vjp if recording else None) if watching else None
     if recording:
-        out._node = Node(kernel.__name__, vjp, tuple(nodes), origin)
+        out._node = Node(kernel.__name__, vjp, tuple(nodes))
+    if observer is not None:
+        observer.on_operation(Operation(kernel, inputs, tuple(arrays), options, out, out._node))
     return out
 
 
@@ -489,4 +495,4 @@ def grad(
 
 def hooked(x: Tensor, gradient: Array) -> Array:
     """The gradient of a leaf after its hooks: each is shown it, and what one returns takes its place."""
-    return gradient if x._node is None or not x._node.hooks else run_hooks(x._node, gradient)
+    return gradient if x._node is None or not x._node.hooks else run_hooks(x._node, gradient, current_observer())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm.autograd import Tensor, no_grad
-from tinygrad_llm.autograd.anomaly import current_layer, inside_layer
+from tinygrad_llm.autograd.observer import current_layer, current_observer, inside_layer
 from tinygrad_llm.kernels import Array
 
 
@@ -38,11 +38,10 @@ class Module:
         return self.as_layer(self.forward, *args, **kwargs)
 
     def as_layer(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """function(…) as a part of this layer: in anomaly mode, which names the layer in its errors."""
-        outer = current_layer()
-        if outer is None:
+        """function(…) as a part of this layer: an observer learns the layer's path (`current_layer`)."""
+        if current_observer() is None:
             return function(*args, **kwargs)
-        with inside_layer(self._path_below(*outer), self):
+        with inside_layer(self._path_below(*current_layer()), self):
             return function(*args, **kwargs)
 
     def _path_below(self, path: str, outer: object) -> str:
