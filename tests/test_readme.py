@@ -1,15 +1,16 @@
-"""What README and CONTRIBUTING show is run."""
+"""What README, CONTRIBUTING and the package's docstring show is run, and every command shown is accepted."""
 
+import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+import tinygrad_llm
 from tinygrad_llm import cli
-from tinygrad_llm.cli import main
 from tinygrad_llm.gradcheck import cases, gradcheck
 from tinygrad_llm.kernels import KERNELS, Array, kernel
 from tinygrad_llm.kernels.contract import Result
@@ -18,90 +19,93 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(text: str, indent: str = "") -> list[str]:
+def blocks(text, indent=""):
+    """The Python code of a Markdown text."""
     found = re.findall(rf"^{indent}```python\n(.*?)^{indent}```", text, flags=re.S | re.M)
     return ["\n".join(line.removeprefix(indent) for line in block.split("\n")) for block in found]
 
 
-def run_block(code: str) -> dict[str, Any]:
-    names: dict[str, Any] = {"np": np, "kernel": kernel, "Array": Array, "Result": Result}
-    exec(compile(code, "README.md", "exec"), names)
+def run_block(code):
+    """The names that the code defines. A kernel that it registers is taken out of the table again."""
+    names = {"np": np, "kernel": kernel, "Array": Array, "Result": Result}
+    before = dict(KERNELS)
+    try:
+        exec(compile(code, "README.md", "exec"), names)
+    finally:
+        KERNELS.clear()
+        KERNELS.update(before)
     return names
 
 
-def test_the_tour_of_the_engine_is_ten_lines_and_exact(capsys: pytest.CaptureFixture[str]) -> None:
-    tour = blocks(README)[0]
-    assert sum(bool(line.strip()) for line in tour.splitlines()) == 10
-    run_block(tour)
+def test_readme_is_at_most_120_lines_and_links_to_one_page_first():
+    assert len(README.splitlines()) <= 120
+    assert re.search(r"\]\((.*?)\)", README).group(1) == "scripts/one_page.py"
+
+
+def test_every_link_leads_to_a_file():
+    links = re.findall(r"\]\(([^)#]+)\)", README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+def test_the_engine_is_ten_lines_and_exact(capsys):
+    engine = blocks(README)[0]
+    assert sum(bool(line.strip()) for line in engine.splitlines()) == 10
+    run_block(engine)
     assert float(capsys.readouterr().out) < 1e-14
 
 
-def test_the_kernel_shown_is_the_kernel() -> None:
-    before = KERNELS["tanh"]
-    try:
-        shown = run_block(blocks(README)[1])["tanh"]
-    finally:
-        KERNELS["tanh"] = before
+def test_the_kernel_shown_is_the_kernel():
+    shown, real = run_block(blocks(README)[1])["tanh"], KERNELS["tanh"]
     x, g = np.linspace(-2, 2, 9), np.arange(9.0)
-    y, vjp = shown(x)
-    real_y, real_vjp = before(x)
+    (y, vjp), (real_y, real_vjp) = shown(x), real(x)
     np.testing.assert_array_equal(y, real_y)
     np.testing.assert_array_equal(vjp(g)[0], real_vjp(g)[0])
 
 
-def test_the_training_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    run_block(blocks(README)[2])
+def test_the_training_loop_of_the_docstring_runs(capsys):
+    (code,) = re.findall(r"^    from tinygrad_llm.*?(?=^\S)", tinygrad_llm.__doc__ + "\n.", flags=re.S | re.M)
+    run_block(inspect.cleandoc(code))
     assert capsys.readouterr().out.startswith("Every effort moves you")
 
 
-def test_the_operation_of_contributing_passes_its_proof() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    try:
-        softplus = run_block(blocks(text, "   ")[0])["softplus"]
-        case = cases._kernel(softplus, "", cases.normal(3, 4))
-        fn, inputs, _ = case.make(cases.Generator(0))
-        assert gradcheck(fn, inputs).worst.error < 1e-14
-        np.testing.assert_allclose(softplus(np.array([-800.0, 0.0, 800.0]))[0], [0, np.log(2), 800])
-    finally:
-        KERNELS.pop("softplus", None)
+def test_the_operation_of_contributing_passes_its_proof():
+    code = blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "   ")[0]
+    softplus = run_block(code)["softplus"]
+    fn, inputs, _ = cases._kernel(softplus, "", cases.normal(3, 4)).make(cases.Generator(0))
+    assert gradcheck(fn, inputs).worst.error < 1e-14
+    np.testing.assert_allclose(softplus(np.array([-800.0, 0.0, 800.0]))[0], [0, np.log(2), 800])
+    *_, vjp, last = ast.parse(code).body[0].body
+    assert isinstance(vjp, ast.FunctionDef), "everything that forward computes stands before vjp"
+    assert isinstance(last, ast.Return)
 
 
-def test_the_proofs_and_the_debugging_aids_run(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = blocks(README)
-    names = run_block("\n".join([shown[0], *shown[3:]]))
-    np.testing.assert_array_equal(names["H"], np.diag([6.0, 12.0]))
-    out = capsys.readouterr().out
-    assert "log made NaN in its output" in out
-    assert "did not move" in out
+def commands():
+    """Every command shown: in the text, in the table, and in code blocks."""
+    found = re.findall(r"`(tinygrad-llm [^`]+)`", README) + re.findall(r"^(tinygrad-llm .*)$", README, flags=re.M)
+    return [shlex.split(command, comments=True)[1:] for command in found]
 
 
-def commands() -> list[str]:
-    table = re.findall(r"`(tinygrad-llm [^`]+)`", README)
-    return [c for c in table if c.split()[1] in cli.COMMANDS]
+def test_every_command_is_in_the_readme():
+    assert {command[0] for command in commands()} == set(cli.COMMANDS)
 
 
-def test_every_command_is_in_the_readme() -> None:
-    assert {c.split()[1] for c in commands()} == set(cli.COMMANDS)
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_the_commands_shown_are_accepted(command, monkeypatch):
+    real_load, seen = cli._load, []
 
+    class Parsed:
+        """The module of a command that parses its arguments but does nothing."""
 
-@pytest.mark.parametrize("command", commands())
-def test_the_commands_shown_parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-
-    class Fake:
         EXAMPLE = "x"
 
-        def __init__(self, name: str) -> None:
-            self.real = real_load(name)
+        def __init__(self, name):
+            self.add_arguments = real_load(name).add_arguments
 
-        def add_arguments(self, parser: Any) -> None:
-            self.real.add_arguments(parser)
-
-        def run(self, args: Any) -> int:
+        def run(self, args):
             seen.append(args.command)
             return 0
 
-    real_load = cli._load
-    monkeypatch.setattr(cli, "_load", Fake)
-    assert main(shlex.split(command)[1:]) == 0
-    assert seen == [command.split()[1]]
+    monkeypatch.setattr(cli, "_load", Parsed)
+    assert cli.main(command) == 0
+    assert seen == command[:1]

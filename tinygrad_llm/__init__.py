@@ -1,9 +1,34 @@
 """tinygrad_llm: a large language model built from scratch, in NumPy.
 
-Read from the bottom up, the package is the curriculum: kernels → autograd → functional → nn, optim → models → training.
+    from tinygrad_llm import GPT, Generator, GPTConfig, Tokenizer, optim
+
+    tokenizer = Tokenizer.gpt2()
+    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16), rng=Generator(123))
+    ids = tokenizer.encode("Every effort moves you one step closer")
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss = model.loss([ids[:-1]], [ids[1:]])
+        loss.backward()
+        optimizer.step()
+    print(tokenizer.decode(model.generate(ids[:4], max_new_tokens=5, temperature=0)))
+
+`Generator(123)` draws the numbers that PyTorch draws on the CPU after `torch.manual_seed(123)`, so an example in PyTorch
+can be followed number by number. `GPT.from_pretrained` reads models of OpenAI, of Hugging Face, and of this package.
+
+Environment variables:
+
+    TINYGRAD_LLM_CACHE        the folder for downloads, in which names such as `gpt2` are looked up
+    TINYGRAD_LLM_OPENAI_URL   a mirror of OpenAI's releases
+    HF_ENDPOINT               a mirror of Hugging Face's model hub
+    TINYGRAD_LLM_TUNING       0 leaves BLAS and the memory allocator as they are (see `runtime`)
+
+Optional packages: `pip install 'tinygrad_llm[app]'` adds progress bars (tqdm), pictures (matplotlib) and threadpoolctl,
+which knows BLAS libraries other than OpenBLAS. `tinygrad_llm[mpi]` adds training by several processes. README shows the
+order in which to read the package.
 """
 
-from tinygrad_llm import runtime  # first of all: it chooses BLAS kernels, which must precede NumPy
+from tinygrad_llm import runtime  # first, because it chooses BLAS kernels, which must precede NumPy
 
 runtime.prepare()
 
