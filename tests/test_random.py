@@ -1,6 +1,8 @@
 """The stream against PyTorch's published numbers, and against a slow version written from its definition."""
 
+import copy
 import math
+import pickle
 import random as python_random
 
 import numpy as np
@@ -452,6 +454,17 @@ def test_state_continues_the_stream(seed, before, after):
     other.set_state(state)
     assert other.seed == seed
     assert [call(other).tolist() for call in after] == expected
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda rng: pickle.loads(pickle.dumps(rng))])
+def test_a_copy_continues_the_stream_by_itself(make):
+    rng, expected = Generator(3), Generator(3)
+    rng.randn(1)
+    expected.randn(1)
+    other = make(rng)
+    rng.randn(20)
+    np.testing.assert_array_equal(other.randn(20), expected.randn(20))
+    assert other.seed == 3
 
 
 def test_state_is_plain_and_a_copy():

@@ -86,6 +86,15 @@ class Generator:
         self._mt19937.set_state(("MT19937", key, position, 0, 0.0))
         self._cached_normal = float(cached[0]) if cached.size else None
 
+    # copy, deepcopy and pickle: a copy continues the stream by itself, and shares no state.
+
+    def __getstate__(self) -> dict[str, NDArray[Any] | int]:
+        return self.get_state()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.manual_seed(state["seed"])
+        self.set_state(state)
+
     # Bits
 
     def _u32(self, n: int) -> NDArray[Any]:

@@ -2,6 +2,10 @@
 
 import copy
 import operator
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tinygrad_llm
 from tinygrad_llm.autograd import Tensor, apply, grad, no_grad
 from tinygrad_llm.gradcheck import gradcheck
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.nn import Linear, Parameter
+from tinygrad_llm.random import Generator
 
 
 def f32(*shape):
@@ -361,11 +369,70 @@ def test_deep_copy_shares_nothing():
     np.testing.assert_array_equal(x.grad, old)
 
 
-def test_only_leaves_are_deep_copied():
-    with pytest.raises(RuntimeError, match="only leaves"):
-        copy.deepcopy(f32(2) * 2)
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda x: pickle.loads(pickle.dumps(x)),
+    "pickle of protocol 0": lambda x: pickle.loads(pickle.dumps(x, 0)),
+}
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("kind", [Tensor, Parameter])
+def test_a_copy_is_another_leaf(make, kind):
+    p = kind(np.array([2.0], np.float32), requires_grad=True)
+    (p * 7).sum().backward()
+    p.register_hook(lambda g: g * 100)
+    q = make(p)
+    assert type(q) is kind
+    assert q.grad.tolist() == [7]
+    p.grad = None
+    (p * 3 + q * 5).sum().backward()
+    assert p.grad.tolist() == [300]
+    assert q.grad.tolist() == [12]  # added to its own memory; hooks are not copied
+    assert np.shares_memory(p.data, q.data) is (make is copy.copy)
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_copies_of_a_model_and_of_what_requires_no_gradient(make):
+    assert not make(Tensor([1.0])).requires_grad
+    model = Linear(2, 1, rng=Generator(0))
+    model.head = [model.weight]  # tied
+    other = make(model)
+    if make is not copy.copy:  # a shallow copy of a Module has the same parameters, as in PyTorch
+        assert other.head[0] is other.weight
+        assert other.weight is not model.weight
+        (other(Tensor([[1.0, 2.0]])) * 3).sum().backward()
+        assert other.weight.grad.tolist() == [[3, 6]]
+        assert model.weight.grad is None
+
+
+def test_a_model_unpickled_in_another_process_has_the_gradients_it_had():
+    """A new process numbers its nodes from 0 again: nothing may depend on the old numbers."""
+    config = GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=4)
+    code = (
+        "import pickle, sys, numpy as np\n"
+        "from tinygrad_llm import Tensor\n"
+        "new = [Tensor([1.0], requires_grad=True) for _ in range(40)]\n"  # nodes with the numbers of the old ones
+        "model = pickle.load(sys.stdin.buffer)\n"
+        "model.loss(np.array([[1, 2]]), np.array([[2, 3]])).backward()\n"
+        "pickle.dump([p.grad for p in model.parameters()], sys.stdout.buffer)\n"
+    )
+    model = GPT(config, Generator(0))
+    root = Path(tinygrad_llm.__file__).parents[1]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=pickle.dumps(model), cwd=root, capture_output=True, check=True)
+    model.loss(np.array([[1, 2]]), np.array([[2, 3]])).backward()
+    for p, g in zip(model.parameters(), pickle.loads(done.stdout), strict=True):
+        np.testing.assert_array_equal(p.grad, g)
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_computed_tensor_cannot_be_copied(make):
+    with pytest.raises(RuntimeError, match=r"only leaves can be copied or pickled: use detach\(\)"):
+        make(f32(2) * 2)
     with no_grad():
-        assert copy.deepcopy(f32(2) * 2).shape == (2,)
+        assert make(f32(2) * 2).shape == (2,)
 
 
 def test_detach_cuts_the_graph():

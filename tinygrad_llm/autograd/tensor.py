@@ -6,7 +6,7 @@ Its names, shapes and defaults are PyTorch's. Each operator is one line that app
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -443,14 +443,17 @@ class Tensor:
         plain = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
         return apply(K.getitem, self, index=plain if isinstance(index, tuple) else plain[0])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A leaf's own copy of data and gradient. RuntimeError for a computed Tensor: detach it first."""
+    # copy, deepcopy and pickle make another leaf, with a node of its own: identity is not copied, and hooks are not.
+
+    def __getstate__(self) -> tuple[Array, bool, Array | None]:
         if not self.is_leaf:
-            raise RuntimeError("only leaves can be deep-copied: use detach() on a computed Tensor")
-        copy = type(self)(self.data.copy(), self.requires_grad)
-        copy.grad = None if self.grad is None else self.grad.copy()
-        memo[id(self)] = copy
-        return copy
+            raise RuntimeError("only leaves can be copied or pickled: use detach() on a computed Tensor")
+        return self.data, self.requires_grad, self.grad
+
+    def __setstate__(self, state: tuple[Array, bool, Array | None]) -> None:
+        self.data, requires_grad, grad = state
+        self._node = Node("leaf") if requires_grad else None
+        self.grad = None if grad is None else grad.copy()
 
 
 class Maxima(NamedTuple):
