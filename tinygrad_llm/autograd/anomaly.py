@@ -6,7 +6,6 @@ saved arrays, but no arrays, so that it keeps no memory alive.
 """
 
 import functools
-import inspect
 import types
 import zlib
 from collections.abc import Iterator, Sequence
@@ -173,17 +172,6 @@ def _refuse_nan(node: Node, g: Array, source: str) -> None:
         raise _error(node, what)
 
 
-def _input_names(kernel: Kernel, count: int) -> list[str]:
-    """What a kernel calls its inputs; those of `*xs` are xs[0], xs[1], …"""
-    names: list[str] = []
-    for parameter in inspect.signature(kernel).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            names += [f"{parameter.name}[{i}]" for i in range(count - len(names))]
-        else:
-            names.append(parameter.name)
-    return names[:count]
-
-
 # ---- forward -------------------------------------------------------------------------------------------------------
 
 _BAD = {"NaN": np.isnan, "inf": np.isinf}
@@ -216,7 +204,7 @@ _OVERFLOW = "a number too large for the dtype: is the learning rate too high?"
 def check_output(operation: Operation) -> Origin:
     """Raise if the output is bad; else return where the operation was recorded."""
     kernel, arrays, y = operation.kernel, operation.arrays, operation.output.data
-    names = _input_names(kernel, len(arrays))
+    names = operation.input_names
     inputs = tuple(Input(name, x.shape, x.dtype) for name, x in zip(names, arrays, strict=True))
     vjp = None if operation.node is None else operation.node.vjp
     saved = () if vjp is None else tuple(_fingerprints(vjp, dict(zip(names, arrays, strict=True)), y))

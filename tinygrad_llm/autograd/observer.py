@@ -10,6 +10,7 @@ Anomaly mode and `tinygrad-llm explain` are observers. The engine knows neither:
         loss = model.loss(ids, targets)
 """
 
+import inspect
 import linecache
 import os
 import sys
@@ -43,6 +44,21 @@ class Operation:
     @property
     def name(self) -> str:
         return self.kernel.__name__
+
+    @property
+    def input_names(self) -> list[str]:
+        return input_names(self.kernel, len(self.arrays))
+
+
+def input_names(kernel: Kernel, count: int) -> list[str]:
+    """The names that a kernel gives to its first `count` inputs; those of `*xs` are xs[0], xs[1], …"""
+    names: list[str] = []
+    for parameter in inspect.signature(kernel).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}[{i}]" for i in range(count - len(names))]
+        else:
+            names.append(parameter.name)
+    return names[:count]
 
 
 class Observer:
