@@ -1,4 +1,4 @@
-"""Each theme at a toy's size: that ours does what it says, by the package's own path, and that theirs do the same."""
+"""Each theme at a toy's size: our side does the work it names, and the others' side does the same work."""
 
 import dataclasses
 import importlib
@@ -10,7 +10,7 @@ import pytest
 from tinygrad_llm import GPT, Generator, GPTConfig, no_grad
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, grad
-from tinygrad_llm.bench import agree, attention, decode, load, optimizer, train
+from tinygrad_llm.bench import agree, attention, decode, optimizer, train
 from tinygrad_llm.bench.limits import attention_flops, step_flops
 from tinygrad_llm.bench.measure import OURS
 from tinygrad_llm.training import Trainer
@@ -21,7 +21,7 @@ WRITER = dataclasses.replace(TOY, block_size=1024, initializer_range=0.5)
 
 
 def work(case, name=OURS):
-    """The Subject of a contender, made here and not in a process of its own."""
+    """The Subject of a contender, created in this process."""
     module, _, function = case.subjects[name].partition(":")
     return getattr(importlib.import_module(module), function)(**case.options)
 
@@ -39,14 +39,14 @@ def torch(monkeypatch):
 def toy_case(monkeypatch):
     monkeypatch.setitem(train.CONFIGS, "toy", (TOY, 4))
     cases = train.cases(["toy"])
-    yield next(cases)  # whose files go with `cases`
+    yield next(cases)  # closing `cases` removes its files
     cases.close()
 
 
 # ---- train -------------------------------------------------------------------------------------------------------
 
 
-def test_ours_really_trains(toy_case):
+def test_training_takes_the_trainers_steps(toy_case):
     one = work(toy_case)
     first = one.answer()
     model = GPT(TOY, Generator(0))
@@ -62,7 +62,7 @@ def test_ours_really_trains(toy_case):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_workers_that_trained_are_told(workers, toy_case, monkeypatch):
+def test_training_reports_the_workers_that_it_uses(workers, toy_case, monkeypatch):
     seen = []
     of = Gradients.of
 
@@ -78,7 +78,7 @@ def test_the_workers_that_trained_are_told(workers, toy_case, monkeypatch):
     assert set(seen) == {workers}
 
 
-def test_the_losses_tell_an_update_from_none(toy_case, monkeypatch):
+def test_losses_differ_if_the_update_differs(toy_case, monkeypatch):
     right = work(toy_case).answer()
     monkeypatch.setattr(train, "SETTINGS", dataclasses.replace(train.SETTINGS, lr=train.SETTINGS.lr / 2))
     assert not agree(work(toy_case).answer(), right, train.TOLERANCE)
@@ -87,7 +87,7 @@ def test_the_losses_tell_an_update_from_none(toy_case, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
 @pytest.mark.parametrize("name", train.THEIRS)
-def test_torch_trains_alike(name, toy_case, torch):
+def test_torch_gives_the_same_losses(name, toy_case, torch):
     if name == "torch-compile":
         pytest.importorskip("torch._inductor")
     ours, theirs = work(toy_case), work(toy_case, name)
@@ -96,7 +96,7 @@ def test_torch_trains_alike(name, toy_case, torch):
     assert theirs.about()["version"] == torch.__version__
 
 
-def test_the_batches_are_the_same_each_time_and_follow_zipf():
+def test_batches_are_repeatable_and_follow_zipf():
     one, other = train.batches(TOY, 4), train.batches(TOY, 4)
     for _ in range(3):
         assert np.array_equal(next(one), next(other))
@@ -106,25 +106,10 @@ def test_the_batches_are_the_same_each_time_and_follow_zipf():
     assert counts[0] / counts[3] == pytest.approx(np.log(2) / np.log(5 / 4), rel=0.15)
 
 
-def test_a_case_says_what_a_step_needs(toy_case):
+def test_a_case_states_the_flops_of_a_step(toy_case):
     assert toy_case.flops == step_flops(TOY, 4)
     assert toy_case.traffic == 0
     assert set(toy_case.subjects) == {OURS, *train.THEIRS}
-
-
-def test_scaling_varies_one_thing_at_a_time(monkeypatch):
-    made = []
-    monkeypatch.setattr(train, "_case", lambda *of: made.append(of) or iter([train.Case(of[0], {}, {})]))
-    cases = list(train.scaling())
-    assert len({case.name for case in cases}) == len(cases) == 5 + 4 + 5
-    middle = tuple(train.MIDDLE.values())
-    for case, (_, config, batch) in zip(cases, made, strict=True):
-        point = (config.block_size, config.n_embd, batch)
-        assert sum(a != b for a, b in zip(point, middle, strict=True)) <= 1
-        assert (case.amount, case.unit) == (config.block_size * batch, "tokens/s")
-    assert {config.block_size for _, config, _ in made} == {64, 128, 256, 512, 1024}
-    assert {config.n_embd for _, config, _ in made} == {64, 128, 256, 384, 768}
-    assert {batch for *_, batch in made} == {1, 2, 4, 8, 16, 32}
 
 
 # ---- decode and prefill ------------------------------------------------------------------------------------------
@@ -138,10 +123,10 @@ def writing(request):
 
 
 @pytest.mark.parametrize("writing", ["decode_cases"], indirect=True)
-def test_ours_writes_what_the_model_writes(writing):
+def test_decoding_gives_the_most_likely_tokens(writing):
     model = GPT.from_pretrained(writing.options["folder"])
     text = decode.prompt(31, decode.PROMPT)
-    for _ in range(decode.NEW):  # anew for each token, without a cache
+    for _ in range(decode.NEW):  # without a cache
         with no_grad(), model.evaluating():
             text = np.append(text, np.argmax(model(text).data[:, -1:], axis=-1), axis=1)
     new = text[0, decode.PROMPT :].tolist()
@@ -152,7 +137,7 @@ def test_ours_writes_what_the_model_writes(writing):
 
 
 @pytest.mark.parametrize("writing", ["prefill_cases"], indirect=True)
-def test_ours_reads_what_the_model_reads(writing):
+def test_prefill_gives_the_models_logits(writing):
     model = GPT.from_pretrained(writing.options["folder"])
     with no_grad(), model.evaluating():
         whole = model(decode.prompt(31, decode.PREFILL)).data
@@ -160,14 +145,14 @@ def test_ours_reads_what_the_model_reads(writing):
 
 
 @pytest.mark.slow
-def test_transformers_writes_and_reads_alike(writing, torch):
+def test_transformers_gives_the_same_tokens_and_logits(writing, torch):
     pytest.importorskip("transformers")
     theirs = work(writing, "transformers")
     assert agree(theirs.answer(), work(writing).answer(), writing.tolerance)
     assert theirs.about()["version"]
 
 
-# ---- attention, optimizer, load ----------------------------------------------------------------------------------
+# ---- attention and optimizer -------------------------------------------------------------------------------------
 
 
 def test_attention_gives_output_and_gradient(monkeypatch):
@@ -183,7 +168,7 @@ def test_attention_gives_output_and_gradient(monkeypatch):
     assert len(expected) > 100
 
 
-def test_torch_attends_alike(monkeypatch, torch):
+def test_torch_gives_the_same_attention(monkeypatch, torch):
     monkeypatch.setattr(attention, "SHAPES", {"toy": (2, 3, 5, 4)})
     (case,) = attention.cases()
     assert agree(work(case, "torch").answer(), work(case).answer(), 1e-5)
@@ -205,38 +190,16 @@ def test_an_update_is_adamw_after_clipping():
     assert moved == pytest.approx(optimizer.sample(expected), abs=1e-3)
     one.round()
     one.prepare()
-    assert one.do() == pytest.approx(norm, rel=0.1)  # clipped anew each time: the gradient is always there
+    assert one.do() == pytest.approx(norm, rel=0.1)  # `prepare` restores the gradient that clipping changed
 
 
-def test_torch_updates_alike(torch):
+def test_torch_gives_the_same_update(torch):
     (case,) = optimizer.cases(TOY)
     assert agree(work(case, "torch").answer(), work(case).answer(), 1e-4)
 
 
-@pytest.fixture
-def file_case():
-    cases = load.cases(TOY)
-    yield next(cases)
-    cases.close()
-
-
-def test_a_number_of_every_page_is_read(file_case):
-    state = GPT.from_pretrained(file_case.options["path"]).state_dict()
-    expected = sum(float(array.ravel()[:: load.PAGE].astype(np.float64).sum()) for array in state.values())
-    assert work(file_case).answer() == pytest.approx(expected, rel=1e-5)
-    assert file_case.traffic == os.path.getsize(file_case.options["path"])
-
-
-@pytest.mark.parametrize("name", load.THEIRS)
-def test_safetensors_reads_alike(name, file_case):
-    pytest.importorskip("safetensors")
-    if name.endswith("torch"):
-        pytest.importorskip("torch")
-    assert agree(work(file_case, name).answer(), work(file_case).answer(), 1e-5)
-
-
-def test_files_go_with_the_case():
-    for cases in (train.cases(["char-cpu"]), load.cases(TOY), decode.decode_cases(WRITER)):
+def test_a_cases_files_are_removed_after_it():
+    for cases in (train.cases(["char-cpu"]), decode.decode_cases(WRITER)):
         place = next(iter(v for v in next(cases).options.values() if isinstance(v, str)))
         assert os.path.exists(place)
         assert list(cases) == []

@@ -1,4 +1,4 @@
-"""Turns, replies and failures of the workers, with toy contenders; the arithmetic on fixed numbers."""
+"""Turns, replies and failures of workers, with toy contenders; ratios of fixed numbers."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ def no_pause(monkeypatch):
 
 @pytest.fixture
 def toy(tmp_path):
-    """A function: (class in toys.py, name, options) → Contender; `toy.log()`: what all of them were asked, in order."""
+    """A function: (class in toys.py, name, options) → Contender. `toy.log()`: all requests, in order."""
 
     def make(kind, name="toy", environment=None, **options):
         options = {"log": str(tmp_path / "log"), "name": name, **options}
@@ -30,7 +30,7 @@ def toy(tmp_path):
 
 @pytest.fixture
 def processes(monkeypatch):
-    """Every process that the harness starts."""
+    """All processes that the harness starts."""
     started = []
     popen = harness.subprocess.Popen
 
@@ -47,7 +47,8 @@ def all_ended(processes):
 
 
 def test_contenders_take_strict_turns_and_warm_ups_do_not_count(toy, processes):
-    a, b = alternate([toy("Counter", "a"), toy("Counter", "b", unit=10)], rounds=3, warmup=2)
+    told = []
+    a, b = alternate([toy("Counter", "a"), toy("Talker", "b", unit=10)], rounds=3, warmup=2, progress=told.append)
     assert toy.log() == ["a answer", "b answer", *["a round", "b round"] * 5, "a about", "b about"]
     assert (a.name, a.seconds) == ("a", [3, 4, 5])
     assert (b.name, b.seconds) == ("b", [30, 40, 50])
@@ -57,31 +58,16 @@ def test_contenders_take_strict_turns_and_warm_ups_do_not_count(toy, processes):
     assert len(processes) == 2
     assert all_ended(processes)
     assert [process.returncode for process in processes] == [0, 0]
-
-
-def test_progress_is_told(toy):
-    told = []
-    alternate([toy("Counter", "a"), toy("Counter", "b")], rounds=2, progress=told.append)
-    assert told == ["a gives its answer", "b gives its answer", "warming up", "round 1 of 2", "round 2 of 2"]
+    warm_ups, rounds = ["warming up"] * 2, [f"round {i} of 3" for i in (1, 2, 3)]
+    assert told == ["a gives its answer", "b gives its answer", *warm_ups, *rounds]
 
 
 def test_a_contender_has_its_own_environment(toy, monkeypatch):
     monkeypatch.setenv("TOY", "of this process")
-    timings = alternate([toy("Counter"), toy("Counter", environment={"TOY": "its own"})], rounds=1, warmup=0)
-    assert [timing.answer["variable"] for timing in timings] == ["of this process", "its own"]
-
-
-def test_variables_are_left_out_of_a_contenders_environment(toy, monkeypatch):
-    monkeypatch.setenv("TOY", "of this process")
-    (with_it,) = alternate([toy("Environment")], rounds=1, warmup=0)
-    (without,) = alternate([dataclasses.replace(toy("Environment"), without=["TOY", "ABSENT"])], rounds=1, warmup=0)
-    own = dataclasses.replace(toy("Environment", environment={"TOY": "its own"}), without=["TOY"])
-    (set_anew,) = alternate([own], rounds=1, warmup=0)
-    assert [timing.answer.get("TOY") for timing in (with_it, without, set_anew)] == ["of this process", None, "its own"]
-
-
-def test_what_a_library_prints_is_no_reply(toy):
-    assert alternate([toy("Talker")], rounds=2, warmup=0)[0].seconds == [1, 2]
+    inherits, sets = toy("Environment"), toy("Environment", environment={"TOY": "its own"})
+    leaves_out = [dataclasses.replace(contender, without=["TOY", "ABSENT"]) for contender in (inherits, sets)]
+    timings = alternate([inherits, sets, *leaves_out], rounds=1, warmup=0)
+    assert [timing.answer.get("TOY") for timing in timings] == ["of this process", "its own", None, "its own"]
 
 
 @pytest.mark.parametrize(
@@ -89,16 +75,15 @@ def test_what_a_library_prints_is_no_reply(toy):
     [
         ("Raiser", {}, "bad: RuntimeError: the work is too hard"),
         ("Crasher", {}, "bad: its process ended with status 7: the last words"),
-        ("Babbler", {"said": "no reply\n"}, "bad: wrote b'no reply\\n' where its reply was expected"),
-        ("Babbler", {"said": "[1]\n"}, "bad: wrote b'[1]\\n' where"),
-        ("Babbler", {"said": "\xff\n"}, "bad: wrote b'\\xc3\\xbf\\n' where"),
+        ("Babbler", {"said": "no reply\n"}, "bad: got b'no reply\\n' where its reply was expected"),
+        ("Babbler", {"said": "[1]\n"}, "bad: got b'[1]\\n' where"),
         ("not_to_be_made", {}, "bad: ValueError: cannot be made"),
         ("NotThere", {}, "bad: AttributeError: "),
     ],
 )
 def test_a_worker_that_fails_ends_the_run_with_its_message(kind, options, message, toy, processes):
     with pytest.raises(BenchError) as raised:
-        alternate([toy("Counter", "good"), toy(kind, "bad", **options)], rounds=2)
+        alternate([toy(kind, "bad", **options)], rounds=2)
     assert message in str(raised.value)
     assert all_ended(processes)
 
@@ -106,7 +91,7 @@ def test_a_worker_that_fails_ends_the_run_with_its_message(kind, options, messag
 def test_a_worker_that_hangs_is_ended(toy, processes, monkeypatch):
     monkeypatch.setattr(harness, "GRACE", 0.05)
     with harness._Worker(toy("Sleeper", "slow"), timeout=60) as worker:
-        worker._timeout = 0.05  # only now: it needs a moment to start
+        worker._timeout = 0.05  # set after the start, which takes longer
         with pytest.raises(BenchError, match=r"^slow: no reply within 0\.05 s$"):
             worker.ask("round")
     assert all_ended(processes)
@@ -119,7 +104,7 @@ def test_a_worker_that_does_not_start_in_time_is_ended(toy, processes):
     assert all_ended(processes)
 
 
-def test_an_interruption_leaves_no_process(toy, processes, monkeypatch):
+def test_ctrl_c_leaves_no_process(toy, processes, monkeypatch):
     def interrupted(worker, request):
         raise KeyboardInterrupt
 
@@ -133,12 +118,12 @@ def test_an_interruption_leaves_no_process(toy, processes, monkeypatch):
 # ---- arithmetic --------------------------------------------------------------------------------------------------
 
 
-def test_median_least_and_greatest():
+def test_timing_gives_median_min_and_max():
     timing = Timing("a", [3.0, 1.0, 8.0, 2.0])
     assert (timing.median, timing.min, timing.max) == (2.5, 1.0, 8.0)
 
 
-def test_a_ratio_is_theirs_over_ours_with_the_spread_of_the_rounds():
+def test_ratio_is_theirs_divided_by_ours_with_the_spread_of_the_rounds():
     found = ratio(Timing("ours", [1.0, 2.0, 4.0]), Timing("theirs", [3.0, 2.0, 10.0]))
     assert (found.median, found.low, found.high) == (1.5, 1.0, 3.0)
 
@@ -147,7 +132,7 @@ SECONDS = st.floats(1e-6, 1e3)
 
 
 @given(rounds=st.lists(st.tuples(SECONDS, SECONDS), min_size=1), factor=st.sampled_from([0.25, 2.0, 16.0]))
-def test_a_machine_that_is_slower_for_both_changes_no_ratio(rounds, factor):
+def test_ratio_is_unchanged_if_both_are_slower(rounds, factor):
     ours, theirs = ([pair[k] for pair in rounds] for k in (0, 1))
     slower = [[second * factor for second in seconds] for seconds in (ours, theirs)]
     found = ratio(Timing("a", ours), Timing("b", theirs))
@@ -168,7 +153,7 @@ def test_a_machine_that_is_slower_for_both_changes_no_ratio(rounds, factor):
         (None, None, 0.0),
     ],
 )
-def test_answers_that_agree(one, other, tolerance):
+def test_equal_answers_agree(one, other, tolerance):
     assert agree(one, other, tolerance)
 
 
@@ -186,5 +171,5 @@ def test_answers_that_agree(one, other, tolerance):
         ([[1, 512]], [[1, 1]], 1e-3),
     ],
 )
-def test_answers_that_do_not(one, other, tolerance):
+def test_different_answers_do_not_agree(one, other, tolerance):
     assert not agree(one, other, tolerance)

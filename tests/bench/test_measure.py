@@ -1,4 +1,4 @@
-"""That everyone is started alike, that who answers otherwise gets no ratio, and the figures as JSON."""
+"""Contenders start alike, one with another answer gets no ratio, and the figures are complete as JSON."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SUBJECTS = {OURS: "ours:do", "torch": "theirs:do", "other": "other:do"}
 
 @pytest.fixture
 def runs(monkeypatch):
-    """What `measure` asks for; everyone takes a second and gives "done"."""
+    """The calls of a fake `alternate`, in which each contender takes a second and answers "done"."""
     runs = []
 
     def alternate(contenders, rounds, progress):
@@ -31,7 +31,7 @@ def runs(monkeypatch):
     return runs
 
 
-def test_contenders_are_alike_and_the_machine_takes_turns_with_them(runs):
+def test_contenders_start_alike_and_take_turns_with_the_machines_limit(runs):
     told = []
     case = Case("work", SUBJECTS, {"size": 3}, flops=2e9, traffic=1e9)
     found = measure(case, Setup(["torch", "absent"], 5, 2, told.append))
@@ -41,7 +41,7 @@ def test_contenders_are_alike_and_the_machine_takes_turns_with_them(runs):
     assert ours.options == theirs.options == {"size": 3}
     threads = dict.fromkeys(THREADS, "2")
     assert ours.environment == machine.environment == threads
-    assert theirs.environment == threads | {runtime.OFF: "0"}  # as it comes
+    assert theirs.environment == threads | {runtime.OFF: "0"}
     assert rounds == 5
     assert told == ["work: round 1"]
     assert found.limits == Limits(4e9, 2e9)
@@ -49,7 +49,7 @@ def test_contenders_are_alike_and_the_machine_takes_turns_with_them(runs):
     assert [timing.name for timing in found.timings] == [OURS, "torch"]
 
 
-def test_our_tuning_stays_out_of_their_process(runs, monkeypatch, tmp_path):
+def test_our_tuning_does_not_reach_other_contenders(runs, monkeypatch, tmp_path):
     tuned = {"OPENBLAS_TOY": "by us", "OPENBLAS_NUM_THREADS": "7"}
     monkeypatch.setattr(runtime, "chosen", tuned)
     monkeypatch.delenv(runtime.OFF, raising=False)
@@ -79,7 +79,7 @@ FIXED = Measure(
 )
 
 
-def test_who_gives_another_result_gets_no_ratio():
+def test_a_contender_with_another_result_gets_no_ratio():
     assert FIXED.different() == ["other"]
     row = FIXED.row()
     assert row["ratio"] == {"torch": 1.5}
@@ -87,7 +87,7 @@ def test_who_gives_another_result_gets_no_ratio():
     assert [row["theirs"][name]["same_result"] for name in ("torch", "other")] == [True, False]
 
 
-def test_the_figures_as_json():
+def test_json_holds_all_figures():
     row = json.loads(json.dumps(FIXED.row()))
     assert row["measure"] == "work"
     assert row["rounds"] == 3
@@ -104,13 +104,13 @@ def test_the_figures_as_json():
     assert "limit" not in unlimited.row()
 
 
-def test_more_threads_than_cores(monkeypatch):
+def test_more_threads_than_cores_are_refused(monkeypatch):
     monkeypatch.setattr(runtime, "cores", lambda: 2)
     with pytest.raises(BenchError, match=r"^--threads 3: this process may use 2 core\(s\)$"), held_to(3):
         pass
 
 
-def test_fewer_threads_than_cores_where_that_is_impossible(monkeypatch):
+def test_fewer_threads_than_cores_are_refused_where_the_system_cannot_do_it(monkeypatch):
     monkeypatch.setattr(runtime, "cores", lambda: 2)
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     with pytest.raises(BenchError, match="this system cannot hold a process to fewer than its 2 cores"), held_to(1):
@@ -118,7 +118,7 @@ def test_fewer_threads_than_cores_where_that_is_impossible(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="not on this system")
-def test_fewer_threads_hold_inside_only():
+def test_fewer_threads_apply_inside_the_block_only():
     before = os.sched_getaffinity(0)
     with held_to(1):
         assert runtime.cores() == 1
@@ -127,7 +127,7 @@ def test_fewer_threads_hold_inside_only():
         assert os.sched_getaffinity(0) == before
 
 
-def test_what_a_contender_needs(monkeypatch):
+def test_missing_lists_the_packages_of_a_contender(monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     assert missing("torch") == missing("torch-compile") == ["torch"]
     assert missing("transformers") == ["torch", "transformers"]

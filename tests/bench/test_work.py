@@ -1,4 +1,4 @@
-"""How often work is done in a round, what of it is timed, and what it says of its memory."""
+"""How often a round repeats the work, what is timed, and the memory reported."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tinygrad_llm.runtime import peak_memory
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """A clock that moves only by `passes`."""
 
     def __init__(self):
         self.now = 0.0
@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize(("seconds", "times"), [(2 * ROUND, 1), (ROUND / 2, 2), (ROUND / 10.5, 11)])
-def test_a_round_lasts_long_enough_and_tells_the_mean(seconds, times, clock):
+def test_a_round_lasts_long_enough_and_reports_the_mean(seconds, times, clock):
     asked = []
 
     def do():
@@ -37,14 +37,14 @@ def test_a_round_lasts_long_enough_and_tells_the_mean(seconds, times, clock):
 
     one = Work(lambda: "the answer", do, 0, dict)
     assert one.answer() == "the answer"
-    assert one.round() == pytest.approx(seconds)  # the first, which says how many go into the next
+    assert one.round() == pytest.approx(seconds)  # the first round determines how often the next repeats the work
     assert len(asked) == 1
     assert one.round() == pytest.approx(seconds)
     assert len(asked) == 1 + times
     assert one.about()["times"] == times
 
 
-def test_preparing_is_not_timed(clock):
+def test_prepare_is_not_timed(clock):
     done = []
 
     def prepare():
@@ -60,12 +60,12 @@ def test_preparing_is_not_timed(clock):
     assert done == ["prepare", "do"] * 3
 
 
-def test_a_piece_of_what_is_done_at_once(clock):
+def test_seconds_are_per_piece(clock):
     one = Work(lambda: None, lambda: clock.passes(2 * ROUND), 0, dict, pieces=64)
     assert [one.round(), one.round()] == pytest.approx([ROUND / 32] * 2)
 
 
-def test_memory_above_what_was_there_after_imports(monkeypatch):
+def test_memory_is_reported_above_that_of_the_imports(monkeypatch):
     monkeypatch.setattr(work, "peak_memory", lambda: 700)
     facts = {"version": "1"}
     assert Work(list, list, 200, lambda: facts).about() == {
@@ -88,5 +88,5 @@ def test_peak_memory_is_that_of_this_program(tmp_path):
         assert peak_memory(tmp_path / "none") > 1_000_000  # by getrusage
 
 
-def test_the_kernels_are_named():
+def test_numpys_blas_is_named():
     assert numpy_facts()["blas"]

@@ -1,4 +1,4 @@
-"""Toy contenders for the workers of test_harness.py: they write down what they are asked, and do no work."""
+"""Toy contenders for the workers of test_harness.py. They log each request, and do no work."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import time
 
 
 class Counter:
-    """Takes 1, 2, 3, … seconds times `unit`, as it says, and none in truth."""
+    """Reports 1, 2, 3, … seconds times `unit`, but returns at once."""
 
     def __init__(self, log, name, unit=1.0):
         self.log, self.name, self.unit, self.rounds = log, name, unit, 0
@@ -30,7 +30,7 @@ class Counter:
 
 
 class Environment(Counter):
-    """Tells its process's variables."""
+    """Reports the environment variables of its process."""
 
     def answer(self):
         return dict(os.environ)
@@ -56,7 +56,7 @@ class Crasher(Counter):
 
 
 class Babbler(Counter):
-    """Writes where replies go, below Python's own standard output; `said` before each reply."""
+    """Writes `said` to file descriptor 1, where replies go, before each reply."""
 
     def __init__(self, log, name, said):
         super().__init__(log, name)
@@ -68,7 +68,7 @@ class Babbler(Counter):
 
 
 class Sleeper(Counter):
-    """Never comes back."""
+    """Never replies."""
 
     def round(self):
         time.sleep(3600)

@@ -1,15 +1,21 @@
-"""`tinygrad-llm bench`: every figure there, in words, JSON and Markdown. No test asks how fast anything is."""
+"""`tinygrad-llm bench`: all figures, in a table, as JSON and as Markdown. No test asserts a time."""
 
 import json
 
 import pytest
 
 from tinygrad_llm import GPTConfig, __version__, runtime
-from tinygrad_llm.bench import BenchError, Timing, train
+from tinygrad_llm.bench import BenchError, Timing, table, train
 from tinygrad_llm.bench import tokenizer as subject
 from tinygrad_llm.bench.limits import Limits
 from tinygrad_llm.bench.measure import OURS, Case, Measure
 from tinygrad_llm.cli import bench, doctor
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Makes `bench train --config toy` possible."""
+    monkeypatch.setitem(train.CONFIGS, "toy", (GPTConfig(31, 8, 1, 2, 8), 2))
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def alone(monkeypatch):
     monkeypatch.setattr(bench, "missing", lambda name: [name.removesuffix("-compile")])
 
 
-def test_alone_on_a_tiny_corpus(alone, cli, text_file):
+def test_tokenizer_without_other_packages(alone, cli, text_file):
     status, out, err = cli("bench", "tokenizer", "--json", "--rounds", "1", "--corpus", text_file)
     figures = json.loads(out)
     assert status == 0
@@ -43,7 +49,7 @@ def test_alone_on_a_tiny_corpus(alone, cli, text_file):
 
 @pytest.mark.parametrize("name", subject.THEIRS)
 @pytest.mark.slow
-def test_against_another_package(name, cli, text_file):
+def test_tokenizer_against_another_package(name, cli, text_file):
     pytest.importorskip(name)
     status, out, _ = cli("bench", "tokenizer", "--against", name, "--json", "--rounds", "2", "--corpus", text_file)
     assert status == 0
@@ -62,7 +68,7 @@ def test_against_another_package(name, cli, text_file):
 
 
 @pytest.mark.parametrize("asked", [["tiktoken"], ["tokenizers", "tiktoken"]])
-def test_a_package_that_was_asked_for_and_is_missing(asked, alone, cli):
+def test_a_requested_package_that_is_missing_costs_one_line(asked, alone, cli):
     status, out, err = cli("bench", "tokenizer", "--against", *asked)
     assert (status, out) == (2, "")
     assert err == f"tinygrad-llm bench: {', '.join(asked)} not installed: pip install {' '.join(asked)}\n"
@@ -80,7 +86,7 @@ def test_a_failed_worker_costs_one_line(alone, cli, text_file, monkeypatch):
 
 @pytest.fixture
 def fixed(monkeypatch):
-    """Two measures of fixed figures: 6 MB by all three, of whom one errs; and seconds, by two."""
+    """Two measures of fixed figures: 6 MB by three contenders, one of which is wrong; and seconds, by two."""
 
     def measures(against, rounds, corpora):
         assert (against, rounds, list(corpora)) == (["tiktoken", "tokenizers"], 7, ["text.txt"])
@@ -115,7 +121,7 @@ CELLS = [
 def test_the_table_is_aligned(cli, text_file):
     status, out, err = cli("bench", "tokenizer", "--corpus", text_file)
     lines = out.splitlines()
-    assert status == 1  # one of them errs
+    assert status == 1  # one result is wrong
     assert err == "encode: done\ntrain: done\n"
     starts = [lines[0].index(cell) for cell in CELLS[0][1:]]
     for line, cells in zip(lines, CELLS, strict=False):
@@ -124,7 +130,7 @@ def test_the_table_is_aligned(cli, text_file):
     assert [f"tinygrad_llm {__version__}", "tiktoken 1.2", "tokenizers 1.2"] == lines[-4:-1]
     assert lines[-1] == "encode: tokenizers gives another result than tinygrad_llm, so there is no ratio"
     assert "Median (min–max) of 1 or 3 rounds. " in out
-    assert "Too few rounds for a ratio to be trusted (fewer than 7): encode, train" in lines
+    assert "Too few rounds for a reliable ratio (fewer than 7): encode, train" in lines
 
 
 @pytest.mark.usefixtures("fixed")
@@ -136,7 +142,7 @@ def test_the_markdown_table(cli, text_file):
 
 
 @pytest.mark.usefixtures("fixed")
-def test_json_says_who_gives_another_result(cli, text_file):
+def test_json_marks_another_result(cli, text_file):
     encode, train = json.loads(cli("bench", "tokenizer", "--json", "--corpus", text_file)[1])["rows"]
     assert [encode["theirs"][name]["same_result"] for name in subject.THEIRS] == [True, False]
     assert encode["ratio"] == {"tiktoken": 1.5}
@@ -153,7 +159,7 @@ def test_json_says_who_gives_another_result(cli, text_file):
         ("bench tokenizer --against torch", "torch"),
         ("bench train --config huge", "huge"),
         ("bench train --threads 0", "'0' is not an integer of at least 1"),
-        ("bench load --against --threads 4096", "--threads 4096: this process may use"),
+        ("bench attention --against --threads 4096", "--threads 4096: this process may use"),
         ("bench tokenizer --threads 1", "--threads"),
         ("bench decode --compile", "--compile"),
         ("bench tokenizer --rounds 0", "'0' is not an integer of at least 1"),
@@ -167,7 +173,6 @@ def test_a_mistake_costs_one_line(arguments, message, cli):
     assert message in err
 
 
-@pytest.mark.parametrize("name", ["train", "scaling"])
 @pytest.mark.parametrize(
     ("words", "against"),
     [
@@ -179,36 +184,29 @@ def test_a_mistake_costs_one_line(arguments, message, cli):
         ("--against torch", ["torch"]),
     ],
 )
-def test_compile_adds_torch_compile(name, words, against, cli, monkeypatch):
+def test_compile_adds_torch_compile(words, against, toy, cli, monkeypatch):
     def measure(case, setup):
         assert setup.against == against
         raise BenchError("enough")
 
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "missing", lambda name: [])
-    monkeypatch.setattr(train, "_case", lambda *of: iter([Case("toy", {}, {})]))
-    assert cli("bench", name, *words.split())[2] == "tinygrad-llm bench: enough\n"
-    assert "--compile" in cli("bench", name, "--help")[1]
+    assert cli("bench", "train", *words.split(), "--config", "toy")[2] == "tinygrad-llm bench: enough\n"
 
 
-@pytest.mark.parametrize("name", ["tokenizer", *bench.THEMES])
-def test_the_subject_helps(name, cli):
+@pytest.mark.parametrize("name", bench.THEMES)
+def test_every_subject_has_help_with_an_example(name, cli):
     status, out, _ = cli("bench", name, "--help")
     assert status == 0
     assert f"example: tinygrad-llm bench {name}" in " ".join(out.split())
+    assert ("--compile" in out) == (name == "train")
 
 
-# ---- the themes that a machine's limit belongs to ----------------------------------------------------------------
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    """`bench train --config toy`."""
-    monkeypatch.setitem(train.CONFIGS, "toy", (GPTConfig(31, 8, 1, 2, 8), 2))
+# ---- themes with a machine's limit ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_ours_alone_in_truth(toy, alone, cli):
+def test_train_without_other_packages(toy, alone, cli):
     status, out, err = cli("bench", "train", "--config", "toy", "--rounds", "2", "--json")
     assert (status, err) == (0, "(torch not installed: pip install torch)\n")
     figures = json.loads(out)
@@ -227,7 +225,7 @@ def test_ours_alone_in_truth(toy, alone, cli):
 
 
 @pytest.mark.slow
-def test_against_torch(toy, cli):
+def test_train_against_torch(toy, cli):
     pytest.importorskip("torch")
     status, out, _ = cli("bench", "train", "--config", "toy", "--against", "torch", "--rounds", "1", "--json")
     (row,) = json.loads(out)["rows"]
@@ -240,7 +238,7 @@ def test_against_torch(toy, cli):
 def measured(monkeypatch):
     """A quiet machine, and a measure of fixed figures.
 
-    `measured["other"]`: the loss that torch ends with. `measured["workers"]`: of ours by case, where they are not two.
+    `measured["other"]` is torch's last loss. `measured["workers"]` maps a case to our number of workers (default 2).
     """
     answers = {"other": 2.9991, "workers": {}}
 
@@ -277,7 +275,7 @@ def markdown_cells(out):
     return [[c.strip() for c in line[1:-1].split("|")] for line in out.splitlines() if line.startswith("|")]
 
 
-def test_a_readme_can_take_the_table(toy, measured, cli):
+def test_markdown_has_all_columns_and_notes(toy, measured, cli):
     status, out, err = cli("bench", "train", "--config", "toy", "--markdown")
     head, rule, row = markdown_cells(out)
     names = [OURS, "torch", "torch-compile"]
@@ -292,10 +290,10 @@ def test_a_readme_can_take_the_table(toy, measured, cli):
     assert f"tinygrad_llm {__version__}: openblas SkylakeX; 2 worker(s)\ntorch 9.9: MKL, 2 thread(s)\n" in out
     assert "Median (min–max) of 7 rounds. " in out
     assert "quiet" not in out
-    assert "too few" not in out
+    assert "Too few" not in out
 
 
-def test_losses_that_differ_leave_no_ratio(toy, measured, cli):
+def test_different_losses_leave_no_ratio(toy, measured, cli):
     measured["other"] = 2.99
     status, out, _ = cli("bench", "train", "--config", "toy", "--markdown")
     *_, row = markdown_cells(out)
@@ -306,7 +304,7 @@ def test_losses_that_differ_leave_no_ratio(toy, measured, cli):
     assert row["ratio"] == {"torch-compile": 50.0}
 
 
-def test_workers_that_differ_are_told_by_case(toy, measured, cli):
+def test_different_workers_are_reported_by_case(toy, measured, cli):
     measured["workers"] = {"char-cpu": 1, "baby": 1}
     out = cli("bench", "train", "--config", "toy", "char-cpu", "baby")[1]
     assert ": openblas SkylakeX; 2 worker(s) (toy), 1 worker(s) (char-cpu, baby)\n" in out
@@ -314,10 +312,10 @@ def test_workers_that_differ_are_told_by_case(toy, measured, cli):
     assert [row["ours"]["workers"] for row in rows] == [2, 1]
 
 
-def test_too_few_rounds_are_told_of(toy, measured, cli):
+def test_too_few_rounds_are_reported(toy, measured, cli):
     out = cli("bench", "train", "--config", "toy", "--rounds", "3")[1]
     assert "Median (min–max) of 3 rounds. " in out
-    assert "\nToo few rounds for a ratio to be trusted (fewer than 7): toy\n" in out
+    assert "\nToo few rounds for a reliable ratio (fewer than 7): toy\n" in out
     figures = json.loads(cli("bench", "train", "--config", "toy", "--rounds", "3", "--json")[1])
     assert figures["rounds"] == figures["rows"][0]["rounds"] == 3
 
@@ -332,11 +330,11 @@ def test_too_few_rounds_are_told_of(toy, measured, cli):
         (None, "Haswell", runtime.AVX512 | runtime.AVX2, True),
     ],
 )
-def test_kernels_below_the_processor_are_told_of(variable, kernels, flags, told, toy, measured, cli, monkeypatch):
+def test_kernels_below_the_processor_are_reported(variable, kernels, flags, told, toy, measured, cli, monkeypatch):
     facts = runtime.facts() | {"flags": sorted(flags), "openblas_coretype": variable}
     facts |= {"blas": [{"architecture": kernels}]}
     monkeypatch.setattr(runtime, "facts", lambda: facts)
-    if variable:  # which is no longer what is judged by
+    if variable:  # the environment has no influence: facts decide
         monkeypatch.setenv(runtime.KERNELS, variable)
     out = cli("bench", "train", "--config", "toy")[1]
     advice = doctor.kernels(facts)
@@ -350,21 +348,21 @@ def test_kernels_below_the_processor_are_told_of(variable, kernels, flags, told,
     ("readings", "busy"),
     [
         ([2.345, 0.1, 0.1], 2.345),
-        ([0.1, 2.0, 2.4], 0.4),  # no more than the contenders' own two threads, and a little
+        ([0.1, 2.0, 2.4], 0.4),  # two of these are the contenders' own threads
         ([0.1, 3.25, 2.0], 1.25),
         ([0.1, 2.0, 3.25], 1.25),
         ([None, None, None], None),
     ],
 )
-def test_a_machine_that_is_not_quiet_is_told_of(readings, busy, toy, measured, cli, monkeypatch):
+def test_a_busy_machine_is_reported(readings, busy, toy, measured, cli, monkeypatch):
     monkeypatch.setattr(runtime, "cores", lambda: 2)
     for form in ("--markdown", "--json"):
         monkeypatch.setattr(bench, "_load_average", iter(readings).__next__)
         out = cli("bench", "train", "--config", "toy", "char-cpu", form)[1]
         if form == "--json":
             assert json.loads(out)["machine"]["load_average"] == (busy and pytest.approx(busy))
-        elif busy is not None and busy > bench.BUSY:
-            assert f"The machine was not quiet: a load average of {busy:.1f} beside the contenders' own. " in out
+        elif busy is not None and busy > table.BUSY:
+            assert f"The machine was not quiet: other programs made a load average of {busy:.1f}. " in out
         else:
             assert "quiet" not in out
 
@@ -374,7 +372,6 @@ def test_a_machine_that_is_not_quiet_is_told_of(readings, busy, toy, measured, c
     [
         ("train --against torch torch-compile", "torch"),
         ("decode --against transformers", "torch transformers"),
-        ("load --against safetensors safetensors-torch", "safetensors torch"),
     ],
 )
 def test_missing_packages_cost_one_line(arguments, packages, cli, monkeypatch):
@@ -384,7 +381,7 @@ def test_missing_packages_cost_one_line(arguments, packages, cli, monkeypatch):
     assert err == f"tinygrad-llm bench: {', '.join(packages.split())} not installed: pip install {packages}\n"
 
 
-def test_what_was_measured_before_a_failure_is_shown(toy, measured, cli, monkeypatch):
+def test_measures_before_a_failure_are_shown(toy, measured, cli, monkeypatch):
     measure = bench.measure
 
     def second_fails(case, setup):
@@ -406,7 +403,7 @@ def test_a_failed_case_leaves_no_files(toy, measured, cli, monkeypatch, tmp_path
     monkeypatch.setattr(bench, "measure", failed)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for file in tmp_path.iterdir():
-        file.rmdir()  # the place of the test itself
+        file.rmdir()  # the test's own working folder
     status, _, err = cli("bench", "train", "--config", "toy")
     assert (status, err) == (2, "tinygrad-llm bench: torch: RuntimeError: too hard\n")
     assert list(tmp_path.iterdir()) == []

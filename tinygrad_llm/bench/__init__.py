@@ -1,7 +1,13 @@
-"""Ours against theirs: timed in turn, each in a process of its own, on the same work.
+"""Timing: our work against that of PyTorch, transformers or other tokenizers, in turns, on the same input.
 
-`harness.py` starts the processes and takes turns; in each, `worker.py` asks a Subject, which is mostly a `Work`. A file
-a theme says what is timed (its Cases) and how this package does it; how others do it stands in `against_*.py`.
+`harness.py` starts one process per contender and lets them take turns. `worker.py` runs in each process and serves a
+Subject, which is usually a `Work`. Each theme (train, decode, attention, optimizer, tokenizer) has a file with its
+Cases and with our side of the work; `against_*.py` has the others' side. `limits.py` measures what the machine can do
+at most, and `table.py` writes the figures down.
+
+Figures depend on the machine, so only ratios from one run mean anything. A contender first gives an answer, and a ratio
+is shown only if the answers agree. All contenders run with the same number of threads; what this package changes in its
+own process (see `runtime`) does not reach the others.
 """
 
 from tinygrad_llm.bench.harness import BenchError, Contender, Ratio, Timing, agree, alternate, ratio

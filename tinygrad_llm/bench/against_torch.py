@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any, disable-error-code="import-not-found"
-"""In the worker: the same work by PyTorch, written as its users write it, with its fastest options on a CPU."""
+"""In the worker: PyTorch does the same work, as its users write it, with its fastest options on a CPU."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tinygrad_llm.weights import read_pretrained
 
 
 def _torch() -> Any:
-    """torch, with as many threads as all others."""
+    """The module torch, with as many threads as the other contenders."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -33,7 +33,7 @@ def _facts() -> dict[str, Any]:
 
 
 def training(folder: str, batch: int, compiled: bool = False) -> Subject:
-    """A step, eager or compiled. Its batches are ready before the clock starts."""
+    """A training step, eager or compiled. Its batches are prepared before the clock starts."""
     torch = _torch()
     imported = peak_memory()
     config, state, _ = read_pretrained(folder, GPTConfig)
@@ -56,7 +56,7 @@ def training(folder: str, batch: int, compiled: bool = False) -> Subject:
         torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()  # a training loop shows it
+        return loss.item()  # a training loop reports it
 
     def first() -> list[float]:
         losses = []
@@ -147,7 +147,7 @@ def adamw(parameters: Sequence[Any]) -> Any:
 
 
 def attention(shape: tuple[int, int, int, int]) -> Subject:
-    """Attention and its gradient, by scaled_dot_product_attention."""
+    """Attention and its gradient with PyTorch's scaled_dot_product_attention."""
     torch = _torch()
     imported = peak_memory()
     B, H, T, D = shape
@@ -168,7 +168,7 @@ def attention(shape: tuple[int, int, int, int]) -> Subject:
 
 
 def updating(shapes: Sequence[Sequence[int]]) -> Subject:
-    """Clipping and an update, by PyTorch's own."""
+    """Clipping and an update with PyTorch's own functions."""
     torch = _torch()
     imported = peak_memory()
     parameters = [torch.nn.Parameter(torch.from_numpy(array)) for array in optimizer_theme.values(shapes)]

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found"
-"""In the worker: the same writing by transformers, on PyTorch, from the same files."""
+"""In the worker: transformers generates on PyTorch, from the same files."""
 
 import os
 from typing import Any
@@ -11,14 +11,14 @@ from tinygrad_llm.runtime import peak_memory
 
 
 def _model(folder: str) -> tuple[Any, int | None]:
-    """The model, and the peak memory before it was made."""
+    """The model, and the peak memory before it was created."""
     import torch
     from transformers import GPT2LMHeadModel
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     imported = peak_memory()
     model = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True).eval()
-    model.generation_config.eos_token_id = None  # it writes as many tokens as are asked for
+    model.generation_config.eos_token_id = None  # so that it generates as many tokens as requested
     model.generation_config.pad_token_id = 0
     return model, imported
 
@@ -32,7 +32,7 @@ def _facts() -> dict[str, Any]:
 
 
 def decoding(folder: str) -> Subject:
-    """Writing with `generate`, greedily."""
+    """Generating greedily with `generate`."""
     import torch
 
     model, imported = _model(folder)

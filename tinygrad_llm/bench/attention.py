@@ -1,6 +1,6 @@
-"""Causal self-attention by itself, forward and backward, from queries, keys and values side by side to their gradient.
+"""Causal self-attention alone, forward and backward: from (B, T, 3C) queries, keys and values to their gradient.
 
-One call of one function: training calls it in as many threads as it has workers.
+This is one call of one function. Training calls it in as many threads as it has workers.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from tinygrad_llm.runtime import peak_memory
 
 THEIRS = ("torch",)
 SUBJECTS = {OURS: f"{__name__}:attention", "torch": "tinygrad_llm.bench.against_torch:attention"}
-SHAPES = {  # B, H, T, D: those of the training configurations, and GPT-2's full length
+SHAPES = {  # B, H, T, D of the training configurations, and of GPT-2 at its full length
     "char-cpu": (12, 4, 64, 32),
     "book-mini": (4, 4, 256, 16),
     "baby": (8, 6, 256, 64),
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 
 def cases() -> Cases:
-    """The shapes of the training configurations, and GPT-2's longest."""
+    """One case for each of SHAPES."""
     for name, (B, H, T, D) in SHAPES.items():
         options = {"shape": (B, H, T, D)}
         yield Case(f"{name} ({B}, {H}, {T}, {D})", SUBJECTS, options, TOLERANCE, flops=attention_flops(B, H, T, D))
@@ -43,7 +43,7 @@ def inputs(shape: tuple[int, int, int, int]) -> tuple[NDArray[Any], NDArray[Any]
 
 
 def sample(y: NDArray[Any], dqkv: NDArray[Any]) -> list[float]:
-    """An answer: every so many elements of output and gradient."""
+    """An answer: about a hundred elements each of output and gradient."""
     return [float(x) for array in (y, dqkv) for x in array.ravel()[:: max(1, array.size // 100) | 1]]
 
 
@@ -51,7 +51,7 @@ def sample(y: NDArray[Any], dqkv: NDArray[Any]) -> list[float]:
 
 
 def attention(shape: tuple[int, int, int, int]) -> Subject:
-    """Attention and its gradient, by ours."""
+    """Attention and its gradient in this package."""
     imported = peak_memory()
     x, g = inputs(shape)
     qkv = Tensor(x, requires_grad=True)

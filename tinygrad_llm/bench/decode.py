@@ -1,7 +1,7 @@
-"""Writing with a model of GPT-2's shape, one text at a time: a token after the other, and the reading before the first.
+"""Generating one text with a model of GPT-2's shape.
 
-decode   greedy, with a cache of keys and values: the time of a token
-prefill  one forward pass that fills the cache and tells the next token, as generating begins: the time of a prompt
+decode   greedy generation with a cache of keys and values: the time per token
+prefill  the forward pass that reads a prompt, fills the cache and gives the first token: the time per prompt
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.weights import write_pretrained
 
 THEIRS = ("transformers",)
-# Weights five times as large as GPT-2 begins with: what attention and MLPs say then outweighs the embedding of the
-# token itself, which is the head's too, so that the model does not write one token again and again.
+# The weights are five times as large as GPT-2's initial ones. Attention and MLPs then outweigh the embedding of
+# the token, which the head shares, so the model does not repeat one token forever.
 CONFIG = GPTConfig(initializer_range=0.1)
 PROMPT, NEW = 16, 64  # tokens
 PREFILL = 512
@@ -34,14 +34,14 @@ TOLERANCE = 1e-3
 
 
 def decode_cases(config: GPTConfig = CONFIG) -> Cases:
-    """The time of a token: that of reading PROMPT and writing NEW, divided by NEW."""
+    """The time per token: reading PROMPT tokens and generating NEW, divided by NEW."""
     with _files(config) as options:
         name = f"a token, {NEW} after {PROMPT}"
         yield Case(name, _subjects("decoding"), options, traffic=weight_bytes(config))
 
 
 def prefill_cases(config: GPTConfig = CONFIG) -> Cases:
-    """The time of a prompt of PREFILL tokens."""
+    """The time to read a prompt of PREFILL tokens."""
     flops = prompt_flops(dataclasses.replace(config, block_size=PREFILL))
     with _files(config) as options:
         yield Case(f"{PREFILL} tokens", _subjects("prefill"), options, TOLERANCE, flops=flops)
@@ -54,7 +54,7 @@ def _subjects(function: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _files(config: GPTConfig) -> Iterator[dict[str, str]]:
-    """A folder that both read; gone afterwards."""
+    """A folder of weights that all contenders read. It is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         write_pretrained(Path(folder), config, GPT(config, Generator(0)).state_dict(), "huggingface")
         yield {"folder": folder}
@@ -66,7 +66,7 @@ def prompt(vocab_size: int, length: int) -> NDArray[np.int64]:
 
 
 def sample(logits: NDArray[Any]) -> list[Any]:
-    """An answer: the shape of the logits, so that all compute as many, and some of the last position's."""
+    """An answer: the shape of the logits, which must be equal, and some logits of the last position."""
     return [list(logits.shape), logits[0, -1, ::97].tolist()]
 
 
@@ -74,7 +74,7 @@ def sample(logits: NDArray[Any]) -> list[Any]:
 
 
 def decoding(folder: str) -> Subject:
-    """Writing with `generate`, greedily."""
+    """Generating greedily with `generate`."""
     imported = peak_memory()
     model = GPT.from_pretrained(folder)
     ids = prompt(model.config.vocab_size, PROMPT)

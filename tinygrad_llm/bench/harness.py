@@ -1,9 +1,9 @@
-"""Contenders in turn: one round of the first, one of the second, …, and again.
+"""Contenders take turns: one round of the first, one round of the second, …, and again.
 
-A machine's speed drifts: other programs come and go, and the clock with the heat. What runs in the same minute drifts
-together, so only the ratio of two contenders that took turns means anything. Each has a process of its own
-(`worker.py`), so that neither fills the other's caches, holds its locks or brings threads along; while one works, the
-others wait for a line on their standard input.
+A machine's speed drifts: other programs start and end, and the clock follows the temperature. Programs that run in the
+same minute drift together, so the ratio of two contenders is reliable only if they took turns. Each contender runs in
+its own process (`worker.py`), so it cannot fill the caches, hold the locks or keep the threads of another. While one
+works, the others wait for a line on their standard input.
 """
 
 import json
@@ -24,8 +24,8 @@ from typing import Any, Protocol, Self
 from tinygrad_llm.storage.text import one_line
 
 TIMEOUT = 600.0  # seconds for one reply
-PAUSE = 0.05  # seconds between turns: threads of a BLAS or OpenMP that has no work spin for a while before they sleep
-GRACE = 2.0  # seconds in which a worker that is no longer needed may end by itself
+PAUSE = 0.05  # seconds between turns, because idle threads of a BLAS or OpenMP spin for a while before they sleep
+GRACE = 2.0  # seconds that a worker has to end by itself before it is killed
 
 
 class BenchError(ValueError):
@@ -33,26 +33,26 @@ class BenchError(ValueError):
 
 
 class Subject(Protocol):
-    """What a worker times; the function that a Contender names makes it from the options."""
+    """The work that a worker times. The function that a Contender names creates it from the options."""
 
     def answer(self) -> Any:
-        """What the work gives, as JSON: contenders that did the same work give the same."""
+        """The result of the work, as JSON. Contenders that do the same work give the same result."""
 
     def round(self) -> float:
-        """Do the work. Returns the seconds of the timed part; of one piece, where it is done several times."""
+        """Do the work. Returns the seconds of the timed part, per piece of work."""
 
     def about(self) -> dict[str, Any]:
-        """What else is worth knowing, after the rounds: a version, the seconds of what was not timed."""
+        """Further facts, after the rounds: a version, the seconds of parts that were not timed."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part.
+    """One participant.
 
-    Args:     subject: "module:function", what makes the Subject, in the worker.
-              options: its keyword arguments, as JSON can say them.
-              environment: variables of the worker, beside those of this process; without: names of the latter that it
-              does not get.
+    Args:     subject: "module:function", which creates the Subject in the worker.
+              options: the function's keyword arguments; JSON must be able to represent them.
+              environment: environment variables of the worker, in addition to those of this process.
+              without: names of this process's variables that the worker does not get.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of each counted round, with the contender's answer and what it says about itself."""
+    """The seconds of each counted round, the contender's answer, and the facts that it reports."""
 
     name: str
     seconds: Sequence[float]
@@ -86,7 +86,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster ours is: by the medians, and in the worst and the best single round."""
+    """How many times faster our contender is: by the medians, and in the worst and the best single round."""
 
     median: float
     low: float
@@ -94,13 +94,13 @@ class Ratio:
 
 
 def ratio(ours: Timing, theirs: Timing) -> Ratio:
-    """Their time over ours: above 1, ours is faster."""
+    """Their time divided by ours. Above 1, ours is faster."""
     rounds = [b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
     return Ratio(theirs.median / ours.median, min(rounds), max(rounds))
 
 
 def agree(one: Any, other: Any, tolerance: float = 0.0) -> bool:
-    """Whether two answers are the same: numbers to within tolerance · max(1, |other|), all else exactly."""
+    """Whether two answers are equal: numbers within tolerance · max(1, |other|), everything else exactly."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(agree(a, b, tolerance) for a, b in zip(one, other, strict=True))
     if isinstance(one, float | int) and isinstance(other, float | int):
@@ -115,12 +115,12 @@ def alternate(
     timeout: float = TIMEOUT,
     progress: Callable[[str], None] = lambda what: None,
 ) -> list[Timing]:
-    """Time the contenders in turn, after each has given its answer and done `warmup` rounds that do not count.
+    """Time the contenders in turns, after each has given its answer and done `warmup` rounds that do not count.
 
-    Args:     progress: is told in words how far it has come.
-    Returns:  one Timing a contender, in their order. Whether the answers agree is for the caller to say.
-    Raises:   BenchError: a worker failed, ended, answered with something else, or took longer than `timeout` seconds
-              for one reply. Every worker has ended when this returns or raises.
+    Args:     progress: called with a short text at each stage.
+    Returns:  one Timing per contender, in their order. The caller decides whether the answers agree.
+    Raises:   BenchError: a worker failed, ended, sent an invalid reply, or took longer than `timeout` seconds for one
+              reply. Every worker has ended when this function returns or raises.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(contender, timeout)) for contender in contenders]
@@ -142,16 +142,16 @@ def alternate(
 
 
 class _Worker:
-    """A contender's process. Requests are words, replies are JSON, both one line each.
+    """A contender's process. A request is a word and a reply is JSON, each on one line.
 
-    As a context it ends with the process ended, whatever happened.
+    At the end of the `with` block the process has ended, also after an error.
     """
 
     def __init__(self, contender: Contender, timeout: float) -> None:
         self._name, self._timeout = contender.name, timeout
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        # The worker finds the modules that this process finds, wherever either was started.
+        # The worker must find the same modules as this process, whatever folder each was started in.
         search = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         inherited = {name: value for name, value in os.environ.items() if name not in contender.without}
         command = ["-m", "tinygrad_llm.bench.worker", contender.subject, json.dumps(dict(contender.options))]
@@ -160,13 +160,13 @@ class _Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             env={**inherited, **search, **contender.environment},
         )  # fmt: skip
-        # A pipe has no timeout of its own, on every system; a queue has.
+        # Reading a pipe has no timeout on some systems; a queue has one on all.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def __enter__(self) -> Self:
         try:
-            self._reply()  # it is ready, or says why not
+            self._reply()  # the worker is ready, or reports an error
         except BaseException:
             self._end()
             raise
@@ -176,9 +176,9 @@ class _Worker:
         self._end()
 
     def ask(self, request: str) -> Any:
-        """What the worker replies to a request."""
+        """Send a request and return the worker's reply."""
         assert self._process.stdin is not None
-        with suppress(OSError):  # it has ended: its last words are in the queue
+        with suppress(OSError):  # the worker has ended: its last output is in the queue
             self._process.stdin.write(request.encode() + b"\n")
             self._process.stdin.flush()
         return self._reply()
@@ -199,7 +199,7 @@ class _Worker:
                 return value
             case {"error": message}:
                 raise BenchError(f"{self._name}: {one_line(message)}")
-        raise BenchError(f"{self._name}: wrote {line[:80]!r} where its reply was expected")
+        raise BenchError(f"{self._name}: got {line[:80]!r} where its reply was expected")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -216,14 +216,14 @@ class _Worker:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(OSError):  # it has ended
-            process.stdin.close()  # asks it to end
+        with suppress(OSError):  # the worker has already ended
+            process.stdin.close()  # asks the worker to end
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        self._reader.join(GRACE)  # endless only if a child of the worker still holds the pipe
+        self._reader.join(GRACE)  # does not return in time only if a child of the worker still holds the pipe
         if not self._reader.is_alive():
             process.stdout.close()
         self._errors.close()

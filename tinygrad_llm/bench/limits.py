@@ -1,4 +1,4 @@
-"""What this machine can do at most, and what a piece of work needs of it.
+"""What this machine can do at most, and how much a piece of work needs.
 
 Shapes: B batch, H heads, T time, D head size, C = H·D channels, L layers, V vocabulary.
 """
@@ -17,45 +17,45 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Limits:
-    """The best that NumPy reached in this run (`runtime.measure`), with the threads of all.
+    """The best that NumPy reached in this run (`runtime.measure`), with the same number of threads.
 
-    Args:     flops: a second, in float32 products. bandwidth: bytes a second, in a matrix times a vector.
+    Args:     flops: per second, in float32 products. bandwidth: bytes per second, in a matrix times a vector.
     """
 
     flops: float
     bandwidth: float
 
     def seconds(self, flops: float, traffic: float) -> float:
-        """What so many FLOPs, and so many bytes of memory read or written, take at least."""
+        """The least time for this many FLOPs and this many bytes of memory read or written."""
         return flops / self.flops + traffic / self.bandwidth
 
 
 def step_flops(config: GPTConfig, batch: int) -> int:
-    """FLOPs of the matrix products that a training step needs: `training.plan.flops`, less what the mask hides.
+    """FLOPs of the matrix products in a training step: `plan.flops` without the pairs that the mask hides.
 
-    2·n·k·m a product (n, k)(k, m) forward, and twice that backward. The plan counts q kᵀ and A v in full, 12·L·C·T a
-    token. A query at position t attends to t + 1 keys, (T + 1)/2 on the average and not T, so that 6·L·C·(T + 1) are
-    needed, which is 6·L·C·(T − 1) less.
+    A product (n, k)(k, m) takes 2·n·k·m forward, and twice that backward. The plan counts q kᵀ and A v in full:
+    12·L·C·T per token. A query at position t attends to t + 1 keys, on average (T + 1)/2 and not T. So 6·L·C·(T + 1)
+    are needed, which is 6·L·C·(T − 1) less.
     """
     tokens = batch * config.block_size
     return plan.flops(config, tokens) - 6 * config.n_layer * config.n_embd * (config.block_size - 1) * tokens
 
 
 def prompt_flops(config: GPTConfig) -> int:
-    """The same for reading a prompt of block_size tokens: forward only, and the head, 2·V·C, at the last position."""
-    unasked = 2 * config.vocab_size * config.n_embd * (config.block_size - 1)
-    return step_flops(config, 1) // 3 - unasked
+    """FLOPs of reading a prompt of block_size tokens: forward only, with the head (2·V·C) at the last position only."""
+    other_heads = 2 * config.vocab_size * config.n_embd * (config.block_size - 1)
+    return step_flops(config, 1) // 3 - other_heads
 
 
 def attention_flops(B: int, H: int, T: int, D: int) -> int:
-    """q kᵀ and A v, forward and backward, of T(T + 1)/2 pairs of positions: 3 · 2 · 2·D · T(T + 1)/2 a head."""
+    """FLOPs of q kᵀ and A v, forward and backward, over T(T + 1)/2 pairs: 3 · 2 · 2·D · T(T + 1)/2 per head."""
     return 6 * B * H * D * T * (T + 1)
 
 
 def weight_bytes(config: GPTConfig) -> int:
-    """Bytes of the float32 weights that writing one token reads: all but the embeddings, of which it looks up a row.
+    """Bytes of the float32 weights that are read to generate one token.
 
-    The head is read in full, tied or not.
+    These are all weights except the embeddings, of which only one row is read. The head is read in full, tied or not.
     """
     C, V = config.n_embd, config.vocab_size
     unread = (config.block_size + (0 if config.tie_weights else V)) * C
@@ -66,7 +66,7 @@ def weight_bytes(config: GPTConfig) -> int:
 
 
 class _Best:
-    """Measures the machine in each round; `about` tells the best of all."""
+    """Measures the machine in each round; `about` returns the best rates of all rounds."""
 
     def __init__(self) -> None:
         self._flops, self._bandwidth = 0.0, 0.0

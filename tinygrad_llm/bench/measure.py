@@ -1,4 +1,4 @@
-"""A Case says what is timed, `measure` does it, and a Measure is what came of it."""
+"""A Case describes what is timed, `measure` times it, and a Measure holds the figures."""
 
 import contextlib
 import dataclasses
@@ -13,24 +13,23 @@ from tinygrad_llm.bench.harness import BenchError, Contender, Timing, agree, alt
 from tinygrad_llm.bench.limits import Limits
 
 OURS = "tinygrad_llm"
-NEEDS = {  # the packages of a contender; of others, the one that they are called by
+NEEDS = {  # the packages that a contender needs; any other contender needs the package of its name
     "torch-compile": ("torch",),
     "transformers": ("torch", "transformers"),
-    "safetensors-torch": ("safetensors", "torch"),
 }
 
-# Whoever computes, with OpenBLAS, OpenMP, MKL or Apple's Accelerate, takes its number of threads from one of these.
+# OpenBLAS, OpenMP, MKL and Apple's Accelerate each read their number of threads from one of these.
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Case:
-    """The same work for everyone.
+    """The same work for every contender.
 
-    Args:     subjects: who → "module:function", ours among them. options: of all these functions.
-              tolerance: how far the answers may be apart (`agree`).
-              flops, traffic: what it needs at least, in operations and bytes; what its limit is computed from.
-              amount, unit: how much one piece of it is, for a rate such as tokens/s; None: seconds are shown.
+    Args:     subjects: contender → "module:function", with ours among them. options: arguments of these functions.
+              tolerance: how far apart the answers may be (`agree`).
+              flops, traffic: the operations and bytes that the work needs at least; its limit is computed from them.
+              amount, unit: the size of one piece of work, for a rate such as MB/s. None: seconds are shown.
     """
 
     name: str
@@ -43,13 +42,13 @@ class Case:
     unit: str = "s"
 
 
-# A theme's cases, one at a time: the files of each are there until the next is asked for, or all are closed.
+# A theme's cases, one at a time. The files of a case exist until the next case is requested or the generator is closed.
 Cases: TypeAlias = Generator[Case, None, None]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One line of the table. `limits`: of the machine, in the same run; None where they say nothing about the work."""
+    """One line of the table. `limits`: the machine's, from the same run; None if they do not bound this work."""
 
     case: Case
     timings: Sequence[Timing]  # ours first
@@ -61,21 +60,21 @@ class Measure:
 
     @property
     def rounds(self) -> int:
-        """How many were counted, of each."""
+        """How many rounds of each contender were counted."""
         return len(self.timings[0].seconds)
 
     @property
     def limit(self) -> float | None:
-        """The seconds that the machine would need at its best."""
+        """The seconds that the machine needs at its best."""
         return None if self.limits is None else self.limits.seconds(self.case.flops, self.case.traffic)
 
     def different(self) -> list[str]:
-        """Who answers otherwise than ours: to that no ratio is told."""
+        """The contenders whose answer differs from ours. They get no ratio."""
         ours, *theirs = self.timings
         return [timing.name for timing in theirs if not agree(timing.answer, ours.answer, self.case.tolerance)]
 
     def row(self) -> dict[str, Any]:
-        """All figures as JSON; ratio and spread by name of the other."""
+        """All figures as JSON; ratio and spread by the name of the other contender."""
         ours, *theirs = self.timings
         different = self.different()
         ratios = {t.name: ratio(ours, t) for t in theirs if t.name not in different}
@@ -107,7 +106,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Setup:
-    """How every case of a run is measured."""
+    """How each case of a run is measured."""
 
     against: Sequence[str]
     rounds: int
@@ -116,7 +115,7 @@ class Setup:
 
 
 def measure(case: Case, setup: Setup) -> Measure:
-    """Let everyone who can do this work do it in turn, and the machine show its limit between them.
+    """Time all contenders that can do this work, and the machine's limit, in turns.
 
     Raises:   BenchError: a worker failed.
     """
@@ -129,7 +128,7 @@ def measure(case: Case, setup: Setup) -> Measure:
 
 
 def contender(name: str, subject: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> Contender:
-    """A Contender who, if not ours, runs as it comes: what this package changes about its process does not reach it."""
+    """A Contender. One that is not ours runs without the changes that this package makes to its own process."""
     if name == OURS:
         return Contender(name, subject, options, environment)
     return Contender(name, subject, options, {**environment, runtime.OFF: "0"}, without=tuple(runtime.chosen))
@@ -137,9 +136,9 @@ def contender(name: str, subject: str, options: Mapping[str, Any], environment: 
 
 @contextlib.contextmanager
 def held_to(threads: int) -> Iterator[None]:
-    """Inside, this process and those it starts may use so many cores.
+    """Inside, this process and the processes it starts may use this many cores.
 
-    Raises:   BenchError: more than there are; fewer, on a system that cannot hold a process to them.
+    Raises:   BenchError: there are not that many cores, or the system cannot hold a process to fewer.
     """
     cores = runtime.cores()
     if threads > cores:
@@ -158,5 +157,5 @@ def held_to(threads: int) -> Iterator[None]:
 
 
 def missing(name: str) -> list[str]:
-    """The packages that a contender needs and that are not installed; none is imported here."""
+    """The packages that a contender needs and that are not installed. None is imported here."""
     return [package for package in NEEDS.get(name, (name,)) if importlib.util.find_spec(package) is None]

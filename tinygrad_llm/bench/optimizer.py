@@ -1,4 +1,4 @@
-"""An update by itself: clipping and AdamW, on parameters of GPT-2's shapes."""
+"""An update alone: clipping and AdamW, on parameters of GPT-2's shapes."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from tinygrad_llm.runtime import cores, peak_memory
 
 THEIRS = ("torch",)
 SUBJECTS = {OURS: f"{__name__}:updating", "torch": "tinygrad_llm.bench.against_torch:updating"}
-TOLERANCE = 5e-3  # PyTorch adds up the squares of a norm in float32: of 38 million of them it misses a thousandth
+TOLERANCE = 5e-3  # PyTorch sums the squares of a norm in float32; over 38 million of them, its error is 0.1 %
 PASSES = 8  # over memory: g is read for the norm; p, g, m and v are read, and p, m and v written
 
 
@@ -31,17 +31,17 @@ def cases(config: GPTConfig = GPTConfig()) -> Cases:  # noqa: B008 (it cannot be
 
 
 def values(shapes: Sequence[Sequence[int]]) -> list[Array]:
-    """The parameters. Each is its own gradient too, that of ½‖p‖², whose norm is above 1, so that it is clipped."""
+    """The parameters. Each is also its own gradient (of ½‖p‖²). Its norm is above 1, so the gradient is clipped."""
     return [np.linspace(-0.1, 0.1, int(np.prod(shape)), dtype=np.float32).reshape(shape) for shape in shapes]
 
 
 def sample(parameters: Sequence[Array]) -> list[float]:
-    """Every so many elements of each parameter."""
+    """A few elements of each parameter."""
     return [float(x) for p in parameters for x in p.ravel()[:: max(1, p.size // 3) | 1]]
 
 
 def answer(norm: float, before: Sequence[float], after: Sequence[float]) -> list[float]:
-    """The norm, and how far elements have moved, in learning rates."""
+    """The norm, and how far elements moved, in units of the learning rate."""
     return [norm, *((y - x) / SETTINGS.lr for x, y in zip(before, after, strict=True))]
 
 
@@ -49,7 +49,7 @@ def answer(norm: float, before: Sequence[float], after: Sequence[float]) -> list
 
 
 def updating(shapes: Sequence[Sequence[int]]) -> Subject:
-    """Clipping and an update, as training does them."""
+    """Clipping and an update, as in training."""
     imported = peak_memory()
     pool = ThreadPoolExecutor(cores())
     parameters = [Parameter(array) for array in values(shapes)]
@@ -64,7 +64,7 @@ def updating(shapes: Sequence[Sequence[int]]) -> Subject:
 
     def do() -> float:
         norm = grad_norm(gradients, pool.map)
-        optimizer.step(clip_scale(norm, SETTINGS.clip), pool.map)  # as training does
+        optimizer.step(clip_scale(norm, SETTINGS.clip), pool.map)
         return norm
 
     def first() -> list[float]:

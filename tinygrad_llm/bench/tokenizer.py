@@ -1,6 +1,6 @@
-"""GPT-2's tokenizer, ours against tiktoken's and tokenizers': encoding, decoding and training, one thread each.
+"""GPT-2's tokenizer: ours against tiktoken and tokenizers, in encoding, decoding and training, one thread each.
 
-All three are built from our merges, so nothing is downloaded, and all three must give the same ids.
+All three are built from our merges, so nothing is downloaded. All three must give the same ids.
 """
 
 import hashlib
@@ -34,9 +34,9 @@ TRAIN_ROUNDS = 3  # each takes seconds
 def measures(
     against: Sequence[str], rounds: int, corpora: Mapping[str, Sequence[str]], vocab_size: int = TRAIN_VOCAB
 ) -> Iterator[Measure]:
-    """Run everything, and hand out each measure as it is done.
+    """Measure everything, and yield each measure when it is done.
 
-    Encoding is measured on each corpus, decoding and training on the last one.
+    Encoding is measured on each corpus; decoding and training are measured on the last one.
 
     Args:     against: some of THEIRS. corpora: name → texts.
     Raises:   BenchError: a worker failed.
@@ -64,25 +64,25 @@ def _alternate(subject: str, against: Sequence[str], rounds: int, **options: Any
 
 
 def _measure(name: str, timings: Sequence[Timing], size: int | None = None) -> Measure:
-    """One line of the table; `size` in bytes of UTF-8, for MB/s."""
+    """One line of the table. `size`: bytes of UTF-8, to report MB/s."""
     megabytes = None if size is None else size / 1e6
     return Measure(Case(name, {}, {}, amount=megabytes, unit="MB/s"), timings)
 
 
 def standard_corpora() -> dict[str, Sequence[str]]:
-    """English, and Python source: the top folder of the standard library, about 5 MB. Every Python carries both.
+    """Two texts that come with Python: its documentation in English, and the source of the standard library (5 MB).
 
-    Raises:   BenchError, DataError: this Python carries less.
+    Raises:   BenchError, DataError: this Python comes without them.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     source = [path.read_bytes().decode(errors="replace") for path in sorted(folder.glob("*.py"))]
     if not source:
-        raise BenchError(f"{folder}: no *.py, which is the text to encode; name other texts with --corpus")
+        raise BenchError(f"{folder}: got no *.py, which is the text to encode: name other texts with --corpus")
     return {"English": [load_corpus("python-docs")], "Python source": source}
 
 
 def cut(texts: Sequence[str], size: int) -> list[str]:
-    """The first texts, as many as fit into `size` bytes; at least one."""
+    """The first texts that together fit into `size` bytes, but at least one."""
     kept, total = [texts[0]], _size(texts[:1])
     for text in texts[1:]:
         total += _size([text])
@@ -103,7 +103,7 @@ Merges = list[tuple[bytes, bytes]]
 
 
 def _ours() -> Callable[[], Coder]:
-    """What makes a fresh tokenizer of GPT-2's, of this package."""
+    """A function that creates GPT-2's tokenizer, for this package."""
 
     def fresh() -> Coder:
         tokenizer = Tokenizer.gpt2()
@@ -113,7 +113,7 @@ def _ours() -> Callable[[], Coder]:
 
 
 def _tiktoken() -> Callable[[], Coder]:
-    """The same by tiktoken."""
+    """A function that creates GPT-2's tokenizer, for tiktoken."""
     import tiktoken
 
     ours = Tokenizer.gpt2()
@@ -129,7 +129,7 @@ def _tiktoken() -> Callable[[], Coder]:
 
 
 def _tokenizers() -> Callable[[], Coder]:
-    """The same by tokenizers, which spells each byte as the character that GPT-2 writes for it."""
+    """A function that creates GPT-2's tokenizer, for tokenizers, which writes each byte as GPT-2's character for it."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -150,7 +150,7 @@ def _tokenizers() -> Callable[[], Coder]:
 
 
 def _train_ours(texts: Sequence[str], vocab_size: int) -> tuple[float, Merges]:
-    """The seconds of training, and the merges learned."""
+    """Train ours. Returns the seconds and the merges."""
     began = time.perf_counter()
     trained = Tokenizer.train(texts, vocab_size, special_tokens=(END_OF_TEXT,))
     seconds = time.perf_counter() - began
@@ -158,7 +158,7 @@ def _train_ours(texts: Sequence[str], vocab_size: int) -> tuple[float, Merges]:
 
 
 def _train_tokenizers(texts: Sequence[str], vocab_size: int) -> tuple[float, Merges]:
-    """The same by tokenizers, by our rules: a merge occurs twice, and every byte is a token."""
+    """Train tokenizers by our rules: a merge occurs at least twice, and every byte is a token."""
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
 
@@ -179,12 +179,12 @@ def _train_tokenizers(texts: Sequence[str], vocab_size: int) -> tuple[float, Mer
 
 
 CODERS = {OURS: _ours, "tiktoken": _tiktoken, "tokenizers": _tokenizers}
-TRAINERS = {OURS: _train_ours, "tokenizers": _train_tokenizers}  # tiktoken's only trainer is a lesson
+TRAINERS = {OURS: _train_ours, "tokenizers": _train_tokenizers}  # tiktoken's trainer is only an example
 
 
 @dataclass
 class _Work:
-    """The Subject: work that is done once a call, and returns its seconds and what came out."""
+    """The Subject. `do` does the work once and returns its seconds and its result."""
 
     name: str
     do: Callable[[], tuple[float, bytes]]
@@ -202,7 +202,7 @@ class _Work:
 
 
 class _Fresh:
-    """Makes tokenizers, and notes how long each took."""
+    """Creates tokenizers, and records the seconds that each took."""
 
     def __init__(self, name: str) -> None:
         self._make, self._seconds = CODERS[name](), list[float]()
@@ -218,7 +218,7 @@ class _Fresh:
 
 
 def encoding(name: str, path: str, cold: bool) -> Subject:
-    """Encode every text of the file. Cold: with a new tokenizer each time, whose construction is not timed."""
+    """Encode every text of the file. Cold: with a new tokenizer in each round, whose construction is not timed."""
     texts = json.loads(Path(path).read_text())
     fresh = _Fresh(name)
     encode, _ = fresh()

@@ -1,6 +1,6 @@
 """A training step: forward, backward, clipping and AdamW, in float32 and without dropout.
 
-Four configurations, of a toy's size to GPT-2's; and a table over time, channels and batch around a middle point.
+Four configurations, from a toy's size to GPT-2's.
 """
 
 import tempfile
@@ -41,9 +41,6 @@ CONFIGS = {  # with the rows of a batch
     "gpt2-124M": (_config(12, 12, 768, 64, 50257), 4),
 }
 
-MIDDLE = {"T": 256, "C": 256, "batch": 8}
-SCALES = {"T": (64, 128, 256, 512, 1024), "C": (64, 128, 256, 384, 768), "batch": (1, 2, 4, 8, 16, 32)}
-
 # One learning rate for all steps. So many that none is the last, and none of those at which a held-out loss is due.
 SETTINGS = TrainSettings(
     steps=10**9, eval_every=10**9, eval_batches=1, lr=6e-4, warmup=0, schedule="constant", betas=(0.9, 0.95),
@@ -56,28 +53,11 @@ TOLERANCE = 1e-3
 def cases(names: Sequence[str]) -> Cases:
     """The configurations of these names; the files of each are there until the next is asked for."""
     for name in names:
-        yield from _case(name, *CONFIGS[name])
-
-
-def scaling() -> Cases:
-    """T, C and batch varied, one at a time: 4 layers, heads of 64 channels, 512 tokens. The figure is tokens/s."""
-    seen = []
-    for varied, values in SCALES.items():
-        for value in values:
-            point = MIDDLE | {varied: value}
-            if point not in seen:  # the middle belongs to all three
-                seen.append(point)
-                T, C, batch = point.values()
-                name = f"T={T} C={C} batch={batch}"
-                for case in _case(name, _config(4, C // 64, C, T, 512), batch):
-                    yield replace(case, amount=batch * T, unit="tokens/s")
-
-
-def _case(name: str, config: GPTConfig, batch: int) -> Cases:
-    with tempfile.TemporaryDirectory() as folder:
-        GPT(config, Generator(0)).save_pretrained(Path(folder))
-        options = {"folder": folder, "batch": batch}
-        yield Case(name, SUBJECTS, options, TOLERANCE, flops=step_flops(config, batch))
+        config, batch = CONFIGS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            GPT(config, Generator(0)).save_pretrained(Path(folder))
+            options = {"folder": folder, "batch": batch}
+            yield Case(name, SUBJECTS, options, TOLERANCE, flops=step_flops(config, batch))
 
 
 def batches(config: GPTConfig, batch: int) -> BatchStream:

@@ -1,4 +1,4 @@
-"""In the worker: work that is done again and again, and the memory that it takes."""
+"""In the worker: work that is repeated, and the memory that it takes."""
 
 import math
 import time
@@ -9,16 +9,17 @@ from typing import Any
 from tinygrad_llm import runtime
 from tinygrad_llm.runtime import peak_memory
 
-ROUND = 0.3  # seconds that a round lasts at least: the clock, and what else happens, then matter little
+ROUND = 0.3  # least seconds of a round, so that the clock's resolution and short disturbances matter little
 
 
 @dataclass
 class Work:
-    """The Subject of work that is done as often in a round as makes it last ROUND seconds.
+    """The Subject of work that is repeated in each round until the round lasts ROUND seconds.
 
-    Args:     first: does it as far as gives the answer. do: once, the timed part. prepare: what comes before each `do`
-              and is not timed. imported: `peak_memory()` before anything was made. facts: what else is to be told.
-              pieces: how many pieces of work one `do` is; the seconds of one are told.
+    Args:     first: does the work for the first time and returns the answer.
+              do: does the work once; this is timed. prepare: runs before each `do`, and is not timed.
+              imported: `peak_memory()` after the imports. facts: returns what else to report.
+              pieces: how many pieces of work one `do` contains; seconds are reported per piece.
     """
 
     first: Callable[[], Any]
@@ -27,7 +28,7 @@ class Work:
     facts: Callable[[], dict[str, Any]]
     prepare: Callable[[], object] = lambda: None
     pieces: int = 1
-    times: int = 0  # in a round; the first round, in which it is done once, says how many
+    times: int = 0  # repetitions per round; the first round does the work once and determines them
 
     def answer(self) -> Any:
         return self.first()
@@ -51,6 +52,6 @@ class Work:
 
 
 def numpy_facts() -> dict[str, Any]:
-    """What NumPy's products are computed by, such as "openblas 0.3.31 SkylakeX, 2 thread(s)"."""
+    """The BLAS that NumPy uses, such as "openblas 0.3.31 SkylakeX, 2 thread(s)"."""
     words = "{internal_api} {version} {architecture}, {num_threads} thread(s)"
     return {"blas": "; ".join(words.format(**blas) for blas in runtime.blas_facts()) or "unknown BLAS"}
