@@ -217,6 +217,16 @@ def basic_cases() -> list[Case]:
         _kernel(K.dropout, "p 0.4", normal(3, 4), mask(3, 4), p=0.4),
         _kernel(K.dropout, "p 0.5", normal(3, 4), mask(3, 4), p=0.5),
         _kernel(K.dropout, "p 1", normal(3, 4), fixed(np.zeros((3, 4), bool)), p=1.0),
+        _kernel(K.attention, "additive mask, dropout", *_QKV, normal(2, 1, 3, 5), mask(2, 2, 3, 5), p=0.3),
+        _kernel(K.attention, "no mask", *_QKV),
+        _kernel(K.attention, "no mask, dropout", *_QKV, fixed(True), mask(2, 2, 3, 5), p=0.3),
+        _kernel(K.attention, "boolean mask", *_QKV, mask(3, 5)),
+        _kernel(K.attention, "padded keys", *_QKV, fixed([[[[True, True, True, False, False]]], [[[True] * 5]]])),
+        _kernel(K.attention, "a query without keys", *_QKV, fixed([[True] * 5, [False] * 5, [False] * 3 + [True] * 2])),
+        _kernel(K.attention, "additive mask (5,)", *_QKV, normal(5)),
+        _kernel(K.attention, "leading axes that broadcast", normal(2, 1, 3, 4), normal(3, 5, 4), normal(1, 5, 2)),
+        _kernel(K.attention, "large scores", raised(normal(2, 5, 3), (2, 3.0)), raised(normal(2, 5, 3), (2, 25.0)),
+                normal(2, 5, 3)),
         _kernel(K.causal_attention, "", normal(2, 2, 4, 3), normal(2, 2, 4, 3), normal(2, 2, 4, 3)),
         _kernel(K.causal_attention, "2 queries, 5 keys", normal(2, 2, 3), normal(2, 5, 3), normal(2, 5, 3)),
         _kernel(K.causal_attention, "dropout", *(normal(2, 4, 3),) * 3, mask(2, 4, 4), p=0.3),
@@ -255,6 +265,9 @@ def basic_cases() -> list[Case]:
                 label_smoothing=0.2, chunk=14),
     ]  # fmt: skip
 
+
+# Three queries, five keys, and values of another size.
+_QKV = normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 2)
 
 # Five queries in blocks of two leave a block of one.
 _BLOCKS: list[tuple[str, dict[str, Any]]] = [

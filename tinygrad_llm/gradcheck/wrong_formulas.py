@@ -334,12 +334,16 @@ def linear_cross_entropy(mistake: str) -> Wrong:
 
 def attention(mistake: str) -> Wrong:
     def vjp(
-        g: Array, q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0, block: int = 64, **_: Any
+        g: Array, q: Array, k: Array, v: Array, mask: Array | None = None, keep: Array | None = None, *, p: float = 0.0
     ) -> tuple[Array | None, ...] | None:
-        Tq, Tk = q.shape[-2], k.shape[-2]
-        scale, leak = 1 / math.sqrt(q.shape[-1]), mistake == "the future leaks"
-        S = np.where(np.tri(Tq, Tk, Tk - Tq + leak, dtype=bool), q @ k.swapaxes(-1, -2) * scale, -np.inf)
-        A = softmax(S)
+        if mistake in ("dS for dSᵀ in dk", "dq and dk exchanged") and q.shape != k.shape:
+            return None
+        scale, added = 1 / math.sqrt(q.shape[-1]), mask is not None and mask.dtype != bool
+        S = q @ k.swapaxes(-1, -2) * scale
+        if mask is not None and mistake != "mask forgotten":
+            S = S + mask if added else np.where(mask, S, -np.inf)
+        with np.errstate(invalid="ignore"):
+            A = np.nan_to_num(softmax(S))  # 0 where a query may attend to no key
         M = np.ones_like(A) if keep is None else keep.astype(A.dtype) * rescale(p)
         dv = (A if mistake == "dropout forgotten in dv" else A * M).swapaxes(-1, -2) @ g
         if mistake == "dropout's scale forgotten in dv" and keep is not None:
@@ -347,25 +351,45 @@ def attention(mistake: str) -> Wrong:
         dA = g @ v.swapaxes(-1, -2) * (1 if mistake == "dropout forgotten in dA" else M)
         mean_dA = np.sum(dA * A, axis=-2 if mistake == "Σ dA·A over the queries" else -1, keepdims=True)
         dS = A * (dA if mistake == "Σ dA·A forgotten" else dA - mean_dA)
-        dq, dk = dS @ k * scale, dS.swapaxes(-1, -2) @ q * scale
-        last = (Tq - 1) // block * block  # first row of the last block
-        if mistake == "dk of the last block alone":
-            dk = dS[..., last:, :].swapaxes(-1, -2) @ q[..., last:, :] * scale
-        if mistake == "dv of the last block alone":
-            dv = (A * M)[..., last:, :].swapaxes(-1, -2) @ g[..., last:, :]
-        if mistake == "keys of the first block alone":
-            dq[..., block:, :] = dS[..., block:, :block] @ k[..., :block, :] * scale
-        if mistake == "1/√D forgotten in dq":
-            dq = dq / scale
-        if mistake == "1/√D forgotten in dk":
-            dk = dk / scale
-        if mistake in ("dS for dSᵀ in dk", "dq and dk exchanged") and Tq != Tk:
-            return None
-        if mistake == "dS for dSᵀ in dk":
-            dk = dS @ q * scale
+        dq = dS @ k * (1 if mistake == "1/√D forgotten in dq" else scale)
+        dk = (dS if mistake == "dS for dSᵀ in dk" else dS.swapaxes(-1, -2)) @ q
+        dk = dk if mistake == "1/√D forgotten in dk" else dk * scale
         if mistake == "dq and dk exchanged":
             dq, dk = dk, dq
-        return (dq, dk, dv) if keep is None else (dq, dk, dv, None)
+        grads: list[Array | None] = [unbroadcast(dx, x.shape) for dx, x in ((dq, q), (dk, k), (dv, v))]
+        if mask is not None:
+            dmask: Array = {"dA for dS in dmask": dA, "1/√D in dmask": dS * scale}.get(mistake, dS)
+            collapse = {"the first copy's dmask": first, "dmask averaged": average}.get(mistake, unbroadcast)
+            grads.append(collapse(dmask, mask.shape) if added else None)
+        return (*grads,) if keep is None else (*grads, None)
+
+    return vjp
+
+
+def causal_attention(mistake: str) -> Wrong:
+    """Its own mistakes, and those of `attention` with a causal mask."""
+
+    def vjp(
+        g: Array, q: Array, k: Array, v: Array, *keep: Array, p: float = 0.0, block: int = 64, **_: Any
+    ) -> tuple[Array | None, ...] | None:
+        Tq, Tk = q.shape[-2], k.shape[-2]
+        mask = np.tri(Tq, Tk, Tk - Tq + (mistake == "the future leaks"), dtype=bool)
+        grads = attention(mistake)(g, q, k, v, mask, *keep, p=p)
+        if grads is None:
+            return None
+        dq, dk, dv, _mask, *rest = grads
+        last = slice((Tq - 1) // block * block, None)  # the queries of the last block
+        of_last = K.attention(q[..., last, :], k, v, mask[last], *(x[..., last, :] for x in keep), p=p)[1]
+        if mistake == "dk of the last block alone":
+            dk = of_last(g[..., last, :])[1]
+        if mistake == "dv of the last block alone":
+            dv = of_last(g[..., last, :])[2]
+        if mistake == "keys of the first block alone" and dq is not None:
+            added = np.broadcast_to(np.where(mask, 0.0, -np.inf).astype(q.real.dtype), (*q.shape[:-1], Tk))
+            dS = K.attention(q, k, v, added, *keep, p=p)[1](g)[3]  # the gradient of what is added to the scores
+            assert dS is not None
+            dq[..., block:, :] = dS[..., block:, :block] @ k[..., :block, :] / math.sqrt(q.shape[-1])
+        return dq, dk, dv, *rest
 
     return vjp
 
@@ -391,6 +415,12 @@ def heads_interleaved(d: Array, n_head: int) -> Array:
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
+
+_ATTENTION = (
+    "dropout forgotten in dA", "dropout forgotten in dv", "dropout's scale forgotten in dv", "Σ dA·A forgotten",
+    "Σ dA·A over the queries", "1/√D forgotten in dq", "1/√D forgotten in dk", "dS for dSᵀ in dk",
+    "dq and dk exchanged",
+)  # fmt: skip
 
 WRONG: dict[str, dict[str, Wrong]] = {
     "add": uncollected(K.add),
@@ -556,12 +586,15 @@ WRONG: dict[str, dict[str, Wrong]] = {
                      "s for s / V", "s spread over the other ids", "dweight of the last chunk alone",
                      "dx of the last chunk alone", "dx of the first tile alone", "g forgotten")
     },
-    "causal_attention": {
+    "attention": {
         name: attention(name)
-        for name in ("dropout forgotten in dA", "dropout forgotten in dv", "dropout's scale forgotten in dv",
-                     "Σ dA·A forgotten", "Σ dA·A over the queries", "1/√D forgotten in dq", "1/√D forgotten in dk",
-                     "the future leaks", "dS for dSᵀ in dk", "dq and dk exchanged", "dk of the last block alone",
-                     "dv of the last block alone", "keys of the first block alone")
+        for name in (*_ATTENTION, "mask forgotten", "dA for dS in dmask", "1/√D in dmask", "the first copy's dmask",
+                     "dmask averaged")
+    },
+    "causal_attention": {
+        name: causal_attention(name)
+        for name in (*_ATTENTION, "the future leaks", "dk of the last block alone", "dv of the last block alone",
+                     "keys of the first block alone")
     },
     "causal_self_attention": {
         "dk and dv exchanged": self_attention(lambda d, n_head: d[[0, 2, 1]]),
