@@ -13,8 +13,8 @@ from tinygrad_llm.autograd import Tensor, grad
 from tinygrad_llm.bench import agree, attention, decode, optimizer, train
 from tinygrad_llm.bench.limits import attention_flops, step_flops
 from tinygrad_llm.bench.measure import OURS
-from tinygrad_llm.training import Trainer
-from tinygrad_llm.training.workers import Gradients
+from tinygrad_llm.training import LanguageModeling, Trainer
+from tinygrad_llm.training.workers import Workers
 
 TOY = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=31)
 WRITER = dataclasses.replace(TOY, block_size=1024, initializer_range=0.5)
@@ -51,7 +51,8 @@ def test_training_takes_the_trainers_steps(toy_case):
     first = one.answer()
     model = GPT(TOY, Generator(0))
     held_out = [next(train.batches(TOY, 1))]
-    steps = Trainer(model, train.batches(TOY, 4), held_out, dataclasses.replace(train.SETTINGS, batch_size=4)).run()
+    task = LanguageModeling(train.batches(TOY, 4), held_out)
+    steps = Trainer(model, task, dataclasses.replace(train.SETTINGS, batch_size=4)).run()
     next(steps)
     assert first == pytest.approx([next(steps).loss for _ in range(train.FIRST)], rel=1e-5)
     one.round()
@@ -64,14 +65,14 @@ def test_training_takes_the_trainers_steps(toy_case):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_training_reports_the_workers_that_it_uses(workers, toy_case, monkeypatch):
     seen = []
-    of = Gradients.of
+    gradient = Workers.gradient
 
-    def noted(self, *batch):
-        seen.append(self.workers)
-        return of(self, *batch)
+    def noted(self, batch):
+        seen.append(self.threads)
+        return gradient(self, batch)
 
-    monkeypatch.setattr(Gradients, "of", noted)
-    monkeypatch.setattr(train, "default_workers", lambda model, batch_size: workers)
+    monkeypatch.setattr(Workers, "gradient", noted)
+    monkeypatch.setattr(train, "fastest_threads", lambda model, task: workers)
     one = work(toy_case)
     one.answer()
     assert one.about()["workers"] == workers

@@ -100,7 +100,7 @@ def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, toy, place, monk
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "evaluate", interrupted)
+    monkeypatch.setattr(loop.Task, "evaluate", interrupted)
     status, _, err = cli("demo", "--steps", 5)
     assert status == 130
     assert err.endswith("stopped\n")
@@ -132,4 +132,4 @@ def test_a_run_that_is_no_demo_is_not_made_anew(cli, toy, place):
     assert cli("train", "--corpus", "cats.txt", "--steps", 2, "--out", "runs/demo")[0] == 0
     status, _, err = cli("demo", "--steps", 2)
     assert status == 2
-    assert "runs/demo: already holds a run" in err
+    assert "runs/demo: holds a run already" in err

@@ -113,9 +113,9 @@ def test_a_kernel_without_a_case_is_found(cli, monkeypatch):
 def test_colours_are_for_terminals(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert options.color("ok", "green") == "\x1b[32mok\x1b[0m"
+    assert options.colour("ok", "green") == "\x1b[32mok\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert options.color("ok", "green") == "ok"
+    assert options.colour("ok", "green") == "ok"
 
 
 def test_another_method_takes_the_cases_it_can(cli):

@@ -138,7 +138,7 @@ def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, text_file, place
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop_module, "evaluate", interrupted)
+    monkeypatch.setattr(loop_module.Task, "evaluate", interrupted)
     status, _, err = cli("train", "--corpus", text_file, "--out", "new")
     assert status == 130
     assert err.endswith("stopped\n")
@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_is_told_in_one_line(cli, text_file, place, mon
     def broken(*args):
         raise loop_module.TrainingError("step 7: the loss is nan")
 
-    monkeypatch.setattr(loop_module.Gradients, "of", broken)
+    monkeypatch.setattr(loop_module.Workers, "gradient", broken)
     status, _, err = cli("train", "--corpus", text_file, "--workers", 1, "--out", "new")
     assert status == 3
     last = "new/checkpoints/step-00000000.ckpt.safetensors"
@@ -277,7 +277,7 @@ def test_a_damaged_checkpoint_costs_a_line_that_names_the_step_to_go_on_from(cli
 def test_no_folder_at_all_is_not_the_one_it_is_called_in(command, cli, place):
     status, _, err = cli(*command)
     assert (status, err.count("\n")) == (2, 1)
-    assert f"argument {command[1]}: got an empty name: name a folder" in err
+    assert f"argument {command[1]}: is empty: name a folder" in err
     assert not list(place.iterdir())
 
 
@@ -418,8 +418,8 @@ def test_preset_then_file_then_options_then_set(cli, text_file, place):
         (["--set", "steps=many"], "training.steps: must be an integer, not 'many'"),
         (["--set", "lr=3", "--set", "training.lr=2"], "--set lr=3 and --set training.lr=2 are of one key"),
         (["--config", "none.toml"], "none.toml"),
-        (["--set", "optimizer=adagrad"], "there are adamw, adam and sgd"),
-        (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, not 2"),
+        (["--set", "optimizer=adagrad"], "training.optimizer: must be 'adamw'"),
+        (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, got 2"),
         (["--data", "x.bin"], "x.bin"),
         (["--resume", "nowhere"], "give --out FOLDER for a new run, or --resume RUN"),
     ],
@@ -522,8 +522,12 @@ def test_a_learning_rate_far_too_high_ends_with_the_layer_named(cli, text_file):
 
 
 def test_skipping_ends_after_ten_in_a_row(cli, text_file, monkeypatch):
-    original = loop_module.Gradients.of
-    monkeypatch.setattr(loop_module.Gradients, "of", lambda *args: (float("nan"), original(*args)[1]))
+    original = loop_module.Workers.gradient
+
+    def broken(*args):
+        return dataclasses.replace(original(*args), loss=float("nan"))
+
+    monkeypatch.setattr(loop_module.Workers, "gradient", broken)
     arguments = ["--set", "on_bad_step=skip", "--set", "eval_every=100", "--steps", 40]
     status, out, err = cli("train", "--corpus", text_file, *arguments, "--out", "new")
     assert status == 3

@@ -193,10 +193,10 @@ def test_memory_at_its_highest_says_where_no_gradient_is_made_yet(batch_size, ma
 
 def test_a_run_whose_ranks_do_not_fit_into_this_machine_is_refused(run, monkeypatch):
     planned = run()
-    planned.ranks = SimpleNamespace(rank=0, size=4, here=4)
-    need = memory(TINY_OF_TEXT, SETTINGS, 4, planned.ranks).peak
-    monkeypatch.setattr("tinygrad_llm.training.memory.available_memory", lambda: need // 2)
     monkeypatch.setattr("tinygrad_llm.runs.run.GPT", lambda *args: pytest.fail("a model was made"))
+    monkeypatch.setattr("tinygrad_llm.training.memory.processes", lambda: SimpleNamespace(size=4, here=4))
+    need = memory(TINY_OF_TEXT, SETTINGS, 4).peak
+    monkeypatch.setattr("tinygrad_llm.training.memory.available_memory", lambda: need // 2)
     with pytest.raises(ConfigError, match="for 4 processes"):
         planned.make_model()
 

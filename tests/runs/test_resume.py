@@ -21,7 +21,7 @@ from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.runs.config import DataSettings, RunConfig
 from tinygrad_llm.storage.lock import InUseError
 from tinygrad_llm.runs.run import Run, load_config, read_metrics
-from tinygrad_llm.training import Trainer, TrainingError, validation_batches
+from tinygrad_llm.training import LanguageModeling, Trainer, TrainingError, held_out_windows
 from tinygrad_llm.storage.lock import LOCK
 
 TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
@@ -529,7 +529,8 @@ def test_a_state_of_something_else_is_refused():
     def trainer(n_embd):
         model = GPT(GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=n_embd), Generator(0))
         ids = np.arange(60) % 11
-        return Trainer(model, BatchStream([ids], 4, 2, Generator(0)), validation_batches([ids], 4, 2, 2), SETTINGS)
+        task = LanguageModeling(BatchStream([ids], 4, 2, Generator(0)), held_out_windows([ids], 4, 2, 2))
+        return Trainer(model, task, SETTINGS)
 
     with pytest.raises(ValueError, match="do not fit the model"):
         trainer(4).set_state(*trainer(6).get_state())

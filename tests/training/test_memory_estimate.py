@@ -14,6 +14,7 @@ from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.training import ConfigError, TrainSettings, train
 from tinygrad_llm.training import memory as module
 from tinygrad_llm.training.memory import available_memory, check_memory, memory, readable
+from tinygrad_llm.training.mpi import working_with
 
 SETTINGS = TrainSettings(steps=3, batch_size=4, warmup=0, eval_every=99, eval_batches=1, workers=1)
 
@@ -23,7 +24,7 @@ def peak_of(config, settings):
     ids = np.random.default_rng(0).integers(0, config.vocab_size, 12 * config.block_size + 1)
     tracemalloc.start()
     try:
-        model = GPT(config, Generator(1), recompute=settings.checkpoint)
+        model = GPT(config, Generator(1), recompute=settings.recompute)
         for step in train(model, ids, ids, settings):
             if step.step == 0:
                 tracemalloc.reset_peak()
@@ -62,7 +63,7 @@ LARGE = {
     "book-mini": (dataclasses.replace(PRESETS["book-mini"].model, n_layer=2), {"batch_size": 2, "steps": 2}),
     "gpt2": (dataclasses.replace(PRESETS["gpt2"].model, n_layer=2), {"batch_size": 2, "steps": 2}),
 }
-WAYS = {"one worker": {}, "two": {"workers": 2}, "recomputing": {"checkpoint": True}}
+WAYS = {"one worker": {}, "two": {"workers": 2}, "recomputing": {"recompute": True}}
 
 
 def check_memory_of(config, changes):
@@ -107,22 +108,21 @@ def test_what_may_fit_is_let_through_and_what_cannot_is_refused(monkeypatch):
         assert f"needs {readable(need)} of memory, and {readable(free)} are free" in str(error.value)
         for key in ("training.batch_size (12)", "model.block_size (1024)", "model.n_layer (2)", "model.n_embd (8)"):
             assert key in str(error.value)
-        assert str(error.value).endswith(", or set training.checkpoint")
+        assert str(error.value).endswith(", or set training.recompute")
 
 
 def of_ranks(here, size):
     return SimpleNamespace(here=here, size=size)
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"checkpoint": True}, {"workers": 2}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"recompute": True}, {"workers": 2}], ids=str)
 @pytest.mark.parametrize(("here", "size"), [(2, 2), (4, 4), (3, 4)])
 def test_ranks_of_a_machine_have_parameters_gradients_and_activations_each(here, size, changes):
     config, rows = GPTConfig(65, 64, 4, 4, 64), 28
     settings = dataclasses.replace(SETTINGS, **changes)
-    alone, ranks = (
-        memory(config, settings, math.ceil(rows / size)),
-        memory(config, settings, rows, of_ranks(here, size)),
-    )
+    alone = memory(config, settings, math.ceil(rows / size))
+    with working_with(of_ranks(here, size)):
+        ranks = memory(config, settings, rows)
     whole = alone.parameters
     assert ranks.parameters == here * whole
     assert ranks.optimizer == alone.optimizer == 2 * whole  # rank 0's
@@ -133,21 +133,26 @@ def test_ranks_of_a_machine_have_parameters_gradients_and_activations_each(here,
 
 def test_rank_0_has_the_whole_batch_in_a_held_out_loss_and_alone_updates():
     config, many = GPTConfig(9, 64, 1, 1, 64), of_ranks(1, 100)
-    assert memory(config, SETTINGS, 100, many).activations == 4 * 18 * 100 * 64 * 64
+    with working_with(many):
+        assert memory(config, SETTINGS, 100).activations == 4 * 18 * 100 * 64 * 64
     config, few = GPTConfig(200, 8, 4, 4, 128), of_ranks(2, 2)  # most is there in the update
-    alone, both = memory(config, SETTINGS, 1), memory(config, SETTINGS, 1, few)
+    alone = memory(config, SETTINGS, 1)
+    with working_with(few):
+        both = memory(config, SETTINGS, 1)
     assert both.peak - both.parameters < 2 * (alone.peak - alone.parameters)
 
 
 def test_what_does_not_fit_for_all_ranks_of_this_machine_is_refused(monkeypatch):
     config, ranks = GPTConfig(n_layer=2, n_head=2, n_embd=8), of_ranks(3, 3)
-    need = memory(config, SETTINGS, 12, ranks).peak
-    assert need > memory(config, SETTINGS, 12).peak
-    monkeypatch.setattr(module, "available_memory", lambda: need)
-    check_memory(config, SETTINGS, 12, ranks)
-    monkeypatch.setattr(module, "available_memory", lambda: need // 2)
-    with pytest.raises(ConfigError, match=f"needs {readable(need)} of memory for 3 processes, .*; or start fewer"):
-        check_memory(config, SETTINGS, 12, ranks)
+    alone = memory(config, SETTINGS, 12).peak
+    with working_with(ranks):
+        need = memory(config, SETTINGS, 12).peak
+        assert need > alone
+        monkeypatch.setattr(module, "available_memory", lambda: need)
+        check_memory(config, SETTINGS, 12)
+        monkeypatch.setattr(module, "available_memory", lambda: need // 2)
+        with pytest.raises(ConfigError, match=f"needs {readable(need)} of memory for 3 processes, .*; or start fewer"):
+            check_memory(config, SETTINGS, 12)
 
 
 def test_the_free_memory_is_the_systems_or_else_all_that_there_is_or_not_known(monkeypatch):

@@ -113,7 +113,7 @@ def test_more_ranks_than_rows(place):
     ("arguments", "status", "words"),
     [
         (["--set", "lr=high"], 2, "training.lr: must be a number"),
-        (["--set", "dropout=0.1"], 2, "takes one process, not 2"),
+        (["--set", "dropout=0.1"], 2, "takes one process, got 2"),
         (["--corpus", "absent.txt"], 2, "absent.txt"),
         (["--plan"], 2, "--plan is for one process, and here are 2"),
         (["--set", "lr=1e30", "--set", "warmup=0"], 3, "Try a lower learning rate; the last good checkpoint"),
@@ -134,14 +134,14 @@ def test_the_memory_is_that_of_all_ranks(place):
 BREAKS = """
 import os, sys
 from tinygrad_llm.cli import main
-from tinygrad_llm.training.parallel import Gradients
-part, calls = Gradients._part, []
-def broken(gradients, *args):
+from tinygrad_llm.training.workers import Workers, processes
+original, calls = Workers._by_one, []
+def broken(*args):
     calls.append(args)
-    if gradients.ranks.rank == {rank} and len(calls) == 8:
+    if processes().rank == {rank} and len(calls) == 8:
         raise {error}
-    return part(gradients, *args)
-Gradients._part = broken
+    return original(*args)
+Workers._by_one = broken
 sys.exit(main())
 """
 

@@ -12,7 +12,7 @@ from tinygrad_llm.formats import load_npz
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.presets import PRESETS
-from tinygrad_llm.training import Trainer, evaluate
+from tinygrad_llm.training import LanguageModeling, Trainer
 
 HERE = Path(__file__).parent
 
@@ -44,12 +44,13 @@ def test_fifty_steps_follow_pytorch(rule):
     config = PRESETS["char-cpu"].changed({"workers": 2})
     model = GPT(dataclasses.replace(config.model, vocab_size=rule.text_ids()[1]))
     model.load_state_dict({name: rule.weights(name, p.shape) for name, p in model.named_parameters()})
-    trainer = Trainer(model, Given(rule.batches(), rule.BATCH), [], config.training)
+    task = LanguageModeling(Given(rule.batches(), rule.BATCH))
+    trainer = Trainer(model, task, config.training)
     assert config.training.batch_size == rule.BATCH
     model.train()
-    with trainer._gradients:
+    with trainer.workers:
         losses = [trainer.advance().loss for _ in range(rule.STEPS)]
     expected = load_npz(HERE / "torch_curve.npz")["losses"]
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-3)
     assert expected[0] - expected[-1] > 1  # there was something to follow
-    assert evaluate(model, list(rule.batches())[:1]) < expected[0] - 1
+    assert task.evaluate(model, list(rule.batches())[:1]).loss < expected[0] - 1

@@ -8,29 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from training_toys import BLOCK, VOCAB, Curve, new_model, regression
 
 from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
-from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import OpenBLAS
-from tinygrad_llm.training import workers as parallel
-from tinygrad_llm.training.workers import (
-    IGNORE_INDEX,
-    Gradients,
-    counted,
-    default_workers,
-)
-
-BLOCK, VOCAB = 6, 11
-
-
-def new_model(dtype=np.float64, **changes):
-    sizes = {"vocab_size": VOCAB, "block_size": BLOCK, "n_layer": 1, "n_head": 2, "n_embd": 8}
-    return GPT(GPTConfig(**sizes | changes), Generator(1)).to(dtype)
+from tinygrad_llm.training import Examples, LanguageModeling, workers
+from tinygrad_llm.training.workers import Workers, fastest_threads
 
 
 def batch_of(rows, seed=0, ignored=0.0):
-    """Random ids and targets, of which some share does not count, but one always does."""
+    """Random ids and targets. Some share of the targets does not count, but at least one does."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, VOCAB, (rows, BLOCK))
     targets = rng.integers(0, VOCAB, (rows, BLOCK))
@@ -39,70 +28,73 @@ def batch_of(rows, seed=0, ignored=0.0):
     return ids, targets
 
 
-def gradient(model, batch, workers, **changes):
-    with Gradients(model, list(model.parameters()), workers, **changes) as gradients:
-        return gradients.of(*batch)
+def gradient(model, batch, threads, label_smoothing=0.0):
+    with Workers(model, LanguageModeling(None, label_smoothing=label_smoothing), threads) as opened:
+        return opened.gradient(batch)
 
 
 def assert_close(one, other):
-    (loss, grads), (other_loss, other_grads) = one, other
-    assert loss == pytest.approx(other_loss, rel=1e-13)
-    for g, h in zip(grads, other_grads, strict=True):
+    assert (one.batches, one.count) == (other.batches, other.count)
+    assert one.loss == pytest.approx(other.loss, rel=1e-13)
+    for g, h in zip(one.grads, other.grads, strict=True):
         np.testing.assert_allclose(g, h, rtol=1e-10, atol=1e-15)
 
 
-# ---- the gradient ----------------------------------------------------------------------------------------------
+# ---- the gradient ----------------------------------------------------------------------------------------------------
 
 
 @given(
     rows=st.integers(1, 9),
-    workers=st.integers(1, 5),
+    threads=st.integers(1, 5),
     seed=st.integers(0, 99),
     ignored=st.sampled_from([0.0, 0.5, 0.9]),
     label_smoothing=st.sampled_from([0.0, 0.1]),
 )
-def test_any_number_of_workers_gives_the_gradient_of_one(rows, workers, seed, ignored, label_smoothing):
-    model, batch = new_model(), batch_of(rows, seed, ignored)
+def test_any_number_of_threads_gives_the_gradient_of_one(rows, threads, seed, ignored, label_smoothing):
+    model, batch = new_model(np.float64), batch_of(rows, seed, ignored)
     loss = model.loss(*batch, label_smoothing)
-    expected = loss.item(), grad(loss, list(model.parameters()))
-    assert_close(gradient(model, batch, workers, label_smoothing=label_smoothing), expected)
+    found = gradient(model, batch, threads, label_smoothing=label_smoothing)
+    assert found.count == sum(target != IGNORE_INDEX for target in batch[1].ravel().tolist())
+    assert found.loss == pytest.approx(loss.item(), rel=1e-13)
+    for g, h in zip(found.grads, grad(loss, list(model.parameters())), strict=True):
+        np.testing.assert_allclose(g, h, rtol=1e-10, atol=1e-15)
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_a_part_without_targets_that_count_adds_nothing(workers):
-    model, (ids, targets) = new_model(), batch_of(4, ignored=0.3)
+@pytest.mark.parametrize("threads", [2, 3, 9])
+def test_a_part_in_which_nothing_counts_adds_nothing(threads):
+    model, (ids, targets) = new_model(np.float64), batch_of(4, ignored=0.3)
     targets[:2] = IGNORE_INDEX  # all that the first of two workers gets
-    counting = ids[2:], targets[2:]
-    assert_close(gradient(model, (ids, targets), workers), gradient(model, counting, 1))
+    assert_close(gradient(model, (ids, targets), threads), gradient(model, (ids[2:], targets[2:]), 1))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_batch_without_any_target_that_counts_has_no_mean(workers):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_in_which_nothing_counts_is_refused(threads):
     ids, targets = batch_of(4)
-    with pytest.raises(ValueError, match="target"):
-        gradient(new_model(), (ids, np.full_like(targets, IGNORE_INDEX)), workers)
+    with pytest.raises(ValueError, match="has no target that counts: leave it out"):
+        gradient(new_model(), (ids, np.full_like(targets, IGNORE_INDEX)), threads)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_the_same_workers_give_the_same_bits(workers):
-    model, batch = new_model(np.float32), batch_of(7)
-    loss, grads = gradient(model, batch, workers)
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_same_number_of_threads_gives_the_same_bits(threads):
+    model, batch = new_model(), batch_of(7)
+    first = gradient(model, batch, threads)
     for _ in range(5):
-        other_loss, other_grads = gradient(model, batch, workers)
-        assert other_loss == loss
-        assert [g.tobytes() for g in other_grads] == [g.tobytes() for g in grads]
+        again = gradient(model, batch, threads)
+        assert again.loss == first.loss
+        assert [g.tobytes() for g in again.grads] == [g.tobytes() for g in first.grads]
 
 
-def test_shares_of_a_whole_add_up_to_it():
-    model, (ids, targets) = new_model(), batch_of(5, ignored=0.5)
-    gradients = Gradients(model, list(model.parameters()), 1, label_smoothing=0.1)
-    count = counted(targets)
-    assert count == sum(target != IGNORE_INDEX for target in targets.ravel().tolist())
-    parts = [gradients.loss(ids[rows], targets[rows], count).item() for rows in (slice(0, 1), slice(1, 5))]
-    assert math.fsum(parts) == pytest.approx(gradients.loss(ids, targets).item(), rel=1e-13)
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_figures_of_the_parts_add_up(threads):
+    model, task = Curve().to(np.float64), regression(dtype=np.float64)
+    batch = task.held_out[0]
+    with Workers(model, task, threads) as opened:
+        found = opened.gradient(batch)
+    error = np.abs(model(batch["x"]).numpy() - batch["y"])[:, 0]
+    assert found.measures == {"absolute_error": pytest.approx((error * batch["counts"]).sum() / found.count, rel=1e-12)}
 
 
-def test_what_went_wrong_in_a_worker_is_told():
+def test_an_error_in_a_thread_is_raised():
     model, (ids, targets) = new_model(), batch_of(4)
     ids[3, 2] = VOCAB
     with pytest.raises(IndexError, match=f"id {VOCAB} is outside"):
@@ -114,13 +106,13 @@ def test_blas_has_one_thread_in_each_worker_and_its_own_number_elsewhere(monkeyp
         blas = OpenBLAS()
     except OSError:
         pytest.skip("this NumPy uses another BLAS")
-    before, part, seen = blas.threads, Gradients._part, []
+    before, loss, seen = blas.threads, LanguageModeling.loss, []
 
     def noted(*args):
         seen.append((blas.threads, threading.current_thread()))
-        return part(*args)
+        return loss(*args)
 
-    monkeypatch.setattr(Gradients, "_part", noted)
+    monkeypatch.setattr(LanguageModeling, "loss", noted)
     blas.threads = 2
     try:
         if blas.threads != 2:
@@ -136,76 +128,94 @@ def test_blas_has_one_thread_in_each_worker_and_its_own_number_elsewhere(monkeyp
     assert threading.main_thread() not in {thread for _, thread in seen}
 
 
-# ---- how many workers ------------------------------------------------------------------------------------------
+# ---- how many threads ------------------------------------------------------------------------------------------------
 
 
-def measured(monkeypatch, times, cores=2):
-    """The default on a machine where gradients take these seconds, by the number of workers; and what was measured."""
-    asked = []
+@pytest.fixture
+def machine(monkeypatch):
+    """A function: seconds of a gradient by number of threads, cores → the list of numbers that get measured."""
 
-    def seconds(model, batch_size, workers, *_):
-        asked.append(workers)
-        return times[workers]
+    def make(times, cores=2):
+        asked = []
+        monkeypatch.setattr(workers, "cores", lambda: cores)
+        monkeypatch.setattr(
+            workers, "_seconds", lambda model, task, batch, threads: asked.append(threads) or times[threads]
+        )
+        return asked
 
-    monkeypatch.setattr(parallel, "cores", lambda: cores)
-    monkeypatch.setattr(parallel, "_seconds", seconds)
-    return asked
+    return make
+
+
+def fastest(rows=12, **changes):
+    return fastest_threads(new_model(**changes), task_with(rows))
+
+
+def task_with(rows):
+    """A task whose batches have so many rows."""
+    return LanguageModeling(Examples(batch_of(rows), rows, Generator(0)))
 
 
 @pytest.mark.parametrize(
     ("one", "two", "expected"),
     [(1.0, 0.5, 2), (1.0, 0.99, 2), (1.0, 1.01, 2), (1.0, 1.1, 2), (1.1, 1.0, 2), (1.0, 1.3, 1), (1.0, 9.0, 1)],
 )
-def test_one_worker_is_chosen_where_it_is_clearly_faster(one, two, expected, monkeypatch):
-    measured(monkeypatch, {1: one, 2: two})
-    assert default_workers(new_model(), 12) == expected
+def test_one_thread_is_chosen_where_it_is_clearly_faster(one, two, expected, machine):
+    machine({1: one, 2: two})
+    assert fastest() == expected
 
 
 @pytest.mark.parametrize(
-    ("cores", "batch_size", "most"), [(3, 12, 3), (64, 12, 4), (64, 3, 3), (2, 12, 2), (1, 12, 1), (8, 1, 1)]
+    ("cores", "rows", "most"), [(3, 12, 3), (64, 12, 4), (64, 3, 3), (2, 12, 2), (1, 12, 1), (8, 1, 1)]
 )
-def test_a_core_and_a_row_at_least_for_each_of_up_to_four(cores, batch_size, most, monkeypatch):
-    asked = measured(monkeypatch, {1: 1.0, most: 0.5}, cores)
-    assert default_workers(new_model(), batch_size) == most
+def test_up_to_four_threads_each_have_a_core_and_a_row(cores, rows, most, machine):
+    asked = machine({1: 1.0, most: 0.5}, cores)
+    assert fastest(rows) == most
     assert sorted(asked) == ([1, most] if most > 1 else [])  # nothing to measure where there is no choice
 
 
-def test_dropout_is_left_to_one_worker(monkeypatch):
-    measured(monkeypatch, {1: 9.0, 2: 1.0})
-    assert default_workers(new_model(dropout=0.1), 12) == 1
+def test_a_model_with_dropout_gets_one_thread(machine):
+    machine({1: 9.0, 2: 1.0})
+    assert fastest(dropout=0.1) == 1
 
 
-def test_without_a_blas_that_obeys_there_is_one_worker_unless_asked_for(monkeypatch):
+def test_without_a_blas_that_obeys_there_is_one_thread_unless_asked_for(machine, monkeypatch):
     from tinygrad_llm import runtime
 
     def none():
         raise OSError
 
-    model, batch = new_model(), batch_of(4)
+    model, batch = new_model(np.float64), batch_of(4)
     expected = gradient(model, batch, 2)
-    measured(monkeypatch, {1: 9.0, 2: 1.0})
+    machine({1: 9.0, 2: 1.0})
     monkeypatch.setattr(runtime, "OpenBLAS", none)
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert default_workers(model, 12) == 1
+    assert fastest() == 1
     assert_close(gradient(model, batch, 2), expected)
 
 
-def test_the_measurement_changes_nothing_and_takes_a_moment():
-    model = new_model(np.float32)
+def test_the_measurement_changes_neither_model_nor_data(monkeypatch):
+    model, task = new_model(), task_with(4)
     before = {name: w.copy() for name, w in model.state_dict().items()}
-    assert default_workers(model, 4) in (1, 2, 3, 4)
-    assert parallel._seconds(model, 4, 2) > 0
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    gradients = []
+    original = Workers.gradient
+    monkeypatch.setattr(
+        Workers, "gradient", lambda self, batch: gradients.append(self.threads) or original(self, batch)
+    )
+    assert fastest_threads(model, task) in (1, 2)
+    assert {threads: gradients.count(threads) >= 2 for threads in (1, 2)} == {1: True, 2: True}
     assert all((before[name] == w).all() for name, w in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+    np.testing.assert_array_equal(task.next_batch()[0], task_with(4).next_batch()[0])
 
 
-# ---- what is switched on around it --------------------------------------------------------------------------------
+# ---- what is switched on around it -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_hook_sees_the_whole_gradient_once(workers):
-    model, batch = new_model(), batch_of(5)
-    _, plain = gradient(model, batch, 1)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_hook_sees_the_whole_gradient_once(threads):
+    model, batch = new_model(np.float64), batch_of(5)
+    plain = gradient(model, batch, 1).grads
     first, seen = next(model.parameters()), []
 
     def double(g):
@@ -213,15 +223,16 @@ def test_a_hook_sees_the_whole_gradient_once(workers):
         return 2 * g
 
     first.register_hook(double)
-    _, (ours, *others) = gradient(model, batch, workers)
+    ours, *others = gradient(model, batch, threads).grads
     assert len(seen) == 1
-    assert_close((0.0, [seen[0], *others]), (0.0, plain))
+    for g, h in zip([seen[0], *others], plain, strict=True):
+        np.testing.assert_allclose(g, h, rtol=1e-10, atol=1e-15)
     np.testing.assert_array_equal(ours, 2 * seen[0])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_anomalies_are_looked_for_in_every_thread(workers):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_anomalies_are_looked_for_in_every_thread(threads):
     model = new_model()
-    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = np.nan
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = math.nan
     with detect_anomaly(), pytest.raises(AnomalyError, match=r"GPT\.transformer\.h\.0\.mlp\.c_fc"):
-        gradient(model, batch_of(4), workers)
+        gradient(model, batch_of(4), threads)

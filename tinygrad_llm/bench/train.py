@@ -19,8 +19,8 @@ from tinygrad_llm.datasets import BatchStream
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import peak_memory
-from tinygrad_llm.training import Trainer, TrainSettings
-from tinygrad_llm.training.workers import default_workers
+from tinygrad_llm.training import LanguageModeling, Trainer, TrainSettings
+from tinygrad_llm.training.workers import fastest_threads
 
 THEIRS = ("torch", "torch-compile")
 SUBJECTS = {
@@ -77,8 +77,9 @@ def training(folder: str, batch: int) -> Subject:
     model = GPT.from_pretrained(folder)
     stream = batches(model.config, batch)
     held_out = [next(batches(model.config, 1))]  # of which the Trainer must have one
-    workers = default_workers(model, batch)  # chosen here, so that it can be told
-    trainer = Trainer(model, stream, held_out, replace(SETTINGS, batch_size=batch, workers=workers))
+    task = LanguageModeling(stream, held_out)
+    workers = fastest_threads(model, task)  # chosen here, because the facts report it
+    trainer = Trainer(model, task, replace(SETTINGS, batch_size=batch, workers=workers))
     steps = trainer.run()
     next(steps)  # step 0: the untrained model's held-out loss
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, closest, color
+from tinygrad_llm.cli.options import add_json, add_seed, closest, colour
 from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
 from tinygrad_llm.kernels import KERNELS
@@ -107,9 +107,9 @@ def _ledger(args: argparse.Namespace) -> int:
     else:
         print(f"\n{LEGEND}\n")
         for row in failed:
-            print(f"{color('FAILED', 'red')} {row.name}: {row.message}")
+            print(f"{colour('FAILED', 'red')} {row.name}: {row.message}")
         for name in missing:
-            print(f"{color('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
+            print(f"{colour('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
         # Directions and float32 look at whole tensors.
         single = sum(row.elements for row in rows if row.method not in ("directions", "float32"))
         print(
@@ -147,7 +147,7 @@ def _print_row(covers: str, rows: list[Row]) -> None:
         errors = [row.error for row in rows if row.method in methods]
         worst = max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=None)
         cells.append(f"{'–' if worst is None else '0' if worst == 0 else f'{worst:.1e}':>12}")
-    mark = color("ok", "green") if all(row.passed for row in rows) else color("FAILED", "red")
+    mark = colour("ok", "green") if all(row.passed for row in rows) else colour("FAILED", "red")
     print(
         f"{covers:<31}{len(rows):>6}{sum(row.elements for row in rows):>12,}{''.join(cells)}"
         f"{sum(row.seconds for row in rows):>9.2f}  {mark}",
@@ -168,7 +168,7 @@ def _mutants(args: argparse.Namespace) -> int:
         hunts += done
         if not args.json:
             missed = sum(not hunt.caught for hunt in done)
-            mark = color(f"{missed} missed", "red") if missed else color("all caught", "green")
+            mark = colour(f"{missed} missed", "red") if missed else colour("all caught", "green")
             print(f"\n{kernel}: {len(done)} planted, {mark}")
             for hunt in done:
                 print(f"  {hunt.mutant:<52} {_fate(hunt)}", flush=True)
@@ -200,7 +200,7 @@ _LESSONS = {
 
 def _fate(hunt: mutants.Hunt) -> str:
     if not hunt.caught:
-        return color(f"not caught, error {hunt.error:.1e} ≤ {hunt.tolerance:.0e}", "red")
+        return colour(f"not caught, error {hunt.error:.1e} ≤ {hunt.tolerance:.0e}", "red")
     if math.isnan(hunt.error):
         return f"caught by {hunt.by}: {hunt.message}"
     return f"caught by {hunt.by}, error {hunt.error:.1e}"

@@ -30,8 +30,7 @@ from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.tensorboard import find_writer
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
-from tinygrad_llm.training.ranks import Ranks, RanksError, connected
-from tinygrad_llm.training.workers import serve
+from tinygrad_llm.training.workers import LaunchError, led, processes
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"
@@ -74,37 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        with connected() as ranks:
-            if ranks.rank == 0:
-                with ranks:
-                    return _train(args, ranks)
-            return _serve(ranks)
-    except RanksError as error:
+        return led(lambda: _train(args))
+    except LaunchError as error:
         raise UsageError(str(error)) from None
 
 
-def _serve(ranks: Ranks) -> int:
-    """Help rank 0, which tells when to stop: a signal to all processes is its own affair."""
-    for number in _STOP:
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        serve(ranks)
-    except BaseException as error:
-        ranks.abort(error)
-        raise
-    return 0
-
-
-def _train(args: argparse.Namespace, ranks: Ranks) -> int:
+def _train(args: argparse.Namespace) -> int:
+    number = processes().size
     if (args.out and args.resume) or not (args.out or args.resume or args.plan):
         raise UsageError("give --out FOLDER for a new run, or --resume RUN to go on with one")
-    if args.plan and ranks.size > 1:
-        raise UsageError(f"--plan is for one process, and here are {ranks.size}: call it without mpiexec")
+    if args.plan and number > 1:
+        raise UsageError(f"--plan is for one process, and here are {number}: call it without mpiexec")
     if args.tensorboard and find_writer() is None:
         raise UsageError("--tensorboard needs a package that writes its files: pip install tensorboardX")
     out = sys.stderr if args.json else sys.stdout
     try:
-        training = _resumed(args, ranks) if args.resume else _new(args, ranks)
+        training = _resumed(args) if args.resume else _new(args)
         if args.plan:
             costs = plan_run(training)
             say(costs.sizes, out)
@@ -117,10 +101,10 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
             (f"{len(training.text):,} characters, " if training.text else "")
             + f"{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {tokenizer.n_vocab}); "
             f"{model.num_parameters():,} parameters; {training.settings.steps} steps"
-            + (f" on {ranks.size} processes" if ranks.size > 1 else "")
+            + (f" on {number} processes" if number > 1 else "")
             + (f", going on after step {training.trainer.step}" if args.resume else "")
             + f"\n{training.trainer.optimizer}"
-            + (_how_to_stop() if ranks.size > 1 else ""),
+            + (_how_to_stop() if number > 1 else ""),
             out,
         )
     except ConfigError as error:
@@ -197,21 +181,21 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _new(args: argparse.Namespace, ranks: Ranks) -> Run:
+def _new(args: argparse.Namespace) -> Run:
     config = configured(args)
-    training = Run(config, (args.out or Path("run")) if args.plan else check_out(args.out, args.overwrite), ranks)
+    training = Run(config, (args.out or Path("run")) if args.plan else check_out(args.out, args.overwrite))
     training.make_tokenizer()
     if not args.plan:  # which looks first whether there is the memory
         training.make_model()
     return training
 
 
-def _resumed(args: argparse.Namespace, ranks: Ranks) -> Run:
+def _resumed(args: argparse.Namespace) -> Run:
     if args.preset or args.config:
         raise UsageError("a run is resumed with its own configuration: leave out --preset and --config")
     if args.overwrite:
         raise UsageError("--overwrite replaces a run, and --resume goes on with it: give one of them")
-    training = Run.resume(args.resume, _changes(args), args.steps, ranks, hold=not args.plan)
+    training = Run.resume(args.resume, _changes(args), args.steps, hold=not args.plan)
     done, steps = training.trainer.step, training.settings.steps
     if done > steps:
         raise UsageError(f"{args.resume}: {done} steps are done, more than the {steps} asked for")

@@ -180,7 +180,7 @@ class BatchStream:
         self.batch_size = _at_least_one("batch_size", batch_size)
         if self._weights is None and order == "epochs":
             self.batch_size = min(self.batch_size, sum(lengths))
-        self._epochs = [_Epoch(n, rng) for n in ([sum(lengths)] if self._weights is None else lengths)]
+        self._epochs = [Epoch(n, rng) for n in ([sum(lengths)] if self._weights is None else lengths)]
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         return self
@@ -238,7 +238,7 @@ class BatchStream:
             epoch.start(None if seed < 0 else seed, position)
 
 
-class _Epoch:
+class Epoch:
     """The numbers 0 … n − 1 in a shuffled order, then in another."""
 
     def __init__(self, n: int, rng: Generator) -> None:

@@ -201,7 +201,7 @@ _ELSEWHERE = {
 # Where files lie is not compared, what is in them is.
 MAY_CHANGE = frozenset(
     {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
-    | {"training.checkpoint"}
+    | {"training.recompute"}
     | {"data.corpus", "data.files", "data.held_out", "data.tokenizer"}
 )
 

@@ -18,7 +18,7 @@ from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.optim import clip_grad_norm_
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import ConfigError
-from tinygrad_llm.training import Trainer, evaluate, validation_batches
+from tinygrad_llm.training import LanguageModeling, Trainer, held_out_windows
 from tinygrad_llm.training.memory import Memory, available_memory, check_memory, memory, readable
 from tinygrad_llm.runs.run import Run
 
@@ -115,7 +115,7 @@ def plan_run(run: Run) -> Plan:
     """
     config = _model_config(run)
     trainer: Trainer | None = getattr(run, "trainer", None)  # there already, in a run that is resumed
-    batches, done = (trainer.batches, trainer.step) if trainer else (_batches(run), 0)
+    batches, done = _batches(run), trainer.step if trainer else 0
     settings = run.settings.counted(batches.batches_per_epoch)
     # One after every so many steps, one at the end, and one before the first.
     every, last = settings.eval_every, settings.steps
@@ -208,13 +208,14 @@ def measure(run: Run, part: int) -> Speed:
     model = (
         copy.deepcopy(run.model)
         if hasattr(run, "model")
-        else GPT(_model_config(run), Generator(real.seed), recompute=real.checkpoint)
+        else GPT(_model_config(run), Generator(real.seed), recompute=real.recompute)
     )
     weights = () if run.held_out_files else run.config.data.weights
-    held_out = validation_batches(run.held_out, model.block_size, real.batch_size, real.eval_batches, weights)
+    held_out = held_out_windows(run.held_out, model.block_size, real.batch_size, real.eval_batches, weights)
     inputs, targets = (side[:part] for side in held_out[0])
     # The loss before the first step is not looked at: one token will do.
-    trial = Trainer(model, _batches(run, part), [(inputs[:1, :1], targets[:1, :1])], settings)
+    task = LanguageModeling(_batches(run, part), [(inputs[:1, :1], targets[:1, :1])], real.label_smoothing)
+    trial = Trainer(model, task, settings)
     times: list[float] = []
     began = time.perf_counter()
     for step in trial.run(lambda: len(times) == _STEPS or sum(times) > _SECONDS):
@@ -224,14 +225,14 @@ def measure(run: Run, part: int) -> Speed:
     batch = statistics.median(times[1:] or times)
     with np.errstate(all="ignore"):  # of a run that has diverged the time is asked, and not the numbers
         began = time.perf_counter()
-        clip_grad_norm_(trial.parameters, settings.clip)
+        clip_grad_norm_(trial.parameters.values(), settings.clip)
         trial.optimizer.step()
         update = min(time.perf_counter() - began, batch)  # once a step, however many batches it has
     # Forward has 2 of the 6 operations that `flops` counts; where blocks are computed anew, there are 8.
-    row = (batch - update) / part / (4 if real.checkpoint else 3)
+    row = (batch - update) / part / (4 if real.recompute else 3)
     if part == rows:  # there is the time to measure it
         began = time.perf_counter()
-        evaluate(model, [(inputs, targets)])
+        task.evaluate(model, [(inputs, targets)])
         row = (time.perf_counter() - began) / len(inputs)
     evaluation = row * sum(len(x) for x, _ in held_out)
     count = "one step" if len(times) == 1 else f"{len(times)} steps"

@@ -51,12 +51,11 @@ from tinygrad_llm.runs.config import (
 )
 from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.storage.lock import InUseError, lock
-from tinygrad_llm.training import Step, Trainer, TrainingError, evaluate, validation_batches
+from tinygrad_llm.training import LanguageModeling, Step, Trainer, TrainingError, held_out_windows
 from tinygrad_llm.training.memory import check_memory
-from tinygrad_llm.training.workers import default_workers
+from tinygrad_llm.training.workers import fastest_threads, processes
 from tinygrad_llm.runs.pictures import save_gradients, save_loss_curve
 from tinygrad_llm.runs.presets import find_preset
-from tinygrad_llm.training.ranks import ALONE, Ranks
 from tinygrad_llm.runs.tensorboard import Scalars
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
 
@@ -67,7 +66,7 @@ PICTURES = ("loss.png", "gradients.png")
 FILES = (CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, WEIGHTS, "run.json")
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 TRAIN_FRACTION = 0.9
-BY_LAYER = ("update_ratio", "layer_grad_norm")  # figures of a Step
+BY_LAYER = ("update_ratio", "layer_grad_norm", "measures")  # figures of a Step that have names of their own
 
 # The folders in a run, and which files in them are its own; a kill in the middle of a save leaves the second.
 _FOLDERS = {CHECKPOINTS: ("step-*.ckpt.safetensors", ".tinygrad_llm-*.tmp"), TENSORBOARD: ("events.out.tfevents.*",)}
@@ -83,15 +82,14 @@ class Run:
 
     From its first step, or from `resume`, to `save` its folder is its own: another process's Run is refused there.
 
-    Args:     config: everything that decides it. folder: where all goes. ranks: the processes that share each gradient.
+    Args:     config: everything that decides it. folder: where all goes.
     Raises:   DataError: the corpus cannot be used. ConfigError: config.toml could not say the config.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: RunConfig, folder: Path) -> None:
         config.absolute().to_toml()  # what cannot be noted, as a path that is no text, is refused before the work
         self.config = config
         self.folder = folder
-        self.ranks = ranks
         self.text = "" if config.data.files else load_corpus(config.data.corpus)
         data = config.data
         self.files = [TokenFile.open(file, data.dtype or None) for file in data.files]
@@ -184,15 +182,16 @@ class Run:
         batches = BatchStream(
             self.sources, block_size, s.batch_size, rng, s.stride or None, s.order, data.weights, self.names
         )
-        check_memory(config, s, batches.batch_size, self.ranks)
-        self.model = GPT(config, rng, recompute=s.checkpoint)
+        check_memory(config, s, batches.batch_size)
+        self.model = GPT(config, rng, recompute=s.recompute)
+        weights = () if self.held_out_files else data.weights
+        held_out = held_out_windows(self.held_out, block_size, s.batch_size, s.eval_batches, weights)
+        task = LanguageModeling(batches, held_out, s.label_smoothing)
         # Noted in config.toml: the same workers give the same run.
-        workers = s.workers or default_workers(self.model, batches.batch_size, self.ranks)
+        workers = s.workers or fastest_threads(self.model, task)
         s = dataclasses.replace(s.counted(batches.batches_per_epoch), workers=workers)
         self.config = dataclasses.replace(self.config, training=s)
-        weights = () if self.held_out_files else data.weights
-        held_out = validation_batches(self.held_out, block_size, s.batch_size, s.eval_batches, weights)
-        self.trainer = Trainer(self.model, batches, held_out, s, self.ranks)
+        self.trainer = Trainer(self.model, task, s)
         return self.model
 
     @classmethod
@@ -201,7 +200,6 @@ class Run:
         folder: Path,
         changes: Mapping[str, Any] | None = None,
         more: int | None = None,
-        ranks: Ranks = ALONE,
         hold: bool = True,
     ) -> "Run":
         """A run that goes on where its last checkpoint was taken: bit for bit, with as many ranks as before.
@@ -216,10 +214,10 @@ class Run:
         if not (folder / CONFIG).is_file():
             raise LoadError(f"{folder}: no run to resume here ({CONFIG} is missing)")
         if not hold:
-            return cls._resumed(folder, dict(changes or {}), more, ranks)
+            return cls._resumed(folder, dict(changes or {}), more)
         give_back = lock(folder)
         try:
-            run = cls._resumed(folder, dict(changes or {}), more, ranks)
+            run = cls._resumed(folder, dict(changes or {}), more)
         except BaseException:
             give_back()
             raise
@@ -227,14 +225,14 @@ class Run:
         return run
 
     @classmethod
-    def _resumed(cls, folder: Path, changes: dict[str, Any], more: int | None, ranks: Ranks) -> "Run":
+    def _resumed(cls, folder: Path, changes: dict[str, Any], more: int | None) -> "Run":
         checkpoints = Checkpoints(folder / CHECKPOINTS)
         arrays, saved = checkpoints.load_latest()
         where = f"{folder}: its checkpoint of step {saved['step']}"
         before = load_config(folder / CONFIG)
         if more is not None:
             changes |= {"training.steps": saved["step"] + more, "training.epochs": 0}
-        run = cls(before.changed(changes), folder, ranks)
+        run = cls(before.changed(changes), folder)
         run._work, run._checkpoints = folder, checkpoints
         learned = run.config.data.tokenizer in ("char", "bpe")
         run.tokenizer = load_tokenizer(folder / TOKENIZER) if learned else run._find_tokenizer()
@@ -311,7 +309,7 @@ class Run:
             for step in self.trainer.run(stop):
                 self._note(step, tensorboard)
                 due = step.step == 0 or (step.step % every == 0 if every else step.val_loss is not None)
-                if due and not step.astray:
+                if due and not step.diverged:
                     self.checkpoint()
                 yield step
             ended = True  # or stopped; the folder is kept for `save`
@@ -341,7 +339,8 @@ class Run:
         loss = last.val_loss if last is not None and last.step == self.trainer.step else None
         metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **self.identity}
         # Weights that are numbers may give none: a checkpoint of them could not be gone on from.
-        found = evaluate(self.model, self.trainer.held_out[:1]) if loss is None else loss
+        task = self.trainer.task
+        found = task.evaluate(self.model, task.held_out[:1]).loss if loss is None else loss
         if not math.isfinite(found):
             raise TrainingError(f"step {self.trainer.step}: the held-out loss is {found}. Try a lower learning rate")
         try:
@@ -355,7 +354,7 @@ class Run:
 
     def _keep_last_good(self) -> str:
         """Put the state before a bad step into a checkpoint, if none holds it; say which is the last."""
-        if self._saved != self._place() and not (self.steps and self.steps[-1].astray):
+        if self._saved != self._place() and not (self.steps and self.steps[-1].diverged):
             with contextlib.suppress(TrainingError):  # it was not good either, an earlier one is
                 self.checkpoint()
         latest = self._checkpoints.latest()
@@ -394,7 +393,7 @@ class Run:
             "preset": self.config.preset,
             "corpus": list(self.config.data.files) or self.config.data.corpus,
             "steps_done": self.steps[-1].step if self.steps else 0,
-            "ranks": self.ranks.size,
+            "ranks": processes().size,
             "identity": self.identity,
         }
         yield CONFIG, self.config.absolute().to_toml()

@@ -1,16 +1,25 @@
 """Training: the task, the loop, and the workers that share a gradient."""
 
-from tinygrad_llm.training.loop import Step, Trainer, TrainingError, evaluate, make_optimizer, train, validation_batches
+from tinygrad_llm.training.examples import Examples
+from tinygrad_llm.training.language_model import LanguageModeling, held_out_windows, train
+from tinygrad_llm.training.loop import Trainer, make_optimizer
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
+from tinygrad_llm.training.step import Step, TrainingError
+from tinygrad_llm.training.task import Batch, Batches, Evaluation, Task
 
 __all__ = [
+    "Batch",
+    "Batches",
     "ConfigError",
+    "Evaluation",
+    "Examples",
+    "LanguageModeling",
     "Step",
+    "Task",
     "TrainSettings",
     "Trainer",
     "TrainingError",
-    "evaluate",
+    "held_out_windows",
     "make_optimizer",
     "train",
-    "validation_batches",
 ]

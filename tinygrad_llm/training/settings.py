@@ -3,43 +3,50 @@
 import dataclasses
 import itertools
 import math
+import typing
 from typing import Any, Literal
+
+from tinygrad_llm.optim import SCHEDULES
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used: the message names the key, and what it should be."""
+    """A configuration that cannot be used. The message names the key and says what is allowed."""
 
 
 def setting(default: Any, help: str) -> Any:
-    """A field of a settings class: its default, and what it is, in a few words."""
+    """A field of a settings class: its default, and its meaning in a few words."""
     return dataclasses.field(default=default, metadata={"help": help})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """How to train. Losses are in nats a token; a token is counted once for each window it is a target in.
+    """How to train. Losses are in nats per token; a token counts once for each window in which it is a target.
 
     Raises:   ConfigError: a value out of range; a learning rate that would rise to min_lr; more steps of warm-up than
-              steps (of epochs: as `counted`).
+              steps (with epochs: as `counted`).
     """
 
-    steps: int = setting(2000, "updates in all")
-    extended: tuple[tuple[int, int], ...] = setting((), "by --resume --steps: [up to this step, as if of so many]")
-    epochs: int = setting(0, "passes over the data instead of steps; 0: as many as steps says")
+    steps: int = setting(2000, "number of updates")
+    extended: tuple[tuple[int, int], ...] = setting(
+        (), "written by --resume --steps: [s, n] pairs: up to step s the schedule was one of n steps"
+    )
+    epochs: int = setting(0, "passes over the data; 0: train for the number of steps instead")
     batch_size: int = setting(12, "windows in a batch")
     accumulation: int = setting(1, "batches whose gradients make one update")
-    optimizer: str = setting("adamw", "adamw, adam or sgd")
+    optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "adamw, adam or sgd")
     lr: float = setting(1e-3, "the highest learning rate")
     min_lr: float = setting(1e-4, "the learning rate at the end")
     warmup: int = setting(100, "steps in which the learning rate rises to its highest")
-    schedule: str = setting("cosine", "how the learning rate falls: cosine, linear or constant (not at all)")
-    betas: tuple[float, float] = setting((0.9, 0.99), "adam: how long gradients, and their squares, are remembered")
-    eps: float = setting(1e-8, "adam: added below the line")
-    momentum: float = setting(0.0, "sgd: how much of the last update is kept")
+    schedule: Literal["cosine", "linear", "constant"] = setting(
+        "cosine", "how the learning rate falls: cosine, linear or constant (not at all)"
+    )
+    betas: tuple[float, float] = setting((0.9, 0.99), "adam: decay rates of the means of gradients and squares")
+    eps: float = setting(1e-8, "adam: added to the denominator")
+    momentum: float = setting(0.0, "sgd: share of the last update that is kept")
     weight_decay: float = setting(0.1, "how strongly weights shrink")
     decay: Literal["matrices", "all"] = setting("matrices", "which parameters shrink")
-    label_smoothing: float = setting(0.0, "how much of the target goes to all other tokens")
-    clip: float = setting(1.0, "the largest global norm of the gradient; inf: any")
+    label_smoothing: float = setting(0.0, "share of each target that all other tokens get")
+    clip: float = setting(1.0, "the largest global norm of the gradient; inf: no limit")
     order: Literal["epochs", "random"] = setting(
         "epochs", "epochs: each window once, then again; random: windows that begin anywhere"
     )
@@ -48,24 +55,30 @@ class TrainSettings:
     eval_batches: int = setting(20, "batches of held-out text")
     checkpoint_every: int = setting(0, "steps from one checkpoint to the next; 0: at each held-out loss")
     on_bad_step: Literal["stop", "skip"] = setting("stop", "what to do when loss or gradient is NaN or infinite")
-    checkpoint: bool = setting(False, "keep only the input of each block: less memory, a third more time, same results")
-    workers: int | None = setting(None, "threads; left out: up to four, where machine and model allow it")
-    seed: int = setting(0, "of all randomness")
+    recompute: bool = setting(
+        False, "keep only the input of each block for backward: less memory, a third more time, same results"
+    )
+    workers: int | None = setting(None, "threads; unset: up to four, as many as are fastest")
+    seed: int = setting(0, "seed of all randomness")
 
     def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(kind) is Literal and getattr(self, name) not in typing.get_args(kind):
+                *some, last = typing.get_args(kind)
+                raise ConfigError(f"training.{name}: must be {', '.join(some)} or {last}, got {getattr(self, name)!r}")
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_batches", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"training.{name}: must be at least 1, not {value}")
+                raise ConfigError(f"training.{name}: must be at least 1, got {value}")
         for name in ("epochs", "lr", "min_lr", "warmup", "eps", "weight_decay", "stride", "checkpoint_every", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"training.{name}: must be finite and ≥ 0, not {getattr(self, name)}")
+                raise ConfigError(f"training.{name}: must be finite and ≥ 0, got {getattr(self, name)}")
         for name in ("betas", "momentum", "label_smoothing"):
             value = getattr(self, name)
             if not all(0 <= part < 1 for part in (value if isinstance(value, tuple) else (value,))):
-                raise ConfigError(f"training.{name}: must lie in [0, 1), not {value}")
+                raise ConfigError(f"training.{name}: must be in [0, 1), got {value}")
         if not self.clip > 0:
-            raise ConfigError(f"training.clip: must be positive (inf for none), not {self.clip}")
+            raise ConfigError(f"training.clip: must be positive (inf: no limit), got {self.clip}")
         if self.min_lr > self.lr and self.schedule != "constant":
             raise ConfigError(
                 f"training.min_lr: {self.min_lr:g} is above training.lr, {self.lr:g}, so the rate would rise: "
@@ -74,14 +87,14 @@ class TrainSettings:
         ends = [0, *(end for end, _ in self.extended)]
         if not all(a < b for a, b in itertools.pairwise(ends)) or any(steps < 1 for _, steps in self.extended):
             raise ConfigError(
-                "training.extended: must be pairs of numbers above 0, the first ones rising (--resume --steps writes "
-                f"them), not {[list(pair) for pair in self.extended]}"
+                "training.extended: must be pairs of numbers above 0, the first of each rising (--resume --steps "
+                f"writes them), got {[list(pair) for pair in self.extended]}"
             )
         if not self.epochs:
             self._check_warmup()
 
     def counted(self, batches_per_epoch: int) -> "TrainSettings":
-        """The same with the steps that its epochs come to, where they are what counts.
+        """The same settings, with `steps` computed from `epochs` where those are set.
 
         Raises:   ConfigError: more steps of warm-up than steps.
         """
@@ -93,10 +106,15 @@ class TrainSettings:
     def _check_warmup(self) -> None:
         if self.warmup > self.steps:
             raise ConfigError(
-                f"training.warmup: {self.warmup} steps of warm-up are more than the run's {self.steps}: make it less, "
-                "or the run longer"
+                f"training.warmup: {self.warmup} steps of warm-up are more than the run's {self.steps} steps: set a "
+                "shorter warm-up or more steps"
             )
 
     def horizon(self, step: int) -> int:
-        """The steps in all that the schedule reckons with at this step: before a run was extended, it was fewer."""
+        """How many steps the schedule assumed at this step: before a run was extended, they were fewer."""
         return next((steps for end, steps in self.extended if step < end), self.steps)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, from 0 on."""
+        schedule = SCHEDULES[self.schedule]
+        return schedule(step, steps=self.horizon(step), lr=self.lr, min_lr=self.min_lr, warmup=self.warmup)

@@ -1,141 +1,149 @@
-"""The gradient of a batch by several threads at once, of one process or of several.
+"""The gradient of a batch by several workers at once: threads of this process, and other processes.
 
-The batch is cut into as many parts as there are workers. Each is a thread that differentiates its own part with `grad`,
-its matrix products on one thread of BLAS; NumPy lets threads run side by side. The gradients are added in a fixed
-order, so the same number of workers gives the same sums, bit for bit.
+The batch is cut into a part for each process, and that into a part for each of its threads. A thread differentiates
+its own part with `grad`, its matrix products on one thread of BLAS; NumPy lets threads run side by side. The gradients
+are added in a fixed order, so the same number of workers gives the same sums, bit for bit.
 
-Where `mpiexec` started several processes, the batch is first cut into a part for each, and their gradients are added in
-a fixed order too. Rank 0 trains; the others `serve`: they have the model, its weights as in rank 0, and nothing else.
+Under `mpiexec`, process 0 trains and the others `serve`: they have the model, its weights as in process 0, and the
+loss, but no data.
 """
 
 import contextlib
 import contextvars
-import dataclasses
-import math
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, grad, hooked
-from tinygrad_llm.kernels import IGNORE_INDEX, Array
-from tinygrad_llm.models import GPT, GPTConfig
-from tinygrad_llm.nn import Parameter
+from tinygrad_llm.autograd import grad, hooked
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn import Dropout, Module, Parameter
 from tinygrad_llm.optim import Optimizer
 from tinygrad_llm.optim.jobs import jobs
 from tinygrad_llm.runtime import blas_threads, cores
-from tinygrad_llm.training.ranks import ALONE, BATCH, END, MODEL, Ranks
+from tinygrad_llm.training.mpi import ALONE, LaunchError, Processes, connected, processes, working_with
+from tinygrad_llm.training.settings import ConfigError
+from tinygrad_llm.training.step import MeanGradient
+from tinygrad_llm.training.task import Batch, Task, rows, with_measures
 
-MOST = 4  # workers; beyond, Python's own work on the tape, which threads take turns at, eats the gain
-WORTH = 1.15  # how much faster one worker must be to be taken: a close race would be decided by chance
+__all__ = ["LaunchError", "Workers", "led", "processes", "serve"]
+
+MOST = 4  # threads; with more, Python's own work on the tape, which only one thread does at a time, costs the gain
+WORTH = 1.15  # one thread is taken only where it is this much faster: chance would decide a close race
+
+_T = TypeVar("_T")
+_Sums: TypeAlias = tuple[float, dict[str, float], list[Array]]  # loss, figures and gradient, over `total` targets
 
 
-class Gradients:
-    """The mean loss of a batch and its gradient, by one worker or several; open while it is a context.
+def trainable(model: Module) -> dict[str, Parameter]:
+    """The parameters that require a gradient, by name. All others are frozen."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
-    Args:     workers: threads of each process.
+
+class Workers:
+    """The threads and processes that share each gradient; it is open while it is a context.
+
+    Args:     threads: of each process; None: as many as are fastest here (see `fastest_threads`).
+    Raises:   ConfigError: dropout with several threads or processes.
     """
 
-    def __init__(
-        self,
-        model: GPT,
-        parameters: Sequence[Parameter],
-        workers: int,
-        label_smoothing: float = 0.0,
-        ranks: Ranks = ALONE,
-    ) -> None:
+    def __init__(self, model: Module, task: Task, threads: int | None = None) -> None:
         self.model = model
-        self.parameters = parameters
-        self.workers = workers
-        self.label_smoothing = label_smoothing
-        self.ranks = ranks
+        self.task = task
+        self.parameters = list(trainable(model).values())
+        self.threads = threads or fastest_threads(model, task)
+        self.processes = processes()
+        for what, number in (("worker", self.threads), ("process", self.processes.size)):
+            if number > 1 and has_dropout(model):
+                raise ConfigError(f"dropout draws its masks from one stream, so it takes one {what}, got {number}")
         self._open = contextlib.ExitStack()
         self._pool: ThreadPoolExecutor | None = None
-        self._known = False  # whether the other ranks have the weights as they are now
+        self._weights_sent = False  # whether the other processes have the weights as they are now
 
     def __enter__(self) -> Self:
-        threads = max(self.workers, min(self.ranks.cores or cores(), MOST))
+        threads = max(self.threads, min(self.processes.cores or cores(), MOST))
         if threads > 1:
             self._pool = self._open.enter_context(ThreadPoolExecutor(threads))
-        if self.ranks.rank == 0:
-            about = {"config": dataclasses.asdict(self.model.config), "recompute": self.model.recompute}
-            about |= {"dtype": str(self.parameters[0].dtype)}
-            about |= {"workers": self.workers, "label_smoothing": self.label_smoothing}
-            self.ranks.ask_with(MODEL, about)
-            self._known = False
+        if self.processes.rank == 0:
+            self.processes.order(_Begin(self.model, self.task.without_data(), self.threads))
+            self._weights_sent = True
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
         self._pool = None
 
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
-        """`map`, by all threads where there is more than one item: for tasks that do not touch each other."""
+    # ---- what the loop asks for ------------------------------------------------------------------------------------
+
+    def gradient(self, batch: Batch) -> MeanGradient:
+        """The mean loss over the targets of a batch that count, and its gradient for each trained parameter.
+
+        Raises:   ValueError: no target counts.
+        """
+        count = self.task.count(batch)
+        if count == 0:
+            raise ValueError(f"a batch of {type(self.task).__name__} has no target that counts: leave it out")
+        order = _Share(batch, count, not self._weights_sent)
+        self.processes.order(order, exchange=True)
+        loss, measures, grads = self.by_processes(order)
+        self._weights_sent = True
+        grads = [hooked(p, g) for p, g in zip(self.parameters, grads, strict=True)]
+        return MeanGradient(1, count, loss, measures, grads)
+
+    def update(self, optimizer: Optimizer, grad_scale: float) -> None:
+        """A step of the optimizer, by all threads; other processes get the new weights with the next batch."""
+        self._weights_sent = False
+        optimizer.step(grad_scale, self.map)
+
+    def map(self, function: Callable[[Any], _T], items: Iterable[Any]) -> Iterable[_T]:
+        """As `map`, by all threads where there are several items; the calls must not depend on each other."""
         items = list(items)
         if self._pool is None or len(items) < 2:
             return map(function, items)
-        # Threads do not know by themselves what is switched on around this call, such as detect_anomaly.
+        # A thread does not inherit what is switched on around this call, such as detect_anomaly.
         contexts = [contextvars.copy_context() for _ in items]
         return self._pool.map(lambda context, item: context.run(function, item), contexts, items)
 
-    def of(self, inputs: Array, targets: Array) -> tuple[float, list[Array]]:
-        """The mean loss over the targets that count, and one gradient a parameter."""
-        self.ranks.ask(BATCH, *inputs.shape, not self._known)
-        return self.shared(np.array([inputs, targets], np.int64), not self._known)
+    # ---- how it is done --------------------------------------------------------------------------------------------
 
-    def update(self, optimizer: Optimizer, grad_scale: float) -> None:
-        """A step of the optimizer, by all threads; the other ranks hear of it with the next batch."""
-        self._known = False
-        optimizer.step(grad_scale, self.map)
+    def by_processes(self, order: "_Share") -> _Sums:
+        """Every process's part of a gradient. Process 0 gets the sums over all of them."""
+        others = self.processes
+        if order.send_weights:
+            others.share([p.data for p in self.parameters])
+        part = self.task.split(order.batch, others.size)[others.rank] if others.size > 1 else order.batch
+        loss, measures, grads = self._by_threads(part, order.count)
+        total = np.array([loss])
+        measures = others.add([total, *grads], measures)
+        return float(total[0]), measures, grads
 
-    def shared(self, batch: Array, send_weights: bool) -> tuple[float, list[Array]]:
-        """What each rank does for a gradient: its part of the batch (inputs and targets). The result is rank 0's."""
-        ranks = self.ranks
-        ranks.share([batch])
-        if send_weights:
-            ranks.share([p.data for p in self.parameters])
-            self._known = True
-        inputs, targets = (_rows(rows, ranks.rank, ranks.size) for rows in batch)
-        share, grads = self._by_threads(inputs, targets, counted(batch[1]))
-        loss = np.array([share])
-        ranks.add([loss, *grads])
-        if ranks.rank == 0:
-            grads = [hooked(p, g) for p, g in zip(self.parameters, grads, strict=True)]
-        return float(loss[0]), grads
-
-    def _by_threads(self, inputs: Array, targets: Array, count: int) -> tuple[float, list[Array]]:
-        """The sum of all parts of these rows, and of their gradients, by the threads of this process."""
-        if count and not counted(targets):  # fewer rows than ranks, or none that counts among them
-            return 0.0, [np.zeros_like(p.data) for p in self.parameters]
-        if self.workers == 1 or not count:
-            return self._part(inputs, targets, count or None)
-        parts = [(_rows(inputs, i, self.workers), _rows(targets, i, self.workers)) for i in range(self.workers)]
-        work = [(x, y, count) for x, y in parts if counted(y)]
+    def _by_threads(self, batch: Batch, total: int) -> _Sums:
+        """The sum of loss, figures and gradient over all parts of this batch, one for each thread of this process."""
+        parts = self.task.split(batch, self.threads) if self.threads > 1 else [batch]
+        parts = [part for part in parts if self.task.count(part)]
+        if not parts:  # fewer rows than processes, or none of them counts
+            return 0.0, {}, [np.zeros_like(p.data) for p in self.parameters]
+        if self.threads == 1:
+            return self._by_one(parts[0], total)
         with blas_threads(1):  # only here: evaluation and samples, on one thread of ours, may use all of BLAS's
-            (loss, grads), *others = self.map(lambda args: self._part(*args), work)
-        for part_loss, part_grads in others:
+            (loss, measures, grads), *others = self.map(lambda part: self._by_one(part, total), parts)
+        for part_loss, part_measures, part_grads in others:
             loss += part_loss
+            measures = {name: measures.get(name, 0.0) + value for name, value in part_measures.items()}
             pairs = zip(grads, part_grads, strict=True)
             for _ in self.map(_add, jobs(pairs, lambda pair: pair[0].size)):
                 pass
-        return loss, grads
+        return loss, measures, grads
 
-    def _part(self, inputs: Array, targets: Array, count: int | None = None) -> tuple[float, list[Array]]:
-        """One part's share of the mean loss, and of the gradient."""
-        with np.errstate(all="ignore"):  # what is no number is told of in one line, and not in NumPy's warnings
-            loss = self.loss(inputs, targets, count)
-            return loss.item(), grad(loss, self.parameters, leaf_hooks=False)
-
-    def loss(self, inputs: Array, targets: Array, count: int | None = None) -> Tensor:
-        """The mean loss of a batch, as it is trained on; with count the sum over its targets, divided by that."""
-        return self.model.loss(inputs, targets, self.label_smoothing, count)
-
-
-def _rows(rows: Array, i: int, n: int) -> Array:
-    """The i-th of n parts, as equal as can be."""
-    return rows[len(rows) * i // n : len(rows) * (i + 1) // n]
+    def _by_one(self, batch: Batch, total: int) -> _Sums:
+        """One part's share of the mean loss, of the figures, and of the gradient."""
+        with np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in NumPy's warnings
+            loss, measures = with_measures(self.task.loss(self.model, batch, total))
+            return loss.item(), measures, grad(loss, self.parameters, leaf_hooks=False)
 
 
 def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
@@ -143,54 +151,92 @@ def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
         total += g
 
 
-def counted(targets: Array) -> int:
-    """How many targets the loss is a mean over."""
-    return int(np.count_nonzero(targets != IGNORE_INDEX))
+def has_dropout(model: Module) -> bool:
+    """Whether the model draws random masks while it is trained."""
+    return any(isinstance(module, Dropout) and module.p > 0 for module in model.modules())
 
 
-def serve(ranks: Ranks) -> None:
-    """What ranks other than 0 do: their part of each gradient, until rank 0 has no more to ask."""
+# ---- other processes ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """The order to build workers for a model."""
+
+    model: Module
+    task: Task
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The order to compute a share of a gradient. With send_weights, the weights of process 0 come first."""
+
+    batch: Batch
+    count: int  # targets of the whole batch
+    send_weights: bool
+
+
+def led(main: Callable[[], int]) -> int:
+    """Call main in the process that trains; the others that `mpiexec` started help it until it ends.
+
+    Returns:  what main returns; 0 in the processes that helped.
+    Raises:   LaunchError: the processes cannot work together.
+    """
+    with connected() as others:
+        if others.rank == 0:
+            with others:
+                return main()
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all processes, they are process 0's to obey
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        try:
+            serve(others)
+        except BaseException as error:
+            others.abort(error)
+            raise
+        return 0
+
+
+def serve(others: Processes) -> None:
+    """Compute this process's part of each gradient, until process 0 has no more orders."""
     with contextlib.ExitStack() as stack:
-        while True:
-            what, *numbers = ranks.asked()
-            if what == END:
-                return
-            if what == MODEL:
-                about = ranks.about(numbers[0])
-                model = GPT(GPTConfig(**about["config"]), recompute=about["recompute"]).to(about["dtype"])
-                stack.close()  # what served an earlier model
-                gradients = stack.enter_context(
-                    Gradients(model, list(model.parameters()), about["workers"], about["label_smoothing"], ranks)
-                )
-            if what == BATCH:
-                rows, columns, send_weights = numbers
-                gradients.shared(np.empty((2, rows, columns), np.int64), bool(send_weights))
+        while (order := others.next_order()) is not None:
+            if isinstance(order, _Begin):
+                stack.close()  # ends the threads that served an earlier model
+                workers = stack.enter_context(Workers(order.model, order.task, order.threads))
+            else:
+                workers.by_processes(order)
 
 
-def default_workers(model: GPT, batch_size: int, ranks: Ranks = ALONE) -> int:
-    """As many workers as there are cores (up to four), or one whose BLAS uses all cores: what is faster here.
+# ---- how many threads ---------------------------------------------------------------------------------------------
 
-    Measured on a few gradients of each. One, where there is dropout: it draws its masks from one stream, whose order
+
+def fastest_threads(model: Module, task: Task) -> int:
+    """One thread for each core (up to four), or one whose BLAS uses all cores: whichever is faster here.
+
+    Measured on a few gradients of each. One, where there is dropout, whose masks come from one stream in an order that
     threads would change; and where BLAS cannot be told to use one thread.
     """
-    batch_size = math.ceil(batch_size / ranks.size)
-    most = min(ranks.cores or cores(), MOST, batch_size)
-    if most == 1 or model.config.dropout > 0:
+    others = processes()
+    if has_dropout(model) or min(others.cores or cores(), MOST) == 1:
+        return 1
+    batch = task.split(task.peek(), others.size)[-1]  # the largest part
+    most = min(others.cores or cores(), MOST, rows(batch))
+    if most == 1:
         return 1
     with blas_threads(1) as could:
         if not could:
             return 1
-    return most if _seconds(model, batch_size, most) < WORTH * _seconds(model, batch_size, 1) else 1
+    return most if _seconds(model, task, batch, most) < WORTH * _seconds(model, task, batch, 1) else 1
 
 
-def _seconds(model: GPT, batch_size: int, workers: int) -> float:
-    """The fastest of a few gradients of a batch."""
-    config = model.config
-    ids = np.arange(batch_size * config.block_size).reshape(batch_size, -1) % config.vocab_size
+def _seconds(model: Module, task: Task, batch: Batch, threads: int) -> float:
+    """The shortest time of a few gradients of a batch."""
     seconds: list[float] = []
-    with Gradients(model, list(model.parameters()), workers) as gradients:
+    with working_with(ALONE), Workers(model, task, threads) as workers:
         while len(seconds) < 2 or (sum(seconds) < 0.2 and len(seconds) < 10):
             began = time.perf_counter()
-            gradients.of(ids, ids)
+            workers.gradient(batch)
             seconds.append(time.perf_counter() - began)
     return min(seconds)

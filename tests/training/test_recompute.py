@@ -1,4 +1,4 @@
-"""training.checkpoint: the same run, to the last bit, in less memory."""
+"""training.recompute: the same run, to the last bit, in less memory."""
 
 import tracemalloc
 
@@ -43,26 +43,26 @@ def end_of(run):
 
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.0, "workers": 2}], ids=["dropout", "two workers"])
 def test_the_run_is_the_same_to_the_last_bit(changes, new):
-    assert new("one", checkpoint=True, **changes).model.recompute
-    assert end_of(new("one", checkpoint=True, **changes)) == end_of(new("two", **changes))
+    assert new("one", recompute=True, **changes).model.recompute
+    assert end_of(new("one", recompute=True, **changes)) == end_of(new("two", **changes))
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_a_run_may_be_resumed_with_it_or_without(checkpoint, new):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_run_may_be_resumed_with_it_or_without(recompute, new):
     whole = end_of(new("whole"))
-    run = new("parts", checkpoint=not checkpoint)
+    run = new("parts", recompute=not recompute)
     first = [(s.loss, s.grad_norm, s.val_loss) for s in run.train(lambda: run.trainer.step >= 2)]
     run.save()
-    run = Run.resume(run.folder, {"training.checkpoint": checkpoint})
-    assert run.model.recompute is checkpoint
+    run = Run.resume(run.folder, {"training.recompute": recompute})
+    assert run.model.recompute is recompute
     steps, arrays = end_of(run)
     assert (first + steps, arrays) == whole
     run.save()
-    assert read_toml(run.folder / CONFIG)["training.checkpoint"] is checkpoint
+    assert read_toml(run.folder / CONFIG)["training.recompute"] is recompute
 
 
 def test_a_plan_knows_of_it(new):
-    less, more = (plan_run(new(str(on), checkpoint=on, dropout=0.0)).memory for on in (True, False))
+    less, more = (plan_run(new(str(on), recompute=on, dropout=0.0)).memory for on in (True, False))
     assert less.activations < more.activations
 
 

@@ -1,0 +1,119 @@
+"""Frozen parameters: they stay bit for bit, and cost no gradient and no optimizer state."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from training_toys import SETTINGS, assert_same_weights, new_model, text_task, weights
+
+from tinygrad_llm.autograd import grad
+from tinygrad_llm.training import ConfigError, Trainer, workers
+
+FIFTY = dataclasses.replace(SETTINGS, steps=50, eval_every=25)
+
+
+def frozen(*names, **changes):
+    """A model of which the parameters of these names are frozen; a name may be the beginning of one."""
+    model = new_model(**changes)
+    for name, p in model.named_parameters():
+        if name.startswith(names):
+            p.requires_grad = False
+    return model
+
+
+def trainer_of(model, settings=FIFTY):
+    return Trainer(model, text_task(settings), settings)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_frozen_embedding_stays_bit_for_bit_while_the_rest_learns(count, tied):
+    model = frozen("transformer.wte", tie_weights=tied)
+    before = weights(model)
+    steps = list(trainer_of(model, dataclasses.replace(FIFTY, workers=count)).run())
+    for name, w in weights(model).items():
+        assert (w.tobytes() == before[name].tobytes()) == (name == "transformer.wte.weight"), name
+    assert steps[-1].val_loss < steps[0].val_loss
+    assert model.transformer.wte.weight.grad is None
+
+
+@pytest.mark.parametrize("stop", [7, 20])
+def test_a_frozen_model_is_resumed_bit_for_bit(stop):
+    settings = dataclasses.replace(FIFTY, steps=30, accumulation=2)
+    whole = trainer_of(frozen("transformer.wte", dropout=0.2), settings)
+    steps = [step.loss for step in whole.run()]
+    first = trainer_of(frozen("transformer.wte", dropout=0.2), settings)
+    begun = [step.loss for step in first.run(lambda: first.step == stop)]
+    assert first.advance() is None  # in the middle of a step
+    resumed = trainer_of(frozen("transformer.wte", dropout=0.2), settings)
+    arrays, numbers = first.get_state()
+    resumed.set_state({name: array.copy() for name, array in arrays.items()}, numbers)
+    assert begun + [step.loss for step in resumed.run()] == steps
+    assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_the_gradient_of_a_frozen_parameter_is_never_computed(monkeypatch):
+    """Each vjp is watched: none returns a gradient of the frozen parameter's shape."""
+    shapes = []
+    model = frozen("transformer.wte")
+    wte = model.transformer.wte.weight
+    others = {p.shape for p in model.parameters() if p is not wte}
+    assert wte.shape not in others
+    found = grad_arrays(monkeypatch, shapes)
+    trainer = trainer_of(model)
+    with trainer.workers:
+        trainer.advance()
+    assert others <= set(found)
+    assert wte.shape not in found
+    found.clear()
+    wte.requires_grad = True
+    trainer = trainer_of(model)
+    with trainer.workers:
+        trainer.advance()
+    assert wte.shape in found  # the observation sees it where it is computed
+
+
+def grad_arrays(monkeypatch, shapes):
+    """The shapes of all arrays that kernels' vjps return from now on."""
+    from tinygrad_llm.autograd import tensor
+
+    original = tensor.Node
+
+    def node(name, vjp=None, *args, **options):
+        def watched(g):
+            found = vjp(g)
+            shapes.extend(np.shape(d) for d in found if d is not None)
+            return found
+
+        return original(name, None if vjp is None else watched, *args, **options)
+
+    monkeypatch.setattr(tensor, "Node", node)
+    return shapes
+
+
+def test_a_frozen_parameter_has_no_optimizer_state_and_no_figures():
+    model = frozen("transformer.wte", "transformer.h.0", n_layer=2)
+    trainer = trainer_of(model, dataclasses.replace(FIFTY, steps=10))
+    *_, last = trainer.run()
+    arrays, _ = trainer.get_state()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".", 1)[1].rsplit(".", 1)[0] for name in arrays if name.startswith("optimizer.")} == trained
+    assert {name.split(".", 1)[1] for name in arrays if name.startswith("model.")} == set(model.state_dict())
+    assert list(last.layer_grad_norm) == list(last.update_ratio) == ["wpe", "h.1", "ln_f"]
+
+
+def test_the_gradient_of_the_rest_is_that_of_the_whole_model():
+    batch = text_task().peek()
+    model = new_model(np.float64)
+    expected = dict(zip(model.state_dict(), grad(model.loss(*batch), list(model.parameters())), strict=True))
+    part = frozen("transformer.wte", "transformer.h.0.attn").to(np.float64)
+    trainer = trainer_of(part)
+    with trainer.workers:
+        found = trainer.workers.gradient(batch)
+    for name, g in zip(workers.trainable(part), found.grads, strict=True):
+        np.testing.assert_allclose(g, expected[name], rtol=1e-12, atol=1e-15, err_msg=name)
+
+
+def test_a_model_without_anything_to_train_is_refused():
+    with pytest.raises(ConfigError, match="no parameter of the model requires a gradient"):
+        trainer_of(frozen(""))

@@ -1,0 +1,257 @@
+"""Tasks: their batches, parts and measurements; and a task of another shape, trained by the same trainer."""
+
+import collections
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from training_toys import (
+    BLOCK,
+    SETTINGS,
+    VAL_IDS,
+    Curve,
+    assert_same_weights,
+    new_model,
+    regression,
+    run,
+    text_task,
+)
+
+from tinygrad_llm.datasets import SlidingWindows
+from tinygrad_llm.kernels import IGNORE_INDEX
+from tinygrad_llm.random import Generator
+from tinygrad_llm.training import Examples, LanguageModeling, Task, Trainer, TrainSettings, held_out_windows
+
+PLAIN = TrainSettings(
+    steps=12, batch_size=5, lr=1e-2, warmup=0, weight_decay=0.0, eval_every=5, eval_batches=1, workers=1
+)
+
+
+# ---- a regression is trained as a language model is ------------------------------------------------------------------
+
+
+def trained(settings, dtype=np.float32, stop_at=None):
+    """A Curve after training, up to a step or to the end; and the reported steps."""
+    model = Curve().to(dtype)
+    trainer = Trainer(model, regression(dtype=dtype), settings)
+    steps = list(trainer.run(lambda: trainer.step == stop_at))
+    return trainer, [dataclasses.replace(step, tokens_per_second=0.0) for step in steps]
+
+
+def test_a_regression_is_learned_and_its_own_figure_is_reported():
+    trainer, steps = trained(dataclasses.replace(PLAIN, steps=150))
+    assert steps[-1].val_loss < steps[0].val_loss / 4
+    assert steps[0].measures.keys() == {"val_absolute_error"}
+    assert steps[1].measures.keys() == {"absolute_error"}
+    assert steps[5].measures.keys() == {"absolute_error", "val_absolute_error"}
+    batch = regression().held_out[0]
+    error = np.abs(trainer.model(batch["x"]).numpy() - batch["y"])[:, 0] * batch["counts"]
+    assert steps[-1].measures["val_absolute_error"] == pytest.approx(error.sum() / batch["counts"].sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulation": 3}], ids=str)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_regression_by_several_workers_is_that_of_one(workers, changes):
+    settings = dataclasses.replace(PLAIN, **changes)
+    one, alone = trained(settings, np.float64)
+    several, shared = trained(dataclasses.replace(settings, workers=workers), np.float64)
+    for name, w in one.model.state_dict().items():
+        np.testing.assert_allclose(several.model.state_dict()[name], w, rtol=1e-9, atol=1e-12, err_msg=name)
+    for a, b in zip(alone, shared, strict=True):
+        assert b.loss == pytest.approx(a.loss, rel=1e-9)
+        assert b.measures == pytest.approx(a.measures, rel=1e-9)
+
+
+@pytest.mark.parametrize("stop", [0, 3, 7])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_regression_equals_one_without_a_stop_bit_for_bit(stop, accumulation):
+    settings = dataclasses.replace(PLAIN, accumulation=accumulation)
+    whole, steps = trained(settings)
+    first, begun = trained(settings, stop_at=stop)
+    if accumulation > 1:
+        assert first.advance() is None  # stopped in the middle of a step
+    arrays, numbers = first.get_state()
+    resumed = Trainer(Curve(), regression(), settings)
+    resumed.set_state({name: array.copy() for name, array in arrays.items()}, json.loads(json.dumps(numbers)))
+    rest = [dataclasses.replace(step, tokens_per_second=0.0) for step in resumed.run()]
+    assert begun + rest == steps
+    assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_dropout_of_any_model_is_resumed_bit_for_bit():
+    def trainer():
+        return Trainer(Curve(dropout=0.3), regression(), PLAIN)
+
+    whole, parts, resumed = trainer(), trainer(), trainer()
+    for _ in range(4):
+        whole.advance()
+    for _ in range(2):
+        parts.advance()
+    resumed.set_state(*parts.get_state())
+    for _ in range(2):
+        resumed.advance()
+    assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_a_task_without_a_loss_is_named():
+    task = Task(Examples(np.zeros((4, 2)), 2, Generator(0)))
+    with pytest.raises(NotImplementedError, match="Task has no loss"):
+        Trainer(Curve(), task, PLAIN).advance()
+
+
+def test_a_batch_in_which_nothing_counts_is_refused():
+    task = text_task()
+    ids, targets = task.peek()
+    task.next_batch = lambda: (ids, np.full_like(targets, IGNORE_INDEX))
+    with pytest.raises(ValueError, match="LanguageModeling has no target that counts"):
+        Trainer(new_model(), task, SETTINGS).advance()
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+Pair = collections.namedtuple("Pair", "x y")
+
+
+@given(n=st.integers(0, 12), parts=st.integers(1, 9))
+def test_the_parts_of_any_nest_make_up_the_batch(n, parts):
+    x = np.arange(n * 2).reshape(n, 2)
+    batch = {"a": Pair(x, [x[:, 0], None]), "b": (np.arange(n),)}
+    cut = regression().split(batch, parts)
+    assert len(cut) == parts
+    assert all(type(part["a"]) is Pair and type(part["a"].y) is list and part["a"].y[1] is None for part in cut)
+    np.testing.assert_array_equal(np.concatenate([part["a"].x for part in cut]), x)
+    np.testing.assert_array_equal(np.concatenate([part["b"][0] for part in cut]), np.arange(n))
+    sizes = [len(part["b"][0]) for part in cut]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) == sizes[-1]
+
+
+@given(n=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_an_epoch_shows_each_example_once(n, batch_size, seed):
+    source = Examples({"i": np.arange(n)}, batch_size, Generator(seed))
+    size = min(n, batch_size)
+    assert source.batch_size == size
+    for _ in range(3):
+        epoch = [next(source)["i"].tolist() for _ in range(n // size)]
+        assert len({i for batch in epoch for i in batch}) == n // size * size
+
+
+def test_examples_refuse_the_place_of_other_data():
+    source = Examples(np.arange(5), 2, Generator(0))
+    for wrong in ({"seed": 3, "position": 6}, {"seed": None, "position": 2}, {}):
+        with pytest.raises(ValueError, match="is not a place among 5 examples"):
+            source.set_state(wrong)
+
+
+@pytest.mark.parametrize("make", [text_task, regression])
+def test_peeking_changes_nothing(make):
+    task, other = make(), make()
+    for _ in range(20):
+        task.peek()
+        one, two = task.next_batch(), other.next_batch()
+        pairs = zip(one.values(), two.values(), strict=True) if isinstance(one, dict) else zip(one, two, strict=True)
+        for a, b in pairs:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_other_processes_get_is_without_data():
+    task = text_task(dataclasses.replace(SETTINGS, label_smoothing=0.2))
+    sent = task.without_data()
+    assert (sent.batches, sent.held_out, sent.label_smoothing) == (None, (), 0.2)
+    assert task.held_out
+    assert task.batches is not None
+
+
+# ---- held-out losses -------------------------------------------------------------------------------------------------
+
+
+@given(n=st.integers(2, 400), block=st.integers(1, 20), batch_size=st.integers(1, 6), batches=st.integers(1, 6))
+def test_held_out_windows_are_spread_over_the_text(n, block, batch_size, batches):
+    ids = np.arange(n + block)
+    found = held_out_windows([ids], block, batch_size, batches)
+    assert all(len(inputs) == batch_size for inputs, _ in found[:-1])
+    inputs, targets = (np.concatenate(part) for part in zip(*found, strict=True))
+    np.testing.assert_array_equal(inputs + 1, targets)
+    np.testing.assert_array_equal(inputs, inputs[:, :1] + np.arange(block))
+    numbers, rest = np.divmod(inputs[:, 0], block)
+    assert not rest.any()  # so no target counts twice
+    windows = len(SlidingWindows(ids, block))
+    assert len(numbers) == min(windows, batch_size * batches)
+    gaps = np.diff(numbers)
+    assert (gaps > 0).all()
+    if len(numbers) > 1:
+        assert (numbers[0], numbers[-1]) == (0, windows - 1)
+        assert gaps.max() - gaps.min() <= 2  # even, apart from rounding at both ends of a gap
+
+
+def test_the_held_out_windows_never_change(monkeypatch):
+    seen = []
+    loss = LanguageModeling.held_out_loss
+
+    def note(task, model, batch, total):
+        seen.append([part.copy() for part in batch])
+        return loss(task, model, batch, total)
+
+    monkeypatch.setattr(LanguageModeling, "held_out_loss", note)
+    run(new_model())
+    batches = len(text_task().held_out)
+    assert len(seen) == 3 * batches
+    for i, batch in enumerate(seen):
+        np.testing.assert_array_equal(batch, seen[i % batches])
+
+
+def nats(model, inputs, targets):
+    """−ln p of each target, in float64."""
+    logits = model(inputs).numpy().astype(np.float64)
+    right = np.take_along_axis(logits, targets[:, :, None], axis=2)[:, :, 0]
+    return np.log(np.exp(logits).sum(axis=2)) - right
+
+
+def test_the_held_out_loss_is_the_mean_over_the_targets_that_count():
+    model = new_model(dropout=0.5)
+    windows = SlidingWindows(VAL_IDS, BLOCK)
+    batches = [windows.batch([0, 1, 2, 3]), windows.batch([4])]  # a mean of their means would be another number
+    masked = batches[0][1].copy()
+    masked[0], masked[2, 3] = IGNORE_INDEX, IGNORE_INDEX
+    nothing = windows.batch([5])[0], np.full((1, BLOCK), IGNORE_INDEX)
+    found = text_task().evaluate(model, [(batches[0][0], masked), batches[1], nothing]).loss
+    model.eval()
+    expected = np.concatenate([nats(model, *batches[0])[masked != IGNORE_INDEX], nats(model, *batches[1]).ravel()])
+    assert found == pytest.approx(expected.mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="the 1 held-out batches have no target that counts"):
+        text_task().evaluate(model, [nothing])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_leaves_the_mode_as_it_was(training, monkeypatch):
+    model = new_model(dropout=0.5).train(training)
+    text_task().evaluate(model)
+    assert {module.training for module in model.modules()} == {training}
+
+    def fail(*batch):
+        raise MemoryError
+
+    monkeypatch.setattr(model, "loss", fail)
+    with pytest.raises(MemoryError):
+        text_task().evaluate(model)
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_the_held_out_loss_of_a_regression_is_a_mean_over_the_rows_that_count():
+    model, task = Curve().to(np.float64), regression(dtype=np.float64)
+    (batch,) = task.held_out
+    squares = (model(batch["x"]).numpy() - batch["y"])[:, 0] ** 2
+    found = task.evaluate(model)
+    assert 0 < batch["counts"].sum() < len(squares)
+    assert found.loss == pytest.approx((squares * batch["counts"]).sum() / batch["counts"].sum(), rel=1e-12)
+    assert not math.isnan(found.measures["absolute_error"])
+
+
+def test_a_state_of_other_data_is_refused():
+    task = text_task()
+    with pytest.raises(ValueError, match="place"):
+        task.set_state({"seeds": [1, 2], "positions": [0, 0]})

@@ -1,0 +1,176 @@
+"""What a model is trained on: where batches come from, what their loss is, and how the model is measured.
+
+A task is a small subclass of `Task`. A classifier, for example, is
+
+    class Classification(Task):
+        def loss(self, model, batch, total):
+            logits = model(batch["ids"])
+            right = (logits.numpy().argmax(axis=-1) == batch["label"]).sum()
+            return F.cross_entropy(logits, batch["label"], reduction="sum") / total, {"accuracy": right / total}
+
+The trainer does the rest: several workers, accumulation, exact resume, and the figures of each step.
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, TypeAlias, cast
+
+import numpy as np
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.nn import Module
+from tinygrad_llm.random import Generator
+
+Batch: TypeAlias = Any  # a nest (tuple, list or dict) of arrays, and None; the first axis of each array is the batch
+Loss: TypeAlias = Tensor | tuple[Tensor, dict[str, float]]
+
+
+class Batches(Protocol):
+    """An endless source of batches that can stop and resume at any of them."""
+
+    batch_size: int
+    rng: Generator  # what it draws from; saved with its state
+
+    def __next__(self) -> Batch: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """The place in the data, without the state of `rng`, as JSON can hold it."""
+
+    def set_state(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out loss, and the task's own figures: means over all targets that count."""
+
+    loss: float
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+class Task:
+    """What a model is trained on. A subclass writes `loss`; the other methods have defaults.
+
+    Args:     batches: the source of training batches. held_out: fixed batches for the held-out loss.
+    """
+
+    def __init__(self, batches: Batches, held_out: Sequence[Batch] = ()) -> None:
+        self.batches = batches
+        self.held_out = held_out
+
+    # ---- the loss --------------------------------------------------------------------------------------------------
+
+    def loss(self, model: Any, batch: Batch, total: int) -> Loss:
+        """The sum of the losses of all targets that count in `batch`, divided by `total`.
+
+        `batch` may be one worker's part. `total` is the count of the whole batch, so the parts add up to the mean.
+        The loss draws no random numbers, except in the model's dropout: draw them in `next_batch`.
+
+        Returns:  a scalar Tensor; or the Tensor and named figures, which are also sums divided by `total`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def held_out_loss(self, model: Any, batch: Batch, total: int) -> Loss:
+        """As `loss`, for measuring the model. The default is `loss` itself."""
+        return self.loss(model, batch, total)
+
+    def count(self, batch: Batch) -> int:
+        """How many targets of a batch count in its mean loss. The default is its number of rows."""
+        return rows(batch)
+
+    # ---- the batches -----------------------------------------------------------------------------------------------
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows in a batch."""
+        return self.batches.batch_size
+
+    def next_batch(self) -> Batch:
+        """The next training batch."""
+        return next(self.batches)
+
+    def split(self, batch: Batch, parts: int) -> list[Batch]:
+        """The batch in parts of nearly equal size, one for each worker; a part may be empty."""
+        n = rows(batch)
+        return [take(batch, slice(n * i // parts, n * (i + 1) // parts)) for i in range(parts)]
+
+    def generators(self) -> list[Generator]:
+        """The random streams that batches are drawn from. Their states are saved with every checkpoint."""
+        return [self.batches.rng]
+
+    def get_state(self) -> dict[str, Any]:
+        """The place in the data, as JSON can hold it."""
+        return self.batches.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Resume from a `get_state()` of the same data.
+
+        Raises:   ValueError: the state belongs to other data.
+        """
+        self.batches.set_state(state)
+
+    def peek(self) -> Batch:
+        """The next batch, which `next_batch` returns again."""
+        place, streams = self.get_state(), self.generators()
+        states = [rng.get_state() for rng in streams]
+        try:
+            return self.next_batch()
+        finally:
+            self.set_state(place)
+            for rng, state in zip(streams, states, strict=True):
+                rng.set_state(state)
+
+    # ---- measuring -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, model: Module, batches: Sequence[Batch] | None = None) -> Evaluation:
+        """The mean `held_out_loss` over all targets that count, with dropout off.
+
+        Args:     batches: None: those held out.
+        Raises:   ValueError: no batches, or no target in them counts.
+        """
+        batches = self.held_out if batches is None else batches
+        counts = [self.count(batch) for batch in batches]
+        total = sum(counts)
+        if total == 0:
+            raise ValueError(f"{type(self).__name__}: the {len(counts)} held-out batches have no target that counts")
+        losses: list[float] = []
+        measures: dict[str, list[float]] = {}
+        with model.evaluating(), np.errstate(all="ignore"):  # NaN or infinity shows in the result
+            for batch, count in zip(batches, counts, strict=True):
+                if count:
+                    loss, figures = with_measures(self.held_out_loss(model, batch, count))
+                    losses.append(loss.item() * count)
+                    for name, value in figures.items():
+                        measures.setdefault(name, []).append(value * count)
+        return Evaluation(math.fsum(losses) / total, {name: math.fsum(x) / total for name, x in measures.items()})
+
+    # ---- other processes -------------------------------------------------------------------------------------------
+
+    def without_data(self) -> Self:
+        """A copy for a process that only computes losses: without what only the first process needs."""
+        other = copy.copy(self)
+        other.batches, other.held_out = cast(Batches, None), ()
+        return other
+
+
+def with_measures(loss: Loss) -> tuple[Tensor, dict[str, float]]:
+    """A loss and its named figures, of which there may be none."""
+    return loss if isinstance(loss, tuple) else (loss, {})
+
+
+def rows(batch: Batch) -> int:
+    """The length of a batch: that of its first array."""
+    while isinstance(batch, dict | tuple | list):
+        batch = next(part for part in (batch.values() if isinstance(batch, dict) else batch) if part is not None)
+    return len(batch)
+
+
+def take(batch: Batch, some: Any) -> Batch:
+    """The same nest with some rows (a slice, or their numbers) of each array."""
+    if isinstance(batch, dict):
+        return {name: take(part, some) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [take(part, some) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return None if batch is None else batch[some]
