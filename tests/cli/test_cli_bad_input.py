@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong: one line on stderr, exit status 2, and nothing on disk has changed."""
+"""Every mistake of a user gives one line on stderr and exit status 2, and changes nothing on disk."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from tinygrad_llm.tokenizer import CharTokenizer
 
-# What is wrong: (arguments, a part of the message). {…} are the files that `files` makes.
+# Mistake: (arguments, a part of the message). {…} are the files that `files` creates.
 MISTAKES = {
     "an empty file": ("train --corpus {empty} --out new", "empty.txt: the file is empty"),
     "a file of spaces": ("train --corpus {blank} --out new", "blank.txt: the file is empty"),
@@ -33,10 +33,10 @@ MISTAKES = {
     "half a surrogate pair": ("generate {pairs} --prompt \udcff", "surrogate"),
     "the end of text in a prompt": ("generate {pairs} --prompt a<|endoftext|>", "add --allow-special"),
     "a temperature below 0": ("generate {run} --prompt a --temperature -1", "temperature must be ≥ 0"),
-    "a temperature that is no number": ("generate {run} --prompt a --temperature nan", "temperature must be ≥ 0"),
+    "a temperature of NaN": ("generate {run} --prompt a --temperature nan", "temperature must be ≥ 0"),
     "top-k 0": ("generate {run} --prompt a --top-k 0", "top_k must be ≥ 1"),
     "top-p 0": ("generate {run} --prompt a --top-p 0", "top_p must lie in (0, 1]"),
-    "less than no tokens": ("generate {run} --prompt a --max-new-tokens -1", "--max-new-tokens"),
+    "a negative number of tokens": ("generate {run} --prompt a --max-new-tokens -1", "--max-new-tokens"),
     "a folder without a model": ("generate {folder} --prompt a", "model.safetensors is missing"),
     "a folder that is not there": ("generate nowhere --prompt a", "nowhere: no model here"),
     "a damaged model": ("generate {damaged} --prompt a", "model.safetensors: data:"),
@@ -45,7 +45,7 @@ MISTAKES = {
     "a tokenizer of another run": ("generate {mixed} --prompt a", "they do not belong together"),
     "an id outside the vocabulary": ("tokenizer decode 15496 50257", "token id 50257 is unknown"),
     "a negative id": ("tokenizer decode -- -1", "token id -1 is unknown"),
-    "an id that is no number": ("tokenizer decode 1 two", "ids are whole numbers, not '1 two'"),
+    "an id that is not a number": ("tokenizer decode 1 two", "ids are whole numbers, not '1 two'"),
     "an id outside a run's": ("tokenizer decode --tokenizer {run} 999", "token id 999 is unknown"),
     "the end of text to encode": ("tokenizer encode a<|endoftext|>", "add --allow-special"),
     "an unknown tokenizer": ("tokenizer encode --tokenizer gpt5 a", "gpt5: cannot be read"),
@@ -53,7 +53,7 @@ MISTAKES = {
     "too small a vocabulary": ("tokenizer train {text} --vocab-size 200 --out new.json", "vocab_size is 200"),
     "a tokenizer over another": ("tokenizer train {text} --out {tokenizer}", "exists already"),
     "a tokenizer below a file": ("tokenizer train {text} --out {text}/new.json", "text.txt"),
-    "nothing for a tokenizer to learn": ("tokenizer train {empty} --out new.json", "empty.txt: the file is empty"),
+    "a tokenizer of an empty text": ("tokenizer train {empty} --out new.json", "empty.txt: the file is empty"),
     "an unknown kernel": ("gradcheck tanh tahn", "nothing here is named 'tahn', did you mean tanh"),
     "an unknown command": ("trian", "trian"),
     "no command": ("", "COMMAND"),
@@ -97,7 +97,7 @@ def arguments(template, files):
 def test_a_mistake_costs_one_line(mistake, cli, files, snapshot, tmp_path, request):
     template, message = MISTAKES[mistake]
     if "over a run" not in mistake and "shorter than a block" not in mistake:
-        request.getfixturevalue("toys")  # so that a mistake that goes unnoticed does not train for minutes
+        request.getfixturevalue("toys")  # so that an unnoticed mistake does not train for minutes
     before = snapshot(tmp_path)
     status, out, err = cli(*arguments(template, files))
     assert status == 2
@@ -122,7 +122,7 @@ def test_a_mistake_costs_one_line_in_a_shell_too(mistake, files, snapshot, tmp_p
 
 
 @pytest.mark.usefixtures("toys")
-def test_a_read_only_folder_is_noticed_before_training(cli, place, text_file, monkeypatch):
+def test_a_read_only_folder_is_refused_before_training(cli, place, text_file, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     status, _, err = cli("train", "--corpus", text_file, "--out", "new")
     assert status == 2
@@ -130,7 +130,7 @@ def test_a_read_only_folder_is_noticed_before_training(cli, place, text_file, mo
     assert not list(place.iterdir())
 
 
-def test_a_defect_of_ours_keeps_its_traceback(cli, monkeypatch):
+def test_a_bug_keeps_its_traceback(cli, monkeypatch):
     def broken():
         raise ZeroDivisionError("ours")
 
