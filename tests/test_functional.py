@@ -276,42 +276,105 @@ def test_what_is_frozen_costs_the_head_nothing(frozen):
 # ---- attention -----------------------------------------------------------------------------------------------------
 
 
-def attention_by_hand(q, k, v, causal):
-    """One query after the other."""
+def attention_by_hand(q, k, v, attends):
+    """One query after the other; attends: boolean, the shape of the scores."""
     y = np.zeros((*q.shape[:-1], v.shape[-1]))
-    Tq, Tk = q.shape[-2], k.shape[-2]
-    for lead in np.ndindex(q.shape[:-2]):
-        for t in range(Tq):
-            seen = Tk - Tq + t + 1 if causal else Tk
-            scores = np.exp(k[lead][:seen] @ q[lead][t] / math.sqrt(q.shape[-1]))
-            y[lead][t] = scores / scores.sum() @ v[lead][:seen]
+    for place in np.ndindex(q.shape[:-1]):
+        seen = attends[place]
+        scores = np.exp(k[place[:-1]][seen] @ q[place] / math.sqrt(q.shape[-1]))
+        if seen.any():
+            y[place] = scores / scores.sum() @ v[place[:-1]][seen]
     return y
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("Tq", "Tk"), [(4, 4), (1, 4), (2, 5)])
-def test_attention(Tq, Tk, causal):
+@pytest.mark.parametrize(("Tq", "Tk"), [(4, 4), (1, 4), (2, 5), (5, 2)])
+def test_attention_of_any_lengths_is_a_loop_over_the_queries(Tq, Tk, causal):
     q, k, v = leaf(2, 3, Tq, 4), leaf(2, 3, Tk, 4, seed=1), leaf(2, 3, Tk, 4, seed=2)
     y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    np.testing.assert_allclose(y.data, attention_by_hand(q.data, k.data, v.data, causal), rtol=1e-12)
-    few = [x.data[:1, :2] for x in (q, k, v)]
-    assert gradcheck(lambda *xs: F.scaled_dot_product_attention(*xs, is_causal=causal), few)
+    attends = np.broadcast_to(np.tri(Tq, Tk, dtype=bool) if causal else True, (2, 3, Tq, Tk))
+    np.testing.assert_allclose(y.data, attention_by_hand(q.data, k.data, v.data, attends), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (4, 5), (3, 1, 5), (2, 1, 4, 1), (2, 3, 4, 5)])
+def test_attention_with_a_mask_that_broadcasts(shape):
+    q, k, v = leaf(2, 3, 4, 2), leaf(2, 3, 5, 2, seed=1), leaf(2, 3, 5, 3, seed=2)
+    mask = np.random.default_rng(0).random(shape) < 0.7
+    attends = np.broadcast_to(mask, (2, 3, 4, 5))
+    expected = attention_by_hand(q.data, k.data, v.data, attends)
+    for attn_mask in (mask, Tensor(mask), np.where(mask, 0.0, -np.inf)):
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask)
+        np.testing.assert_allclose(y, expected, rtol=1e-12)
+
+
+CAUSAL, MASK = {"is_causal": True}, [[False, False, False], [True, False, True]]
+ADDED = [[0.5, -1.0, -math.inf], [0.0, 0.25, 1.0]]
+TORCH = {  # what torch 2.13.0 gives: options, y, and the gradients of q, k, v and the mask
+    "fewer queries": (CAUSAL, (2, 3), "-1.5 -.5 .5 / -1.0846223101 -.0846223101 -1.1615107595",
+        "0 0 / .1988396696 -.0497099174", "-.0994198348 .0497099174 / .0994198348 -.0497099174 / 0 0",
+        ".0846223101 1.2538669303 2 / .4153776899 1.2461330697 0 / 0 0 0"),
+    "more queries": (CAUSAL, (3, 2),
+        "-1.5 -.5 .5 / -1.0846223101 -.0846223101 -1.1615107595 / -1.1285916576 -.1285916576 -.9856333695",
+        "0 0 / .1988396696 -.0497099174 / .1350857202 -.0337714301",
+        "-.1331912649 .1172527775 / .1331912649 -.1172527775",
+        ".3418056253 1.7682335608 2.1285916576 / 1.1581943747 2.7317664392 .3714083424"),
+    "a query without keys": ({"attn_mask": np.array(MASK)}, (2, 3), "0 0 0 / -.6955703175 .3044296825 -.7066445238",
+        "0 0 / .3337315649 -.2224877099", "-.2224877099 .111243855 / 0 0 / .2224877099 -.111243855",
+        ".0977851587 .2933554762 0 / 0 0 0 / .4022148413 1.2066445238 0"),
+    "an added mask": ({"attn_mask": Tensor(np.array(ADDED), requires_grad=True)}, (2, 3),
+        "-1.474272304 -.474272304 .3970892162 / -.7245966432 .2754033568 -1.0893427062",
+        "-.2415859606 .0603964901 / .0225862633 -.1257313029",
+        "-.1801200068 .0296635132 / -.0120155725 .0664042764 / .1921355793 -.0960677896",
+        ".0270507874 1.0296969703 1.8970892162 / .1704950684 .5629405971 .1029107838 / .3024541442 .9073624326 0",
+        ".170827071 -.170827071 0 / -.0839010854 -.1878196566 .271720742"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_attention_is_what_torch_gives(name):
+    options, (Tq, Tk), *expected = TORCH[name]
+
+    def numbers(*shape):
+        return (np.arange(math.prod(shape)) * 7.0 % 5 - 2).reshape(shape) / 2
+
+    q, k, v = (Tensor(x, requires_grad=True) for x in (numbers(Tq, 2), numbers(Tk, 2) + 0.25, numbers(Tk, 3) - 0.5))
+    y = F.scaled_dot_product_attention(q, k, v, **options)
+    found = [y, *grad(y, [q, k, v, *list(options.values())[: len(expected) - 4]], numbers(Tq, 3) + 1)]
+    for array, rows in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, [[float(x) for x in row.split()] for row in rows.split("/")], atol=1e-10)
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_attention_dropout(causal):
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_dropout_drops_weights_as_it_drops_ones(causal, masked):
     q, k, v = (leaf(2, 4, 3, seed=i) for i in range(3))
+    mask = np.tri(4, dtype=bool) if masked or causal else None
 
     def attend(rng, p):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal, rng=rng).data
+        given = (None, p, True) if causal else (mask, p)
+        return F.scaled_dot_product_attention(q, k, v, *given, rng=rng).data
 
-    np.testing.assert_array_equal(attend(Generator(3), 0.5), attend(Generator(3), 0.5))
-    assert not np.array_equal(attend(Generator(3), 0.5), attend(None, 0.0))
+    weights = F.scaled_dot_product_attention(q, k, Tensor(np.eye(4)[None].repeat(2, axis=0)), mask).data
+    dropped = F.dropout(Tensor(weights), 0.5, rng=Generator(3)).data
+    np.testing.assert_allclose(attend(Generator(3), 0.5), dropped @ v.data, rtol=1e-12)
     assert not attend(Generator(3), 1.0).any()
     with pytest.raises(ValueError, match="rng=Generator"):
         attend(None, 0.5)
-    average = np.mean([attend(Generator(seed), 0.3) for seed in range(2000)], axis=0)
-    np.testing.assert_allclose(average, attend(None, 0.0), atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"attn_mask": np.array([True]), "is_causal": True}, ValueError, "got is_causal and attn_mask"),
+        ({"attn_mask": np.ones((3, 4), int)}, TypeError, "got a mask of int64"),
+        ({"attn_mask": np.ones((4, 3), bool)}, ValueError, r"mask \(4, 3\), which must broadcast to \(2, 3, 4\)"),
+        ({"attn_mask": np.ones((1, 2, 3, 4), bool)}, ValueError, r"mask \(1, 2, 3, 4\)"),
+        ({"dropout_p": 1.5, "rng": Generator(0)}, ValueError, r"p must lie in \[0, 1\]"),
+    ],
+)
+def test_attention_says_what_is_wrong_with_its_options(options, error, message):
+    with pytest.raises(error, match=message):
+        F.scaled_dot_product_attention(leaf(2, 3, 5), leaf(2, 4, 5), leaf(2, 4, 6), **options)
 
 
 def test_nothing_flows_from_the_future():
@@ -335,9 +398,14 @@ def test_a_bias_of_all_keys_has_no_gradient():
 def test_causal_self_attention_is_attention_of_its_thirds():
     qkv = leaf(2, 4, 18)
     y = F.causal_self_attention(qkv, 3)
+    earlier = np.broadcast_to(np.tri(4, dtype=bool), (2, 4, 4))
     for h in range(3):
         q, k, v = (qkv.data[..., i * 6 + h * 2 : i * 6 + h * 2 + 2] for i in range(3))
-        np.testing.assert_allclose(y.data[..., 2 * h : 2 * h + 2], attention_by_hand(q, k, v, True), rtol=1e-12)
+        np.testing.assert_allclose(
+            y.data[..., 2 * h : 2 * h + 2],
+            attention_by_hand(q, k, v, earlier),
+            rtol=1e-12,
+        )
 
 
 def test_causal_self_attention_dropout():
@@ -350,7 +418,7 @@ def test_causal_self_attention_dropout():
 
 
 @pytest.mark.parametrize("name", F.__all__)
-def test_every_docstring_gives_shapes_results_and_the_gradient(name):
+def test_every_docstring_gives_shapes_and_results(name):
     doc = getattr(F, name).__doc__
-    for part in ("Args:", "Returns:", "Gradient:"):
-        assert part in doc, part
+    assert "Args:" in doc
+    assert "Returns:" in doc

@@ -13,8 +13,8 @@
         optimizer.step()
     print(tokenizer.decode(model.generate(ids[:4], max_new_tokens=5, temperature=0)))
 
-`Generator(123)` draws the numbers that PyTorch draws on the CPU after `torch.manual_seed(123)`, so an example in PyTorch
-can be followed number by number. `GPT.from_pretrained` reads models of OpenAI, of Hugging Face, and of this package.
+`Generator(123)` draws the numbers that PyTorch draws on the CPU after `torch.manual_seed(123)`, so an example in
+PyTorch can be followed number by number. `GPT.from_pretrained` reads models of OpenAI, Hugging Face and this package.
 
 Environment variables:
 

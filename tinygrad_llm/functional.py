@@ -7,6 +7,8 @@ the names differ. Shape letters: B batch, T time, C channels, H heads, D head si
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, is_grad_enabled
 from tinygrad_llm.autograd.tensor import Operand
@@ -298,30 +300,36 @@ def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    attn_mask: Tensor | Array | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     rng: Generator | None = None,
 ) -> Tensor:
-    """dropout(softmax(q kᵀ / √D)) v; with is_causal no query sees a key behind its own position.
+    """softmax(q kᵀ / √D, masked) v, with dropout of the softmax's weights (kernel `attention`).
 
-    Fewer queries than keys are the last ones (as with a cache of keys), where PyTorch takes them for the first.
-
-    Args:     query: (..., Tq, D). key, value: (..., Tk, D). dropout_p: dropout of the weights; needs rng.
-    Returns:  (..., Tq, D).
-    Raises:   ValueError: shapes that do not fit, all named; dropout without rng.
-    Gradient: back through the weighted sum, the dropout, the softmax and the scores: see `kernels.causal_attention`.
-    Source:   Vaswani et al. 2017, arXiv:1706.03762.
+    Args:     query: (..., Tq, D). key: (..., Tk, D). value: (..., Tk, Dv). attn_mask: broadcasts to (..., Tq, Tk).
+              Boolean: True where a query may attend to a key. Float: added to the scores; it may require a gradient.
+              dropout_p: dropout of the weights, also outside training; needs rng.
+              is_causal: query i may attend to the keys 0 … i, also where Tq ≠ Tk; without attn_mask.
+    Returns:  (..., Tq, Dv). A query that may attend to no key gets 0.
+    Raises:   ValueError: shapes that do not fit, all named; is_causal with attn_mask; dropout without rng.
+              TypeError: a mask of integers.
+    Source:   Vaswani et al. 2017, arXiv:1706.03762; torch.nn.functional.scaled_dot_product_attention.
     """
-    shape = (*query.shape[:-1], key.shape[-2])
-    keep = draw_keep(dropout_p, shape, True, rng)
-    if is_causal:
-        inputs = [query, key, value] if keep is None else [query, key, value, keep]
+    Tq, Tk = query.shape[-2], key.shape[-2]
+    if is_causal and attn_mask is not None:
+        raise ValueError("scaled_dot_product_attention: got is_causal and attn_mask: give attn_mask alone, or neither")
+    keep = draw_keep(dropout_p, (*np.broadcast_shapes(query.shape[:-2], key.shape[:-2]), Tq, Tk), True, rng)
+    if is_causal and Tq == Tk and query.shape == key.shape == value.shape:
         recorded = is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        inputs = [query, key, value] if keep is None else [query, key, value, keep]
         return apply(K.causal_attention, *inputs, p=dropout_p, recompute=not recorded)
-    weights = (query @ key.mT * (1 / math.sqrt(query.shape[-1]))).softmax(-1)
+    if is_causal:
+        attn_mask = np.tri(Tq, Tk, dtype=bool)
     if keep is not None:
-        weights = apply(K.dropout, weights, keep, p=dropout_p)
-    return weights @ value
+        return apply(K.attention, query, key, value, True if attn_mask is None else attn_mask, keep, p=dropout_p)
+    return apply(K.attention, *([query, key, value] if attn_mask is None else [query, key, value, attn_mask]))
 
 
 def causal_self_attention(

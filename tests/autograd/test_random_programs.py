@@ -54,6 +54,16 @@ def broadcast(a, b):
         return False
 
 
+def attends(q, k, v, mask):
+    if min(q.ndim, k.ndim, v.ndim) < 2:
+        return False
+    try:
+        scores = q.data @ k.mT.data
+        return (scores @ v.data).ndim <= 3 and np.broadcast_shapes(mask.shape, scores.shape) == scores.shape
+    except ValueError:
+        return False
+
+
 def same_shape(a, b):
     return a.ndim > 0 and a.shape == b.shape
 
@@ -192,6 +202,11 @@ SMOOTH = {
             "count": draw(st.sampled_from([None, 3])),
             "chunk": draw(st.sampled_from([1 << 24, 4])),
         },
+    ),
+    "attention": Rule(
+        lambda q, k, v, mask, keep: apply(K.attention, q, k, v, mask, *keep, p=0.4 if keep else 0.0),
+        attends,
+        lambda draw, q, k, v, mask: {"keep": [a_mask(draw, (q @ k.mT).shape)] * draw(st.booleans())},
     ),
     "causal_attention": Rule(
         lambda q, k, v, keep, **options: apply(K.causal_attention, q, k, v, *keep, p=0.4 if keep else 0.0, **options),

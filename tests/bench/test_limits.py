@@ -67,7 +67,7 @@ def test_seconds_at_the_limit():
     assert Limits(2e9, 4e9).seconds(flops=1e9, traffic=2e9) == 1.0
 
 
-def test_the_best_of_all_rounds_counts(monkeypatch):
+def test_the_best_rates_of_all_rounds_count(monkeypatch):
     found = iter([(100.0, 9.0), (300.0, 7.0), (200.0, 8.0)])
     asked = []
 
@@ -75,7 +75,7 @@ def test_the_best_of_all_rounds_counts(monkeypatch):
         asked.append(seconds)
         return dict(zip(("matmul_gflops", "matvec_gbytes"), next(found), strict=True))
 
-    monkeypatch.setattr(limits.runtime, "measure", measure)
+    monkeypatch.setattr(limits.machine, "measure", measure)
     subject = limits.best()
     assert subject.answer() is None
     assert all(subject.round() > 0 for _ in range(3))

@@ -20,14 +20,14 @@ MISTAKES = {
     "a folder as corpus": ("train --corpus {run} --out new", "cannot be read: Is a directory"),
     "--out that is a file": ("train --corpus {text} --out {text}", "text.txt: is a file"),
     "--out below a file": ("train --corpus {text} --out {text}/new", "text.txt: is a file"),
-    "--out that holds a run": ("train --corpus {text} --out {run}", "holds a run already"),
+    "--out that holds a run": ("train --corpus {text} --out {run}", "already holds a run"),
     "no --out": ("train --corpus {text}", "--out"),
-    "no steps": ("train --corpus {text} --steps 0 --out new", "'0' is not an integer of at least 1"),
-    "half a step": ("train --corpus {text} --steps 0.5 --out new", "'0.5' is not an integer"),
+    "no steps": ("train --corpus {text} --steps 0 --out new", "got '0', but it must be an integer of at least 1"),
+    "half a step": ("train --corpus {text} --steps 0.5 --out new", "got '0.5', but it must be an integer"),
     "no workers": ("train --corpus {text} --workers 0 --out new", "--workers"),
     "a negative seed": ("train --corpus {text} --seed -1 --out new", "--seed"),
     "a demo in a file": ("demo --out {text}", "text.txt: is a file"),
-    "a demo over a run": ("demo --out {run}", "holds a run already"),
+    "a demo over a run": ("demo --out {run}", "already holds a run"),
     "a prompt longer than the block": ("generate {run} --prompt " + "a" * 17, "the model reads at most 16"),
     "an unknown character": ("generate {run} --prompt caté", "character '\\xe9' at position 3"),
     "half a surrogate pair": ("generate {pairs} --prompt \udcff", "surrogate"),
@@ -134,6 +134,6 @@ def test_a_bug_keeps_its_traceback(cli, monkeypatch):
     def broken():
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("tinygrad_llm.runtime.facts", broken)
+    monkeypatch.setattr("tinygrad_llm.bench.machine.facts", broken)
     with pytest.raises(ZeroDivisionError):
         cli("doctor")

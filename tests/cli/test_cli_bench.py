@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tinygrad_llm import GPTConfig, __version__, runtime
-from tinygrad_llm.bench import BenchError, Timing, table, train
+from tinygrad_llm.bench import BenchError, Timing, machine, table, train
 from tinygrad_llm.bench import tokenizer as subject
 from tinygrad_llm.bench.limits import Limits
 from tinygrad_llm.bench.measure import OURS, Case, Measure
@@ -158,11 +158,11 @@ def test_json_marks_another_result(cli, text_file):
         ("bench abacus", "abacus"),
         ("bench tokenizer --against torch", "torch"),
         ("bench train --config huge", "huge"),
-        ("bench train --threads 0", "'0' is not an integer of at least 1"),
+        ("bench train --threads 0", "got '0', but it must be an integer of at least 1"),
         ("bench attention --against --threads 4096", "--threads 4096: this process may use"),
         ("bench tokenizer --threads 1", "--threads"),
         ("bench decode --compile", "--compile"),
-        ("bench tokenizer --rounds 0", "'0' is not an integer of at least 1"),
+        ("bench tokenizer --rounds 0", "got '0', but it must be an integer of at least 1"),
         ("bench tokenizer --json --markdown", "not allowed with"),
         ("bench tokenizer --against --corpus none.txt", "none.txt: no such file"),
     ],
@@ -260,8 +260,8 @@ def measured(monkeypatch):
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "missing", lambda name: [])
     monkeypatch.setattr(bench, "_load_average", lambda: 0.1)
-    facts = runtime.facts() | {"flags": sorted(runtime.AVX2 | runtime.AVX512), "blas": [{"architecture": "SkylakeX"}]}
-    monkeypatch.setattr(runtime, "facts", lambda: facts)
+    facts = machine.facts() | {"flags": sorted(runtime.AVX2 | runtime.AVX512), "blas": [{"architecture": "SkylakeX"}]}
+    monkeypatch.setattr(machine, "facts", lambda: facts)
     return answers
 
 
@@ -331,9 +331,9 @@ def test_too_few_rounds_are_reported(toy, measured, cli):
     ],
 )
 def test_kernels_below_the_processor_are_reported(variable, kernels, flags, told, toy, measured, cli, monkeypatch):
-    facts = runtime.facts() | {"flags": sorted(flags), "openblas_coretype": variable}
+    facts = machine.facts() | {"flags": sorted(flags), "openblas_coretype": variable}
     facts |= {"blas": [{"architecture": kernels}]}
-    monkeypatch.setattr(runtime, "facts", lambda: facts)
+    monkeypatch.setattr(machine, "facts", lambda: facts)
     if variable:  # the environment has no influence: facts decide
         monkeypatch.setenv(runtime.KERNELS, variable)
     out = cli("bench", "train", "--config", "toy")[1]

@@ -132,4 +132,4 @@ def test_a_run_that_is_no_demo_is_not_made_anew(cli, toy, place):
     assert cli("train", "--corpus", "cats.txt", "--steps", 2, "--out", "runs/demo")[0] == 0
     status, _, err = cli("demo", "--steps", 2)
     assert status == 2
-    assert "runs/demo: holds a run already" in err
+    assert "runs/demo: already holds a run" in err

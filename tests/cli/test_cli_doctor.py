@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tinygrad_llm import runtime
+from tinygrad_llm.bench import machine
 from tinygrad_llm.cli import doctor
 
 ONE = {"matmul_gflops": 123.4, "matvec_gbytes": 33.3, "copy_gbytes": 42.1}
@@ -14,16 +15,16 @@ ALL = {"matmul_gflops": 234.5, "matvec_gbytes": 44.4, "copy_gbytes": 41.9}
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(runtime, "measure", lambda seconds, threads=None: ONE if threads == 1 else ALL)
+    monkeypatch.setattr(machine, "measure", lambda seconds, threads=None: ONE if threads == 1 else ALL)
 
 
-FACTS = runtime.facts()
+FACTS = machine.facts()
 BLAS = {"internal_api": "openblas", "version": "0.3.31", "architecture": "SkylakeX", "num_threads": 8}
 AVX512 = sorted(runtime.AVX2 | runtime.AVX512)
 
 
 def facts(architecture="SkylakeX", threads=8, environment=(), **changes):
-    """Facts of a machine where all is well, but for the changes."""
+    """Facts of a machine that needs no advice, with these changes."""
     environment = dict(environment)
     about = {
         "flags": AVX512, "amd_avx512": True, "cores": 8, "affinity": 8, "quota": None, "tuning": True, "late": False,
@@ -33,7 +34,7 @@ def facts(architecture="SkylakeX", threads=8, environment=(), **changes):
     return {**FACTS, **about, **changes}
 
 
-def test_words_and_json_say_the_same(cli):
+def test_text_and_json_agree(cli):
     status, words, err = cli("doctor")
     figures = json.loads(cli("doctor", "--json")[1])
     assert (status, err) == (0, "")
@@ -49,7 +50,7 @@ def test_words_and_json_say_the_same(cli):
 @pytest.mark.parametrize(
     ("given", "lines"),
     [
-        (facts(), ["AVX-512", "SkylakeX kernels, 8 thread(s)", "quota none", "nothing set", "* nothing to mend here"]),
+        (facts(), ["AVX-512", "SkylakeX kernels, 8 thread(s)", "quota none", "nothing set", "* nothing to improve"]),
         (facts(cores=3, quota=2.5), ["3 core(s) for this process (8 by affinity, quota 2.5)"]),
         (facts(flags=sorted(runtime.AVX2), cpu="Chip"), ["processor: Chip with AVX2\n"]),
         (facts(flags=[], cpu=None), ["processor: unknown\n"]),
@@ -58,13 +59,13 @@ def test_words_and_json_say_the_same(cli):
         (facts(environment={runtime.KERNELS: "Zen"}), ["environment: OPENBLAS_CORETYPE=Zen\n"]),
         (
             facts(environment={runtime.KERNELS: "SkylakeX"}, chosen={runtime.KERNELS: "SkylakeX"}),
-            ["environment: OPENBLAS_CORETYPE=SkylakeX (chosen by this package)\n", "* nothing to mend here"],
+            ["environment: OPENBLAS_CORETYPE=SkylakeX (chosen by this package)\n", "* nothing to improve"],
         ),
-        (facts(blas=[], blas_built="accelerate 1"), ["accelerate 1, as NumPy was built", "* nothing to mend here"]),
+        (facts(blas=[], blas_built="accelerate 1"), ["BLAS: accelerate 1, with which", "* nothing to improve"]),
     ],
 )
-def test_the_words_of_a_machine(given, lines, cli, monkeypatch):
-    monkeypatch.setattr(runtime, "facts", lambda: given)
+def test_text_describes_the_machine(given, lines, cli, monkeypatch):
+    monkeypatch.setattr(machine, "facts", lambda: given)
     words = cli("doctor")[1]
     for line in lines:
         assert line in words
@@ -86,15 +87,15 @@ EXPORT = "export OPENBLAS_CORETYPE=SkylakeX"
         ({"architecture": "Haswell", "environment": PINNED, "tuning": False}, f"pins them: {EXPORT}"),
         ({**INTEL, "environment": PINNED}, f"OPENBLAS_CORETYPE=Haswell {UNSET}"),
         ({**INTEL, "environment": PINNED, "tuning": False}, f"OPENBLAS_CORETYPE=Haswell {UNSET}"),
-        (LATE, f"NumPy was loaded before tinygrad_llm, too late to choose: import tinygrad_llm first, or {EXPORT}"),
-        ({"architecture": "Haswell", "tuning": False}, f"=0 leaves it so: unset TINYGRAD_LLM_TUNING, or {EXPORT}"),
+        (LATE, f"before tinygrad_llm, too late to choose kernels: import tinygrad_llm first, or {EXPORT}"),
+        ({"architecture": "Haswell", "tuning": False}, f"=0 keeps it so: unset TINYGRAD_LLM_TUNING, or {EXPORT}"),
         (INTEL, f"up to twice as fast: {EXPORT}, or install a newer NumPy"),
         (
             {"flags": sorted(runtime.AVX2), "amd_avx512": False, "architecture": "Nehalem"},
             "has AVX2, which is up to twice as fast: export OPENBLAS_CORETYPE=Haswell, or install a newer NumPy",
         ),
-        ({"cores": 3, "quota": 2.5}, "OpenBLAS does not know of the quota): export OPENBLAS_NUM_THREADS=3"),
-        ({"cores": 3, "environment": {"OMP_NUM_THREADS": "8"}}, "OMP_NUM_THREADS=8 says so): export OMP_NUM_THREADS=3"),
+        ({"cores": 3, "quota": 2.5}, "OpenBLAS does not know the quota): export OPENBLAS_NUM_THREADS=3"),
+        ({"cores": 3, "environment": {"OMP_NUM_THREADS": "8"}}, "=8 sets this): export OMP_NUM_THREADS=3"),
         (
             {"threads": 2, "environment": {"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "8"}},
             "OPENBLAS_NUM_THREADS=2 keeps BLAS at 2 of 8 cores: unset OPENBLAS_NUM_THREADS",
@@ -102,8 +103,8 @@ EXPORT = "export OPENBLAS_CORETYPE=SkylakeX"
         ({"optional": {"tqdm": None, "matplotlib": "3"}}, "for tqdm "),
     ],
 )
-def test_advice_says_why_and_what_to_do(changes, advice, cli, monkeypatch):
-    monkeypatch.setattr(runtime, "facts", lambda: facts(**changes))
+def test_advice_has_cause_and_remedy(changes, advice, cli, monkeypatch):
+    monkeypatch.setattr(machine, "facts", lambda: facts(**changes))
     (given,) = json.loads(cli("doctor", "--json")[1])["advice"]
     assert advice in given
 
@@ -118,25 +119,25 @@ def test_advice_says_why_and_what_to_do(changes, advice, cli, monkeypatch):
         {"flags": [], "amd_avx512": False, "architecture": "neoversev1"},
         {"architecture": "of the future"},
         {"architecture": None},
-        {"threads": 4},  # of an OpenBLAS built for so many
+        {"threads": 4},  # OpenBLAS was built for this many
         {"threads": 8, "cores": 8, "quota": 7.5, "environment": {"OMP_NUM_THREADS": "8"}},
     ],
 )
-def test_no_advice_where_there_is_nothing_to_gain(changes, cli, monkeypatch):
-    monkeypatch.setattr(runtime, "facts", lambda: facts(**changes))
+def test_no_advice_where_nothing_is_to_be_gained(changes, cli, monkeypatch):
+    monkeypatch.setattr(machine, "facts", lambda: facts(**changes))
     assert json.loads(cli("doctor", "--json")[1])["advice"] == []
 
 
 @pytest.mark.parametrize(("threads", "advised"), [(8, 1), (1, 0)])
-def test_threads_that_add_nothing_are_told(threads, advised, cli, monkeypatch):
-    monkeypatch.setattr(runtime, "measure", lambda seconds, threads=None: ONE)
+def test_threads_that_add_nothing_are_reported(threads, advised, cli, monkeypatch):
+    monkeypatch.setattr(machine, "measure", lambda seconds, threads=None: ONE)
     cores = {"cores": threads, "affinity": threads}
-    monkeypatch.setattr(runtime, "facts", lambda: facts(threads=threads, **cores))
+    monkeypatch.setattr(machine, "facts", lambda: facts(threads=threads, **cores))
     advice = json.loads(cli("doctor", "--json")[1])["advice"]
     assert [line for line in advice if "hardly faster than one" in line] == advice
     assert len(advice) == advised
 
 
-def test_every_kernel_has_one_rank():
+def test_every_kernel_family_is_in_one_set():
     assert not doctor.AVX512 & doctor.AVX2
     assert not (doctor.AVX512 | doctor.AVX2) & doctor.LESS

@@ -174,7 +174,7 @@ MISTAKES = {
     "an unknown character to go on from": ("char --next é", "character '\\xe9' at position 0"),
     "an id outside": ("bpe far.bin --dtype uint16", "far.bin: token 1 is id 999, and the vocabulary has"),
     "ids of who knows what size": ("bpe far.bin", "far.bin.json is missing"),
-    "stride 0": ("bpe text.txt --stride 0", "'0' is not an integer of at least 1"),
+    "stride 0": ("bpe text.txt --stride 0", "got '0', but it must be an integer of at least 1"),
     "a stride beyond the block": ("bpe text.txt --stride 17", "stride must lie in 1 … 16, the model's block_size"),
     "top 0": ("bpe --next a --top 0", "--top"),
     "no choices": ("bpe --choices none.jsonl", "none.jsonl: no such file"),

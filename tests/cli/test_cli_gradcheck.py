@@ -1,4 +1,4 @@
-"""`tinygrad-llm gradcheck`: it must find what is wrong, or else its approval is worth nothing."""
+"""`tinygrad-llm gradcheck`: the ledger, the mutants and the curve, printed and as JSON, and the exit status of each."""
 
 import json
 
@@ -13,12 +13,12 @@ from tinygrad_llm.kernels import KERNELS
 
 
 def cubed(x):
-    """y = x³, with a gradient that has lost its 3."""
+    """y = x³, with a gradient without its factor 3."""
     return x**3, lambda g: (g * x**2,)
 
 
 def modulus(x):
-    """y = |x|, which no complex step can follow."""
+    """y = |x|, which drops the imaginary part of the complex step."""
     return np.abs(x), lambda g: (g * np.sign(x.real),)
 
 
@@ -31,7 +31,7 @@ def case(kernel):
 
 @pytest.fixture
 def table(monkeypatch):
-    """A function that puts cases after those of tanh."""
+    """A function that makes the table the cases of tanh, and one for each kernel given."""
 
     def extend(*kernels):
         cases = [*(c for c in all_cases() if c.covers == "tanh"), *map(case, kernels)]
@@ -53,10 +53,10 @@ def test_named_kernels_and_layers_are_proven(cli):
     assert [line[0] for line in lines if line and line[0] in ("kernels", "layers")] == ["kernels", "layers"]
     assert "ok" in out
     assert "0 failed" in out
-    assert "\x1b" not in out  # no colours where there is no terminal
+    assert "\x1b" not in out  # no colors where there is no terminal
 
 
-def test_json_has_a_row_a_case(cli):
+def test_json_has_one_row_per_case(cli):
     status, out, _ = cli("gradcheck", "layer_norm", "--json", "--seed", 3)
     figures = figures_of(out)
     wanted = [c.name for c in all_cases() if c.covers == "layer_norm"]
@@ -85,7 +85,7 @@ def test_a_wrong_gradient_is_found_in_json(cli, table):
     assert "analytic" in figures["rows"][-1]["message"]
 
 
-def test_a_gradient_that_cannot_be_checked_has_failed(cli, table):
+def test_a_gradient_that_cannot_be_checked_fails(cli, table):
     table(modulus)
     status, out, _ = cli("gradcheck")
     assert status == 1
@@ -94,10 +94,10 @@ def test_a_gradient_that_cannot_be_checked_has_failed(cli, table):
     figures = figures_of(out)
     assert (status, figures["failed"]) == (1, 1)
     assert figures["rows"][-1]["error"] is None
-    assert figures["worst"] <= 1e-12  # of what could be measured
+    assert figures["worst"] <= 1e-12  # of the cases that could be measured
 
 
-def test_a_kernel_without_a_case_is_found(cli, monkeypatch):
+def test_a_kernel_without_a_case_is_reported(cli, monkeypatch):
     cases = all_cases()
     monkeypatch.setattr(command, "all_cases", lambda: cases)
     monkeypatch.setattr(command, "run_cases", lambda chosen, seed: iter(()))
@@ -110,15 +110,15 @@ def test_a_kernel_without_a_case_is_found(cli, monkeypatch):
     assert (status, figures_of(out)["uncovered"]) == (1, ["cubed"])
 
 
-def test_colours_are_for_terminals(monkeypatch):
+def test_colors_are_for_terminals(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert options.colour("ok", "green") == "\x1b[32mok\x1b[0m"
+    assert options.color("ok", "green") == "\x1b[32mok\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert options.colour("ok", "green") == "ok"
+    assert options.color("ok", "green") == "ok"
 
 
-def test_another_method_takes_the_cases_it_can(cli):
+def test_another_method_checks_the_cases_that_allow_it(cli):
     for method in ("central", "richardson", "directions", "adjoint", "float32"):
         status, out, err = cli("gradcheck", "matmul", "multiply", "--method", method, "--json")
         rows = figures_of(out)["rows"]
@@ -127,7 +127,7 @@ def test_another_method_takes_the_cases_it_can(cli):
         assert {row["method"] for row in rows} == {method}
     status, out, err = cli("gradcheck", "relu", "--method", "directions")
     assert (status, out) == (2, "")
-    assert "directions cannot be asked of relu: they have a kink" in err
+    assert "directions cannot check relu: they have a kink" in err
     status, out, err = cli("gradcheck", "gelu", "--mutants", "--method", "adjoint")
     assert (status, out) == (2, "")
     assert "they are not linear" in err
@@ -146,14 +146,14 @@ def test_mutants_are_planted_and_caught(cli):
     assert f"{figures['planted']} wrong gradients planted, one at a time; {figures['planted']} caught" in out
 
 
-def test_a_weaker_method_lets_mutants_through_and_that_is_no_failure(cli):
+def test_mutants_that_a_weaker_method_misses_are_no_failure(cli):
     status, out, _ = cli("gradcheck", "gelu", "--mutants", "--method", "central")
     assert status == 0
     assert "not caught, error" in out
     assert "missed" in out
 
 
-def test_a_mutant_that_gets_through_the_default_is_a_failure(cli, monkeypatch):
+def test_a_mutant_that_the_default_method_misses_is_a_failure(cli, monkeypatch):
     monkeypatch.setitem(checkers.TOLERANCE, "complex", 1.0)
     status, out, _ = cli("gradcheck", "gelu", "--mutants")
     assert status == 1
@@ -173,20 +173,20 @@ def test_the_curve_is_a_table_and_a_picture(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tahn"], "nothing here is named 'tahn', did you mean tanh"),
-        (["GPT", "--mutants"], "nothing here is named 'GPT'"),
+        (["tahn"], "nothing is named 'tahn', did you mean tanh"),
+        (["GPT", "--mutants"], "nothing is named 'GPT'"),
         (["--curve", "tahn"], "did you mean tanh"),
         (["tanh", "--curve", "tanh"], "--curve takes one name"),
         (["tanh", "--out", "x.png"], "add --curve NAME"),
         (["--mutants", "--curve", "tanh"], "not allowed with"),
         (["--method", "exact"], "invalid choice"),
         (["--curve", "tanh", "--out", "no such folder/x.png"], "no such folder"),
-        (["--curve", "tanh", "--out", "."], "names a .png file"),
-        (["--curve", "tanh", "--out", "x.jpg"], "names a .png file"),
-        (["relu", "tanh", "--method", "complex"], "cannot be asked of relu: they have a kink"),
+        (["--curve", "tanh", "--out", "."], "must be a .png file"),
+        (["--curve", "tanh", "--out", "x.jpg"], "must be a .png file"),
+        (["relu", "tanh", "--method", "complex"], "cannot check relu: they have a kink"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_one_line(cli, arguments, message):
+def test_arguments_that_do_not_fit_are_refused_in_one_line(cli, arguments, message):
     status, out, err = cli("gradcheck", *arguments)
     assert (status, out) == (2, "")
     assert message in err

@@ -99,7 +99,7 @@ MISTAKES = {
     "a wrong value": ("lr = [-1]", "", "new", "sweep.toml: grid: lr=-1: training.lr: must be"),
     "an unknown preset": ("lr = [1]", "preset = 'babby'", "new", "base: unknown preset 'babby': did you mean baby?"),
     "an --out that is a file": ("lr = [1]", "", "sweep.toml", "is a file"),
-    "an --out that is empty": ("lr = [1]", "", "", "argument --out: is empty: name a folder"),
+    "an --out that is empty": ("lr = [1]", "", "", "argument --out: got an empty name: name a folder"),
 }  # fmt: skip
 
 

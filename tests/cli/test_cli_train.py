@@ -277,7 +277,7 @@ def test_a_damaged_checkpoint_costs_a_line_that_names_the_step_to_go_on_from(cli
 def test_no_folder_at_all_is_not_the_one_it_is_called_in(command, cli, place):
     status, _, err = cli(*command)
     assert (status, err.count("\n")) == (2, 1)
-    assert f"argument {command[1]}: is empty: name a folder" in err
+    assert f"argument {command[1]}: got an empty name: name a folder" in err
     assert not list(place.iterdir())
 
 

@@ -1,9 +1,10 @@
-"""Checkpoints: there and back, the format by hand, and a good file whatever happens while one is saved."""
+"""Checkpoints: the format by hand, a good file whatever happens during a save, and folders of checkpoints."""
 
 import errno
 import gc
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -17,12 +18,12 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from tinygrad_llm.formats import (
     Checkpoints,
@@ -34,6 +35,7 @@ from tinygrad_llm.formats import (
     save_checkpoint,
     save_safetensors,
 )
+from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.storage import atomic
 from tinygrad_llm.storage.files import LoadError
 
@@ -79,7 +81,7 @@ def change_fields(path, **changes):
     save_safetensors(path, arrays, changed)
 
 
-# There and back
+# The format
 
 
 json_values = st.recursive(
@@ -91,25 +93,14 @@ json_values = st.recursive(
     lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=3),
     max_leaves=8,
 )
-names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-finite = {"allow_nan": False, "allow_infinity": False}
-shapes = hnp.array_shapes(min_dims=0, min_side=0, max_side=4)
-arrays = st.sampled_from(["f4", "f8", "f2", ">f4", "i8", "u1", "?"]).flatmap(
-    lambda code: hnp.arrays(code, shapes, elements=finite if "f" in code else None)
-)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(names, arrays, max_size=4), st.dictionaries(st.text(), json_values, max_size=4))
-def test_round_trip(tmp_path, named, metadata):
-    path = tmp_path / "x.safetensors"
-    save_checkpoint(path, named, metadata)
-    loaded, loaded_metadata = load_checkpoint(path)
-    assert loaded_metadata == metadata
-    assert same(loaded, {name: array.astype(array.dtype.newbyteorder("=")) for name, array in named.items()})
-    before = path.read_bytes()
-    save_checkpoint(path, dict(reversed(named.items())), metadata)
-    assert path.read_bytes() == before
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_metadata_comes_back(tmp_path, metadata):
+    with mock.patch("os.fsync"):  # it takes nearly all the time
+        save_checkpoint(tmp_path / "x.safetensors", {}, metadata)
+    assert load_checkpoint(tmp_path / "x.safetensors") == ({}, metadata)
 
 
 def test_the_format_by_hand(good):
@@ -130,11 +121,11 @@ def test_zeros_in_the_metadata_are_not_taken_for_the_hash(tmp_path):
     assert load_checkpoint(path)[1] == metadata
 
 
-def test_it_is_a_safetensors_file(good):
+def test_a_checkpoint_is_a_safetensors_file(good):
     assert same(load_safetensors(good)[0], ARRAYS)
 
 
-def test_the_library_of_the_format_reads_it_and_what_it_saves_again_is_whole(good):
+def test_the_safetensors_library_reads_a_checkpoint_and_what_it_saves_again_verifies(good):
     library = pytest.importorskip("safetensors")
     library_numpy = pytest.importorskip("safetensors.numpy")
     with library.safe_open(good, "np") as file:
@@ -146,104 +137,63 @@ def test_the_library_of_the_format_reads_it_and_what_it_saves_again_is_whole(goo
     assert_untouched(good)
 
 
-def test_transposed_arrays_are_saved_as_what_they_mean(tmp_path):
-    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    save_checkpoint(tmp_path / "x", {"t": x.T, "step": x[:, ::2, ::-1]})
-    loaded, metadata = load_checkpoint(tmp_path / "x")
-    assert same(loaded, {"t": x.T.copy(), "step": x[:, ::2, ::-1].copy()})
-    assert metadata == {}
-
-
 # What is not saved
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
-def test_a_number_that_is_not_finite_is_refused(good, value, dtype):
-    bad = np.ones((2, 3), dtype)
-    bad[1, 1] = value
-    with pytest.raises(ValueError, match=r"model\.safetensors: tensor 'h\.0\.bad': 1 of its 6 values"):
-        save_checkpoint(good, {"fine": np.ones(2), "h.0.bad": bad})
+def test_nan_and_infinity_are_refused_by_name(good, for_each):
+    def check(case):
+        value, dtype = case
+        bad = np.ones((2, 3), dtype)
+        bad[1, 1] = value
+        with pytest.raises(NotFiniteError, match=r"model\.safetensors: tensor 'h\.0\.bad': 1 of its 6 values"):
+            save_checkpoint(good, {"fine": np.ones(2), "h.0.bad": bad})
+
+    for_each(itertools.product([np.nan, np.inf, -np.inf], ["f2", "f4", "f8", ">f4"]), check)
     assert_untouched(good)
 
 
-@pytest.mark.parametrize(
-    ("named", "metadata", "match"),
-    [
-        ({"x": np.array([{}], object)}, {}, "tensor 'x': .* object"),
-        ({"x": np.array(["a"])}, {}, "tensor 'x': .* <U1"),
-        ({"x": np.ones(1, complex)}, {}, "tensor 'x': .* complex128"),
-        ({"__metadata__": np.ones(1)}, {}, "cannot be the name"),
-        ({1: np.ones(1)}, {}, "cannot be the name"),
-        ({"\ud800": np.ones(1)}, {}, "lone surrogate"),
-        ({}, {"x": np.ones(1)}, "metadata: .*ndarray"),
-        ({}, {"x": float("nan")}, "metadata: "),
-        ({}, {"x": 10**39}, "metadata: .*40 digits"),
-        ({}, {1: "a", "1": "b"}, "metadata: .*twice"),
-    ],
-)
-def test_what_the_file_cannot_hold_is_refused(good, named, metadata, match):
-    with pytest.raises(ValueError, match=rf"model\.safetensors: .*{match}"):
-        save_checkpoint(good, named, metadata)
+def test_metadata_that_could_not_be_read_again_is_refused(good, for_each):
+    def check(case):
+        metadata, message = case
+        with pytest.raises(ValueError, match=rf"model\.safetensors: metadata: .*{message}") as error:
+            save_checkpoint(good, {}, metadata)
+        assert not isinstance(error.value, LoadError)
+
+    cases = [({"x": np.ones(1)}, "ndarray"), ({"x": float("nan")}, ""), ({1: "a", "1": "b"}, "twice")]
+    cases += [({"x": value}, "store it as text or as an array") for value in (10**39, [0] * 1_300_000)]
+    for_each(cases, check)
     assert_untouched(good)
 
 
 # What is not loaded
 
 
-def test_every_flipped_bit_is_found(good):
-    data = good.read_bytes()
-    for position in range(len(data)):
-        for bit in range(8):
-            damaged = bytearray(data)
-            damaged[position] ^= 1 << bit
-            good.write_bytes(damaged)
-            with pytest.raises(LoadError, match=re.escape(str(good))):
-                load_checkpoint(good)
+BAD_FIELDS = [
+    ({"format": None}, "__metadata__: format: must be 'tinygrad_llm.checkpoint', got None"),
+    ({"format": "pt"}, "__metadata__: format: .*'pt'"),
+    ({"version": "2"}, "checkpoint version 2 is newer than version 1, .*: update tinygrad_llm"),
+    ({"version": "0"}, "__metadata__: version: must be 1, got"),
+    ({"version": "one"}, "__metadata__: version: must be 1, got"),
+    ({"version": None}, "__metadata__: version: must be 1, got"),
+    ({"sha256": None}, "__metadata__: sha256: must be 64"),
+    ({"sha256": "12"}, "__metadata__: sha256: must be 64"),
+    ({"metadata": None}, "__metadata__: metadata"),
+    ({"metadata": "[1]"}, "__metadata__: metadata: must be a JSON object"),
+    ({"metadata": '{"a":1,"a":2}'}, "__metadata__: metadata: .*twice"),
+]
 
 
-def test_every_truncation_is_found(good):
-    data = good.read_bytes()
-    for length in range(len(data)):
-        good.write_bytes(data[:length])
-        with pytest.raises(LoadError, match=re.escape(str(good))):
+def test_every_field_is_checked(good, for_each):
+    whole = good.read_bytes()
+
+    def check(case):
+        changes, match = case
+        good.write_bytes(whole)
+        change_fields(good, **changes)
+        with pytest.raises(LoadError, match=rf"{re.escape(str(good))}: {match}"):
             load_checkpoint(good)
 
-
-def test_without_verification_a_damaged_number_passes_and_a_damaged_structure_does_not(good):
-    data = good.read_bytes()
-    good.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(LoadError, match="sha256"):
-        load_checkpoint(good)
-    arrays, metadata = load_checkpoint(good, verify=False)
-    assert metadata == METADATA
-    assert not same(arrays, ARRAYS)
-    good.write_bytes(data[:-1])
-    with pytest.raises(LoadError, match="truncated"):
-        load_checkpoint(good, verify=False)
-
-
-@pytest.mark.parametrize("verify", [True, False])
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"format": None}, "__metadata__: format: must be 'tinygrad_llm.checkpoint', got None"),
-        ({"format": "pt"}, "__metadata__: format: .*'pt'"),
-        ({"version": "2"}, "checkpoint version 2 is newer than version 1, .*: update tinygrad_llm"),
-        ({"version": "0"}, "__metadata__: version: must be 1, got"),
-        ({"version": "one"}, "__metadata__: version: must be 1, got"),
-        ({"version": None}, "__metadata__: version: must be 1, got"),
-        ({"sha256": None}, "__metadata__: sha256: must be 64"),
-        ({"sha256": "12"}, "__metadata__: sha256: must be 64"),
-        ({"metadata": None}, "__metadata__: metadata"),
-        ({"metadata": "[1]"}, "__metadata__: metadata: must be a JSON object"),
-        ({"metadata": '{"a":1,"a":2}'}, "__metadata__: metadata: .*twice"),
-    ],
-)
-def test_every_field_is_checked(good, changes, match, verify):
-    change_fields(good, **changes)
-    with pytest.raises(LoadError, match=rf"{re.escape(str(good))}: {match}"):
-        load_checkpoint(good, verify)
+    for_each(BAD_FIELDS, check)
 
 
 @pytest.mark.parametrize("changes", [{"metadata": '{"step":8}'}, {"sha256": "0" * 64}, {"more": "text"}])
@@ -251,7 +201,6 @@ def test_the_hash_covers_the_metadata(good, changes):
     change_fields(good, **changes)
     with pytest.raises(LoadError, match=r"sha256: .*damaged"):
         load_checkpoint(good)
-    load_checkpoint(good, verify=False)
 
 
 @pytest.mark.parametrize("place", ["name", "field", "metadata"])
@@ -310,19 +259,8 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(good, monkeypatch, fault, 
     save_expecting(fault, good)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_fsync_or_replace_that_fails_leaves_the_old_checkpoint(good, monkeypatch, fault, function):
-    def fail(*_):
-        raise fault
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail)
-        save_expecting(fault, good)
-
-
 @pytest.mark.parametrize("fault", FAULTS[1:], ids=repr)
-def test_reading_again_that_fails_leaves_the_old_checkpoint(good, monkeypatch, fault):
+def test_a_failing_read_back_leaves_the_old_checkpoint(good, monkeypatch, fault):
     def fail(*_):
         raise fault
 
@@ -332,7 +270,7 @@ def test_reading_again_that_fails_leaves_the_old_checkpoint(good, monkeypatch, f
 
 
 @pytest.mark.parametrize("position", [0, 8, 100, -1, None])
-def test_a_disk_that_gives_back_something_else_leaves_the_old_checkpoint(good, monkeypatch, position):
+def test_a_disk_that_returns_other_bytes_leaves_the_old_checkpoint(good, monkeypatch, position):
     def damaging(descriptor):
         path = next(good.parent.glob(".*.tmp"))
         data = bytearray(path.read_bytes())
@@ -463,18 +401,6 @@ def test_a_read_only_folder_is_named_and_left_alone():
         assert_untouched(good)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
-def test_a_link_stays_a_link_and_its_target_is_replaced(good, tmp_path):
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    link = folder / "link"
-    link.symlink_to(good)
-    save_checkpoint(link, {}, {"new": True})
-    assert link.is_symlink()
-    assert load_checkpoint(good)[1] == {"new": True}
-    assert list(folder.iterdir()) == [link]
-
-
 # A folder of checkpoints
 
 
@@ -505,7 +431,7 @@ def test_an_empty_folder(tmp_path):
             checkpoints.load_latest()
 
 
-def test_save_gives_the_path_and_makes_the_folder(tmp_path):
+def test_save_returns_the_path_and_creates_the_folder(tmp_path):
     folder = tmp_path / "runs" / "1"
     path = Checkpoints(folder).save(1000, {"x": np.ones(2)}, {"config": {}}, loss=np.float32(1.5))
     assert path == folder / "step-00001000.ckpt.safetensors"
@@ -514,10 +440,10 @@ def test_save_gives_the_path_and_makes_the_folder(tmp_path):
     assert metadata == {"step": 1000, "loss": 1.5, "config": {}}
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(st.none() | st.integers(0, 9), min_size=1, max_size=12), st.integers(2, 4))
 def test_the_last_and_the_best_stay(losses, keep):
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch("os.fsync"):
         checkpoints = Checkpoints(folder, keep)
         for step, loss in enumerate(losses):
             checkpoints.save(step, {}, loss=loss)
@@ -539,14 +465,14 @@ def test_steps_are_ordered_as_numbers(tmp_path):
         assert checkpoints.save(step, {}) == checkpoints.latest()
 
 
-@pytest.mark.parametrize("keep", [1, 0, -1])
-def test_fewer_than_two_are_refused(tmp_path, keep):
-    with pytest.raises(ValueError, match=f"keep={keep}: at least 2"):
-        Checkpoints(tmp_path, keep)
+def test_fewer_than_two_are_refused(tmp_path):
+    for keep in (1, 0, -1):
+        with pytest.raises(ValueError, match=f"keep={keep}: at least 2"):
+            Checkpoints(tmp_path, keep)
 
 
 @pytest.mark.parametrize("arguments", [{"step": -1}, {"loss": np.nan}, {"loss": np.inf}, {"metadata": {"loss": 1}}])
-def test_what_makes_no_sense_is_refused_and_nothing_removed(tmp_path, arguments):
+def test_bad_arguments_are_refused_and_nothing_is_removed(tmp_path, arguments):
     checkpoints = Checkpoints(tmp_path)
     save_steps(checkpoints, {1: 1.0, 2: 2.0, 3: 3.0})
     with pytest.raises(ValueError, match=r"step|loss"):
@@ -556,7 +482,7 @@ def test_what_makes_no_sense_is_refused_and_nothing_removed(tmp_path, arguments)
     assert steps(tmp_path) == [1, 2, 3]
 
 
-def test_nothing_is_removed_before_the_new_one_is_in_its_place(tmp_path, monkeypatch):
+def test_nothing_is_removed_before_the_new_one_is_in_place(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     save_steps(checkpoints, dict.fromkeys(range(3)))
     with monkeypatch.context() as patch:
@@ -568,7 +494,7 @@ def test_nothing_is_removed_before_the_new_one_is_in_its_place(tmp_path, monkeyp
     assert steps(tmp_path) == [2, 3]
 
 
-def test_a_damaged_latest_is_passed_over_with_a_warning_and_not_counted(tmp_path):
+def test_a_damaged_latest_is_skipped_with_a_warning_and_not_counted(tmp_path):
     save_steps(Checkpoints(tmp_path, keep=3), {10: None, 20: None, 30: None})
     damage(Checkpoints(tmp_path).latest())
     checkpoints = Checkpoints(tmp_path)
@@ -614,14 +540,14 @@ def test_when_all_are_damaged_the_error_says_so(tmp_path):
         checkpoints.load_latest()
 
 
-def test_a_damaged_best_is_passed_over(tmp_path):
+def test_a_damaged_best_is_skipped(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save_steps(checkpoints, {1: 1.0, 2: 2.0, 3: 3.0})
     (tmp_path / "step-00000001.ckpt.safetensors").write_bytes(b"<html>")
     assert checkpoints.best().name.startswith("step-00000002")
 
 
-def test_a_resumed_run_goes_on_where_it_was(tmp_path):
+def test_a_resumed_run_keeps_its_last_and_best(tmp_path):
     save_steps(Checkpoints(tmp_path), {1: 1.0, 2: 3.0, 3: 3.0})
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.load_latest()[1] == {"step": 3, "loss": 3.0, "more": True}
@@ -631,7 +557,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path):
     assert steps(tmp_path) == [5, 6, 7]
 
 
-def test_files_of_others_stay(tmp_path):
+def test_files_of_other_runs_stay(tmp_path):
     ours = Checkpoints(tmp_path)
     save_steps(ours, {1: None})
     save_steps(Checkpoints(tmp_path), {1000: 0.1, 2000: 0.2, 3000: None})
@@ -643,7 +569,7 @@ def test_files_of_others_stay(tmp_path):
     assert all((tmp_path / name).read_text() == "precious" for name in others)
 
 
-def test_a_checkpoint_that_another_put_in_the_place_of_ours_stays(tmp_path):
+def test_a_checkpoint_that_replaced_ours_stays(tmp_path):
     ours = Checkpoints(tmp_path)
     save_steps(ours, {1: None, 2: None})
     save_checkpoint(tmp_path / "step-00000001.ckpt.safetensors", {}, {"theirs": True})
@@ -665,7 +591,7 @@ def test_a_checkpoint_of_another_run_is_not_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_run_does_not_begin_among_the_checkpoints_of_another(tmp_path, step):
+def test_a_new_run_cannot_save_among_the_checkpoints_of_another(tmp_path, step):
     save_steps(Checkpoints(tmp_path), {2: None})
     before = (tmp_path / "step-00000002.ckpt.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"up to step 2, .*resume from them .*, or choose another folder") as e:
@@ -696,15 +622,7 @@ def test_a_checkpoint_of_another_version_is_neither_skipped_nor_replaced(tmp_pat
     assert other.read_bytes() == before
 
 
-@pytest.mark.parametrize("value", [10**39, [0] * 1_300_000], ids=["39 digits", "a long list"])
-def test_metadata_that_could_not_be_read_again_is_not_saved(good, value):
-    with pytest.raises(ValueError, match="store it as text or as an array") as error:
-        save_checkpoint(good, {}, {"x": value})
-    assert not isinstance(error.value, LoadError)
-    assert_untouched(good)
-
-
-def test_checkpoints_that_someone_removed_do_not_count(tmp_path):
+def test_checkpoints_that_were_removed_do_not_count(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save_steps(checkpoints, dict.fromkeys(range(3)))
     checkpoints.latest().unlink()
@@ -794,7 +712,7 @@ def kill_savers(tmp_path, runs):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_killed_saver_leaves_a_whole_checkpoint(tmp_path):
-    kill_savers(tmp_path, 20)
+    kill_savers(tmp_path, 10)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
-"""TensorFlow's checkpoints: there and back, TensorFlow's own files, files built byte by byte, and bad ones."""
+"""TensorFlow's checkpoints: TensorFlow's own files, files built byte by byte, and bad ones."""
 
-import errno
 import os
 import random
 import struct
@@ -10,11 +9,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from tinygrad_llm.formats import read_arrays, tensorbundle
+from tinygrad_llm.formats import read_arrays, table, tensorbundle
+from tinygrad_llm.formats.crc32c import crc32c, mask
 from tinygrad_llm.formats.tensorbundle import read_tensorbundle, verify_tensorbundle, write_tensorbundle
 from tinygrad_llm.storage.files import LoadError
 
@@ -23,13 +20,6 @@ DATA = ".data-00000-of-00001"
 DTYPES = {
     1: "f4", 2: "f8", 3: "i4", 4: "u1", 5: "i2", 6: "i1", 9: "i8", 10: "?", 17: "u2", 19: "f2", 22: "u4", 23: "u8",
 }  # fmt: skip
-
-# Half of them long and alike, so that entries share and a small block holds only a few.
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-names = texts.filter(lambda name: name[0] != "\0") | texts.map(lambda text: "model/h0/attn/c_attn/" + text)
-arrays = hnp.arrays(
-    st.sampled_from(list(DTYPES.values())), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
-)
 
 
 def same(left, right):
@@ -151,28 +141,12 @@ def test_an_index_by_another_name_is_told_so(tmp_path):
             read(tmp_path / "index.bin")
 
 
-# There and back
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(names, arrays, max_size=40), st.sampled_from([1, 100, 262_144]))
-def test_round_trip(tmp_path, named, block_size):
-    prefix = tmp_path / "model.ckpt"
-    # Syncing the disk takes nearly all the time, and makes no difference to what is read.
-    with mock.patch.object(tensorbundle, "_BLOCK_SIZE", block_size), mock.patch("os.fsync"):
-        write_tensorbundle(prefix, named)
-        files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        assert set(files) == {"model.ckpt.index", "model.ckpt" + DATA}
-        loaded = read_tensorbundle(prefix)
-        assert list(loaded) == sorted(named, key=str.encode)
-        assert all(same(loaded[name], named[name]) for name in named)
-        write_tensorbundle(prefix, dict(reversed(loaded.items())))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+# Written and read
 
 
 @pytest.mark.parametrize("block_size", [1, 300, 262_144])
 def test_many_entries_over_many_blocks(tmp_path, monkeypatch, block_size):
-    monkeypatch.setattr(tensorbundle, "_BLOCK_SIZE", block_size)
+    monkeypatch.setattr(table, "_BLOCK_SIZE", block_size)
     named = {f"model/{'long/' * 30}h{i}/w": np.full((i % 3, 2), i, np.int32) for i in range(1000)}
     write_tensorbundle(tmp_path / "x", named)
     loaded = read_tensorbundle(tmp_path / "x")
@@ -181,81 +155,12 @@ def test_many_entries_over_many_blocks(tmp_path, monkeypatch, block_size):
     assert (tmp_path / "x.index").stat().st_size < 100_000 or block_size < 1000  # each name alone is 160 bytes
 
 
-def test_other_memory_orders_are_saved_as_what_they_mean(tmp_path):
-    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    named = {"t": x.T, "step": x[:, ::2, ::-1], "big": x.astype(">f4"), "list": [1, 2], "number": 1.5}
-    write_tensorbundle(tmp_path / "x", named)
-    loaded = read_tensorbundle(tmp_path / "x")
-    assert same(loaded["t"], np.ascontiguousarray(x.T))
-    assert same(loaded["step"], np.ascontiguousarray(x[:, ::2, ::-1]))
-    assert same(loaded["big"], x)
-    assert loaded["list"].tolist() == [1, 2]
-    assert same(loaded["number"], np.array(1.5))
-
-
-def test_loaded_arrays_are_writable_and_own_their_memory(tmp_path):
-    named = {code: np.zeros(3, code) for code in DTYPES.values()}
-    write_tensorbundle(tmp_path / "x", named)
-    loaded = read_tensorbundle(tmp_path / "x")
-    for array in loaded.values():
-        assert array.dtype.isnative
-        array[:] = 1
-    assert all(array.tolist() == [1, 1, 1] for array in loaded.values())
-    assert all((array == 0).all() for array in read_tensorbundle(tmp_path / "x").values())
-
-
-def test_an_array_is_read_straight_into_its_memory(tmp_path):
-    size = 20_000_000
-    write_tensorbundle(tmp_path / "x", {"a": np.ones(size // 8, np.float32), "b": np.ones(size // 8, np.float32)})
-    tracemalloc.start()
-    try:
-        read_tensorbundle(tmp_path / "x")
-        assert tracemalloc.get_traced_memory()[1] < 1.1 * size
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("", 1.0, "'' cannot be the name"),
-        (3, 1.0, "3 cannot be the name"),
-        ("\0x", 1.0, "cannot be the name"),
-        ("\ud800", 1.0, "surrogate"),
-        ("x" * 10_001, 1.0, "names up to 10001 bytes"),
-        ("x", 1j, "'x'.*complex128"),
-        ("x", np.array([None]), "'x'.*object"),
-        ("x", "text", "'x'.*<U4"),
-    ],
-)
-def test_what_the_format_cannot_hold_is_refused(tmp_path, name, value, message):
-    with pytest.raises(ValueError, match=message):
-        write_tensorbundle(tmp_path / "model.ckpt", {"fine": 1.0, name: value})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_bundle(tmp_path, monkeypatch, function):
-    write_tensorbundle(tmp_path / "x", {"old": np.ones(3)})
-
-    def fail(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail)
-        with pytest.raises(OSError, match=r"No space left.*x\.data"):
-            write_tensorbundle(tmp_path / "x", {"new": np.ones(5)})
-    assert read_tensorbundle(tmp_path / "x")["old"].tolist() == [1, 1, 1]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_an_index_beside_the_data_of_another_checkpoint_is_found_out(tmp_path):
+def test_an_index_next_to_the_data_of_another_checkpoint_is_refused(tmp_path):
     write_tensorbundle(tmp_path / "old", {"x": np.ones(3)})
     write_tensorbundle(tmp_path / "new", {"x": np.zeros(3)})
     os.replace(tmp_path / f"new{DATA}", tmp_path / f"old{DATA}")
     with pytest.raises(LoadError, match=r"old\.data.*'x': CRC mismatch.*another checkpoint"):
         read_tensorbundle(tmp_path / "old")
-    assert read_tensorbundle(tmp_path / "old", verify=False)["x"].tolist() == [0, 0, 0]
 
 
 # TensorFlow's own files, and files built by hand
@@ -295,14 +200,14 @@ def test_a_scalar_by_hand(tmp_path):
     assert (tmp_path / f"y{DATA}").read_bytes() == ONE
 
 
-@pytest.mark.parametrize(("number", "code"), DTYPES.items())
-def test_dtypes_by_hand(tmp_path, number, code):
-    data = np.array([1, 0, 1], np.dtype(code).newbyteorder("<")).tobytes()
-    save(tmp_path / "x", with_entry(entry(number, [3], 0, len(data), data)), data)
-    loaded = read_tensorbundle(tmp_path / "x")["x"]
-    assert loaded.dtype == np.dtype(code)
-    assert loaded.dtype.isnative
-    assert loaded.tolist() == [1, 0, 1]
+def test_dtypes_by_hand(tmp_path, for_each):
+    def check(number):
+        code = DTYPES[number]
+        data = np.array([1, 0, 1], np.dtype(code).newbyteorder("<")).tobytes()
+        save(tmp_path / "x", with_entry(entry(number, [3], 0, len(data), data)), data)
+        assert same(read_tensorbundle(tmp_path / "x")["x"], np.array([1, 0, 1], code))
+
+    for_each(DTYPES, check)
 
 
 def test_bfloat16_becomes_float32(tmp_path):
@@ -361,11 +266,11 @@ def two_bundles(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_bundle_is_named_by_prefix_index_or_folder(tmp_path, kind):
+def test_a_bundle_is_named_by_prefix_index_or_folder(tmp_path):
     write_tensorbundle(tmp_path / "model.ckpt", {"x": 7})
     for path in (tmp_path / "model.ckpt", tmp_path / "model.ckpt.index", tmp_path):
-        assert read_tensorbundle(kind(path))["x"] == 7
+        for kind in (str, Path):
+            assert read_tensorbundle(kind(path))["x"] == 7
 
 
 def test_a_prefix_may_have_no_name_of_its_own(tmp_path):
@@ -374,29 +279,25 @@ def test_a_prefix_may_have_no_name_of_its_own(tmp_path):
         assert read_tensorbundle(path)["x"] == 7
 
 
-@pytest.mark.parametrize("name", ["step-1", "./step-1", "{folder}/step-1"])
-def test_among_several_the_checkpoint_file_tells(two_bundles, name):
-    name = name.format(folder=two_bundles)
-    text = f'# latest\nmodel_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "step-2"\n'
-    (two_bundles / "checkpoint").write_text(text)
-    for path in (two_bundles, two_bundles / "checkpoint"):
-        assert read_tensorbundle(path)["step"] == 1
+def test_the_checkpoint_file_names_one_of_several(two_bundles):
+    for name in ("step-1", "./step-1", f"{two_bundles}/step-1"):
+        text = f'# latest\nmodel_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "step-2"\n'
+        (two_bundles / "checkpoint").write_text(text)
+        for path in (two_bundles, two_bundles / "checkpoint"):
+            assert read_tensorbundle(path)["step"] == 1
 
 
-@pytest.mark.parametrize("name", ["../step-1", "/etc/passwd", "elsewhere/step-1", "/", "../"])
-def test_a_checkpoint_file_cannot_lead_out_of_its_folder(two_bundles, name):
-    (two_bundles / "checkpoint").write_text(f'model_checkpoint_path: "{name}"')
-    with pytest.raises(LoadError, match=r"checkpoint: model_checkpoint_path: .*outside the folder"):
-        read_tensorbundle(two_bundles)
+def test_a_checkpoint_file_that_names_no_bundle_of_its_folder_is_refused(two_bundles, for_each):
+    def check(case):
+        content, message = case
+        (two_bundles / "checkpoint").write_bytes(content)
+        with pytest.raises(LoadError, match=rf"checkpoint: model_checkpoint_path: .*{message}"):
+            read_tensorbundle(two_bundles)
 
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe", b'model_checkpoint_path: "a\\303"', b'model_checkpoint_path: "\0"']
-)
-def test_a_checkpoint_file_that_says_nothing(two_bundles, content):
-    (two_bundles / "checkpoint").write_bytes(content)
-    with pytest.raises(LoadError, match=r"checkpoint: model_checkpoint_path: none found"):
-        read_tensorbundle(two_bundles)
+    outside = [b"../step-1", b"/etc/passwd", b"elsewhere/step-1", b"/", b"../"]
+    empty = [b"", b"\xff\xfe", b'model_checkpoint_path: "a\\303"', b'model_checkpoint_path: "\0"']
+    cases = [(b'model_checkpoint_path: "%s"' % name, "outside the folder") for name in outside]
+    for_each(cases + [(content, "none found") for content in empty], check)
 
 
 def test_a_folder_of_none_or_many(two_bundles):
@@ -430,8 +331,8 @@ SIZE = len(GOOD) - 48
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 497759232\n"
 HTML = b"\n<!DOCTYPE html>\n<html><body>404 Not Found</body></html>"
 BAD_INDEXES = {
-    "an offset no file reaches": (with_entry(entry(offset=2**63 - 4)), r"tensor 'x': offset: 9223372036854775804, whe"),
-    "the largest offset": (with_entry(entry(offset=2**64 - 1)), r"tensor 'x': offset: 18446744073709551615, where no"),
+    "an offset no file reaches": (with_entry(entry(offset=2**63 - 4)), r"tensor 'x': offset: 9223372036854775804, bey"),
+    "the largest offset": (with_entry(entry(offset=2**64 - 1)), r"tensor 'x': offset: 18446744073709551615, beyond"),
     "100,000 shards": (with_header(b"\x08" + varint(100_000)), r"header: num_shards: must be .* at most 99999"),
     "empty": (b"", r"footer: magic number: not found at the end of 0 bytes"),
     "seven bytes": (b"1234567", r"footer: magic number"),
@@ -516,19 +417,25 @@ BAD_INDEXES = {
 }
 
 
-@pytest.mark.parametrize(("content", "message"), BAD_INDEXES.values(), ids=BAD_INDEXES)
-@pytest.mark.parametrize("verify", [True, False])
-def test_bad_indexes_are_refused_by_name_and_field(tmp_path, content, message, verify):
-    save(tmp_path / "bad", content)
+def refuse(tmp_path, index, data, message):
+    save(tmp_path / "bad", index, data)
     tracemalloc.start()
     try:
-        with pytest.raises(LoadError, match=rf"^\S*bad\.index: .*{message}") as caught:
-            read_tensorbundle(tmp_path / "bad.index", verify)
+        with pytest.raises(LoadError, match=rf"^\S*bad\.{message}") as caught:
+            read_tensorbundle(tmp_path / "bad")
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 1000 + len(str(tmp_path))
+
+
+def test_bad_indexes_are_refused_by_name_and_field(tmp_path, for_each):
+    def check(name):
+        index, message = BAD_INDEXES[name]
+        refuse(tmp_path, index, ONE, rf"index: .*{message}")
+
+    for_each(BAD_INDEXES, check)
 
 
 TWO = index_file(block(HEADER, pair(b"x", entry()), pair(b"y", entry(offset=2))))
@@ -551,17 +458,12 @@ BAD_DATA = {
 }
 
 
-@pytest.mark.parametrize(("index", "data", "message"), BAD_DATA.values(), ids=BAD_DATA)
-def test_bad_data_is_refused_by_name_and_tensor(tmp_path, index, data, message):
-    save(tmp_path / "bad", index, data)
-    tracemalloc.start()
-    try:
-        with pytest.raises(LoadError, match=rf"^\S*bad\.data-00000-of-00001: tensor {message}") as caught:
-            read_tensorbundle(tmp_path / "bad")
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    finally:
-        tracemalloc.stop()
-    assert len(str(caught.value).splitlines()) == 1
+def test_bad_data_is_refused_by_name_and_tensor(tmp_path, for_each):
+    def check(name):
+        index, data, message = BAD_DATA[name]
+        refuse(tmp_path, index, data, rf"data-00000-of-00001: tensor {message}")
+
+    for_each(BAD_DATA, check)
 
 
 def test_a_missing_shard_is_named(tmp_path):
@@ -602,9 +504,9 @@ def test_bytes_between_the_index_block_and_the_footer(tmp_path):
         read_tensorbundle(tmp_path)
 
 
-@pytest.mark.parametrize("limit", ["_MAX_TENSORS", "_MAX_INDEX"])
-def test_an_index_that_claims_too_much_is_refused(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(tensorbundle, limit, 30_000 if limit == "_MAX_INDEX" else 50)
+@pytest.mark.parametrize(("limit", "value"), [("MAX_ENTRIES", 50), ("MAX_TABLE", 30_000)])
+def test_an_index_that_claims_too_much_is_refused(tmp_path, monkeypatch, limit, value):
+    monkeypatch.setattr(table, limit, value)
     nothing = entry(dims=[0], size=0, data=b"")
     long = b"x" * 1000  # shared by all, so that a hundred of them are a hundred times as long as they look
     pairs = [pair(b"%04d" % i, nothing, shared=1000 * (i > 0)) for i in range(100)]
@@ -615,44 +517,10 @@ def test_an_index_that_claims_too_much_is_refused(tmp_path, monkeypatch, limit):
 
 
 def test_an_index_of_too_many_bytes_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorbundle, "_MAX_INDEX", len(GOOD) - 1)
+    monkeypatch.setattr(table, "MAX_TABLE", len(GOOD) - 1)
     save(tmp_path / "bad", GOOD)
     with pytest.raises(LoadError, match=r"bad\.index: \d+ bytes, more than"):
         read_tensorbundle(tmp_path)
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A bundle of several blocks, in which every byte belongs to a tensor, and where its files are."""
-    monkeypatch.setattr(tensorbundle, "_BLOCK_SIZE", 100)
-    named = {f"model/h{i}/w": np.arange(i % 3 * 2, dtype=np.int16).reshape(i % 3, 2) + 1 for i in range(8)}
-    prefix = tmp_path / "small"
-    write_tensorbundle(prefix, named | {"bool": np.array([True]), "half": np.float16(1)})
-    return [Path(f"{prefix}.index"), Path(f"{prefix}{DATA}")]
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_every_truncation_is_found(small, which):
-    path = small[which]
-    for length in reversed(range(path.stat().st_size)):
-        os.truncate(path, length)
-        with pytest.raises(LoadError, match=rf"{path.name}: "):
-            read_tensorbundle(small[0])
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_every_flipped_bit_is_found(small, which):
-    """Bytes between tensors would not be, as no CRC is over them; there are none in a bundle of ours."""
-    path = small[which]
-    whole = path.read_bytes()
-    with open(path, "r+b", buffering=0) as file:
-        for bit in range(8 * len(whole)):
-            damaged = bytearray(whole)
-            damaged[bit // 8] ^= 1 << bit % 8
-            file.seek(0)
-            file.write(damaged)
-            with pytest.raises(LoadError, match=rf"{path.name}: "):
-                read_tensorbundle(small[0])
 
 
 # Fuzzing
@@ -660,8 +528,8 @@ def test_every_flipped_bit_is_found(small, which):
 WIDE = b"\xff" * 9 + b"\1"  # 2⁶⁴ − 1
 FUZZED = [
     (b"", bytes.fromhex("08011a020801")),
-    *((b"model/h%d/w" % i, entry(dims=[i + 1], offset=4 * i * (i + 1) // 2, size=4 * i + 4)) for i in range(6)),
-    (b"model/step", entry(9, [], 84, 8)),
+    *((b"model/h%d/w" % i, entry(1, [i + 1], 2 * i * (i + 1), 4 * i + 4, bytes(4 * i + 4))) for i in range(6)),
+    (b"model/step", entry(9, [], 84, 8, bytes(8))),
 ]
 FUZZED_DATA = bytes(92)
 
@@ -711,22 +579,19 @@ def mutated_bundle(rng):
 
 def fast_index_file(*blocks):
     """`index_file` with the package's own CRC: twenty thousand files take their time with the slow one."""
-    with mock.patch.dict(
-        globals(), crc=lambda data: tensorbundle.mask(tensorbundle.crc32c(data)).to_bytes(4, "little")
-    ):
+    with mock.patch.dict(globals(), crc=lambda data: mask(crc32c(data)).to_bytes(4, "little")):
         return index_file(*blocks)
 
 
 def fuzz(path, seed, count):
     rng = random.Random(seed)
     loaded = 0
-    for number in range(count):
+    for _ in range(count):
         index, data = mutated_bundle(rng)
         save(path, index, data)
         tracemalloc.start()
         try:
-            # Without the CRCs of the arrays more of them load, and more of the reader is reached.
-            arrays = read_tensorbundle(path, verify=number % 2 == 0)
+            arrays = read_tensorbundle(path)
         except LoadError:
             pass
         else:
@@ -739,10 +604,10 @@ def fuzz(path, seed, count):
     assert 0.02 * count < loaded < 0.5 * count
 
 
-def test_two_thousand_mutated_bundles(tmp_path):
-    fuzz(tmp_path / "fuzzed", seed=0, count=2000)
+def test_200_mutated_bundles(tmp_path):
+    fuzz(tmp_path / "fuzzed", seed=0, count=200)
 
 
 @pytest.mark.slow
-def test_twenty_thousand_mutated_bundles(tmp_path):
+def test_20000_mutated_bundles(tmp_path):
     fuzz(tmp_path / "fuzzed", seed=1, count=20_000)

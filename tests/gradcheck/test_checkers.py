@@ -1,4 +1,4 @@
-"""`gradcheck` itself, by an adversary: what it finds, what it refuses, what it puts back, and no false alarms."""
+"""`gradcheck` itself: the wrong gradients it finds, what it refuses and puts back, and that it has no false alarms."""
 
 import math
 import tracemalloc
@@ -16,23 +16,20 @@ from tinygrad_llm.random import Generator
 
 X = np.random.default_rng(0).standard_normal((2, 3))
 
-# float32 only compares the gradient with itself in double precision: it sees no wrong formula, and no kink.
+# float32 compares the gradient with itself in float64: it finds no wrong formula, and no kink.
 FORMULA = [method for method in TOLERANCE if method != "float32"]
 ANALYTIC = ["complex", "directions"]
 DIFFERENCES = {"richardson": 0.02, "central": 1e-5}  # the default steps
-ANY_FUNCTION = [*ANALYTIC, *DIFFERENCES]  # adjoint wants a linear one
-
-every_method = pytest.mark.parametrize("method", TOLERANCE)
-every_formula_method = pytest.mark.parametrize("method", FORMULA)
+ANY_FUNCTION = [*ANALYTIC, *DIFFERENCES]  # adjoint needs a linear function
 
 
 def modulus(x):
-    """|x| the naïve way: np.abs drops the imaginary part."""
+    """|x| by np.abs, which drops the imaginary part."""
     return np.abs(x), lambda g: (g * np.sign(x),)
 
 
 def twice(vjp):
-    """The kernel y = 2 x, of the first input if there are several, with this vjp of (g, *inputs)."""
+    """The kernel y = 2 x of its first input, with this vjp of (g, *inputs)."""
 
     def kernel(*xs):
         return xs[0] * 2, lambda g: vjp(g, *xs)
@@ -53,7 +50,7 @@ def verdict(fn, inputs, method, **options):
         return "kink" if "kink" in str(error) else "unsettled" if "not settled" in str(error) else str(error)
 
 
-# ---- what it finds -------------------------------------------------------------------------------------------------
+# ---- which wrong gradients it finds --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["complex", *DIFFERENCES])
@@ -68,7 +65,7 @@ def test_the_methods_agree_on_a_known_derivative(method):
     assert c.numeric == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_methods_agree_and_in_their_order_of_sharpness():
+def test_the_errors_are_in_the_order_of_the_methods():
     errors = {
         method: gradcheck(lambda x: (x @ x.T).tanh().softmax(-1), [X], method, tolerance=1.0).worst.error
         for method in ANY_FUNCTION
@@ -80,13 +77,16 @@ def test_the_methods_agree_and_in_their_order_of_sharpness():
     assert errors["complex"] < errors["richardson"] < errors["central"]
 
 
-@every_formula_method
-def test_a_wrong_gradient_is_named(method):
+def test_a_wrong_gradient_is_named(for_each):
     def f(bias, weight):
         return bias + apply(twice(lambda g, x: (g,)), weight)
 
-    at = r"direction \(\d,\)" if method == "directions" else r"index \(\d, \d\)"
-    refused(f, [X, X + 1], method, f"f: the gradient of weight is wrong at {at}: analytic", names=["bias", "weight"])
+    def check(method):
+        at = r"direction \(\d,\)" if method == "directions" else r"index \(\d, \d\)"
+        message = f"f: the gradient of weight is wrong at {at}: analytic"
+        refused(f, [X, X + 1], method, message, names=["bias", "weight"])
+
+    for_each(FORMULA, check)
 
 
 def test_a_wrong_gradient_can_be_returned():
@@ -96,15 +96,17 @@ def test_a_wrong_gradient_can_be_returned():
     assert result.worst.numeric == pytest.approx(2 * result.worst.analytic)
 
 
-@every_method
-def test_nan_is_the_worst_error_wherever_it_stands(method):
+def test_nan_is_the_worst_error_in_any_input(for_each):
     def nan(x):
         return x * 1, lambda g: (g * np.nan,)
 
-    for fn in (lambda a, b: a + apply(nan, b), lambda a, b: apply(nan, a) + b):
-        result = gradcheck(fn, [X, X + 1], method, tolerance=np.inf, raise_exception=False)
-        assert not result
-        assert math.isnan(result.worst.error)
+    def check(method):
+        for fn in (lambda a, b: a + apply(nan, b), lambda a, b: apply(nan, a) + b):
+            result = gradcheck(fn, [X, X + 1], method, tolerance=np.inf, raise_exception=False)
+            assert not result
+            assert math.isnan(result.worst.error)
+
+    for_each(TOLERANCE, check)
 
 
 def changed_at(j, change):
@@ -121,25 +123,30 @@ def changed_at(j, change):
     return kernel
 
 
-@pytest.mark.parametrize("j", range(X.size))
 @pytest.mark.parametrize(
     ("method", "by"), [("complex", 1e-11), ("richardson", 1e-8), ("central", 1e-5), ("directions", 1e-10)]
 )
-def test_an_error_in_any_one_element_is_caught(method, by, j):
-    wrong = changed_at(j, lambda d: d + 3 * by)
-    refused(lambda x: apply(wrong, x), [X], method, "is wrong at direction" if method == "directions" else "at index")
-    assert gradcheck(lambda x: apply(changed_at(j, lambda d: d), x), [X], method)
-    if method != "directions":
-        found = gradcheck(lambda x: apply(wrong, x), [X], method, raise_exception=False).worst.index
-        assert found == np.unravel_index(j, X.shape)
+def test_an_error_in_any_one_element_is_caught(method, by, for_each):
+    def check(j):
+        wrong = changed_at(j, lambda d: d + 3 * by)
+        at = "is wrong at direction" if method == "directions" else "at index"
+        refused(lambda x: apply(wrong, x), [X], method, at)
+        assert gradcheck(lambda x: apply(changed_at(j, lambda d: d), x), [X], method)
+        if method != "directions":
+            found = gradcheck(lambda x: apply(wrong, x), [X], method, raise_exception=False).worst.index
+            assert found == np.unravel_index(j, X.shape)
+
+    for_each(range(X.size), check)
 
 
-@pytest.mark.parametrize("j", range(X.size))
-def test_adjoint_catches_the_last_bit_of_any_element(j):
-    for seed in range(20):
-        for towards in (np.inf, -np.inf):
-            wrong = changed_at(j, lambda d, towards=towards: np.nextafter(d, towards))
-            assert not gradcheck(lambda x, w=wrong: apply(w, x), [X], "adjoint", seed=seed, raise_exception=False)
+def test_adjoint_catches_the_last_bit_of_any_element(for_each):
+    def check(j):
+        for seed in range(20):
+            for towards in (np.inf, -np.inf):
+                wrong = changed_at(j, lambda d, towards=towards: np.nextafter(d, towards))
+                assert not gradcheck(lambda x, w=wrong: apply(w, x), [X], "adjoint", seed=seed, raise_exception=False)
+
+    for_each(range(X.size), check)
 
 
 def test_eight_directions_catch_opposite_errors_for_nearly_every_seed():
@@ -166,11 +173,11 @@ def test_float32_catches_a_promotion_and_no_wrong_formula():
     refused(lambda x: apply(rough, x), [X], "float32", "is wrong")
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_float32_measures_a_vanishing_gradient_by_those_around_it(seed):
-    # A shift of all keys changes nothing: the gradient of the key bias is 0, and in float32 rounding.
-    layer = nn.CausalAttention(3, 2, 0.0, True, rng=Generator(seed))
-    assert gradcheck(layer, [np.random.default_rng(seed).standard_normal((2, 4, 3))], "float32", seed=seed)
+def test_float32_measures_a_vanishing_gradient_by_those_around_it():
+    # A shift of all keys changes nothing: the gradient of the key bias is 0, and rounding in float32.
+    for seed in range(5):
+        layer = nn.CausalAttention(3, 2, 0.0, True, rng=Generator(seed))
+        assert gradcheck(layer, [np.random.default_rng(seed).standard_normal((2, 4, 3))], "float32", seed=seed)
 
 
 def test_float32_inputs_are_checked_in_float64():
@@ -184,30 +191,32 @@ def test_float32_inputs_are_checked_in_float64():
     assert seen == {np.float64, np.complex128}
 
 
-@every_method
-def test_an_input_of_no_elements_is_right(method):
-    assert gradcheck(lambda x, y: x.sum() + y.sum(), [np.zeros((0, 2)), X], method)
+def test_an_input_without_elements_is_right(for_each):
+    for_each(TOLERANCE, lambda method: gradcheck(lambda x, y: x.sum() + y.sum(), [np.zeros((0, 2)), X], method))
 
 
-@every_method
-def test_a_scalar_input_and_a_python_float_as_its_gradient(method):
+def test_the_gradient_of_a_scalar_input_may_be_a_python_float(for_each):
     def kernel(x):
         return x * 2, lambda g: (2 * g if g.dtype == np.float32 else 2 * float(g),)
 
-    assert gradcheck(lambda x: apply(kernel, x), [np.array(3.0)], method)
+    for_each(TOLERANCE, lambda method: gradcheck(lambda x: apply(kernel, x), [np.array(3.0)], method))
 
 
-@every_method
-def test_an_input_that_does_not_take_part_has_gradient_0(method):
-    result = gradcheck(lambda x, y: x * 2, [X, X + 1], method)
-    assert [np.any(c.analytic or c.numeric) for c in result.comparisons] == [True, False]
+def test_an_input_that_the_output_does_not_depend_on_has_gradient_0(for_each):
+    def check(method):
+        result = gradcheck(lambda x, y: x * 2, [X, X + 1], method)
+        assert [np.any(c.analytic or c.numeric) for c in result.comparisons] == [True, False]
+
+    for_each(TOLERANCE, check)
 
 
-@every_method
-def test_an_input_used_in_two_ways_or_given_twice(method):
-    assert gradcheck(lambda x: x * 2 + x[:, ::-1], [X], method)
-    t = Tensor(X, requires_grad=True)
-    assert len(gradcheck(lambda a, b: a + 2 * b, [t, t], method).comparisons) == 1
+def test_an_input_may_be_used_twice_or_given_twice(for_each):
+    def check(method):
+        gradcheck(lambda x: x * 2 + x[:, ::-1], [X], method)
+        t = Tensor(X, requires_grad=True)
+        assert len(gradcheck(lambda a, b: a + 2 * b, [t, t], method).comparisons) == 1
+
+    for_each(TOLERANCE, check)
 
 
 def test_the_seed_changes_the_vector():
@@ -216,8 +225,7 @@ def test_the_seed_changes_the_vector():
     assert a == again
 
 
-@every_method
-def test_integers_among_floats_are_handed_on(method):
+def test_integers_among_the_inputs_are_passed_on(for_each):
     ids, flags = np.array([[1, 0], [1, 1]]), np.array([True, False, True])
 
     def fn(i, x, b):
@@ -225,8 +233,11 @@ def test_integers_among_floats_are_handed_on(method):
         assert np.asarray(b).dtype.kind == "b"
         return x[i] * Tensor(np.asarray(b)) * 2
 
-    result = gradcheck(fn, [ids, X, flags], method, names=["ids", "x", "flags"])
-    assert [c.name for c in result.comparisons] == ["x"]
+    def check(method):
+        result = gradcheck(fn, [ids, X, flags], method, names=["ids", "x", "flags"])
+        assert [c.name for c in result.comparisons] == ["x"]
+
+    for_each(TOLERANCE, check)
 
 
 # ---- the adjoint identity ------------------------------------------------------------------------------------------
@@ -242,7 +253,7 @@ def test_integers_among_floats_are_handed_on(method):
     ],
     ids=["product", "matrix product", "affine", "with a factor 0"],
 )
-def test_adjoint_is_exact_for_what_is_linear_in_each_input(fn):
+def test_adjoint_is_exact_for_functions_that_are_linear_in_each_input(fn):
     for seed in range(10):
         result = gradcheck(fn, [X, X, X], "adjoint", seed=seed)
         assert result
@@ -263,11 +274,10 @@ def test_adjoint_is_exact_for_what_is_linear_in_each_input(fn):
     ],
     ids=["x²", "x³ − x", "tanh", "x / 3", "relu", "abs", "max", "softmax"],
 )
-def test_adjoint_refuses_what_is_not_linear_or_not_exact(fn):
+def test_adjoint_refuses_functions_that_are_not_linear_or_not_exact(fn):
+    message = r'not linear in input 0 \(or not exact on integers\): use method="complex"'
     for seed in range(30):
-        refused(
-            fn, [X], "adjoint", r'not linear in input 0 \(or not exact on integers\): use method="complex"', seed=seed
-        )
+        refused(fn, [X], "adjoint", message, seed=seed)
 
 
 def test_adjoint_names_the_input_that_is_not_linear():
@@ -277,117 +287,118 @@ def test_adjoint_names_the_input_that_is_not_linear():
 # ---- what it refuses -----------------------------------------------------------------------------------------------
 
 
-@every_method
-@pytest.mark.parametrize("inputs", [[], [np.array([1, 2])], [Tensor([1.0])], ["text"], [np.array([True])], [None]])
-def test_nothing_to_check(inputs, method):
-    refused(lambda *xs: Tensor([1.0]), inputs, method, "nothing to check: no input is a float array.*convert them")
-
-
-@every_method
-def test_a_random_function(method):
+def scaled_by_a_random_number():
     rng = Generator(0)
-    refused(lambda x: x * rng.rand(x.shape), [X], method, "two results for the same input: fix its random numbers")
+    return lambda x: x * rng.rand(x.shape)
 
 
-@every_method
-def test_a_function_that_changes_what_it_reads(method):
-    def fn(x):
-        x.data += 1
-        return x * 2
-
-    refused(fn, [X], method, "let it change nothing that it reads")
+def changes_its_input(x):
+    x.data += 1
+    return x * 2
 
 
-@every_method
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_input_that_is_not_finite(bad, method):
-    x = X.copy()
-    x[0, 1] = bad
-    refused(lambda x, y: y * 2, [X, x], method, "input 1, an input, holds NaN or infinity")
+NOT_FINITE = [np.nan, np.inf, -np.inf]
+REFUSED = {
+    **{
+        f"nothing to check in {inputs}": (
+            lambda *xs: Tensor([1.0]),
+            inputs,
+            "nothing to check: no input is a float array.*convert them",
+        )
+        for inputs in ([], [np.array([1, 2])], [Tensor([1.0])], ["text"], [np.array([True])], [None])
+    },
+    "random": (scaled_by_a_random_number(), [X], "two results for the same input: fix its random numbers"),
+    "changes what it reads": (changes_its_input, [X], "let it change nothing that it reads"),
+    **{
+        f"an input with {bad}": (
+            lambda x, y: y * 2,
+            [X, np.where(X[0, 1] == X, bad, X)],
+            "input 1, an input, holds NaN or infinity",
+        )
+        for bad in NOT_FINITE
+    },
+    **{
+        f"an output with {bad}": (
+            lambda x, bad=bad: x + Tensor([bad, 0.0, 1.0]),
+            [X],
+            "the output holds NaN or infinity",
+        )
+        for bad in NOT_FINITE
+    },
+    "a constant": (lambda x: Tensor([1.0, 2.0]), [X], "the output .* does not depend on any input"),
+    "detached": (lambda x: x.detach() * 2, [X], "the output .* does not depend on any input"),
+    "from integers": (lambda x: x.argmax() * 1.0, [X], "the output .* does not depend on any input"),
+    "integers": (lambda x: x.argmax(), [X], "the output .* does not depend on any input"),
+    "no_grad": (no_grad()(lambda x: x * 2), [X], "does not depend.*no_grad"),
+    **{
+        f"an output that is {what}": (fn, [X], f"fn must return one Tensor, got {what}")
+        for what, fn in {
+            "ndarray": lambda x: x.data * 2,
+            "float": lambda x: 1.0,
+            "NoneType": lambda x: None,
+            "tuple": lambda x: (x, x),
+            "list": lambda x: [x],
+        }.items()
+    },
+    "a complex input": (lambda x: x * 2, [Tensor(np.array([1 + 2j]), requires_grad=True)], "a complex input"),
+    "an output without elements": (lambda x: x[0:0], [X], "the output, of shape .* has no elements"),
+    "inputs without elements": (lambda x: x * 2, [np.zeros((0, 3))], "the inputs have no elements"),
+    "a layer that draws": (nn.Dropout(0.5, rng=Generator(0)), [X], "two results"),
+}
 
 
-@every_method
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_output_that_is_not_finite(bad, method):
-    refused(lambda x: x + Tensor([bad, 0.0, 1.0]), [X], method, "the output holds NaN or infinity")
+@pytest.mark.parametrize("name", REFUSED)
+def test_functions_and_inputs_without_a_gradient_are_refused_by_every_method(name, for_each):
+    for_each(TOLERANCE, lambda method: refused(REFUSED[name][0], REFUSED[name][1], method, REFUSED[name][2]))
+
+
+def test_a_layer_with_dropout_passes_in_eval_mode(for_each):
+    layer = nn.Dropout(0.5, rng=Generator(0)).eval()
+    for_each(TOLERANCE, lambda method: gradcheck(layer, [X], method))
+    assert not layer.training
 
 
 @pytest.mark.parametrize("method", ANALYTIC)
-def test_a_missing_gradient_does_not_excuse_a_lost_imaginary_part(method):
-    refused(
-        lambda x, y: apply(lambda x: (np.abs(x), lambda g: (None,)), x) + y * 0, [X, X], method, "is wrong|got lost"
-    )
-    refused(lambda x: apply(lambda x: (np.abs(x), lambda g: (None,)), x), [X], method, "got lost")
-
-
-@pytest.mark.parametrize("method", ANALYTIC)
-def test_what_is_not_analytic(method):
+def test_functions_that_are_not_analytic_are_refused(method):
     refused(lambda x: apply(modulus, x), [X], method, r'imaginary part got lost.*method="richardson"')
-    refused(lambda x: x + apply(modulus, x), [X], method, "is wrong")  # lost on one of two ways only
-
-
-@every_method
-@pytest.mark.parametrize(
-    "fn",
-    [lambda x: Tensor([1.0, 2.0]), lambda x: x.detach() * 2, lambda x: x.argmax() * 1.0, lambda x: x.argmax()],
-    ids=["a constant", "detached", "from integers", "integers"],
-)
-def test_an_output_that_does_not_depend_on_the_input(fn, method):
-    refused(fn, [X], method, "the output .* does not depend on any input")
-
-
-@every_method
-def test_no_grad_inside(method):
-    @no_grad()
-    def fn(x):
-        return x * 2
-
-    refused(fn, [X], method, "does not depend.*no_grad")
-
-
-@every_method
-@pytest.mark.parametrize(
-    ("fn", "what"),
-    [
-        (lambda x: x.data * 2, "ndarray"),
-        (lambda x: 1.0, "float"),
-        (lambda x: None, "NoneType"),
-        (lambda x: (x, x), "tuple"),
-        (lambda x: [x], "list"),
-    ],
-)
-def test_an_output_that_is_no_tensor(fn, what, method):
-    refused(fn, [X], method, f"fn must return one Tensor, not {what}")
-
-
-@every_method
-def test_a_complex_input_is_refused(method):
-    refused(lambda x: x * 2, [Tensor(np.array([1 + 2j]), requires_grad=True)], method, "a complex input")
+    refused(lambda x: x + apply(modulus, x), [X], method, "is wrong")  # lost in one of two terms
+    # A missing gradient does not hide a lost imaginary part.
+    missing = lambda x: (np.abs(x), lambda g: (None,))  # noqa: E731
+    refused(lambda x, y: apply(missing, x) + y * 0, [X, X], method, "is wrong|got lost")
+    refused(lambda x: apply(missing, x), [X], method, "got lost")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"method": "exact"}, "unknown method 'exact': choose from complex, richardson, central, directions, adjoint"),
-        ({"tolerance": -1e-9}, "tolerance must be a number ≥ 0, not -1e-09"),
-        ({"tolerance": math.nan}, "tolerance must be a number ≥ 0, not nan"),
-        ({"step": 0}, "step must be a number > 0, not 0"),
-        ({"step": -0.1}, "step must be a number > 0, not -0.1"),
-        ({"step": math.nan}, "step must be a number > 0, not nan"),
-        ({"step": math.inf}, "step must be a number > 0, not inf"),
+        ({"tolerance": -1e-9}, "tolerance must be a number ≥ 0, got -1e-09"),
+        ({"tolerance": math.nan}, "tolerance must be a number ≥ 0, got nan"),
+        ({"step": 0}, "step must be a number > 0, got 0"),
+        ({"step": -0.1}, "step must be a number > 0, got -0.1"),
+        ({"step": math.nan}, "step must be a number > 0, got nan"),
+        ({"step": math.inf}, "step must be a number > 0, got inf"),
         ({"names": []}, "0 names for 1 inputs: give one each"),
         ({"names": ["a", "b"]}, "2 names for 1 inputs: give one each"),
+        ({"inputs": X}, "inputs must be a list, even for one input"),
+        ({"inputs": [Tensor(X, requires_grad=True) * 1]}, "input 0 was computed from others"),
+        ({"cotangent": np.ones(2)}, r"cotangent has shape \(2,\), but the output has \(2, 3\)"),
     ],
 )
-def test_arguments_that_make_no_sense(options, message):
+def test_arguments_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        gradcheck(lambda x: x, [X], **options)
+        gradcheck(lambda x: x, **{"inputs": [X], **options})
+
+
+def test_a_complex_array_among_the_inputs_is_refused():
+    refused(lambda a, b: a * b, [X, X * 1j], "complex", "a complex input")
 
 
 # ---- a vjp that breaks its contract --------------------------------------------------------------------------------
 
+FAILED = "backward pass failed: the vjp of kernel"
 
-@every_method
+
 @pytest.mark.parametrize(
     ("vjp", "x", "message"),
     [
@@ -404,29 +415,26 @@ def test_arguments_that_make_no_sense(options, message):
         (lambda g, x: (g > 0,), X, r"input xs\[0\] is bool, not float64"),
         (lambda g, x: ("2 g",), X, "the vjp is wrong"),
         (lambda g, x: (object(),), X, "the vjp is wrong"),
-        (lambda g, x: (), X, "backward pass failed: the vjp of kernel returned 0 gradients for 1 inputs"),
-        (lambda g, x: (2 * g, 2 * g), X, "backward pass failed: the vjp of kernel returned 2 gradients for 1 inputs"),
-        (lambda g, x: 2 * g, X, "backward pass failed: the vjp of kernel returned ndarray, not a tuple, for 1 inputs"),
+        (lambda g, x: (), X, f"{FAILED} returned 0 gradients for 1 inputs"),
+        (lambda g, x: (2 * g, 2 * g), X, f"{FAILED} returned 2 gradients for 1 inputs"),
+        (lambda g, x: 2 * g, X, f"{FAILED} returned ndarray, not a tuple, for 1 inputs"),
         (lambda g, x: None, X, "backward pass failed"),
         (lambda g, x: (2 * g @ g,), X, "backward pass failed"),
-        (
-            lambda g, x: (np.multiply(g, 2, out=g),),
-            X,
-            "backward pass failed: the vjp of kernel failed, ValueError: output array is read-only",
-        ),
+        (lambda g, x: (np.multiply(g, 2, out=g),), X, f"{FAILED} failed, ValueError: output array is read-only"),
         (lambda g, x: (2 * g + 0 * np.add(x, 1, out=x),), X, "change nothing that it reads"),
     ],
 )
-def test_a_vjp_that_breaks_its_contract(vjp, x, message, method):
-    refused(lambda x: apply(twice(vjp), x), [x], method, message)
+def test_a_vjp_that_breaks_its_contract_is_refused_by_every_method(vjp, x, message, for_each):
+    for_each(TOLERANCE, lambda method: refused(lambda x: apply(twice(vjp), x), [x], method, message))
 
 
-@every_method
-def test_one_gradient_too_few_for_two_inputs(method):
-    refused(lambda x, y: apply(twice(lambda g, *xs: (2 * g,)), x, y), [X, X], method, "1 gradients for 2 inputs")
+def test_one_gradient_too_few_for_two_inputs_is_refused(for_each):
+    def fn(x, y):
+        return apply(twice(lambda g, *xs: (2 * g,)), x, y)
+
+    for_each(TOLERANCE, lambda method: refused(fn, [X, X], method, "1 gradients for 2 inputs"))
 
 
-@every_formula_method
 @pytest.mark.parametrize(
     "vjp",
     [
@@ -440,51 +448,65 @@ def test_one_gradient_too_few_for_two_inputs(method):
     ],
     ids=["(1, 3)", "()", "None", "its input", "g itself", "|g|", "a list"],
 )
-def test_a_wrong_gradient_beside_a_right_one_is_caught_though_their_sum_has_the_right_shape(vjp, method):
-    for fn in (lambda x: x + apply(twice(vjp), x), lambda x: apply(twice(vjp), x) + x):
-        refused(fn, [X], method, r"the gradient of input 0 is wrong|input xs\[0\] has shape .*, but the input has")
+def test_a_wrong_gradient_is_caught_though_its_sum_with_a_right_one_has_the_right_shape(vjp, for_each):
+    def check(method):
+        for fn in (lambda x: x + apply(twice(vjp), x), lambda x: apply(twice(vjp), x) + x):
+            refused(fn, [X], method, r"the gradient of input 0 is wrong|input xs\[0\] has shape .*, but the input has")
+
+    for_each(FORMULA, check)
 
 
-def test_a_gradient_of_another_shape_or_dtype_is_refused_even_where_adding_it_would_give_the_right_numbers():
+def test_a_gradient_of_another_shape_or_dtype_is_refused_even_if_its_sum_has_the_right_numbers():
     for vjp, x in ((lambda g, x: (2 * g.sum(),), np.ones(1)), (lambda g, x: ((2 * g).astype(np.float32),), np.ones(3))):
         refused(lambda x, vjp=vjp: x + apply(twice(vjp), x), [x], "adjoint", r"the vjp is wrong")
 
 
-@every_formula_method
-def test_a_missing_gradient_is_a_gradient_of_0(method):
+def test_a_missing_gradient_counts_as_0(for_each):
     def kernel(x, y):
         return x * 2 + y, lambda g: (2 * g, None)
 
-    refused(lambda x, y: apply(kernel, x, y), [X, X], method, "gradient of input 1 is wrong at .* analytic 0, numeric")
-    assert gradcheck(lambda x, y: apply(kernel, x, 0 * y), [X, X], method)  # 0 it is
+    def check(method):
+        message = "gradient of input 1 is wrong at .* analytic 0, numeric"
+        refused(lambda x, y: apply(kernel, x, y), [X, X], method, message)
+        assert gradcheck(lambda x, y: apply(kernel, x, 0 * y), [X, X], method)  # here 0 is right
+
+    for_each(FORMULA, check)
 
 
-# ---- kinks ---------------------------------------------------------------------------------------------------------
+# ---- kinks and jumps -----------------------------------------------------------------------------------------------
 
 TIED = np.array([1.5, -0.5, 1.5, 0.25])
 AT_0 = np.array([1.5, 0.0, -2.0])
+NEAR_0 = np.array([0.0, 0.3])
 
 AT_A_KINK = {
     "relu": (lambda x: x.relu(), [AT_0]),
     "relu of a scalar": (lambda x: x.relu(), [np.zeros(())]),
     "−relu": (lambda x: -(x.relu()), [AT_0]),
     "abs": (lambda x: x.abs(), [AT_0]),
-    "naïve abs": (lambda x: apply(modulus, x), [AT_0]),
+    "np.abs": (lambda x: apply(modulus, x), [AT_0]),
     "max": (lambda x: x.max(), [TIED]),
     "maximum": (lambda x, y: x.maximum(y), [AT_0, np.array([2.5, 0.0, -3.0])]),
-    "maximum of a thing and its opposite": (lambda x: x.maximum(-x), [AT_0]),
+    "maximum of x and −x": (lambda x: x.maximum(-x), [AT_0]),
     "a steep kink in a flat function": (lambda x: (x * 100).relu().tanh() + x * 1e-3, [AT_0]),
     "a kink inside": (lambda x: (x * x - 1).abs().exp(), [np.array([0.5, 1.0])]),
     "at 1000": (lambda x: (x - 1000).relu(), [np.array([1000.0, 999.0])]),
+    "on a parabola": (lambda x: x.relu() + 1e5 * x * x, [NEAR_0]),
+    "on an exponential": (lambda x: x.relu() + (30 * x).exp(), [NEAR_0]),
+    "on a slope": (lambda x: x.relu() + 1e5 * x, [NEAR_0]),
+    "small, on a slope": (lambda x: 1e-3 * x.abs() + x, [NEAR_0]),
 }
 
 
-@pytest.mark.parametrize("method", ANY_FUNCTION)
 @pytest.mark.parametrize("name", AT_A_KINK)
-def test_a_kink_at_the_input(name, method):
+def test_a_kink_at_the_input_is_refused(name, for_each):
     fn, inputs = AT_A_KINK[name]
-    for seed in range(10):
-        refused(fn, inputs, method, "a kink at the input itself: .* Move the input away", seed=seed)
+
+    def check(method):
+        for seed in range(1 if inputs[0] is NEAR_0 else 10):
+            refused(fn, inputs, method, "a kink at the input itself: .* Move the input away", seed=seed)
+
+    for_each(ANY_FUNCTION, check)
 
 
 @pytest.mark.parametrize("n", [20, 200, 2000])
@@ -498,44 +520,58 @@ def test_one_kink_among_many_elements_is_found_for_nearly_every_seed(n):
     assert found >= 49
 
 
+@pytest.mark.parametrize(
+    "fn", [lambda x: x + (x.data.real > 1) * 1.0, lambda x: F.where(x.data.real > 1, x * 2, x * 3)]
+)
+def test_a_jump_at_the_input_is_refused(fn, for_each):
+    def check(method):
+        refused(fn, [np.array([1.0, 2.0, 0.0])], method, "jump|kink|is wrong" if method in DIFFERENCES else "jump")
+
+    for_each(ANY_FUNCTION, check)
+
+
 KINKED = {
     "relu": lambda x: x.relu(),
     "abs": lambda x: x.abs(),
     "maximum": lambda x: x.maximum(Tensor(np.zeros(1))),
-    "naïve abs": lambda x: apply(modulus, x),
+    "np.abs": lambda x: apply(modulus, x),
     "exp of relu": lambda x: (3 * x.relu()).exp(),
 }
+every_kink = pytest.mark.parametrize("name", KINKED)
+every_difference = pytest.mark.parametrize("method", DIFFERENCES)
 
 
-@pytest.mark.parametrize("method", DIFFERENCES)
-@pytest.mark.parametrize("name", KINKED)
-@pytest.mark.parametrize("distance", [0.1, 1 / 3, 0.5, 0.9, 0.99, -0.1, -1 / 3, -0.5, -0.9, -0.99])
-def test_a_kink_within_the_step(name, method, distance):
-    h = DIFFERENCES[method]
-    inputs = [np.array([0.7, distance * h])]
-    # Of a kink close to the end of the step, a curve beside it can hide the sight: then the number is wrong enough.
-    expected = {"kink", "is wrong", "unsettled"} if (name, abs(distance)) == ("exp of relu", 0.99) else {"kink"}
-    assert verdict(KINKED[name], inputs, method) in expected
-    half = h / 2
-    assert verdict(KINKED[name], inputs, method, step=half) == ("kink" if abs(distance) < 0.5 else "passes")
+@every_difference
+@every_kink
+def test_a_kink_within_the_step_is_refused(name, method, for_each):
+    def check(distance):
+        h = DIFFERENCES[method]
+        inputs = [np.array([0.7, distance * h])]
+        # The curve of exp can hide a kink near the end of the step; then the number is wrong enough.
+        expected = {"kink", "is wrong", "unsettled"} if (name, abs(distance)) == ("exp of relu", 0.99) else {"kink"}
+        assert verdict(KINKED[name], inputs, method) in expected
+        half = h / 2
+        assert verdict(KINKED[name], inputs, method, step=half) == ("kink" if abs(distance) < 0.5 else "passes")
+
+    for_each([0.1, 1 / 3, 0.5, 0.9, 0.99, -0.1, -1 / 3, -0.5, -0.9, -0.99], check)
 
 
-@pytest.mark.parametrize("method", DIFFERENCES)
-@pytest.mark.parametrize("name", KINKED)
+@every_difference
+@every_kink
 @given(position=st.floats(-1, 1), seed=st.integers(0, 99))
 @settings(max_examples=25)
 def test_a_kink_anywhere_never_passes_by_mistake(name, method, position, seed):
-    """Within the step it is refused, or the numbers differ; it passes only out of reach, or so near that it is."""
+    """Within the step it is refused, or the numbers differ. It passes only out of reach of the step."""
     h = DIFFERENCES[method]
     found = verdict(KINKED[name], [np.array([0.7, 1.5 * h * position])], method, seed=seed)
     if found == "passes":
-        # At the very end of the step, what is left of the kink is less than the tolerance.
+        # At the very end of the step, the kink changes the difference by less than the tolerance.
         assert abs(1.5 * position) >= 1 - 1e-3
     assert found in ("passes", "kink", "is wrong", "unsettled")
 
 
-@pytest.mark.parametrize("method", DIFFERENCES)
-def test_a_function_with_a_kink_passes_beside_it(method):
+@every_difference
+def test_a_function_with_a_kink_passes_away_from_it(method):
     for name, fn in KINKED.items():
         assert gradcheck(fn, [np.array([-1.0, 0.5, 2.0])], method), name
 
@@ -570,13 +606,13 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("method", ANY_FUNCTION)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4),
     st.sampled_from(sorted(INPUTS)),
     st.integers(0, 99),
 )
-def test_a_smooth_function_is_never_said_to_have_a_kink(method, steps, inputs, seed):
+def test_a_smooth_function_has_no_kink(method, steps, inputs, seed):
     def fn(x):
         for step in steps:
             x = STEPS[step](x)
@@ -597,7 +633,7 @@ SMOOTH = {
     "large": (lambda x: (x / 1e3).exp() + x * x, lambda rng: rng.normal(0, 1e3, 5)),
     "tiny": (lambda x: x.tanh(), lambda rng: rng.standard_normal(5) * 1e-12),
     "a million added": (lambda x: x.tanh() + 1e6, lambda rng: rng.standard_normal(5)),
-    "a million added and taken off": (lambda x: (x.tanh() + 1e6) - 1e6, lambda rng: rng.standard_normal(5)),
+    "a million added and subtracted": (lambda x: (x.tanh() + 1e6) - 1e6, lambda rng: rng.standard_normal(5)),
     "outputs of very different size": (
         lambda x: x.exp() * Tensor(np.array([[1e-9], [1.0], [1e9]])),
         lambda rng: rng.standard_normal((3, 4)),
@@ -607,19 +643,22 @@ SMOOTH = {
 }
 
 
-@pytest.mark.parametrize("method", ANY_FUNCTION)
 @pytest.mark.parametrize("name", SMOOTH)
-def test_no_kink_where_there_is_none(name, method):
+def test_an_extreme_smooth_function_has_no_kink(name, for_each):
     fn, draw = SMOOTH[name]
-    for seed in range(10):
-        found = verdict(fn, [draw(np.random.default_rng(seed))], method, seed=seed)
-        # Differences may leave the domain of log and sqrt, or have less precision than is asked for; they say so.
-        assert found in ("passes", "unsettled") or "infinity within the step" in found
-        if method in ANALYTIC and name != "a sharp softmax":  # where rounding is 50 times as large
-            assert found == "passes"
+
+    def check(method):
+        for seed in range(6):
+            found = verdict(fn, [draw(np.random.default_rng(seed))], method, seed=seed)
+            # Differences may leave the domain of log and sqrt, or be less precise than the tolerance; they report it.
+            assert found in ("passes", "unsettled") or "infinity within the step" in found
+            if method in ANALYTIC and name != "a sharp softmax":  # where rounding is 50 times as large
+                assert found == "passes"
+
+    for_each(ANY_FUNCTION, check)
 
 
-def test_a_pole_beside_the_input_is_no_kink_to_the_complex_step():
+def test_a_pole_near_the_input_is_no_kink_to_the_complex_step():
     for method in ANALYTIC:
         assert gradcheck(lambda x: 1 / x, [np.array([1e-7, -1e-9])], method)
 
@@ -632,7 +671,7 @@ class Stop(Exception):
 
 
 def raising_at(call):
-    """Twice x; an exception at the given call."""
+    """2 x, with an exception at the given call."""
     count = 0
 
     def fn(x):
@@ -645,48 +684,38 @@ def raising_at(call):
     return fn
 
 
-@pytest.mark.parametrize("method", TOLERANCE)
-@pytest.mark.parametrize("call", [1, 2, 3, 5, 9])
-def test_the_exception_of_fn_passes_through_and_data_and_dtype_are_put_back(method, call):
-    data = X.astype(np.float32)
-    before = data.copy()
-    p = nn.Parameter(data)
-    if call > 3 and method == "float32":
-        call = 3  # in single precision, the last call there is
-    with pytest.raises(Stop):
-        gradcheck(raising_at(call), [p], method)
-    assert p.data is data
-    np.testing.assert_array_equal(p.data, before)
+def test_data_and_dtype_are_put_back_after_an_exception_of_fn(for_each):
+    def check(case):
+        method, call = case
+        data = X.astype(np.float32)
+        before = data.copy()
+        p = nn.Parameter(data)
+        with pytest.raises(Stop):
+            gradcheck(raising_at(call), [p], method)
+        assert p.data is data
+        np.testing.assert_array_equal(p.data, before)
+
+    calls = {method: (1, 2, 3) if method == "float32" else (1, 2, 3, 5, 9) for method in TOLERANCE}
+    for_each([(method, call) for method in TOLERANCE for call in calls[method]], check)
 
 
-@pytest.mark.parametrize("method", TOLERANCE)
-def test_data_dtype_and_grad_are_put_back(method):
-    data = X.astype(np.float32)
-    before = data.copy()
-    p = nn.Parameter(data)
-    assert gradcheck(lambda p: p * 3 - 1, [p], method)
-    assert p.data is data
-    assert p.grad is None
-    np.testing.assert_array_equal(data, before)
-
-
-@every_method
-def test_what_fn_writes_into_its_input_does_not_reach_the_callers_array(method):
-    def fn(x):
-        x.data += 1
-        return x * 2
-
-    p = nn.Parameter(X.copy())
-    refused(fn, [p], method, "two results")
-    np.testing.assert_array_equal(p.data, X)
-
-
-def test_arrays_are_not_written_to():
-    x = X.copy()
-    x.flags.writeable = False
-    for method in TOLERANCE:
+def test_data_dtype_and_grad_are_put_back_after_a_check(for_each):
+    def check(method):
+        data = X.astype(np.float32)
+        before = data.copy()
+        p = nn.Parameter(data)
+        assert gradcheck(lambda p: p * 3 - 1, [p], method)
+        assert p.data is data
+        assert p.grad is None
+        np.testing.assert_array_equal(data, before)
+        # What fn writes into its input does not reach the caller's array.
+        refused(changes_its_input, [p], method, "two results")
+        np.testing.assert_array_equal(p.data, before)
+        x = X.copy()
+        x.flags.writeable = False
         assert gradcheck(lambda x: x * 2, [x], method)
-    np.testing.assert_array_equal(x, X)
+
+    for_each(TOLERANCE, check)
 
 
 # ---- modules -------------------------------------------------------------------------------------------------------
@@ -703,7 +732,7 @@ def loss(logits):
     return F.cross_entropy(logits.reshape(-1, 7), np.roll(IDS, -1).reshape(-1))
 
 
-def test_a_module_its_input_and_its_parameters_by_name():
+def test_a_modules_input_and_parameters_are_checked_by_name():
     layer = nn.Linear(3, 2, rng=Generator(0))
     arrays = [p.data for p in layer.parameters()]
     for method in TOLERANCE:
@@ -721,19 +750,19 @@ def test_a_wrong_gradient_in_a_module_is_named():
     refused(Wrong(3, 2, rng=Generator(0)), [X], "complex", "^Wrong: the gradient of weight is wrong")
 
 
-@pytest.mark.parametrize("method", ["complex", "directions", "float32"])
 @pytest.mark.parametrize("tie", [True, False])
-def test_a_whole_gpt_by_its_loss(method, tie):
+def test_a_whole_gpt_is_checked_by_its_loss(tie):
     gpt = small_gpt(tie_weights=tie)
-    result = gradcheck(gpt, [IDS], method, loss=loss)
-    names = [c.name for c in result.comparisons]
-    assert names == [name for name, _ in gpt.named_parameters()]
-    assert ("lm_head.weight" in names) is not tie
-    assert all(c.elements == (8 if method == "directions" else p.data.size)
-               for c, p in zip(result.comparisons, gpt.parameters(), strict=True))  # fmt: skip
+    for method in ("complex", "directions", "float32"):
+        result = gradcheck(gpt, [IDS], method, loss=loss)
+        names = [c.name for c in result.comparisons]
+        assert names == [name for name, _ in gpt.named_parameters()]
+        assert ("lm_head.weight" in names) is not tie
+        assert all(c.elements == (8 if method == "directions" else p.data.size)
+                   for c, p in zip(result.comparisons, gpt.parameters(), strict=True))  # fmt: skip
 
 
-def test_the_loss_is_what_is_differentiated():
+def test_the_loss_is_differentiated():
     v = Generator(0).randn((), np.float64)
     (c,) = gradcheck(nn.GELU(), [np.array([1.0, 2.0])], loss=lambda y: (y * 0 + 3).sum()).comparisons
     assert c.numeric == 0
@@ -741,13 +770,13 @@ def test_the_loss_is_what_is_differentiated():
     assert c.numeric == pytest.approx(6 * float(v))
 
 
-def test_a_frozen_parameter_is_left_out():
+def test_a_frozen_parameter_is_not_checked():
     layer = nn.Linear(3, 2, rng=Generator(0))
     layer.weight = nn.Parameter(layer.weight.data, requires_grad=False)
     assert [c.name for c in gradcheck(layer, [X]).comparisons] == ["input 0", "bias"]
 
 
-def test_a_tied_layer_counts_once():
+def test_a_tied_layer_is_checked_once():
     class Twice(nn.Module):
         def __init__(self):
             self.a = self.b = nn.Linear(3, 3, rng=Generator(0))
@@ -758,7 +787,7 @@ def test_a_tied_layer_counts_once():
     assert [c.name for c in gradcheck(Twice(), [X]).comparisons] == ["input 0", "a.weight", "a.bias"]
 
 
-def test_parameters_that_take_no_part_have_gradient_0():
+def test_parameters_that_are_not_used_have_gradient_0():
     class Idle(nn.Linear):
         def forward(self, x):
             return x * 2
@@ -766,46 +795,23 @@ def test_parameters_that_take_no_part_have_gradient_0():
     assert [c.numeric for c in gradcheck(Idle(3, 2, rng=Generator(0)), [X]).comparisons][1:] == [0, 0]
 
 
-@every_method
-def test_dropout_without_reseeding_in_train_mode_only(method):
-    layer = nn.Dropout(0.5, rng=Generator(0))
-    refused(layer, [X], method, "two results")
-    assert gradcheck(layer.eval(), [X], method)
-    assert not layer.training
-
-
-def test_dropout_in_a_gpt():
+def test_dropout_in_a_gpt_is_refused_in_train_mode_only():
     gpt = small_gpt(dropout=0.3)
     refused(gpt, [IDS], "complex", "two results", loss=loss)
     assert gradcheck(gpt.eval(), [IDS], loss=loss)
 
 
-def test_a_float64_constant_in_the_function():
+def test_a_float64_constant_in_the_function_is_refused_by_float32_only():
     constant = Tensor(X)
     assert gradcheck(lambda x: x * constant, [X])
     refused(lambda x: x * constant, [X], "float32", "something promotes it")
 
 
-# ---- what a check cannot say, it says it cannot ---------------------------------------------------------------------
-
-
-@every_method
-def test_nothing_is_no_proof(method):
-    refused(lambda x: x[0:0], [X], method, "the output, of shape .* has no elements")
-    refused(lambda x: x * 2, [np.zeros((0, 3))], method, "the inputs have no elements")
-
-
-def test_what_is_checked_is_said_of_every_input():
-    refused(lambda a, b: a * b, [X, X * 1j], "complex", "a complex input")
-    with pytest.raises(ValueError, match="even one alone"):
-        gradcheck(lambda x: x * 2, X)
-    x = Tensor(X, requires_grad=True)
-    with pytest.raises(ValueError, match="input 0 was computed from others"):
-        gradcheck(lambda x: x * 2, [x * 1])
+# ---- what a method cannot decide, it reports -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fn", [lambda x: x.log(), lambda x: x.sqrt(), lambda x: x**1.5])
-def test_a_step_out_of_the_domain_is_told(fn):
+def test_a_step_out_of_the_domain_is_reported(fn):
     refused(fn, [np.array([1e-3, 1.0])], "richardson", "NaN or infinity within the step h = 0.02 of input 0")
     refused(fn, [np.array([1e-6, 1.0])], "central", "NaN or infinity within the step h = 1e-05 of input 0")
     assert gradcheck(fn, [np.array([1e-3, 1.0])])
@@ -819,30 +825,13 @@ def test_differences_that_have_not_settled_call_no_gradient_wrong():
     refused(lambda x: apply(wrong, x), [np.array([1e6, 1.0])], "central", "is wrong")
 
 
-@pytest.mark.parametrize("method", ANY_FUNCTION)
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda x: x.relu() + 1e5 * x * x,
-        lambda x: x.relu() + (30 * x).exp(),
-        lambda x: x.relu() + 1e5 * x,
-        lambda x: 1e-3 * x.abs() + x,
-    ],
-)
-def test_a_kink_is_found_beside_a_curve_and_a_slope(fn, method):
-    assert verdict(fn, [np.array([0.0, 0.3])], method) == "kink"
-
-
 def test_the_cotangent_can_be_given():
     g = np.arange(6.0).reshape(2, 3)
-    result = gradcheck(lambda x: x * x, [X], cotangent=g)
-    c = result.worst
+    c = gradcheck(lambda x: x * x, [X], cotangent=g).worst
     assert c.analytic == (2 * g * X)[c.index]
-    with pytest.raises(ValueError, match=r"cotangent has shape \(3,\), but the output has \(2, 3\)"):
-        gradcheck(lambda x: x * x, [X], cotangent=np.ones(3))
 
 
-def test_directions_take_the_memory_of_a_few_inputs():
+def test_directions_need_the_memory_of_a_few_inputs():
     x = np.ones(200_000)
     tracemalloc.start()
     assert gradcheck(lambda x: x * x, [x], "directions")
@@ -851,7 +840,6 @@ def test_directions_take_the_memory_of_a_few_inputs():
     assert peak < 16 * x.nbytes
 
 
-@pytest.mark.parametrize("method", ANALYTIC)
 @pytest.mark.parametrize(
     "fn",
     [
@@ -862,8 +850,9 @@ def test_directions_take_the_memory_of_a_few_inputs():
     ],
     ids=["norm", "abs", "max", "real"],
 )
-def test_an_imaginary_part_lost_on_one_of_several_ways_is_found(fn, method):
-    refused(fn, [X], method, "not with differences: somewhere fn drops the imaginary part")
+def test_an_imaginary_part_lost_in_one_of_several_terms_is_found(fn):
+    for method in ANALYTIC:
+        refused(fn, [X], method, "not with differences: somewhere fn drops the imaginary part")
 
 
 def test_an_imaginary_part_lost_in_a_module_is_found():
@@ -875,11 +864,3 @@ def test_an_imaginary_part_lost_in_a_module_is_found():
             return self.a(x) * (1 / np.linalg.norm(self.a.weight.data))
 
     refused(Normed(), [X], "complex", "the gradient of a.weight agrees with the complex step, but not with differences")
-
-
-@pytest.mark.parametrize("method", ANY_FUNCTION)
-@pytest.mark.parametrize(
-    "fn", [lambda x: x + (x.data.real > 1) * 1.0, lambda x: F.where(x.data.real > 1, x * 2, x * 3)]
-)
-def test_a_jump_at_the_input_is_refused(fn, method):
-    refused(fn, [np.array([1.0, 2.0, 0.0])], method, "jump|kink|is wrong" if method in DIFFERENCES else "jump")

@@ -1,4 +1,4 @@
-"""The error against the step: slopes and best steps as the theory has them, and the complex step without a V."""
+"""The error against the step: slopes and best steps follow the theory, and the complex step has no V."""
 
 import math
 import sys
@@ -12,7 +12,7 @@ from tinygrad_llm.gradcheck.curve import STEPS, TINY, best, curve, picture, tabl
 from tinygrad_llm.random import Generator
 
 CASES = {case.covers: case for case in reversed(all_cases()) if case.method in ("complex", "richardson")}
-SMOOTH = ["tanh", "gelu", "exp", "log", "softmax", "layer_norm", "F.cross_entropy", "LayerNorm"]
+SMOOTH = ["exp", "log", "LayerNorm"]
 EPS = 2.0**-52
 
 
@@ -36,18 +36,18 @@ def test_the_slope_is_the_order_where_truncation_dominates(points, method, order
 def test_richardson_has_order_eight():
     found = errors(curve(CASES["log"], [0.3, 0.2]), "richardson")  # 1/x at x ≥ 0.5: h⁸ stands out from rounding
     slope = math.log(found[0.3] / found[0.2]) / math.log(0.3 / 0.2)
-    assert 7 < slope < 12  # the higher powers are felt at so large a step
+    assert 7 < slope < 12  # at so large a step, higher powers add to it
 
 
 @pytest.mark.parametrize("method", ["forward", "central", "richardson"])
-def test_rounding_makes_the_other_leg_of_the_v(points, method):
+def test_the_slope_is_minus_1_where_rounding_dominates(points, method):
     found = [(h, e) for h, e in errors(points, method).items() if 1e-13 < h < 1e-9]
     slope = np.polyfit(*np.log(found).T, 1)[0]
     assert slope == pytest.approx(-1, abs=0.2)
 
 
 @pytest.mark.parametrize("method", ["forward", "central", "richardson"])
-def test_the_best_step_and_its_error_are_those_of_the_theory(points, method):
+def test_the_best_step_and_its_error_follow_the_theory(points, method):
     p = {"forward": 1, "central": 2, "richardson": 8}[method]
     lowest = best(points, method)
     assert 1e-2 < lowest.h / EPS ** (1 / (p + 1)) < 1e2
@@ -63,7 +63,7 @@ def test_the_complex_step_stays_exact_however_small_it_is(points):
     assert best(points, "complex").h < 1e-6
 
 
-def test_the_methods_are_ordered_at_their_best(points):
+def test_each_method_is_more_precise_than_the_one_before_it(points):
     lowest = [best(points, m).error for m in ("forward", "central", "richardson", "complex")]
     assert lowest == sorted(lowest, reverse=True)
 
@@ -88,7 +88,7 @@ def test_forward_is_the_textbook_formula():
 
 
 @pytest.mark.parametrize("name", ["relu", "absolute", "max"])
-def test_where_there_are_kinks_the_complex_step_is_left_out_and_the_table_says_so(name):
+def test_a_kinked_function_has_no_curve_of_the_complex_step_and_the_table_says_so(name):
     points = curve(CASES[name], [1e-2, 1e-5])
     assert {p.method for p in points} == {"forward", "central", "richardson"}
     assert "complex step left out" in table(points)
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_curve():
 
 
 @pytest.mark.parametrize("steps", [[0.0], [-1e-5], [math.nan], [math.inf]])
-def test_a_step_that_is_none_is_refused(steps):
+def test_a_step_that_is_not_above_0_is_refused(steps):
     with pytest.raises(ValueError, match="steps must be numbers > 0"):
         curve(CASES["tanh"], steps)
 
@@ -126,7 +126,7 @@ def test_a_case_without_a_derivative_is_refused():
         curve(case)
 
 
-def test_the_table_has_a_line_a_step_and_fits_a_terminal(points):
+def test_the_table_has_one_line_per_step_and_fits_a_terminal(points):
     lines = table(points).splitlines()
     assert len(lines) == 1 + len(STEPS) + len(TINY) + 1
     assert [float(line.split()[0]) for line in lines[1:-1]] == pytest.approx([*STEPS, *TINY], rel=0.06)
@@ -154,7 +154,7 @@ def test_the_bars_show_the_v_and_the_flat_line(points):
 def test_the_picture_is_a_png(name, tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "curve.png"
-    picture(curve(CASES[name]), path, name)
+    picture(curve(CASES[name], [1e-1, 1e-3, 1e-5, 1e-7, 1e-200]), path, name)
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     assert b"IEND" in data[-12:]

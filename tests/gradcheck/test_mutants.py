@@ -1,4 +1,4 @@
-"""The checker is checked: wrong backwards are planted, and each must be caught."""
+"""The checker is checked: wrong gradients are planted one at a time, and each must be caught."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ def missed(hunts):
     return [(found.kernel, found.mutant) for found in hunts if not found.caught]
 
 
-def anyhow(kernel, change):
+def altered(kernel, change):
     """A mutant whose gradients are `change(right gradients)`."""
     return Mutant(kernel, "a test's", lambda right: planted(right, lambda vjp, g, inputs, options: change(vjp(g))))
 
@@ -34,48 +34,43 @@ def anyhow(kernel, change):
 # ---- what is planted -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_six_or_more_are_planted_in_each_kernel(kernel):
-    assert len(mutants_of(kernel)) >= 6
+def test_each_kernel_has_six_mutants_or_more_under_unique_names():
+    assert set(Counter(mutant.kernel for mutant in ALL)) == set(KERNELS)
+    assert min(Counter(mutant.kernel for mutant in ALL).values()) >= 6
+    assert max(Counter((mutant.kernel, mutant.name) for mutant in ALL).values()) == 1
 
 
-def test_names_are_unique():
-    assert Counter((mutant.kernel, mutant.name) for mutant in ALL).most_common(1)[0][1] == 1
-
-
-def test_every_wrong_formula_is_planted_and_there_is_one_for_all_but_one_kernel():
+def test_every_wrong_formula_is_planted_and_each_kernel_but_one_has_some():
     here = {(mutant.kernel, mutant.name) for mutant in ALL}
     assert {(kernel, name) for kernel, formulas in WRONG.items() for name in formulas} <= here
-    assert set(KERNELS) - set(WRONG) == {"negative"}  # y = −x: the sign is all that can be wrong
+    assert set(KERNELS) - set(WRONG) == {"negative"}  # y = −x: only the sign can be wrong
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_every_float_input_of_a_kernel_suffers_some_change(kernel, kernel_call):
-    case = next(case for case in basic_cases() if case.covers == kernel)
-    numbers = [i for i, x in enumerate(kernel_call(case)[1]) if x.dtype.kind == "f"]
-    if len(numbers) > 1:
-        assert all(any(m.name.endswith(f", input {i}") for m in mutants_of(kernel)) for i in numbers)
+def test_each_float_input_of_a_kernel_has_a_mutant(kernel_call, for_each):
+    first = {case.covers: case for case in reversed(basic_cases())}
+
+    def check(kernel):
+        numbers = [i for i, x in enumerate(kernel_call(first[kernel])[1]) if x.dtype.kind == "f"]
+        if len(numbers) > 1:
+            assert all(any(m.name.endswith(f", input {i}") for m in mutants_of(kernel)) for i in numbers)
+
+    for_each(KERNELS, check)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_the_forward_stays_right_and_a_gradient_becomes_wrong(kernel, kernel_call):
-    for mutant in mutants_of(kernel):
-        changed = False
-        for case in basic_cases():
-            if case.covers == kernel:
-                right, inputs, options = kernel_call(case, seed=7)
-                wrong = mutant.plant(right)
-                assert wrong.__name__ == kernel
-                assert wrong.__kwdefaults__ == right.__kwdefaults__
-                (y, vjp), (wrong_y, wrong_vjp) = right(*inputs, **options), wrong(*inputs, **options)
-                np.testing.assert_array_equal(wrong_y, y, strict=True)
-                g = np.random.default_rng(7).standard_normal(np.shape(y))
-                pairs = zip(vjp(g), wrong_vjp(g), strict=True)  # no formula may fail, in any case
-                changed |= any(a is not None and (b is None or not np.array_equal(a, b)) for a, b in pairs)
-        assert changed, mutant
+def test_a_mutant_keeps_the_forward_and_the_signature_of_its_kernel(kernel_call, for_each):
+    first = {case.covers: kernel_call(case, seed=7) for case in reversed(basic_cases())}
+
+    def check(mutant):
+        right, inputs, options = first[mutant.kernel]
+        wrong = mutant.plant(right)
+        assert wrong.__name__ == mutant.kernel
+        assert wrong.__kwdefaults__ == right.__kwdefaults__
+        np.testing.assert_array_equal(wrong(*inputs, **options)[0], right(*inputs, **options)[0], strict=True)
+
+    for_each(ALL, check)
 
 
-def test_only_the_kernels_asked_for():
+def test_only_the_kernels_named_are_planted():
     assert {m.kernel for m in mutants.mutants(["tanh", "exp"])} == {"tanh", "exp"}
     with pytest.raises(ValueError, match=r"no kernel is named tahn: choose from .*tanh"):
         mutants.mutants(["tahn"])
@@ -86,25 +81,32 @@ def test_only_the_kernels_asked_for():
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_mutant_is_caught(kernel):
+    """By a wrong number; only the change of shape is caught without one. So no wrong formula fails for another reason.
+
+    A hunt begins with the same scaffold around the right gradient, which must pass.
+    """
     hunts = list(hunt(mutants_of(kernel)))
     assert len(hunts) == len(mutants_of(kernel))
     assert missed(hunts) == []
     for found in hunts:
         assert found.by.startswith(kernel)
-        assert found.message
         assert found.method == ("richardson" if kernel in KINKED else "complex")
-        assert np.isnan(found.error) or found.error > found.tolerance == checkers.TOLERANCE[found.method]
+        assert found.tolerance == checkers.TOLERANCE[found.method]
+        if found.mutant.startswith("an axis too many"):
+            assert "has shape" in found.message
+        else:
+            assert found.error > found.tolerance, found.message
+            assert "is wrong at index" in found.message
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_on_other_inputs_too(seed):
+def test_every_mutant_is_caught_on_other_inputs(seed):
     assert missed(hunt(ALL, seed=seed)) == []
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_the_same_scaffold_with_nothing_changed_is_let_through(kernel):
-    (found,) = hunt([anyhow(kernel, lambda grads: grads)])
+def test_a_scaffold_without_a_change_passes():
+    (found,) = hunt([altered("linear_cross_entropy", lambda grads: grads)])
     assert (found.caught, found.by, found.message) == (False, "", "")
     assert found.error <= found.tolerance
 
@@ -118,9 +120,10 @@ RIGHT = {
     "dropout": wrong_formulas.dropout(wrong_formulas.rescale),
     "cross_entropy": wrong_formulas.cross_entropy(""),
     "linear_cross_entropy": wrong_formulas.linear_cross_entropy(""),
-    "causal_attention": wrong_formulas.attention(""),
+    "attention": wrong_formulas.attention(""),
+    "causal_attention": wrong_formulas.causal_attention(""),
     "causal_self_attention": wrong_formulas.self_attention(lambda d, n_head: d),
-    "softmax": wrong_formulas.normalised(lambda g, y, axis: y * (g - wrong_formulas.total(g * y, axis))),
+    "softmax": wrong_formulas.normalized(lambda g, y, axis: y * (g - wrong_formulas.total(g * y, axis))),
     "logsumexp": wrong_formulas.reduced(lambda x, axis, n: wrong_formulas.softmax(x, axis)),
     "mean": wrong_formulas.reduced(lambda x, axis, n: 1 / n),
     "embedding": wrong_formulas.embedding(lambda d, g, ids: d),
@@ -128,10 +131,17 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("kernel", RIGHT)
-def test_a_wrong_formula_without_its_mistake_is_right(kernel):
-    """So it is for its mistake that it is caught, and nothing else."""
-    assert missed(hunt([mutants._mistaken("no mistake", kernel, RIGHT[kernel])])) == [(kernel, "no mistake")]
+def test_a_wrong_formula_without_its_mistake_is_right(for_each):
+    """So a mutant is caught for its mistake, and for nothing else in its formula."""
+
+    def check(case):
+        assert isinstance(case.make, Call)
+        mutant = mutants._mistaken("no mistake", case.covers, RIGHT[case.covers])
+        assert not mutants._differ(case.make.kernel, mutant.plant(case.make.kernel), case.make)
+
+    cases = [case for case in basic_cases() if case.covers in RIGHT]
+    assert {case.covers for case in cases} == set(RIGHT)
+    for_each(cases, check)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +155,15 @@ def test_a_wrong_formula_without_its_mistake_is_right(kernel):
         (lambda grads: (grads[0] + 1e-6,), "is wrong at index"),
     ],
 )
-def test_other_mistakes_are_caught_too(change, message):
-    (found,) = hunt([anyhow("tanh", change)])
+def test_gradients_of_a_wrong_number_dtype_or_shape_are_caught(change, message):
+    (found,) = hunt([altered("tanh", change)])
     assert found.caught
     with pytest.raises(GradcheckError, match=message):
         raise GradcheckError(found.message)
 
 
-def test_float32_catches_what_the_others_cannot_see():
-    always_double = anyhow("tanh", lambda grads: (grads[0].astype(np.float64),))
+def test_float32_catches_a_promotion_that_the_other_methods_miss():
+    always_double = altered("tanh", lambda grads: (grads[0].astype(np.float64),))
     assert missed(hunt([always_double])) == [("tanh", "a test's")]
     assert missed(hunt([always_double], "float32")) == []
 
@@ -170,13 +180,13 @@ def test_mutants_of_a_new_kernel_are_planted_and_caught(monkeypatch):
     assert [found.caught for found in hunt(new)] == [True] * len(new)
 
 
-# ---- what weaker checks let through ----------------------------------------------------------------------------------
+# ---- what weaker methods miss ----------------------------------------------------------------------------------------
 
 
-def test_differences_let_through_what_is_smaller_than_their_tolerance():
-    some = [mutant for kernel in ("multiply", "gelu", "layer_norm", "matmul", "max") for mutant in mutants_of(kernel)]
+def test_differences_miss_errors_below_their_tolerance():
+    some = [mutant for kernel in ("gelu", "softmax", "max") for mutant in mutants_of(kernel)]
     tiny = [(m.kernel, m.name) for m in some if m.name.startswith(TINY)]
-    assert len(tiny) == 4  # not for max: a tolerance of 1e-9 is the best that its kinks allow
+    assert len(tiny) == 2  # max has a kink, so its own tolerance is 1e-9
     assert set(tiny) == set(missed(hunt(some, "richardson")))
     by_central = missed(hunt(some, "central"))
     assert set(tiny) < set(by_central)
@@ -188,54 +198,54 @@ def test_differences_let_through_what_is_smaller_than_their_tolerance():
     }
 
 
-def test_integers_do_not_show_what_rounding_does():
+def test_adjoint_misses_rounding():
     assert missed(hunt(mutants_of("reshape"), "adjoint")) == [("reshape", "rounded to float32")]
 
 
-def test_beside_itself_in_float32_only_the_shape_shows():
+def test_float32_notices_only_a_wrong_shape():
     hunts = list(hunt(mutants_of("gelu"), "float32"))
     assert [found.mutant for found in hunts if found.caught] == ["an axis too many"]
 
 
-def test_a_method_is_used_only_where_it_can_be_applied():
+def test_a_method_is_used_only_for_kernels_that_allow_it():
     assert list(hunt(mutants_of("relu"), "complex")) == []
     assert list(hunt(mutants_of("gelu"), "adjoint")) == []
     with pytest.raises(ValueError, match="unknown method 'complexx'"):
         hunt([], "complexx")
 
 
-def test_a_method_catches_nothing_where_the_right_kernel_fails(monkeypatch):
+def test_cases_that_the_right_kernel_fails_catch_nothing(monkeypatch):
     def half_right(x):
         return x**3, lambda g: (g * x * x,)
 
     case = Case("kernels", "tanh", "", Call(half_right, (normal(2, 3),), {}))
     monkeypatch.setattr(mutants, "basic_cases", lambda: [case])
-    assert list(hunt([anyhow("tanh", lambda grads: grads)])) == []
+    assert list(hunt([altered("tanh", lambda grads: grads)])) == []
 
 
-# ---- and if the checker were broken? ---------------------------------------------------------------------------------
+# ---- what a broken checker misses -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def no_second_look(monkeypatch):
-    """Without the difference along one real direction, which would see the worst of what a broken checker misses."""
-    monkeypatch.setattr(checkers._Check, "_refuse_lost_part", lambda self, grads: None)
+    """Without the difference along one real direction, which would catch the worst of what a broken checker misses."""
+    monkeypatch.setattr(checkers, "refuse_lost_part", lambda L, grads: None)
 
 
-def test_a_checker_with_too_wide_a_tolerance_lets_mutants_through(monkeypatch, no_second_look):
+def test_a_checker_with_too_wide_a_tolerance_misses_mutants(monkeypatch, no_second_look):
     monkeypatch.setitem(checkers.TOLERANCE, "complex", 1.0)
     through = missed(hunt(mutants_of("layer_norm")))
     assert len(through) > 6
     assert ("layer_norm", "eps forgotten") in through
 
 
-def test_a_checker_that_compares_the_gradient_with_itself_lets_all_numbers_through(monkeypatch, no_second_look):
-    monkeypatch.setattr(checkers._Check, "_each", lambda self, name, t, g: checkers.comparison(name, g, g))
+def test_a_checker_that_compares_the_gradient_with_itself_misses_all_wrong_numbers(monkeypatch, no_second_look):
+    monkeypatch.setattr(checkers._Check, "_one", lambda self, name, t, g: checkers.comparison(name, g, g))
     hunts = list(hunt(mutants_of("layer_norm")))
     assert [found.mutant.partition(",")[0] for found in hunts if found.caught] == ["an axis too many"]
 
 
-def test_cases_without_a_bias_let_its_mutants_through(monkeypatch):
+def test_cases_without_a_bias_miss_its_mutants(monkeypatch):
     without = [case for case in basic_cases() if case.name == "layer_norm no bias"]
     monkeypatch.setattr(mutants, "basic_cases", lambda: without)
     assert ("layer_norm", "dbias averaged") in missed(hunt(mutants_of("layer_norm")))
@@ -269,12 +279,12 @@ X = np.random.default_rng(5).standard_normal((3, 5))
     [matrix_product("one term"), matrix_product("symmetric"), with_bias("un-broadcast")],
     ids=["x xᵀ with one term", "x xᵀ taken for symmetric g", "bias without its sum"],
 )
-def test_a_mistake_in_a_sum_of_two_uses_is_caught(wrong):
+def test_a_mistake_in_one_of_two_uses_of_an_input_is_caught(wrong):
     for seed in range(5):
         with pytest.raises(GradcheckError, match="the gradient of input 0 is wrong"):
             gradcheck(lambda x: apply(wrong, x), [X], seed=seed)
 
 
 @pytest.mark.parametrize("right", [matrix_product(), with_bias()])
-def test_the_right_formula_beside_it_passes(right):
+def test_the_right_formula_passes(right):
     assert gradcheck(lambda x: apply(right, x), [X])

@@ -1,4 +1,4 @@
-"""J v and H v: laws that hold for every kernel, layer and model, known Hessians, and what is refused and put back."""
+"""J v and H v: laws for every kernel, layer and model, known Hessians, and what is refused and put back."""
 
 import math
 
@@ -11,13 +11,18 @@ from tinygrad_llm import nn
 from tinygrad_llm.autograd import Tensor, apply, grad, no_grad
 from tinygrad_llm.gradcheck import all_cases
 from tinygrad_llm.gradcheck import second_order as module
-from tinygrad_llm.gradcheck.checkers import GradcheckError
+from tinygrad_llm.gradcheck.cases import Call
+from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.second_order import hessian, hvp, jvp
 from tinygrad_llm.random import Generator
 
-CASES = [case for case in all_cases() if case.method == "complex"]
+# Every analytic case; derivatives do not depend on the memory layout.
+CASES = [
+    case
+    for case in all_cases()
+    if case.method == "complex" and not (isinstance(case.make, Call) and case.make.layout != "C order")
+]
 GPT_LOSSES = [case for case in CASES if case.name.startswith("GPT loss")]
-every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 X = np.random.default_rng(0).standard_normal((2, 3))
 
 
@@ -98,32 +103,39 @@ def disagreement(fn, inputs):
 # ---- laws, for every kernel, layer and model -------------------------------------------------------------------------
 
 
-@every_case
-def test_the_hessian_is_symmetric(case):
-    fn, inputs = ready(case)
-    assert asymmetry(curved(fn, inputs), inputs) <= 1e-12
+def test_the_hessian_of_each_case_is_symmetric(for_each):
+    def check(case):
+        fn, inputs = ready(case)
+        assert asymmetry(curved(fn, inputs), inputs) <= 1e-12
+
+    for_each(CASES, check)
 
 
-@every_case
-def test_hvp_is_the_slope_of_the_gradient(case):
-    fn, inputs = ready(case)
-    assert disagreement(curved(fn, inputs), inputs) <= 1e-7
+def test_hvp_is_the_slope_of_the_gradient_in_each_case(for_each):
+    def check(case):
+        fn, inputs = ready(case)
+        assert disagreement(curved(fn, inputs), inputs) <= 1e-7
+
+    for_each(CASES, check)
 
 
-@every_case
-def test_jvp_and_vjp_are_adjoint(case):
+def test_jvp_and_vjp_are_adjoint_in_each_case(for_each):
     """⟨g, J v⟩ = ⟨Jᵀ g, v⟩."""
-    fn, inputs = ready(case)
-    v = direction(inputs, 6)
-    y, jv = jvp(fn, inputs, v)
-    g = np.random.default_rng(8).standard_normal(y.shape)
-    output = fn(*inputs)
-    np.testing.assert_allclose(y, output.data, rtol=1e-13, atol=1e-13)
-    assert y.dtype == jv.dtype == np.float64
-    pulled = iter(grad(output, [x for x in inputs if is_leaf(x)], g))
-    left, right = (g * jv).reshape(-1), dots(v, [next(pulled) if is_leaf(x) else None for x in inputs])
-    scale = np.abs(left).sum() + np.abs(right).sum()
-    assert abs(left.sum() - right.sum()) <= 1e-13 * scale + 1e-15
+
+    def check(case):
+        fn, inputs = ready(case)
+        v = direction(inputs, 6)
+        y, jv = jvp(fn, inputs, v)
+        g = np.random.default_rng(8).standard_normal(y.shape)
+        output = fn(*inputs)
+        np.testing.assert_allclose(y, output.data, rtol=1e-13, atol=1e-13)
+        assert y.dtype == jv.dtype == np.float64
+        pulled = iter(grad(output, [x for x in inputs if is_leaf(x)], g))
+        left, right = (g * jv).reshape(-1), dots(v, [next(pulled) if is_leaf(x) else None for x in inputs])
+        scale = np.abs(left).sum() + np.abs(right).sum()
+        assert abs(left.sum() - right.sum()) <= 1e-13 * scale + 1e-15
+
+    for_each(CASES, check)
 
 
 def test_the_laws_cover_every_analytic_kernel_and_the_whole_gpt():
@@ -133,32 +145,33 @@ def test_the_laws_cover_every_analytic_kernel_and_the_whole_gpt():
     assert all(any(word in words for words in told) for word in ("tied", "untied", "no qkv bias", "dropout"))
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in GPT_LOSSES if "no qkv bias" not in case.name], ids=lambda case: case.name
-)
-def test_a_gpt_does_not_feel_its_key_bias_to_second_order_either(case):
-    """The same number is added to all scores of a query, so L(x + t·v) = L(x) at any x, and H v = 0."""
-    fn, inputs, names = case.make(Generator(1))
-    v = [np.zeros(p.shape) for p in inputs]
-    for d, parameter in zip(v, names, strict=True):
-        if parameter.endswith("c_attn.bias"):
-            C = d.size // 3
-            d[C : 2 * C] = 1 + np.arange(C)
-    assert any(d.any() for d in v)
-    assert max(np.abs(d).max() for d in hvp(fn, inputs, v)) <= 1e-14
-    others = [1.0 * (d == 0) for d in v]
-    assert max(np.abs(d).max() for d in hvp(fn, inputs, others)) >= 1e-3
+def test_the_key_bias_of_a_gpt_has_no_second_derivative(for_each):
+    """A shift of the key bias adds one number to all scores of a query: L(x + t·v) = L(x) at any x, so H v = 0."""
+
+    def check(case):
+        fn, inputs, names = case.make(Generator(1))
+        v = [np.zeros(p.shape) for p in inputs]
+        for d, parameter in zip(v, names, strict=True):
+            if parameter.endswith("c_attn.bias"):
+                C = d.size // 3
+                d[C : 2 * C] = 1 + np.arange(C)
+        assert any(d.any() for d in v)
+        assert max(np.abs(d).max() for d in hvp(fn, inputs, v)) <= 1e-14
+        others = [1.0 * (d == 0) for d in v]
+        assert max(np.abs(d).max() for d in hvp(fn, inputs, others)) >= 1e-3
+
+    for_each([case for case in GPT_LOSSES if "no qkv bias" not in case.name], check)
 
 
 # ---- known derivatives -----------------------------------------------------------------------------------------------
 
 
-def test_jvp_of_a_linear_map_is_the_map():
+def test_the_jvp_of_a_linear_map_is_the_map():
     A = np.arange(6.0).reshape(2, 3)
     x, v = np.array([1.0, -2.0, 5.0]), np.array([3.0, 0.0, -7.0])
     y, jv = jvp(lambda x: A @ x + 4.0, [x], [v])
     np.testing.assert_array_equal(y, A @ x + 4)
-    np.testing.assert_array_equal(jv, A @ v)  # whole numbers and a step that is a power of two: nothing is rounded
+    np.testing.assert_array_equal(jv, A @ v)  # integers, and a step that is a power of two: no rounding
 
 
 @pytest.mark.parametrize("length", [1e-300, 1e-10, 1.0, 1e10, 1e300])
@@ -170,7 +183,7 @@ def test_a_direction_may_have_any_length(length):
     np.testing.assert_allclose(hv, length * v * np.exp(x), rtol=1e-15)
 
 
-def test_none_stands_for_zeros_and_integers_are_handed_on():
+def test_none_means_zeros_and_integers_are_passed_on():
     a, ids, b = np.array([2.0, 3.0, 5.0]), np.array([2, 0]), np.array([7.0, 11.0])
 
     def fn(a, ids, b):
@@ -217,7 +230,7 @@ def test_the_hessian_of_logistic_regression():
 
 
 def test_the_hessian_of_several_inputs_has_blocks():
-    """Σ a·b²: nothing in a twice, 2b across, 2a in b twice."""
+    """Σ a·b²: ∂²/∂a² = 0, ∂²/∂a∂b = 2b, ∂²/∂b² = 2a."""
     a, b = np.array([1.0, 2.0]), np.array([3.0, 5.0])
     H = hessian(lambda a, ids, b: (a * b * b).sum(), [a, np.array([1]), b])
     np.testing.assert_array_equal(H, np.block([[np.zeros((2, 2)), np.diag(2 * b)], [np.diag(2 * b), np.diag(2 * a)]]))
@@ -238,7 +251,7 @@ def test_the_hessian_of_a_layer_is_symmetric_and_agrees_with_hvp():
     np.testing.assert_allclose(np.concatenate([d.reshape(-1) for d in hv]), H @ v, rtol=1e-12, atol=1e-12)
 
 
-def test_kinked_functions_follow_the_piece_that_x_lies_on():
+def test_kinked_functions_are_differentiated_on_the_piece_that_x_lies_on():
     x, v = np.array([-2.0, 3.0]), np.array([1.0, 1.0])
     np.testing.assert_array_equal(jvp(lambda x: x.abs(), [x], [v])[1], [-1, 1])
     np.testing.assert_array_equal(jvp(lambda x: x.relu(), [x], [v])[1], [0, 1])
@@ -246,10 +259,10 @@ def test_kinked_functions_follow_the_piece_that_x_lies_on():
     np.testing.assert_array_equal(hv, [0, 4])
 
 
-# ---- what curvature tells about learning -----------------------------------------------------------------------------
+# ---- curvature of losses ---------------------------------------------------------------------------------------------
 
 
-def test_a_linear_layer_under_squared_error_is_a_bowl():
+def test_the_squared_error_of_a_linear_layer_is_convex():
     """L = mean((X Wᵀ + b − Y)²) is a quadratic: its Hessian, 2/(N·out) · Σ x xᵀ for each output, is never negative."""
     rng = np.random.default_rng(4)
     inputs, targets = rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
@@ -259,7 +272,7 @@ def test_a_linear_layer_under_squared_error_is_a_bowl():
     assert np.linalg.eigvalsh(H).min() >= -1e-12
 
 
-def test_softmax_regression_is_a_bowl_with_a_flat_direction():
+def test_softmax_regression_is_convex_with_flat_directions():
     rng = np.random.default_rng(5)
     inputs, classes, layer = rng.standard_normal((8, 2)), rng.permutation(8) % 3, nn.Linear(2, 3, rng=Generator(0))
     H = hessian(lambda *_: F.cross_entropy(layer(Tensor(inputs)), classes), layer.parameters())
@@ -319,11 +332,11 @@ def points():
     [
         two_sided(lambda g, b: g * b.conj(), lambda g, a: g * a),
         two_sided(lambda g, b: g * b, lambda g, a: g * a.real),
-        two_sided(lambda g, b: 0 * g, lambda g, a: g * a),  # wrong, though the slope of itself: no Hessian at all
+        two_sided(lambda g, b: 0 * g, lambda g, a: g * a),  # its slope is its own, but no Hessian
     ],
     ids=["one side conjugates", "one side drops the imaginary part", "one gradient is forgotten"],
 )
-def test_a_mistake_on_one_of_several_ways_breaks_the_symmetry(loss):
+def test_a_mistake_in_one_of_several_terms_breaks_the_symmetry(loss):
     assert asymmetry(loss, points()) > 1e-3
     H, v = hessian(loss, points()), direction(points(), 2)
     columns = np.concatenate([d.reshape(-1) for d in hvp(loss, points(), v)])
@@ -335,8 +348,8 @@ def test_a_mistake_on_one_of_several_ways_breaks_the_symmetry(loss):
     [lambda y: 1 - (y * y).conj(), lambda y: 1 - y * y.conj(), lambda y: (1 - y * y).real],
     ids=["conjugates", "takes the modulus", "drops the imaginary part"],
 )
-def test_a_mistake_element_by_element_is_symmetric_and_only_the_slope_tells(slope):
-    """It adds Jᵀ D J with D diagonal: u·Hv = v·Hu holds, for another H."""
+def test_an_elementwise_mistake_is_symmetric_and_only_the_slope_shows_it(slope):
+    """It adds Jᵀ D J with a diagonal D to H, so u·Hv = v·Hu still holds."""
     loss = one_sided(slope)
     assert asymmetry(loss, points()) <= 1e-14
     assert disagreement(loss, points()) > 1e-3
@@ -347,41 +360,40 @@ def test_a_mistake_element_by_element_is_symmetric_and_only_the_slope_tells(slop
     [two_sided(lambda g, b: g * b, lambda g, a: g * a), one_sided(lambda y: 1 - y * y)],
     ids=["product", "tanh"],
 )
-def test_the_right_formula_beside_them_passes(loss):
+def test_the_right_formula_passes_both_laws(loss):
     assert asymmetry(loss, points()) <= 1e-14
     assert disagreement(loss, points()) <= 1e-9
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize("product_of", [jvp, hvp])
+BOTH = (jvp, hvp)
 LEAF = Tensor(X, requires_grad=True)
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("inputs", "v", "message"),
     [
-        ([X], [], "1 inputs need as many directions, not 0"),
-        ([X], [X, X], "1 inputs need as many directions, not 2"),
+        ([X], [], "1 inputs need as many directions, got 0"),
+        ([X], [X, X], "1 inputs need as many directions, got 2"),
         ([X], [X.T], r"direction 0 has shape \(3, 2\), but the input has \(2, 3\)"),
         ([X, np.array([1, 2])], [X, np.array([1.0, 0.0])], "input 1 is not differentiated"),
         ([X, Tensor(X)], [None, X], "input 1 is not differentiated"),
         ([X], [X * np.nan], "direction 0 must be real, without NaN"),
         ([X], [X * 1j], "direction 0 must be real"),
         ([X], [np.full(X.shape, "a")], "direction 0 must be real"),
-        ([LEAF, LEAF], [X, X], "input 1 is a Tensor that was named before"),
+        ([LEAF, LEAF], [X, X], "input 1 is a Tensor that was given before"),
         ([LEAF * 2], [X], "input 0 was computed from others"),
-        (X, [X], "inputs come as a list"),
-        (LEAF, [X], "inputs come as a list"),
+        (X, [X], "inputs must be a list"),
+        (LEAF, [X], "inputs must be a list"),
     ],
 )
-def test_arguments_that_do_not_fit(product_of, inputs, v, message):
-    with pytest.raises(ValueError, match=message):
-        product_of(lambda x, *_: x.sum(), inputs, v)
+def test_arguments_that_do_not_fit_are_refused(inputs, v, message):
+    for product in BOTH:
+        with pytest.raises(ValueError, match=message):
+            product(lambda x, *_: x.sum(), inputs, v)
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -393,9 +405,10 @@ def test_arguments_that_do_not_fit(product_of, inputs, v, message):
         ([Tensor(np.array([1j]), requires_grad=True)], "input 0 is complex"),
     ],
 )
-def test_inputs_without_a_derivative(product_of, inputs, message):
-    with pytest.raises(GradcheckError, match=message):
-        product_of(lambda x, *_: x.sum(), inputs, [None] * len(inputs))
+def test_inputs_without_a_derivative_are_refused(inputs, message):
+    for product in BOTH:
+        with pytest.raises(GradcheckError, match=message):
+            product(lambda x, *_: x.sum(), inputs, [None] * len(inputs))
 
 
 def into_a_float_buffer(x):
@@ -411,28 +424,28 @@ def real_backward(x):
 LOST = "imaginary part got lost"
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("fn", "message"),
     [
         (lambda x: apply(lambda x: (np.abs(x), lambda g: (g,)), x).sum(), LOST),
-        (lambda x: apply(lambda x: (np.abs(x), lambda g: (g * x,)), x).sum(), LOST),  # and found again going back
+        (lambda x: apply(lambda x: (np.abs(x), lambda g: (g * x,)), x).sum(), LOST),  # and again in backward
         (lambda x: apply(into_a_float_buffer, x).sum(), LOST),
         (lambda x: x.to(np.float64).sum() + x.sum(), LOST),
         (lambda x: Tensor(1.0), "does not depend"),
         (lambda x: x.detach().sum(), "does not depend"),
         (no_grad()(lambda x: x.sum()), "does not depend on any input .or was computed in no_grad"),
         (lambda x: (x * np.inf).sum(), "the output holds NaN or infinity"),
-        (lambda x: x.data.sum(), "fn must return a Tensor, not complex128"),
+        (lambda x: x.data.sum(), "fn must return a Tensor, got complex128"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # inf · complex
-def test_functions_without_a_derivative(product_of, fn, message):
-    with pytest.raises(GradcheckError, match=message):
-        product_of(fn, [X], [X])
+def test_functions_without_a_derivative_are_refused(fn, message):
+    for product in BOTH:
+        with pytest.raises(GradcheckError, match=message):
+            product(fn, [X], [X])
 
 
-def test_a_backward_that_is_real_or_not_a_number():
+def test_a_backward_that_is_real_or_gives_nan_is_refused():
     with pytest.raises(GradcheckError, match=LOST):
         hvp(lambda x: apply(real_backward, x).sum(), [X], [X])
     with pytest.raises(GradcheckError, match="the derivative holds NaN or infinity"):
@@ -440,13 +453,13 @@ def test_a_backward_that_is_real_or_not_a_number():
 
 
 @pytest.mark.filterwarnings("default::numpy.exceptions.ComplexWarning")
-def test_a_lost_imaginary_part_is_an_error_even_where_warnings_are_not():
+def test_a_lost_imaginary_part_is_an_error_even_if_its_warning_is_not():
     with pytest.raises(GradcheckError, match=LOST):
         jvp(lambda x: x + apply(into_a_float_buffer, x), [X], [X])
 
 
 def test_a_hessian_needs_a_scalar_and_few_elements(monkeypatch):
-    with pytest.raises(ValueError, match=r"that of a scalar, and fn gave shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"needs a scalar, but fn returned shape \(2, 3\)"):
         hvp(lambda x: x * x, [X], [X])
     with pytest.raises(ValueError, match=r"Hessian of 2,001 elements has 4,004,001, and 2,000 are the limit: use hvp"):
         hessian(lambda x: (x * x).sum(), [np.zeros(2001)])
@@ -454,11 +467,11 @@ def test_a_hessian_needs_a_scalar_and_few_elements(monkeypatch):
     np.testing.assert_array_equal(hessian(lambda x: (x * x).sum(), [X]), 2 * np.eye(6))
     with pytest.raises(GradcheckError, match="nothing to differentiate"):
         hessian(lambda x: x, [np.array([1])])
-    with pytest.raises(ValueError, match="inputs come as a list"):
+    with pytest.raises(ValueError, match="inputs must be a list"):
         hessian(lambda x: x, X)
 
 
-def test_no_elements_are_no_error():
+def test_inputs_without_elements_have_empty_derivatives():
     empty = np.zeros((0, 2))
     y, jv = jvp(lambda x: x * 2, [empty], [empty])
     assert y.shape == jv.shape == (0, 2)
@@ -474,51 +487,53 @@ class Stop(Exception):
     pass
 
 
-@BOTH
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("ending", ["success", "fn raises", "not analytic", "not a scalar", "v does not fit"])
-def test_parameters_are_put_back(product_of, dtype, ending):
-    rng = np.random.default_rng(6)
-    layer = nn.Linear(3, 2, rng=Generator(0)).to(dtype)
-    parameters = list(layer.parameters())
-    arrays = [p.data for p in parameters]
-    before = [a.copy() for a in arrays]
-    seen = []
+def test_parameters_are_put_back(ending, for_each):
+    def check(case):
+        product, dtype = case
+        rng = np.random.default_rng(6)
+        layer = nn.Linear(3, 2, rng=Generator(0)).to(dtype)
+        parameters = list(layer.parameters())
+        arrays = [p.data for p in parameters]
+        before = [a.copy() for a in arrays]
+        seen = []
 
-    def fn(*_):
-        seen.append(layer.weight.dtype)
-        if ending == "fn raises":
-            raise Stop
-        y = layer(Tensor(X)).tanh()
-        if ending == "not analytic":
-            y = apply(into_a_float_buffer, y)
-        return y if ending == "not a scalar" else (y * y).sum()
+        def fn(*_):
+            seen.append(layer.weight.dtype)
+            if ending == "fn raises":
+                raise Stop
+            y = layer(Tensor(X)).tanh()
+            if ending == "not analytic":
+                y = apply(into_a_float_buffer, y)
+            return y if ending == "not a scalar" else (y * y).sum()
 
-    v = [rng.standard_normal(p.shape) for p in parameters]
-    errors = {"fn raises": Stop, "not analytic": GradcheckError, "not a scalar": ValueError}
-    if ending == "success" or (ending == "not a scalar" and product_of is jvp):
-        product_of(fn, layer.parameters(), v)
-    elif ending == "v does not fit":
-        with pytest.raises(ValueError, match="direction 1"):
-            product_of(fn, parameters, [v[0], v[0]])
-    else:
-        with pytest.raises(errors[ending]):
-            product_of(fn, parameters, v)
-    once = [] if ending == "v does not fit" else [dtype]  # first as they are: is fn defined there?
-    assert seen == (once if ending in ("v does not fit", "fn raises") else [*once, np.complex128])
-    for p, array, old in zip(parameters, arrays, before, strict=True):
-        assert p.data is array
-        assert p.dtype == dtype
-        assert p.grad is None
-        np.testing.assert_array_equal(p.data, old)
+        v = [rng.standard_normal(p.shape) for p in parameters]
+        errors = {"fn raises": Stop, "not analytic": GradcheckError, "not a scalar": ValueError}
+        if ending == "success" or (ending == "not a scalar" and product is jvp):
+            product(fn, layer.parameters(), v)
+        elif ending == "v does not fit":
+            with pytest.raises(ValueError, match="direction 1"):
+                product(fn, parameters, [v[0], v[0]])
+        else:
+            with pytest.raises(errors[ending]):
+                product(fn, parameters, v)
+        once = [] if ending == "v does not fit" else [dtype]  # the first call is at the real inputs
+        assert seen == (once if ending in ("v does not fit", "fn raises") else [*once, np.complex128])
+        for p, array, old in zip(parameters, arrays, before, strict=True):
+            assert p.data is array
+            assert p.dtype == dtype
+            assert p.grad is None
+            np.testing.assert_array_equal(p.data, old)
+
+    for_each([(product, dtype) for product in BOTH for dtype in (np.float32, np.float64)], check)
 
 
-@BOTH
-def test_arrays_are_not_written_to(product_of):
-    x, v = X.copy(), X.copy()
-    x.flags.writeable = v.flags.writeable = False
-    product_of(lambda x: (x * x).sum(), [x], [v])
-    np.testing.assert_array_equal(x, X)
+def test_arrays_are_not_written_to():
+    for product in BOTH:
+        x, v = X.copy(), X.copy()
+        x.flags.writeable = v.flags.writeable = False
+        product(lambda x: (x * x).sum(), [x], [v])
+        np.testing.assert_array_equal(x, X)
 
 
 def test_the_result_is_memory_of_its_own():
@@ -543,8 +558,8 @@ def test_hvp_of_float32_parameters_is_exact_to_float64():
         np.testing.assert_array_equal(a, b)
 
 
-@BOTH
 @pytest.mark.parametrize("fn", [lambda x: x.log().sum(), lambda x: x.sqrt().sum(), lambda x: (x**2.5).sum()])
-def test_a_point_outside_the_domain_is_refused_though_complex_numbers_go_on(product_of, fn):
-    with pytest.raises(GradcheckError, match="the output holds NaN or infinity"):
-        product_of(fn, [np.array([-2.0])], [np.ones(1)])
+def test_a_point_outside_the_real_domain_is_refused_though_a_complex_value_exists(fn):
+    for product in BOTH:
+        with pytest.raises(GradcheckError, match="the output holds NaN or infinity"):
+            product(fn, [np.array([-2.0])], [np.ones(1)])

@@ -9,7 +9,7 @@ from tinygrad_llm.gradcheck import all_cases
 from tinygrad_llm.kernels import KERNELS
 
 every_kernel = pytest.mark.parametrize("name", KERNELS)
-GRADIENT = re.compile(r"(?<!\w)d(?:x|n|a|b|q|k|v|qkv|weight|bias|logits)(?![^\W_])")  # dx, also as in dx_i
+GRADIENT = re.compile(r"(?<!\w)d(?:x|n|a|b|q|k|v|qkv|mask|weight|bias|logits)(?![^\W_])")  # dx, also as in dx_i
 
 
 def parts(name):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -280,8 +281,6 @@ def test_parts_of_a_batch_with_the_count_of_the_whole_add_up_to_its_loss():
     assert sum(parts) == pytest.approx(model.loss(ids, targets).item(), rel=1e-6)
     with pytest.raises(ValueError, match="mean over no targets"):
         model.loss(ids[2:], targets[2:])
-    with pytest.raises(ValueError, match="count must be ≥ 1, not 0"):
-        model.loss(ids[2:], targets[2:], count=0)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -295,6 +294,70 @@ def test_recomputing_each_block_changes_no_bit(training):
             steps += [loss.data, *grad(loss, list(model.parameters()))]
         found.append([np.asarray(a).tobytes() for a in steps])
     assert found[0] == found[1]
+
+
+def tape(y):
+    """The names of the operations that y depends on, each as often as it was recorded."""
+    found, unread = [], [y._node]
+    while unread:
+        node = unread.pop()
+        if node is not None and node not in found:
+            found.append(node)
+            unread += node.parents
+    return Counter(node.name for node in found if not node.is_leaf)
+
+
+def close(found, expected):
+    """Within 1e-12 of the largest element."""
+    return np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_plain_model_equals_the_fused_one_to_rounding(tie_weights, qkv_bias, dropout, recompute):
+    config = change(tie_weights=tie_weights, qkv_bias=qkv_bias, dropout=dropout)
+    ids, targets = some_ids(3, 7), some_ids(3, 7, seed=1)
+    targets[0, 2:] = -100
+    found = []
+    for fused in (True, False):
+        rng = Generator(5)
+        model = GPT(config, rng, recompute=recompute, fused=fused)
+        model.load_state_dict(shaken(config).state_dict())
+        model.to(np.float64)
+        rng.manual_seed(6)  # for dropout
+        named = dict(model.named_parameters())
+        values = []
+        for options in ({}, {"label_smoothing": 0.1, "count": 30}):
+            loss = model.loss(ids, targets, **options)
+            values += [loss.data, *grad(loss, list(named.values()))]
+        found.append([*values, model(ids).data, rng.rand(1)])
+    names = [*["loss", *named] * 2, "logits", "the next number drawn"]
+    assert not [name for name, plain, fused in zip(names, *found, strict=True) if not close(plain, fused)]
+
+
+def test_plain_model_records_every_step_of_the_book():
+    fused, plain = (tape(GPT(change(n_layer=1), fused=fused).loss([[1, 2]], [[2, 3]])) for fused in (True, False))
+    whole = Counter(["causal_self_attention", "linear_cross_entropy"])
+    steps = {"transpose": 3, "getitem": 3, "matmul": 2, "multiply": 1, "where": 1, "softmax": 1, "reshape": 2}
+    assert plain - fused == Counter(steps) + Counter(["linear", "cross_entropy"])  # k is transposed, and the heads
+    assert fused - plain == whole
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_plain_model_writes_what_the_fused_one_writes(use_cache):
+    model = shaken(SMALL)
+    prompt = some_ids(2, 3)
+    expected = model.generate(prompt, 12)
+    model.fused = False
+    np.testing.assert_array_equal(model.generate(prompt, 12, use_cache=use_cache), expected)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_loss_of_a_count_below_1_is_refused(fused):
+    with pytest.raises(ValueError, match="count must be ≥ 1, not 0"):
+        GPT(SMALL, fused=fused).loss([[0, 1]], [[-100, -100]], count=0)
 
 
 def test_logits_do_not_depend_on_the_future():

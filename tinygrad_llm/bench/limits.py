@@ -6,7 +6,7 @@ Shapes: B batch, H heads, T time, D head size, C = H·D channels, L layers, V vo
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_llm import runtime
+from tinygrad_llm.bench import machine
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.work import ROUND
 from tinygrad_llm.models import GPTConfig
@@ -17,7 +17,7 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Limits:
-    """The best that NumPy reached in this run (`runtime.measure`), with the same number of threads.
+    """The best that NumPy reached in this run (`machine.measure`), with the same number of threads.
 
     Args:     flops: per second, in float32 products. bandwidth: bytes per second, in a matrix times a vector.
     """
@@ -75,7 +75,7 @@ class _Best:
         pass
 
     def round(self) -> float:
-        found = runtime.measure(ROUND)
+        found = machine.measure(ROUND)
         self._flops = max(self._flops, 1e9 * found["matmul_gflops"])
         self._bandwidth = max(self._bandwidth, 1e9 * found["matvec_gbytes"])
         return ROUND
@@ -85,5 +85,5 @@ class _Best:
 
 
 def best() -> Subject:
-    """The machine's best rates, as `runtime.measure` finds them."""
+    """The machine's best rates, as `machine.measure` finds them."""
     return _Best()

@@ -1,6 +1,6 @@
-"""The command line: arguments in, words out. One small file a subcommand.
+"""The command line: one small file per subcommand.
 
-Whatever a user can cause ends in one line on stderr that says what, where and how to mend it, with exit status 2.
+Every error that a user can cause ends with exit status 2 and one line on stderr: what, where, and how to mend it.
 """
 
 import argparse
@@ -26,30 +26,30 @@ COMMANDS = {
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
     "tokenizer": "train a tokenizer; encode and decode text",
-    "bench": "time this package against others, in turn on the same work",
-    "convert": "turn a model into other files: OpenAI's, Hugging Face's, NumPy's or ours",
+    "bench": "time this package against others, in turns, on the same work",
+    "convert": "convert a model to other files: OpenAI's, Hugging Face's, NumPy's or ours",
     "download": "fetch a GPT-2, from OpenAI or the model hub",
-    "doctor": "show what this machine offers",
+    "doctor": "report what this machine offers, and what would make it faster",
 }
 
 
 class UsageError(ValueError):
-    """Arguments that cannot be used as given; the message is for the user."""
+    """Arguments that cannot be used; the message is for the user."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line."""
+    """argparse with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        if started()[0] == 0:  # of several processes under mpiexec, one is enough to say it
+        if started()[0] == 0:  # under mpiexec, only one of the processes prints
             super()._print_message(message, file)
 
 
 class Command(Protocol):
-    """What the module of a subcommand offers."""
+    """The interface of a subcommand's module."""
 
     EXAMPLE: str
 
@@ -58,12 +58,12 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `tinygrad-llm` with these arguments (the process's own if None); return the exit status."""
+    """Run `tinygrad-llm` with these arguments (None: those of the process). Returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if sys.stderr is None:  # `2>&-`: else print would take stdout for it, and the next file opened would be number 2
+    if sys.stderr is None:  # `2>&-`: print(file=None) would write to stdout, and the next open file would be number 2
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character gets a "?" instead of a crash
+        if hasattr(stream, "reconfigure"):  # a console that lacks a character shows "?" instead of raising
             stream.reconfigure(errors="replace")
     parser = Parser(
         prog="tinygrad-llm",
@@ -73,29 +73,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if argv and argv[0] == name:  # only the module that is asked for is loaded
+        if argv and argv[0] == name:  # only the requested module is loaded
             _load(name).add_arguments(subparser)
             subparser.epilog = f"example: {_load(name).EXAMPLE}"
     try:
         args = parser.parse_args(argv)
-    except SystemExit as exit:  # argparse's way to end, after --help or an error
+    except SystemExit as exit:  # argparse ends so after --help and after an error
         return int(exit.code or 0)
     try:
         with _terminated(), _warnings_in_one_line(args.command):
             status = _load(args.command).run(args)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a reader that went away is caught; not when Python ends
+            sys.stdout.flush()  # a closed pipe then raises here, where it is caught, and not when Python ends
         return status
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away (`… | head`). Point stdout elsewhere, so that closing it does not complain again.
+        # The reader has closed the pipe (`… | head`). Redirect stdout, so that closing it raises no second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
         print(
-            f"tinygrad-llm {args.command}: there is not enough memory for this; choose smaller sizes", file=sys.stderr
+            f"tinygrad-llm {args.command}: there is not enough memory for this: choose smaller sizes", file=sys.stderr
         )
         return 2
     except Exception as error:
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does, with nothing left half-written; it reaches the main thread."""
+    """Inside the block, SIGTERM raises SystemExit in the main thread, so that nothing is left half-written."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if mine:
         signal.signal(signal.SIGTERM, _terminate)
@@ -121,7 +121,7 @@ def _terminated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warnings_in_one_line(command: str) -> Iterator[None]:
-    """Inside, a warning of ours is a line for the user, as an error is, and not one of a source file."""
+    """Inside the block, a warning of this package is printed as one line for the user, without a source file."""
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -140,7 +140,7 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _user_error(error: Exception) -> int | None:
-    """The exit status for an error that a user can cause; None for a defect of ours, which keeps its traceback."""
+    """The exit status for an error that a user can cause. None for a bug, which keeps its traceback."""
     from tinygrad_llm.datasets import DataError
     from tinygrad_llm.storage.files import LoadError
     from tinygrad_llm.storage.lock import InUseError
@@ -154,7 +154,7 @@ def _user_error(error: Exception) -> int | None:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; of one of the operating system the file and the reason, without its number."""
+    """The message of an error. For one of the operating system: the file and the reason, without its number."""
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
     return str(error)

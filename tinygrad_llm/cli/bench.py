@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinygrad_llm import __version__, runtime
-from tinygrad_llm.bench import BenchError, attention, decode, optimizer, tokenizer, train
+from tinygrad_llm.bench import BenchError, attention, decode, machine, optimizer, tokenizer, train
 from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, held_to, measure, missing
 from tinygrad_llm.bench.table import ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
@@ -97,7 +97,7 @@ def _show(
     loads: Sequence[float | None],
 ) -> None:
     """Print all figures, in the form that was asked for."""
-    facts = runtime.facts() | {OURS: __version__, "load_average": _other_load(loads, threads)}
+    facts = machine.facts() | {OURS: __version__, "load_average": _other_load(loads, threads)}
     if args.json:
         about = {"machine": facts, "subject": args.subject, "threads": threads, "rounds": args.rounds}
         print(json.dumps(about | {"rows": [one.row() for one in measures]}))

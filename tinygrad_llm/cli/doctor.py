@@ -1,15 +1,16 @@
-"""`tinygrad-llm doctor`: what this machine offers, and what would make it better."""
+"""`tinygrad-llm doctor`: what this machine offers, and what would make it faster."""
 
 import argparse
 import json
 from typing import Any
 
 from tinygrad_llm import runtime
+from tinygrad_llm.bench import machine
 from tinygrad_llm.cli.options import add_json
 
 EXAMPLE = "tinygrad-llm doctor"
 
-# Which instructions each of OpenBLAS's families of kernels is written in; what is not listed here is not judged.
+# The instructions that OpenBLAS's families of kernels use. About families that are not listed, no advice is given.
 AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}
 AVX2 = {"Haswell", "Zen", "Excavator"}
 LESS = {"Prescott", "Core2", "Nehalem", "Sandybridge", "Barcelona", "Bobcat", "Bulldozer", "Piledriver", "Steamroller"}
@@ -20,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    facts = runtime.facts()
-    speed = {"one": runtime.measure(0.35, threads=1), "all": runtime.measure(0.35)}
+    facts = machine.facts()
+    speed = {"one": machine.measure(0.35, threads=1), "all": machine.measure(0.35)}
     advice = _advice(facts, speed)
     if args.json:
         print(json.dumps(facts | {"speed": speed, "advice": advice}))
         return 0
     print("\n".join(_words(facts, speed)))
-    for line in advice or ["nothing to mend here"]:
+    for line in advice or ["nothing to improve"]:
         print(f"* {line}")
     return 0
 
@@ -45,7 +46,7 @@ def _words(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[st
     lines += [
         "BLAS: {internal_api} {version}, {architecture} kernels, {num_threads} thread(s)".format(**blas)
         for blas in facts["blas"]
-    ] or [f"BLAS: {facts['blas_built']}, as NumPy was built; its kernels and threads are unknown"]
+    ] or [f"BLAS: {facts['blas_built']}, with which NumPy was built; its kernels and threads are unknown"]
     lines += [
         f"environment: {', '.join(environment) or 'nothing set for BLAS'}",
         f"tuning of BLAS and memory ({runtime.OFF}): {'on' if facts['tuning'] else 'off'}",
@@ -83,14 +84,14 @@ def _gigabytes(size: int | None) -> str:
 
 
 def _advice(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[str]:
-    """What to do, in the order of what it gains."""
+    """What to do, the most useful first."""
     lines = []
     lines += kernels(facts)
     for blas in facts["blas"]:
         lines += _threads(facts, blas["num_threads"])
     one, both = (speed[threads]["matmul_gflops"] for threads in ("one", "all"))
     if len(facts["blas"]) == 1 and min(facts["cores"], facts["blas"][0]["num_threads"]) > 1 and both < 1.3 * one:
-        lines.append("all threads together are hardly faster than one: other programs use the cores; wait for them")
+        lines.append("all threads together are hardly faster than one: other programs use the cores; end them or wait")
     missing = [name for name, version in facts["optional"].items() if version is None]
     if missing:
         lines.append(f"for {', '.join(missing)} (progress bars, threads, pictures): pip install 'tinygrad_llm[app]'")
@@ -98,7 +99,7 @@ def _advice(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[s
 
 
 def kernels(facts: dict[str, Any]) -> list[str]:
-    """Kernels below what the processor can do: why, and what to do about it; by those in use."""
+    """Advice if the BLAS kernels in use are slower than those the processor can run: the cause, and what to do."""
     return [line for blas in facts["blas"] for line in _kernels(facts, blas["architecture"])]
 
 
@@ -111,7 +112,7 @@ def _kernels(facts: dict[str, Any], architecture: str | None) -> list[str]:
         return []
     chosen = facts["openblas_coretype"]
     what = f"matrix products run {architecture} kernels, but this processor has {can}, which is up to twice as fast"
-    ours = facts["amd_avx512"]  # where `prepare` chooses, and OpenBLAS may not know the processor
+    ours = facts["amd_avx512"]  # on such a processor `prepare` chooses the kernels, because OpenBLAS may not know it
     if chosen is not None and chosen.lower() == architecture.lower():
         if ours and not facts["tuning"]:
             return [f"{what}. {runtime.KERNELS}={chosen} pins them: export {runtime.KERNELS}={best}"]
@@ -121,20 +122,20 @@ def _kernels(facts: dict[str, Any], architecture: str | None) -> list[str]:
         ]
     if facts["late"]:
         return [
-            f"{what}. NumPy was loaded before tinygrad_llm, too late to choose: import tinygrad_llm first, or "
+            f"{what}. NumPy was loaded before tinygrad_llm, too late to choose kernels: import tinygrad_llm first, or "
             f"export {runtime.KERNELS}={best}"
         ]
     if ours and not facts["tuning"]:
-        return [f"{what}. {runtime.OFF}=0 leaves it so: unset {runtime.OFF}, or export {runtime.KERNELS}={best}"]
+        return [f"{what}. {runtime.OFF}=0 keeps it so: unset {runtime.OFF}, or export {runtime.KERNELS}={best}"]
     return [f"{what}: export {runtime.KERNELS}={best}, or install a newer NumPy"]
 
 
 def _threads(facts: dict[str, Any], threads: int) -> list[str]:
-    """More or fewer BLAS threads than cores: why, and what to do about it."""
+    """Advice if BLAS has more or fewer threads than there are cores: the cause, and what to do."""
     cores = facts["cores"]
     name = next((name for name in runtime.THREADS if name in facts["environment"]), None)
     if threads > cores:
-        cause = f"{name}={facts['environment'][name]} says so" if name else "OpenBLAS does not know of the quota"
+        cause = f"{name}={facts['environment'][name]} sets this" if name else "OpenBLAS does not know the quota"
         return [
             f"BLAS starts {threads} threads, but this process may use {cores} core(s), and they wait for each other "
             f"({cause}): export {name or runtime.THREADS[0]}={cores}"

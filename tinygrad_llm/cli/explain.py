@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, closest, colour
+from tinygrad_llm.cli.options import add_json, add_seed, closest, color
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.study import Derivative, Example, Explanation, Subject, explain, subjects
 from tinygrad_llm.study.explain import CENTRAL_STEP, COMPLEX_STEP
@@ -47,7 +47,7 @@ def _list(found: list[Subject], as_json: bool) -> None:
         print(json.dumps([{"group": s.group, "name": s.name, "formula": s.headline} for s in found]))
         return
     for group, members in itertools.groupby(found, key=lambda subject: subject.group):
-        print("\n" + colour(group, "bold"))
+        print("\n" + color(group, "bold"))
         for subject in members:
             print(f"  {subject.name:<31}{subject.headline}")
     print(f"\nfor one of them: {EXAMPLE}")
@@ -114,12 +114,12 @@ def _show(e: Explanation) -> None:
 
 def _section(title: str, text: str) -> None:
     if text:
-        print(f"\n{colour(title, 'bold')}\n{text}" if title else f"\n{text}")
+        print(f"\n{color(title, 'bold')}\n{text}" if title else f"\n{text}")
 
 
 def _show_example(example: Example) -> None:
     options = ", ".join(f"{name}={value!r}" for name, value in example.options.items())
-    print("\n" + colour("example", "bold") + (f" with {options}" if options else ""))
+    print("\n" + color("example", "bold") + (f" with {options}" if options else ""))
     _show_arrays({**example.inputs, "y": example.output})
     print("\nwith L = Σ g·y for some g = ∂L/∂y:")
     _show_arrays({"g": example.g})
@@ -154,10 +154,10 @@ def _show_derivative(d: Derivative) -> None:
 def _show_proof(e: Explanation) -> None:
     methods = {"complex": "the complex step", "richardson": "Richardson's differences", "formula": "the formula"}
     method = e.subject.case.method
-    print("\n" + colour("check", "bold") + f" of every element against {methods.get(method, method)}")
+    print("\n" + color("check", "bold") + f" of every element against {methods.get(method, method)}")
     if e.proof is not None:
         for c in e.proof.comparisons:
-            mark = colour("ok", "green") if c.error <= e.proof.tolerance else colour("FAILED", "red")
+            mark = color("ok", "green") if c.error <= e.proof.tolerance else color("FAILED", "red")
             print(f"  {c.name:<40}{c.elements:>6,} elements, error {c.error:.1e}  {mark}")
     if e.failure:
-        print(f"{colour('FAILED', 'red')} {e.failure}")
+        print(f"{color('FAILED', 'red')} {e.failure}")

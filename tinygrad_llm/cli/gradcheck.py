@@ -1,4 +1,4 @@
-"""`tinygrad-llm gradcheck`: the ledger printed, the checker put to the test, and the lesson in the step size."""
+"""`tinygrad-llm gradcheck`: print the ledger, test the checker with mutants, or show the error of each step size."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, closest, colour
+from tinygrad_llm.cli.options import add_json, add_seed, closest, color
 from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
 from tinygrad_llm.kernels import KERNELS
@@ -26,9 +26,9 @@ COLUMNS = {
     "float32": ("float32",),
 }
 LEGEND = (
-    "exact: complex step, element by element (a whole GPT also along random directions; optimizers: their formula).\n"
-    "differences: Richardson's, where there is a kink. adjoint: linear kernels on integers; only equality passes.\n"
-    "float32: distance of single precision from double."
+    "exact: the complex step, element by element (optimizers: their formula, written as a sum).\n"
+    "differences: Richardson's, for functions with a kink. adjoint: linear kernels on integers; only equality passes.\n"
+    "float32: the distance of the gradient in float32 from the one in float64."
 )
 
 
@@ -37,24 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="kernels, functions, layers, optimizers (default: all)"
     )
     parser.add_argument(
-        "--method", choices=TOLERANCE, help="check by this method alone (default: the sharpest for each)"
+        "--method", choices=TOLERANCE, help="check by this method only (default: the sharpest for each)"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--mutants", action="store_true", help="plant wrong gradients, and see which are caught")
-    what.add_argument("--curve", metavar="NAME", help="the error of each method at each step size")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="with --curve: also draw it into this file")
+    what.add_argument("--mutants", action="store_true", help="plant wrong gradients, and report which are caught")
+    what.add_argument("--curve", metavar="NAME", help="print the error of each method at each step size")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="with --curve: also draw it to this file")
     add_seed(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.curve is None:
-        raise UsageError("--out names the picture of a --curve: add --curve NAME")
+        raise UsageError("--out is the picture of a --curve: add --curve NAME")
     if args.out is not None and (args.out.suffix != ".png" or args.out.is_dir() or not args.out.parent.is_dir()):
-        raise UsageError(f"{args.out}: --out names a .png file in a folder that exists")
+        raise UsageError(f"--out must be a .png file in an existing folder, got {args.out}")
     if args.curve is not None:
         if args.names or args.method:
-            raise UsageError("--curve takes one name and every method: leave out the other names, and --method")
+            raise UsageError("--curve takes one name and uses every method: leave out other names and --method")
         return _curve(args)
     return _mutants(args) if args.mutants else _ledger(args)
 
@@ -64,7 +64,7 @@ def _known(names: Sequence[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             hint = closest(name, known) or f"; there are: {', '.join(known)}"
-            raise UsageError(f"nothing here is named {name!r}{hint}")
+            raise UsageError(f"nothing is named {name!r}{hint}")
 
 
 # ---- the ledger --------------------------------------------------------------------------------------------------
@@ -107,10 +107,10 @@ def _ledger(args: argparse.Namespace) -> int:
     else:
         print(f"\n{LEGEND}\n")
         for row in failed:
-            print(f"{colour('FAILED', 'red')} {row.name}: {row.message}")
+            print(f"{color('FAILED', 'red')} {row.name}: {row.message}")
         for name in missing:
-            print(f"{colour('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
-        # Directions and float32 look at whole tensors.
+            print(f"{color('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
+        # Directions and float32 compare whole tensors.
         single = sum(row.elements for row in rows if row.method not in ("directions", "float32"))
         print(
             f"{len(rows)} cases, {single:,} numbers compared one by one, {len(failed)} failed, "
@@ -120,15 +120,15 @@ def _ledger(args: argparse.Namespace) -> int:
 
 
 _WHY_NOT = {
-    "complex": "they have a kink, so the complex step is not for them",
-    "directions": "they have a kink, so the complex step is not for them",
+    "complex": "they have a kink, and the complex step needs an analytic function",
+    "directions": "they have a kink, and the complex step needs an analytic function",
     "adjoint": "they are not linear, or not exact on integers",
 }
 
 
 def _by(method: str, cases: list[Case], names: Sequence[str]) -> list[Case]:
-    """These cases by another method: those it can be asked of."""
-    if method in ("richardson", "central"):  # these can be asked of every function
+    """The cases that allow the method, by it."""
+    if method in ("richardson", "central"):  # differences need no more than a function
         kept = [c if c.method == method else c.by(method) for c in cases if c.method in ("complex", "richardson")]
     elif method == "directions":
         kept = [case.by(method) for case in cases if case.method == "complex"]
@@ -137,7 +137,9 @@ def _by(method: str, cases: list[Case], names: Sequence[str]) -> list[Case]:
     left_out = [name for name in names if not any(case.covers == name for case in kept)]
     if left_out or not kept:
         which = ", ".join(left_out) or "these"
-        raise UsageError(f"--method {method} cannot be asked of {which}: {_WHY_NOT.get(method, 'not made for them')}")
+        raise UsageError(
+            f"--method {method} cannot check {which}: {_WHY_NOT.get(method, 'their update is compared with a formula')}"
+        )
     return kept
 
 
@@ -147,7 +149,7 @@ def _print_row(covers: str, rows: list[Row]) -> None:
         errors = [row.error for row in rows if row.method in methods]
         worst = max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=None)
         cells.append(f"{'–' if worst is None else '0' if worst == 0 else f'{worst:.1e}':>12}")
-    mark = colour("ok", "green") if all(row.passed for row in rows) else colour("FAILED", "red")
+    mark = color("ok", "green") if all(row.passed for row in rows) else color("FAILED", "red")
     print(
         f"{covers:<31}{len(rows):>6}{sum(row.elements for row in rows):>12,}{''.join(cells)}"
         f"{sum(row.seconds for row in rows):>9.2f}  {mark}",
@@ -168,14 +170,16 @@ def _mutants(args: argparse.Namespace) -> int:
         hunts += done
         if not args.json:
             missed = sum(not hunt.caught for hunt in done)
-            mark = colour(f"{missed} missed", "red") if missed else colour("all caught", "green")
+            mark = color(f"{missed} missed", "red") if missed else color("all caught", "green")
             print(f"\n{kernel}: {len(done)} planted, {mark}")
             for hunt in done:
                 print(f"  {hunt.mutant:<52} {_fate(hunt)}", flush=True)
     if not hunts and args.method is None:
-        raise UsageError(f"{', '.join(args.names)}: wrong as it is, before any mutant: run gradcheck without --mutants")
+        raise UsageError(
+            f"{', '.join(args.names)}: every case fails before a mutant is planted: run gradcheck without --mutants"
+        )
     if not hunts:
-        raise UsageError(f"--method {args.method} cannot be asked of these: {_WHY_NOT.get(args.method, 'no case')}")
+        raise UsageError(f"--method {args.method} cannot check these: {_WHY_NOT.get(args.method, 'no case')}")
     caught = sum(hunt.caught for hunt in hunts)
     seconds = time.perf_counter() - began
     if args.json:
@@ -186,21 +190,21 @@ def _mutants(args: argparse.Namespace) -> int:
         print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
         if args.method in _LESSONS and caught < len(hunts):
             print(_LESSONS[args.method])
-    # A weaker method is a lesson, not a failure.
+    # That a weaker method misses some is no failure.
     return 1 if args.method is None and caught < len(hunts) else 0
 
 
 _LESSONS = {
-    "central": "Whatever is wrong by less than the error of the differences gets through.",
-    "richardson": "Whatever is wrong by less than the tolerance gets through, a thousand times less than central's.",
-    "adjoint": "It computes with small integers, in which rounding to float32 changes nothing.",
-    "float32": "It compares the gradient with itself, so that only a change of shape or dtype shows.",
+    "central": "This method misses a gradient that is wrong by less than the error of the differences.",
+    "richardson": "This method misses a gradient that is wrong by less than its tolerance, a thousandth of central's.",
+    "adjoint": "This method uses small integers, which rounding to float32 does not change.",
+    "float32": "This method compares the gradient with itself, so it only notices a change of shape or dtype.",
 }
 
 
 def _fate(hunt: mutants.Hunt) -> str:
     if not hunt.caught:
-        return colour(f"not caught, error {hunt.error:.1e} ≤ {hunt.tolerance:.0e}", "red")
+        return color(f"not caught, error {hunt.error:.1e} ≤ {hunt.tolerance:.0e}", "red")
     if math.isnan(hunt.error):
         return f"caught by {hunt.by}: {hunt.message}"
     return f"caught by {hunt.by}, error {hunt.error:.1e}"
@@ -214,9 +218,9 @@ def _curve(args: argparse.Namespace) -> int:
     _known([args.curve], [case.covers for case in cases])
     case = next(case for case in cases if case.covers == args.curve)
     steps = None
-    if case.covers not in KERNELS:  # these have many elements: whole decades must do
+    if case.covers not in KERNELS:  # these have many elements, so the steps are whole decades
         steps = [10.0**-k for k in range(1, 21)]
-        print(f"{case.name}: every derivative at {len(steps)} steps; this takes a while", file=sys.stderr)
+        print(f"{case.name}: computing every derivative at {len(steps)} steps; this takes a while", file=sys.stderr)
     points = curve.curve(case, steps, args.seed)
     if args.out is not None:
         try:
@@ -228,5 +232,5 @@ def _curve(args: argparse.Namespace) -> int:
     else:
         print(f"{case.name}: the largest error of the gradient, by method and step h\n\n{curve.table(points)}")
         if args.out is not None:
-            print(f"\ndrawn in {args.out}")
+            print(f"\nsaved {args.out}")
     return 0

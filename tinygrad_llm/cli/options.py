@@ -1,4 +1,4 @@
-"""What several subcommands share: argument types, which refuse with a clear line what they cannot use; words."""
+"""Parts that several subcommands share: types of arguments, options, checks of folders, and colors."""
 
 import argparse
 import difflib
@@ -22,23 +22,23 @@ def integer(least: int) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
+            raise argparse.ArgumentTypeError(f"got {text!r}, but it must be an integer of at least {least}")
         return value
 
     return parse
 
 
 def folder(text: str) -> Path:
-    """An argparse type: a folder's path; of nothing at all, which a forgotten variable gives, Path makes this one."""
+    """An argparse type: the path of a folder. Path("") would be the current folder, so an empty text is refused."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("is empty: name a folder")
+        raise argparse.ArgumentTypeError("got an empty name: name a folder")
     return Path(text)
 
 
 def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
     """Add --seed."""
     parser.add_argument(
-        "--seed", type=integer(0), default=default, metavar="N", help=f"of all randomness (default {default})"
+        "--seed", type=integer(0), default=default, metavar="N", help=f"seed of all random numbers (default {default})"
     )
 
 
@@ -53,21 +53,21 @@ def add_special(parser: argparse.ArgumentParser) -> None:
 
 
 def encode(tokenizer: AnyTokenizer, text: str, allow_special: bool) -> list[int]:
-    """The ids of a text from the command line; a special token in it needs --allow-special."""
+    """The ids of a text from the command line. A special token in it needs --allow-special."""
     if not allow_special:
         refuse_special(tokenizer, text, "the text")
     return tokenizer.encode(text, allowed_special="all" if allow_special else frozenset())
 
 
 def find_tokenizer(name: str) -> AnyTokenizer:
-    """The tokenizer that --tokenizer names: gpt2, a tokenizer file, or the folder of a run."""
+    """The tokenizer that --tokenizer names: gpt2, the file of a tokenizer, or the folder of a run."""
     return Tokenizer.gpt2() if name == "gpt2" else load_tokenizer(name)
 
 
 def visible(data: bytes) -> str:
-    """The characters of some bytes; a space as ␣; in hexadecimal what cannot be shown, half a character for one."""
-    shown: list[tuple[bool, str]] = []  # whether it is in hexadecimal, and how it is written
-    # What is no UTF-8 comes as U+DC80 … U+DCFF, byte by byte.
+    """Bytes as printable text: a space as ␣, and bytes that are no printable character in hexadecimal."""
+    shown: list[tuple[bool, str]] = []  # (whether in hexadecimal, the text)
+    # Bytes that are not UTF-8 are decoded as U+DC80 … U+DCFF, one character per byte.
     for character in data.decode(errors="surrogateescape"):
         if "\udc80" <= character <= "\udcff":
             shown.append((True, f"{ord(character) - 0xDC00:02X}"))
@@ -84,35 +84,35 @@ def visible(data: bytes) -> str:
 
 
 def check_out(folder: Path, overwrite: bool) -> Path:
-    """A folder to write a run into, looked at before the work and not after it.
+    """Check before the work that a run can be written into a folder. Returns the folder.
 
-    An earlier run there is not written over unless that was asked for.
+    Raises:   UsageError: the folder cannot be written to, or it holds a run and `overwrite` is false.
     """
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
-        raise UsageError(f"{nearest}: is a file; --out names a folder")
+        raise UsageError(f"{nearest}: is a file, but --out must name a folder")
     if not os.access(nearest, os.W_OK):
-        raise UsageError(f"{nearest}: cannot be written to; choose another --out")
+        raise UsageError(f"{nearest}: cannot be written to: choose another --out")
     if folder.is_symlink() and not folder.exists():
-        raise UsageError(f"{folder}: is a link to nothing; choose another --out")
+        raise UsageError(f"{folder}: is a link to a missing folder: choose another --out")
     blocked = [folder / name for name in FILES if (folder / name).is_dir()]
     if blocked:
-        raise UsageError(f"{blocked[0]}: is a folder, where a file of the run would go; move it away")
+        raise UsageError(f"{blocked[0]}: is a folder, but the run writes a file of this name: move the folder away")
     if holds_run(folder) and not overwrite:
-        raise UsageError(f"{folder}: holds a run already; choose another --out, or add --overwrite")
+        raise UsageError(f"{folder}: already holds a run: choose another --out, or add --overwrite")
     return folder
 
 
 _CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
 
 
-def colour(text: str, name: str) -> str:
-    """Text in colour where a terminal shows it, and the user has not asked for none (no-color.org)."""
+def color(text: str, name: str) -> str:
+    """The text in a color, if stdout is a terminal and the user has not set NO_COLOR (no-color.org)."""
     shown = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if shown else text
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """A question that names the known names most like `name`; empty if none is."""
+    """", did you mean …?" with the known names that are most like `name`; empty if none is close."""
     like = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(like)}?" if like else ""

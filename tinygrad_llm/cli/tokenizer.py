@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, closest, colour, find_tokenizer, integer, visible
+from tinygrad_llm.cli.options import add_json, closest, color, find_tokenizer, integer, visible
 from tinygrad_llm.cli.progress import bar_on_terminal
 from tinygrad_llm.datasets import CORPORA, TokenFile, encode_file, load_corpus, read_stretches, refuse_special
 from tinygrad_llm.datasets.tokens import Special, Stretch
@@ -217,23 +217,23 @@ def _explain(args: argparse.Namespace) -> int:
         ]
         print(json.dumps({"text": args.text, "pre_tokens": shown, "ids": ids}))
         return 0
-    print(f"{colour('1. split', 'bold')} into {_count(len(words), 'pre-token')}, which no merge crosses")
-    print("   " + colour("|", "dim").join(visible(word.encode()) for word, _ in words))
-    print(f"{colour('2. merge', 'bold')} neighbours inside each, the pair that was learned first coming first")
+    print(f"{color('1. split', 'bold')} into {_count(len(words), 'pre-token')}, which no merge crosses")
+    print("   " + color("|", "dim").join(visible(word.encode()) for word, _ in words))
+    print(f"{color('2. merge', 'bold')} neighbours inside each, the pair that was learned first coming first")
     told: set[str] = set()
     for word, steps in words:
         if word not in told:
             told.add(word)
             _tell(tokenizer, word, steps)
-    print(f"{colour('3. ids', 'bold')}: {_count(len(ids), 'token')}")
+    print(f"{color('3. ids', 'bold')}: {_count(len(ids), 'token')}")
     print("   " + " ".join(map(str, ids)))
-    print(colour("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)", "dim"))
+    print(color("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)", "dim"))
     return 0
 
 
 def _tell(tokenizer: AnyTokenizer, word: str, steps: list[list[int]]) -> None:
     """Print a pre-token as bytes, then a line a merge, with what it made in green."""
-    print(f"\n   {colour(visible(word.encode()), 'blue')}")
+    print(f"\n   {color(visible(word.encode()), 'blue')}")
     lines: list[tuple[str, str, list[int], int]] = [("", "", steps[0], -1)]
     for before, after in pairwise(steps):
         at = next(i for i, token_id in enumerate(after) if token_id != before[i])
@@ -242,10 +242,10 @@ def _tell(tokenizer: AnyTokenizer, word: str, steps: list[list[int]]) -> None:
     widths = [max(map(len, column)) for column in ([line[0] for line in lines], [line[1] for line in lines])]
     for pair, rank, ids, made in lines:
         tokens = [visible(tokenizer.decode_bytes([i])) for i in ids]
-        coloured = [colour(t, "green") if i == made else t for i, t in zip(ids, tokens, strict=True)]
+        coloured = [color(t, "green") if i == made else t for i, t in zip(ids, tokens, strict=True)]
         note = f"{pair:<{widths[0]}}  {rank:<{widths[1]}}  " if len(lines) > 1 else ""
-        print(f"      {note}{colour('|', 'dim').join(coloured)}")
-    print(f"      {colour('→', 'dim')} {' '.join(map(str, steps[-1]))}")
+        print(f"      {note}{color('|', 'dim').join(coloured)}")
+    print(f"      {color('→', 'dim')} {' '.join(map(str, steps[-1]))}")
 
 
 def _stats(args: argparse.Namespace) -> int:
@@ -309,10 +309,10 @@ def _stats(args: argparse.Namespace) -> int:
     if share:
         print(f"of {pre_tokens:,} pre-tokens, {', '.join(share)}")
     for title, rows in (("most frequent", figures["most_frequent"]), ("longest", figures["longest"])):
-        print("\n" + colour(f"{title} tokens", "bold"))
+        print("\n" + color(f"{title} tokens", "bold"))
         for entry in rows:
             print(f"{entry['count']:>10,} ×  {entry['id']:>6}  {entry['token']}")
-    print(colour("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)", "dim"))
+    print(color("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)", "dim"))
     return 0
 
 

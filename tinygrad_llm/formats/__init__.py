@@ -1,6 +1,6 @@
 """Formats: bytes ↔ named arrays. A file is refused by name and field; none is unpickled or run."""
 
-from tinygrad_llm.formats.arrays import Arrays, read_arrays, write_arrays
+from tinygrad_llm.formats.arrays import Arrays, read_arrays
 from tinygrad_llm.formats.checkpoint import (
     Checkpoints,
     DamagedCheckpointWarning,
@@ -27,6 +27,5 @@ __all__ = [
     "save_npz",
     "save_safetensors",
     "verify_tensorbundle",
-    "write_arrays",
     "write_tensorbundle",
 ]

@@ -1,19 +1,18 @@
-"""Named arrays from a file of any of these formats, which is recognised by its content, not by its name."""
+"""Named arrays from a file of any of these formats, which is recognized by its content and not by its name."""
 
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz, save_npz
-from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
-from tinygrad_llm.formats.tensorbundle import MAGIC as BUNDLE_MAGIC
-from tinygrad_llm.formats.tensorbundle import find_prefix, read_tensorbundle, write_tensorbundle
+from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz
+from tinygrad_llm.formats.safetensors import load_safetensors
+from tinygrad_llm.formats.table import MAGIC as TABLE_MAGIC
+from tinygrad_llm.formats.tensorbundle import find_prefix, read_tensorbundle
 from tinygrad_llm.storage.files import (
     LoadError,
     disguise,
@@ -27,7 +26,7 @@ _READS = "safetensors, .npz, .npy and TensorFlow's .index are read"
 _MAX_JSON = 10_000_000
 _MAX_SHARDS = 1000  # of a safetensors model; each is a file to open
 
-# What people download instead of weights, or beside them, by its first bytes.
+# Files that people download instead of weights, or next to them, by their first bytes.
 _KNOWN = [
     (rb"\x80[\x02-\x05]", f"{PICKLE} (pytorch_model.bin was often one)"),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras saves (tf_model.h5)"),
@@ -41,21 +40,20 @@ _KNOWN = [
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """What `read_arrays` found: arrays by name, "safetensors", "npz", "npy" or "tensorbundle", and the metadata."""
+    """The result of `read_arrays`: arrays by name, "safetensors", "npz", "npy" or "tensorbundle", and the metadata."""
 
     arrays: dict[str, NDArray[Any]]
     format: str
     metadata: dict[str, str]
 
 
-def read_arrays(path: str | os.PathLike[str], mmap: bool = False) -> Arrays:
+def read_arrays(path: str | os.PathLike[str]) -> Arrays:
     """Read a file of named arrays in whatever format it is; or the only such file of a folder.
 
     A safetensors index (`model.safetensors.index.json`) stands for all the files it lists, a TensorBundle's
-    prefix (`model.ckpt`) for its `.index`. The array of an `.npy` file is called `arr_0`, NumPy's name for
-    arrays without one. Half precision, bfloat16 and float16, becomes float32; all else keeps its type.
+    prefix (`model.ckpt`) for its `.index`. The array of an `.npy` file is called `arr_0`, NumPy's name for an array
+    without one. Half precision, bfloat16 and float16, becomes float32; all others keep their dtype.
 
-    With `mmap`, arrays of safetensors are read-only views of the file: see `load_safetensors`.
     Raises:   LoadError: the file is damaged, or something else: then says what; names the file.
               OSError: the file is missing or cannot be read.
     """
@@ -64,13 +62,13 @@ def read_arrays(path: str | os.PathLike[str], mmap: bool = False) -> Arrays:
         path = _in_folder(path)
     elif not path.exists() and (index := path.with_name(path.name + ".index")).is_file():
         path = index
-    kind = _recognise(path)
+    kind = _recognize(path)
     metadata: dict[str, str] = {}
     if kind == "safetensors":
-        arrays, metadata = load_safetensors(path, mmap)
+        arrays, metadata = load_safetensors(path)
     elif kind == "json":
         kind = "safetensors"
-        arrays, metadata = _read_shards(path, mmap)
+        arrays, metadata = _read_shards(path)
     elif kind == "npz":
         arrays = load_npz(path)
     elif kind == "npy":
@@ -81,39 +79,16 @@ def read_arrays(path: str | os.PathLike[str], mmap: bool = False) -> Arrays:
         if array.dtype == np.float16:
             with in_memory(f"{path}: array {show(name)}", 2 * array.nbytes):
                 arrays[name] = array.astype(np.float32)
-            arrays[name].flags.writeable = array.flags.writeable
     return Arrays(arrays, kind, metadata)
 
 
-def write_arrays(
-    path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write named arrays in the format that the file's name asks for: `.safetensors`, `.npz`, `.index` (TensorBundle).
-
-    Raises:   ValueError: another name, metadata for a format that keeps none, or what that format cannot hold.
-              OSError: the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        save_safetensors(path, arrays, metadata)
-        return
-    if path.suffix not in (".npz", ".index"):
-        raise ValueError(f"{path}: the name must end in .safetensors, .npz or .index")
-    if metadata:
-        raise ValueError(f"{path}: only safetensors files keep metadata")
-    if path.suffix == ".npz":
-        save_npz(path, arrays)
-    else:
-        write_tensorbundle(path.with_suffix(""), arrays)
-
-
 def _in_folder(folder: Path) -> Path:
-    """The only file of arrays in a folder."""
+    """Return the only file of arrays in a folder."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
-    found = indices or sorted(folder.glob("*.safetensors"))  # what an index lists are its parts
+    found = indices or sorted(folder.glob("*.safetensors"))  # the files that an index lists are its parts
     bundles = sorted(folder.glob("*.index"))
     if len(bundles) > 1 and (folder / "checkpoint").is_file():
-        bundles = [Path(find_prefix(str(folder)) + ".index")]  # which of them is the latest
+        bundles = [Path(find_prefix(str(folder)) + ".index")]  # the latest of them
     found += [*bundles, *sorted([*folder.glob("*.npz"), *folder.glob("*.npy")])]
     if len(found) == 1:
         return found[0]
@@ -126,10 +101,10 @@ def _in_folder(folder: Path) -> Path:
     raise LoadError(f"{folder}: holds {show(inside) if inside else 'nothing'}, no arrays: {_READS}")
 
 
-def _recognise(path: Path) -> str:
-    """The format of a file; "json" is an index of safetensors files.
+def _recognize(path: Path) -> str:
+    """Return the format of a file; "json" is an index of safetensors files.
 
-    Raises:   LoadError: none of them; says what it is.
+    Raises:   LoadError: none of these formats; says what the file is.
     """
     with open_regular(path) as file:
         head = file.read(512)
@@ -137,14 +112,14 @@ def _recognise(path: Path) -> str:
         file.seek(max(0, size - 8))
         tail = file.read(8)
 
-    # First, as a header's length may look like anything.
+    # This comes first, because a header's length may look like the start of any other format.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "safetensors"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "npz"
     if head.startswith(MAGIC):
         return "npy"
-    if size >= 48 and tail == BUNDLE_MAGIC:
+    if size >= 48 and tail == TABLE_MAGIC:
         return "tensorbundle"
     if not head:
         raise LoadError(f"{path}: an empty file")
@@ -158,14 +133,14 @@ def _recognise(path: Path) -> str:
             return "json"
         raise LoadError(f"{path}: text, it begins with {show(head.decode(errors='replace')[:40])}; {_READS}")
     if path.suffix == ".safetensors":
-        return "safetensors"  # whose reader says which field is wrong
+        return "safetensors"  # its reader says which field is wrong
     if re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
         raise LoadError(f"{path}: the data of a TensorBundle: read its .index")
     raise LoadError(f"{path}: unknown, it begins with {head[:16]!r}; {_READS}")
 
 
 def _is_text(head: bytes) -> bool:
-    """UTF-8, perhaps cut within its last letter, without control characters."""
+    """Return whether this is UTF-8 without control characters, perhaps cut within its last letter."""
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
@@ -175,8 +150,8 @@ def _is_text(head: bytes) -> bool:
     return bool(text) and all(letter >= " " or letter in "\t\n\r\f" for letter in text)
 
 
-def _read_shards(path: Path, mmap: bool) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """The arrays of all files that an index lists, each of which must hold exactly what the index says."""
+def _read_shards(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the arrays of all files that an index lists. Each file must hold exactly what the index says."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_JSON:
@@ -199,8 +174,8 @@ def _read_shards(path: Path, mmap: bool) -> tuple[dict[str, NDArray[Any]], dict[
     metadata: dict[str, str] = {}
     for shard in files:
         if not os.path.isfile(path.with_name(shard)):
-            raise LoadError(f"{path}: weight_map: {show(shard)} is missing beside it")
-        held, more = load_safetensors(path.with_name(shard), mmap)
+            raise LoadError(f"{path}: weight_map: {show(shard)} is missing next to it")
+        held, more = load_safetensors(path.with_name(shard))
         wrong = {name for name, file in shards.items() if file == shard} ^ set(held)
         if wrong:
             raise LoadError(f"{path}: weight_map: {show(shard)} holds more or less than it says: {show(sorted(wrong))}")

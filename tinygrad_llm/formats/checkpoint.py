@@ -90,12 +90,9 @@ def save_checkpoint(
             file.write(piece)
 
 
-def load_checkpoint(
-    path: str | os.PathLike[str], verify: bool = True
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read the arrays and the metadata of a checkpoint, and compare their hash with the stored one.
 
-    Args:     verify: False skips the hash: a damaged structure is still found, a damaged number is not.
     Raises:   LoadError: the file is damaged or something else; names the file and the field.
               VersionError, a LoadError: it has another version of the format.
               OSError: the file cannot be opened or read.
@@ -103,7 +100,7 @@ def load_checkpoint(
     path = Path(path)
     arrays, fields = load_safetensors(path)
     metadata = _read_fields(path, fields)
-    if verify and (found := _hash_of(path, arrays, fields)) != fields["sha256"]:
+    if (found := _hash_of(path, arrays, fields)) != fields["sha256"]:
         raise LoadError(
             f"{path}: sha256: should be {show(fields['sha256'])}, is {found}: the file is damaged; "
             "load an earlier checkpoint"

@@ -1,13 +1,9 @@
-"""NumPy's own files, read without evaluating or unpickling anything: `.npy` is one array, `.npz` a zip of them.
+"""NumPy's own files, with everything checked that a stranger's file can get wrong: `.npy` is one array, `.npz` a zip.
 
-    6 bytes     \\x93NUMPY
-    2 bytes     the version: 1.0, 2.0 or 3.0
-    2 bytes     n, the header's length, little-endian (4 bytes from version 2.0 on)
-    n bytes     {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }, padded with spaces, then a line feed
-    the rest    the array, in C order or Fortran's
-
-The header is a piece of Python, which `numpy.load` evaluates; a pattern is enough, and cannot be led astray.
-Numbers and booleans only: no Python objects (they would be pickles), no text, no structures.
+NumPy's reader does the reading: `numpy.lib.format` parses the header as a Python literal, which cannot run code, and
+with allow_pickle=False it never unpickles. Added here: sizes are compared before memory is allocated; names cannot
+lead out of a folder or appear twice; a zip cannot inflate without bound; the checksum of every member is verified.
+Only numbers and booleans are read: no Python objects, no text, no structures.
 
 Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -15,39 +11,33 @@ Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 import contextlib
 import io
 import os
-import re
 import struct
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import PureWindowsPath
 from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
+from tinygrad_llm.formats.dtypes import BOOL, checked, decode
 from tinygrad_llm.storage.atomic import atomic_write
-from tinygrad_llm.storage.files import (
-    LoadError,
-    array_size,
-    in_memory,
-    open_regular,
-    show,
-)
+from tinygrad_llm.storage.files import LoadError, array_size, in_memory, open_regular, show
 
-MAGIC = b"\x93NUMPY"
+MAGIC = npy.MAGIC_PREFIX
 PICKLE = "a pickle: it can run code, so it is never read; convert it to safetensors where you trust it"
 
-_MAX_HEADER = 10_000  # as in NumPy; only structures need more than some hundred
-_DTYPE = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16)")
-_VALUE = r"""'[^']*'|"[^"]*"|True|False|\([^()]*\)|\[.*\]"""
-_ITEM = re.compile(rf"""\s*(['"])(\w+)\1\s*:\s*({_VALUE})\s*(?:,|(?=\}}))""", re.S)
+_DTYPES = {BOOL, "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16"}
+_MAX_HEADER = 10_000  # NumPy's own limit; only structures need more than some hundred
 
-# Deflate reaches 1:1032, weights 1:1.1. What is below the allowance may be all zeros.
+# Deflate reaches 1:1032, weights 1:1.1. Below the allowance an array may be all zeros.
 _MAX_RATIO = 10
 _ALLOWANCE = 4_000_000
 _MAX_DIRECTORY = 2_000_000  # of a zip; each of its bytes takes some fifteen in memory; room for 20,000 arrays
-_CHUNK = 1_000_000
 
 
 def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -57,14 +47,20 @@ def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
               OSError: the file cannot be opened or read.
     """
     with open_regular(path) as file:
-        return _read_npy(os.fspath(path), file, os.fstat(file.fileno()).st_size)
+
+        def reopen() -> contextlib.AbstractContextManager[IO[bytes]]:
+            file.seek(0)
+            return contextlib.nullcontext(file)
+
+        return _read_npy(os.fspath(path), reopen, os.fstat(file.fileno()).st_size)
 
 
 def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read a `.npz` file: its arrays by name, in the order of the zip's directory, each as in `load_npy`.
 
-    The sizes are checked before anything of that size is allocated: all members together may be ten
-    times as large as the file, and four megabytes. The checksum of every member is verified.
+    All members together may be ten times as large as the file, plus four megabytes. The checksum of every member is
+    verified.
+
     Raises:   LoadError: the file is damaged, hostile or something else; names the file and the member.
               OSError: the file cannot be opened or read.
     """
@@ -77,45 +73,39 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             _check_members(os.fspath(path), archive.infolist(), os.fstat(file.fileno()).st_size)
             for info in archive.infolist():
                 where = f"{os.fspath(path)}: member {show(info.filename)}"
-                with _zip_errors(where), archive.open(info) as member:
-                    arrays[info.filename.removesuffix(".npy")] = _read_npy(where, member, info.file_size)
+
+                with _zip_errors(where):
+                    array = _read_npy(where, partial(archive.open, info), info.file_size)
+                arrays[info.filename.removesuffix(".npy")] = array
     return arrays
 
 
 def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
     """Write named arrays to a `.npz` file that `numpy.load` reads, uncompressed and atomically (see `atomic_write`).
 
-    The members are sorted by name and carry no date: the same arrays always give the same bytes.
-    Raises:   ValueError: a name that could not be a file's, or an array that is not of numbers; named.
+    The members are sorted by name and have no date: the same arrays always give the same bytes.
+
+    Raises:   ValueError: a name that no file can have, or an array that is not of numbers; named.
               OSError: the file cannot be written.
     """
-    members = []
-    for name, value in arrays.items():
-        array = np.asarray(value)
-        code = array.dtype.newbyteorder("<").str
-        if not isinstance(name, str) or _bad_name(name):
-            raise ValueError(f"{os.fspath(path)}: {show(name)} cannot be the name of a member")
-        if not _DTYPE.fullmatch(code):
-            raise ValueError(f"{os.fspath(path)}: array {show(name)}: {array.dtype} is not numbers or booleans")
-        members.append((name, array, code))
+    members = checked(path, arrays, _DTYPES, _bad_name)
     if sum(100 + len(name.encode()) for name, *_ in members) > _MAX_DIRECTORY:
-        raise ValueError(f"{os.fspath(path)}: {len(members)} arrays are more than would be read again")
+        raise ValueError(f"{os.fspath(path)}: {len(members)} arrays are more than the reader accepts")
 
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array, code in sorted(members, key=lambda member: member[0]):
-            header = f"{{'descr': '{code}', 'fortran_order': False, 'shape': {array.shape}, }}"
-            header += " " * (-(len(MAGIC) + 4 + len(header) + 1) % 64) + "\n"  # the data begins at a multiple of 64
-            prefix = MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header.encode()
             info = zipfile.ZipInfo(name + ".npy")  # of 1980, where a zip's calendar begins
-            info.create_system = 3  # on every system
-            info.file_size = len(prefix) + array.nbytes
+            info.create_system = 3  # the same bytes on every system
+            info.file_size = array.nbytes + _MAX_HEADER  # at most, so that zipfile chooses zip64 where needed
             with archive.open(info, "w") as member:
-                member.write(prefix)
-                member.write(np.ascontiguousarray(array, code).data)
+                npy.write_array(member, np.asarray(array, code, order="C"), (1, 0), allow_pickle=False)
+
+
+# ---- the zip -------------------------------------------------------------------------------------------------------
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which `zipfile` cannot read a gigabyte of directory at once."""
+    """A file that refuses to read a gigabyte of directory at once for `zipfile`."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MAX_DIRECTORY:
@@ -125,18 +115,18 @@ class _Bounded(io.BufferedReader):
 
 @contextlib.contextmanager
 def _zip_errors(where: str) -> Iterator[None]:
-    """Whatever `zipfile` raises for a damaged file, as a LoadError."""
+    """Turn whatever `zipfile` raises for a damaged file into a LoadError."""
     try:
         yield
     except LoadError:
         raise
-    # RuntimeError covers NotImplementedError, ValueError what cannot be decoded.
+    # RuntimeError includes NotImplementedError; ValueError includes text that cannot be decoded.
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, RuntimeError, ValueError) as error:
         raise LoadError(f"{where}: damaged zip: {show(str(error))}") from None
 
 
 def _check_count(path: str, archive: zipfile.ZipFile, file: io.BufferedReader) -> None:
-    """The record at the end says how many members there are; `zipfile` overlooks one that another's comment covers."""
+    """Compare the number of members with the record at the end: `zipfile` misses one inside another's comment."""
     file.seek(-22 - len(archive.comment), os.SEEK_END)
     end = file.read(22)
     count = int.from_bytes(end[10:12], "little")
@@ -161,7 +151,7 @@ def _check_members(path: str, members: list[zipfile.ZipInfo], size: int) -> None
             raise LoadError(f"{where}: the name does not end in .npy: not an .npz file")
         # zipfile cuts a name at its first NUL.
         if name != info.orig_filename or _bad_name(name.removesuffix(".npy")):
-            raise LoadError(f"{where}: the name could lead out of a folder, or is no file's")
+            raise LoadError(f"{where}: the name could lead out of a folder, or no file can have it")
         if name in seen:
             raise LoadError(f"{where}: appears twice")
         seen.add(name)
@@ -174,85 +164,57 @@ def _check_members(path: str, members: list[zipfile.ZipInfo], size: int) -> None
 
 
 def _bad_name(name: str) -> bool:
-    """Slashes are part of TensorFlow's names, but someone may unpack the file."""
+    """Return whether a name is unsafe for someone who unpacks the file. TensorFlow's names may have slashes."""
     if any(part in ("", ".", "..") for part in name.split("/")):
         return True
     return "\\" in name or PureWindowsPath(name).is_absolute() or not name.isprintable() or len(name) > 1000
 
 
-def _read_npy(where: str, file: IO[bytes], size: int) -> NDArray[Any]:
-    """The array in a file, or in a member, of `size` bytes."""
-    code, fortran, shape, begin = _read_header(where, file)
-    expected = array_size(where, shape, np.dtype(code).itemsize)
-    if begin + expected != size:
-        raise LoadError(f"{where}: data: {code} of shape {show(shape)} has {expected} bytes, {size - begin} found")
-    with in_memory(where, expected):
-        return _read_data(where, file, np.empty(shape[::-1] if fortran else shape, code), fortran)
+# ---- one array -----------------------------------------------------------------------------------------------------
 
 
-def _read_data(where: str, file: IO[bytes], array: NDArray[Any], fortran: bool) -> NDArray[Any]:
-    """The array, filled with all that is left of the file."""
-    memory = array.reshape(-1).view(np.uint8).data
-    for start in range(0, array.nbytes, _CHUNK):  # a zip's member makes a copy of all it is asked for
-        piece = memory[start : start + _CHUNK]
-        if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
-            raise LoadError(f"{where}: data: ended early: truncated?")
-    if file.read(1):  # the end, where a zip's member compares its checksum
-        raise LoadError(f"{where}: data: goes on after the array; is it being written?")
-    if array.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
-        raise LoadError(f"{where}: data: a bool byte is neither 0 nor 1")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array.T if fortran else array
+def _read_npy(
+    where: str, reopen: Callable[[], contextlib.AbstractContextManager[IO[bytes]]], size: int
+) -> NDArray[Any]:
+    """Read the array in a file, or in a member, of `size` bytes: once for its header, and once for all of it.
+
+    A member is opened again instead of rewound, because `zipfile` may skip the checksum after a seek.
+    """
+    with reopen() as file:
+        code, needed = _check_header(where, file.read(_MAX_HEADER + 12), size)
+    with in_memory(where, needed), reopen() as file:
+        try:
+            array: NDArray[Any] = npy.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
+        except ValueError as error:  # the file has changed since
+            raise LoadError(f"{where}: data: {show(str(error))}") from None
+        if file.read(1):  # at the end of a zip's member its checksum is compared
+            raise LoadError(f"{where}: data: more bytes follow the array; is it being written?")
+    return decode(where, array.view(np.uint8) if code == BOOL else array, code)
 
 
-def _read_header(where: str, file: IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:
-    """dtype, whether in Fortran's order, shape, and where the data begins."""
-    prefix = file.read(8)
-    if not prefix.startswith(MAGIC):
-        what = PICKLE if prefix.startswith(b"\x80") else f"not an .npy array, it begins with {prefix!r}"
+def _check_header(where: str, start: bytes, size: int) -> tuple[str, int]:
+    """Check what the beginning of an `.npy` file says; return the dtype and the size of the data in bytes."""
+    if not start.startswith(MAGIC):
+        what = PICKLE if start.startswith(b"\x80") else f"not an .npy array, it begins with {start[:8]!r}"
         raise LoadError(f"{where}: {what}")
-    if prefix[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
-        raise LoadError(f"{where}: version: {tuple(prefix[6:])} is unknown")
-    width = 2 if prefix[6] == 1 else 4
-    length = int.from_bytes(file.read(width), "little")
-    if length > _MAX_HEADER:
-        raise LoadError(f"{where}: header length: {length} bytes, more than the {_MAX_HEADER} accepted")
-    header = file.read(length).decode("latin-1")
-    if len(header) < length:
-        raise LoadError(f"{where}: header: {length} bytes expected, {len(header)} found: truncated?")
-
-    fields: dict[str, str] = {}
-    position = 1
-    while header.startswith("{") and (item := _ITEM.match(header, position)):
-        if item[2] in fields:
-            raise LoadError(f"{where}: header: the key {item[2]!r} appears twice")
-        fields[item[2]], position = item[3], item.end()
-    if set(fields) != {"descr", "fortran_order", "shape"} or header[position:].strip() != "}":
-        raise LoadError(f"{where}: header: must hold descr, fortran_order and shape, is {show(header.strip())}")
-    if fields["fortran_order"] not in ("True", "False"):
-        raise LoadError(f"{where}: fortran_order: must be True or False, is {show(fields['fortran_order'])}")
-    code, shape = _dtype(where, fields["descr"]), _shape(where, fields["shape"])
-    return code, fields["fortran_order"] == "True", shape, 8 + width + length
-
-
-def _dtype(where: str, text: str) -> str:
-    code = text[1:-1]
-    if text.startswith("["):
-        raise LoadError(f"{where}: descr: {show(text)} is a structure; only numbers and booleans are read")
-    if code in ("O", "|O"):
+    if start[6:8] not in (b"\x01\x00", b"\x02\x00"):  # 3.0 is for structures with names beyond Latin-1
+        raise LoadError(f"{where}: version: {tuple(start[6:8])} is unknown, known are (1, 0) and (2, 0)")
+    head = io.BytesIO(start)  # of bounded length, however long the header claims to be
+    try:
+        with warnings.catch_warnings():  # Python's parser warns of odd literals
+            warnings.simplefilter("ignore")
+            read = npy.read_array_header_1_0 if npy.read_magic(head) == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read(head, _MAX_HEADER)
+    except Exception as error:  # a hostile literal can make NumPy or the parser raise nearly anything
+        raise LoadError(f"{where}: header: {show(str(error) or type(error).__name__)}") from None
+    code = dtype.newbyteorder("<").str
+    if dtype.hasobject:
         raise LoadError(f"{where}: descr: Python objects, and so {PICKLE}")
-    if text[0] not in "'\"" or not _DTYPE.fullmatch(code):
-        raise LoadError(f"{where}: descr: {show(text)} is unknown; only numbers and booleans are read")
-    return code
-
-
-def _shape(where: str, text: str) -> tuple[int, ...]:
-    """The sizes of a tuple in Python's notation, where one size needs a comma after it."""
-    sizes = [size.strip() for size in text[1:-1].split(",")]
-    if sizes[-1] == "":
-        sizes.pop()
-    elif len(sizes) == 1:
-        sizes = [text]
-    if text[0] != "(" or not all(re.fullmatch("[0-9]{1,20}", size) for size in sizes):
-        raise LoadError(f"{where}: shape: must be a tuple of integers ≥ 0, is {show(text)}")
-    return tuple(int(size) for size in sizes)
+    if code not in _DTYPES:
+        raise LoadError(f"{where}: descr: {show(dtype)} is unknown; only numbers and booleans are read")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise LoadError(f"{where}: shape: must be a tuple of integers ≥ 0, got {show(shape)}")
+    needed = array_size(where, shape, dtype.itemsize)
+    if head.tell() + needed != size:
+        raise LoadError(f"{where}: data: {code} of shape {show(shape)} has {needed} bytes, {size - head.tell()} found")
+    return code, needed

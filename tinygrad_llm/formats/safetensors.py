@@ -1,4 +1,4 @@
-"""Safetensors: named arrays in a file that can be checked completely before a byte of data is trusted.
+"""Safetensors: named arrays in a file whose structure can be checked completely before any data is read.
 
     8 bytes     n, the header's length, little-endian
     n bytes     JSON: {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …,
@@ -15,11 +15,12 @@ from io import BufferedReader
 from mmap import ACCESS_READ
 from mmap import mmap as MemoryMap
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinygrad_llm.formats.dtypes import BFLOAT16, BOOL, Part, checked, decode, stored_dtype
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import (
     MAX_JSON,
@@ -34,15 +35,12 @@ from tinygrad_llm.storage.files import (
 )
 
 _DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2",
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16,
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
-    "BOOL": "|b1",
+    "BOOL": BOOL,
 }  # fmt: skip
 _NAMES = {code: name for name, code in _DTYPES.items()}
-_READ_AS = _DTYPES | {"BF16": "<u2", "BOOL": "|u1"}  # the two whose bytes need a second look
-
-Part: TypeAlias = tuple[NDArray[Any], str]  # an array, and its dtype in the file
 
 
 def save_safetensors(
@@ -50,8 +48,9 @@ def save_safetensors(
 ) -> None:
     """Write named arrays to a safetensors file, atomically (see `atomic_write`).
 
-    Arrays are laid out by falling element size, then by name: each begins at a multiple of its element size.
-    The same arrays and metadata always give the same bytes.
+    Arrays are sorted by falling element size, then by name, so each begins at a multiple of its element size. The same
+    arrays and metadata always give the same bytes.
+
     Raises:   ValueError: an array or a piece of metadata that the format cannot hold; named.
               OSError: the file cannot be written.
     """
@@ -64,7 +63,7 @@ def save_safetensors(
 
 
 def layout(path: Path, arrays: Mapping[str, ArrayLike], metadata: Mapping[str, str]) -> tuple[bytes, list[Part]]:
-    """What a safetensors file consists of: the header with its length, and the arrays in the order of the file.
+    """Return the header of a safetensors file, with its length, and the arrays in the order of the file.
 
     Raises:   ValueError: an array or a piece of metadata that the format cannot hold; `path` is for the message.
     """
@@ -74,15 +73,7 @@ def layout(path: Path, arrays: Mapping[str, ArrayLike], metadata: Mapping[str, s
             raise ValueError(f"{path}: metadata must map strings to strings")
         header["__metadata__"] = dict(sorted(metadata.items()))
 
-    tensors = []
-    for name, value in arrays.items():
-        array = np.asarray(value)
-        code = array.dtype.newbyteorder("<").str
-        if not isinstance(name, str) or name == "__metadata__":
-            raise ValueError(f"{path}: {show(name)} cannot be the name of a tensor")
-        if code not in _NAMES:
-            raise ValueError(f"{path}: tensor {show(name)}: safetensors has no dtype for {array.dtype}")
-        tensors.append((name, array, code))
+    tensors = checked(path, arrays, _NAMES, lambda name: name == "__metadata__")
     tensors.sort(key=lambda tensor: (-tensor[1].itemsize, tensor[0]))
 
     position = 0
@@ -99,30 +90,28 @@ def layout(path: Path, arrays: Mapping[str, ArrayLike], metadata: Mapping[str, s
         check_json_size(text)
     except ValueError as error:
         raise ValueError(f"{path}: header: {error}") from None
-    return len(text).to_bytes(8, "little") + text, [(array, code) for _, array, code in tensors]
+    return len(text).to_bytes(8, "little") + text, tensors
 
 
 def pieces(parts: Iterable[Part]) -> Iterator[memoryview]:
-    """The bytes of each array in turn; one that lies in memory otherwise is copied when it is its turn."""
-    for array, code in parts:
+    """Yield the bytes of each array in turn; one that is not C-contiguous is copied at its turn."""
+    for _, array, code in parts:
         yield np.ascontiguousarray(array, code).data
 
 
 def load_safetensors(
     path: str | os.PathLike[str], mmap: bool = False
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read a safetensors file: its arrays, in the order they lie in the file, and its metadata.
+    """Read a safetensors file: its arrays, in the order of the file, and its metadata.
 
-    Every array owns writable memory of the machine's byte order. BF16, which NumPy lacks, becomes float32;
-    all else keeps its type, F16 too. Names, shapes and offsets are checked against the file's size before
-    anything of that size is allocated.
+    Every array owns writable memory of the machine's byte order. BF16, which NumPy lacks, becomes float32; all others
+    keep their dtype, F16 too. Names, shapes and offsets are compared with the file's size before memory is allocated.
 
-    With `mmap` the arrays are read-only views of the file, which is read as they are used, and stays open as
-    long as one of them lives; only what must be converted is a copy, read-only too. Once mapped, a file that
-    is replaced (`atomic_write`) or deleted stays whole for these arrays. Another program that writes into the
-    file itself changes them, and one that cuts it short ends this process at the next use. Windows refuses
-    to replace a mapped file.
-
+    Args:     mmap: return read-only views of the file. The system reads it when they are used, and it stays open while
+              one of them lives. Arrays that must be converted are read-only copies. After a file was mapped, it may be
+              replaced (`atomic_write`) or deleted: these arrays stay whole. Another program that writes into the file
+              changes them, and one that truncates it ends this process at their next use. Windows refuses to replace
+              a mapped file.
     Raises:   LoadError: the file is damaged or something else; names the file and the field.
               OSError: the file cannot be opened or read.
     """
@@ -140,7 +129,7 @@ def load_safetensors(
 
 
 def _map(path: Path, file: BufferedReader, start: int, size: int) -> memoryview:
-    """The data after the header, as memory."""
+    """Map the data after the header into memory."""
     try:
         return memoryview(MemoryMap(file.fileno(), start + size, access=ACCESS_READ))[start:]
     except ValueError:
@@ -148,7 +137,7 @@ def _map(path: Path, file: BufferedReader, start: int, size: int) -> memoryview:
 
 
 def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
-    """The header's bytes, and how many bytes of data follow it."""
+    """Return the header, and how many bytes of data follow it."""
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     if len(prefix) < 8:
@@ -167,10 +156,10 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[bytes, int]:
 
 
 def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """JSON → {name: {dtype, shape, begin, end}} in the order of the data, and the metadata."""
+    """Return {name: {dtype, shape, begin, end}} in the order of the data, and the metadata."""
     entries = parse_json(f"{path}: header", header)
     if not isinstance(entries, dict):
-        raise LoadError(f"{path}: header: must be a JSON object, is {show(entries)}")
+        raise LoadError(f"{path}: header: must be a JSON object, got {show(entries)}")
 
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -182,15 +171,15 @@ def _parse_header(path: Path, header: bytes) -> tuple[dict[str, dict[str, Any]],
 
 def _parse_entry(where: str, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise LoadError(f"{where}: must have exactly dtype, shape and data_offsets, is {show(entry)}")
+        raise LoadError(f"{where}: must have exactly dtype, shape and data_offsets, got {show(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _READ_AS:
-        raise LoadError(f"{where}: dtype: unknown {show(dtype)}, known are {' '.join(sorted(_READ_AS))}")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise LoadError(f"{where}: dtype: unknown {show(dtype)}, known are {' '.join(sorted(_DTYPES))}")
     if not _is_sizes(shape):
-        raise LoadError(f"{where}: shape: must be a list of integers ≥ 0, is {show(shape)}")
+        raise LoadError(f"{where}: shape: must be a list of integers ≥ 0, got {show(shape)}")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise LoadError(f"{where}: data_offsets: must be [begin, end], is {show(offsets)}")
-    size = array_size(where, shape, np.dtype(_READ_AS[dtype]).itemsize)
+        raise LoadError(f"{where}: data_offsets: must be [begin, end], got {show(offsets)}")
+    size = array_size(where, shape, stored_dtype(_DTYPES[dtype]).itemsize)
     if size != offsets[1] - offsets[0]:
         raise LoadError(
             f"{where}: data_offsets: {show(offsets)} are {offsets[1] - offsets[0]} bytes, "
@@ -200,12 +189,12 @@ def _parse_entry(where: str, entry: Any) -> dict[str, Any]:
 
 
 def _is_sizes(value: Any) -> bool:
-    """A list of integers ≥ 0; JSON's true and 1.0 are none."""
+    """Return whether a value is a list of integers ≥ 0. JSON's true and 1.0 are not integers."""
     return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
 def _check_offsets(path: Path, tensors: Mapping[str, Mapping[str, Any]], data_size: int) -> None:
-    """Each tensor begins where the one before it ends, and the last ends with the file."""
+    """Check that each tensor begins where the one before it ends, and that the last ends with the file."""
     position = 0
     for name, tensor in tensors.items():
         if tensor["begin"] != position:
@@ -231,24 +220,16 @@ def _read_array(
     begin: int,
     end: int,
 ) -> NDArray[Any]:
-    """The next array of a file, or a view of what is mapped."""
+    """Read the next array of a file, or return a view of mapped memory."""
     array: NDArray[Any]
+    code = _DTYPES[dtype]
     if isinstance(source, memoryview):
-        array = np.ndarray(shape, _READ_AS[dtype], source, begin)
+        array = np.ndarray(shape, stored_dtype(code), source, begin)
     else:
-        array = np.empty(shape, _READ_AS[dtype])
+        array = np.empty(shape, stored_dtype(code))
         if source.readinto(array.data) != end - begin:
             raise LoadError(f"{path}: tensor {show(name)}: data: the file ended early; is it being written?")
-    if dtype == "BF16":  # the upper half of a float32
-        bits = array.astype(np.uint32)
-        bits <<= 16
-        array = bits.view(np.float32)
-    elif dtype == "BOOL":
-        if array.max(initial=0) > 1:
-            raise LoadError(f"{path}: tensor {show(name)}: data: a BOOL byte is neither 0 nor 1")
-        array = array.view(np.bool_)
-    else:
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    array = decode(f"{path}: tensor {show(name)}", array, code)
     if isinstance(source, memoryview):  # a converted copy as well
         array.flags.writeable = False
     return array

@@ -1,7 +1,7 @@
-"""The table of cases: what there is to prove, and inputs to prove it on. Kernels here; the rest in `model_cases.py`.
+"""The table of cases: everything whose gradient is proven, with inputs to prove it on. This file holds the kernels.
 
-`tinygrad-llm gradcheck` and pytest both run the table. A kernel, function, layer or optimizer without a case is an
-error (`ledger.uncovered`), so nothing can be added without proof.
+`model_cases.py` holds functions, layers, models and optimizers. `tinygrad-llm gradcheck` and pytest both run the table.
+A kernel, function, layer or optimizer without a case is an error (`ledger.uncovered`), so none can be added unproven.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ from tinygrad_llm.random import Generator
 Problem = tuple[Callable[..., Tensor], list[Any], list[str]]  # fn, inputs, their names
 Draw = Callable[[Generator], Array]
 
-# How inputs may lie in memory: how to store them, and the view that undoes it, through which the kernel sees them.
+# Memory layouts of the inputs: a function that stores an array, and a view of it that restores the array's values. The
+# kernel gets the view.
 LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Tensor], Tensor]]] = {
     "C order": (lambda x: x, lambda t: t),
     "F order": (lambda x: x.T.copy(), lambda t: t.T),
@@ -34,7 +35,7 @@ LAYOUTS: dict[str, tuple[Callable[[Array], Array], Callable[[Tensor], Tensor]]] 
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel on drawn inputs, with options. The kernel can be exchanged, to plant a wrong one."""
+    """A kernel on drawn inputs, with options. `mutants` replaces the kernel by a wrong one."""
 
     kernel: K.Kernel
     draws: tuple[Draw, ...]
@@ -50,7 +51,7 @@ class Call:
         def fn(*inputs: Any) -> Tensor:
             seen = [show(x) if isinstance(x, Tensor) else show(Tensor(x)).data for x in inputs]
             y = apply(self.kernel, *seen, **self.options)
-            return y if self.layout == "C order" else y.T  # a transposed output hands back a transposed gradient
+            return y if self.layout == "C order" else y.T  # y.T passes a transposed gradient to the kernel
 
         fn.__name__ = self.kernel.__name__
         return fn, [store(x) for x in self.arrays(rng)], [f"input {i}" for i in range(len(self.draws))]
@@ -58,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to prove: `make` draws the inputs and gives the function."""
+    """One gradient to prove: `make` draws the inputs, and returns them with the function."""
 
     group: str  # kernels, functions, layers and models, optimizers
     covers: str  # the kernel, function, layer or optimizer
@@ -71,12 +72,16 @@ class Case:
         return f"{self.covers} {self.label}".strip()
 
     def check(self, seed: int = 0) -> GradcheckResult:
-        """Draw the inputs and compare; a failure is in the result, what cannot be checked a GradcheckError."""
+        """Draw the inputs and check the gradient.
+
+        Returns:  the result, which is false if the gradient is wrong.
+        Raises:   GradcheckError: the gradient cannot be checked.
+        """
         fn, inputs, names = self.make(Generator(seed))
         return gradcheck(fn, inputs, self.method, names=names, seed=seed + 1, raise_exception=False)
 
     def by(self, method: str) -> "Case":
-        """The same by another method."""
+        """The same case by another method."""
         return dataclasses.replace(self, label=f"{self.label} by {method}".strip(), method=method)
 
 
@@ -92,7 +97,7 @@ def positive(*shape: int) -> Draw:
 
 
 def apart(*shape: int) -> Draw:
-    """Numbers at least 0.6 from each other and 0.3 from 0: no kink lies within ten steps (0.2) of the differences."""
+    """Numbers at least 0.6 apart and 0.3 away from 0: no kink lies within ten steps (0.2) of the differences."""
 
     def draw(rng: Generator) -> Array:
         n = int(np.prod(shape))
@@ -115,7 +120,7 @@ def mask(*shape: int) -> Draw:
 
 
 def raised(draw: Draw, *channels: tuple[int, float]) -> Draw:
-    """A number added to each of these channels: products of two such rows are large, and yet near each other."""
+    """Draw, then add a number to each of these channels: the products of two such rows are large and nearly equal."""
 
     def drawn(rng: Generator) -> Array:
         x = draw(rng)
@@ -154,7 +159,7 @@ def _binary(kernel: K.Kernel, draw: Callable[..., Draw]) -> list[Case]:
     return [_kernel(kernel, f"{a} {b}", draw(*a), draw(*b)) for a, b in BROADCAST_PAIRS]
 
 
-def _beside(draw: Draw, distance: float) -> Draw:
+def _shifted(draw: Draw, distance: float) -> Draw:
     return lambda rng: draw(rng) + distance
 
 
@@ -179,7 +184,7 @@ def basic_cases() -> list[Case]:
         *(_kernel(kernel, "", normal(3, 4)) for kernel in plain),
         *(_kernel(kernel, "", positive(3, 4)) for kernel in (K.log, K.sqrt)),
         *(_kernel(kernel, "", apart(3, 4), method="richardson") for kernel in kinked),
-        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _beside(apart(*b), 0.4), method="richardson")
+        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _shifted(apart(*b), 0.4), method="richardson")
           for a, b in BROADCAST_PAIRS),
         *(_kernel(K.where, f"{a} {b}", mask(*np.broadcast_shapes(a, b)), normal(*a), normal(*b))
           for a, b in BROADCAST_PAIRS),
@@ -217,6 +222,16 @@ def basic_cases() -> list[Case]:
         _kernel(K.dropout, "p 0.4", normal(3, 4), mask(3, 4), p=0.4),
         _kernel(K.dropout, "p 0.5", normal(3, 4), mask(3, 4), p=0.5),
         _kernel(K.dropout, "p 1", normal(3, 4), fixed(np.zeros((3, 4), bool)), p=1.0),
+        _kernel(K.attention, "additive mask, dropout", *_QKV, normal(2, 1, 3, 5), mask(2, 2, 3, 5), p=0.3),
+        _kernel(K.attention, "no mask", *_QKV),
+        _kernel(K.attention, "no mask, dropout", *_QKV, fixed(True), mask(2, 2, 3, 5), p=0.3),
+        _kernel(K.attention, "boolean mask", *_QKV, mask(3, 5)),
+        _kernel(K.attention, "padded keys", *_QKV, fixed([[[[True, True, True, False, False]]], [[[True] * 5]]])),
+        _kernel(K.attention, "a query without keys", *_QKV, fixed([[True] * 5, [False] * 5, [False] * 3 + [True] * 2])),
+        _kernel(K.attention, "additive mask (5,)", *_QKV, normal(5)),
+        _kernel(K.attention, "leading axes that broadcast", normal(2, 1, 3, 4), normal(3, 5, 4), normal(1, 5, 2)),
+        _kernel(K.attention, "large scores", raised(normal(2, 5, 3), (2, 3.0)), raised(normal(2, 5, 3), (2, 25.0)),
+                normal(2, 5, 3)),
         _kernel(K.causal_attention, "", normal(2, 2, 4, 3), normal(2, 2, 4, 3), normal(2, 2, 4, 3)),
         _kernel(K.causal_attention, "2 queries, 5 keys", normal(2, 2, 3), normal(2, 5, 3), normal(2, 5, 3)),
         _kernel(K.causal_attention, "dropout", *(normal(2, 4, 3),) * 3, mask(2, 4, 4), p=0.3),
@@ -256,7 +271,10 @@ def basic_cases() -> list[Case]:
     ]  # fmt: skip
 
 
-# Five queries in blocks of two leave a block of one.
+# Three queries, five keys, and values of another size.
+_QKV = normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 2)
+
+# Five queries in blocks of two: the last block holds one.
 _BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("block 2", {"block": 2}),
     ("block 2, recompute", {"block": 2, "recompute": True}),
@@ -264,7 +282,7 @@ _BLOCKS: list[tuple[str, dict[str, Any]]] = [
 
 _LARGE = raised(normal(5, 4), (3, 2.0)), raised(normal(7, 4), (3, 25.0))
 
-# Two rows of seven logits at a time: of five rows, one, two and two.
+# A chunk of 14 holds two rows of seven logits: five rows come in chunks of one, two and two.
 _HEADS: list[tuple[str, dict[str, Any]]] = [
     ("ignore_index", {}),
     ("chunk 14", {"chunk": 14}),
@@ -304,14 +322,14 @@ _LINEAR = ["add", "subtract", "multiply", "negative", "where", "sum", "reshape",
 
 
 def exact(case: Case) -> bool:
-    """Whether the adjoint identity must hold with ==: linear in each input, and no rounding on integers."""
+    """Whether the adjoint identity must hold with ==: the kernel is linear in each input, and exact on integers."""
     if case.covers == "mean":
         return case.label in ("axis 0", "axis −1, keepdims", "axes (0, 2)")  # over 2, 4 and 8: dividing is exact
     return case.covers in _LINEAR or case.name == "dropout p 0.5"
 
 
 def kernel_cases() -> list[Case]:
-    """Each case by the sharpest method it allows, in float32, by the adjoint identity, and in other memory layouts."""
+    """Each basic case by its sharpest method, by the adjoint identity and in float32; the first in every layout."""
     cases = basic_cases()
     first = {case.covers: case for case in reversed(cases)}
     everything = [
@@ -320,7 +338,7 @@ def kernel_cases() -> list[Case]:
         *(case.by("float32") for case in cases),
         *(_laid_out(case, layout) for case in first.values() for layout in LAYOUTS if layout != "C order"),
     ]
-    return sorted(everything, key=lambda case: list(K.KERNELS).index(case.covers))  # stable: the order above is kept
+    return sorted(everything, key=lambda case: list(K.KERNELS).index(case.covers))
 
 
 def _laid_out(case: Case, layout: str) -> Case:

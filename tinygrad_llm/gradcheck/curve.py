@@ -1,24 +1,24 @@
-"""A lesson in the step size: the error of each numeric derivative against its step h.
+"""The error of each numeric derivative as a function of its step h.
 
 forward      (f(x + h) − f(x)) / h                  = f' + h·f''/2 + …     p = 1
 central      (f(x + h) − f(x − h)) / 2h             = f' + h²·f'''/6 + …   p = 2
 richardson   central at h, h/2, h/4, h/8, combined  = f' + a·h⁸ + …        p = 8
 complex      Im f(x + ih) / h                       = f' − h²·f'''/6 + …   p = 2, and no difference
 
-Truncation: what the series leaves out is a·hᵖ, and falls with h. Rounding: f is known to eps = 2⁻⁵² ≈ 2e-16 of its
-size, a difference of two such values divided by h is wrong by about eps/h, and that grows as h falls. Their sum is a V
-on logarithmic axes, with slope p on the right and −1 on the left, and lowest where hᵖ = eps/h:
+Truncation: the terms that the formula leaves out are a·hᵖ, which falls with h. Rounding: f is known to eps = 2⁻⁵² ≈
+2e-16 of its size, so a difference divided by h is wrong by about eps/h, which grows as h falls. Their sum is a V on
+logarithmic axes, with slope p on the right and −1 on the left. It is lowest where hᵖ = eps/h:
 
     best h = eps^(1/(p+1)),  error there = eps^(p/(p+1))
     forward     p = 1   h = 1e-8   error 1e-8
     central     p = 2   h = 6e-6   error 4e-11
     richardson  p = 8   h = 0.02   error 1e-14
 
-Half of the digits, then two thirds, then eight ninths: a higher order lowers the truncation at a large h, where
-rounding has not begun, and so moves the best h to the right. No p gets them all.
+These are half of the digits, two thirds, and eight ninths. A higher order has a small truncation error at a large h,
+where rounding is small, too. No p gets all digits.
 
-The complex step has no V. The derivative stands alone in the imaginary part: nothing is subtracted, so nothing cancels,
-and h may fall until h² is below eps, and on to 1e-200. The line stays flat. That is why it may judge the others.
+The complex step has no V. The imaginary part is the derivative alone: nothing is subtracted, so nothing cancels. Once
+h² is below eps, the error stays at rounding, down to h = 1e-200. So the complex step can judge the other methods.
 """
 
 import itertools
@@ -31,7 +31,8 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, grad, no_grad
 from tinygrad_llm.gradcheck.cases import Case
-from tinygrad_llm.gradcheck.checkers import GradcheckError, comparison, gradcheck
+from tinygrad_llm.gradcheck.checkers import comparison, gradcheck
+from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.figure import new_figure, save_figure
 
@@ -43,7 +44,7 @@ _EPS = 2.0**-52
 
 @dataclass(frozen=True)
 class Point:
-    """The error of one method at one step: the largest |Δ| / (max|g| + 0.01) of any input, as in `gradcheck`."""
+    """The error of one method at one step: the largest of any input, as `gradcheck` defines it."""
 
     method: str
     h: float
@@ -53,24 +54,25 @@ class Point:
 def curve(case: Case, steps: Sequence[float] | None = None, seed: int = 0) -> list[Point]:
     """Measure each method at each step, against the analytic gradient (which the complex step proves).
 
-    Args:     case: one that is checked by "complex" or "richardson". Of the latter, which has kinks, the complex step
-              is left out. steps: h, by default from 10^-0.5 to 10^-20, and for the complex step three far smaller ones.
-    Returns:  the points of one method after those of the other. Differences end at eps: below it x + h is x. A step
-              that leaves the domain of the function (a logarithm's, say) gives no point.
-    Raises:   ValueError: the case is checked by something else, or a step is not a number > 0.
+    Args:     case: one that is checked by "complex" or "richardson". The latter have kinks, so they get no curve of the
+              complex step. steps: the h to try, by default 10^-0.5 to 10^-20, and three far smaller ones for the
+              complex step.
+    Returns:  the points, method by method. Differences end at eps, since below it x + h is x. A step that leaves the
+              domain of the function (a logarithm's, for example) gives no point.
+    Raises:   ValueError: the case is checked by another method, or a step is not a number > 0.
     """
     if case.method not in ("complex", "richardson"):
         raise ValueError(f'{case.name}: a curve needs a case that is checked by "complex" or "richardson"')
     wanted = sorted(STEPS + TINY if steps is None else steps, reverse=True)
     if not all(0 < h < np.inf for h in wanted):
-        raise ValueError(f"steps must be numbers > 0, not {wanted}")
+        raise ValueError(f"steps must be numbers > 0, got {wanted}")
     points = []
     for method in METHODS:
         if method == "complex" and case.method != "complex":
             continue
         for h in wanted:
             if method == "complex" or h >= _EPS:
-                with np.errstate(all="ignore"):  # x ± h may lie outside where the function is defined
+                with np.errstate(all="ignore"):  # x ± h may lie outside the domain of the function
                     error = _error(case, method, h, seed)
                 if np.isfinite(error):
                     points.append(Point(method, h, error))
@@ -89,7 +91,7 @@ def _error(case: Case, method: str, h: float, seed: int) -> float:
 
 
 def _forward(case: Case, h: float, seed: int) -> float:
-    """The one method that no checker should use: L(x + h·e_j) − L(x), by h, with the L = Σ v·y of `gradcheck`."""
+    """The error of (L(x + h·e_j) − L(x)) / h, with the L = Σ v·y of `gradcheck`. No checker should use this method."""
     fn, inputs, names = case.make(Generator(seed))
     inputs = [x if isinstance(x, Tensor) or np.asarray(x).dtype.kind != "f" else Tensor(x, True) for x in inputs]
     checked = [(n, t) for n, t in zip(names, inputs, strict=True) if isinstance(t, Tensor) and t.requires_grad]
@@ -112,12 +114,12 @@ def _forward(case: Case, h: float, seed: int) -> float:
 
 
 def best(points: Sequence[Point], method: str) -> Point:
-    """The point of least error; below 1e-15 none is better than another, and the largest step wins."""
+    """The point with the smallest error. Errors below 1e-15 count as equal, and then the largest step wins."""
     return min((p for p in points if p.method == method), key=lambda p: (max(p.error, 1e-15), -p.h))
 
 
 def table(points: Sequence[Point]) -> str:
-    """A line a step, a column a method. A bar is as long as the error is large: from 1e-17, two digits a character."""
+    """One line per step, one column per method. A bar shows the error: one character for two digits above 1e-17."""
     methods = [m for m in METHODS if any(p.method == m for p in points)]
     found = {(p.method, p.h): p.error for p in points}
     stars = {(p.method, p.h) for p in (best(points, m) for m in methods)}
@@ -145,7 +147,7 @@ def _cell(error: float | None, starred: bool) -> str:
 def picture(points: Sequence[Point], path: str | os.PathLike[str], title: str) -> None:
     """Draw the curves into a PNG, on logarithmic axes, with guide lines h, h² and eps/h.
 
-    Raises:   ImportError: matplotlib is missing; one line that says how to install it.
+    Raises:   ImportError: matplotlib is missing; the message says how to install it.
     """
     figure = new_figure(8, 5)
     axes = figure.add_subplot()

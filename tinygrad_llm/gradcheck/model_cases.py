@@ -1,4 +1,4 @@
-"""The table of cases, continued: functions on Tensors, layers, the whole GPT, optimizers."""
+"""The table of cases, continued: functions on Tensors, layers, whole models, and optimizers."""
 
 import math
 from collections.abc import Callable
@@ -67,8 +67,13 @@ def _function_cases() -> list[Case]:
                   normal(5, 4), fixed([1, 4, 3])),
         _function(attend, attention, q, normal(2, 5, 3), normal(2, 5, 3)),
         _function(partial(attend, is_causal=True), f"{attention} causal", q, q, q),
-        _function(lambda q, k, v: attend(q, k, v, 0.4, True, Generator(3)), f"{attention} causal, dropout", q, q, q),
-        _function(lambda q, k, v: attend(q, k, v, 0.4, False, Generator(3)), f"{attention} dropout", q, q, q),
+        _function(partial(attend, is_causal=True), f"{attention} causal, 5 keys", q, normal(2, 5, 3), normal(2, 5, 3)),
+        _function(attend, f"{attention} mask", q, q, q, mask(4, 4)),
+        _function(lambda q, k, v: attend(q, k, v, None, 0.4, True, rng=Generator(3)), f"{attention} causal, dropout",
+                  q, q, q),
+        _function(lambda q, k, v: attend(q, k, v, None, 0.4, rng=Generator(3)), f"{attention} dropout", q, q, q),
+        _function(lambda q, k, v, m: attend(q, k, v, m, 0.4, rng=Generator(3)), f"{attention} additive mask, dropout",
+                  q, q, q, normal(4)),
         _function(lambda x: F.causal_self_attention(x, 2), "F.causal_self_attention", normal(2, 3, 12)),
         _function(lambda x: F.causal_self_attention(x, 2, 0.4, Generator(3), True), "F.causal_self_attention dropout, "
                   "recompute", normal(2, 3, 12)),
@@ -105,7 +110,7 @@ def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Cas
 
 
 def _gpt_loss(label: str, recompute: bool = False, **options: Any) -> Case:
-    """The loss of a whole GPT of two layers, in every parameter."""
+    """The loss of a whole GPT of two layers, as a function of every parameter."""
 
     def problem(rng: Generator) -> Problem:
         return gpt_problem(_config(**options), rng, recompute=recompute)
@@ -114,9 +119,9 @@ def _gpt_loss(label: str, recompute: bool = False, **options: Any) -> Case:
 
 
 def gpt_problem(config: models.GPTConfig, rng: Generator, *, recompute: bool = False) -> Problem:
-    """The loss of a GPT on random ids (the last target does not count), as a function of all its parameters.
+    """The loss of a GPT on random ids, as a function of all its parameters. The last target is ignored.
 
-    The weights are drawn large, N(0, 0.3²), so that no gradient is small enough to hide an error in.
+    The weights are large, N(0, 0.3²), so that no gradient is so small that an error in it would pass.
     """
     model = models.GPT(config, rng, recompute=recompute)
     for p in model.parameters():
@@ -165,11 +170,7 @@ def _layer_cases() -> list[Case]:
         _gpt_loss("tied, dropout, recompute", recompute=True, dropout=0.2),
         _gpt_loss("untied, dropout", dropout=0.2, tie_weights=False),
     ]
-    everything = [
-        *layers,
-        *(case.by("directions") for case in layers if case.covers == "GPT"),
-        *(case.by("float32") for case in layers),
-    ]
+    everything = [*layers, *(case.by("float32") for case in layers)]
     order = [case.covers for case in layers]
     return sorted(everything, key=lambda case: order.index(case.covers))
 
@@ -179,7 +180,7 @@ def _layer_cases() -> list[Case]:
 
 @dataclass(frozen=True)
 class UpdateCase(Case):
-    """An update beside its formula: `make` gives a list of (name, what the optimizer did, what the formula says)."""
+    """An optimizer's update: `make` returns a list of (name, array after the update, array by the formula)."""
 
     def check(self, seed: int = 0) -> GradcheckResult:
         compared = [comparison(*three) for three in self.make(Generator(seed))]
@@ -187,11 +188,11 @@ class UpdateCase(Case):
 
 
 STEPS, LR, BETAS, EPS = 4, 0.1, (0.8, 0.95), 1e-3
-Formula = Callable[[Array, Array, float], Array]  # start, (steps, …) gradients and weight decay → the end
+Formula = Callable[[Array, Array, float], Array]  # start, (steps, …) gradients and weight decay → end
 
 
 def _update(label: str, optimizer: Callable[..., Any], formula: Formula, **options: Any) -> Case:
-    """Four steps of an optimizer on two groups, of which one decays, beside its formula."""
+    """Four steps of an optimizer on two groups, one of which decays, compared with its formula."""
 
     def compared(rng: Generator) -> list[tuple[str, Array, Array]]:
         decays = {"weight": 0.3, "bias": 0.0}
@@ -214,11 +215,12 @@ def _weighted(weights: Array, terms: list[Array]) -> Array:
 
 
 def _adam(decoupled: bool) -> Formula:
-    """Adam's averages as the sums they stand for: m̂_t = Σ_i β₁ᵗ⁻ⁱ g_i / Σ_i β₁ᵗ⁻ⁱ, v̂_t likewise of g², in
+    """Adam, with its running averages written as sums: m̂_t = Σ_i β₁ᵗ⁻ⁱ g_i / Σ_i β₁ᵗ⁻ⁱ, and v̂_t likewise of g².
 
-    p_t = p_{t−1} − lr · m̂_t / (√v̂_t + eps)
+        p_t = p_{t−1} − lr · m̂_t / (√v̂_t + eps)
 
-    of the gradients g_i + decay · p_{i−1}, or, decoupled, of the g_i alone and p_{t−1} (1 − lr · decay).
+    Here g_i includes weight decay as + decay · p_{i−1}. Decoupled, it does not, and p_{t−1} (1 − lr · decay) takes the
+    place of p_{t−1}.
     """
 
     def average(beta: float, terms: list[Array]) -> Array:
@@ -237,11 +239,11 @@ def _adam(decoupled: bool) -> Formula:
 
 
 def _sgd(momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False) -> Formula:
-    """SGD's momentum as the sum it stands for: b_t = Σ_i momentumᵗ⁻ⁱ (1 − dampening) g_i, but the first g_i whole, in
+    """SGD, with its momentum written as a sum: b_t = Σ_i momentumᵗ⁻ⁱ (1 − dampening) g_i, the first g_i undampened.
 
-    p_t = p_{t−1} − lr · b_t,  or with nesterov p_{t−1} − lr · (g_t + momentum · b_t)
+        p_t = p_{t−1} − lr · b_t     (with nesterov: p_{t−1} − lr · (g_t + momentum · b_t))
 
-    of the gradients g_i + decay · p_{i−1} in place of g_i.
+    Here g_i includes weight decay as + decay · p_{i−1}.
     """
 
     def formula(p: Array, gradients: Array, decay: float) -> Array:
@@ -257,7 +259,7 @@ def _sgd(momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False) 
 
 
 def _clip(rng: Generator) -> list[tuple[str, Array, Array]]:
-    """Gradients of joint norm n become g · max_norm / (n + 1e-6); shorter ones stay."""
+    """Gradients g of a joint norm n > max_norm become g · max_norm / (n + 1e-6); others stay as they are."""
     grads = [rng.randn(shape, np.float64) for shape in ((3, 4), (4,))]
     norm = math.sqrt(sum(float(np.sum(g * g)) for g in grads))
     compared = []
@@ -290,5 +292,5 @@ def _optimizer_cases() -> list[Case]:
 
 
 def all_cases() -> list[Case]:
-    """The whole table: kernels first, then functions, layers and models, optimizers."""
+    """The whole table: kernels, functions, layers and models, optimizers, in this order."""
     return [*kernel_cases(), *_function_cases(), *_layer_cases(), *_optimizer_cases()]

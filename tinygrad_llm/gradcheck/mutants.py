@@ -1,14 +1,13 @@
-"""Mutants: wrong backwards, planted one at a time to see whether the checker catches them.
+"""Mutants: wrong gradients, planted one at a time to see whether the checker catches them.
 
-That a check passes says little as long as nobody knows what it would let pass. Mutation testing answers that: change
-the thing under test, on purpose and a little, and count the changes that go unnoticed. Here the thing is a kernel's
-vjp. The forward stays right, the gradients become wrong: by one of the changes of `CHANGES`, which suit any kernel, or
-by one of the mistakes people make with this kernel (`wrong_formulas.py`). A mutant that is caught by no case of its
-kernel is a hole in the cases or in the checker.
+A check that passes proves little unless one knows which errors it would miss. Mutation testing measures that: change
+the code under test a little, on purpose, and count the changes that no test notices. Here the code is a kernel's vjp.
+The forward stays right, and a gradient becomes wrong: by a change that suits any kernel (`CHANGES`), or by a mistake
+that people make with this kernel (`wrong_formulas.py`). A mutant that no case of its kernel catches shows a hole in the
+cases or in the checker.
 
-The same mutants teach what each method is worth. A method with tolerance t cannot see a gradient that is wrong by
-less than t: whatever central differences let pass, they would let pass in any project. Comparing float32 with float64
-compares the wrong with the wrong, and sees little but wrong shapes.
+The same mutants compare the methods. A method with tolerance t misses a gradient that is wrong by less than t, in this
+project and in any other. Float32 beside float64 compares a wrong gradient with itself, so it misses wrong formulas.
 
 Source: DeMillo, Lipton and Sayward 1978, Computer 11(4) (mutation testing).
 """
@@ -21,7 +20,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinygrad_llm.gradcheck.cases import Call, Case, basic_cases, exact
-from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckError, describe
+from tinygrad_llm.gradcheck.checkers import TOLERANCE, describe
+from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.wrong_formulas import WRONG, Wrong
 from tinygrad_llm.kernels import KERNELS, Array, Kernel
 from tinygrad_llm.kernels.contract import Result, Vjp
@@ -42,14 +42,14 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Hunt:
-    """What became of a mutant: `by` names the case that caught it, `message` is what the checker said there."""
+    """The fate of a mutant: whether it was caught, by which case, and with which message of the checker."""
 
     kernel: str
     mutant: str
     method: str
     caught: bool
     by: str
-    error: float  # the largest seen; NaN if what was wrong is not a number, but a shape, a dtype or a count
+    error: float  # the largest of all cases; NaN if the shape, dtype or number of gradients was wrong
     message: str
     tolerance: float
 
@@ -89,7 +89,7 @@ CHANGES: dict[str, Change] = {
 def planted(kernel: Kernel, backward: Callable[[Vjp, Array, tuple[Array, ...], dict[str, Any]], Grads]) -> Kernel:
     """The kernel with the right forward, and `backward(right vjp, g, inputs, options)` for its gradients."""
 
-    # `apply` looks for "needs" among the defaults, which `wraps` alone would not copy.
+    # `wraps` alone does not copy the defaults, among which `apply` looks for "needs".
     @functools.wraps(kernel, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"))
     def wrong(*inputs: Array, **options: Any) -> Result:
         y, vjp = kernel(*inputs, **options)
@@ -99,7 +99,7 @@ def planted(kernel: Kernel, backward: Callable[[Vjp, Array, tuple[Array, ...], d
 
 
 def _changed(name: str, kernel: str, change: Change, i: int, inputs: int) -> Mutant:
-    """A mutant in which the i-th gradient alone is changed."""
+    """A mutant that changes the i-th gradient alone."""
 
     def backward(vjp: Vjp, g: Array, *_: Any) -> Grads:
         grads = vjp(g)
@@ -113,7 +113,7 @@ def _changed(name: str, kernel: str, change: Change, i: int, inputs: int) -> Mut
 
 
 def _mistaken(name: str, kernel: str, formula: Wrong) -> Mutant:
-    """A mutant whose gradients come from a wrong formula, where that makes sense."""
+    """A mutant whose gradients come from a wrong formula, in the cases to which the formula applies."""
 
     def backward(vjp: Vjp, g: Array, inputs: tuple[Array, ...], options: dict[str, Any]) -> Grads:
         grads = formula(g, *inputs, **{key: value for key, value in options.items() if key != "needs"})
@@ -125,8 +125,8 @@ def _mistaken(name: str, kernel: str, formula: Wrong) -> Mutant:
 def mutants(names: Iterable[str] | None = None) -> list[Mutant]:
     """The mutants of the kernels named (None: of all).
 
-    A change that suits any kernel is planted where it changes something in one of the kernel's cases, and a wrong
-    formula always. Of the inputs of a kernel, the changes take turns, so that each input's gradient suffers some.
+    A change of `CHANGES` is planted if it changes a gradient in one of the kernel's cases; a wrong formula always is.
+    The changes take the inputs of a kernel in turn, so that each input's gradient is changed by some.
 
     Raises:   ValueError: there is no kernel of such a name.
     """
@@ -141,12 +141,12 @@ def _mutants_of(name: str, cases: list[Case]) -> Iterator[Mutant]:
     floats = [i for i in range(max((len(call.draws) for call in calls), default=0)) if _is_float(calls, i)]
     for turn, (change_name, change) in enumerate(CHANGES.items()):
         if change_name == "scaled by 1 + 1e-9" and any(case.method == "richardson" for case in cases):
-            continue  # its tolerance is just that
+            continue  # the tolerance of this method is 1e-9
         inputs = floats[turn % len(floats) :] + floats[: turn % len(floats)] if floats else []
         tried = (_changed(change_name, name, change, i, len(floats)) for i in inputs)
         yield from [mutant for mutant in tried if _changes_something(mutant, calls)][:1]
     for formula_name, formula in WRONG.get(name, {}).items():
-        yield _mistaken(formula_name, name, formula)  # one that changes nothing is a hole in the cases, and shows
+        yield _mistaken(formula_name, name, formula)  # one that changes nothing is not caught: a hole in the cases
 
 
 def _is_float(calls: list[Call], i: int) -> bool:
@@ -158,7 +158,7 @@ def _changes_something(mutant: Mutant, calls: list[Call]) -> bool:
 
 
 def _differ(right: Kernel, wrong: Kernel, call: Call, seed: int = 0) -> bool:
-    """Whether two kernels give different gradients on the inputs of a case, by more than rounding."""
+    """Whether the gradients of two kernels on the inputs of a case differ by more than rounding."""
     inputs = call.arrays(Generator(seed))
     y, vjp = right(*inputs, **call.options)
     g = Generator(seed + 1).randn(np.shape(y), np.float64)
@@ -176,11 +176,10 @@ def _unequal(a: Array, b: Array | None) -> bool:
 
 
 def hunt(mutants: Iterable[Mutant], method: str | None = None, seed: int = 0) -> Iterator[Hunt]:
-    """Plant each mutant in its kernel's cases, one after another, until one catches it.
+    """Check the cases of each mutant's kernel with the mutant in its place, until one catches it.
 
-    Args:     method: of `gradcheck`, for all cases it can be applied to; None for each case's own.
-              seed: of the inputs and of v.
-    Returns:  a Hunt each; none for a mutant whose kernel has no case to which the method can be applied.
+    Args:     method: of `gradcheck`, for all cases that allow it; None for each case's own. seed: of the inputs and v.
+    Returns:  one Hunt for each mutant, except where no case of its kernel allows the method.
     Raises:   ValueError: an unknown method.
     """
     if method is not None and method not in TOLERANCE:
@@ -189,15 +188,13 @@ def hunt(mutants: Iterable[Mutant], method: str | None = None, seed: int = 0) ->
 
 
 def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[Hunt]:
-    fields: dict[str, list[Case]] = {}
+    applicable: dict[str, list[Case]] = {}
     for mutant in mutants:
-        if mutant.kernel not in fields:
-            fields[mutant.kernel] = _applicable(mutant.kernel, method, seed)
+        if mutant.kernel not in applicable:
+            applicable[mutant.kernel] = _applicable(mutant.kernel, method, seed)
         missed: list[Hunt] = []
-        for case in fields[mutant.kernel]:
-            assert isinstance(case.make, Call)
-            wrong = replace(case.make, kernel=mutant.plant(case.make.kernel))
-            outcome = _outcome(mutant, replace(case, make=wrong), seed)
+        for case in applicable[mutant.kernel]:
+            outcome = _outcome(mutant, _with(mutant, case), seed)
             if outcome.caught:
                 yield outcome
                 break
@@ -208,14 +205,21 @@ def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[
 
 
 def _applicable(kernel: str, method: str | None, seed: int) -> list[Case]:
-    """The kernel's cases by the method. A case that the right kernel does not pass would convict anybody."""
+    """The kernel's cases by the method, except those that fail even if nothing is changed."""
     cases = [case for case in basic_cases() if case.covers == kernel]
     if method in ("complex", "directions"):  # both need an analytic function
         cases = [case for case in cases if case.method != "richardson"]
     if method == "adjoint":
         cases = [case for case in cases if exact(case)]
     cases = [case if method in (None, case.method) else case.by(str(method)) for case in cases]
-    return [case for case in cases if not _outcome(Mutant(kernel, "none", lambda right: right), case, seed).caught]
+    unchanged = Mutant(kernel, "none", lambda right: planted(right, lambda vjp, g, inputs, options: vjp(g)))
+    return [case for case in cases if not _outcome(unchanged, _with(unchanged, case), seed).caught]
+
+
+def _with(mutant: Mutant, case: Case) -> Case:
+    """The case with the mutant in place of its kernel."""
+    assert isinstance(case.make, Call)
+    return replace(case, make=replace(case.make, kernel=mutant.plant(case.make.kernel)))
 
 
 def _outcome(mutant: Mutant, case: Case, seed: int) -> Hunt:

@@ -1,7 +1,7 @@
-"""Wrong backward formulas, as people write them: what the checker has to catch (see `mutants.py`).
+"""Wrong backward formulas, as people write them: a table of mistakes that the checker must catch (see `mutants.py`).
 
-Each takes g, the kernel's inputs and its options, and returns gradients, at least one of which is wrong; or None where
-the mistake makes no sense, such as a transposed matrix that would not fit. The right formula stands in the kernel.
+Each takes g, the kernel's inputs and its options, and returns gradients, at least one of which is wrong. It returns
+None where the mistake is impossible, such as a matrix whose transpose would not fit. The kernel has the right formula.
 """
 
 import math
@@ -17,11 +17,11 @@ from tinygrad_llm.kernels.contract import unbroadcast
 Wrong: TypeAlias = Callable[..., tuple[Array | None, ...] | None]
 
 
-# ---- copies: their gradients must be added ------------------------------------------------------------------------
+# ---- broadcast inputs: the gradients of all copies must be added ----------------------------------------------------
 
 
 def first(d: Array, shape: tuple[int, ...]) -> Array:
-    """What the first copy receives, instead of the sum over all copies."""
+    """The gradient of the first copy, instead of the sum over all copies."""
     copy: Array = d[(0,) * (d.ndim - len(shape)) + tuple(slice(n) for n in shape)]
     return copy
 
@@ -34,7 +34,7 @@ def copies(kernel: Kernel, collapse: Callable[[Array, tuple[int, ...]], Array]) 
     """The gradients of an elementwise kernel, with another `collapse` in place of `unbroadcast`."""
 
     def vjp(g: Array, *inputs: Array, **options: Any) -> tuple[Array | None, ...]:
-        _, right = kernel(*np.broadcast_arrays(*inputs), **options)  # of equal shapes, so it has nothing to add up
+        _, right = kernel(*np.broadcast_arrays(*inputs), **options)  # equal shapes: it has no copies to add
         return tuple(None if d is None else collapse(d, x.shape) for d, x in zip(right(g), inputs, strict=True))
 
     return vjp
@@ -45,7 +45,7 @@ def uncollected(kernel: Kernel) -> dict[str, Wrong]:
 
 
 def batches(collapse: Callable[[Array, tuple[int, ...]], Array]) -> Wrong:
-    """The same for matmul, whose batch axes broadcast."""
+    """The same for the batch axes of matmul."""
 
     def vjp(g: Array, a: Array, b: Array) -> tuple[Array | None, ...] | None:
         if a.ndim == 1 or b.ndim == 1:
@@ -79,7 +79,7 @@ def slopes(of: Callable[[Array, Array], tuple[Array, Array]]) -> Wrong:
 
 def power(dx: Callable[[Array, Array], Array], dn: Callable[[Array, Array], Array]) -> Wrong:
     def pair(x: Array, n: Array) -> tuple[Array, Array]:
-        return dx(x, n), dn(np.abs(x), n)  # of a negative x only dx is asked for
+        return dx(x, n), dn(np.abs(x), n)  # a negative x needs only dx
 
     return slopes(pair)
 
@@ -108,7 +108,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def spread(g: Array, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
-    """g, copied to every element of x that was reduced into its place."""
+    """g, copied to every element of x that was reduced into it."""
     (dx,) = K.sum(x, axis=axis, keepdims=keepdims)[1](g)
     assert dx is not None
     return dx
@@ -123,7 +123,7 @@ def reduced(factor: Callable[[Array, Any, float], Any]) -> Wrong:
     return vjp
 
 
-def centred(x: Array, axis: Any) -> Array:
+def centered(x: Array, axis: Any) -> Array:
     difference: Array = x - np.mean(x, axis=axis, keepdims=True)
     return difference
 
@@ -134,7 +134,7 @@ def softmax(x: Array, axis: Any = -1) -> Array:
     return y
 
 
-def normalised(dx: Callable[[Array, Array, int], Array]) -> Wrong:
+def normalized(dx: Callable[[Array, Array, int], Array]) -> Wrong:
     """dx(g, softmax of x, axis)."""
     return lambda g, x, *, axis=-1: (dx(g, softmax(x, axis), axis),)
 
@@ -180,7 +180,7 @@ def permuted_again(g: Array, x: Array, *, axes: tuple[int, ...] | None = None) -
 
 
 def reshaped_factors(g: Array, a: Array, b: Array) -> tuple[Array, Array] | None:
-    """bᵀ and aᵀ as mere reshapes, which have the right shape and the wrong order."""
+    """bᵀ and aᵀ as reshapes, which have the right shape and the wrong order."""
     if a.ndim != 2 or b.ndim != 2:
         return None
     return g @ b.reshape(b.shape[::-1]), a.reshape(a.shape[::-1]) @ g
@@ -231,9 +231,9 @@ def layer_norm(mistake: str) -> Wrong:
         g: Array, x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5
     ) -> tuple[Array, ...]:
         n = x.shape[-1]
-        variance = np.sum(centred(x, -1) ** 2, axis=-1, keepdims=True) / (n - 1 if mistake == "ddof 1" else n)
+        variance = np.sum(centered(x, -1) ** 2, axis=-1, keepdims=True) / (n - 1 if mistake == "ddof 1" else n)
         rstd = 1 / np.sqrt(variance + (0.0 if mistake == "eps forgotten" else eps))
-        xhat = centred(x, -1) * rstd
+        xhat = centered(x, -1) * rstd
         gw = g if weight is None or mistake == "weight forgotten in dx" else g * weight
         dx = gw * rstd
         if mistake != "mean(g') forgotten":
@@ -242,7 +242,7 @@ def layer_norm(mistake: str) -> Wrong:
             dx = dx - rstd * xhat * np.mean(gw * xhat, axis=-1, keepdims=True)
         if mistake == "rstd forgotten in dx":
             dx = dx / rstd
-        factor = centred(x, -1) if mistake == "x − mean for x̂ in dweight" else xhat
+        factor = centered(x, -1) if mistake == "x − mean for x̂ in dweight" else xhat
         dweight = np.sum((g * factor).reshape(-1, n), axis=0)
         dbias = (np.mean if mistake == "dbias averaged" else np.sum)(g.reshape(-1, n), axis=0)
         return dx, *(() if weight is None else (dweight,)), *(() if bias is None else (dbias,))
@@ -271,7 +271,7 @@ def cross_entropy(mistake: str) -> Wrong:
         s = 0.0 if mistake == "smoothing forgotten" else label_smoothing
         counted = targets != ignore_index
         n = len(targets) if mistake == "divided by all rows" else np.count_nonzero(counted)
-        d = np.exp(logits - np.max(logits.real)) if mistake == "softmax not normalised" else softmax(logits)
+        d = np.exp(logits - np.max(logits.real)) if mistake == "softmax not normalized" else softmax(logits)
         at_target = np.arange(logits.shape[1]) == np.where(counted, targets, 0)[:, None]
         if mistake != "onehot forgotten":
             d[at_target] -= 1 if mistake == "1 for 1 − s at the target" else 1 - s
@@ -290,7 +290,7 @@ def cross_entropy(mistake: str) -> Wrong:
 
 
 def linear_cross_entropy(mistake: str) -> Wrong:
-    """Its own mistakes, and those of `cross_entropy` with a linear layer before."""
+    """The mistakes of `cross_entropy` after a linear layer, and some of its own."""
 
     def vjp(
         g: Array,
@@ -334,12 +334,16 @@ def linear_cross_entropy(mistake: str) -> Wrong:
 
 def attention(mistake: str) -> Wrong:
     def vjp(
-        g: Array, q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0, block: int = 64, **_: Any
+        g: Array, q: Array, k: Array, v: Array, mask: Array | None = None, keep: Array | None = None, *, p: float = 0.0
     ) -> tuple[Array | None, ...] | None:
-        Tq, Tk = q.shape[-2], k.shape[-2]
-        scale, leak = 1 / math.sqrt(q.shape[-1]), mistake == "the future leaks"
-        S = np.where(np.tri(Tq, Tk, Tk - Tq + leak, dtype=bool), q @ k.swapaxes(-1, -2) * scale, -np.inf)
-        A = softmax(S)
+        if mistake in ("dS for dSᵀ in dk", "dq and dk exchanged") and q.shape != k.shape:
+            return None
+        scale, added = 1 / math.sqrt(q.shape[-1]), mask is not None and mask.dtype != bool
+        S = q @ k.swapaxes(-1, -2) * scale
+        if mask is not None and mistake != "mask forgotten":
+            S = S + mask if added else np.where(mask, S, -np.inf)
+        with np.errstate(invalid="ignore"):
+            A = np.nan_to_num(softmax(S))  # 0 where a query may attend to no key
         M = np.ones_like(A) if keep is None else keep.astype(A.dtype) * rescale(p)
         dv = (A if mistake == "dropout forgotten in dv" else A * M).swapaxes(-1, -2) @ g
         if mistake == "dropout's scale forgotten in dv" and keep is not None:
@@ -347,25 +351,45 @@ def attention(mistake: str) -> Wrong:
         dA = g @ v.swapaxes(-1, -2) * (1 if mistake == "dropout forgotten in dA" else M)
         mean_dA = np.sum(dA * A, axis=-2 if mistake == "Σ dA·A over the queries" else -1, keepdims=True)
         dS = A * (dA if mistake == "Σ dA·A forgotten" else dA - mean_dA)
-        dq, dk = dS @ k * scale, dS.swapaxes(-1, -2) @ q * scale
-        last = (Tq - 1) // block * block  # first row of the last block
-        if mistake == "dk of the last block alone":
-            dk = dS[..., last:, :].swapaxes(-1, -2) @ q[..., last:, :] * scale
-        if mistake == "dv of the last block alone":
-            dv = (A * M)[..., last:, :].swapaxes(-1, -2) @ g[..., last:, :]
-        if mistake == "keys of the first block alone":
-            dq[..., block:, :] = dS[..., block:, :block] @ k[..., :block, :] * scale
-        if mistake == "1/√D forgotten in dq":
-            dq = dq / scale
-        if mistake == "1/√D forgotten in dk":
-            dk = dk / scale
-        if mistake in ("dS for dSᵀ in dk", "dq and dk exchanged") and Tq != Tk:
-            return None
-        if mistake == "dS for dSᵀ in dk":
-            dk = dS @ q * scale
+        dq = dS @ k * (1 if mistake == "1/√D forgotten in dq" else scale)
+        dk = (dS if mistake == "dS for dSᵀ in dk" else dS.swapaxes(-1, -2)) @ q
+        dk = dk if mistake == "1/√D forgotten in dk" else dk * scale
         if mistake == "dq and dk exchanged":
             dq, dk = dk, dq
-        return (dq, dk, dv) if keep is None else (dq, dk, dv, None)
+        grads: list[Array | None] = [unbroadcast(dx, x.shape) for dx, x in ((dq, q), (dk, k), (dv, v))]
+        if mask is not None:
+            dmask: Array = {"dA for dS in dmask": dA, "1/√D in dmask": dS * scale}.get(mistake, dS)
+            collapse = {"the first copy's dmask": first, "dmask averaged": average}.get(mistake, unbroadcast)
+            grads.append(collapse(dmask, mask.shape) if added else None)
+        return (*grads,) if keep is None else (*grads, None)
+
+    return vjp
+
+
+def causal_attention(mistake: str) -> Wrong:
+    """Its own mistakes, and those of `attention` with a causal mask."""
+
+    def vjp(
+        g: Array, q: Array, k: Array, v: Array, *keep: Array, p: float = 0.0, block: int = 64, **_: Any
+    ) -> tuple[Array | None, ...] | None:
+        Tq, Tk = q.shape[-2], k.shape[-2]
+        mask = np.tri(Tq, Tk, Tk - Tq + (mistake == "the future leaks"), dtype=bool)
+        grads = attention(mistake)(g, q, k, v, mask, *keep, p=p)
+        if grads is None:
+            return None
+        dq, dk, dv, _mask, *rest = grads
+        last = slice((Tq - 1) // block * block, None)  # the queries of the last block
+        of_last = K.attention(q[..., last, :], k, v, mask[last], *(x[..., last, :] for x in keep), p=p)[1]
+        if mistake == "dk of the last block alone":
+            dk = of_last(g[..., last, :])[1]
+        if mistake == "dv of the last block alone":
+            dv = of_last(g[..., last, :])[2]
+        if mistake == "keys of the first block alone" and dq is not None:
+            added = np.broadcast_to(np.where(mask, 0.0, -np.inf).astype(q.real.dtype), (*q.shape[:-1], Tk))
+            dS = K.attention(q, k, v, added, *keep, p=p)[1](g)[3]  # the gradient of what is added to the scores
+            assert dS is not None
+            dq[..., block:, :] = dS[..., block:, :block] @ k[..., :block, :] / math.sqrt(q.shape[-1])
+        return dq, dk, dv, *rest
 
     return vjp
 
@@ -391,6 +415,12 @@ def heads_interleaved(d: Array, n_head: int) -> Array:
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
+
+_ATTENTION = (
+    "dropout forgotten in dA", "dropout forgotten in dv", "dropout's scale forgotten in dv", "Σ dA·A forgotten",
+    "Σ dA·A over the queries", "1/√D forgotten in dq", "1/√D forgotten in dk", "dS for dSᵀ in dk",
+    "dq and dk exchanged",
+)  # fmt: skip
 
 WRONG: dict[str, dict[str, Wrong]] = {
     "add": uncollected(K.add),
@@ -466,29 +496,29 @@ WRONG: dict[str, dict[str, Wrong]] = {
         "the first of all winners alone": reduced(lambda x, axis, n: x == np.max(x)),
     },
     "var": {
-        "n − 1 in backward": reduced(lambda x, axis, n: 2 / (n - 1) * centred(x, axis)),
-        "n whatever ddof": reduced(lambda x, axis, n: 2 / n * centred(x, axis)),
-        "2 forgotten": reduced(lambda x, axis, n: centred(x, axis) / n),
+        "n − 1 in backward": reduced(lambda x, axis, n: 2 / (n - 1) * centered(x, axis)),
+        "n whatever ddof": reduced(lambda x, axis, n: 2 / n * centered(x, axis)),
+        "2 forgotten": reduced(lambda x, axis, n: centered(x, axis) / n),
         "mean forgotten": reduced(lambda x, axis, n: 2 / n * x),
-        "mean of all axes": reduced(lambda x, axis, n: 2 / n * centred(x, None)),
+        "mean of all axes": reduced(lambda x, axis, n: 2 / n * centered(x, None)),
     },
     "logsumexp": {
         "softmax forgotten": reduced(lambda x, axis, n: 1),
-        "not normalised": reduced(lambda x, axis, n: np.exp(x)),
+        "not normalized": reduced(lambda x, axis, n: np.exp(x)),
         "1/n for softmax": reduced(lambda x, axis, n: 1 / n),
         "softmax over all axes": reduced(lambda x, axis, n: softmax(x, None)),
     },
     "softmax": {
-        "only the diagonal": normalised(lambda g, y, axis: g * y * (1 - y)),
-        "Σ g·y forgotten": normalised(lambda g, y, axis: g * y),
-        "mean(g) for Σ g·y": normalised(lambda g, y, axis: y * (g - np.mean(g, axis=axis, keepdims=True))),
-        "Σ g·y over the other axis": normalised(lambda g, y, axis: y * (g - total(g * y, -1 - axis))),
+        "only the diagonal": normalized(lambda g, y, axis: g * y * (1 - y)),
+        "Σ g·y forgotten": normalized(lambda g, y, axis: g * y),
+        "mean(g) for Σ g·y": normalized(lambda g, y, axis: y * (g - np.mean(g, axis=axis, keepdims=True))),
+        "Σ g·y over the other axis": normalized(lambda g, y, axis: y * (g - total(g * y, -1 - axis))),
     },
     "log_softmax": {
-        "y for eʸ": normalised(lambda g, y, axis: g - np.log(y) * total(g, axis)),
-        "Σ forgotten": normalised(lambda g, y, axis: g - y * g),
-        "eʸ forgotten": normalised(lambda g, y, axis: g - np.mean(g, axis=axis, keepdims=True)),
-        "Σ over the other axis": normalised(lambda g, y, axis: g - y * total(g, -1 - axis)),
+        "y for eʸ": normalized(lambda g, y, axis: g - np.log(y) * total(g, axis)),
+        "Σ forgotten": normalized(lambda g, y, axis: g - y * g),
+        "eʸ forgotten": normalized(lambda g, y, axis: g - np.mean(g, axis=axis, keepdims=True)),
+        "Σ over the other axis": normalized(lambda g, y, axis: g - y * total(g, -1 - axis)),
     },
     "reshape": {"order F": lambda g, x, *, shape: (g.reshape(x.shape, order="F"),)},
     "transpose": {
@@ -544,24 +574,27 @@ WRONG: dict[str, dict[str, Wrong]] = {
     },
     "cross_entropy": {
         name: cross_entropy(name)
-        for name in ("onehot forgotten", "divided by all rows", "sum for mean", "softmax not normalised",
+        for name in ("onehot forgotten", "divided by all rows", "sum for mean", "softmax not normalized",
                      "ignored rows count", "scaled by 1 + 1e-4", "smoothing forgotten", "1 for 1 − s at the target",
                      "s / V forgotten", "s for s / V", "s spread over the other ids")
     },
     "linear_cross_entropy": {
         name: linear_cross_entropy(name)
-        for name in ("onehot forgotten", "softmax not normalised", "f forgotten in dx", "f forgotten in dweight",
+        for name in ("onehot forgotten", "softmax not normalized", "f forgotten in dx", "f forgotten in dweight",
                      "1 / Z forgotten in dweight", "ignored rows count", "divided by all rows", "count ignored",
                      "sum for mean", "smoothing forgotten", "1 for 1 − s at the target", "s / V forgotten",
                      "s for s / V", "s spread over the other ids", "dweight of the last chunk alone",
                      "dx of the last chunk alone", "dx of the first tile alone", "g forgotten")
     },
-    "causal_attention": {
+    "attention": {
         name: attention(name)
-        for name in ("dropout forgotten in dA", "dropout forgotten in dv", "dropout's scale forgotten in dv",
-                     "Σ dA·A forgotten", "Σ dA·A over the queries", "1/√D forgotten in dq", "1/√D forgotten in dk",
-                     "the future leaks", "dS for dSᵀ in dk", "dq and dk exchanged", "dk of the last block alone",
-                     "dv of the last block alone", "keys of the first block alone")
+        for name in (*_ATTENTION, "mask forgotten", "dA for dS in dmask", "1/√D in dmask", "the first copy's dmask",
+                     "dmask averaged")
+    },
+    "causal_attention": {
+        name: causal_attention(name)
+        for name in (*_ATTENTION, "the future leaks", "dk of the last block alone", "dv of the last block alone",
+                     "keys of the first block alone")
     },
     "causal_self_attention": {
         "dk and dv exchanged": self_attention(lambda d, n_head: d[[0, 2, 1]]),

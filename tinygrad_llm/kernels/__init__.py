@@ -1,5 +1,6 @@
 """The mathematics: every differentiable operation, forward beside backward, on plain NumPy arrays."""
 
+from tinygrad_llm.kernels.attention import attention
 from tinygrad_llm.kernels.contract import KERNELS, Array, Kernel, kernel
 from tinygrad_llm.kernels.elementwise import (
     absolute,
@@ -34,6 +35,7 @@ __all__ = [
     "Kernel",
     "absolute",
     "add",
+    "attention",
     "broadcast_to",
     "causal_attention",
     "causal_self_attention",

@@ -30,17 +30,11 @@ def causal_attention(
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Dao et al. 2022, arXiv:2205.14135 (blocks, recomputing).
 
     Derivation:
-        From the output back, for query i, key j, channel d, with dA = ∂L/∂A, dS = ∂L/∂S and so on. S, A, A' and
-        M = keep / (1 − p) (all 1 without dropout) are (Tq, Tk), y and g are (Tq, D).
-        y_id = Σ_j A'_ij v_jd                dv_jd  = Σ_i A'_ij g_id,  dv = A'ᵀ g: (Tk, Tq)(Tq, D)
-                                             dA'_ij = Σ_d g_id v_jd,   dA' = g vᵀ: (Tq, D)(D, Tk)
-        A'_ij = M_ij A_ij                    dA_ij  = M_ij dA'_ij
-        A_ij = exp(S_ij) / Σ_l exp(S_il)     dS_ij  = A_ij (dA_ij − Σ_l dA_il A_il), as in `softmax`
-        S_ij = Σ_d q_id k_jd / √D            dq_id  = Σ_j dS_ij k_jd / √D,  dq = dS k / √D: (Tq, Tk)(Tk, D)
-                                             dk_jd  = Σ_i dS_ij q_id / √D,  dk = dSᵀ q / √D: (Tk, Tq)(Tq, D)
-        The sum needs no (Tq, Tk) numbers: Σ_l dA_il A_il = Σ_l M_il A_il Σ_d g_id v_ld = Σ_d g_id y_id.
-        Query i stands at position Tk − Tq + i. For each later key j, S_ij = −∞ and A_ij = exp(−∞) = 0 exactly, and so
-        are A'_ij and dS_ij: row i adds exactly 0 to dv_j and dk_j, and k_j exactly 0 to dq_i.
+        The formulas of `attention`, which derives them, with a mask that is True where key j is not later than query
+        i: j ≤ Tk − Tq + i. A later key has A_ij = exp(−∞) = 0 exactly, and so are A'_ij and dS_ij: row i adds exactly
+        0 to dv_j and dk_j, and k_j exactly 0 to dq_i. So the code leaves the later keys out.
+        With g = ∂L/∂y, the sum in dS needs no (Tq, Tk) numbers:
+        Σ_l dA_il A_il = Σ_l M_il A_il Σ_d g_id v_ld = Σ_d g_id y_id.
         The code keeps E_ij = exp(S_ij − top_i), where any top_i gives the same A, and n_i = Σ_j E_ij, so A = E / n. It
         divides y and g by n, since they are smaller than E.
     """

@@ -53,8 +53,10 @@ class Block(Module):
         self.ln_2 = LayerNorm(config.n_embd)
         self.mlp = MLP(config, rng)
 
-    def forward(self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False) -> Tensor:
-        x = x + self.attn(self.ln_1(x), caches, recompute)
+    def forward(
+        self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False, fused: bool = True
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), caches, recompute, fused)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -75,7 +77,9 @@ class Transformer(Module):
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
 
-    def forward(self, ids: Array, caches: Sequence[KVCache] | None = None, recompute: bool = False) -> Tensor:
+    def forward(
+        self, ids: Array, caches: Sequence[KVCache] | None = None, recompute: bool = False, fused: bool = True
+    ) -> Tensor:
         T = ids.shape[1]
         if caches is None:
             positions = self.wpe.weight[:T]  # (T, C)
@@ -85,9 +89,10 @@ class Transformer(Module):
         for i, block in enumerate(self.h):
             if recompute and caches is None:
                 drawn = dict.fromkeys(m.rng for m in block.modules() if isinstance(m, Dropout) and m.training and m.p)
-                x = autograd.recompute(partial(block, recompute=True), x, block.parameters(), list(drawn))
+                again = partial(block, recompute=True, fused=fused)
+                x = autograd.recompute(again, x, block.parameters(), list(drawn))
             else:
-                x = block(x, None if caches is None else [cache.layers[i] for cache in caches])
+                x = block(x, None if caches is None else [cache.layers[i] for cache in caches], fused=fused)
         x = self.ln_f(x)
         return x
 
@@ -99,6 +104,9 @@ class GPT(PreTrainedModel):
               recompute: keep only the input of each block for backward, and compute the rest a second time there.
               This takes less memory and a third more time, and gives the same gradients to the last bit. No memory
               grows with T² then, except the dropout masks of the attention weights, one byte each, of one block.
+              fused: compute attention and the loss in fused operations, which take less time and memory. With False,
+              every intermediate (queries, scores, weights, heads, logits) is an operation of its own on the tape. Both
+              give the same values and gradients, to rounding. `model.fused` may be changed at any time.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
               the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
@@ -107,10 +115,13 @@ class GPT(PreTrainedModel):
     config_class = GPTConfig
     config: GPTConfig
 
-    def __init__(self, config: GPTConfig, rng: Generator | None = None, *, recompute: bool = False) -> None:
+    def __init__(
+        self, config: GPTConfig, rng: Generator | None = None, *, recompute: bool = False, fused: bool = True
+    ) -> None:
         rng = rng or Generator(0)
         super().__init__(config, rng)
         self.recompute = recompute
+        self.fused = fused
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
         std = 1 / config.n_embd  # of an untied head: the first logits are small, and the first loss is ln V
@@ -146,7 +157,7 @@ class GPT(PreTrainedModel):
             raise ValueError(f"{len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
         if len({id(cache) for cache in caches or ()}) != len(caches or ()):
             raise ValueError("one cache was given for two rows: each needs its own")
-        x = self.transformer(ids, caches, self.recompute)
+        x = self.transformer(ids, caches, self.recompute, self.fused)
         logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, -logits_to_keep:])
         return logits
 
@@ -161,15 +172,20 @@ class GPT(PreTrainedModel):
             raise ValueError(f"targets {targets.shape} must have the shape of ids {ids.shape}")
         if ids.shape[1] > self.config.block_size:
             raise ValueError(f"{ids.shape[1]} positions are more than block_size {self.config.block_size}")
-        x = self.as_layer(self.transformer, ids, None, self.recompute).reshape(-1, self.config.n_embd)
-        return self.as_layer(  # type: ignore[no-any-return]
-            F.linear_cross_entropy,
-            x,
-            self.lm_head.weight,
-            targets.reshape(-1),
-            label_smoothing=label_smoothing,
-            count=count,
-        )
+        loss = self._fused_loss if self.fused else self._plain_loss
+        return self.as_layer(loss, ids, targets.reshape(-1), label_smoothing, count)  # type: ignore[no-any-return]
+
+    def _fused_loss(self, ids: Array, targets: Array, label_smoothing: float, count: int | None) -> Tensor:
+        x = self.transformer(ids, None, self.recompute).reshape(-1, self.config.n_embd)
+        return F.linear_cross_entropy(x, self.lm_head.weight, targets, label_smoothing=label_smoothing, count=count)
+
+    def _plain_loss(self, ids: Array, targets: Array, label_smoothing: float, count: int | None) -> Tensor:
+        logits = self.forward(ids).reshape(-1, self.config.vocab_size)
+        if count is None:
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if count < 1:
+            raise ValueError(f"count must be ≥ 1, not {count}")
+        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing) / float(count)
 
     def generate(
         self,

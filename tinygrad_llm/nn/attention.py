@@ -1,11 +1,13 @@
 """`MultiHeadAttention`, as GPT-2 has it. How one gets there step by step: `nn/attention_steps.py`."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from tinygrad_llm import functional as F
+from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, is_grad_enabled
 from tinygrad_llm.nn.layers import Dropout, Linear
 from tinygrad_llm.nn.module import Module
@@ -51,16 +53,36 @@ class MultiHeadAttention(Module):
         self.attn_dropout = Dropout(dropout, rng=rng)
         self.resid_dropout = Dropout(dropout, rng=rng)
 
-    def forward(self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False) -> Tensor:
-        """Caches: one for the whole batch, or one for each row. Recompute: see `kernels.causal_attention`."""
+    def forward(
+        self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False, fused: bool = True
+    ) -> Tensor:
+        """Attend, in one operation, or with fused=False in single ones that an observer can look at.
+
+        Args:     caches: one for the whole batch, or one for each row; they are for evaluation, inside `no_grad`.
+                  recompute: see `kernels.causal_attention`.
+        """
         qkv = self.c_attn(x)
-        if caches is None:
+        if caches is not None:
+            y = self._attend_to_cached(qkv, caches)
+        elif fused:
             p = self.attn_dropout.p if self.training else 0.0
             y = F.causal_self_attention(qkv, self.n_head, p, self.attn_dropout.rng, recompute)
         else:
-            y = self._attend_to_cached(qkv, caches)
+            y = self._attend_step_by_step(qkv)
         out: Tensor = self.resid_dropout(self.c_proj(y))
         return out
+
+    def _attend_step_by_step(self, qkv: Tensor) -> Tensor:
+        """(B, T, 3C) → (B, T, C), with every intermediate on the tape as an operation of its own."""
+        B, T, C3 = qkv.shape
+        H, D = self.n_head, C3 // 3 // self.n_head
+        q, k, v = qkv.reshape(B, T, 3, H, D).permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        scores = q @ k.mT * (1 / math.sqrt(D))  # (B, H, T, T)
+        later = ~np.tri(T, dtype=bool)  # True where the key stands after the query
+        weights = scores.masked_fill(later, -math.inf).softmax(-1)
+        heads = self.attn_dropout(weights) @ v  # (B, H, T, D)
+        y: Tensor = heads.transpose(1, 2).reshape(B, T, H * D)
+        return y
 
     def _attend_to_cached(self, qkv: Tensor, caches: Sequence[LayerCache]) -> Tensor:
         """(B, T, 3C) → (B, T, C): the new positions' queries, over all keys and values so far."""
@@ -69,11 +91,11 @@ class MultiHeadAttention(Module):
             raise RuntimeError("a cache is for generating text: call the model after eval(), inside no_grad()")
         B, T, C3 = qkv.shape
         n = len(caches)
-        # On arrays, as there is nothing to record, and a Tensor a step would cost more than the step for one token.
+        # On arrays: nothing is recorded, and the Tensors would cost more time than one token's arithmetic.
         q, k, v = qkv.data.reshape(n, B // n, T, 3, self.n_head, -1).transpose(3, 0, 1, 4, 2, 5)  # (n, B/n, H, T, D)
         parts = []
         for i, cache in enumerate(caches):
             keys, values = cache.extend(Tensor(k[i]), Tensor(v[i]))
-            parts.append(F.scaled_dot_product_attention(Tensor(q[i]), keys, values, is_causal=True).data)
+            parts.append(K.causal_attention(q[i], keys.data, values.data, recompute=True)[0])
         y = parts[0] if n == 1 else np.concatenate(parts)
         return Tensor(y.swapaxes(1, 2).reshape(B, T, C3 // 3))

@@ -1,0 +1,64 @@
+"""Whether there is a gradient to prove: checks for kinks, for jumps, and for a part that is not analytic.
+
+At a kink no gradient exists, but the complex step and differences both give a number. Where a function drops an
+imaginary part, the complex step and backpropagation may both miss the same term. These checks move all inputs along
+random directions, so they cost a few evaluations, however large the inputs are.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinygrad_llm.gradcheck.methods import GradcheckError, Scalar
+from tinygrad_llm.kernels import Array
+
+
+def measure_noise(L: Scalar, grads: Sequence[Array]) -> float:
+    """By how much rounding moves L: how far L is from a straight line within steps of 1e-11."""
+    us = [L.rng.randn(t.shape, np.float64) for t in L.tensors]
+    slope = sum(float(np.sum(g * u)) for g, u in zip(grads, us, strict=True))
+    sides = [[abs(L.at(us, s) - float(L.base) - s * slope) for s in (d, 2 * d, 3 * d)] for d in (1e-11, -1e-11)]
+    # If the input lies at a jump, one side includes the jump; the other side is rounding alone.
+    return min(max(side) for side in sides) + 1e-15 * abs(float(L.base))
+
+
+def refuse_kink(L: Scalar, grads: Sequence[Array], h: float = 1e-5) -> None:
+    """Raise GradcheckError if L has a kink or a jump at the inputs themselves."""
+    us = [L.rng.randn(t.shape, np.float64) for t in L.tensors]
+    steps = [h, h / 4, h / 16, h / 64]
+    bends = [(L.at(us, s) - 2 * float(L.base) + L.at(us, -s)) / s for s in steps]
+    # A kink on a curve bends by k + c·s. Two steps give k, and all three estimates of k must agree.
+    kinks = [(4 * fine - coarse) / 3 for coarse, fine in itertools.pairwise(bends)]
+    # A jump of j bends by j / s.
+    jumps = [bend * s for s, bend in zip(steps, bends, strict=True)]
+    slopes = sum(float(np.sum(np.abs(g * u))) for g, u in zip(grads, us, strict=True))
+    for what, differ, found, floor in (
+        ("kink", "slopes", kinks, 1e-9 * slopes + 20 * L.noise / steps[-1]),
+        ("jump", "values", jumps, 20 * L.noise + 1e-3 * h * slopes),
+    ):
+        smallest, largest = min(map(abs, found)), max(map(abs, found))
+        if smallest > floor and largest < 1.5 * smallest and len(set(np.sign(found))) == 1:
+            raise GradcheckError(
+                f"a {what} at the input itself: the {differ} on its two sides differ. Move the input away from it"
+            )
+
+
+def refuse_lost_part(L: Scalar, grads: Sequence[Array], h: float = 1e-5) -> None:
+    """Raise GradcheckError if a difference along one real direction contradicts the gradient of an input.
+
+    A part of fn that drops the imaginary part is missing from the complex step. If backpropagation misses it, too, both
+    agree on the gradient of the rest; a real difference includes the part, as far as it is precise.
+    """
+    for name, t, g in zip(L.names, L.tensors, grads, strict=True):
+        u = L.rng.randn(t.shape, np.float64)
+        us = [u if other is t else np.zeros(other.shape) for other in L.tensors]
+        coarse, fine = ((L.at(us, s) - L.at(us, -s)) / (2 * s) for s in (h, h / 4))
+        slope, size = float(np.sum(g * u)), float(np.sum(np.abs(g * u)))
+        noise = 20 * L.noise / h
+        settled = abs(coarse - fine) <= 1e-3 * abs(fine) + noise
+        if settled and abs(fine - slope) > 1e-3 * size + 10 * abs(coarse - fine) + noise:
+            raise GradcheckError(
+                f"the gradient of {name} agrees with the complex step, but not with differences: somewhere fn "
+                'drops the imaginary part (abs, norm, .real, a float buffer); use method="richardson"'
+            )
