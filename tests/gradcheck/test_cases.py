@@ -304,6 +304,15 @@ KINDS = {
         "a pair twice": lambda x, index: len(arrays_in(index, "i")) == 2 and repeats(index),
         "mask": lambda x, index: bool(arrays_in(index, "b")),
     },
+    "attention": {
+        "leading axes that broadcast": lambda q, k, v, *_, **o: q.shape[:-2] != k.shape[:-2] != v.shape[:-2],
+        "values of another size": lambda q, k, v, *_, **o: v.shape[-1] != q.shape[-1],
+        "dropout without a mask": lambda *x, **o: len(x) == 5 and x[3].ndim == 0,
+        "boolean mask": lambda *x, **o: len(x) == 4 and x[3].dtype == bool,
+        "a mask that broadcasts over heads": lambda *x, **o: len(x) == 4 and x[3].ndim == 4 and x[3].shape[1] == 1,
+        "a query without keys": lambda *x, **o: len(x) == 4 and x[3].ndim == 2 and not x[3].any(axis=1).all(),
+        "an added mask that broadcasts": lambda *x, **o: len(x) == 4 and x[3].dtype != bool and x[3].ndim == 1,
+    },
     "causal_attention": {
         "heads": lambda q, *_, **o: q.ndim == 4,
         "more keys than queries": lambda q, k, *_, **o: q.shape[-2] < k.shape[-2],
@@ -337,7 +346,7 @@ def scores(case, seed):
     return q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
 
 
-@pytest.mark.parametrize("kernel", ["causal_attention", "causal_self_attention"])
+@pytest.mark.parametrize("kernel", ["attention", "causal_attention", "causal_self_attention"])
 def test_exponentials_are_proven_with_and_without_a_shift(kernel):
     for seed in range(3):
         assert {("large" in case.label, exp_is_safe(scores(case, seed))) for case in basic(kernel)} == {
