@@ -45,8 +45,6 @@ EXTRAS = {
     "mpi4py",
     "tiktoken",
     "tokenizers",
-    "tensorboard",
-    "tensorboardX",
 }  # inside functions only
 CONTENDERS = {"torch", "transformers", "safetensors"}  # in bench/against_*.py, likewise
 

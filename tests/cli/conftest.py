@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm.cli import main
+from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.presets import PRESETS
 
 TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 60
@@ -34,9 +35,10 @@ def cli(capsys):
 
 
 def _toy(name):
+    """The preset with toy sizes; on one thread, since measuring which number is fastest takes longer than the run."""
     preset = PRESETS[name]
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16}
-    training = {"steps": 3, "epochs": 0, "warmup": 1, "eval_every": 2, "batch_size": 4, "eval_batches": 2}
+    training = {"steps": 3, "epochs": 0, "warmup": 1, "eval_every": 2, "batch_size": 4, "eval_batches": 2, "workers": 1}
     training |= {"accumulation": min(preset.training.accumulation, 2)}
     changes = {f"model.{k}": v for k, v in sizes.items()} | {"data.vocab_size": 270}
     return preset.changed(changes | {f"training.{k}": v for k, v in training.items()})
@@ -49,12 +51,26 @@ def toys(monkeypatch):
         monkeypatch.setitem(PRESETS, name, _toy(name))
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch, request):
+    """Drawing takes longer than a toy's run, so only tests with the fixture `pictures` draw."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: None)
+
+
+@pytest.fixture
+def pictures():
+    """This test draws."""
+    pytest.importorskip("matplotlib")
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Saved runs by preset: characters (char-cpu) and byte pairs (stories), both on TEXT. Tests must not change them."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(run_module, "save_pictures", lambda steps, folder: None)
         for name in ("char-cpu", "stories"):
             patch.setitem(PRESETS, name, _toy(name))
             out = str(folder / name)

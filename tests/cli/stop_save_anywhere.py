@@ -1,8 +1,7 @@
-"""Kill `tinygrad-llm train` before each thing that its last save does to the folder, then resume what is left.
+"""Kill `tinygrad-llm train` before each change that its last save makes to the folder, then resume what is left.
 
-Usage: stop_save_anywhere.py FOLDER. The children are forked from this process, as in training/train_until_killed.py.
-Prints a JSON object: for each of three saves how many kills there were, and after which of them the model could not be
-had.
+Usage: stop_save_anywhere.py FOLDER. The children are forked from this process, as in runs/train_until_killed.py.
+Prints a JSON object: for each of three saves the number of kills, and the kills after which the model was lost.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.modules["matplotlib"] = None  # which takes its time; the picture is stood for below
+sys.modules["matplotlib"] = None  # drawing takes long; the call that would draw counts as a change below
 
 from tinygrad_llm.cli import main  # noqa: E402
 from tinygrad_llm.runs import run as run_module  # noqa: E402
@@ -22,19 +21,19 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 SETTINGS = "n_layer=1 n_head=1 n_embd=4 block_size=4 batch_size=2 warmup=1 eval_every=2 eval_batches=1 workers=1"
 SETS = [word for setting in SETTINGS.split() for word in ("--set", setting)]
 
-os.fsync = lambda file: None  # it is the process that is killed here, not the machine
+os.fsync = lambda file: None  # the process is killed here, not the machine
 os.chdir(sys.argv[1])
 Path("text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 4)
 NEW = ["train", "--corpus", "text.txt", "--set", "tokenizer=char", *SETS, "--steps", "3"]
 
 
 def command(arguments, kill_at=None):
-    """The exit status of a child that is killed at this change since its save began; -9 if it was."""
+    """The exit status of a child that is killed at this change since its save began; -9 if it was killed."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     left = [kill_at]
-    save, draw = run_module.Run.save, run_module.save_loss_curve
+    save, draw = run_module.Run.save, run_module.save_pictures
 
     def change():
         if left[0] == 0:
@@ -49,7 +48,7 @@ def command(arguments, kill_at=None):
 
     if kill_at is not None:
         run_module.Run.save = watched
-        run_module.save_loss_curve = lambda *what: change() or draw(*what)
+        run_module.save_pictures = lambda *what: change() or draw(*what)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         status = 99  # a traceback
         with contextlib.suppress(Exception):
@@ -71,7 +70,7 @@ def remove(*places):
 
 
 def try_kills(before, last):
-    """Kill `last`, after `before`, at each change; resume; compare with what it makes if nobody kills it."""
+    """Kill `last`, after `before`, at each change; resume; compare with the result of a run that is not killed."""
     remove("run")
     for arguments in (*before, last):
         assert command(arguments) == 0, arguments

@@ -1,4 +1,4 @@
-"""`tinygrad-llm demo`: the whole road, in toy size; the real one is slow."""
+"""`tinygrad-llm demo`, in toy size; the real one is slow."""
 
 import dataclasses
 import json
@@ -12,22 +12,29 @@ import pytest
 from tinygrad_llm import cli as command_line
 from tinygrad_llm.cli import demo
 from tinygrad_llm.cli import main as run_command
-from tinygrad_llm.models import GPT
-from tinygrad_llm.runs import run as run_module
-from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.runs import data as data_module
+from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.training import loop
 
 CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
 
 
+@pytest.fixture(scope="session")
+def proof():
+    """What the demo proves, computed once."""
+    return demo.prove_small_copy(GPT(GPTConfig(vocab_size=300, n_layer=1, n_head=2, n_embd=8, block_size=16)))
+
+
 @pytest.fixture
-def toy(toys, monkeypatch):
-    """The demo on a short text."""
-    monkeypatch.setattr(run_module, "load_corpus", lambda name: CORPUS)
+def toy(toys, proof, monkeypatch):
+    """The demo on a short text, with a proof that takes no time."""
+    monkeypatch.setattr(data_module, "load_corpus", lambda name: CORPUS)
+    monkeypatch.setattr(demo, "prove_small_copy", lambda model: proof)
 
 
 def words_of(line):
-    """The arguments in a line that the demo prints, whichever way it calls the program."""
+    """The arguments in a line that the demo prints, for either way to call the program."""
     program, *words = shlex.split(line)
     if program == sys.executable:
         assert words[:2] == ["-m", "tinygrad_llm"]
@@ -36,7 +43,7 @@ def words_of(line):
     return words
 
 
-def test_the_whole_road(cli, toy, place):
+def test_the_demo_has_six_parts_and_replaces_only_its_own_folder(cli, toy, place):
     status, out, err = cli("demo", "--steps", 2)
     assert status == 0
     for number in range(1, 7):
@@ -45,7 +52,7 @@ def test_the_whole_road(cli, toy, place):
     assert "step 2/2" in err
     load_run("runs/demo")
     assert "Saved runs/demo/config.toml" in out
-    # Its own folder is made anew; another is not touched unless it was asked for.
+    # Its own folder is replaced each time; another one only with --overwrite.
     assert cli("demo", "--steps", 2)[0] == 0
     assert cli("demo", "--steps", 2, "--out", "other one")[0] == 0
     assert cli("demo", "--steps", 2, "--out", "other one")[0] == 2
@@ -66,9 +73,11 @@ def test_json_has_the_figures(cli, toy):
     assert "Backprop is right" in err
 
 
-@pytest.mark.parametrize("out", ["runs/demo", "my runs/it's one"])
-@pytest.mark.parametrize("argv0", ["/usr/bin/tinygrad-llm", "/opt/my venv/tinygrad_llm/__main__.py"])
-def test_the_commands_it_suggests_are_in_order(out, argv0, cli, toy, monkeypatch):
+@pytest.mark.parametrize(
+    ("out", "argv0"),
+    [("runs/demo", "/usr/bin/tinygrad-llm"), ("my runs/it's one", "/opt/my venv/tinygrad_llm/__main__.py")],
+)
+def test_the_suggested_commands_work(out, argv0, cli, toy, monkeypatch):
     monkeypatch.setattr(sys, "argv", [argv0])
     printed = cli("demo", "--steps", 1, "--out", out)[1]
     lines = printed.partition("Try next:\n")[2].splitlines()
@@ -96,7 +105,7 @@ def test_ctrl_c_saves_what_there_is(cli, toy, monkeypatch):
     load_run("runs/demo")
 
 
-def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, toy, place, monkeypatch):
+def test_ctrl_c_before_the_first_step_leaves_nothing(cli, toy, place, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
@@ -107,8 +116,8 @@ def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, toy, place, monk
     assert not list(place.iterdir())
 
 
-@pytest.mark.parametrize("preset", demo.PRESETS)
-def test_the_proof_is_of_the_same_architecture(preset):
+@pytest.mark.parametrize("preset", ["char-cpu", "book-mini"])  # with and without a tied head and biases
+def test_the_proof_covers_every_parameter_of_the_model(preset):
     model = GPT(dataclasses.replace(demo.PRESETS[preset].model, vocab_size=300, n_layer=2))
     proof = demo.prove_small_copy(model)
     names = [name for name, _ in model.named_parameters()]
@@ -127,7 +136,7 @@ def test_the_real_demo_learns(place):
     load_run(place / "runs" / "demo")
 
 
-def test_a_run_that_is_no_demo_is_not_made_anew(cli, toy, place):
+def test_a_run_that_is_not_a_demo_is_not_replaced(cli, toy, place):
     (place / "cats.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 60)
     assert cli("train", "--corpus", "cats.txt", "--steps", 2, "--out", "runs/demo")[0] == 0
     status, _, err = cli("demo", "--steps", 2)

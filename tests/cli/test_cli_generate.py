@@ -7,7 +7,7 @@ import pytest
 
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.weights import write_pretrained
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.training import loop as loop_module
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -49,7 +49,7 @@ def test_json_has_the_table(cli, sweep_file):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkeypatch):
+def test_ctrl_c_saves_and_the_same_command_resumes(sent, cli, sweep_file, monkeypatch):
     file = sweep_file("seed = [1, 2]", "workers = 1")
     assert cli("sweep", file, "--out", "whole")[0] == 0
     original, calls = loop_module.AdamW.step, []
@@ -64,7 +64,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkey
     status, out, err = cli("sweep", file, "--out", "parts")
     assert status == 130
     assert "stopped after 2 steps" in out
-    assert "to go on: tinygrad-llm sweep sweep.toml --out parts" in err
+    assert "to resume: tinygrad-llm sweep sweep.toml --out parts" in err
     assert cli("sweep", file, "--out", "parts")[0] == 0
     assert len(calls) == 6
     for name in ("seed=1", "seed=2"):
@@ -75,7 +75,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sent, cli, sweep_file, monkey
         assert both[0] == both[1]
 
 
-def test_when_nobody_reads_any_more_it_goes_on(sweep_file, place):
+def test_a_closed_pipe_does_not_end_a_sweep(sweep_file, place):
     sizes = "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 16\nsteps = 2\nwarmup = 0\neval_batches = 1\nworkers = 1"
     command = [sys.executable, "-m", "tinygrad_llm", "sweep", sweep_file("seed = [1, 2]", sizes), "--out", "all"]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -87,7 +87,7 @@ def test_when_nobody_reads_any_more_it_goes_on(sweep_file, place):
     assert [run["status"] for run in json.loads((place / "all/sweep.json").read_text())["runs"]] == ["finished"] * 2
 
 
-def test_where_no_run_finishes_the_status_tells(cli, sweep_file):
+def test_the_exit_status_is_3_where_no_run_finishes(cli, sweep_file):
     status, out, _ = cli("sweep", sweep_file("lr = [1e30]", "warmup = 0"), "--out", "all")
     assert status == 3
     assert "diverged: step" in out
@@ -123,7 +123,7 @@ def test_other_settings_in_the_same_folder_are_refused(cli, sweep_file):
     assert "training.lr" in err
 
 
-def test_a_sweep_that_is_not_there(cli):
+def test_a_missing_sweep_file_is_named(cli):
     status, _, err = cli("sweep", "nowhere.toml", "--out", "new")
     assert status == 2
     assert "nowhere.toml" in err
@@ -159,7 +159,7 @@ def test_a_plan_in_json(cli, text_file):
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_a_plan_of_what_is_left(cli, text_file, place):
+def test_the_plan_of_a_resumed_run_is_of_the_rest(cli, text_file, place):
     assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
     files = {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()}
     status, out, _ = cli("train", "--resume", "done", "--steps", 5, "--plan", "--json")
@@ -168,7 +168,7 @@ def test_a_plan_of_what_is_left(cli, text_file, place):
     assert {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()} == files
 
 
-def test_a_plan_is_of_a_new_run_or_of_one_that_goes_on(cli, text_file):
+def test_a_plan_takes_out_or_resume(cli, text_file):
     status, _, err = cli("train", "--plan", "--out", "new", "--resume", "old")
     assert status == 2
     assert "--resume" in err

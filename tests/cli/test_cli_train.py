@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +19,9 @@ from tinygrad_llm.datasets import encode_file
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
+from tinygrad_llm.runs.folder import FILES, load_run
+from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import PRESETS
-from tinygrad_llm.runs.run import load_run
 from tinygrad_llm.tokenizer import CharTokenizer
 from tinygrad_llm.training import loop as loop_module
 
@@ -28,36 +29,67 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 
 def figures_of(out):
+    """The JSON on stdout, which has no NaN."""
     return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_run_is_made(preset, cli, text_file, place):
-    status, out, err = cli("train", "--corpus", text_file, "--preset", preset, "--out", "runs/new")
+def losses_of(folder):
+    return [step.loss for step in read_metrics(Path(folder, "metrics.jsonl"))]
+
+
+def weights_of(folder):
+    return Path(folder, "model.safetensors").read_bytes()
+
+
+def stop_after(steps, monkeypatch, sent=signal.SIGINT):
+    """Press Ctrl-C in that step, or send another signal."""
+    original, calls = loop_module.AdamW.step, []
+
+    def step(optimizer, *args):
+        calls.append(optimizer)
+        if len(calls) == steps:
+            signal.raise_signal(sent)
+        original(optimizer, *args)
+
+    monkeypatch.setattr(loop_module.AdamW, "step", step)
+
+
+@pytest.mark.parametrize("preset", ["char-cpu", "stories", "gpt2"])  # one for each kind of tokenizer
+def test_a_run_is_made_and_the_command_it_suggests_works(preset, cli, text_file, place):
+    status, out, err = cli("train", "--corpus", text_file, "--preset", preset, "--out", "runs/new one")
     assert status == 0
     assert "step 3: held-out loss" in out
-    assert "step 3/3" in err  # progress goes where it does not mix with what is piped on
-    model, tokenizer = load_run("runs/new")
+    assert "step 3/3" in err  # progress does not mix with what may be piped on
+    folder = place / "runs" / "new one"
+    model, tokenizer = load_run(folder)
     assert f"vocabulary {tokenizer.n_vocab}); {model.num_parameters():,} parameters; 3 steps" in out
-    for path in (place / "runs" / "new").iterdir():
+    for path in folder.iterdir():
         assert path.name in out
+    assert "pip install 'tinygrad_llm[app]'" in out  # there are no pictures
+    assert cli(*suggested(out, "generate"))[0] == 0
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_command_it_suggests_works(preset, cli, text_file):
-    out = cli("train", "--corpus", text_file, "--preset", preset, "--out", "runs/new one")[1]
-    (line,) = [line for line in out.splitlines() if line.startswith("next: ")]
-    program, *words = shlex.split(line.removeprefix("next: "))
-    assert program == "tinygrad-llm"
-    assert cli(*words)[0] == 0
+def suggested(out, command):
+    """The arguments in the last line that `train` prints."""
+    program, *words = shlex.split(out.splitlines()[-1].removeprefix("next: "))
+    assert (program, words[0]) == ("tinygrad-llm", command)
+    return words
 
 
-def test_the_command_it_suggests_works_for_any_script(cli, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("Щербет і 'цукор'.\n" * 50, encoding="utf-8")
-    out = cli("train", "--corpus", text, "--out", "new")[1]
-    _, *words = shlex.split(out.rpartition("next: ")[2])
-    assert cli(*words)[0] == 0
+@pytest.mark.parametrize(
+    "text",
+    ["Щербет і 'цукор'.\n", "---\ntitle: cats\n---\nThe cat sat on the mat, and the mat was flat.\n"],
+    ids=["another script", "like an option"],
+)
+def test_the_suggested_prompt_works_for_any_text(text, cli, place):
+    (place / "front.txt").write_text(text * 50, encoding="utf-8")
+    assert cli(*suggested(cli("train", "--corpus", "front.txt", "--out", "new")[1], "generate"))[0] == 0
+
+
+def test_pictures_are_saved_and_named(pictures, cli, text_file):
+    out = cli("train", "--corpus", text_file, "--out", "new")[1]
+    assert "new/loss.png, new/gradients.png" in out
+    assert "pip install" not in out
 
 
 def test_json_has_the_figures(cli, text_file):
@@ -73,12 +105,9 @@ def test_json_has_the_figures(cli, text_file):
 
 
 def test_the_seed_decides_the_losses(cli, text_file):
-    def losses(seed, out):
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         cli("train", "--corpus", text_file, "--seed", seed, "--workers", 2, "--out", out)
-        with open(f"{out}/metrics.jsonl") as lines:
-            return [json.loads(line)["loss"] for line in lines]
-
-    assert losses(1, "a") == losses(1, "b") != losses(2, "c")
+    assert losses_of("a") == losses_of("b") != losses_of("c")
 
 
 def test_overwrite_replaces_a_run(cli, text_file):
@@ -100,26 +129,15 @@ def test_overwrite_replaces_a_run(cli, text_file):
 @pytest.mark.parametrize("json_option", [[], ["--json"]], ids=["words", "json"])
 def test_ctrl_c_saves_what_there_is(sent, json_option, cli, text_file, monkeypatch):
     before = signal.getsignal(sent)
-    original = loop_module.AdamW.step
-    calls = []
-
-    def step(optimizer, *args):
-        calls.append(optimizer)
-        if len(calls) == 3:
-            signal.raise_signal(sent)
-        original(optimizer, *args)
-
-    monkeypatch.setattr(loop_module.AdamW, "step", step)
+    stop_after(3, monkeypatch, sent)
     status, out, err = cli("train", "--corpus", text_file, "--steps", 9, "--out", "new", *json_option)
     assert status == 130
     assert "stopped after step 3; saving" in err
     load_run("new")
-    with open("new/metrics.jsonl") as lines:
-        assert len(lines.readlines()) == 4
+    assert len(losses_of("new")) == 4
     if json_option:
         assert figures_of(out)["steps"] == 3
-    assert signal.getsignal(sent) is before  # handed back
-    monkeypatch.undo()
+    assert signal.getsignal(sent) is before  # restored
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(cli, text_file, place, monkeypatch):
@@ -134,7 +152,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(cli, text_f
     assert [path.name for path in (place / "new" / "checkpoints").iterdir()] == ["step-00000000.ckpt.safetensors"]
 
 
-def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, text_file, place, monkeypatch):
+def test_ctrl_c_before_the_first_step_leaves_nothing(cli, text_file, place, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
@@ -145,7 +163,7 @@ def test_ctrl_c_before_anything_was_learned_leaves_nothing(cli, text_file, place
     assert not list(place.iterdir())
 
 
-def test_a_loss_that_is_no_number_is_told_in_one_line(cli, text_file, place, monkeypatch):
+def test_a_nan_loss_costs_one_line(cli, text_file, place, monkeypatch):
     def broken(*args):
         raise loop_module.TrainingError("step 7: the loss is nan")
 
@@ -156,67 +174,36 @@ def test_a_loss_that_is_no_number_is_told_in_one_line(cli, text_file, place, mon
     assert err == f"tinygrad-llm train: step 7: the loss is nan; the last good checkpoint is {last}\n"
 
 
-def test_without_matplotlib_it_says_what_is_missing(cli, text_file, monkeypatch):
-    monkeypatch.setattr(run_module, "save_loss_curve", lambda steps, path: False)
-    assert "pip install 'tinygrad_llm[app]'" in cli("train", "--corpus", text_file, "--out", "new")[1]
-
-
-def test_without_a_writer_for_tensorboard_nothing_is_trained(cli, text_file, place, monkeypatch):
-    for name in ("tensorboard", "tensorboard.summary", "tensorboardX"):
-        monkeypatch.setitem(sys.modules, name, None)
-    status, out, err = cli("train", "--corpus", text_file, "--out", "new", "--tensorboard")
-    assert (status, out) == (2, "")
-    assert "pip install tensorboardX" in err
-    assert err.count("\n") == 1
-    assert not list(place.iterdir())
-
-
-def test_tensorboard_is_given_each_step(cli, text_file, place, monkeypatch):
-    given = []
-
-    class Writer:
-        def __init__(self, folder):
-            given.append(folder)
-
-        def add_scalar(self, name, value, step):
-            given.append((name, step))
-
-        def flush(self):
-            pass
-
-        def close(self):
-            given.append("closed")
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
-    assert cli("train", "--corpus", text_file, "--steps", 5, "--out", "new", "--tensorboard")[0] == 0
-    assert (given[0], given[-1]) == (os.path.join("new", "tensorboard"), "closed")
-    assert [step for name, step in given[1:-1] if name == "loss"] == [1, 2, 3, 4, 5]
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_last_step_stops_nothing(sent, cli, text_file, monkeypatch):
     stop_after(3, monkeypatch, sent)
     status, out, err = cli("train", "--corpus", text_file, "--out", "new")
     assert status == 0
     assert "stopped" not in err
-    command = shlex.split(out.splitlines()[-1].removeprefix("next: "))
-    assert command[1] == "generate"
-    assert cli(*command[1:])[0] == 0
+    suggested(out, "generate")
 
 
 def test_a_signal_in_the_save_waits_for_its_end(cli, text_file, place, monkeypatch):
-    original = run_module.to_csv
-
-    def to_csv(steps):
-        signal.raise_signal(signal.SIGTERM)
-        return original(steps)
-
-    monkeypatch.setattr(run_module, "to_csv", to_csv)
+    monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: signal.raise_signal(signal.SIGTERM))
     assert cli("train", "--corpus", text_file, "--out", "new")[0] == 0
-    assert not {path.name for path in (place / "new").iterdir()} - {*run_module.FILES, "checkpoints"}
+    assert not {path.name for path in (place / "new").iterdir()} - {*FILES, "checkpoints"}
+    load_run("new")
 
 
-SMALL = ["--set", "n_layer=1", "--set", "n_head=2", "--set", "n_embd=8", "--set", "block_size=16", "--set", "warmup=1"]
+SMALL = [
+    "--workers",
+    "1",
+    "--set",
+    "n_layer=1",
+    "--set",
+    "n_head=2",
+    "--set",
+    "n_embd=8",
+    "--set",
+    "block_size=16",
+    "--set",
+    "warmup=1",
+]
 SMALL += ["--set", "batch_size=2", "--set", "eval_batches=1", "--set", "eval_every=5", "--workers", "1"]
 
 
@@ -227,7 +214,7 @@ def start(*arguments, **pipes):
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["stdout", "stderr too"])
-def test_when_nobody_reads_any_more_it_trains_to_its_end(both, text_file, place):
+def test_a_closed_pipe_does_not_end_training(both, text_file, place):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if both else subprocess.PIPE}
     with start("train", "--corpus", text_file, "--steps", 40, *SMALL, "--out", "new", **pipes) as process:
         assert "characters" in process.stdout.readline()
@@ -258,7 +245,7 @@ def test_one_process_at_a_time_trains_a_run(cli, text_file, place, snapshot):
     assert not (place / "new" / "training.lock").exists()
 
 
-def test_a_damaged_checkpoint_costs_a_line_that_names_the_step_to_go_on_from(cli, text_file, place):
+def test_a_damaged_checkpoint_costs_a_line_and_the_one_before_is_taken(cli, text_file, place):
     assert cli("train", "--corpus", text_file, "--out", "new")[0] == 0
     (place / "new" / "checkpoints" / "step-00000003.ckpt.safetensors").write_bytes(b"damaged")
     with warnings.catch_warnings():
@@ -269,25 +256,25 @@ def test_a_damaged_checkpoint_costs_a_line_that_names_the_step_to_go_on_from(cli
     assert line.startswith("tinygrad-llm train: warning: new/checkpoints/step-00000003.ckpt.safetensors: ")
     assert line.endswith("; taking the checkpoint before it")
     assert ".py" not in err
-    assert "6 steps, going on after step 2\n" in out
+    assert "6 steps, resumed after step 2\n" in out
     assert len(losses_of("new")) == 7
 
 
 @pytest.mark.parametrize("command", [["demo", "--out", ""], ["train", "--out", ""], ["train", "--resume", " "]])
-def test_no_folder_at_all_is_not_the_one_it_is_called_in(command, cli, place):
+def test_an_empty_name_is_not_the_current_folder(command, cli, place):
     status, _, err = cli(*command)
     assert (status, err.count("\n")) == (2, 1)
     assert f"argument {command[1]}: got an empty name: name a folder" in err
     assert not list(place.iterdir())
 
 
-def test_a_preset_that_is_nearly_one_is_asked_for(cli, text_file):
+def test_an_unknown_preset_names_the_nearest_one(cli, text_file):
     status, _, err = cli("train", "--corpus", text_file, "--preset", "chr-cpu", "--out", "new")
     assert status == 2
     assert "unknown preset 'chr-cpu': did you mean char-cpu?" in err
 
 
-def test_a_run_that_was_extended_is_repeated_by_its_configuration(cli, text_file):
+def test_the_configuration_of_an_extended_run_repeats_it(cli, text_file):
     assert cli("train", "--corpus", text_file, "--steps", 5, "--out", "one")[0] == 0
     assert cli("train", "--resume", "one", "--steps", 4)[0] == 0
     assert read_toml("one/config.toml")["training.extended"] == [[5, 5]]
@@ -297,80 +284,46 @@ def test_a_run_that_was_extended_is_repeated_by_its_configuration(cli, text_file
 
 def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, monkeypatch):
     assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
-    with open("done/model.safetensors", "rb") as file:
-        finished = file.read()
-    original = loop_module.AdamW.step
-
-    def step(optimizer, *args):
-        original(optimizer, *args)
-        if seen:
-            signal.raise_signal(signal.SIGINT)
-        seen.append(optimizer)
-
-    seen = []
-    monkeypatch.setattr(loop_module.AdamW, "step", step)
+    finished = weights_of("done")
+    stop_after(2, monkeypatch)
     assert cli("train", "--corpus", text_file, "--out", "done", "--overwrite", "--seed", 5)[0] == 130
-    with open("done/model.safetensors", "rb") as file:
-        assert file.read() == finished
+    assert weights_of("done") == finished
     load_run("done-stopped")
 
 
-def test_the_workers_are_noted_so_that_a_run_can_be_repeated(cli, text_file):
-    assert cli("train", "--corpus", text_file, "--out", "noted", "--workers", 2)[0] == 0
-    assert read_toml("noted/config.toml")["training.workers"] == 2
-
-
-def test_a_corpus_that_begins_like_an_option_is_continued_all_the_same(cli, place):
-    (place / "front.txt").write_text("---\ntitle: cats\n---\nThe cat sat on the mat, and the mat was flat.\n" * 60)
-    _, out, _ = cli("train", "--corpus", "front.txt", "--out", "front")
-    command = shlex.split(out.splitlines()[-1].removeprefix("next: "))
-    assert cli(*command[1:])[0] == 0
+def test_the_number_of_workers_is_written_down_so_that_a_run_can_be_repeated(cli, text_file, monkeypatch):
+    assert cli("train", "--corpus", text_file, "--out", "two", "--workers", 2)[0] == 0
+    assert read_toml("two/config.toml")["training.workers"] == 2
+    unset = PRESETS["char-cpu"].training
+    monkeypatch.setitem(
+        PRESETS, "char-cpu", dataclasses.replace(PRESETS["char-cpu"], training=dataclasses.replace(unset, workers=None))
+    )
+    monkeypatch.setattr(run_module, "fastest_threads", lambda model, task: 3)  # as this machine's measurement
+    assert cli("train", "--corpus", text_file, "--out", "measured")[0] == 0
+    assert read_toml("measured/config.toml")["training.workers"] == 3
 
 
 # ---- resumed, configured, on token files ------------------------------------------------------------------------
 
 
-def losses_of(folder):
-    with open(f"{folder}/metrics.jsonl") as lines:
-        return [json.loads(line)["loss"] for line in lines]
-
-
-def weights_of(folder):
-    with open(f"{folder}/model.safetensors", "rb") as file:
-        return file.read()
-
-
-def stop_after(steps, monkeypatch, sent=signal.SIGINT):
-    """Press Ctrl-C in that step, or send another signal."""
-    original, calls = loop_module.AdamW.step, []
-
-    def step(optimizer, *args):
-        calls.append(optimizer)
-        if len(calls) == steps:
-            signal.raise_signal(sent)
-        original(optimizer, *args)
-
-    monkeypatch.setattr(loop_module.AdamW, "step", step)
-
-
-def test_what_was_stopped_goes_on_as_if_it_had_not(cli, text_file, monkeypatch):
+def test_a_stopped_run_resumes_as_if_it_had_not_stopped(cli, text_file, monkeypatch):
     arguments = ["train", "--corpus", text_file, "--preset", "baby", "--steps", 8, "--seed", 5]
     assert cli(*arguments, "--out", "whole")[0] == 0
     with monkeypatch.context() as patch:
         stop_after(3, patch)
         status, out, _ = cli(*arguments, "--out", "parts")
     assert status == 130
-    command = shlex.split(out.splitlines()[-1].removeprefix("next: "))
-    assert command == ["tinygrad-llm", "train", "--resume", "parts"]
-    status, out, err = cli(*command[1:])
+    command = suggested(out, "train")
+    assert command == ["train", "--resume", "parts"]
+    status, out, err = cli(*command)
     assert status == 0
     assert "step 8/8" in err
     assert losses_of("parts") == losses_of("whole")
     assert weights_of("parts") == weights_of("whole")
-    status, _, err = cli(*command[1:])
+    status, _, err = cli(*command)
     assert status == 2
     assert "all its 8 steps are done; add --steps N" in err
-    assert cli(*command[1:], "--steps", 2)[0] == 0
+    assert cli(*command, "--steps", 2)[0] == 0
     assert len(losses_of("parts")) == 11
 
 
@@ -397,11 +350,10 @@ def test_the_configuration_of_a_run_repeats_it(cli, text_file, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert cli("train", "--config", config, "--out", "again")[0] == 0
     assert (losses_of("again"), weights_of("again")) == one
-    with open(config) as first, open("again/config.toml") as second:
-        assert first.read() == second.read()
+    assert Path(config).read_text() == Path("again/config.toml").read_text()
 
 
-def test_preset_then_file_then_options_then_set(cli, text_file, place):
+def test_a_file_changes_the_preset_and_options_change_both(cli, text_file, place):
     (place / "my.toml").write_text('preset = "baby"\n[training]\nlr = 0.5\nseed = 3\nbatch_size = 2\n')
     out = ["--corpus", text_file, "--out", "new"]
     assert cli("train", "--config", "my.toml", "--seed", 4, "--set", "batch_size=3", "--set", "seed=5", *out)[0] == 0
@@ -415,8 +367,8 @@ def test_preset_then_file_then_options_then_set(cli, text_file, place):
     [
         (["--set", "learning_rate=1"], "unknown key 'learning_rate'"),
         (["--set", "training.warmpu=1"], "did you mean training.warmup?"),
-        (["--set", "steps=many"], "training.steps: must be an integer, not 'many'"),
-        (["--set", "lr=3", "--set", "training.lr=2"], "--set lr=3 and --set training.lr=2 are of one key"),
+        (["--set", "steps=many"], "training.steps: must be an integer, got 'many'"),
+        (["--set", "lr=3", "--set", "training.lr=2"], "--set lr=3 and --set training.lr=2 set the same key"),
         (["--config", "none.toml"], "none.toml"),
         (["--set", "optimizer=adagrad"], "training.optimizer: must be 'adamw'"),
         (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, got 2"),
@@ -424,7 +376,7 @@ def test_preset_then_file_then_options_then_set(cli, text_file, place):
         (["--resume", "nowhere"], "give --out FOLDER for a new run, or --resume RUN"),
     ],
 )
-def test_settings_that_make_no_sense_cost_one_line(arguments, message, cli, text_file, place):
+def test_wrong_settings_cost_one_line(arguments, message, cli, text_file, place):
     corpus = [] if "--data" in arguments else ["--corpus", text_file]
     status, _, err = cli("train", *corpus, *arguments, "--out", "new")
     assert (status, err.count("\n")) == (2, 1)
@@ -467,12 +419,12 @@ def test_token_files_are_trained_on_and_resumed(cli, tokens, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "a.bin"], "token files were encoded before: name their tokenizer"),
+        (["--data", "a.bin"], "token files are encoded already: name their tokenizer"),
         (["--data", "a.bin", "--tokenizer", "gpt2"], "a.bin: its ids are of another tokenizer"),
         (["--data", "raw.bin", "--tokenizer", "tokenizer.json"], "raw.bin.json is missing"),
         (["--data", "raw.bin", "--tokenizer", "tokenizer.json", "--set", "data.dtype=uint16"], "token 70 is id 999"),
         (["--data", "short.bin", "--tokenizer", "tokenizer.json", "--set", "dtype=uint16"], "short.bin: its training"),
-        (["--data", "a.bin", "--weights", "1", "2", "--tokenizer", "tokenizer.json"], "for 1 files: give"),
+        (["--data", "a.bin", "--weights", "1", "2", "--tokenizer", "tokenizer.json"], "got 2 for 1 files: give"),
         (["--data", "a.bin", "--corpus", "a.txt"], "not both"),
     ],
 )
@@ -487,7 +439,7 @@ def test_token_files_that_cannot_be_used_cost_one_line(arguments, message, cli, 
     assert not (place / "new").exists()
 
 
-def test_a_skipped_step_and_a_spike_are_told_of(cli, text_file, monkeypatch):
+def test_a_skipped_step_and_a_spike_are_printed(cli, text_file, monkeypatch):
     original = loop_module.Trainer.advance
 
     def advance(trainer):
@@ -506,7 +458,7 @@ def test_the_help_lists_every_key(cli):
         assert key in out
 
 
-def test_a_learning_rate_far_too_high_ends_with_the_layer_named(cli, text_file):
+def test_a_learning_rate_far_too_high_names_the_layer(cli, text_file):
     arguments = ["--corpus", text_file, "--out", "new", "--set", "lr=1e15", "--set", "warmup=0"]
     status, _, err = cli("train", *arguments)
     assert status == 3
@@ -538,7 +490,7 @@ def test_skipping_ends_after_ten_in_a_row(cli, text_file, monkeypatch):
     assert load[1]["step"] == 9
 
 
-def test_checkpoints_are_of_one_run(cli, text_file, monkeypatch):
+def test_a_checkpoint_of_another_run_is_refused(cli, text_file, monkeypatch):
     original = loop_module.Trainer.advance
 
     def advance(trainer):

@@ -1,4 +1,4 @@
-"""Runs through the command line: killed in a save, a terminal that goes away, names and settings that are unusual."""
+"""Runs on the command line: killed during a save, a terminal that is closed, unusual names and settings."""
 
 import json
 import os
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.runs.run import load_run, read_metrics
+from tinygrad_llm.runs import folder as folder_module
+from tinygrad_llm.runs.folder import load_run
+from tinygrad_llm.runs.metrics import read_metrics
+from tinygrad_llm.training import loop
 
 SMALL = ["tokenizer=char", "n_layer=1", "n_head=1", "n_embd=4", "block_size=4", "batch_size=2", "eval_batches=1"]
 SMALL += ["warmup=0", "eval_every=2", "workers=1"]
@@ -35,7 +38,7 @@ def finished(cli):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_killed_anywhere_in_the_last_save_it_can_be_resumed(tmp_path):
+def test_a_run_killed_anywhere_in_its_last_save_can_be_resumed(tmp_path):
     script = Path(__file__).with_name("stop_save_anywhere.py")
     environment = {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, env=environment)
@@ -45,7 +48,7 @@ def test_killed_anywhere_in_the_last_save_it_can_be_resumed(tmp_path):
         assert report["lost"] == [], name
 
 
-def test_what_the_last_save_did_not_come_to_is_made_by_a_resume(cli, finished):
+def test_a_resume_completes_a_save_that_was_killed(cli, finished):
     weights = finished / "model.safetensors"
     whole = weights.read_bytes()
     weights.unlink()
@@ -59,7 +62,7 @@ def test_what_the_last_save_did_not_come_to_is_made_by_a_resume(cli, finished):
 # ---- names -----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_may_be_the_folder_one_is_in(cli, place, monkeypatch):
+def test_a_run_may_be_in_the_current_folder(cli, place, monkeypatch):
     Path("here").mkdir()
     monkeypatch.chdir("here")
     new = ["train", "--corpus", str(place / "text.txt"), *SETS, "--steps", "3", "--out", "."]
@@ -72,7 +75,7 @@ def test_a_run_may_be_the_folder_one_is_in(cli, place, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes")
-def test_a_corpus_whose_name_is_no_text_costs_one_line_before_anything_is_made(cli, place):
+def test_a_corpus_whose_name_is_not_text_costs_one_line_before_anything_is_made(cli, place):
     name = os.fsdecode(b"t\xff.txt")
     try:
         Path(name).write_text("The cat sat on the mat.\n" * 9)
@@ -95,7 +98,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_a_terminal_that_is_closed_lets_the_run_be_saved():
+def test_a_run_saves_when_its_terminal_is_closed():
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     arguments = ["train", "--corpus", "text.txt", *SETS, "--steps", "1000000", "--out", "run"]
@@ -110,15 +113,13 @@ def test_a_terminal_that_is_closed_lets_the_run_be_saved():
             os.close(ours)
             assert process.wait(60) == 130
         finally:
-            process.kill()  # or it would be waited for to the millionth step
+            process.kill()  # else the test would wait for the millionth step
     load_run("run")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
 @pytest.mark.parametrize("ignored", [False, True], ids=["usual", "nohup"])
-def test_hanging_up_is_a_request_to_stop_unless_it_is_ignored(ignored, cli, monkeypatch):
-    from tinygrad_llm.training import loop
-
+def test_sighup_stops_a_run_unless_it_is_ignored(ignored, cli, monkeypatch):
     original = loop.AdamW.step
 
     def step(*arguments):
@@ -136,7 +137,7 @@ def test_hanging_up_is_a_request_to_stop_unless_it_is_ignored(ignored, cli, monk
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
-def test_without_stderr_it_trains_and_stdout_has_the_figures_only():
+def test_without_stderr_stdout_has_only_the_figures():
     words = ["sh", "-c", '"$@" 2>&-', "sh", *PROGRAM, *NEW, "--out", "run", "--json"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0
@@ -144,7 +145,7 @@ def test_without_stderr_it_trains_and_stdout_has_the_figures_only():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
-def test_without_stderr_an_error_is_no_figure():
+def test_without_stderr_stdout_has_no_error():
     words = ["sh", "-c", '"$@" 2>&-', "sh", *PROGRAM, "train", "--resume", "nothing"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
@@ -154,7 +155,7 @@ def test_without_stderr_an_error_is_no_figure():
 
 
 @pytest.mark.parametrize("often", [[], ["--checkpoint-every", "1"]], ids=["seldom", "each step"])
-def test_weights_that_give_no_number_are_no_good_checkpoint(often, cli):
+def test_weights_with_a_nan_loss_are_not_kept_as_a_checkpoint(often, cli):
     seldom = [word.replace("eval_every=2", "eval_every=3") for word in NEW]
     status, _, err = cli(*seldom, "--set", "lr=1e20", *often, "--out", "run")
     assert status == 3
@@ -162,13 +163,11 @@ def test_weights_that_give_no_number_are_no_good_checkpoint(often, cli):
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["step-00000000.ckpt.safetensors"]
 
 
-def test_a_plan_of_a_resumed_run_needs_no_folder_to_write_in(cli, finished, monkeypatch):
-    from tinygrad_llm.runs import run
-
+def test_a_plan_of_a_resumed_run_writes_nothing(cli, finished, monkeypatch):
     def lock(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(run, "lock", lock)
+    monkeypatch.setattr(folder_module, "lock", lock)
     status, out, err = cli("train", "--resume", "run", "--steps", "2", "--plan")
     assert (status, err) == (0, "")
     assert "parameters" in out
@@ -176,13 +175,13 @@ def test_a_plan_of_a_resumed_run_needs_no_folder_to_write_in(cli, finished, monk
     assert (status, err) == (2, "tinygrad-llm train: run: permission denied\n")
 
 
-def test_resume_replaces_nothing(cli, finished):
+def test_resume_and_overwrite_are_refused_together(cli, finished):
     status, _, err = cli("train", "--resume", "run", "--overwrite")
     assert status == 2
     assert "--overwrite" in err
 
 
-def test_fewer_steps_than_are_done_are_told_of(cli, finished):
+def test_fewer_steps_than_are_done_are_refused(cli, finished):
     status, _, err = cli("train", "--resume", "run", "--set", "steps=2")
     assert status == 2
     assert "3 steps are done, more than the 2 asked for" in err

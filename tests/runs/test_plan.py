@@ -1,4 +1,4 @@
-"""What a run will cost is what it costs: counted, and measured."""
+"""The cost of a run before it begins: counted where that is possible, else measured."""
 
 import dataclasses
 import json
@@ -9,13 +9,13 @@ import pytest
 
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import ConfigError, TrainSettings
-from tinygrad_llm.runs.config import DataSettings, RunConfig
-from tinygrad_llm.runs.run import Run
-from tinygrad_llm.runs.plan import measure_run, plan_run
 from tinygrad_llm.runs import plan as plan_module
+from tinygrad_llm.runs.config import DataSettings, RunConfig
+from tinygrad_llm.runs.data import load_data
+from tinygrad_llm.runs.plan import Speed, flops, measure_run, parameters_by_part, plan_run
+from tinygrad_llm.runs.run import Run, load_saved
+from tinygrad_llm.training import ConfigError, Step, TrainSettings
 from tinygrad_llm.training.memory import memory, readable
-from tinygrad_llm.runs.plan import Speed, flops, parameters_by_part
 
 TINY = GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8)
 TINY_OF_TEXT = dataclasses.replace(TINY, vocab_size=len(set("The cat sat on the mat.\n")))  # what `run` makes
@@ -41,7 +41,7 @@ class Counting(np.ndarray):
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_weights": False}, {"n_layer": 1, "n_head": 4, "qkv_bias": False}])
-def test_the_flops_are_those_of_all_matrix_products(changes, monkeypatch):
+def test_flops_counts_every_matrix_product(changes, monkeypatch):
     config = dataclasses.replace(TINY, **changes)
     model = GPT(config, Generator(0))
     for p in model.parameters():
@@ -53,7 +53,7 @@ def test_the_flops_are_those_of_all_matrix_products(changes, monkeypatch):
     assert Counting.operations == flops(config, ids.size)
 
 
-def test_the_flops_of_one_layer_by_hand():
+def test_flops_of_one_layer_counted_by_hand():
     config = GPTConfig(vocab_size=10, block_size=3, n_layer=1, n_head=1, n_embd=2)
     layers = [(3, 2, 6), (3, 2, 3), (3, 3, 2), (3, 2, 2), (3, 2, 8), (3, 8, 2), (3, 2, 10)]  # (n, k)(k, m), one text
     assert flops(config, 3) == sum(3 * 2 * n * k * m for n, k, m in layers)
@@ -74,57 +74,56 @@ def test_every_parameter_is_in_one_part(changes):
 
 @pytest.fixture
 def run(tmp_path):
-    """A function: settings → a Run with its model."""
+    """A function: settings → the config and the data of a run."""
     (tmp_path / "text.txt").write_text("The cat sat on the mat.\n" * 30)
 
     def make(**changes):
         settings = dataclasses.replace(SETTINGS, **changes)
-        made = Run(RunConfig("", "", DataSettings(str(tmp_path / "text.txt")), TINY, settings), tmp_path / "new")
-        made.make_tokenizer()
-        made.make_model()
-        return made
+        config = RunConfig("", "", DataSettings(str(tmp_path / "text.txt")), TINY, settings)
+        return config, load_data(config)
 
     return make
 
 
-def evaluations(run):
-    return sum(step.val_loss is not None for step in run.trainer.run())
-
-
 @pytest.fixture
 def quick(monkeypatch):
-    """What takes time is taken only a few times."""
+    """Measuring takes three steps, and this machine is fast."""
     monkeypatch.setattr(plan_module, "_STEPS", 3)
     monkeypatch.setattr(plan_module, "_flops_per_second", lambda: 1e12)
 
 
+def evaluations(steps):
+    return sum(step.val_loss is not None for step in steps)
+
+
 @pytest.mark.parametrize("steps", [1, 5, 6, 7])
-def test_the_steps_and_held_out_losses_are_those_that_follow(steps, run, monkeypatch):
-    monkeypatch.setattr(plan_module, "measure", lambda run, part: Speed(2.0, 10.0, "all"))
-    costs = plan_run(run(steps=steps, eval_every=3))
+def test_a_plan_counts_the_steps_and_evaluations_that_follow(steps, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module, "measure", lambda config, data, part: Speed(2.0, 10.0, "all"))
+    config, data = run(steps=steps, eval_every=3)
+    costs = plan_run(config, data)
     assert costs.steps == steps
-    assert costs.evaluations == evaluations(run(steps=steps, eval_every=3))
+    assert costs.evaluations == evaluations(Run.new(config, tmp_path / "new", data).trainer.run())
     assert costs.seconds is None
-    assert measure_run(run(), costs).seconds == 2 * steps + 10 * costs.evaluations
+    assert measure_run(config, data, costs).seconds == 2 * steps + 10 * costs.evaluations
 
 
 @pytest.mark.parametrize("done", [2, 3, 4])
-def test_of_a_run_that_is_resumed_only_the_rest_counts(done, run):
-    begun = run(steps=7, eval_every=3)
-    for _ in begun.trainer.run(lambda: begun.trainer.step == done):
-        pass
-    costs = plan_run(begun)
+def test_the_plan_of_a_resumed_run_counts_only_the_rest(done, run, tmp_path):
+    config, data = run(steps=7, eval_every=3)
+    begun = Run.new(config, tmp_path / "new", data)
+    list(begun.train(lambda: begun.trainer.step == done))
+    begun.save()
+    saved = load_saved(tmp_path / "new")
+    costs = plan_run(saved.config, saved.data, saved.step)
     assert costs.steps == 7 - done
-    assert costs.evaluations == evaluations(begun)
+    assert costs.evaluations == evaluations(Run.resume(tmp_path / "new").train())
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_plan_writes_nothing_and_leaves_the_run_as_it_is(run, tmp_path):
-    planned, other = run(accumulation=2, lr=1e-2), run(accumulation=2, lr=1e-2)
-    costs = measure_run(planned, plan_run(planned))
+def test_a_plan_writes_nothing_and_has_figures_and_words(run, tmp_path):
+    config, data = run(accumulation=2)
+    costs = measure_run(config, data, plan_run(config, data))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.txt"]
-    losses = [[step.loss for step in each.trainer.run()] for each in (planned, other)]
-    assert losses[0] == losses[1]  # batches, weights and random states are as they were
     assert costs.tokens == 4 * 6 * 2
     assert costs.speed.step > 0
     assert costs.speed.measured == "3 steps with 4 sequences"
@@ -134,82 +133,96 @@ def test_a_plan_writes_nothing_and_leaves_the_run_as_it_is(run, tmp_path):
     assert "3 steps with 4 sequences" in costs.time
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_plan_needs_no_model_and_makes_none_for_the_run(run):
-    made, without = run(epochs=2), run(epochs=2)
-    del without.model, without.trainer
-    without.config = dataclasses.replace(without.config, training=dataclasses.replace(SETTINGS, epochs=2))
-    costs = plan_run(without)
-    assert dataclasses.replace(costs, available=None) == dataclasses.replace(plan_run(made), available=None)
-    assert measure_run(without, costs).seconds > 0
-    assert not hasattr(without, "model")
+def test_epochs_are_planned_as_the_steps_that_they_take(run, tmp_path):
+    config, data = run(epochs=2)
+    assert plan_run(config, data).steps == Run.new(config, tmp_path / "new", data).config.training.steps > 3
 
 
 @pytest.mark.parametrize(
     ("rows", "measured"),
     [(0.1, "1 of 4 sequences, and scaled"), (2.5, "2 of 4 sequences, and scaled"), (99, "with 4 sequences")],
 )
-def test_what_takes_long_is_measured_by_a_part(rows, measured, run, monkeypatch):
-    planned = run(accumulation=2)
-    costs = plan_run(planned)
+def test_a_part_of_a_batch_is_measured_where_the_whole_takes_long(rows, measured, run, monkeypatch):
+    config, data = run(accumulation=2)
+    costs = plan_run(config, data)
     monkeypatch.setattr(plan_module, "_STEPS", 2)
     monkeypatch.setattr(plan_module, "_SECONDS", 1000.0)
     monkeypatch.setattr(plan_module, "_flops_per_second", lambda: rows / 1000 * costs.flops / (2 * 4))
-    assert measured in measure_run(planned, costs).time
+    assert measured in measure_run(config, data, costs).time
 
 
-def test_the_time_of_a_part_is_scaled(run, monkeypatch):
-    clock = iter(range(1_000_000))
-    monkeypatch.setattr(plan_module, "_STEPS", 3)
-    monkeypatch.setattr(plan_module.time, "perf_counter", lambda: float(next(clock)))  # a second from look to look
-    planned = run(accumulation=3)
-    assert plan_module.measure(planned, 4).step == 3 * (plan_module.measure(planned, 1).step - 1) / 12 + 1
+@pytest.mark.parametrize(("part", "step"), [(4, 3 * 6 + 1), (2, 3 * 12 + 1), (1, 3 * 24 + 1)])
+def test_the_time_of_a_part_is_scaled_to_the_batch_and_the_update_counts_once(part, step, run, monkeypatch):
+    # Of seven seconds, one is the update. Three batches of four rows make a step.
+    monkeypatch.setattr(plan_module, "_time_steps", lambda model, task, settings: (7.0, 1.0, 5))
+    speed = plan_module.measure(*run(accumulation=3), part)
+    assert speed.step == step
+    if part < 4:  # not measured: forward is a third of the six seconds
+        assert speed.evaluation == pytest.approx(6 / part / 3 * 4)
+
+
+@pytest.mark.parametrize(("clock", "batch"), [([9.0, 2.0, 3.0], 2.5), ([9.0], 9.0)])
+def test_the_first_step_counts_only_where_it_is_alone(clock, batch, run, monkeypatch):
+    now = [0.0]
+
+    def take_steps(trainer, stop):
+        yield Step(0, 1.0, 0.0, 0.0, 0.0, 1.0)
+        for number, seconds in enumerate(clock, 1):
+            now[0] += seconds
+            yield Step(number, 1.0, 0.0, 1.0, 1.0, None)
+
+    class Time:
+        @staticmethod
+        def perf_counter():
+            return now[0]
+
+    monkeypatch.setattr(plan_module, "time", Time)
+    monkeypatch.setattr(plan_module.Trainer, "run", take_steps)
+    config, data = run()
+    model = GPT(TINY_OF_TEXT, Generator(0))
+    task = plan_module.make_task(config, data, plan_module.make_batches(config, data, Generator(0)))
+    for p in model.parameters():
+        p.grad = np.zeros_like(p.data)
+    assert plan_module._time_steps(model, task, config.training) == (batch, 0.0, len(clock))
 
 
 @pytest.mark.usefixtures("quick")
-def test_with_little_memory_one_sequence_is_measured_and_with_less_nothing(run, monkeypatch):
-    planned = run()
+def test_little_memory_lets_one_sequence_be_measured_and_less_none(run, monkeypatch):
+    config, data = run()
     whole, one = (memory(TINY_OF_TEXT, SETTINGS, rows).peak for rows in (4, 1))
     for free, measured in ((whole, "with 4 sequences"), (whole - 1, "1 of 4 sequences, and scaled")):
         monkeypatch.setattr(plan_module, "available_memory", lambda free=free: free)
-        assert measured in measure_run(planned, plan_run(planned)).time
+        assert measured in measure_run(config, data, plan_run(config, data)).time
     for place in ("runs.plan", "training.memory"):
         monkeypatch.setattr(f"tinygrad_llm.{place}.available_memory", lambda: one // 2)
-    monkeypatch.setattr(plan_module, "measure", lambda run, part: pytest.fail("it was tried"))
-    costs = measure_run(planned, plan_run(planned))
+    monkeypatch.setattr(plan_module, "measure", lambda *args: pytest.fail("it was tried"))
+    costs = measure_run(config, data, plan_run(config, data))
     assert costs.speed is None
     assert costs.figures()["seconds"] is None
     assert "not measured" in costs.time
 
 
 @pytest.mark.parametrize(("batch_size", "made"), [(64, False), (1, True)])
-def test_memory_at_its_highest_says_where_no_gradient_is_made_yet(batch_size, made, run):
-    costs = plan_run(run(batch_size=batch_size))
+def test_the_peak_of_memory_shows_where_no_gradient_exists_yet(batch_size, made, run):
+    costs = plan_run(*run(batch_size=batch_size))
     assert (costs.memory.gradients > 0) == made
-    assert f"{readable(costs.memory.peak)} at its highest" in costs.sizes
+    assert f"{readable(costs.memory.peak)} at its peak" in costs.sizes
     (line,) = [line for line in costs.sizes.splitlines() if line.startswith("  gradients")]
-    assert line.endswith(" 0 B (none is made yet)") != made
+    assert line.endswith(" 0 B (none exists yet)") != made
 
 
-def test_a_run_whose_ranks_do_not_fit_into_this_machine_is_refused(run, monkeypatch):
-    planned = run()
-    monkeypatch.setattr("tinygrad_llm.runs.run.GPT", lambda *args: pytest.fail("a model was made"))
-    monkeypatch.setattr("tinygrad_llm.training.memory.processes", lambda: SimpleNamespace(size=4, here=4))
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_run_that_cannot_fit_into_memory_is_refused_before_a_model_is_made(number, run, tmp_path, monkeypatch):
+    config, data = run()
+    monkeypatch.setattr("tinygrad_llm.training.memory.processes", lambda: SimpleNamespace(size=number, here=number))
     need = memory(TINY_OF_TEXT, SETTINGS, 4).peak
     monkeypatch.setattr("tinygrad_llm.training.memory.available_memory", lambda: need // 2)
-    with pytest.raises(ConfigError, match="for 4 processes"):
-        planned.make_model()
+    monkeypatch.setattr("tinygrad_llm.runs.run.GPT", lambda *args, **options: pytest.fail("a model was made"))
+    what = r"needs .* of memory, and .* are free: make training.batch_size \(4\)" if number == 1 else "for 4 processes"
+    with pytest.raises(ConfigError, match=what):
+        Run.new(config, tmp_path / "new", data)
 
 
-def test_parameters_are_counted_however_many_layers_there_are():
+def test_counting_parameters_takes_no_time_for_many_layers():
     many = parameters_by_part(GPTConfig(n_layer=10**12, n_head=1, n_embd=8))
     assert many["MLP"] == 10**12 * (8 * 64 + 5 * 8)
-
-
-def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(run, monkeypatch):
-    planned = run()
-    need = memory(TINY_OF_TEXT, SETTINGS, 4).peak
-    monkeypatch.setattr("tinygrad_llm.training.memory.available_memory", lambda: need // 2)
-    monkeypatch.setattr("tinygrad_llm.runs.run.GPT", lambda *args: pytest.fail("a model was made"))
-    with pytest.raises(ConfigError, match=r"needs .* of memory, and .* are free: make training.batch_size \(4\)"):
-        planned.make_model()

@@ -1,4 +1,4 @@
-"""Presets: sizes that fit together, and descriptions that are true."""
+"""Presets: sizes that fit each other, and descriptions that are true."""
 
 import dataclasses
 import json
@@ -54,11 +54,9 @@ def test_book_mini_takes_the_books_90_steps(tmp_path):
     config = PRESETS["book-mini"].changed(
         {"corpus": str(tmp_path / "story.txt"), "n_layer": 1, "n_head": 1, "n_embd": 1}
     )
-    run = Run(config, tmp_path / "run")
-    run.make_tokenizer()
-    run.make_model()
-    per_epoch = (len(run.sources[0]) - 1) // 256 // 2
-    assert run.settings.steps == 10 * per_epoch > 10
+    run = Run.new(config, tmp_path / "run")
+    per_epoch = (len(run.data.training[0]) - 1) // 256 // 2
+    assert run.config.training.steps == 10 * per_epoch > 10
     assert len(run.trainer.optimizer.param_groups) == 1  # all parameters decay, as the book has it
 
 

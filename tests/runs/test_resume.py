@@ -1,4 +1,4 @@
-"""N steps, stop, resume, M steps: bit for bit what N + M steps are."""
+"""Stopped and resumed, a run is bit for bit what it would have been; a resume that could not be that is refused."""
 
 import dataclasses
 import json
@@ -13,26 +13,17 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import BatchStream, encode_file
-from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.optim import SCHEDULES
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.metrics import read_metrics
+from tinygrad_llm.runs.presets import load_config
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.storage.lock import LOCK, InUseError
 from tinygrad_llm.tokenizer import CharTokenizer
-from tinygrad_llm.training import ConfigError, TrainSettings
-from tinygrad_llm.runs.config import DataSettings, RunConfig
-from tinygrad_llm.storage.lock import InUseError
-from tinygrad_llm.runs.run import Run, load_config, read_metrics
-from tinygrad_llm.training import LanguageModeling, Trainer, TrainingError, held_out_windows
-from tinygrad_llm.storage.lock import LOCK
+from tinygrad_llm.training import ConfigError, LanguageModeling, Trainer, TrainingError, held_out_windows
 
-TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
-SETTINGS = TrainSettings(
-    steps=9, batch_size=4, lr=1e-2, min_lr=1e-3, warmup=2, eval_every=4, eval_batches=2, workers=1, seed=3
-)
-CONFIG = RunConfig(
-    data=DataSettings(tokenizer="char"),
-    model=GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, dropout=0.2),
-    training=SETTINGS,
-)
 KINDS = {
     "one worker, dropout": {},
     "two workers": {"workers": 2, "dropout": 0.0},
@@ -42,21 +33,6 @@ KINDS = {
     "adam, linear": {"optimizer": "adam", "schedule": "linear"},
     "several epochs": {"stride": 32},  # 17 windows: four batches and a rest
 }
-
-
-@pytest.fixture
-def new(tmp_path):
-    """A function: changes → a new Run on TEXT, with its model."""
-    corpus = tmp_path / "text.txt"
-    corpus.write_text(TEXT, encoding="utf-8")
-
-    def make(folder, **changes):
-        run = Run(CONFIG.changed({"corpus": str(corpus), **changes}), tmp_path / folder)
-        run.make_tokenizer()
-        run.make_model()
-        return run
-
-    return make
 
 
 def finish(run):
@@ -72,10 +48,6 @@ def stop_after(run, steps):
     for step in run.train(lambda: run.trainer.step >= steps):
         assert step.step <= steps
     run.save()
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def state(trainer):
@@ -125,7 +97,7 @@ def test_the_files_of_a_resumed_run_are_those_of_one_that_never_stopped(new, tmp
 
 
 @pytest.mark.parametrize("taken", [1, 2])
-def test_in_the_middle_of_an_accumulation(taken, new, tmp_path):
+def test_stopped_in_the_middle_of_an_accumulation(taken, new, tmp_path):
     whole = new("whole", accumulation=3)
     losses = finish(whole)
     parts = new("parts", accumulation=3)
@@ -150,54 +122,61 @@ def test_more_steps_than_were_configured(new, tmp_path):
     assert [step.step for step in resumed.steps] == list(range(13))
 
 
+def repeated(tmp_path):
+    """A new run by the configuration of the run in "run", trained to its end."""
+    again = Run.new(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
+    finish(again)
+    return again
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-@pytest.mark.parametrize("stops", [[], [5], [3, 7]])
+@pytest.mark.parametrize("stops", [[], [5], [3, 7]], ids=str)
 def test_the_configuration_of_an_extended_run_repeats_it(stops, schedule, new, tmp_path):
-    run = new("run", schedule=schedule)
-    for stop in stops:  # each time on the way, and told to make four steps from there
+    run, horizons = new("run", schedule=schedule), [9]
+    for stop in stops:  # each time four steps more from there
         stop_after(run, stop)
         run = Run.resume(tmp_path / "run", more=4)
+        horizons.append(stop + 4)
     finish(run)
     run.save()
     extended = Run.resume(tmp_path / "run", more=3)
     finish(extended)
     extended.save()
-    again = Run(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
-    again.make_tokenizer()
-    again.make_model()
-    finish(again)
-    assert [step.lr for step in again.steps] == [step.lr for step in extended.steps]
-    assert len({step.lr for step in again.steps}) > 5
+    ends = [*stops, horizons[-1], horizons[-1] + 3]
+    horizons.append(horizons[-1] + 3)
+    expected = []
+    for end, steps in zip(ends, horizons, strict=True):  # up to this step, the schedule was one of so many
+        options = {"steps": steps, "lr": 1e-2, "min_lr": 1e-3, "warmup": 2}
+        expected += [SCHEDULES[schedule](step, **options) for step in range(len(expected), end)]
+    assert [step.lr for step in extended.steps[1:]] == expected
+    again = repeated(tmp_path)
+    assert [(step.loss, step.lr) for step in again.steps] == [(step.loss, step.lr) for step in extended.steps]
     assert_same_state(state(again.trainer), state(extended.trainer))
     again.save()
     assert load_config(tmp_path / "again" / "config.toml") == load_config(tmp_path / "run" / "config.toml")
 
 
-def test_what_was_extended_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
+def test_an_extension_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
     stop_after(new("run"), 6)
     (tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors").write_bytes(b"damaged")
     with pytest.warns(UserWarning, match="step-00000006"):
         extended = Run.resume(tmp_path / "run", more=8)
     finish(extended)
     extended.save()
-    assert extended.settings.extended == ((4, 9),)
-    again = Run(load_config(tmp_path / "run" / "config.toml"), tmp_path / "again")
-    again.make_tokenizer()
-    again.make_model()
-    finish(again)
-    assert_same_state(state(again.trainer), state(extended.trainer))
+    assert extended.config.training.extended == ((4, 9),)
+    assert_same_state(state(repeated(tmp_path).trainer), state(extended.trainer))
 
 
 def test_as_many_steps_as_before_are_no_extension(new, tmp_path):
     stop_after(new("run"), 5)
-    assert Run.resume(tmp_path / "run", more=4).settings.extended == ()
+    assert Run.resume(tmp_path / "run", more=4).config.training.extended == ()
 
 
-def test_another_number_of_steps_on_the_command_line_is_one_schedule():
-    assert CONFIG.changed({"extended": [[3, 5]]}).shortened(7).training.extended == ()
+def test_another_number_of_steps_on_the_command_line_is_one_schedule(config):
+    assert config.changed({"extended": [[3, 5]]}).shortened(7).training.extended == ()
 
 
-def test_metrics_and_samples_after_the_checkpoint_are_taken_back(new, tmp_path):
+def test_metrics_and_samples_after_the_checkpoint_are_removed_by_a_resume(new, tmp_path):
     run = new("run")
     for step in run.train():  # killed after step 7: the last checkpoint is of step 4
         if step.val_loss is not None:
@@ -217,7 +196,7 @@ def test_metrics_and_samples_after_the_checkpoint_are_taken_back(new, tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
 
 
-def test_checkpoints_of_the_last_two_and_the_best_stay(new, tmp_path):
+def test_the_last_two_checkpoints_and_the_best_stay(new, tmp_path):
     run = new("run", checkpoint_every=2, steps=9)
     finish(run)
     run.save()
@@ -229,17 +208,17 @@ def test_checkpoints_of_the_last_two_and_the_best_stay(new, tmp_path):
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 
-def test_another_corpus_is_refused(new, tmp_path):
+def test_another_corpus_is_refused(new, tmp_path, text):
     stop_after(new("run"), 2)
-    (tmp_path / "text.txt").write_text(TEXT.replace("sat", "xyz"), encoding="utf-8")  # with new characters, too
-    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: as many characters as before, 576, but others"):
+    (tmp_path / "text.txt").write_text(text.replace("sat", "xyz"), encoding="utf-8")  # with new characters, too
+    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters as before, but other ones"):
         Run.resume(tmp_path / "run")
-    (tmp_path / "text.txt").write_text(TEXT * 2, encoding="utf-8")
+    (tmp_path / "text.txt").write_text(text * 2, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters before, 1,152 now\. Put it back"):
         Run.resume(tmp_path / "run")
 
 
-def test_the_same_corpus_elsewhere_will_do(new, tmp_path):
+def test_the_same_corpus_in_another_place_is_accepted(new, tmp_path):
     stop_after(new("run"), 2)
     moved = (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
     assert Run.resume(tmp_path / "run", {"data.corpus": str(moved)}).trainer.step == 2
@@ -257,21 +236,21 @@ def test_another_configuration_is_refused(new, tmp_path):
         Run.resume(tmp_path / "run")
 
 
-def test_another_tokenizer_is_refused(new, tmp_path):
+def test_another_tokenizer_is_refused(new, tmp_path, text):
     stop_after(new("run"), 2)
-    CharTokenizer.train(TEXT + "!").save(tmp_path / "run" / "tokenizer.json")
+    CharTokenizer.train(text + "!").save(tmp_path / "run" / "tokenizer.json")
     with pytest.raises(ConfigError, match=r"the tokenizer .*run/tokenizer\.json: 21 tokens before, 22 now"):
         Run.resume(tmp_path / "run")
 
 
-def test_how_often_to_save_may_change(new, tmp_path):
+def test_settings_that_change_no_step_may_change(new, tmp_path):
     stop_after(new("run"), 2)
     changes = {"checkpoint_every": 5, "on_bad_step": "skip"}
-    assert Run.resume(tmp_path / "run", changes).settings.checkpoint_every == 5
+    assert Run.resume(tmp_path / "run", changes).config.training.checkpoint_every == 5
 
 
 @pytest.mark.parametrize("gone", ["config.toml", "checkpoints"])
-def test_what_is_no_run(gone, new, tmp_path):
+def test_a_folder_without_a_run_is_refused(gone, new, tmp_path):
     stop_after(new("run"), 2)
     (tmp_path / "run" / gone).rename(tmp_path / "elsewhere")
     with pytest.raises(LoadError, match="run"):
@@ -290,7 +269,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(new, tmp_path):
 # ---- one at a time ---------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_trained_cannot_be_resumed(new, tmp_path):
+def test_a_run_in_training_cannot_be_resumed(new, tmp_path, contents):
     run = new("run")
     training = run.train()
     for _ in range(6):
@@ -308,7 +287,7 @@ def test_a_run_that_is_trained_cannot_be_resumed(new, tmp_path):
     assert not (tmp_path / "run" / LOCK).exists()  # the Run is no more
 
 
-def test_a_resumed_run_is_held_before_it_is_trained(new, tmp_path):
+def test_a_resumed_run_is_locked_before_it_is_trained(new, tmp_path):
     stop_after(new("run"), 2)
     resumed = Run.resume(tmp_path / "run")
     with pytest.raises(InUseError):
@@ -317,7 +296,7 @@ def test_a_resumed_run_is_held_before_it_is_trained(new, tmp_path):
     resumed.save()
 
 
-def test_a_resume_that_is_refused_holds_nothing(new, tmp_path):
+def test_a_resume_that_is_refused_locks_nothing(new, tmp_path, contents):
     stop_after(new("run"), 2)
     before = contents(tmp_path)
     with pytest.raises(ConfigError):
@@ -325,7 +304,7 @@ def test_a_resume_that_is_refused_holds_nothing(new, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_training_that_is_left_or_fails_holds_nothing(new, tmp_path, monkeypatch):
+def test_training_that_is_left_or_fails_locks_nothing(new, tmp_path, monkeypatch):
     run = new("run")
     for _ in run.train():
         break
@@ -337,7 +316,7 @@ def test_training_that_is_left_or_fails_holds_nothing(new, tmp_path, monkeypatch
     assert not (tmp_path / "run" / LOCK).exists()
 
 
-def test_of_two_new_runs_the_slower_is_refused(new, tmp_path):
+def test_the_slower_of_two_new_runs_is_refused(new, tmp_path, contents):
     first, second, third = (new("run") for _ in range(3))
     training = first.train()
     next(training)
@@ -353,7 +332,7 @@ def test_of_two_new_runs_the_slower_is_refused(new, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_run_to_be_replaced_is_held_as_well(new, tmp_path):
+def test_a_run_that_will_be_replaced_is_locked_as_well(new, tmp_path):
     stop_after(new("run"), 9)
     replacing = new("run", seed=8)
     training = replacing.train()
@@ -369,7 +348,7 @@ def test_a_run_to_be_replaced_is_held_as_well(new, tmp_path):
     assert load_config(tmp_path / "run" / "config.toml").training.seed == 8
 
 
-def test_checkpoints_of_others_are_no_matter_of_the_learning_rate(new, tmp_path):
+def test_checkpoints_of_another_run_are_not_blamed_on_the_learning_rate(new, tmp_path):
     run = new("run")
     training = run.train()
     next(training)
@@ -400,7 +379,7 @@ def break_from(run, step, monkeypatch):
     break_at(run, step, monkeypatch, last=10**9)
 
 
-def test_the_good_state_is_kept_and_the_operation_named(new, tmp_path, monkeypatch):
+def test_the_state_before_a_bad_step_is_kept_and_the_operation_named(new, tmp_path, monkeypatch):
     run = new("run")
     break_at(run, 7, monkeypatch)
     with pytest.raises(
@@ -434,7 +413,7 @@ def test_a_bad_step_may_be_skipped_and_is_counted(new, tmp_path, monkeypatch):
     assert math.isnan(read_metrics(tmp_path / "run" / "metrics.jsonl")[3].grad_norm)
 
 
-def test_weights_that_are_no_numbers_leave_the_good_checkpoint(new, tmp_path, monkeypatch):
+def test_nan_in_the_weights_leaves_the_last_good_checkpoint(new, tmp_path, monkeypatch):
     run = new("run")
     original = run.trainer.optimizer.step
 
@@ -449,7 +428,7 @@ def test_weights_that_are_no_numbers_leave_the_good_checkpoint(new, tmp_path, mo
     assert Run.resume(tmp_path / "run").trainer.step == 4
 
 
-def test_a_held_out_loss_that_is_no_number_ends_it_at_the_last_good_checkpoint(new, tmp_path, monkeypatch):
+def test_a_nan_held_out_loss_leaves_the_last_good_checkpoint(new, tmp_path, monkeypatch):
     run = new("run", checkpoint_every=3, eval_every=5)
     original = run.trainer.optimizer.step
 
@@ -467,7 +446,7 @@ def test_a_held_out_loss_that_is_no_number_ends_it_at_the_last_good_checkpoint(n
     assert Run.resume(tmp_path / "run").trainer.step == 3
 
 
-def test_a_model_that_is_no_good_from_the_start_is_not_trained(new, tmp_path):
+def test_a_model_with_a_nan_loss_from_the_start_is_not_trained(new, tmp_path):
     run = new("run")
     run.model.transformer.wte.weight.data[:] = 3e38
     with pytest.raises(TrainingError, match=r"step 0: the held-out loss is .*; there is no good checkpoint"):
@@ -490,21 +469,16 @@ def test_ten_bad_steps_in_a_row_are_too_many_also_when_resumed_between_them(new,
 
 
 @pytest.mark.parametrize("order", ["epochs", "random"])
-def test_a_mixture_of_token_files_is_resumed(order, tmp_path):
-    tokenizer = CharTokenizer.train(TEXT)
+def test_a_mixture_of_token_files_is_resumed(order, config, text, tmp_path):
+    tokenizer = CharTokenizer.train(text)
     tokenizer.save(tmp_path / "tokenizer.json")
     files = []
-    for name, text in (("a", TEXT), ("b", TEXT[::-1])):
-        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    for name, content in (("a", text), ("b", text[::-1])):
+        (tmp_path / f"{name}.txt").write_text(content, encoding="utf-8")
         encode_file(tokenizer, tmp_path / f"{name}.txt", tmp_path / f"{name}.bin", workers=1)
         files.append(str(tmp_path / f"{name}.bin"))
     data = {"files": files, "weights": [0.7, 0.3], "tokenizer": str(tmp_path / "tokenizer.json"), "order": order}
-    runs = []
-    for folder in ("whole", "parts"):
-        run = Run(CONFIG.changed(data), tmp_path / folder)
-        run.make_tokenizer()
-        run.make_model()
-        runs.append(run)
+    runs = [Run.new(config.changed(data), tmp_path / folder) for folder in ("whole", "parts")]
     losses = finish(runs[0])
     stop_after(runs[1], 5)
     resumed = Run.resume(tmp_path / "parts")
@@ -514,7 +488,7 @@ def test_a_mixture_of_token_files_is_resumed(order, tmp_path):
     resumed.save()
     with open(files[1], "r+b") as file:  # the same length, another id
         file.write(b"\x01")
-    with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: as many tokens as before, 576, but others"):
+    with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: 576 tokens as before, but other ones"):
         Run.resume(tmp_path / "parts")
     with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
         Run.resume(tmp_path / "parts", {"data.files": files[:1], "data.weights": []})
@@ -525,12 +499,12 @@ def test_a_mixture_of_token_files_is_resumed(order, tmp_path):
 # ---- a trainer by itself ---------------------------------------------------------------------------------------
 
 
-def test_a_state_of_something_else_is_refused():
+def test_a_state_of_another_model_is_refused(config):
     def trainer(n_embd):
         model = GPT(GPTConfig(vocab_size=11, block_size=4, n_layer=1, n_head=1, n_embd=n_embd), Generator(0))
         ids = np.arange(60) % 11
         task = LanguageModeling(BatchStream([ids], 4, 2, Generator(0)), held_out_windows([ids], 4, 2, 2))
-        return Trainer(model, task, SETTINGS)
+        return Trainer(model, task, config.training)
 
     with pytest.raises(ValueError, match="do not fit the model"):
         trainer(4).set_state(*trainer(6).get_state())
@@ -541,7 +515,7 @@ def test_a_state_of_something_else_is_refused():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_and_resumed_it_ends_the_same(kills, tmp_path):
+def test_a_run_killed_at_any_moment_and_resumed_ends_the_same(kills, tmp_path):
     script = Path(__file__).with_name("train_until_killed.py")
     done = subprocess.run(
         [sys.executable, script, tmp_path, str(kills)],

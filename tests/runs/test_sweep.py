@@ -1,16 +1,13 @@
-"""A sweep: every combination once, whatever stops it in between."""
+"""A sweep: every combination is run once, also when it is stopped in between."""
 
 import csv
 import json
 
 import pytest
 
-from tinygrad_llm.training import ConfigError
-from tinygrad_llm.storage.lock import InUseError
-from tinygrad_llm.runs.run import load_run, read_metrics
-from tinygrad_llm.training import loop as loop_module
 from tinygrad_llm.runs import sweep as sweep_module
-from tinygrad_llm.storage.lock import lock
+from tinygrad_llm.runs.folder import load_run
+from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.sweep import (
     Outcome,
     check_folder,
@@ -19,6 +16,9 @@ from tinygrad_llm.runs.sweep import (
     run_trial,
     write_table,
 )
+from tinygrad_llm.storage.lock import InUseError, lock
+from tinygrad_llm.training import ConfigError
+from tinygrad_llm.training import loop as loop_module
 
 BASE = """
 [base]
@@ -65,7 +65,7 @@ def test_every_combination_is_a_run(sweep_of):
     assert sweep.trials[0].name == "lr=0.001,n_layer=1"
 
 
-def test_a_file_lies_between_the_preset_and_the_keys(sweep_of, place):
+def test_a_file_changes_the_preset_and_keys_change_both(sweep_of, place):
     (place / "over.toml").write_text('preset = "baby"\n[model]\nn_embd = 12\nn_head = 2\n')
     (trial,) = sweep_of('[base]\nconfig = "over.toml"\nn_head = 3\n[grid]\ntraining.lr = [1]\n').trials
     assert (trial.config.preset, trial.config.model.n_embd, trial.config.model.n_head) == ("baby", 12, 3)
@@ -105,9 +105,9 @@ MISTAKES = {
     "a file that is missing": ('[base]\nconfig = "x.toml"\n[grid]\nlr = [1]', "x.toml: cannot be read: No such file"),
     "an unknown preset": ('[base]\npreset = "x"\n[grid]\nlr = [1]', "base: unknown preset 'x'"),
     "a preset that is a number": ("[base]\npreset = 1\n[grid]\nlr = [1]", "base: preset: must be a string"),
-    "a wrong type": ('[grid]\nlr = ["fast"]', "training.lr: must be a number, not 'fast'"),
+    "a wrong type": ('[grid]\nlr = ["fast"]', "training.lr: must be a number, got 'fast'"),
     "what cannot be": ("[grid]\nn_head = [3]", "grid: n_head=3: GPTConfig"),
-    "one key under two names": ("[grid]\nlr = [1]\ntraining.lr = [2]", "lr and training.lr are one key"),
+    "one key under two names": ("[grid]\nlr = [1]\ntraining.lr = [2]", "lr and training.lr are the same key"),
     "one value twice": ("[grid]\nlr = [1, 1.0]", "lr=1.0: is the same run as lr=1:"),
     "too many": ("[grid]\n" + "".join(f"{k} = {list(range(1, 99))}\n" for k in ("lr", "seed", "steps")), "941,192"),
     "no TOML": ("[grid", "not TOML"),
@@ -123,14 +123,14 @@ def test_a_mistake_is_named(name, sweep_of):
     assert "sweep.toml" in str(error.value)
 
 
-def test_what_is_no_text_or_too_long_is_refused(place):
+def test_a_file_that_is_not_text_or_is_too_long_is_refused(place):
     for data, message in ((b"\xff", "not UTF-8"), (b"#" * 1_000_001, "longer than")):
         (place / "sweep.toml").write_bytes(data)
         with pytest.raises(ConfigError, match=message):
             read_sweep("sweep.toml")
 
 
-def test_runs_that_have_finished_are_not_repeated(sweep_of, place, monkeypatch):
+def test_finished_runs_are_not_repeated(sweep_of, place, monkeypatch):
     trials = sweep_of(BASE + GRID).trials
     before = [run_trial(trial, place / "out") for trial in trials]
     assert [outcome.status for outcome in before] == ["finished"] * 4
@@ -140,7 +140,7 @@ def test_runs_that_have_finished_are_not_repeated(sweep_of, place, monkeypatch):
 
 
 @pytest.mark.parametrize("saved", [True, False], ids=["stopped", "killed"])
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(saved, sweep_of, place):
+def test_a_stopped_run_resumes_to_the_same_weights(saved, sweep_of, place):
     trial = sweep_of(BASE + GRID).trials[0]
     whole = run_trial(trial, place / "whole")
     seen = []
@@ -163,7 +163,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(saved, sweep_of, pla
     assert folders[0].read_bytes() == folders[1].read_bytes()
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(sweep_of, place):
+def test_a_run_killed_before_its_first_checkpoint_begins_again(sweep_of, place):
     trial = sweep_of(BASE + GRID).trials[0]
     whole = run_trial(trial, place / "whole")
     folder = place / "out" / trial.name
@@ -187,7 +187,7 @@ def test_a_run_of_another_process_is_left_alone(sweep_of, place):
     assert run_trial(trial, place / "out").status == "finished"
 
 
-def test_a_run_that_diverges_is_noted_and_not_repeated(sweep_of, place, monkeypatch):
+def test_a_run_that_diverges_is_not_repeated(sweep_of, place, monkeypatch):
     trial = sweep_of(BASE + "[grid]\ntraining.lr = [1e30]\n").trials[0]
     outcome = run_trial(trial, place / "out")
     assert outcome.status == "diverged"
@@ -196,7 +196,7 @@ def test_a_run_that_diverges_is_noted_and_not_repeated(sweep_of, place, monkeypa
     assert run_trial(trial, place / "out") == outcome
 
 
-def test_a_run_that_cannot_be_is_noted_and_tried_again(sweep_of, place):
+def test_a_run_that_cannot_start_has_failed_and_is_tried_again(sweep_of, place):
     trial = sweep_of(BASE + "[grid]\nmodel.block_size = [4000]\n").trials[0]
     outcome = run_trial(trial, place / "out")
     assert outcome.status == "failed"

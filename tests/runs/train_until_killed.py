@@ -1,7 +1,7 @@
-"""Train in child processes that are killed at a random moment, again and again, and compare with a run that was not.
+"""Train in child processes that are killed at random moments, and compare the result with a run that was not killed.
 
 Usage: train_until_killed.py FOLDER KILLS. The children are forked from this process, which has imported everything and,
-with OPENBLAS_NUM_THREADS=1, has no threads: a start costs a millisecond. Prints a JSON object.
+with OPENBLAS_NUM_THREADS=1, has no threads, so that a start costs a millisecond. Prints a JSON object.
 """
 
 import json
@@ -17,9 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.runs.config import DataSettings, RunConfig
-from tinygrad_llm.runs.run import Run, read_metrics
+from tinygrad_llm.runs.folder import clear_run
+from tinygrad_llm.runs.metrics import read_metrics
+from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import TrainSettings
-from tinygrad_llm.runs.run import clear_run
+
+sys.modules["matplotlib"] = None  # drawing takes longer than these runs
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 (folder / "text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 12)
@@ -36,10 +39,8 @@ def train(place: Path, pipe: int | None = None) -> None:
     if list((place / "checkpoints").glob("step-*")):
         run = Run.resume(place)
     else:
-        clear_run(place)  # what a kill before the first checkpoint has left
-        run = Run(config, place)
-        run.make_tokenizer()
-        run.make_model()
+        clear_run(place)  # left by a kill before the first checkpoint
+        run = Run.new(config, place)
     for _ in run.train():
         if pipe is not None:
             os.write(pipe, b".")  # a step is done

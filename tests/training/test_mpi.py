@@ -13,7 +13,8 @@ import pytest
 
 import tinygrad_llm
 from tinygrad_llm.formats import Checkpoints
-from tinygrad_llm.runs.run import load_run, read_metrics
+from tinygrad_llm.runs.folder import load_run
+from tinygrad_llm.runs.metrics import read_metrics
 
 pytestmark = pytest.mark.mpi
 

@@ -8,7 +8,8 @@ import pytest
 from tinygrad_llm.autograd import grad
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.config import CONFIG, DataSettings, RunConfig, read_toml
+from tinygrad_llm.runs.config import DataSettings, RunConfig, read_toml
+from tinygrad_llm.runs.folder import CONFIG
 from tinygrad_llm.runs.plan import plan_run
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import TrainSettings
@@ -27,10 +28,7 @@ def new(tmp_path):
             model=GPTConfig(n_layer=2, n_head=2, n_embd=8, block_size=8, dropout=0.2),
             training=TrainSettings(steps=4, batch_size=4, lr=1e-2, warmup=1, eval_every=2, eval_batches=2, workers=1),
         )
-        run = Run(config.changed(changes), tmp_path / folder)
-        run.make_tokenizer()
-        run.make_model()
-        return run
+        return Run.new(config.changed(changes), tmp_path / folder)
 
     return make
 
@@ -53,16 +51,17 @@ def test_a_run_may_be_resumed_with_it_or_without(recompute, new):
     run = new("parts", recompute=not recompute)
     first = [(s.loss, s.grad_norm, s.val_loss) for s in run.train(lambda: run.trainer.step >= 2)]
     run.save()
-    run = Run.resume(run.folder, {"training.recompute": recompute})
+    run = Run.resume(run.folder.path, {"training.recompute": recompute})
     assert run.model.recompute is recompute
     steps, arrays = end_of(run)
     assert (first + steps, arrays) == whole
     run.save()
-    assert read_toml(run.folder / CONFIG)["training.recompute"] is recompute
+    assert read_toml(run.folder.path / CONFIG)["training.recompute"] is recompute
 
 
 def test_a_plan_knows_of_it(new):
-    less, more = (plan_run(new(str(on), recompute=on, dropout=0.0)).memory for on in (True, False))
+    runs = [new(str(on), recompute=on, dropout=0.0) for on in (True, False)]
+    less, more = (plan_run(run.config, run.data).memory for run in runs)
     assert less.activations < more.activations
 
 

@@ -1,20 +1,26 @@
-"""`tinygrad-llm demo`: the whole road in about two minutes."""
+"""`tinygrad-llm demo`: from a text to a model that writes, in about two minutes."""
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tinygrad_llm.cli import train
 from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
+from tinygrad_llm.cli.progress import say
+from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.config import RunConfig
+from tinygrad_llm.runs.data import make_tokenizer, read_source, tokenize
+from tinygrad_llm.runs.folder import about_run
 from tinygrad_llm.runs.presets import PRESETS
-from tinygrad_llm.runs.run import Run, about_run
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.storage.text import to_json
 
 EXAMPLE = "tinygrad-llm demo"
 FOLDER = Path("runs/demo")
@@ -22,7 +28,9 @@ FOLDER = Path("runs/demo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=integer(1), metavar="N", help="training steps (fewer: sooner, worse stories)")
-    parser.add_argument("--out", type=folder, default=FOLDER, metavar="FOLDER", help=f"default {FOLDER}, made anew")
+    parser.add_argument(
+        "--out", type=folder, default=FOLDER, metavar="FOLDER", help=f"(default {FOLDER}, replaced each time)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a run in another folder given by --out")
     add_seed(parser)
     add_json(parser)
@@ -30,64 +38,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    ours = args.out == FOLDER and about_run(FOLDER).get("corpus") == "stories"  # an earlier demo's, to be made anew
-    folder = check_out(args.out, args.overwrite or ours)
+    ours = args.out == FOLDER and about_run(FOLDER).get("corpus") == "stories"  # an earlier demo's, to be replaced
+    place = check_out(args.out, args.overwrite or ours)
     config = PRESETS["stories"].shortened(args.steps).changed({"training.seed": args.seed})
     out = sys.stderr if args.json else sys.stdout
 
-    def say(text: str) -> None:
-        print(text, file=out, flush=True)
+    def tell(text: str) -> None:
+        say(text, out)
 
-    say("1. A text. Short stories, made by a grammar (scripts/make_stories.py); 90 % to learn from, 10 % held out.")
-    training = Run(config, folder)
-    say(f"   {len(training.text):,} characters. They begin:\n   {training.text[:100]!r} …")
+    training = _prepare(config, place, tell)
+    proof = _prove(training, tell)
+    settings, model = training.config.training, training.model
+    tell(f"\n5. Training: {settings.steps} steps of {settings.batch_size} × {model.config.block_size} tokens.")
+    status, _ = watch(training, out)  # saves it; the samples below are saved again
 
-    say("\n2. A tokenizer, learned from it: byte pairs that are frequent become tokens.")
-    tokenizer = training.make_tokenizer()
-    words = tokenizer.encode("Once upon a time there was a little fox.")
-    spelled = sum(map(len, training.sources + training.held_out))
-    say(f"   {tokenizer.n_vocab} tokens; {spelled:,} of them spell the stories.")
-    say("   " + "|".join(tokenizer.decode([i]) for i in words) + f"  →  {words}")
-
-    say("\n3. A model: a GPT, GPT-2's architecture, in NumPy.")
-    model = training.make_model()
-    c = model.config
-    say(
-        f"   {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, {c.block_size} tokens at a time: "
-        f"{model.num_parameters():,} parameters."
-    )
-
-    say("\n4. Proof of its gradient. A small copy, each of its parameters, by complex step (exact to rounding):")
-    proof = prove_small_copy(model)
-    checked = sum(c.elements for c in proof.comparisons)
-    say(f"   {checked:,} derivatives, worst relative error {proof.worst.error:.1e}. Backprop is right.")
-
-    say(f"\n5. Training: {training.settings.steps} steps of {training.settings.batch_size} × {c.block_size} tokens.")
-    status, _ = train.watch(training, out)  # saved first of all; with the samples once more below
-
-    say("6. What it writes now, each from another seed:\n")
+    tell("6. What it writes now, each from another seed:\n")
     for seed in (11, 12, 13):
-        say("   " + training.sample(250, seed).strip() + "\n")
+        tell("   " + training.sample(250, seed).strip() + "\n")
     written = training.save()
-    first, last = training.steps[0], training.steps[-1]
-    held_out = [step.val_loss for step in training.steps if step.val_loss is not None][-1]
-    seconds = time.perf_counter() - began
-    say(f"Held-out loss {first.loss:.2f} → {held_out:.2f} nats a token, in {seconds:.0f} s.")
-    say("Saved " + ", ".join(str(path) for path in written))
+    figures = _figures(training, proof, time.perf_counter() - began)
+    tell(
+        f"Held-out loss {figures['loss_before']:.2f} → {figures['val_loss']:.2f} nats per token, "
+        f"in {figures['seconds']:.0f} s."
+    )
+    tell("Saved " + ", ".join(str(path) for path in written))
     if not any(path.suffix == ".png" for path in written):
-        say("(for a picture of the losses: pip install 'tinygrad_llm[app]')")
-    say("\nTry next:")
-    for line in next_commands(training.folder):
-        say("   " + line)
+        tell("(for a picture of the losses: pip install 'tinygrad_llm[app]')")
+    tell("\nTry next:")
+    for line in next_commands(training.folder.path):
+        tell("   " + line)
     if args.json:
-        figures = {"out": str(training.folder), "steps": last.step, "loss_before": first.loss, "val_loss": held_out}
-        figures |= {"derivatives": checked, "worst_error": proof.worst.error, "seconds": seconds}
-        print(json.dumps(figures | {"samples": [text for _, text in training.samples[-3:]]}))
+        say(to_json(figures))
     return status
 
 
+def _prepare(config: RunConfig, place: Path, tell: Callable[[str], None]) -> Run:
+    """The first three steps: text, tokenizer, model."""
+    tell("1. A text. Short stories, made by a grammar (scripts/make_stories.py); 90 % to learn from, 10 % held out.")
+    source = read_source(config.data)
+    tell(f"   {len(source.text):,} characters. They begin:\n   {source.text[:100]!r} …")
+
+    tell("\n2. A tokenizer, learned from it: byte pairs that are frequent become tokens.")
+    tokenizer = make_tokenizer(config.data, source)
+    data = tokenize(config, source, tokenizer)
+    words = tokenizer.encode("Once upon a time there was a little fox.")
+    tell(f"   {tokenizer.n_vocab} tokens; {sum(map(len, data.training + data.held_out)):,} of them spell the stories.")
+    tell("   " + "|".join(tokenizer.decode([i]) for i in words) + f"  →  {words}")
+
+    tell("\n3. A model: a GPT, GPT-2's architecture, in NumPy.")
+    training = Run.new(config, place, data)
+    c = training.model.config
+    tell(
+        f"   {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, {c.block_size} tokens at a time: "
+        f"{training.model.num_parameters():,} parameters."
+    )
+    return training
+
+
+def _prove(training: Run, tell: Callable[[str], None]) -> GradcheckResult:
+    """The fourth step: the gradient of a small copy of the model."""
+    tell("\n4. Proof of its gradient. A small copy, each of its parameters, by complex step (exact to rounding):")
+    proof = prove_small_copy(training.model)
+    tell(f"   {_checked(proof):,} derivatives, worst relative error {proof.worst.error:.1e}. Backprop is right.")
+    return proof
+
+
+def _checked(proof: GradcheckResult) -> int:
+    return sum(comparison.elements for comparison in proof.comparisons)
+
+
+def _figures(training: Run, proof: GradcheckResult, seconds: float) -> dict[str, Any]:
+    return {
+        "out": str(training.folder.path),
+        "steps": training.steps[-1].step,
+        "loss_before": training.steps[0].loss,
+        "val_loss": [step.val_loss for step in training.steps if step.val_loss is not None][-1],
+        "derivatives": _checked(proof),
+        "worst_error": proof.worst.error,
+        "seconds": seconds,
+        "samples": [text for _, text in training.samples[-3:]],
+    }
+
+
 def prove_small_copy(model: GPT) -> GradcheckResult:
-    """Check every parameter of a model that differs from this one in its sizes alone.
+    """Check every parameter of a model that differs from this one only in its sizes.
 
     Raises:   GradcheckError: a gradient is wrong.
     """
@@ -97,7 +131,7 @@ def prove_small_copy(model: GPT) -> GradcheckResult:
 
 
 def next_commands(folder: Path) -> list[str]:
-    """Commands that work as they stand, in the way this one was called."""
+    """Commands that work as they are printed, called in the same way as this one."""
     script = Path(sys.argv[0]).name
     call = "tinygrad-llm" if script.startswith("tinygrad-llm") else f"{shlex.quote(sys.executable)} -m tinygrad_llm"
     return [

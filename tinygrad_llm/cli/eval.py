@@ -12,7 +12,7 @@ from tinygrad_llm.cli.progress import bar_on_terminal
 from tinygrad_llm.evaluation import default_stride, next_tokens, read_choices, score_choices, score_file
 from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
-from tinygrad_llm.runs.run import load_run
+from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import AnyTokenizer
 

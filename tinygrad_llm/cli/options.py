@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.datasets import refuse_special
-from tinygrad_llm.runs.run import FILES, holds_run
+from tinygrad_llm.runs.folder import FILES, holds_run
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
 
 

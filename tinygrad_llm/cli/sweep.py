@@ -1,4 +1,4 @@
-"""`tinygrad-llm sweep`: a grid of settings in; a run for each combination, and a sorted table, out."""
+"""`tinygrad-llm sweep`: a grid of settings in; one run for each combination, and a sorted table, out."""
 
 import argparse
 import json
@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder
 from tinygrad_llm.cli.progress import StepBar, say
-from tinygrad_llm.cli.train import STOPPED, Signals
+from tinygrad_llm.cli.watch import STOPPED, Signals
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.sweep import (
     Outcome,
@@ -21,7 +20,7 @@ from tinygrad_llm.runs.sweep import (
     write_table,
 )
 from tinygrad_llm.storage.text import one_line
-from tinygrad_llm.training import ConfigError, Step
+from tinygrad_llm.training import Step
 
 EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
 
@@ -29,9 +28,9 @@ EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Train a run for every combination of some settings, and rank them by held-out loss. The same command goes on\n"
-        "where it was stopped: Ctrl-C, or SIGTERM, lets the step end, saves and stops (exit status 130). The file:\n\n"
-        "  [base]                         # what all runs share\n"
+        "Train one run for every combination of some settings, and rank them by held-out loss. Ctrl-C or SIGTERM lets\n"
+        "the step end, saves and stops (exit status 130); the same command then resumes. The file:\n\n"
+        "  [base]                         # shared by all runs\n"
         '  preset = "char-cpu"            # or config = "FILE"; then any of the keys in `train --help`\n'
         "  training.steps = 500\n\n"
         "  [grid]                         # each key with the values to try: here 2 × 2 = 4 runs\n"
@@ -44,18 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=folder,
         required=True,
         metavar="FOLDER",
-        help="where the runs go, a folder for each, and the table",
+        help="a folder for the runs, one folder each, and the table",
     )
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     out = sys.stderr if args.json else sys.stdout
-    try:
-        sweep = read_sweep(args.sweep)
-        check_folder(sweep, check_out(args.out, False))
-    except ConfigError as error:
-        raise UsageError(str(error)) from None
+    sweep = read_sweep(args.sweep)
+    check_folder(sweep, check_out(args.out, False))
     say(str(sweep), out)
     outcomes: list[Outcome] = []
     with Signals() as signals:
@@ -77,20 +73,20 @@ def run(args: argparse.Namespace) -> int:
         say("\n" + _table(outcomes) + "\nwrote " + ", ".join(map(str, written)))
     if signals.stopped:
         again = shlex.join(["tinygrad-llm", "sweep", str(args.sweep), "--out", str(args.out)])
-        say(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to go on: {again}", sys.stderr)
+        say(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to resume: {again}", sys.stderr)
         return STOPPED
     return 0 if any(outcome.status == "finished" for outcome in outcomes) else 3
 
 
 class _Shown:
-    """A progress bar, once there is a run to show."""
+    """A progress bar of one run, from its first step on."""
 
     def __init__(self) -> None:
         self._progress: StepBar | None = None
 
     def __call__(self, run: Run, step: Step) -> None:
         if self._progress is None:
-            self._progress = StepBar(run.settings.steps, done=max(0, step.step - 1))
+            self._progress = StepBar(run.config.training.steps, done=max(0, step.step - 1))
         self._progress.show(step)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Everything that decides a run, in one tree of dataclasses: names, types, defaults and help stand here and nowhere
-else. A preset, a TOML file and `--set key=value` change it, in that order.
+"""Every setting of a run, in one tree of dataclasses: names, types, defaults and help are defined only here.
 
-A TOML file has the tree's tables; what it leaves out stays as the preset has it:
+A preset, a TOML file and `--set key=value` change it, in that order. A TOML file has the same tables; the preset gives
+the values that it leaves out:
 
     preset = "char-cpu"
 
@@ -15,7 +15,6 @@ A TOML file has the tree's tables; what it leaves out stays as the preset has it
 
 import dataclasses
 import difflib
-import itertools
 import json
 import math
 import tomllib
@@ -26,52 +25,53 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinygrad_llm.datasets import CORPORA
-from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.training.settings import setting
 
-CONFIG = "config.toml"
 _MAX_BYTES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """What to learn from, and how it is cut into tokens.
+    """What a run learns from, and how it is cut into tokens.
 
-    Raises:   ConfigError: an empty name; not as many weights as files, each above 0; vocab_size below 257.
+    Raises:   ConfigError: an empty name; another number of weights than of files, or a weight that is not above 0;
+              vocab_size below 257.
     """
 
     corpus: str = setting("stories", f"a text: {', '.join(CORPORA)}, or the path of a UTF-8 file")
     files: tuple[str, ...] = setting((), "token files, read instead of a text")
-    weights: tuple[float, ...] = setting((), "how often each file is drawn from; empty: all windows alike")
-    dtype: Literal["", "uint16", "uint32"] = setting("", "of token files without a description (.json) beside them")
+    weights: tuple[float, ...] = setting(
+        (), "how often to draw from each file, relative to the others; empty: each window once an epoch"
+    )
+    dtype: Literal["", "uint16", "uint32"] = setting("", "type of the ids in token files without a .json next to them")
     held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
-    tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; or the path of one, or of a run")
-    vocab_size: int = setting(2048, "tokens that a bpe tokenizer learns")
+    tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; a tokenizer file; or a run's folder")
+    vocab_size: int = setting(2048, "number of tokens that a bpe tokenizer learns")
 
     def __post_init__(self) -> None:
         if not all(self.files):
             raise ConfigError("data.files: one of the names is empty: name a file")
         if self.weights and not self.files:
-            raise ConfigError("data.weights: are for token files: name those as well (--data)")
+            raise ConfigError("data.weights: are only for token files: name those as well (--data)")
         if self.weights and len(self.weights) != len(self.files):
-            raise ConfigError(f"data.weights: {len(self.weights)} numbers for {len(self.files)} files: give one each")
+            raise ConfigError(f"data.weights: got {len(self.weights)} for {len(self.files)} files: give one each")
         if not all(0 < weight < math.inf for weight in self.weights):
-            raise ConfigError(f"data.weights: each must be a number above 0, not {list(self.weights)}")
+            raise ConfigError(f"data.weights: must be finite and above 0, got {list(self.weights)}")
         if self.held_out and not self.files:
-            raise ConfigError("data.held_out: is for token files; of a text the last tenth is held out")
+            raise ConfigError("data.held_out: is only for token files; of a text the last tenth is held out")
         if self.vocab_size < 257:
-            raise ConfigError(f"data.vocab_size: at least 257, the bytes and the end of text, not {self.vocab_size}")
+            raise ConfigError(f"data.vocab_size: must be at least 257 (bytes and end of text), got {self.vocab_size}")
 
 
-# The table [model] is a GPTConfig, but for the vocabulary, which the tokenizer decides.
+# The table [model] is a GPTConfig, except for vocab_size, which the tokenizer decides.
 MODEL_HELP = {
-    "block_size": "tokens the model reads at once",
-    "n_layer": "blocks of attention and MLP",
-    "n_head": "heads of attention in each",
-    "n_embd": "channels; a multiple of n_head",
-    "dropout": "probability at embeddings, attention weights and the output of each sublayer",
+    "block_size": "number of tokens that the model reads at once",
+    "n_layer": "number of blocks, each attention and MLP",
+    "n_head": "number of attention heads in each block",
+    "n_embd": "number of channels; a multiple of n_head",
+    "dropout": "probability of dropout at embeddings, attention weights and the output of each sublayer",
     "qkv_bias": "whether queries, keys and values have a bias",
     "tie_weights": "whether the output head is the embedding itself",
     "initializer_range": "standard deviation of the initial weights",
@@ -80,7 +80,7 @@ MODEL_HELP = {
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything a run needs. `model.vocab_size` does not count: it is the tokenizer's."""
+    """Every setting of a run. `model.vocab_size` is ignored: the tokenizer decides it."""
 
     about: str = ""
     preset: str = ""
@@ -97,10 +97,10 @@ class RunConfig:
         }
 
     def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
-        """The same with other values of some keys; a key without its table will do where only one table has it.
+        """A copy with other values of some keys; a key may leave out its table where only one table has it.
 
-        Raises:   ConfigError: an unknown key (the nearest is named), one that is given under both its names, a value of
-                  the wrong type, or out of range.
+        Raises:   ConfigError: an unknown key (the nearest is named); a key that is given twice, with and without its
+                  table; a value of the wrong type or out of range.
         """
         tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
         names: dict[str, str] = {}
@@ -108,19 +108,22 @@ class RunConfig:
             table, name, kind = _find(given)
             key = f"{table}.{name}"
             if key in names:
-                raise ConfigError(f"{names[key]} and {given} are one key: give it once")
+                raise ConfigError(f"{names[key]} and {given} are the same key: give it once")
             names[key] = given
             tables[table][name] = _convert(key, value, kind)
         try:
             parts = {
                 table: dataclasses.replace(getattr(self, table), **values) for table, values in tables.items() if values
             }
-        except ValueError as error:  # GPTConfig's is its own
+        except ValueError as error:  # GPTConfig raises it
             raise ConfigError(str(error)) from None
         return dataclasses.replace(self, **parts)
 
     def to_toml(self) -> str:
-        """All of it as TOML, with a comment for each key; None, which TOML does not know, is left out."""
+        """The configuration as TOML, with a comment for each key; None is left out, since TOML has no such value.
+
+        Raises:   ConfigError: a path that is not Unicode text.
+        """
         lines = [f"preset = {_toml(self.preset)}"]
         for table, fields in _TABLES.items():
             lines += ["", f"[{table}]"]
@@ -130,13 +133,8 @@ class RunConfig:
                     lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
         return "\n".join(lines) + "\n"
 
-    def save(self, path: Path) -> None:
-        """Write it as a TOML file, which `read_toml` and `changed` make this config of again."""
-        with atomic_write(path) as file:
-            file.write(self.to_toml().encode())
-
     def shortened(self, steps: int | None) -> "RunConfig":
-        """The same for another number of steps, None for as many: warm-up and evaluations keep their place."""
+        """A copy for another number of steps, with a warm-up and evaluations that fit; None: the same steps."""
         if steps is None:
             return self
         settings = self.training
@@ -147,7 +145,7 @@ class RunConfig:
         return dataclasses.replace(self, training=settings)
 
     def absolute(self) -> "RunConfig":
-        """The same with the full paths of its files, so that it holds in every folder."""
+        """A copy with absolute paths, which is valid in every folder."""
         data = self.data
         corpus = data.corpus if data.corpus in CORPORA else str(Path(data.corpus).absolute())
         data = dataclasses.replace(
@@ -171,7 +169,7 @@ _TYPES = {
     "model": typing.get_type_hints(GPTConfig),
     "training": typing.get_type_hints(TrainSettings),
 }
-# What PyTorch, nanoGPT, Hugging Face and the book call our keys.
+# The names of our keys in PyTorch, nanoGPT, Hugging Face and the book.
 _ELSEWHERE = {
     theirs: ours
     for ours, names in {
@@ -194,11 +192,12 @@ _ELSEWHERE = {
         "vocab_size": "n_vocab",
         "seed": "random_seed manual_seed",
         "workers": "num_workers num_threads threads",
+        "recompute": "checkpoint gradient_checkpointing activation_checkpointing",
     }.items()
     for theirs in names.split()
 }
-# What may be another when a run is resumed: none of these changes what the steps so far have done.
-# Where files lie is not compared, what is in them is.
+# These may change when a run is resumed: none of them changes what the steps so far have done. The paths of files are
+# not compared, but their contents are.
 MAY_CHANGE = frozenset(
     {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
     | {"training.recompute"}
@@ -207,16 +206,16 @@ MAY_CHANGE = frozenset(
 
 
 def keys() -> Iterator[tuple[str, str]]:
-    """(key, help) of everything that can be set."""
+    """(key, help) of every setting."""
     for table, fields in _TABLES.items():
         for field in fields:
             yield f"{table}.{field.name}", _help(field)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The values of a TOML file by key: "preset", where it has one, and "training.lr" and so on.
+    """The values of a TOML file by key, such as "training.lr"; the name of a preset has the key "preset".
 
-    Raises:   ConfigError: it cannot be read; no TOML, or a table that is none of ours.
+    Raises:   ConfigError: it cannot be read, is not TOML, or has an unknown table.
     """
     text = read_text(path)
     try:
@@ -226,15 +225,15 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def read_text(path: str | Path) -> str:
-    """A file of settings, which is not parsed yet.
+    """The text of a settings file.
 
-    Raises:   ConfigError: it cannot be read, is no UTF-8 text, or longer than a megabyte.
+    Raises:   ConfigError: it cannot be read, is not UTF-8 text, or is longer than a megabyte.
     """
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
-            raise ConfigError(f"{path}: longer than {_MAX_BYTES} bytes, so no configuration")
+            raise ConfigError(f"{path}: is longer than the {_MAX_BYTES} bytes that a configuration may have")
         return data.decode()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
@@ -243,7 +242,7 @@ def read_text(path: str | Path) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """As `read_toml`, of a text."""
+    """As `read_toml`, from a text."""
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -257,18 +256,18 @@ def parse_toml(text: str) -> dict[str, Any]:
         else:
             found[name] = value
     if not isinstance(found.get("preset", ""), str):
-        raise ConfigError(f"preset: must be a string, not {found['preset']!r}")
+        raise ConfigError(f"preset: must be a string, got {found['preset']!r}")
     return found
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """`key=value` of a command line; the value as in TOML, or else the text as it stands.
+    """The key and the value of `key=value`: a value as in TOML, or the text itself where it is not TOML.
 
     Raises:   ConfigError: there is no `=`.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{text!r}: a change is written key=value")
+        raise ConfigError(f"{text!r}: a setting is written key=value")
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")
     except (ValueError, RecursionError):
@@ -277,13 +276,13 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
-    """What a run cannot be resumed over, as "training.lr: 0.001 before, 0.01 now"."""
+    """The differences with which a run cannot be resumed, such as "training.lr: 0.001 before, 0.01 now"."""
     old, new = before.flat(), now.flat()
     return [
         f"{key}: {_toml(old[key])} before, {_toml(new[key])} now"
         for key in old
         if old[key] != new[key]
-        # Where a tokenizer lies may change; which one is trained may not.
+        # The path of a tokenizer may change; the kind that is learned may not.
         and (key not in MAY_CHANGE or (key == "data.tokenizer" and {old[key], new[key]} & {"char", "bpe"}))
     ]
 
@@ -295,7 +294,7 @@ def _help(field: "dataclasses.Field[Any]") -> str:
 def _find(key: str) -> tuple[str, str, Any]:
     """The table, name and type of a key."""
     if key == "preset":
-        raise ConfigError("preset: is what the keys change, and none of them: use --preset")
+        raise ConfigError("preset: is not a setting: use --preset")
     table, dot, name = key.rpartition(".")
     found = [
         (t, field.name) for t, fields in _TABLES.items() for field in fields if field.name == name and table in ("", t)
@@ -309,18 +308,19 @@ def _find(key: str) -> tuple[str, str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one most like it, or all."""
+    """The end of a message about an unknown name: the most similar known one, or all of them."""
     known = list(known)
     like = difflib.get_close_matches(name, known, n=1)
     return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
-    """The value as a field of this type holds it: 1 is a float too, and a list becomes a tuple."""
+    """The value converted to the type of a field: 1 is also a float, and a list becomes a tuple."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{key}: must be {' or '.join(map(repr, args))}, not {value!r}")
+            *some, last = map(repr, args)
+            raise ConfigError(f"{key}: must be {', '.join(some)} or {last}, got {value!r}")
         return value
     if origin is types.UnionType:  # int | None
         return None if value is None else _convert(key, value, args[0])
@@ -328,24 +328,24 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
         repeats = args[-1] is Ellipsis
         if not isinstance(value, list | tuple) or not (repeats or len(value) == len(args)):
             what = "a list" if repeats else f"a list of {len(args)}"
-            raise ConfigError(f"{key}: must be {what}, not {value!r}")
+            raise ConfigError(f"{key}: must be {what}, got {value!r}")
         each = [args[0]] * len(value) if repeats else args
         return tuple(_convert(f"{key}[{i}]", item, one) for i, (item, one) in enumerate(zip(value, each, strict=True)))
     if type(value) is int and abs(value) >= 2**63:
-        raise ConfigError(f"{key}: integers go up to 2⁶³ − 1")
+        raise ConfigError(f"{key}: must be below 2⁶³")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
-        raise ConfigError(f"{key}: must be {names[kind]}, not {value!r}")
+        raise ConfigError(f"{key}: must be {names[kind]}, got {value!r}")
     return value
 
 
 def _toml(value: Any) -> str:
-    """A string, number, bool, or list of them, as TOML. Its strings are JSON's, but for DEL."""
+    """A string, number, bool, or list of them, as TOML. Its strings are those of JSON, except for DEL."""
     if isinstance(value, str):
         if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ConfigError(f"{value!r}: cannot be written down: it is no Unicode text")
+            raise ConfigError(f"{value!r}: cannot be written to config.toml: it is not Unicode text")
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return str(value).lower()

@@ -4,38 +4,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.runs.folder import PICTURES
 from tinygrad_llm.storage.figure import new_figure, save_figure
 from tinygrad_llm.training import Step
 
 
-def save_loss_curve(steps: Sequence[Step], path: Path) -> bool:
-    """Draw training loss, held-out loss and learning rate over the steps into a PNG. False, and no file, where
-    matplotlib is missing."""
-    figure = _figure()
-    if figure is None:
-        return False
+def save_pictures(steps: Sequence[Step], folder: Path) -> None:
+    """Draw loss.png and gradients.png into the folder; nothing where matplotlib is missing."""
+    try:
+        figures = [draw(steps) for draw in (loss_curve, gradients)]
+    except ImportError:
+        return
+    for name, figure in zip(PICTURES, figures, strict=True):
+        save_figure(figure, folder / name)
+
+
+def loss_curve(steps: Sequence[Step]) -> Any:
+    """A figure of training loss, held-out loss and learning rate over the steps."""
+    figure = new_figure()
     axes = figure.add_subplot()
     taken = [s for s in steps if s.step > 0]
     axes.plot([s.step for s in taken], [s.loss for s in taken], lw=0.8, alpha=0.6, label="training batch")
     held_out = [(s.step, s.val_loss) for s in steps if s.val_loss is not None]
     axes.plot(*zip(*held_out, strict=True), marker="o", ms=4, label="held out")
-    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     rates = axes.twinx()
-    rates.plot([s.step for s in taken], [s.lr for s in taken], color="grey", lw=0.8, ls="--", label="learning rate")
+    rates.plot([s.step for s in taken], [s.lr for s in taken], color="gray", lw=0.8, ls="--", label="learning rate")
     rates.set(ylabel="learning rate")
     rates.set_ylim(bottom=0)
     axes.legend(handles=[*axes.lines, *rates.lines])
-    save_figure(figure, path)
-    return True
+    return figure
 
 
-def save_gradients(steps: Sequence[Step], path: Path) -> bool:
-    """Draw the gradient norm of each layer, from the input (dark) to the output (bright), over the steps into a PNG.
-    False, and no file, where matplotlib is missing."""
-    figure = _figure()
-    if figure is None:
-        return False
+def gradients(steps: Sequence[Step]) -> Any:
+    """A figure of the gradient norm of each layer, from the input (dark) to the output (bright), over the steps."""
+    figure = new_figure()
     from matplotlib import colormaps
 
     axes = figure.add_subplot()
@@ -43,19 +47,10 @@ def save_gradients(steps: Sequence[Step], path: Path) -> bool:
     layers = list(looked_at[0][1]) if looked_at else []
     for i, layer in enumerate(layers):
         norms = [norms.get(layer, 0.0) or float("nan") for _, norms in looked_at]  # 0 has no place on a log scale
-        colour = colormaps["viridis"](i / len(layers))
-        axes.plot([step for step, _ in looked_at], norms, color=colour, lw=1, label=layer)
+        color = colormaps["viridis"](i / len(layers))
+        axes.plot([step for step, _ in looked_at], norms, color=color, lw=1, label=layer)
     axes.set(xlabel="step", ylabel="norm of the gradient, before clipping", yscale="log")
     axes.grid(alpha=0.3)
     if layers:
         figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(layers) // 20)
-    save_figure(figure, path)
-    return True
-
-
-def _figure() -> Any:
-    """An empty figure; None where matplotlib is missing."""
-    try:
-        return new_figure()
-    except ImportError:
-        return None
+    return figure

@@ -1,10 +1,12 @@
 """Named configurations: what to start a run from."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.runs.config import DataSettings, RunConfig, nearest, read_toml
 from tinygrad_llm.training import ConfigError, TrainSettings
-from tinygrad_llm.runs.config import DataSettings, RunConfig, nearest
 
 PRESETS = {
     "char-cpu": RunConfig(
@@ -66,3 +68,23 @@ def find_preset(name: str) -> RunConfig:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}{nearest(name, PRESETS)}")
     return PRESETS[name]
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """The configuration in a TOML file, over the preset that it names.
+
+    Raises:   ConfigError: an unknown key or preset, a wrong type or value. OSError: it cannot be read.
+    """
+    return over_preset(read_toml(path), str(path))
+
+
+def over_preset(values: dict[str, Any], where: str) -> RunConfig:
+    """The preset that `values` name, or else the defaults, changed by the other values.
+
+    Raises:   ConfigError: as `RunConfig.changed`; begins with `where`.
+    """
+    name = values.pop("preset", "")
+    try:
+        return (find_preset(name) if name else RunConfig()).changed(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None

@@ -1,20 +1,18 @@
-"""A sweep: a run for every combination of some settings, each in a folder of its own, and a table of what came of them.
+"""A sweep: one run for every combination of some settings, each in its own folder, and a table of the results.
 
     [base]
-    preset = "char-cpu"                # or config = "FILE"; then any keys, as in a configuration
+    preset = "char-cpu"                # or config = "FILE"; then any keys of a configuration
     training.steps = 500
 
     [grid]
     training.lr = [1e-3, 3e-4]
     model.n_layer = [2, 4]             # 2 × 2 = 4 runs
 
-What the folders hold decides what is still to be done, so a sweep that was stopped, or killed, goes on where it was.
+The folders show what is still to be done, so the same command resumes a sweep that was stopped or killed.
 """
 
-import csv
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import math
@@ -27,28 +25,17 @@ from typing import Any, Literal
 
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import Checkpoints
-from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.runs.config import RunConfig, nearest, read_text, read_toml
+from tinygrad_llm.runs.folder import CHECKPOINTS, CONFIG, METRICS, clear_run
+from tinygrad_llm.runs.metrics import read_metrics
+from tinygrad_llm.runs.presets import find_preset, load_config
+from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.atomic import atomic_write
-from tinygrad_llm.tokenizer import TokenizerError
-from tinygrad_llm.runs.config import (
-    CONFIG,
-    RunConfig,
-    nearest,
-    read_text,
-    read_toml,
-)
-from tinygrad_llm.training import ConfigError
+from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.lock import lock
-from tinygrad_llm.training import Step, TrainingError
-from tinygrad_llm.runs.presets import find_preset
-from tinygrad_llm.runs.run import (
-    CHECKPOINTS,
-    METRICS,
-    Run,
-    clear_run,
-    load_config,
-    read_metrics,
-)
+from tinygrad_llm.storage.text import finite, to_csv
+from tinygrad_llm.tokenizer import TokenizerError
+from tinygrad_llm.training import ConfigError, Step, TrainingError
 from tinygrad_llm.weights import WEIGHTS
 
 CSV, JSON = "sweep.csv", "sweep.json"
@@ -69,7 +56,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial. Losses are those of its last step, in nats a token; None where there are none."""
+    """The result of a trial. Losses are those of its last step, in nats per token; None where there are none."""
 
     name: str
     values: dict[str, Any]
@@ -77,12 +64,12 @@ class Outcome:
     steps: int = 0
     loss: float | None = None
     val_loss: float | None = None
-    reason: str = ""  # why it diverged or failed
+    reason: str = ""  # for which it diverged or failed
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The grid, key by key, and its trials. `str` of it says how many there are."""
+    """The grid, key by key, and its trials; `str` gives their number."""
 
     grid: dict[str, list[Any]]
     trials: list[Trial]
@@ -93,10 +80,10 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The sweep in a TOML file. Paths in it start from the folder that the program runs in, as everywhere.
+    """The sweep in a TOML file. Paths in it are relative to the folder that the program runs in.
 
-    Raises:   ConfigError: no TOML, an unknown table, key or preset (the nearest is named), a wrong value, a combination
-              that cannot be, or two that are one; more than 10,000 of them; or it cannot be read.
+    Raises:   ConfigError: not TOML; an unknown table, key or preset (the nearest is named); a wrong value; a
+              combination that is not valid, or the same as another; more than 10,000 of them; or it cannot be read.
     """
     text = read_text(path)
     try:
@@ -142,7 +129,7 @@ def _sweep(text: str) -> Sweep:
 
 
 def _base(values: dict[str, Any]) -> RunConfig:
-    """What the table [base] comes to: a preset, a file over it, and keys over both."""
+    """The configuration of the table [base]: a preset, changed by a file, changed by keys."""
     for name in ("preset", "config"):
         if not isinstance(values.get(name, ""), str):
             raise ConfigError(f"base: {name}: must be a string, not {values[name]!r}")
@@ -166,7 +153,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _name(values: dict[str, Any]) -> str:
-    """A folder's name, such as "lr=0.001,n_layer=2"; where letters had to be left out, with a hash for them."""
+    """A folder's name, such as "lr=0.001,n_layer=2"; with a hash, where characters had to be left out."""
     written = json.dumps(values, sort_keys=True, default=str)
     parts, whole = [], True
     for key, value in values.items():
@@ -184,7 +171,7 @@ def _name(values: dict[str, Any]) -> str:
 
 
 def check_folder(sweep: Sweep, folder: Path) -> None:
-    """Refuse a folder in which a run of this name, but of other settings, lies.
+    """Refuse a folder that holds a run of the same name but with other settings.
 
     Raises:   ConfigError: shows the difference.
     """
@@ -193,7 +180,7 @@ def check_folder(sweep: Sweep, folder: Path) -> None:
         if not (place / CONFIG).is_file():
             continue
         before, now = load_config(place / CONFIG).flat(), trial.config.absolute().flat()
-        # A run notes what was left to the machine, and how many steps its epochs have.
+        # A run writes into its config.toml what was left to the machine, and how many steps its epochs have.
         noted = {"training.workers": now["training.workers"] is None, "training.steps": now["training.epochs"] > 0}
         for key, value in now.items():
             if before[key] != value and not noted.get(key):
@@ -209,9 +196,9 @@ def run_trial(
     stop: Callable[[], bool] = lambda: False,
     show: Callable[[Run, Step], None] = lambda run, step: None,
 ) -> Outcome:
-    """Run a trial in its own folder below this one, up to its end, or until `stop`, which is asked after each batch.
+    """Run a trial in its own folder below this one, to its end or until `stop`, which is called after each batch.
 
-    One that has finished or diverged before is not repeated, and one that was stopped goes on from its checkpoint. One
+    A trial that has finished or diverged before is not repeated. One that was stopped resumes from its checkpoint. One
     that cannot be run (its text is too short, for example) has failed, and is tried again the next time.
 
     Raises:   InUseError: another process is training it.
@@ -233,11 +220,11 @@ def run_trial(
         return Outcome(trial.name, trial.values, "failed", reason="it needs more memory than there is")
     except (ConfigError, DataError, LoadError, TokenizerError) as error:
         return Outcome(trial.name, trial.values, "failed", reason=str(error))
-    return _outcome(trial, "finished" if run.trainer.step == run.settings.steps else "stopped", run.steps)
+    return _outcome(trial, "finished" if run.trainer.step == run.config.training.steps else "stopped", run.steps)
 
 
 def _ended(trial: Trial, place: Path) -> Outcome | None:
-    """What came of a trial that was run before, if there is no more to do."""
+    """The result of a trial that has ended before; None if there is more to do."""
     steps = read_metrics(place / METRICS)
     if (place / DIVERGED).is_file():
         return _outcome(trial, "diverged", steps, (place / DIVERGED).read_text(encoding="utf-8", errors="replace"))
@@ -249,7 +236,7 @@ def _ended(trial: Trial, place: Path) -> Outcome | None:
 
 
 def _open(trial: Trial, place: Path) -> Run:
-    """The trial's run: resumed, where there is a checkpoint, or new.
+    """The trial's run: resumed where there is a checkpoint, else new.
 
     Raises:   InUseError: another process is training it.
     """
@@ -258,20 +245,17 @@ def _open(trial: Trial, place: Path) -> Run:
     if place.is_dir():
         give_back = lock(place)
         try:
-            clear_run(place)  # what a run that was killed before its first checkpoint has left
+            clear_run(place)  # left by a run that was killed before its first checkpoint
         finally:
             give_back()
-    run = Run(trial.config, place)
-    run.make_tokenizer()
-    run.make_model()
-    return run
+    return Run.new(trial.config, place)
 
 
 def _outcome(
     trial: Trial, status: Literal["finished", "stopped", "diverged"], steps: Sequence[Step], reason: str = ""
 ) -> Outcome:
     last = steps[-1] if steps else Step(0, math.nan, 0.0, 0.0, 0.0, None)
-    loss, val_loss = (x if x is not None and math.isfinite(x) else None for x in (last.loss, last.val_loss))
+    loss, val_loss = finite([last.loss, last.val_loss])
     return Outcome(trial.name, trial.values, status, last.step, loss, val_loss, reason)
 
 
@@ -279,15 +263,15 @@ def _outcome(
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The finished ones by held-out loss, the lowest first; then the others."""
+    """The finished trials by held-out loss, the lowest first; then the others."""
     worst = math.inf
     return sorted(outcomes, key=lambda o: (o.status != "finished", worst if o.val_loss is None else o.val_loss, o.name))
 
 
 def write_table(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
-    """Write sweep.csv and sweep.json, the best first, each replaced as a whole; return their paths.
+    """Write sweep.csv and sweep.json, the best trial first; return their paths.
 
-    What the folder's table had of other runs, of an earlier sweep, stays in it as long as these have their folders.
+    Rows of an earlier sweep stay in the table as long as their folders are there.
 
     Raises:   OSError: the folder cannot be written to.
     """
@@ -297,19 +281,15 @@ def write_table(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     rows = [dataclasses.asdict(outcome) for outcome in ranked([*outcomes, *earlier])]
     with atomic_write(folder / JSON) as file:
         file.write((json.dumps({"runs": rows}, indent=2, allow_nan=False, default=str) + "\n").encode())
-    table = io.StringIO()
     values = [row.pop("values") for row in rows]
-    keys = dict.fromkeys(key for each in values for key in each)  # another grid may have had others
-    writer = csv.DictWriter(table, [*keys, *(rows[0] if rows else ())], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**each, **row} for each, row in zip(values, rows, strict=True))
+    keys = dict.fromkeys(key for each in values for key in each)  # an earlier grid may have had others
     with atomic_write(folder / CSV) as file:
-        file.write(table.getvalue().encode())
+        file.write(to_csv([dict.fromkeys(keys) | each | row for each, row in zip(values, rows, strict=True)]).encode())
     return [folder / CSV, folder / JSON]
 
 
 def _read_table(folder: Path) -> list[Outcome]:
-    """What sweep.json tells of runs that are still there; nothing, where there is none that can be read."""
+    """The rows of sweep.json whose folders are still there; none where it cannot be read."""
     try:
         rows = json.loads((folder / JSON).read_text(encoding="utf-8"))["runs"]
         outcomes = [Outcome(**row) for row in rows if (folder / row["name"]).is_dir()]

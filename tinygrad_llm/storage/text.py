@@ -1,7 +1,10 @@
-"""Text that leaves the program: JSON without NaN, and messages of one line."""
+"""Text that leaves the program: JSON without NaN, tables, and messages of one line."""
 
+import csv
+import io
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -25,3 +28,13 @@ def to_json(value: Any, indent: int | None = None) -> str:
     Raises:   TypeError: JSON cannot hold it.
     """
     return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, below a line with the names of all their columns in order of appearance; None is an empty cell."""
+    file = io.StringIO()
+    columns = dict.fromkeys(column for row in rows for column in row)
+    table = csv.DictWriter(file, list(columns), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return file.getvalue()

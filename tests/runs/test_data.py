@@ -1,0 +1,57 @@
+"""What a run learns from: the cut into training and held-out parts, tokenizers, and texts that are too short."""
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.datasets import DataError
+from tinygrad_llm.runs.data import load_data
+from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.training import ConfigError
+
+
+@pytest.fixture
+def data_of(tmp_path, config):
+    """A function: text, changes → the RunData."""
+
+    def load(text, **changes):
+        (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+        return load_data(config.changed({"corpus": str(tmp_path / "text.txt"), **changes}))
+
+    return load
+
+
+def test_nine_tenths_of_a_text_are_for_training_and_the_rest_is_held_out(data_of, text):
+    data = data_of(text)
+    cut = len(text) * 9 // 10
+    assert data.tokenizer.decode(data.training[0]) == text[:cut]
+    assert data.tokenizer.decode(data.held_out[0]) == text[cut:]
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        (1, "text.txt"),
+        (8, "its training part has 7 tokens, and one block of 8 with its target needs 9"),
+        (40, "its held-out part has 4 tokens, and one block of 8 with its target needs 9"),
+    ],
+)
+def test_a_text_that_is_too_short_is_refused_by_name(length, message, data_of, text):
+    with pytest.raises(DataError, match=message):
+        data_of(text[:length])
+
+
+def test_the_end_of_text_in_a_corpus_is_encoded_as_that_token(data_of, text):
+    data = data_of(text.replace("\n", "<|endoftext|>"), tokenizer="bpe", vocab_size=280)
+    assert np.count_nonzero(data.training[0] == data.tokenizer.eot_token) == 10
+
+
+def test_a_tokenizer_may_be_a_folder_with_gpt2s_pair_of_files(data_of, text, tmp_path):
+    tokenizer = Tokenizer.train(text, 280)
+    tokenizer.save_gpt2(tmp_path / "pair")
+    assert data_of(text, tokenizer=str(tmp_path / "pair")).tokenizer.merges == tokenizer.merges
+
+
+def test_token_files_need_the_tokenizer_that_made_them(config, tmp_path):
+    np.arange(100, dtype="<u2").tofile(tmp_path / "a.bin")
+    with pytest.raises(ConfigError, match="token files are encoded already: name their tokenizer"):
+        load_data(config.changed({"files": [str(tmp_path / "a.bin")], "dtype": "uint16"}))

@@ -1,0 +1,92 @@
+"""Training on a terminal: a progress bar, samples, and signals that let the step end and save."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+
+from tinygrad_llm.cli.progress import StepBar, say
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.training import Step
+
+STOPPED = 130  # exit status after a request to stop; the run is saved, and can be resumed. A shell's own for Ctrl-C
+_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
+_STOP = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
+
+
+class Signals:
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP sets `stopped`; a second Ctrl-C or SIGTERM ends the program.
+
+    Once `stopped` is set, the program should save and exit with `STOPPED`.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+            for number in _STOP:
+                if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped and number != _HANGUP:  # the shell and the system send one SIGHUP each
+            raise KeyboardInterrupt
+        self.stopped = True
+
+
+def watch(run: Run, out: TextIO) -> tuple[int, list[Path]]:
+    """Train with a progress bar on stderr, and a sample at each evaluation on `out`; then save.
+
+    Returns:  the exit status, which is 130 if a signal came before the last step; the paths that were written.
+    Raises:   KeyboardInterrupt: a second Ctrl-C. TrainingError, InUseError: as `Run.train`.
+    """
+    steps = run.config.training.steps
+    bar = StepBar(steps, done=run.trainer.step)
+    with Signals() as signals:
+        try:
+            for step in run.train(lambda: signals.stopped):
+                bar.show(step)
+                for line in _remarks(run, step):
+                    bar.write(line, out)
+        finally:
+            bar.close()
+        stopped = run.trainer.step < steps
+        if stopped:
+            say(f"\nstopped after step {run.trainer.step}; saving", sys.stderr)
+        return STOPPED if stopped else 0, run.save()
+
+
+def _remarks(run: Run, step: Step) -> list[str]:
+    """What is said about a step besides its place on the bar."""
+    lines = []
+    if step.skipped:
+        lines.append(f"step {step.step}: skipped, its loss is {step.loss}, its gradient norm {step.grad_norm}")
+    if step.spike:
+        lines.append(
+            f"step {step.step}: loss {step.loss:.3f} is {step.z_score:.1f} standard deviations above the last hundred"
+        )
+    if step.val_loss is not None:
+        text = _sample(run).replace("\n", "\n    ") or "(nothing: it ends the text at once)"
+        lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n")
+    return lines
+
+
+def _sample(run: Run) -> str:
+    try:
+        with np.errstate(all="ignore"):
+            return run.sample(60).strip()
+    except ValueError as error:  # a run that diverges is reported by its losses, and need not end here
+        return f"(nothing: {error})"

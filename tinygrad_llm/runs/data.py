@@ -1,0 +1,184 @@
+"""What a run learns from: a text or token files; a tokenizer; ids for training, and ids held out."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_llm.datasets import BatchStream, DataError, TokenFile, corpus_hash, load_corpus, vocabulary_hash
+from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.config import DataSettings, RunConfig
+from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from tinygrad_llm.training import ConfigError, LanguageModeling, held_out_windows
+
+TRAIN_FRACTION = 0.9  # of each text or file; the rest is held out
+LEARNED = ("char", "bpe")  # tokenizers that are learned from the text, and so are kept with the run
+
+_STRETCH = 1 << 24  # ids hashed at a time
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run reads: a text, or else files of token ids, with files to measure on if there are any."""
+
+    text: str
+    files: list[TokenFile]
+    held_out_files: list[TokenFile]
+
+    @property
+    def all_files(self) -> list[TokenFile]:
+        return self.files + self.held_out_files
+
+    @functools.cached_property
+    def identity(self) -> list[dict[str, Any]]:
+        """Size and SHA-256 of the text, or of each file; all of it is read for that."""
+        if self.all_files:
+            return [{"tokens": len(file), "sha256": _hash(file.ids)} for file in self.all_files]
+        return [{"characters": len(self.text), "sha256": corpus_hash(self.text)}]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A source as its tokenizer cuts it: one array of ids for each text or file, for training and held out."""
+
+    source: Source
+    tokenizer: AnyTokenizer
+    names: list[str]  # of the texts or files that `training` is from, for messages
+    training: list[NDArray[Any]]
+    held_out: list[NDArray[Any]]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to: it is resumed only with the same corpus and tokenizer."""
+        return identity(self.source, self.tokenizer)
+
+
+def read_source(data: DataSettings) -> Source:
+    """Read the text, or open the token files.
+
+    Raises:   DataError: one of them cannot be used.
+    """
+    if not data.files:
+        return Source(load_corpus(data.corpus), [], [])
+    dtype = data.dtype or None
+    held_out = [TokenFile.open(data.held_out, dtype)] if data.held_out else []
+    return Source("", [TokenFile.open(file, dtype) for file in data.files], held_out)
+
+
+def make_tokenizer(data: DataSettings, source: Source) -> AnyTokenizer:
+    """Learn the tokenizer from the whole text, or load it.
+
+    Raises:   ConfigError: token files without the tokenizer that made them. TokenizerError: it cannot be loaded.
+    """
+    if source.files and data.tokenizer in LEARNED:
+        raise ConfigError("token files are encoded already: name their tokenizer: --tokenizer gpt2, FILE or RUN")
+    if data.tokenizer == "char":
+        return CharTokenizer.train(source.text)
+    if data.tokenizer == "bpe":
+        return Tokenizer.train(source.text, data.vocab_size)
+    return Tokenizer.gpt2() if data.tokenizer == "gpt2" else load_tokenizer(data.tokenizer)
+
+
+def tokenize(config: RunConfig, source: Source, tokenizer: AnyTokenizer) -> RunData:
+    """Cut the source into ids, and hold out the last tenth of it, or the files that were named for that.
+
+    Raises:   DataError: a part is shorter than one block with its target; token files of another tokenizer.
+    """
+    names = held_out_names = [str(file.path) for file in source.files] or [config.data.corpus]
+    for file in source.all_files:
+        file.check(tokenizer)
+    training: list[NDArray[Any]] = [file.ids for file in source.files]
+    held_out: list[NDArray[Any]] = [file.ids for file in source.held_out_files]
+    if held_out:
+        held_out_names = [str(file.path) for file in source.held_out_files]
+    elif training:
+        cuts = [int(TRAIN_FRACTION * len(ids)) for ids in training]
+        held_out = [ids[cut:] for ids, cut in zip(training, cuts, strict=True)]
+        training = [ids[:cut] for ids, cut in zip(training, cuts, strict=True)]
+    else:
+        cut = int(TRAIN_FRACTION * len(source.text))
+        parts = source.text[:cut], source.text[cut:]
+        ids = [np.array(tokenizer.encode(part, allowed_special="all"), np.int32) for part in parts]
+        training, held_out = ids[:1], ids[1:]
+    _check_length(config.model.block_size, "training", names, training)
+    _check_length(config.model.block_size, "held-out", held_out_names, held_out)
+    return RunData(source, tokenizer, names, training, held_out)
+
+
+def _check_length(block_size: int, part: str, names: list[str], rows: list[NDArray[Any]]) -> None:
+    for name, ids in zip(names, rows, strict=True):
+        if len(ids) <= block_size:
+            raise DataError(
+                f"{name}: its {part} part has {len(ids)} tokens, and one block of {block_size} with its target needs "
+                f"{block_size + 1}: give a longer text"
+            )
+
+
+def load_data(config: RunConfig) -> RunData:
+    """Source, tokenizer and ids of a new run, one after another.
+
+    Raises:   ConfigError, DataError, TokenizerError: as the three functions above.
+    """
+    source = read_source(config.data)
+    return tokenize(config, source, make_tokenizer(config.data, source))
+
+
+def make_batches(config: RunConfig, data: RunData, rng: Generator, batch_size: int | None = None) -> BatchStream:
+    """The training batches, as the settings say.
+
+    Args:     rng: shuffles the windows. batch_size: another than that of the settings.
+    """
+    s, size = config.training, config.training.batch_size if batch_size is None else batch_size
+    block_size, weights = config.model.block_size, config.data.weights
+    return BatchStream(data.training, block_size, size, rng, s.stride or None, s.order, weights, data.names)
+
+
+def make_task(config: RunConfig, data: RunData, batches: BatchStream) -> LanguageModeling:
+    """Language modeling on these batches, with held-out windows as the settings say."""
+    s = config.training
+    weights = () if data.source.held_out_files else config.data.weights
+    held_out = held_out_windows(data.held_out, config.model.block_size, s.batch_size, s.eval_batches, weights)
+    return LanguageModeling(batches, held_out, s.label_smoothing)
+
+
+def identity(source: Source, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    """Sizes and SHA-256 of corpus and tokenizer."""
+    about = {"tokens": tokenizer.n_vocab, "sha256": vocabulary_hash(tokenizer)}
+    return {"corpus": source.identity, "tokenizer": about}
+
+
+def data_differences(
+    before: Mapping[str, Any], source: Source, tokenizer: AnyTokenizer, corpus_name: str, tokenizer_name: str
+) -> list[str]:
+    """How corpus and tokenizer differ from those with the identity `before`, for a message; [] where they do not.
+
+    Raises:   KeyError, TypeError: `before` is no such identity.
+    """
+    now = identity(source, tokenizer)
+    names = [f"the token file {file.path}" for file in source.all_files] or [f"the corpus {corpus_name}"]
+    if len(before["corpus"]) != len(names):
+        return [f"the corpus: {len(before['corpus'])} files before, {len(names)} now"]
+    pairs = [*zip(names, before["corpus"], now["corpus"], strict=True)]
+    pairs.append((f"the tokenizer {tokenizer_name}", before["tokenizer"], now["tokenizer"]))
+    return [f"{name}: {_difference(old, new)}" for name, old, new in pairs if old != new]
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How two texts, token files or tokenizers differ, each given by its size and its SHA-256."""
+    unit, size = next(iter(now.items()))
+    if unit not in before:
+        return "a text before, a token file now" if unit == "tokens" else "a token file before, a text now"
+    if before[unit] != size:
+        return f"{before[unit]:,} {unit} before, {size:,} now"
+    return f"{size:,} {unit} as before, but other ones"
+
+
+def _hash(ids: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(ids), _STRETCH):
+        digest.update(ids[start : start + _STRETCH].tobytes())
+    return digest.hexdigest()
