@@ -1,11 +1,11 @@
-"""From a fresh checkout to a running job: make .venv, install the project into it, start the job.
+"""Run a job from a fresh checkout: create .venv, install the project into it, and start the job.
 
     python3 scripts/bootstrap.py demo [ARGS...]     python -m tinygrad_llm demo ARGS
     python3 scripts/bootstrap.py test [ARGS...]     python -m pytest ARGS
 
-Inside a virtual environment that one is used; otherwise .venv in the checkout. The project is installed once, and
-again only when setup.cfg or pyproject.toml change. Standard library only; the syntax stays that of Python 3.8,
-so that an old interpreter can read far enough to say that it is too old.
+Inside a virtual environment, the script uses that one, and otherwise .venv in the checkout. It installs the project
+once, and again only after setup.cfg or pyproject.toml have changed. It imports the standard library only. Its syntax is
+that of Python 3.8, so that an old interpreter can run it and report that it is too old.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
-# job: (the extras it needs, what the environment's Python is started with)
+# job: (the extras that it needs, the arguments of the environment's Python)
 JOBS = {
     "demo": (("app",), ("-m", "tinygrad_llm", "demo")),
     "test": (("app", "test"), ("-m", "pytest")),
@@ -30,7 +30,7 @@ USABLE = f"import sys, importlib.util as u; sys.exit(sys.version_info < {OLDEST}
 
 
 class Stop(Exception):
-    """The end of the run: a message for the user and an exit status, 2 for what the user must mend."""
+    """Ends the run with a message for the user and an exit status: 2 if the user must change something."""
 
     def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(message)
@@ -44,16 +44,16 @@ def say(message: str) -> None:
 def check_version(version: tuple[int, ...]) -> None:
     if version[:2] < OLDEST:
         needed, found = (".".join(map(str, parts[:2])) for parts in (OLDEST, version))
-        raise Stop(f"Python {needed} or newer is needed, this is {found}: {sys.executable}")
+        raise Stop(f"Python {needed} or newer is needed, got {found}: {sys.executable}")
 
 
 def job_named(arguments: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The extras and the command of the job that the arguments ask for."""
+    """The extras and the command of the job that the arguments name."""
     jobs = " or ".join(JOBS)
     if not arguments:
-        raise Stop(f"say what to do: python3 scripts/bootstrap.py JOB [ARGS...], where JOB is {jobs}")
+        raise Stop(f"got no job: run python3 scripts/bootstrap.py JOB [ARGS...], where JOB is {jobs}")
     if arguments[0] not in JOBS:
-        raise Stop(f"unknown job {arguments[0]!r}: choose {jobs}")
+        raise Stop(f"got the unknown job {arguments[0]!r}: choose {jobs}")
     extras, command = JOBS[arguments[0]]
     return extras, command + tuple(arguments[1:])
 
@@ -63,7 +63,7 @@ def interpreter(home: Path) -> Path:
 
 
 def usable(python: Path) -> bool:
-    """Whether this interpreter starts, is new enough and has pip."""
+    """Whether this interpreter starts, is new enough, and has pip."""
     try:
         return subprocess.run([str(python), "-c", USABLE], capture_output=True).returncode == 0
     except OSError:
@@ -71,26 +71,26 @@ def usable(python: Path) -> bool:
 
 
 def make_venv(home: Path) -> None:
-    """Make a virtual environment, over whatever is left of an older one."""
+    """Create a virtual environment, and remove what an older one left."""
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
     if missing:
         names = " and no ".join(missing)
         raise Stop(
-            f"this Python has no {names}, which making .venv needs.\n"
+            f"this Python has no {names}, which is needed to create .venv.\n"
             "On Debian and Ubuntu: sudo apt install python3-venv; then run this again."
         )
-    say(f"Making {home.name} ...")
-    # --clear empties a broken one first, and would follow a link to a folder that is not ours
+    say(f"Creating {home.name} ...")
+    # --clear empties the folder first, and would follow a link to a folder of somebody else
     if home.is_symlink() or (home.exists() and not home.is_dir()):
         raise Stop(f"{home} is not a folder: move it away and run this again")
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], capture_output=True, text=True)
     if made.returncode != 0:
         output = (made.stdout + made.stderr).strip()
-        raise Stop(f"{output}\nmaking {home} failed; the lines above say why", status=1)
+        raise Stop(f"{output}\ncreating {home} failed; see the lines above", status=1)
 
 
 def environment() -> tuple[Path, Path]:
-    """The folder of the virtual environment to use, made if need be, and its interpreter."""
+    """The folder of the virtual environment, created if it does not exist, and its interpreter."""
     if sys.prefix != sys.base_prefix:
         home, python = Path(sys.prefix), Path(sys.executable)
         if not usable(python):
@@ -104,7 +104,7 @@ def environment() -> tuple[Path, Path]:
 
 
 def project_hash() -> str:
-    """SHA-256 over the files that decide what an installation holds."""
+    """SHA-256 of the files that determine what an installation contains."""
     digest = hashlib.sha256()
     for name in ("setup.cfg", "pyproject.toml"):
         content = (ROOT / name).read_bytes()
@@ -113,7 +113,7 @@ def project_hash() -> str:
 
 
 def read_stamp(home: Path) -> dict[str, object]:
-    """What the last successful install of this checkout left behind; {} if there was none."""
+    """The record of the last successful installation of this checkout; {} if there is none."""
     try:
         stamp = json.loads((home / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -122,7 +122,7 @@ def read_stamp(home: Path) -> dict[str, object]:
 
 
 def install(home: Path, python: Path, extras: tuple[str, ...]) -> None:
-    """Install the project editable, unless it already is, with these extras."""
+    """Install the project with these extras, as an editable package, unless that is done already."""
     stamp, project = read_stamp(home), project_hash()
     had = stamp.get("extras")
     have = {str(extra) for extra in had} if isinstance(had, list) else set()
@@ -134,7 +134,7 @@ def install(home: Path, python: Path, extras: tuple[str, ...]) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*command, "--editable", ".[{}]".format(",".join(wanted))], cwd=ROOT).returncode != 0:
         raise Stop(
-            "pip failed; its lines above say why. Check the network, a proxy (HTTPS_PROXY), or the package index\n"
+            "pip failed; see its lines above. Check the network, a proxy (HTTPS_PROXY), or the package index\n"
             "(PIP_INDEX_URL), then run this again.",
             status=1,
         )
@@ -143,14 +143,14 @@ def install(home: Path, python: Path, extras: tuple[str, ...]) -> None:
 
 
 def run(python: Path, command: tuple[str, ...]) -> int:
-    """Run the job and return its exit status: the tests in the checkout, the demo where the user is."""
+    """Run the job and return its exit status. Tests run in the checkout, and the demo in the current folder."""
     _, tests = JOBS["test"]
     folder = ROOT if command[: len(tests)] == tests else None
     process = subprocess.Popen([str(python), *command], cwd=folder)
     try:
         status = process.wait()
     except KeyboardInterrupt:
-        # a terminal sends Ctrl-C to the job as well: let it end by itself before we do
+        # a terminal sends Ctrl-C to the job as well, which then ends by itself
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -1,22 +1,22 @@
-"""Write data/stories.txt: short children's stories, told by a seeded grammar.
+"""Write data/stories.txt: short children's stories, from a grammar and a seed.
 
-How a story is put together:
+A story is made in four steps:
 
-1. A cast is drawn: a hero, a friend, an elder of the family, a helper, a place, a treasure. They are children,
-   or animals. Hero and friend never share a pronoun, and nobody else has one, so that "he" and "she" always
-   say who is meant.
-2. A plot is drawn from `PLOTS`; all have their turn. Its first block draws what only this plot needs, such as
-   what was broken. The blocks below, divided by empty lines, are its beats: a beginning, a problem, a turn, an end.
-3. For each beat one of its lines is chosen; they are the ways to tell that beat. In a line
+1. Draw a cast: a hero, a friend, an elder of the family, a helper, a place, a treasure. They are children or
+   animals. Hero and friend never share a pronoun, and nobody else has one, so "he" and "she" are always clear.
+2. Draw a plot from `PLOTS`; each plot is used equally often. Its first block draws words that only this plot needs,
+   such as the thing that was broken. The following blocks, separated by empty lines, are its beats: a beginning, a
+   problem, a turn, an end.
+3. Choose one line for each beat; the lines are different ways to tell it. In a line,
 
-       (big|small|)     is one of the alternatives, here perhaps nothing; they nest,
-       {hero}           is a word drawn for this story, or a phrase of `PHRASES`, drawn afresh at each use,
-       {Hero}           is the same, with a capital letter.
+       (big|small|)     is one of the alternatives, of which one may be empty; they nest,
+       {hero}           is a word drawn for this story, or a phrase of `PHRASES`, drawn again at each use,
+       {Hero}           is the same with a capital letter.
 
-4. `polish` sees to "a" or "an", capitals and spaces. A story too long, too short or told before is thrown away,
-   and another is told.
+4. `polish` corrects "a" and "an", capitals and spaces. A story that is too long, too short or a repetition is
+   dropped, and another one is made.
 
-A line that begins with spaces continues the line before it.
+A line that starts with spaces continues the line before it.
 """
 
 import argparse
@@ -716,7 +716,7 @@ A (quiet|shy) face can hide a (warm heart|good friend). {hero} never forgot that
 
 
 def blocks(text: str) -> list[list[str]]:
-    """The lines of each block, continued lines joined."""
+    """The lines of each block, with continued lines joined."""
     text = re.sub(r"\n +", " ", text.strip())
     return [block.splitlines() for block in text.split("\n\n")]
 
@@ -735,7 +735,7 @@ def capital(text: str) -> str:
 
 
 class Teller:
-    """Tells one story after another. Only `random()` is drawn from: its stream never changes with Python."""
+    """Makes stories. It draws from `random()` only, whose stream is the same in every version of Python."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed).random
@@ -744,7 +744,7 @@ class Teller:
         return options[int(self.random() * len(options))]
 
     def fill(self, line: str, words: dict[str, str]) -> str:
-        """The line with every (a|b) chosen and every {word} put in."""
+        """The line, with an alternative chosen for each (a|b) and a word inserted for each {word}."""
         while choice := re.search(r"\(([^()]*)\)", line):
             line = line[: choice.start()] + self.pick(choice[1].split("|")) + line[choice.end() :]
         while slot := re.search(r"\{(\w+)\}", line):
@@ -754,7 +754,7 @@ class Teller:
         return line
 
     def draw(self, lines: list[str], words: dict[str, str]) -> None:
-        """Add the words that these lines name to `words`."""
+        """Draw a word for each key of these lines, and add it to `words`."""
         for key, options in entries(lines):
             left = list(options)
             for keys in key.split(", "):
@@ -787,7 +787,7 @@ def polish(story: str) -> str:
 
 
 def make(seed: int = SEED, size: int = SIZE) -> str:
-    """Stories until `size` bytes are reached: every plot once, in a new order, then all of them again."""
+    """Stories until `size` bytes are reached. All plots are used once, in a random order, before any is used again."""
     teller, stories, length = Teller(seed), list[str](), 0
     to_tell: list[str] = []
     while length < size:

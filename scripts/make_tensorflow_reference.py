@@ -1,16 +1,15 @@
-"""Write checkpoints by TensorFlow itself, for our reader to be tested on.
+"""Write checkpoints with TensorFlow itself, for the tests of our reader.
 
 It needs TensorFlow (`python -m pip install tensorflow-cpu`) and nothing of this package.
 
-tests/formats/tensorflow_bundle.* has the names and shapes of OpenAI's GPT-2, of two layers and four channels. In the
-order of their names, the arrays count on: the first number of each is one above the last of the one before, beginning
-with 0, all divided by 8. Before them comes `global_step`, 1234.
+tests/formats/tensorflow_bundle.* has the names of OpenAI's GPT-2, and the shapes of two layers and four channels. In
+the order of the names, the arrays contain 0, 1, 2, …, each number divided by 8. The first entry is `global_step`, 1234.
 
-tests/weights/gpt2_tiny/openai/ is what OpenAI's release would be of the model in gpt2_tiny/saved, which
-scripts/make_transformers_reference.py writes; gpt2_tiny/npz/ holds the same arrays by `numpy.savez`.
+tests/weights/gpt2_tiny/openai/ has the model of gpt2_tiny/saved (from make_transformers_reference.py) in the form of
+OpenAI's release. gpt2_tiny/npz/ has the same arrays, written by `numpy.savez`.
 
     python scripts/make_tensorflow_reference.py              write all of them
-    python scripts/make_tensorflow_reference.py PREFIX       let TensorFlow read a checkpoint and print what is in it
+    python scripts/make_tensorflow_reference.py PREFIX       read a checkpoint with TensorFlow, and print its contents
 """
 
 import argparse
@@ -64,7 +63,7 @@ def save(prefix: Path, tensors: dict[str, tf.Tensor]) -> None:
 
 
 def tiny_gpt2() -> dict[str, np.ndarray]:
-    """Hugging Face's arrays under OpenAI's names; the file is taken apart here, so that no mistake is shared."""
+    """Hugging Face's arrays under OpenAI's names. The file is parsed here, so no mistake of our reader is shared."""
     data = (TINY / "saved" / "model.safetensors").read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     found = {}

@@ -1,12 +1,10 @@
 """Write tests/training/torch_curve.npz: the losses of PyTorch's first 50 steps with the preset char-cpu.
 
 It needs PyTorch (`python -m pip install torch`) and nothing of this package. The model is that of
-make_torch_reference.py in nanoGPT's CPU settings; weights and batches come from a rule, `weights` and `batches` below,
-that both sides follow, so that the file holds the losses alone. The text is data/stories.txt, a character a token.
+make_torch_reference.py in nanoGPT's CPU settings. Both sides compute weights and batches by the same rules (`weights`
+and `batches` below), so the file contains only losses. The text is data/stories.txt, with one token per character.
 """
 
-import argparse
-import io
 import math
 import sys
 import zlib
@@ -23,7 +21,7 @@ LR, WARMUP, BETAS, DECAY, CLIP = 1e-3, 100, (0.9, 0.99), 0.1, 1.0
 
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The first weights of a parameter: GPT-2's distributions, from a stream that its name chooses."""
+    """The initial weights of a parameter: GPT-2's distributions, from a random stream that its name selects."""
     if len(shape) == 1:
         return np.full(shape, 1.0 if ".ln_" in name and name.endswith("weight") else 0.0, np.float32)
     std = 0.02 / math.sqrt(2 * LAYERS) if "c_proj" in name else 0.02
@@ -32,14 +30,14 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def text_ids() -> tuple[np.ndarray, int]:
-    """The characters of the stories, numbered in their order, and how many there are."""
+    """The ids of the stories' characters, which are numbered in sorted order, and the number of different ones."""
     text = (ROOT / "data" / "stories.txt").read_text(encoding="utf-8")
     number = {character: i for i, character in enumerate(sorted(set(text)))}
     return np.array([number[character] for character in text]), len(number)
 
 
 def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and targets of each step: windows that begin anywhere."""
+    """Inputs and targets of each step: windows from random places."""
     ids, _ = text_ids()
     rng = np.random.default_rng(1)
     for _ in range(STEPS):
@@ -53,7 +51,6 @@ def losses() -> list[float]:
     import make_torch_reference as reference
     import torch
 
-    torch.set_num_threads(1)  # the order of a sum depends on how many share it
     reference.VOCABULARY = text_ids()[1]
     reference.BLOCK, reference.LAYERS, reference.HEADS, reference.CHANNELS = BLOCK, LAYERS, HEADS, CHANNELS
     model = reference.GPT(tied=True, qkv_bias=True)
@@ -79,18 +76,8 @@ def losses() -> list[float]:
     return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the stored losses of PyTorch for the tests of training.")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="where to write (default: %(default)s)")
-    args = parser.parse_args()
-    file = io.BytesIO()
-    np.savez_compressed(file, losses=np.array(losses()))
-    try:
-        args.out.write_bytes(file.getvalue())
-    except OSError as error:
-        parser.exit(2, f"{args.out}: {error.strerror}: give another --out\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from make_torch_reference import write
+
+    description = "Write the stored losses of PyTorch for the tests of training."
+    sys.exit(write(description, SHIPPED, lambda: {"losses": np.array(losses())}))

@@ -18,6 +18,7 @@ In the file, V is `tied` or `untied`, D is `float64` or `float32`, and NAME is G
 import argparse
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,8 @@ class GPT(nn.Module):
 
 
 def draw_weights(model: GPT) -> dict[str, np.ndarray]:
-    """Large numbers, no two alike, so that every parameter matters: N(0, 0.3²), and around 1 where a norm scales."""
-    rng = np.random.default_rng(2)  # with 0, one gradient comes so near 0 that AdamW enlarges float32's rounding
+    """Large and all different, so that every parameter matters: N(0, 0.3²), and around 1 for the scales of norms."""
+    rng = np.random.default_rng(2)  # with seed 0, one gradient is so close to 0 that AdamW enlarges float32's rounding
     return {
         name: rng.normal(1.0 if ".ln_" in name and name.endswith("weight") else 0.0, 0.3, tuple(p.shape))
         for name, p in model.named_parameters()
@@ -107,7 +108,7 @@ def draw_weights(model: GPT) -> dict[str, np.ndarray]:
 
 
 def draw_texts() -> tuple[np.ndarray, np.ndarray]:
-    """ids and targets, some of which do not count."""
+    """ids and targets. Targets of −100 do not count."""
     rng = np.random.default_rng(3)
     ids, targets = rng.integers(0, VOCABULARY, (2, BATCH, BLOCK))
     targets[0, :2] = targets[2, 4] = -100
@@ -115,9 +116,9 @@ def draw_texts() -> tuple[np.ndarray, np.ndarray]:
 
 
 def norm(name: str, parameter: Tensor) -> float:
-    """The norm of a parameter, but for the bias of the keys.
+    """The norm of a parameter, without the bias of the keys.
 
-    Softmax does not see that bias: its gradient is rounding, of which AdamW makes steps that mean nothing.
+    Softmax does not depend on that bias. Its gradient is only rounding, which AdamW turns into meaningless steps.
     """
     if name.endswith("c_attn.bias"):
         query, _, value = parameter.chunk(3)
@@ -174,11 +175,12 @@ def make() -> dict[str, np.ndarray]:
     return arrays
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the stored reference from PyTorch for the tests of GPT.")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="where to write (default: %(default)s)")
+def write(description: str, shipped: Path, make: Callable[[], dict[str, np.ndarray]]) -> int:
+    """Write the arrays that `make` returns to the file that --out names; return the exit status."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=shipped, help="the file to write (default: %(default)s)")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # the order of a sum depends on how many share it
+    torch.set_num_threads(1)  # the order of a sum depends on the number of threads
     torch.use_deterministic_algorithms(True)
     file = io.BytesIO()
     np.savez_compressed(file, **make())
@@ -190,4 +192,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("Write the stored reference from PyTorch for the tests of GPT.", SHIPPED, make))

@@ -1,12 +1,12 @@
-"""Write tests/weights/gpt2_tiny/: a tiny GPT-2 in the forms Hugging Face's have, and what transformers makes of it.
+"""Write tests/weights/gpt2_tiny/: a tiny GPT-2 in the forms of Hugging Face's files, and its logits in transformers.
 
-It needs PyTorch and transformers (`python -m pip install torch transformers`) and nothing of this package, so that the
-two share no mistake. Running it twice gives the same files with one version of each.
+It needs PyTorch and transformers (`python -m pip install torch transformers`). It uses nothing of this package, so the
+two cannot share a mistake. With the same versions, it always writes the same files.
 
     saved/      as transformers saves it: names with the prefix `transformer.`, no lm_head
     hub/        as the hub's gpt2: names without the prefix, and masks as tensors
-    head/       with the prefix, with lm_head, which is wte, and with masks of both kinds
-    untied/     the same model, but with a head of its own
+    head/       names with the prefix, lm_head (equal to wte), and masks of both kinds
+    untied/     the same model with a separate head
     float64/    as saved/, in float64
     logits.npz  made_by; ids (B, T); the logits of saved, untied and float64, each of its own dtype
 """
@@ -31,12 +31,12 @@ except ModuleNotFoundError as error:
 
 SHIPPED = Path(__file__).resolve().parents[1] / "tests" / "weights" / "gpt2_tiny"
 SIZES = {"vocab_size": 19, "n_positions": 12, "n_layer": 2, "n_head": 2, "n_embd": 8}
-DROPOUT = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.1)  # GPT-2's; none of it is to be seen
+DROPOUT = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.1)  # GPT-2's; it must have no effect here
 TOKENS = {"bos_token_id": None, "eos_token_id": None}
 
 
 def make_model(tied: bool, dtype: torch.dtype) -> GPT2LMHeadModel:
-    """Large numbers, no two alike, so that every parameter matters: N(0, 0.3²), and around 1 where a norm scales."""
+    """Large and all different weights, so that every parameter matters: N(0, 0.3²), around 1 for scales of norms."""
     config = GPT2Config(**SIZES, **DROPOUT, **TOKENS, tie_word_embeddings=tied)
     model = GPT2LMHeadModel(config).to(dtype).eval()
     rng = np.random.default_rng(2)
@@ -48,7 +48,7 @@ def make_model(tied: bool, dtype: torch.dtype) -> GPT2LMHeadModel:
 
 
 def make_masks(prefix: str, both: bool) -> dict[str, np.ndarray]:
-    """What each layer's attention once kept: which positions it sees, and what it put in place of the others."""
+    """The constants that old files keep for each layer: the causal mask, and the value of masked scores."""
     T = SIZES["n_positions"]
     masks = {}
     for layer in range(SIZES["n_layer"]):
@@ -92,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the stored reference from transformers for the tests of GPT.")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="the folder to write into (default: %(default)s)")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # the order of a sum depends on how many share it
+    torch.set_num_threads(1)  # the order of a sum depends on the number of threads
     torch.use_deterministic_algorithms(True)
     try:
         args.out.mkdir(parents=True, exist_ok=True)

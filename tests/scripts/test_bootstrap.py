@@ -1,4 +1,4 @@
-"""The decisions of scripts/bootstrap.py, without network and, but for one slow test, without real environments."""
+"""scripts/bootstrap.py: its decisions, without a network and, except in one slow test, without real environments."""
 
 import ast
 import importlib.util
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "bootstrap.py"
 
 @pytest.fixture
 def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, loaded afresh, with an empty checkout of its own."""
+    """The script as a new module, with an empty checkout."""
     spec = importlib.util.spec_from_file_location("bootstrap", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -31,7 +31,7 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class Commands:
-    """Stands in for subprocess.run and keeps what was asked of it."""
+    """Replaces subprocess.run and records the commands."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, status: int = 0) -> None:
         self.asked: list[list[str]] = []
@@ -48,32 +48,32 @@ def outside_venv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", sys.prefix)
 
 
-def test_an_old_python_can_read_the_script() -> None:
+def test_the_syntax_is_that_of_python_3_8() -> None:
     ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 @pytest.mark.parametrize("version", [(3, 8), (3, 10, 12)])
-def test_an_old_python_is_told_so(boot: ModuleType, version: tuple[int, ...]) -> None:
-    with pytest.raises(boot.Stop, match=rf"Python 3\.11 or newer is needed, this is 3\.{version[1]}:") as stop:
+def test_an_old_python_is_refused(boot: ModuleType, version: tuple[int, ...]) -> None:
+    with pytest.raises(boot.Stop, match=rf"Python 3\.11 or newer is needed, got 3\.{version[1]}:") as stop:
         boot.check_version(version)
     assert stop.value.status == 2
 
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 12, 1), (4, 0)])
-def test_a_new_python_will_do(boot: ModuleType, version: tuple[int, ...]) -> None:
+def test_a_new_python_is_accepted(boot: ModuleType, version: tuple[int, ...]) -> None:
     boot.check_version(version)
 
 
-@pytest.mark.parametrize("arguments", [[], ["dmeo"], ["--help"]])
-def test_no_known_job(arguments: list[str]) -> None:
-    ended = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+@pytest.mark.parametrize("arguments", [[], ["dmeo"]])
+def test_an_unknown_job_costs_one_line(arguments: list[str]) -> None:
+    ended = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert len(ended.stderr.splitlines()) == 1
     assert "demo or test" in ended.stderr
 
 
-def test_arguments_go_on_to_the_job(boot: ModuleType) -> None:
+def test_arguments_are_passed_to_the_job(boot: ModuleType) -> None:
     assert boot.job_named(["demo", "--steps", "5"]) == (("app",), ("-m", "tinygrad_llm", "demo", "--steps", "5"))
     assert boot.job_named(["test", "-k", "demo x"]) == (("app", "test"), ("-m", "pytest", "-k", "demo x"))
 
@@ -85,7 +85,7 @@ def test_a_running_environment_is_used(boot: ModuleType, monkeypatch: pytest.Mon
     assert not any("venv" in command for command in commands.asked)
 
 
-def test_a_running_environment_without_pip(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_environment_without_pip_is_refused(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", sys.prefix + "-base")
     Commands(monkeypatch, status=1)
     with pytest.raises(boot.Stop, match="ensurepip"):
@@ -101,7 +101,7 @@ def test_a_good_environment_is_kept(boot: ModuleType, monkeypatch: pytest.Monkey
     assert len(commands.asked) == 1
 
 
-def test_a_broken_environment_is_made_anew(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_environment_is_created_again(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     outside_venv(monkeypatch)
     (boot.ROOT / ".venv" / "bin").mkdir(parents=True)
     assert not boot.usable(boot.interpreter(boot.ROOT / ".venv"))
@@ -111,14 +111,14 @@ def test_a_broken_environment_is_made_anew(boot: ModuleType, monkeypatch: pytest
     assert commands.asked == [[sys.executable, "-m", "venv", "--clear", str(boot.ROOT / ".venv")]]
 
 
-def test_a_failing_venv_shows_why(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_a_failing_venv_is_shown(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     Commands(monkeypatch, status=1)
     with pytest.raises(boot.Stop, match="outerr") as stop:
         boot.make_venv(boot.ROOT / ".venv")
     assert stop.value.status == 1
 
 
-def test_a_file_in_the_place_of_the_environment(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_place_of_the_environment_is_refused(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = Commands(monkeypatch)
     (boot.ROOT / ".venv").write_text("mine")
     with pytest.raises(boot.Stop, match="move it away"):
@@ -127,7 +127,7 @@ def test_a_file_in_the_place_of_the_environment(boot: ModuleType, monkeypatch: p
 
 
 @pytest.mark.parametrize("absent", ["venv", "ensurepip"])
-def test_debian_without_venv(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
+def test_a_missing_venv_names_debians_package(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
     commands = Commands(monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else name)
     with pytest.raises(boot.Stop, match=f"no {absent}.*\n.*sudo apt install python3-venv") as stop:
@@ -149,7 +149,7 @@ def installs(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path, extr
     return commands.asked
 
 
-def test_installed_once(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_the_project_is_installed_once(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     [command] = installs(boot, monkeypatch, home, ("app",))
     assert command[:4] == ["python", "-m", "pip", "install"]
     assert command[-2:] == ["--editable", ".[app]"]
@@ -174,9 +174,7 @@ def test_a_changed_project_is_installed_again(
 
 
 @pytest.mark.parametrize("stamp", ["", "{", "[]", "{}", '{"extras": 3}', "moved", "\x00"])
-def test_a_stamp_that_is_not_ours_counts_for_nothing(
-    boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path, stamp: str
-) -> None:
+def test_an_invalid_stamp_is_ignored(boot: ModuleType, monkeypatch: pytest.MonkeyPatch, home: Path, stamp: str) -> None:
     installs(boot, monkeypatch, home, ("app", "test"))
     path = home / boot.STAMP
     if stamp == "moved":
@@ -195,17 +193,17 @@ def test_a_failed_install_leaves_no_stamp(boot: ModuleType, monkeypatch: pytest.
     assert not (home / boot.STAMP).exists()
 
 
-@pytest.mark.parametrize("status", [0, 1, 5])
-def test_the_exit_status_of_the_job_is_handed_on(boot: ModuleType, status: int) -> None:
+@pytest.mark.parametrize("status", [0, 5])
+def test_the_exit_status_of_the_job_is_returned(boot: ModuleType, status: int) -> None:
     assert boot.run(Path(sys.executable), ("-c", f"raise SystemExit({status})")) == status
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to die of")
-def test_a_job_ended_by_a_signal(boot: ModuleType) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_signal_that_ends_the_job_gives_its_status(boot: ModuleType) -> None:
     assert boot.run(Path(sys.executable), ("-c", "import os; os.kill(os.getpid(), 15)")) == 128 + 15
 
 
-def test_tests_run_in_the_checkout_and_the_demo_where_the_user_is(
+def test_tests_run_in_the_checkout_and_the_demo_in_the_current_folder(
     boot: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -216,7 +214,7 @@ def test_tests_run_in_the_checkout_and_the_demo_where_the_user_is(
     for job, folder in (
         (["test"], boot.ROOT),
         (["demo"], tmp_path),
-        (["demo", "--out", "pytest"], tmp_path),  # the job decides, not a word among its arguments
+        (["demo", "--out", "pytest"], tmp_path),  # a word among the arguments has no influence
     ):
         assert boot.run(Path(sys.executable), boot.job_named(job)[1]) == 0
         (folder / "here").unlink()
@@ -245,19 +243,19 @@ def test_ctrl_c_waits_for_the_job_and_is_130(
     assert capsys.readouterr().err == ""
 
 
-def test_a_stop_is_one_message_and_its_status(
+def test_stop_gives_one_message_and_its_status(
     boot: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop() -> None:
-        raise boot.Stop("mend this", 2)
+        raise boot.Stop("change this", 2)
 
     monkeypatch.setattr(boot, "environment", stop)
     assert boot.main(["demo"]) == 2
-    assert capsys.readouterr() == ("", "bootstrap: mend this\n")
+    assert capsys.readouterr() == ("", "bootstrap: change this\n")
 
 
 @pytest.mark.slow
-def test_a_real_environment(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_environment_works(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     outside_venv(monkeypatch)
     (boot.ROOT / ".venv").mkdir()
     (boot.ROOT / ".venv" / "left over").write_text("")

@@ -1,4 +1,4 @@
-"""data/stories.txt is what its script makes, reads as English should, and does not repeat itself."""
+"""data/stories.txt is the output of its script, is correct English, and does not repeat itself."""
 
 import importlib.util
 import re
@@ -43,7 +43,7 @@ def share_of_distinct(items: Sequence[object]) -> float:
 
 
 def narration(story: str) -> str:
-    """The story without what is said in it."""
+    """The story without the speech in it."""
     return " ".join(story.split('"')[::2])
 
 
@@ -55,16 +55,16 @@ def offenders(pattern: str) -> list[str]:
     return [found[0] for story in STORIES for found in re.finditer(pattern, story)][:5]
 
 
-def test_the_shipped_file_is_what_the_script_makes() -> None:
+def test_the_shipped_file_is_the_output_of_the_script() -> None:
     assert make_stories.make().encode("ascii") == SHIPPED.read_bytes()
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_stories() -> None:
     assert make_stories.make(seed=1, size=3000) == make_stories.make(seed=1, size=3000)
     assert make_stories.make(seed=1, size=3000) != make_stories.make(seed=2, size=3000)
 
 
-def test_check_tells_a_changed_file(tmp_path: Path) -> None:
+def test_check_reports_a_changed_file(tmp_path: Path) -> None:
     out = tmp_path / "stories.txt"
     out.write_bytes(SHIPPED.read_bytes().replace(b"Once", b"Twice", 1))
     ended = subprocess.run(
@@ -74,24 +74,24 @@ def test_check_tells_a_changed_file(tmp_path: Path) -> None:
     assert str(out) in ended.stderr
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_costs_one_line(tmp_path: Path) -> None:
     out = tmp_path / "none" / "stories.txt"
     ended = subprocess.run([sys.executable, SCRIPT, "--out", out], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("title", make_stories.PLOTS)
-def test_every_line_of_a_plot_can_be_told(title: str) -> None:
+def test_every_line_of_every_plot_can_be_filled() -> None:
     teller = make_stories.Teller(0)
-    drawn, *beats = make_stories.blocks(make_stories.PLOTS[title])
-    words = teller.cast()
-    teller.draw(drawn, words)
-    for line in (line for beat in beats for line in beat):
-        assert not re.search(r"[(){}|/]", teller.fill(line, words))
+    for plot in make_stories.PLOTS.values():
+        drawn, *beats = make_stories.blocks(plot)
+        words = teller.cast()
+        teller.draw(drawn, words)
+        for line in (line for beat in beats for line in beat):
+            assert not re.search(r"[(){}|/]", teller.fill(line, words)), line
 
 
-def test_format() -> None:
+def test_format_is_ascii_stories_of_similar_length() -> None:
     assert 1_000_000 <= len(TEXT) <= 1_100_000
     assert TEXT.endswith(END)
     assert not re.search(r"[^ -~\n]", TEXT)
@@ -118,7 +118,7 @@ def test_passages_are_not_repeated(n: int, floor: float) -> None:
     assert share_of_distinct(all_grams) > floor
 
 
-def test_no_two_stories_are_alike() -> None:
+def test_no_two_stories_share_half_their_passages() -> None:
     told = [set(grams(story.split(), 8)) for story in STORIES]
     where = defaultdict(list)
     for number, found in enumerate(told):
@@ -129,27 +129,27 @@ def test_no_two_stories_are_alike() -> None:
         assert max(shared.values(), default=0) < len(found) / 2, STORIES[number]
 
 
-def test_no_sentence_twice_in_a_story() -> None:
+def test_no_story_repeats_a_sentence() -> None:
     for story in STORIES:
         long_ones = [sentence for sentence in split_sentences(story) if len(sentence.split()) > 3]
         assert share_of_distinct(long_ones) == 1, story
 
 
-def test_spaces_and_marks() -> None:
+def test_spaces_and_punctuation_are_correct() -> None:
     assert not offenders(r".?(?:  | [,.!?;:]|[,.!?;:]{2}|^ | $|[A-Za-z][,.!?;:][A-Za-z]).?")
     assert not offenders(r"[^A-Za-z ,.!?;:'\"-]")
 
 
-def test_a_and_an() -> None:
+def test_a_and_an_are_correct() -> None:
     assert not offenders(r"(?i)\ba (?:[aeiou]|hour|honest)\w*")
     assert not offenders(r"(?i)\ban (?!hour|honest)[^aeiou]\w*")
 
 
-def test_no_doubled_words() -> None:
+def test_no_word_is_doubled() -> None:
     assert not offenders(r"(?i)\b(\w+) \1\b")
 
 
-def test_capitals() -> None:
+def test_capitals_are_correct() -> None:
     known = {*NAMES, "I", "Mama", "Papa", "Grandma", "Grandpa", "Auntie"}
     known |= {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
     for story in STORIES:
@@ -170,12 +170,12 @@ def test_quotes_are_balanced() -> None:
             assert not said.endswith(",") or re.match(r" \w", after), story
 
 
-def test_sentences_end() -> None:
+def test_every_sentence_ends() -> None:
     assert all(re.search(r"[.!?]\"?$", story) for story in STORIES)
     assert max(len(sentence.split()) for story in STORIES for sentence in split_sentences(story)) < 45
 
 
-def test_the_hero_stays_the_hero() -> None:
+def test_the_hero_is_the_same_to_the_end() -> None:
     for story in STORIES:
         sentences = split_sentences(story)
         names = names_in_order(story)
@@ -184,7 +184,7 @@ def test_the_hero_stays_the_hero() -> None:
         ending = re.findall(r"\w+", " ".join(sentences[-(len(sentences) // 3) :]))
         meant = {PRONOUNS.get(word.lower()) for word in ending}
         assert names[0] in ending or NAMES[names[0]] in meant, story
-        # the friend, if there is one, is called by the other pronoun
+        # the friend, if there is one, has the other pronoun
         assert len({NAMES[name] for name in names}) == len(names), story
 
 
@@ -197,7 +197,7 @@ def test_pronouns_agree_with_the_hero() -> None:
     assert sum(len(names_in_order(story)) == 1 for story in STORIES) > len(STORIES) / 10
 
 
-def test_girls_and_boys_are_called_so() -> None:
+def test_girls_and_boys_have_matching_names() -> None:
     before = re.findall(r"(girl|boy) (?:named|called) ([A-Z]\w+)", TEXT)
     after = re.findall(r"([A-Z]\w+)(?: was|,) an? (?:\w+ )+?(girl|boy)\b", TEXT)
     pairs = {*before, *((kind, name) for name, kind in after)}
