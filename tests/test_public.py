@@ -39,7 +39,7 @@ def test_every_offered_name_exists_once_and_has_a_docstring():
     assert wrong == []
 
 
-@pytest.mark.xfail(strict=False, reason="evaluation/ and runs/ are being rewritten")
+@pytest.mark.xfail(strict=False, reason="evaluation/text.py is being rewritten")
 def test_every_public_function_and_class_has_a_docstring():
     missing = []
     for path in PACKAGE.rglob("*.py"):
@@ -57,7 +57,7 @@ def test_every_public_function_and_class_has_a_docstring():
     assert missing == []
 
 
-@pytest.mark.xfail(strict=False, reason="evaluation/ and runs/ are being rewritten")
 def test_every_folder_lists_what_it_offers():
+    program = ["tinygrad_llm.cli", "tinygrad_llm.runs"]  # importing one of their files must not load all others
     folders = [module.name for module in MODULES if module.ispkg]
-    assert [name for name in folders if not hasattr(importlib.import_module(name), "__all__")] == ["tinygrad_llm.cli"]
+    assert [name for name in folders if not hasattr(importlib.import_module(name), "__all__")] == program

@@ -11,6 +11,7 @@ import pytest
 
 import tinygrad_llm
 from tinygrad_llm import cli
+from tinygrad_llm import gradcheck as gradcheck_package
 from tinygrad_llm.gradcheck import cases, gradcheck
 from tinygrad_llm.kernels import KERNELS, Array, kernel
 from tinygrad_llm.kernels.contract import Result
@@ -63,10 +64,20 @@ def test_the_kernel_shown_is_the_kernel():
     np.testing.assert_array_equal(vjp(g)[0], real_vjp(g)[0])
 
 
+def example(docstring):
+    """The code of a docstring: the indented lines from the first import on."""
+    return inspect.cleandoc(re.search(r"^    (import|from) .*?(?=^\S)", docstring + "\n.", flags=re.S | re.M)[0])
+
+
 def test_the_training_loop_of_the_docstring_runs(capsys):
-    (code,) = re.findall(r"^    from tinygrad_llm.*?(?=^\S)", tinygrad_llm.__doc__ + "\n.", flags=re.S | re.M)
-    run_block(inspect.cleandoc(code))
+    run_block(example(tinygrad_llm.__doc__))
     assert capsys.readouterr().out.startswith("Every effort moves you")
+
+
+def test_the_proofs_of_the_docstring_hold():
+    names = run_block(example(gradcheck_package.__doc__))
+    np.testing.assert_allclose(names["H"], np.diag([6.0, 12.0]), atol=1e-14)
+    np.testing.assert_allclose(names["dy"], 0, atol=1e-14)  # softmax ignores a shift
 
 
 def test_the_operation_of_contributing_passes_its_proof():

@@ -4,7 +4,6 @@ import json
 import os
 from importlib import metadata
 
-
 from tinygrad_llm import runtime
 from tinygrad_llm.bench import machine
 

@@ -66,7 +66,7 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Saved runs by preset: characters (char-cpu) and byte pairs (stories), both on TEXT. Tests must not change them."""
+    """Saved runs by preset: characters (char-cpu) and byte pairs (stories), both on TEXT. Tests do not change them."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):

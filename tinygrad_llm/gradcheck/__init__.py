@@ -1,4 +1,23 @@
-"""The proof: gradient checks exact to rounding, and the table of everything they cover."""
+"""The proof: gradient checks that are exact to rounding, and the table of everything they cover.
+
+On your own functions and modules:
+
+    import numpy as np
+    from tinygrad_llm import Generator, functional as F, nn
+    from tinygrad_llm.gradcheck import gradcheck, hessian, hvp, jvp
+
+    layer = nn.MultiHeadAttention(8, 2, rng=Generator(0))
+    x = np.random.randn(2, 3, 8)
+    assert gradcheck(layer, [x])                                       # the input and every parameter
+    y, dy = jvp(lambda x: F.softmax(x, dim=-1), [x], [np.ones_like(x)])
+    H = hessian(lambda x: (x * x * x).sum(), [np.array([1.0, 2.0])])   # diag(6, 12)
+    (Hv,) = hvp(lambda x: F.gelu(x).sum(), [x], [np.ones_like(x)])     # H v, without computing H
+
+On the command line: `tinygrad-llm gradcheck` proves everything, `--mutants` plants wrong gradients, `--mutants --method
+central` shows which of them ordinary differences miss, and `--curve NAME` plots the error of each method over its step.
+When a training run fails, `tinygrad_llm.detect_anomaly` names the operation and the layer of the first NaN or infinity,
+and `nn.learning_report` lists parameters without a gradient and parameters that do not move.
+"""
 
 from tinygrad_llm.gradcheck.cases import Case
 from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckResult, gradcheck

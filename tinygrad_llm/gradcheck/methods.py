@@ -68,6 +68,7 @@ class Scalar:
 
 
 def complex_step(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Array, float]:
+    """Im L(x + i·h·e_j) / h for every j, and the uncertainty, which is 0."""
     h = step or _H
     out = np.zeros(t.shape)
     z = t.data.astype(np.complex128)
@@ -108,12 +109,14 @@ def _imaginary(L: Scalar, t: Tensor, z: Array) -> float:
 
 
 def central(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Array, float]:
+    """Central differences for every element, and their uncertainty."""
     h = step or 1e-5
     rows = _differences(L, name, t, h, 3)
     return rows[0], _spread(L, rows[0] - rows[2], h=h)
 
 
 def richardson(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Array, float]:
+    """Extrapolated central differences for every element, and their uncertainty."""
     h = step or 0.02
     rows = row = _differences(L, name, t, h, 4)
     for m in range(1, 4):
@@ -180,6 +183,7 @@ def _kink_between(f: Callable[[float], float], a: float, b: float, noise: float)
 
 
 def adjoint(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Array, float]:
+    """L(x + e_j) − L(x) for every j, and the uncertainty, after a test that L is linear in x."""
     out = np.zeros(t.shape)
     x = t.data
     t.data = moved = x.copy()

@@ -61,4 +61,5 @@ def sample(parameters: Sequence[Tensor]) -> Array:
 
 
 def norm(vector: Array) -> float:
+    """The L2 norm of a vector."""
     return math.sqrt(np.dot(vector, vector))
