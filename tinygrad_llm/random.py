@@ -6,7 +6,7 @@ Every draw is arithmetic on the same 32-bit outputs ("u32") of MT19937:
     u24 = (u32 mod 2²⁴) · 2⁻²⁴        float32 uniform in [0, 1): all the bits a float32 can hold
     u53 = (u64 mod 2⁵³) · 2⁻⁵³        float64 uniform in [0, 1)
 
-Which of them a distribution uses, and how many, decides whether all that is drawn later agrees with PyTorch.
+A distribution must use the same of these numbers as PyTorch, and as many: later draws depend on it.
 
 Source: Matsumoto and Nishimura 1998 (MT19937); PyTorch's ATen CPUGeneratorImpl, DistributionTemplates.h and
 TransformationHelper.h; Box and Muller 1958.
@@ -22,14 +22,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Shape = int | tuple[int, ...]
 
-_CHUNK = 1 << 15  # elements drawn at a time: temporaries stay in the cache. A multiple of 16.
-_BLOCK = 16  # normals are made in blocks of 16 uniforms
+_CHUNK = 1 << 15  # elements per draw, so that temporaries stay in the cache; a multiple of 16
+_BLOCK = 16  # normals are computed in blocks of 16 uniforms
 
 
 class Generator:
     """Draws random arrays, exactly those of `torch.manual_seed(seed)` on a CPU.
 
-    Only the low 32 bits of the seed count, so −1 and 2³² − 1 are the same stream.
+    Only the low 32 bits of the seed are used, so −1 and 2³² − 1 give the same stream.
 
     Uniforms, masks, permutations and integers agree bit for bit; float32 normals to about an ulp of the
     logarithm and cosine.
@@ -40,7 +40,7 @@ class Generator:
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> None:
-        """Start the stream of `seed` from its beginning, forgetting any cached normal."""
+        """Start the stream of `seed` from its beginning, and drop a cached normal."""
         self.seed = _integer("seed", seed)
         self._mt19937 = np.random.RandomState(self.seed & 0xFFFFFFFF)
         self._cached_normal: float | None = None
@@ -63,9 +63,9 @@ class Generator:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `get_state()`; a state that is not one is refused and changes nothing.
+        """Continue from a state that `get_state` returned.
 
-        Raises:   ValueError: names the entry that is missing, unknown or malformed.
+        Raises:   ValueError: an entry is missing, unknown or malformed; the message names it, and nothing changes.
         """
         names = {"seed", "key", "position", "cached_normal"}
         if set(state) != names:
@@ -82,11 +82,11 @@ class Generator:
         if cached.dtype != np.float64 or cached.shape not in ((0,), (1,)) or not np.isfinite(cached).all():
             raise ValueError("random state: cached_normal must be at most one finite float64")
         self.seed = seed
-        # NumPy's own normal cache stays empty: it holds another kind of pair than PyTorch's.
+        # NumPy's own cache of normals stays empty, because its pairs differ from PyTorch's.
         self._mt19937.set_state(("MT19937", key, position, 0, 0.0))
         self._cached_normal = float(cached[0]) if cached.size else None
 
-    # copy, deepcopy and pickle: a copy continues the stream by itself, and shares no state.
+    # copy, deepcopy and pickle: a copy continues the stream independently.
 
     def __getstate__(self) -> dict[str, NDArray[Any] | int]:
         return self.get_state()
@@ -142,8 +142,8 @@ class Generator:
         """Normal: mean + std · z, with z by Box and Muller's transform of two uniforms.
 
         Sixteen or more elements are transformed in blocks of 16, in the array's own precision; if the count
-        is no multiple of 16, the last 16 elements are made anew from 16 fresh uniforms. Fewer than sixteen
-        come singly in float64, in pairs of which the second is kept for the next small call.
+        is no multiple of 16, the last 16 elements are computed again from 16 new uniforms. Fewer than sixteen
+        are computed one by one in float64. They come in pairs, and the second is cached for the next small call.
         """
         mean, std = _finite("mean", mean), _finite("std", std)
         if std < 0:
@@ -173,18 +173,18 @@ class Generator:
         return r * math.cos(theta)
 
     def exponential(self, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """Exponential of rate 1: −log(1 − u53), whatever the dtype it is rounded to."""
+        """Exponential of rate 1: −log(1 − u53), rounded to dtype."""
         return _fill(shape, _float_dtype(dtype), lambda n: -np.log1p(-self._u53(n)))
 
     # Choices
 
     def bernoulli_keep(self, p: float, shape: Shape) -> NDArray[np.bool_]:
-        """Dropout's mask: True, "keep", with probability 1 − p, where u53 < 1 − p.
+        """Dropout's mask: True ("keep") where u53 < 1 − p, so with probability 1 − p.
 
-        p = 0 and p = 1 leave nothing to chance and draw nothing.
+        p = 0 and p = 1 draw nothing.
         """
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability must lie in [0, 1], got {p}")
+            raise ValueError(f"dropout probability must be in [0, 1], got {p}")
         if p in (0, 1):
             return np.full(_shape(shape), p == 0)
         return _fill(shape, np.dtype(bool), lambda n: self._u53(n) < 1 - p)
@@ -192,10 +192,10 @@ class Generator:
     def multinomial(self, probs: ArrayLike, num_samples: int = 1, replacement: bool = False) -> NDArray[np.int64]:
         """Indices drawn in proportion to `probs`, which need not sum to 1.
 
-        Without replacement (or for a single sample): the largest of probs / exponential, an exponential being
-        drawn for every entry. The least of exponentials of rates p is the i-th with probability pᵢ / Σp, and
-        dividing by p turns rate 1 into rate p. With replacement: the first index whose cumulative probability
-        reaches a u53.
+        Without replacement (or for a single sample): draw an exponential for every entry, and take the indices of
+        the largest probs / exponential. Of exponentials with rates p, the i-th is the smallest with probability
+        pᵢ / Σp, and dividing by p turns rate 1 into rate p. With replacement: the first index whose cumulative
+        probability reaches a u53.
 
         Args:     probs: (n,) or (B, n) float32 or float64, ≥ 0; the exponentials have its dtype.
         Returns:  (num_samples,) or (B, num_samples) int64; rows are drawn one after the other.
@@ -206,12 +206,12 @@ class Generator:
             raise ValueError(f"multinomial: probs must be 1-D or 2-D floats, got {p.dtype} {p.shape}")
         if not (np.isfinite(p) & (p >= 0)).all():
             raise ValueError("multinomial: probs must be finite and ≥ 0")
-        at_hand = (p > 0).sum(axis=-1).min(initial=p.shape[-1])
-        if k < 1 or at_hand < (1 if replacement else k):
-            raise ValueError(f"multinomial: cannot draw {k} samples from {at_hand} of probability > 0")
+        positive = (p > 0).sum(axis=-1).min(initial=p.shape[-1])
+        if k < 1 or positive < (1 if replacement else k):
+            raise ValueError(f"multinomial: cannot draw {k} samples from {positive} of probability > 0")
         if k == 1 or not replacement:
             scores: NDArray[Any] = p / self.exponential(p.shape, p.dtype)
-            if k == 1:  # what every generated token does: no sort
+            if k == 1:  # each generated token takes this path, which needs no sort
                 best: NDArray[np.int64] = scores.argmax(axis=-1, keepdims=True)
                 return best
             return np.argsort(-scores, axis=-1, kind="stable")[..., :k]
@@ -221,9 +221,9 @@ class Generator:
         return np.array(rows, np.int64).reshape(*p.shape[:-1], k)
 
     def randperm(self, n: int) -> NDArray[np.int64]:
-        """A random order of 0 … n−1: Fisher and Yates' shuffle from the front, n − 1 u32."""
+        """A random order of 0 … n−1: the shuffle of Fisher and Yates from the front, with n − 1 u32."""
         n = _integer("randperm: n", n)
-        if not 0 <= n < 2**32 // 20:  # from there on PyTorch draws 64 bits, and a Python list is out of place
+        if not 0 <= n < 2**32 // 20:  # PyTorch draws 64 bits for larger n
             raise ValueError(f"randperm: n must be 0 to {2**32 // 20 - 1}, got {n}")
         order = list(range(n))
         draws = max(n - 1, 0)
@@ -239,7 +239,7 @@ class Generator:
             raise ValueError(f"randint: needs −2⁶³ ≤ low < high < 2⁶³, got low={low}, high={high}")
         span = high - low
         bits = self._u64 if span >= 2**28 else self._u32
-        offset = np.uint64(low % 2**64)  # two's complement: the sum wraps round to the right int64
+        offset = np.uint64(low % 2**64)  # two's complement: the sum wraps to the correct int64
         return _fill(shape, np.dtype(np.int64), lambda n: (bits(n) % span + offset).view(np.int64))
 
     def random_seed(self) -> int:

@@ -181,7 +181,7 @@ def test_functions_are_numpys(name):
 
 def test_operands_that_are_no_numbers_are_refused():
     for wrong in ("2", [1.0, 2.0], None):
-        with pytest.raises(TypeError, match="operands are Tensors, arrays and numbers"):
+        with pytest.raises(TypeError, match="operands must be Tensors, arrays or numbers, got"):
             Tensor(B) * wrong
 
 
@@ -335,7 +335,7 @@ def test_a_scalar_changes_shape():
 
 def test_shape_errors():
     x = f32(2, 3)
-    with pytest.raises(ValueError, match="-1 keeps an axis"):
+    with pytest.raises(ValueError, match="-1 keeps an existing axis"):
         x.expand(-1, 2, 3)
     with pytest.raises(ValueError, match="broadcast"):
         x.expand(2, 4)
@@ -473,7 +473,7 @@ def test_sizes_are_whole_numbers() -> None:
             x.reshape(*sizes)
     with pytest.raises(ValueError, match="has fewer axes"):
         Tensor(np.ones((3, 1))).expand(3)
-    with pytest.raises(ValueError, match="lies behind end_dim"):
+    with pytest.raises(ValueError, match="comes after end_dim"):
         Tensor(np.ones((2, 3))).flatten(1, 0)
 
 

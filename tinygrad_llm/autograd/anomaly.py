@@ -114,37 +114,37 @@ _ANOMALY = Anomaly()
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What an operation was given."""
+    """An input of an operation."""
 
-    name: str  # as the kernel calls it
+    name: str  # in the kernel
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The fingerprint of an array that a vjp keeps."""
+    """The fingerprint of an array that a vjp keeps for backward."""
 
-    name: str  # as the kernel calls it
-    owner: str  # whose memory it is: "its input x", "its output", or ""
+    name: str  # in the kernel
+    owner: str  # the array whose memory it is: "its input x", "its output", or ""
     shape: tuple[int, ...]
     checksum: int
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an operation was recorded, and what its gradients must look like."""
+    """Where an operation was recorded, and what is needed to check its gradients. It holds no arrays."""
 
     operation: str
     where: str = ""
     layer: str = ""
-    inputs: tuple[Input, ...] | None = None  # None: recorded outside anomaly mode, so nothing is known
+    inputs: tuple[Input, ...] | None = None  # None: recorded outside anomaly mode
     dtype: np.dtype[Any] | None = None  # of the output
     saved: tuple[Saved, ...] = ()
 
     @property
     def observer(self) -> Observer:
-        """Told of the node wherever backward runs: what was recorded in the mode is checked outside it too."""
+        """The observer that the walk calls for this node, also outside the mode."""
         return _ANOMALY
 
     def __str__(self) -> str:
@@ -158,7 +158,7 @@ class Origin:
 
 
 def _origin(node: Node) -> Origin:
-    """What is known of a node: only its name, if it was recorded outside the mode."""
+    """The origin of a node; one with only a name, if the node was recorded outside the mode."""
     return node.origin if isinstance(node.origin, Origin) else Origin(node.name)
 
 
@@ -202,7 +202,7 @@ _OVERFLOW = "a number too large for the dtype: is the learning rate too high?"
 
 
 def check_output(operation: Operation) -> Origin:
-    """Raise if the output is bad; else return where the operation was recorded."""
+    """Return where the operation was recorded. Raise if its output is bad."""
     kernel, arrays, y = operation.kernel, operation.arrays, operation.output.data
     names = operation.input_names
     inputs = tuple(Input(name, x.shape, x.dtype) for name, x in zip(names, arrays, strict=True))
@@ -225,7 +225,7 @@ def check_output(operation: Operation) -> Origin:
 
 
 def _new_inf(arrays: Sequence[Array], y: Array) -> bool:
-    """Whether y = f(arrays), element by element, is infinite anywhere where no input is."""
+    """Whether an elementwise y = f(arrays) is infinite in a place where no input is."""
     new = np.isinf(y)
     for a in arrays:
         new = new & ~np.isinf(a)
@@ -244,7 +244,7 @@ _SLOPE_HINTS = {
 
 
 def check_gradients(origin: Origin, parents: Sequence[Node | None], g: Array, grads: Any) -> None:
-    """Raise if a vjp made of g what cannot be the gradients of its inputs."""
+    """Raise if the gradients that a vjp returned for g cannot be right."""
     name = origin.operation
     if not isinstance(grads, tuple | list) or len(grads) != len(parents):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple | list) else f"{type(grads).__name__}, not a tuple,"
@@ -267,7 +267,7 @@ def check_gradients(origin: Origin, parents: Sequence[Node | None], g: Array, gr
 
 
 def _dtypes(x: Input, origin: Origin, g: Array) -> list[np.dtype[Any]]:
-    """What a gradient may be: as precise as output or input, and complex wherever g is (in a complex-step check)."""
+    """The allowed dtypes of a gradient: as precise as output or input, and complex if g is (for the complex step)."""
     allowed = [np.result_type(g.dtype, origin.dtype), np.result_type(g.dtype, x.dtype)]
     return allowed if g.dtype.kind == "c" else [*allowed, x.dtype]
 
@@ -295,11 +295,11 @@ def _checksum(array: Array) -> int:
 
 
 def _kept(thing: Any, name: str = "", seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
-    """(name, array) of every array that a function holds, in closures, containers and defaults; in a fixed order."""
+    """(name, array) for every array that a function holds in closures, containers and defaults, in a fixed order."""
     if isinstance(thing, np.ndarray):
         yield name, thing
     elif id(thing) in seen:
-        return  # a function that calls itself
+        return  # a function that calls itself holds itself
     elif isinstance(thing, tuple | list | dict):
         for key, item in thing.items() if isinstance(thing, dict) else enumerate(thing):
             yield from _kept(item, f"{name}[{key!r}]", (*seen, id(thing)))

@@ -186,7 +186,7 @@ def observing(observer: Observer) -> Iterator[None]:
 Layer: TypeAlias = tuple[str, object]  # the path of the layer that is running, and the layer itself
 
 _layer: ContextVar[Layer] = ContextVar("layer", default=("", None))
-current_layer = _layer.get  # known inside `observing` only: nobody else pays for it
+current_layer = _layer.get  # tracked only while an observer is active
 
 
 @contextmanager

@@ -68,10 +68,10 @@ def walk_back(
             g, owned = run_hooks(node, g, told), False
         if told is not None:
             told.on_gradient(node, g)
-        # Keep the gradient if it is asked for. The walk goes on with g, so an operation's is copied.
+        # Keep the gradient if it is wanted. An operation passes g on to its vjp, so it is copied there.
         if node.is_leaf if wanted is None else node in wanted:
             found[node] = g if owned and node.is_leaf else g.copy()
-        # Go back through an operation: its vjp gives one gradient for each input, which is added to that input's.
+        # Go back through an operation: its vjp returns one gradient per input, which is added to what arrived before.
         if not node.is_leaf:
             for parent, d in call_vjp(node, g, told):
                 if parent is not None and d is not None:

@@ -1,4 +1,4 @@
-"""`Tensor`: an ndarray that remembers how it was made, so that gradients can be taken.
+"""`Tensor`: an ndarray that remembers how it was made, so that gradients can be computed.
 
 Its names, shapes and defaults are PyTorch's. Each operator is one line that applies a kernel.
 """
@@ -24,7 +24,7 @@ Dim: TypeAlias = int | tuple[int, ...] | None
 def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     """Run a kernel on Tensors, arrays and numbers, and record it if any input requires a gradient.
 
-    Numbers take the dtype of the Tensors beside them, so `2 * x` stays float32.
+    Numbers take the dtype of the Tensors next to them, so `2 * x` stays float32.
     """
     arrays: list[Any] = []
     nodes: list[Node | None] = []
@@ -34,7 +34,8 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     if not all(isinstance(x, np.ndarray) for x in arrays):
         for i, x in enumerate(inputs):
             if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
-                arrays[i] = np.asarray(x.data)  # no axes, and computed anew: a NumPy scalar, whose dtype counts here
+                # NumPy made a scalar of data without axes. Its dtype counts: it is no number that the user wrote.
+                arrays[i] = np.asarray(x.data)
         arrays = _lift(arrays)
     recording = is_grad_enabled() and nodes.count(None) < len(nodes)
     if "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
@@ -46,7 +47,7 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
         with observer.around_kernel(kernel):
             y, vjp = kernel(*arrays, **options)
     if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
-        y = y.astype(np.float32)  # from integers alone, as in Tensor([1, 2]) / 2: float32 is the default
+        y = y.astype(np.float32)  # the default float dtype, as in Tensor([1, 2]) / 2
     out = Tensor(y)
     if recording:
         out._node = Node(kernel.__name__, vjp, tuple(nodes))
@@ -56,15 +57,19 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
 
 
 def _lift(inputs: list[Any]) -> list[Array]:
-    """Make arrays of the numbers among the inputs."""
+    """Convert the numbers among the inputs to arrays."""
     for x in inputs:
         if not isinstance(x, np.ndarray | np.generic | int | float | complex):
-            raise TypeError(f"operands are Tensors, arrays and numbers, not {type(x).__name__}: wrap it in Tensor(...)")
-    # A NumPy scalar counts as the Python number it holds: np.sqrt(2) * x must not turn x into float64.
+            raise TypeError(
+                f"operands must be Tensors, arrays or numbers, got {type(x).__name__}: wrap it in Tensor(...)"
+            )
+    # A NumPy scalar counts as a Python number, because np.sqrt(2) * x must not turn x into float64.
     plain = [x.item() if isinstance(x, np.generic) else x for x in inputs]
     dtype = np.result_type(*plain)
     if dtype == np.float64 and not any(isinstance(x, np.ndarray) and x.dtype == np.float64 for x in inputs):
-        return [np.asarray(x, dtype=np.float32) for x in inputs]  # integers with a Python float: float32 is the default
+        return [
+            np.asarray(x, dtype=np.float32) for x in inputs
+        ]  # the default float dtype for integers with a Python float
     return [x if isinstance(x, np.ndarray) else np.asarray(x, dtype=dtype) for x in inputs]
 
 
@@ -72,10 +77,10 @@ class Tensor:
     """An array with a gradient.
 
     Args:     array: an ndarray (kept, not copied, with its dtype), a Tensor (detached), a number or nested lists.
-              Floats from Python become float32; float64 and complex arrays stay what they are.
-              requires_grad: whether `backward` shall fill `grad`. Only float and complex arrays can.
-              dtype: converts, if given.
-    Raises:   TypeError: not numbers; ValueError: requires_grad on integers.
+              Python floats become float32; arrays keep their dtype.
+              requires_grad: whether `backward` fills `grad`. Only float and complex arrays can require a gradient.
+              dtype: convert to this dtype.
+    Raises:   TypeError: array does not hold numbers. ValueError: requires_grad on integers.
     """
 
     __slots__ = ("__weakref__", "_node", "data")
@@ -92,12 +97,12 @@ class Tensor:
                 array = array.astype(np.float32)
         self.data = np.asarray(array, dtype=dtype)
         if self.data.dtype.kind not in "fciub":
-            raise TypeError(f"a Tensor holds numbers, not {self.data.dtype} (from {type(array).__name__})")
+            raise TypeError(f"a Tensor holds numbers, got {self.data.dtype} (from {type(array).__name__})")
         self._node: Node | None = None
         if requires_grad:
             self.requires_grad = True
 
-    # ---- what it is ------------------------------------------------------------------------------------------
+    # ---- shape, dtype and data -------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,16 +127,16 @@ class Tensor:
         return self.data
 
     def item(self) -> Any:
-        """The one element, as a Python number. ValueError if there are more."""
+        """The only element, as a Python number. Raises ValueError for more elements or none."""
         if self.data.size != 1:
-            raise ValueError(f"item() needs exactly one element, and this Tensor has shape {self.shape}")
+            raise ValueError(f"item() needs exactly one element, got shape {self.shape}")
         return self.data.item()
 
     def tolist(self) -> Any:
         return self.data.tolist()
 
     def detach(self) -> "Tensor":
-        """The same data, cut off from the graph."""
+        """A Tensor with the same data and no graph."""
         return Tensor(self.data)
 
     def to(self, dtype: DTypeLike) -> "Tensor":
@@ -178,7 +183,7 @@ class Tensor:
         if not self.is_leaf:
             raise RuntimeError("only a leaf can stop requiring a gradient: use detach() on a computed Tensor")
         if value and self.dtype.kind not in "fc":
-            raise ValueError(f"only float and complex Tensors can require a gradient, not {self.dtype}")
+            raise ValueError(f"only float and complex Tensors can require a gradient, got {self.dtype}")
         self._node = Node("leaf") if value else None
 
     @property
@@ -188,7 +193,7 @@ class Tensor:
 
     @property
     def grad(self) -> Array | None:
-        """The gradient that `backward` has added up here: an ndarray of this shape, or None before the first."""
+        """The sum of the gradients of all `backward` calls: an ndarray of this shape, or None before the first call."""
         return None if self._node is None else self._node.grad
 
     @grad.setter
@@ -200,10 +205,10 @@ class Tensor:
         self._node.grad = value
 
     def backward(self, gradient: Any = None) -> None:
-        """Add the gradient of this Tensor to `.grad` of every leaf it was made from.
+        """Add the gradient of this Tensor to `.grad` of every leaf that it depends on.
 
-        Args:     gradient: what to start from, of this shape; 1 for a scalar if not given.
-        Raises:   RuntimeError: nothing was recorded; no gradient given for a non-scalar; a second time.
+        Args:     gradient: the gradient to start from, of this shape; default 1, for a scalar.
+        Raises:   RuntimeError: nothing was recorded; no gradient for a non-scalar; a second backward pass.
         """
         node, seed = self._start(gradient)
         for leaf, g in walk_back(node, seed).items():
@@ -213,16 +218,17 @@ class Tensor:
                 leaf.grad += g
 
     def register_hook(self, hook: Hook) -> HookHandle:
-        """Call `hook(gradient)` in each `backward` or `grad` that passes here, once, when the gradient is complete.
+        """Call `hook(gradient)` once in each `backward` or `grad` that passes here, when the gradient is complete.
 
-        It is shown a read-only array. None leaves the gradient as it is; an array of the same shape and dtype takes
-        its place. Hooks run in the order in which they were registered.
+        The hook receives a read-only array. It returns None, or an array of the same shape and dtype that takes its
+        place. Hooks run in the order in which they were registered.
 
-        Returns:  a handle, whose `remove()` takes the hook away again.
-        Raises:   RuntimeError: this Tensor does not require a gradient. In backward, ValueError: shape or dtype differ.
+        Returns:  a handle; its `remove()` removes the hook.
+        Raises:   RuntimeError: this Tensor does not require a gradient. In backward, ValueError: another shape or
+                  dtype was returned.
         """
         if not callable(hook):
-            raise TypeError(f"a hook is a function of the gradient, not {type(hook).__name__}")
+            raise TypeError(f"a hook is a function of the gradient, got {type(hook).__name__}")
         if self._node is None:
             raise RuntimeError("this Tensor does not require a gradient, so a hook on it would never be called")
         if self._node.vjp is None and not self.is_leaf:
@@ -237,7 +243,7 @@ class Tensor:
         if gradient is None:
             if self.data.size != 1:
                 raise RuntimeError(
-                    f"a gradient starts from a scalar, and this Tensor has shape {self.shape}: "
+                    f"a gradient starts from a scalar, got shape {self.shape}: "
                     "reduce it (.sum(), .mean()), or give `gradient` of that shape"
                 )
             return self._node, np.ones_like(self.data)
@@ -287,8 +293,8 @@ class Tensor:
     def __rmatmul__(self, other: Operand) -> "Tensor":
         return apply(K.matmul, other, self)
 
-    # Comparisons have no gradient; they give boolean Tensors. Equality is by element, as in PyTorch, so Tensors hash
-    # by identity.
+    # Comparisons return boolean Tensors without a gradient. Equality is by element, as in PyTorch, so the hash is the
+    # identity.
 
     def _compare(self, other: Operand, operation: Callable[[Any, Any], Any]) -> "Tensor":
         return Tensor(np.asarray(operation(self.data, other.data if isinstance(other, Tensor) else other)))
@@ -345,7 +351,7 @@ class Tensor:
         return apply(K.maximum, self, other)
 
     def masked_fill(self, mask: Operand, value: float) -> "Tensor":
-        """`value` where the mask is True, this Tensor elsewhere; no gradient flows to where it was filled."""
+        """`value` where the mask is True, and this Tensor elsewhere. The gradient of a filled element is 0."""
         return apply(K.where, mask, value, self)
 
     # ---- reductions ------------------------------------------------------------------------------------------
@@ -361,11 +367,11 @@ class Tensor:
         return apply(K.var, self, axis=dim, ddof=correction, keepdims=keepdim)
 
     def amax(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
-        """The largest element; equal maxima share the gradient equally."""
+        """The largest element. Equal maxima share the gradient equally."""
         return apply(K.max, self, axis=dim, keepdims=keepdim)
 
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Without dim, the largest element. With dim, (values, indices); the gradient goes to the index named."""
+        """Without dim, the largest element. With dim, (values, indices): the gradient goes to these indices."""
         if dim is None:
             return self.amax()
         indices = np.expand_dims(np.argmax(self.data.real, axis=dim), dim)
@@ -399,7 +405,7 @@ class Tensor:
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Tensor":
         start, end = start_dim % max(self.ndim, 1), end_dim % max(self.ndim, 1)
         if start > end:
-            raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim}")
+            raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
         return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
 
     def transpose(self, dim0: int, dim1: int) -> "Tensor":
@@ -419,13 +425,13 @@ class Tensor:
         return self.transpose(-2, -1)
 
     def expand(self, *shape: int | Sequence[int]) -> "Tensor":
-        """Repeat axes of length 1 without copying; −1 keeps an axis as it is."""
+        """Repeat axes of length 1 without copying. −1 keeps the length of an axis."""
         sizes = _sizes(shape)
         if len(sizes) < self.ndim:
-            raise ValueError(f"expand: {sizes} has fewer axes than the shape {self.shape}")
+            raise ValueError(f"expand: got {sizes}, which has fewer axes than the shape {self.shape}")
         own = (None,) * (len(sizes) - self.ndim) + self.shape
         if any(n == -1 and m is None for n, m in zip(sizes, own, strict=True)):
-            raise ValueError(f"expand: -1 keeps an axis, and {self.shape} has none in front for {sizes}")
+            raise ValueError(f"expand: -1 keeps an existing axis, got {sizes} for shape {self.shape}")
         full = tuple(m if n == -1 and m is not None else n for n, m in zip(sizes, own, strict=True))
         return apply(K.broadcast_to, self, shape=full)
 
@@ -433,7 +439,7 @@ class Tensor:
         return apply(K.reshape, self, shape=np.expand_dims(self.data, dim).shape)
 
     def squeeze(self, dim: int | tuple[int, ...] | None = None) -> "Tensor":
-        """Drop axes of length 1: all of them, or those named (one that is longer stays, as in PyTorch)."""
+        """Remove axes of length 1: all, or those in dim. A longer axis in dim stays, as in PyTorch."""
         dims = range(self.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
         gone = {d % self.ndim for d in dims if self.shape[d] == 1}
         return self.reshape([n for i, n in enumerate(self.shape) if i not in gone])
@@ -443,7 +449,7 @@ class Tensor:
         plain = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
         return apply(K.getitem, self, index=plain if isinstance(index, tuple) else plain[0])
 
-    # copy, deepcopy and pickle make another leaf, with a node of its own: identity is not copied, and hooks are not.
+    # copy, deepcopy and pickle make another leaf with its own node. Hooks are not copied.
 
     def __getstate__(self) -> tuple[Array, bool, Array | None]:
         if not self.is_leaf:
@@ -457,7 +463,7 @@ class Tensor:
 
 
 class Maxima(NamedTuple):
-    """What `Tensor.max(dim)` returns."""
+    """`Tensor.max(dim)` returns these."""
 
     values: Tensor
     indices: Tensor
@@ -473,15 +479,16 @@ def _sizes(shape: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
 def grad(
     output: Tensor, inputs: Sequence[Tensor] | Tensor, gradient: Any = None, leaf_hooks: bool = True
 ) -> list[Array]:
-    """The gradient of `output` with respect to each of `inputs`, as arrays; no `.grad` is touched.
+    """The gradient of `output` with respect to each of `inputs`, as arrays.
 
-    Several threads can so differentiate one model at the same time.
+    No `.grad` changes, so several threads can differentiate one model at the same time.
 
     Args:     output: a scalar Tensor, or any Tensor with `gradient` of its shape.
-              inputs: Tensors (or one) that require a gradient, leaves or computed on the way to the output.
-              leaf_hooks: False leaves the hooks of leaves to `hooked`, for a gradient that is only a part of theirs.
-    Returns:  arrays of the inputs' shapes, memory of their own; zeros where the output does not depend on an input.
-    Raises:   ValueError: an input does not require a gradient. RuntimeError: as `Tensor.backward`.
+              inputs: one Tensor or several that require a gradient: leaves, or computed on the way to the output.
+              leaf_hooks: False does not call the hooks of leaves; `hooked` calls them later, when the gradients of
+              several parts of a batch have been added.
+    Returns:  arrays of the inputs' shapes, with their own memory; zeros for an input that output does not depend on.
+    Raises:   ValueError: an input does not require a gradient. RuntimeError: as in `Tensor.backward`.
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else inputs
     nodes = [x._node for x in inputs]
@@ -497,5 +504,5 @@ def grad(
 
 
 def hooked(x: Tensor, gradient: Array) -> Array:
-    """The gradient of a leaf after its hooks: each is shown it, and what one returns takes its place."""
+    """The gradient of a leaf after its hooks have seen and perhaps replaced it."""
     return gradient if x._node is None or not x._node.hooks else run_hooks(x._node, gradient, current_observer())

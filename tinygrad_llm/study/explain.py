@@ -38,7 +38,7 @@ class Subject:
 
     @property
     def headline(self) -> str:
-        """The first line of the docstring; … marks one that goes on."""
+        """The first line of the docstring, with … if the paragraph continues."""
         line, *more = (inspect.getdoc(self.thing) or "").split("\n")
         return f"{line} …" if more and more[0] and not re.match(r"[A-Z]\w+: ", more[0]) else line
 
