@@ -134,7 +134,9 @@ def test_anomaly_mode_changes_no_gradient_and_names_the_operation_inside():
         assert info.value.operation == "sqrt"
         y = recompute(lambda x: x * 2, x, []).sum()
         x.data += 1
-        with pytest.raises(AnomalyError, match=r"recompute saved its input x \(as x\), shape \(2, 3\).* in place since"):
+        with pytest.raises(
+            AnomalyError, match=r"recompute saved its input x \(as x\), shape \(2, 3\).* in place since"
+        ):
             y.backward()
 
 

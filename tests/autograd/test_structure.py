@@ -1,4 +1,4 @@
-"""Graphs of every shape and arrays of every layout, through the engine: broadcasting, repeated use, whose memory."""
+"""Graphs of every shape and arrays of every layout: broadcasting, repeated use, and who owns the memory."""
 
 import gc
 import inspect
@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import functional as F
-from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, grad, no_grad
-from tinygrad_llm.gradcheck import all_cases
+from tinygrad_llm.gradcheck.cases import basic_cases
 
 
 def leaf(x):
@@ -58,11 +57,12 @@ BINARY = {
     "divide": (operator.truediv, operator.truediv, analytic(operator.truediv)),
     "power": (operator.pow, operator.pow, analytic(operator.pow)),
     "maximum": (F.maximum, max, lambda a, b: (float(a > b), float(a < b))),
+    "used twice": (lambda a, b: a * b + b * a, lambda a, b: 2 * a * b, lambda a, b: (2 * b, 2 * a)),
 }
 
 
 def by_loops(value, slopes, a, b, g):
-    """y, da and db of a broadcast function, element by element: each input element adds up what its copies get."""
+    """y, da and db of a broadcast function, element by element: the gradients of all copies of an element are added."""
     shape = np.broadcast_shapes(a.shape, b.shape)
     home_a, home_b = (np.broadcast_to(np.arange(x.size).reshape(x.shape), shape) for x in (a, b))
     y, da, db = np.zeros(shape), np.zeros(a.size), np.zeros(b.size)
@@ -83,40 +83,46 @@ def assert_as_by_loops(fn, value, slopes, a, b):
     out = fn(ta, tb)
     out.backward(g)
     results = [(out.data, y), (ta.grad, da), (tb.grad, db)]
-    # With the other one a constant, the gradient is the same.
+    # The gradient is the same if the other input is a constant.
     results += [(grad(fn(ta, b), [ta], g)[0], da), (grad(fn(a, tb), [tb], g)[0], db)]
     for found, expected in results:
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
 
 
-both_orders = pytest.mark.parametrize(("a", "b"), [*PAIRS, *((b, a) for a, b in PAIRS)], ids=str)
+BOTH_ORDERS = [*PAIRS, *((b, a) for a, b in PAIRS)]
 
 
 @pytest.mark.parametrize("name", BINARY)
-@both_orders
-def test_a_broadcast_gradient_is_the_sum_over_the_copies(name, a, b):
+def test_a_broadcast_gradient_is_the_sum_over_the_copies(name, for_each):
     fn, value, slopes = BINARY[name]
-    a, b = 1.5 + np.tanh(normal(*a)), 1.5 + np.tanh(normal(*b, seed=1))
-    assert_as_by_loops(fn, lambda _, *ab: value(*ab), lambda _, *ab: slopes(*ab), a, b)
+
+    def check(pair):
+        a, b = (1.5 + np.tanh(normal(*shape, seed=i)) for i, shape in enumerate(pair))
+        assert_as_by_loops(fn, lambda _, *ab: value(*ab), lambda _, *ab: slopes(*ab), a, b)
+
+    for_each(BOTH_ORDERS, check)
 
 
-@both_orders
-def test_where_broadcasts_all_three(a, b):
-    full = np.broadcast_shapes(a, b)
-    for shape in {full, a, b, (1,) * len(full)}:
-        mask = normal(*shape, seed=2) > 0
-        place = np.broadcast_to(mask, full)
-        assert_as_by_loops(
-            lambda x, y, mask=mask: F.where(mask, x, y),
-            lambda at, x, y, place=place: x if place[at] else y,
-            lambda at, x, y, place=place: (float(place[at]), float(not place[at])),
-            normal(*a),
-            normal(*b, seed=1),
-        )
+def test_where_broadcasts_all_three(for_each):
+    def check(pair):
+        a, b = pair
+        full = np.broadcast_shapes(a, b)
+        for shape in {full, a, b, (1,) * len(full)}:
+            mask = normal(*shape, seed=2) > 0
+            place = np.broadcast_to(mask, full)
+            assert_as_by_loops(
+                lambda x, y, mask=mask: F.where(mask, x, y),
+                lambda at, x, y, place=place: x if place[at] else y,
+                lambda at, x, y, place=place: (float(place[at]), float(not place[at])),
+                normal(*a),
+                normal(*b, seed=1),
+            )
+
+    for_each(BOTH_ORDERS, check)
 
 
-def test_a_mask_may_be_what_stretches_the_result():
+def test_a_mask_may_broadcast_the_result():
     a, b = leaf(normal(2)), leaf(normal(1, seed=1))
     mask = np.array([[True, False], [True, True], [False, False]])
     da, db = grad(F.where(mask, a, b), [a, b], np.array([[1.0, 10], [100, 1000], [10000, 100000]]))
@@ -140,9 +146,10 @@ LAYOUTS = {
     "read-only": read_only,
     "axes swapped": lambda x: np.swapaxes(np.swapaxes(x, 0, -1).copy(), 0, -1),
     "inside another": lambda x: np.pad(x, 1)[(slice(1, -1),) * x.ndim],
+    "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),  # other values too
 }
 
-# Every kernel that has more than one leaf, or that moves elements, amid others.
+# Programs with every kernel that has several inputs or moves elements.
 PROGRAMS = {
     "elementwise": lambda x, y: (x * y + x / (y * y + 1) - y).tanh() * (x * x + 1).log(),
     "powers": lambda x, y: (x * x + 0.5) ** y + (y * y + 0.5).sqrt(),
@@ -159,30 +166,34 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_layouts_do_not_matter(program, layout):
-    fn, relay = PROGRAMS[program], LAYOUTS[layout]
+def test_a_gradient_does_not_depend_on_the_layout(program, for_each):
+    fn = PROGRAMS[program]
     x, y = normal(2, 3, 4), normal(2, 3, 4, seed=1) / 2
     g = normal(*fn(Tensor(x), Tensor(y)).shape, seed=2)
-    results = []
-    for change in (np.copy, relay):
-        arrays = [change(a) for a in (x, y, g)]
-        a, b = map(leaf, arrays[:2])
-        fn(a, b).backward(arrays[2])
-        results.append((a.grad, b.grad))
-        for array, old in zip(arrays, (x, y, g), strict=True):
-            np.testing.assert_array_equal(array, old)
-    for found, expected in zip(results[1], results[0], strict=True):
-        assert found.flags.writeable
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+    def check(layout):
+        results = []
+        for copy in (lambda a: a, lambda a: np.array(a, order="C")):
+            arrays = [copy(LAYOUTS[layout](a)) for a in (x, y, g)]
+            before = [a.copy() for a in arrays]
+            a, b = map(leaf, arrays[:2])
+            fn(a, b).backward(arrays[2])
+            results.append((a.grad, b.grad))
+            for array, old in zip(arrays, before, strict=True):
+                np.testing.assert_array_equal(array, old)
+        for found, expected in zip(*results, strict=True):
+            assert found.flags.writeable
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+    for_each(LAYOUTS, check)
 
 
 EMPTY = [name for name in PROGRAMS if name not in ("reductions", "embedding", "loss", "indices", "linear", "shapes")]
 
 
 @pytest.mark.parametrize("program", EMPTY)
-def test_no_rows_have_no_gradient_but_its_shape(program):
+def test_the_gradient_of_no_rows_has_their_shape(program):
     x, y = (leaf(np.zeros((0, 2, 4))) for _ in range(2))
     if program == "normalised":
         fn = lambda x, y: x.softmax(1) * y.log_softmax(-1) + F.layer_norm(x, (4,))  # noqa: E731
@@ -193,7 +204,7 @@ def test_no_rows_have_no_gradient_but_its_shape(program):
     assert y.grad.shape == (0, 2, 4)
 
 
-def test_a_parameter_that_met_no_rows_has_a_gradient_of_0():
+def test_the_gradient_of_a_parameter_is_0_if_there_are_no_rows():
     x, weight, bias, table = (leaf(a) for a in (np.zeros((0, 3)), normal(4, 3), normal(4), normal(5, 3)))
     y = F.linear(x, weight, bias).sum() + F.embedding(np.zeros((2, 0), int), table).sum()
     y = y + table[np.zeros(0, int)].sum() + F.layer_norm(x, (3,), table[0], table[1]).sum() + F.cat([x, x]).sum()
@@ -302,17 +313,17 @@ HUNDRED = {
 }
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["a leaf", "a computed value"])
 @pytest.mark.parametrize("gather", HUNDRED)
-def test_a_value_used_a_hundred_times(gather, shared):
-    x = leaf(np.array([0.5, -2.0]))
-    v = x * 2 if shared else x
-    y = HUNDRED[gather]([v * k for k in range(1, 100)] + [v])
-    seed = np.array([1.0, -1.0])
-    (dx,) = grad(y, [x], seed)
-    uses = sum(range(1, 100)) + 1
-    assert dx.tolist() == [uses * (1 + shared), -uses * (1 + shared)]
-    assert seed.tolist() == [1, -1]
+def test_a_value_used_a_hundred_times(gather):
+    for computed in (False, True):
+        x = leaf(np.array([0.5, -2.0]))
+        v = x * 2 if computed else x
+        y = HUNDRED[gather]([v * k for k in range(1, 100)] + [v])
+        seed = np.array([1.0, -1.0])
+        (dx,) = grad(y, [x], seed)
+        uses = (sum(range(1, 100)) + 1) * (1 + computed)
+        assert dx.tolist() == [uses, -uses]
+        assert seed.tolist() == [1, -1]
 
 
 def test_a_product_of_one_value_a_hundred_times():
@@ -324,7 +335,7 @@ def test_a_product_of_one_value_a_hundred_times():
 
 
 def test_diamonds_within_diamonds():
-    """Each path from x to the top counts 1: two values, each made from both below it, have Fibonacci's numbers."""
+    """The gradient counts the paths: two values, each made from both below it, have the numbers of Fibonacci."""
     x = leaf(np.array(1.0))
     left, right = x, x * 1
     paths = [1, 1]
@@ -334,11 +345,11 @@ def test_diamonds_within_diamonds():
     assert grad(left, [x])[0].item() == paths[0] == 17711
 
 
-# ---- a walk holds what lies between what is done and what is left ---------------------------------------------------
+# ---- memory and depth of a walk --------------------------------------------------------------------------------------
 
 
 def test_the_walk_holds_a_few_gradients_at_a_time():
-    """Along 300 links of 80 kB each, backward needs memory for a few: what is done is freed as it goes."""
+    """Along 300 links of 80 kB each, backward needs memory for a few: it frees what it has used."""
     size = 10_000
     peaks = {}
     for links in (30, 300):
@@ -356,7 +367,7 @@ def test_the_walk_holds_a_few_gradients_at_a_time():
 
 
 def test_no_step_of_the_engine_recurses():
-    """Building, going back and freeing, in a graph far deeper than what is left of the call stack."""
+    """Build, walk and free a graph that is far deeper than the rest of the call stack."""
     x = leaf(np.array(1.0))
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 60)
@@ -375,26 +386,25 @@ def test_no_step_of_the_engine_recurses():
 
 # ---- backward twice ------------------------------------------------------------------------------------------------
 
-CASES = [case for case in all_cases() if case.covers in K.KERNELS]
-ONE_EACH = list({case.covers: case for case in CASES}.values())
-
 
 def leaves_of(arrays):
     return [leaf(a) if a.dtype.kind == "f" else a for a in arrays]
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=lambda case: case.covers)
-def test_a_second_backward_names_its_operation(case, kernel_call):
-    kernel, arrays, options = kernel_call(case)
-    y = apply(kernel, *leaves_of(arrays), **options)
-    g = np.ones(y.shape)
-    y.backward(g)
-    for again in (lambda: y.backward(g), lambda: grad(y, [], g), lambda: (y * 2).sum().backward()):
-        with pytest.raises(RuntimeError, match=f"backward through {case.covers} a second time"):
-            again()
+def test_a_second_backward_names_its_operation(for_each, kernel_call):
+    def check(case):
+        kernel, arrays, options = kernel_call(case)
+        y = apply(kernel, *leaves_of(arrays), **options)
+        g = np.ones(y.shape)
+        y.backward(g)
+        for again in (lambda: y.backward(g), lambda: grad(y, [], g), lambda: (y * 2).sum().backward()):
+            with pytest.raises(RuntimeError, match=f"backward through {case.covers} a second time"):
+                again()
+
+    for_each({case.covers: case for case in basic_cases()}.values(), check)
 
 
-# ---- whose memory --------------------------------------------------------------------------------------------------
+# ---- who owns the memory --------------------------------------------------------------------------------------------
 
 
 def assert_all_apart(gradients, others):
@@ -412,22 +422,24 @@ def assert_all_apart(gradients, others):
         g[...] = before[i]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_gradients_of_every_kernel_are_memory_of_their_own(case, kernel_call):
-    kernel, arrays, options = kernel_call(case)
-    for through in ("backward", "grad"):
-        for behind in (lambda y: y, lambda y: y.sum(), lambda y: y.reshape(-1)):
-            leaves = leaves_of(arrays)
-            wanted = [t for t in leaves if isinstance(t, Tensor)]
-            y = apply(kernel, *leaves, **options)
-            out = behind(y)
-            seed = normal(*out.shape)
-            if through == "backward":
-                out.backward(seed)
-                found = [t.grad for t in wanted]
-            else:
-                found = grad(out, [*wanted, y, out], seed)
-            assert_all_apart(found, [*arrays, y.data, out.data, seed])
+def test_gradients_of_every_kernel_own_their_memory(for_each, kernel_call):
+    def check(case):
+        kernel, arrays, options = kernel_call(case)
+        for through in ("backward", "grad"):
+            for behind in (lambda y: y, lambda y: y.sum(), lambda y: y.reshape(-1)):
+                leaves = leaves_of(arrays)
+                wanted = [t for t in leaves if isinstance(t, Tensor)]
+                y = apply(kernel, *leaves, **options)
+                out = behind(y)
+                seed = normal(*out.shape)
+                if through == "backward":
+                    out.backward(seed)
+                    found = [t.grad for t in wanted]
+                else:
+                    found = grad(out, [*wanted, y, out], seed)
+                assert_all_apart(found, [*arrays, y.data, out.data, seed])
+
+    for_each(basic_cases(), check)
 
 
 GRAPHS = {
@@ -453,39 +465,44 @@ GRAPHS = {
     "dropout of nothing": lambda a, b: F.dropout(a, 0.0) + b,
     "einsum that moves axes": lambda a, b: F.einsum("ij->ji", a) + F.einsum("ij,ij->ij", a, b),
     "linear with a bias": lambda a, b: F.linear(a, b, a[0]) + a,
+    "product": lambda a, b: a * b,
+    "a part of a broadcast sum": lambda a, b: (a + b).expand(3, 2, 2)[0],
     "the one of the other": lambda a, b: (a + 0) + (b + (a + 0)),
     "a only, then both": lambda a, b: (a.reshape(4) + b.reshape(4)).reshape(2, 2) + a,
 }
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("seeded", ["own", "broadcast", "read-only"])
-def test_gradients_alias_nothing_in_any_graph(graph, seeded):
-    fn = GRAPHS[graph]
-    a, b = leaf(normal(2, 2)), leaf(normal(2, 2, seed=1))
-    with no_grad():
-        shape = fn(a, b).shape
-    seed = {
-        "own": lambda: normal(*shape),
-        "broadcast": lambda: np.broadcast_to(1.5, shape),
-        "read-only": lambda: read_only(normal(*shape)),
-    }[seeded]()
-    kept = seed.copy()
-    y = fn(a, b)
-    y.backward(seed)
-    z = fn(a, b)
-    found = grad(z, [a, b, z, a, b], seed)  # each named twice, and the output itself
-    assert_all_apart([a.grad, b.grad, *found], [a.data, b.data, y.data, z.data, seed])
-    np.testing.assert_array_equal(found[2], seed)
-    np.testing.assert_array_equal(found[0], a.grad)
-    first = a.grad
-    fn(a, b).backward(seed)  # a second time adds, to the memory that is there
-    assert a.grad is first
-    np.testing.assert_allclose(a.grad, 2 * found[0], rtol=1e-14)
-    np.testing.assert_array_equal(seed, kept)
+SEEDS = {
+    "own": lambda shape: normal(*shape),
+    "broadcast": lambda shape: np.broadcast_to(1.5, shape),
+    "read-only": lambda shape: read_only(normal(*shape)),
+}
 
 
-def test_intermediates_have_memory_of_their_own_too():
+@pytest.mark.parametrize("seeded", SEEDS)
+def test_gradients_alias_nothing_in_any_graph(seeded, for_each):
+    def check(graph):
+        fn = GRAPHS[graph]
+        a, b = leaf(normal(2, 2)), leaf(normal(2, 2, seed=1))
+        with no_grad():
+            seed = SEEDS[seeded](fn(a, b).shape)
+        kept = seed.copy()
+        y, z = fn(a, b), fn(a, b)
+        y.backward(seed)
+        found = grad(z, [a, b, z, a, b], seed)  # each named twice, and the output itself
+        assert_all_apart([a.grad, b.grad, *found], [a.data, b.data, y.data, z.data, seed])
+        np.testing.assert_array_equal(found[2], seed)
+        np.testing.assert_array_equal(found[0], a.grad)
+        first = a.grad
+        fn(a, b).backward(seed)  # a second call adds to the same memory
+        assert a.grad is first
+        np.testing.assert_allclose(a.grad, 2 * found[0], rtol=1e-14)
+        np.testing.assert_array_equal(seed, kept)
+
+    for_each(GRAPHS, check)
+
+
+def test_gradients_of_computed_values_own_their_memory():
     x = leaf(normal(3))
     values = [x, x + 0, x.reshape(3)]
     values += [values[1] + values[2], values[1][::-1]]

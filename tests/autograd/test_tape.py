@@ -1,4 +1,4 @@
-"""The walk back: accumulation, whose memory a gradient is, what is freed when, threads, `no_grad`."""
+"""The walk back: accumulation, memory that is borrowed or owned, what is freed when, threads, `no_grad`."""
 
 import gc
 import math
@@ -12,7 +12,7 @@ import pytest
 
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, detect_anomaly, grad, is_grad_enabled, no_grad
-from tinygrad_llm.gradcheck import gpt_problem, gradcheck
+from tinygrad_llm.gradcheck import gpt_problem
 from tinygrad_llm.kernels.contract import Rows
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.random import Generator
@@ -37,7 +37,7 @@ def test_a_diamond():
 
 
 def test_sums_of_sums():
-    """b's gradient is borrowed by both of its uses; adding in place would double-count."""
+    """Both uses of b borrow its gradient, so an addition in place would count it twice."""
     a = leaf(1.0, 2.0)
     b = a + a
     c = b + b
@@ -53,7 +53,7 @@ def test_an_uneven_diamond_waits_for_the_longer_branch():
     assert grad((y + z).sum(), [x])[0].item() == pytest.approx(2 + 2 * 1.5**5)
 
 
-# ---- gradients by rows -----------------------------------------------------------------------------------------------
+# ---- gradients by rows ---------------------------------------------------------------------------------------------
 
 IDS = np.array([[3, 1], [1, 1]])
 
@@ -63,7 +63,7 @@ def rows(weight):
 
 
 def dense(weight):
-    """The same as a product, whose gradient is an array of its own."""
+    """The same as a product, whose gradient owns its memory."""
     return Tensor((np.arange(len(weight)) == IDS[..., None]).astype(np.float64)) @ weight
 
 
@@ -76,7 +76,7 @@ USES = [
     ([rows], 0),
     ([rows, rows], 1),
     ([rows, rows, rows], 2),
-    ([rows, dense], 1),  # the last one recorded is the first to hand its gradient back
+    ([rows, dense], 1),  # the walk meets the last one first
     ([dense, rows], 0),
     ([rows, dense, rows, dense], 2),
     ([rows, borrowed], 0),
@@ -87,7 +87,7 @@ USES = [
 
 @pytest.mark.parametrize("computed", [False, True], ids=["a leaf", "a computed value"])
 @pytest.mark.parametrize(("uses", "in_place"), USES)
-def test_rows_are_added_up_with_whatever_else_comes(uses, in_place, computed, monkeypatch):
+def test_rows_are_added_to_other_gradients(uses, in_place, computed, monkeypatch):
     added = []
     add_to = Rows.add_to
     monkeypatch.setattr(Rows, "add_to", lambda self, total: (added.append(total), add_to(self, total)))
@@ -144,19 +144,8 @@ def test_a_tied_gpt_adds_the_rows_of_its_embedding_to_the_gradient_of_its_head(m
     assert added == [(7, 4)]
 
 
-@pytest.mark.parametrize("uses", [2, 3, 10])
-def test_fan_out(uses):
-    x = leaf(1.0, 2.0)
-    y = x * 1
-    total = y
-    for k in range(1, uses):
-        total = total + y * k
-    (g,) = grad(total, [x], np.array([1.0, -1.0]))
-    assert g.tolist() == [1 + sum(range(uses)), -1 - sum(range(uses))]
-
-
 def test_a_borrowed_gradient_is_not_written_to():
-    """x's first gradient is the seed itself, then b's; each must survive x's accumulation."""
+    """The first gradient of x is the seed itself. Later gradients of x must not be added to the seed."""
     x, b = leaf(1.0, 2.0), leaf(5.0, 5.0)
     seed = np.array([1.0, 1.0])
     y = (x + b) + (x * 3 + x)
@@ -166,67 +155,11 @@ def test_a_borrowed_gradient_is_not_written_to():
     assert seed.tolist() == [1, 1]
 
 
-def test_a_chain_of_diamonds_has_a_path_for_each_choice():
-    x = leaf(1.0)
-    y = x
-    for _ in range(30):
-        y = y + y
-    assert grad(y.sum(), [x])[0].item() == 2**30
-
-
-# ---- whose memory ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda a, b: a + b,
-        lambda a, b: a + b + a,
-        lambda a, b: a.reshape(4).reshape(2, 2) - b,
-        lambda a, b: a.T + b.T,
-        lambda a, b: apply(K.concatenate, a, b),
-        lambda a, b: apply(K.stack, a, b, axis=1),
-        lambda a, b: a * b,
-        lambda a, b: (a + b).expand(3, 2, 2)[0],
-    ],
-)
-def test_gradients_alias_nothing(fn):
-    a, b = (Tensor(np.random.default_rng(i).standard_normal((2, 2)), requires_grad=True) for i in range(2))
-    y = fn(a, b)
-    seed = np.ones(y.shape)
-    y.backward(seed)
-    everything = [a.data, b.data, a.grad, b.grad, seed]
-    for i, one in enumerate(everything):
-        assert not any(np.shares_memory(one, other) for other in everything[:i])
-    assert not any(np.shares_memory(y.data, g) for g in (a.grad, b.grad))
-    before = b.grad.copy()
-    a.grad += 100  # as an optimizer or a clipping function may
-    np.testing.assert_array_equal(b.grad, before)
-    assert (seed == 1).all()
-
-
-def test_the_gradient_of_a_leaf_is_a_copy_of_the_seed():
-    x = leaf(1.0, 2.0)
-    seed = np.array([3.0, 4.0])
-    x.backward(seed)
-    assert x.grad.tolist() == [3, 4]
-    assert not np.shares_memory(x.grad, seed)
-
-
 def test_a_gradient_can_be_written_to():
     x = leaf(1.0, 2.0)
     x.sum().backward()  # sum's gradient is a read-only broadcast
     x.grad *= 2
     assert x.grad.tolist() == [2, 2]
-
-
-def test_intermediate_gradients_are_copies():
-    x = leaf(1.0, 2.0)
-    y = x * 2
-    gx, gy = grad((y + 0).sum(), [x, y])
-    assert gy.tolist() == [1, 1]
-    assert gx.tolist() == [2, 2]
-    assert not np.shares_memory(gx, gy)
 
 
 # ---- grad and backward ---------------------------------------------------------------------------------------------
@@ -239,7 +172,7 @@ def test_grad_touches_no_grad():
     assert y.grad is None
 
 
-def test_grad_of_what_is_not_connected_is_zero():
+def test_grad_of_an_unconnected_input_is_zero():
     x, other = leaf(1.0), Tensor(np.ones((2, 3), np.float32), requires_grad=True)
     g = grad((x * x).sum(), [other, x])
     assert g[0].shape == (2, 3)
@@ -255,7 +188,7 @@ def test_grad_with_respect_to_intermediates_and_the_output_itself():
     assert [g.item() for g in grad(z, [z, y, x])] == [1, 3, 12]
 
 
-def test_grad_wants_inputs_that_require_a_gradient():
+def test_grad_refuses_inputs_that_require_no_gradient():
     x = leaf(1.0)
     with pytest.raises(ValueError, match=r"inputs \[1\] do not require a gradient"):
         grad(x * 2, [x, Tensor([1.0])])
@@ -279,17 +212,17 @@ def test_backward_reaches_every_leaf_and_nothing_else():
     assert y.grad is None
 
 
-@pytest.mark.parametrize("again", [lambda y: y.backward(), lambda y: grad(y, [])])
-def test_a_second_backward_is_a_clear_error(again):
+def test_a_second_backward_raises():
     x = leaf(2.0)
     y = (x * x).sum()
     y.backward()
-    with pytest.raises(RuntimeError, match=r"backward through sum a second time.*Run the forward pass again"):
-        again(y)
+    for again in (lambda: y.backward(), lambda: grad(y, [])):
+        with pytest.raises(RuntimeError, match=r"backward through sum a second time.*Run the forward pass again"):
+            again()
     assert x.grad.item() == 4
 
 
-def test_a_second_backward_through_a_shared_part_is_a_clear_error():
+def test_a_second_backward_through_a_shared_part_raises():
     x = leaf(2.0)
     shared = x * x
     a, b = shared.sum(), (shared * 2).sum()
@@ -300,7 +233,7 @@ def test_a_second_backward_through_a_shared_part_is_a_clear_error():
 
 def test_a_gradient_starts_from_a_scalar():
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match=r"starts from a scalar, .* \(2,\)"):
+    with pytest.raises(RuntimeError, match=r"starts from a scalar, got shape \(2,\)"):
         (x * 2).backward()
     with pytest.raises(ValueError, match=r"gradient has shape \(3,\), but the Tensor has \(2,\)"):
         (x * 2).backward(np.ones(3))
@@ -320,7 +253,7 @@ def test_nothing_to_differentiate(make):
         make().backward()
 
 
-def test_the_seeds_dtype_is_the_outputs():
+def test_the_seed_takes_the_dtype_of_the_output():
     x = Tensor([1.0, 2.0], requires_grad=True)
     (x * 2).backward(np.ones(2))
     assert x.grad.dtype == np.float32
@@ -385,7 +318,7 @@ def test_no_grad_does_not_reach_another_thread():
     assert results == {"other": True, "here": False}
 
 
-def test_no_grad_around_a_step_of_a_generator_does_not_reach_its_caller():
+def test_no_grad_inside_a_generator_function_does_not_reach_its_caller():
     x = leaf(1.0)
 
     def steps():
@@ -474,7 +407,7 @@ def test_a_long_chain_differentiates_and_is_freed():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_long_chain_is_freed_without_going_back():
+def test_a_long_chain_is_freed_without_backward():
     y, first = long_chain(leaf(1.0))
     del y
     assert first() is None
@@ -499,7 +432,7 @@ def test_the_graph_is_freed_by_reference_counting_alone():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_backward_frees_while_the_loss_lives():
+def test_backward_frees_activations_while_the_loss_is_alive():
     x = Tensor(np.random.default_rng(0).standard_normal((4, 4)), requires_grad=True)
     h = x.tanh()
     references = [weakref.ref(h.data), *saved_by(h)]
@@ -511,8 +444,8 @@ def test_backward_frees_while_the_loss_lives():
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_activations_are_freed_as_the_walk_goes_on():
-    """When the walk reaches the first layer, what the last one saved is gone."""
+def test_activations_are_freed_during_the_walk():
+    """When the walk reaches the first layer, the arrays that the last one saved are freed."""
     alive = []
 
     def spy(x):
@@ -542,97 +475,10 @@ def test_no_grad_keeps_nothing():
     assert h._node is None
 
 
-def test_a_released_graph_keeps_no_leaf():
+def test_a_graph_that_was_walked_keeps_no_leaf():
     x = leaf(1.0)
     y = (x * 2).sum()
     y.backward()
     gone = weakref.ref(x)
     del x
     assert gone() is None
-
-
-# ---- broadcasting and layouts --------------------------------------------------------------------------------------
-
-PAIRS = [
-    ((), (1,)),
-    ((), (2,)),
-    ((2,), (1,)),
-    ((2,), (2, 1)),
-    ((2,), (1, 2)),
-    ((2,), (3, 2)),
-    ((2,), (1, 3, 2)),
-    ((3, 2), (1, 3, 2)),
-    ((3, 2), (3, 1, 2)),
-    ((), (2, 3, 2)),
-    ((1, 3, 2), (3, 1, 2)),
-]
-
-
-@pytest.mark.parametrize(("a", "b"), PAIRS)
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda a, b: a + b,
-        lambda a, b: b - a,
-        lambda a, b: a * b,
-        lambda a, b: b / a,
-        lambda a, b: a**b,
-        lambda a, b: a * b + b * a,
-    ],
-    ids=["+", "-", "*", "/", "**", "a*b + b*a"],
-)
-def test_broadcast_pairs(fn, a, b):
-    rng = np.random.default_rng(0)
-    assert gradcheck(fn, [rng.uniform(0.5, 2, a), rng.uniform(0.5, 2, b)])
-
-
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
-        np.asfortranarray,
-        lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
-        read_only,
-        lambda x: np.broadcast_to(x[:1], x.shape),
-    ],
-    ids=["non-contiguous", "Fortran", "negative strides", "read-only", "broadcast"],
-)
-def test_layouts_of_leaves(layout):
-    rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((4, 4)), rng.standard_normal((4, 4))
-
-    def fn(x, w):
-        return ((x @ w).tanh() * x + w[1:, ::-1].sum()).reshape(16)[::3].softmax(-1)
-
-    seed = rng.standard_normal(6)
-    results = []
-    for a, b in ((layout(x), layout(w)), (np.array(layout(x), order="C"), np.array(layout(w), order="C"))):
-        before = a.copy(), b.copy()
-        ta, tb = Tensor(a, requires_grad=True), Tensor(b, requires_grad=True)
-        fn(ta, tb).backward(seed)
-        np.testing.assert_array_equal(a, before[0])
-        np.testing.assert_array_equal(b, before[1])
-        results.append((ta.grad, tb.grad))
-    for g, expected in zip(*results, strict=True):
-        assert g.flags.writeable
-        np.testing.assert_allclose(g, expected, rtol=1e-12, atol=1e-14)
-
-
-def test_a_zero_size_leaf():
-    x = Tensor(np.zeros((0, 3)), requires_grad=True)
-    y = (x * 2).sum() + leaf(1.0).sum()
-    y.backward()
-    assert x.grad.shape == (0, 3)
-
-
-def test_an_input_named_twice_gets_two_arrays() -> None:
-    x = Tensor(np.array([1.0, 2.0]), requires_grad=True)
-    first, second = grad((x * x).sum(), [x, x])
-    np.testing.assert_array_equal(first, second)
-    assert not np.shares_memory(first, second)
