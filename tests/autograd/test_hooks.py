@@ -1,4 +1,4 @@
-"""Hooks: what they see, what they may change, when they run, and that they keep nothing alive."""
+"""Hooks: the gradient they see, the changes they may make, when they run, and that they keep nothing alive."""
 
 import gc
 import weakref
@@ -22,7 +22,7 @@ def both_ways(loss, x):
     return other
 
 
-def test_it_sees_the_complete_gradient_once():
+def test_a_hook_sees_the_complete_gradient_once():
     x = leaf(1.0, 2.0)
     seen = []
     x.register_hook(lambda g: seen.append(g.copy()))
@@ -31,7 +31,7 @@ def test_it_sees_the_complete_gradient_once():
     np.testing.assert_array_equal(seen, [g, g])
 
 
-def test_on_a_computed_tensor_it_changes_what_flows_on():
+def test_a_hook_on_a_computed_tensor_changes_the_gradients_before_it():
     x = leaf(1.0, 2.0)
 
     def loss(x):
@@ -42,7 +42,7 @@ def test_on_a_computed_tensor_it_changes_what_flows_on():
     np.testing.assert_array_equal(both_ways(loss, x), 10 * 2 * 2 * x.data)
 
 
-def test_the_gradient_of_a_computed_tensor_is_the_changed_one():
+def test_the_gradient_of_a_computed_tensor_is_the_one_its_hook_returned():
     x = leaf(3.0)
     y = x * x
     y.register_hook(lambda g: -g)
@@ -50,7 +50,7 @@ def test_the_gradient_of_a_computed_tensor_is_the_changed_one():
     assert (dy.item(), dx.item()) == (-2, -12)
 
 
-def test_several_run_in_the_order_registered_and_may_be_removed():
+def test_several_hooks_run_in_the_order_of_registration_and_can_be_removed():
     x = leaf(1.0)
     handles = [x.register_hook(hook) for hook in (lambda g: g + 1, lambda g: g * 10, lambda g: None)]
     assert both_ways(lambda x: x.sum(), x).item() == 20
@@ -69,7 +69,7 @@ def test_a_hook_may_remove_itself():
     assert [grad(x.sum(), x)[0].item() for _ in range(2)] == [6, 3]
 
 
-def test_what_it_is_shown_is_read_only_and_stays():
+def test_the_array_that_a_hook_sees_is_read_only_and_does_not_change_later():
     x = leaf(1.0, 2.0)
     seen = []
     x.register_hook(seen.append)
@@ -81,7 +81,7 @@ def test_what_it_is_shown_is_read_only_and_stays():
     np.testing.assert_array_equal(x.grad, [6, 10])
 
 
-def test_what_it_returns_stays_its_own():
+def test_the_array_that_a_hook_returns_is_not_written_to():
     mine = np.array([1.0, 1.0])
     x = leaf(1.0, 2.0)
     x.register_hook(lambda g: mine)
@@ -91,7 +91,7 @@ def test_what_it_returns_stays_its_own():
     np.testing.assert_array_equal(mine, [1, 1])
 
 
-def test_it_runs_on_a_leaf_that_is_the_output():
+def test_a_hook_runs_on_a_leaf_that_is_the_output():
     x = leaf(1.0)
     x.register_hook(lambda g: g * 5)
     x.backward()
@@ -106,7 +106,7 @@ def test_it_runs_on_a_leaf_that_is_the_output():
         (lambda g: "no numbers", "a hook on exp returned shape"),
     ],
 )
-def test_what_is_no_gradient_is_an_error(wrong, message):
+def test_a_wrong_shape_or_dtype_from_a_hook_raises(wrong, message):
     x = leaf(1.0, 2.0, dtype=np.float32)
     y = x.exp()
     y.register_hook(wrong)
@@ -114,18 +114,26 @@ def test_what_is_no_gradient_is_an_error(wrong, message):
         y.sum().backward()
 
 
-def test_a_tensor_from_a_hook_is_taken_as_its_array():
+def test_a_hook_may_return_a_tensor():
     x = leaf(1.0)
     x.register_hook(lambda g: Tensor(g) * 2)
     assert grad(x.sum(), x)[0].item() == 2
 
 
-def test_without_a_gradient_there_is_nothing_to_hook():
+def test_a_hook_on_a_tensor_without_gradient_is_refused():
     with no_grad():
         computed = leaf(1.0) * 2
     for x in (Tensor([1.0]), computed, leaf(1.0).detach()):
         with pytest.raises(RuntimeError, match="does not require a gradient"):
             x.register_hook(print)
+
+
+def test_a_hook_after_backward_is_refused():
+    x = leaf(1.0)
+    y = x * 2
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match="has passed here already"):
+        y.register_hook(print)
 
 
 def test_a_hook_keeps_no_graph_alive():
@@ -143,7 +151,7 @@ def test_a_hook_keeps_no_graph_alive():
             del y, z
             assert saved() is None
             handle.remove()
-        # A hook that refers to its own Tensor is a cycle of the caller's; going back breaks it.
+        # A hook that refers to its own Tensor is a reference cycle. Backward breaks it.
         y = leaf(1.0, 2.0).exp()
         gone = weakref.ref(y)
         y.register_hook(lambda g, y=y: g * y.data)
