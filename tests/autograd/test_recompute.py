@@ -98,6 +98,14 @@ def test_a_hook_of_a_parameter_sees_its_whole_gradient_once():
     np.testing.assert_array_equal(seen[0], w.grad)
 
 
+def test_backward_may_run_in_no_grad():
+    x = leaf(2, 3)
+    y = recompute(lambda x: x * x, x, []).sum()
+    with no_grad():
+        y.backward()
+    np.testing.assert_array_equal(x.grad, 2 * x.data)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_no_activation_inside_is_kept(kept):
     x, inside = leaf(100, 100), []

@@ -259,6 +259,14 @@ def test_the_seed_takes_the_dtype_of_the_output():
     assert x.grad.dtype == np.float32
 
 
+def test_a_complex_gradient_is_added_to_real_ones():
+    def real_twice_then_complex(a, b, c):
+        return a + b + c, lambda g: (g, g * 2, g * 3j)
+
+    x = leaf(1.0)
+    assert grad(apply(real_twice_then_complex, x, x, x), x)[0].tolist() == [3 + 3j]
+
+
 def test_a_kernel_with_too_few_gradients_is_named():
     def broken(a, b):
         return a + b, lambda g: (g,)
@@ -475,10 +483,12 @@ def test_no_grad_keeps_nothing():
     assert h._node is None
 
 
-def test_a_graph_that_was_walked_keeps_no_leaf():
+@pytest.mark.usefixtures("no_collector")
+def test_a_graph_that_was_walked_keeps_no_leaf_and_no_gradient():
     x = leaf(1.0)
     y = (x * 2).sum()
     y.backward()
-    gone = weakref.ref(x)
+    gone = weakref.ref(x), weakref.ref(x.grad)
     del x
-    assert gone() is None
+    assert [ref() for ref in gone] == [None, None]
+    assert y.item() == 2

@@ -1,4 +1,4 @@
-"""`Tensor`: dtypes, operators, shapes and comparisons, as PyTorch has them."""
+"""`Tensor`: dtypes, operators, shapes, comparisons and copies, as in PyTorch."""
 
 import copy
 import operator
@@ -25,7 +25,7 @@ def f32(*shape):
     return Tensor(np.random.default_rng(0).standard_normal(shape).astype(np.float32), requires_grad=True)
 
 
-# ---- making one ----------------------------------------------------------------------------------------------------
+# ---- construction ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def f32(*shape):
         (Tensor(np.zeros(2)), np.float64),
     ],
 )
-def test_dtypes(made_from, dtype):
+def test_the_dtype_of_a_tensor(made_from, dtype):
     assert Tensor(made_from).dtype == dtype
 
 
-def test_dtype_converts():
+def test_dtype_is_converted():
     assert Tensor([1, 2], dtype=np.float64).dtype == np.float64
     assert Tensor(np.zeros(2), requires_grad=True).to(np.float32).dtype == np.float32
 
@@ -61,7 +61,7 @@ def test_an_array_is_kept_not_copied():
 
 
 @pytest.mark.parametrize("wrong", ["text", None, [None], ["a"], object(), np.array(["2020-01-01"], "datetime64[D]")])
-def test_only_numbers(wrong):
+def test_anything_but_numbers_is_refused(wrong):
     with pytest.raises(TypeError, match="a Tensor holds numbers"):
         Tensor(wrong)
 
@@ -74,7 +74,7 @@ def test_integers_cannot_require_a_gradient(wrong):
         Tensor(wrong).requires_grad = True
 
 
-def test_requires_grad_can_be_switched_on_leaves_only():
+def test_requires_grad_can_be_switched_only_on_leaves():
     x = f32(2)
     x.requires_grad = False
     assert not x.requires_grad
@@ -86,7 +86,7 @@ def test_requires_grad_can_be_switched_on_leaves_only():
         y.requires_grad = False
 
 
-def test_grad_cannot_be_put_where_none_is_required():
+def test_grad_cannot_be_set_where_none_is_required():
     x = Tensor([1.0])
     x.grad = None
     with pytest.raises(RuntimeError, match="does not require"):
@@ -145,7 +145,7 @@ A, B = np.array([[1.0, 2.0], [0.5, 3.0]]), np.array([2.0, 0.25])
 
 
 @pytest.mark.parametrize("op", OPERATORS)
-def test_operators_are_numpys_on_both_sides(op):
+def test_operators_are_those_of_numpy_on_both_sides(op):
     expected = op(A, B)
     for a, b in ((Tensor(A), Tensor(B)), (Tensor(A), B), (A, Tensor(B))):
         y = op(a, b)
@@ -175,11 +175,11 @@ def test_unary_operators():
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "sqrt", "tanh"])
-def test_functions_are_numpys(name):
+def test_functions_are_those_of_numpy(name):
     np.testing.assert_allclose(getattr(Tensor(A), name)().data, getattr(np, name)(A), rtol=1e-15)
 
 
-def test_operands_that_are_no_numbers_are_refused():
+def test_operands_other_than_numbers_are_refused():
     for wrong in ("2", [1.0, 2.0], None):
         with pytest.raises(TypeError, match="operands must be Tensors, arrays or numbers, got"):
             Tensor(B) * wrong
@@ -204,7 +204,7 @@ def test_tensors_hash_by_identity():
 # ---- one number, printing, iteration -------------------------------------------------------------------------------
 
 
-def test_one_number():
+def test_a_tensor_of_one_number():
     x = Tensor([[2.5]])
     assert (x.item(), float(x), int(x), bool(x), f"{x:.2f}") == (2.5, 2.5, 2, True, "2.50")
     assert not Tensor(0.0)
@@ -214,7 +214,7 @@ def test_one_number():
         bool(Tensor([1.0, 2.0]) == Tensor([1.0, 2.0]))
 
 
-def test_printing():
+def test_repr():
     x = f32(1)
     assert repr(Tensor([1.0, 2.0])) == "Tensor([1., 2.])"
     assert repr(Tensor(np.zeros(1))) == "Tensor([0.], dtype=float64)"
@@ -257,7 +257,7 @@ def test_max_along_a_dim(shape, data, seed, keepdim):
     np.testing.assert_array_equal(values.data, x.max(axis=dim, keepdims=keepdim))
     np.testing.assert_array_equal(indices.data, x.argmax(axis=dim, keepdims=keepdim))
     np.testing.assert_array_equal(t.argmax(dim, keepdim).data, indices.data)
-    # The gradient goes to the index that is named, and to no other maximum.
+    # The gradient goes to the index that is returned, and to no other maximum.
     g = np.random.default_rng(1).standard_normal(values.shape)
     expected = np.zeros(shape)
     where, what = (z if keepdim else np.expand_dims(z, dim) for z in (indices.data, g))
@@ -386,10 +386,11 @@ def test_a_copy_is_another_leaf(make, kind):
     q = make(p)
     assert type(q) is kind
     assert q.grad.tolist() == [7]
-    p.grad = None
+    kept, p.grad = p.grad, None
     (p * 3 + q * 5).sum().backward()
     assert p.grad.tolist() == [300]
-    assert q.grad.tolist() == [12]  # added to its own memory; hooks are not copied
+    assert q.grad.tolist() == [12]  # hooks are not copied
+    assert kept.tolist() == [7]  # q.grad has its own memory
     assert np.shares_memory(p.data, q.data) is (make is copy.copy)
 
 
@@ -442,7 +443,7 @@ def test_detach_cuts_the_graph():
     np.testing.assert_array_equal(grad((x * y).sum(), [x])[0], y.data)
 
 
-def test_a_kernel_is_told_which_gradients_will_be_asked_for():
+def test_a_kernel_learns_which_gradients_are_needed():
     told = []
 
     def spy(a, b, *, needs=(True, True)):
@@ -466,7 +467,7 @@ def test_integers_alone_become_float32_not_float64() -> None:
     assert (x + x).dtype == np.int64
 
 
-def test_sizes_are_whole_numbers() -> None:
+def test_sizes_must_be_integers() -> None:
     x = Tensor(np.ones(6))
     for sizes in ((2.0, 3), (6, "a"), ((2, 3.0),)):
         with pytest.raises(TypeError):
@@ -483,7 +484,7 @@ def test_grad_takes_one_tensor_too() -> None:
     np.testing.assert_array_equal(dx, [2, 2, 2])
 
 
-def test_a_tensor_of_no_axes_keeps_its_dtype_when_its_data_is_computed_anew():
+def test_a_tensor_without_axes_keeps_its_dtype_when_its_data_is_replaced():
     p = Tensor(np.array(0.5), requires_grad=True)
     p.data = p.data - 0.1  # NumPy makes a scalar of it
     assert (p * 2).dtype == np.float64

@@ -68,9 +68,9 @@ def walk_back(
             g, owned = run_hooks(node, g, told), False
         if told is not None:
             told.on_gradient(node, g)
-        # Keep the gradient if it is wanted. An operation passes g on to its vjp, so it is copied there.
+        # Keep the gradient if it is wanted, with memory of its own.
         if node.is_leaf if wanted is None else node in wanted:
-            found[node] = g if owned and node.is_leaf else g.copy()
+            found[node] = g if owned else g.copy()
         # Go back through an operation: its vjp returns one gradient per input, which is added to what arrived before.
         if not node.is_leaf:
             for parent, d in call_vjp(node, g, told):
