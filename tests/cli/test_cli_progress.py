@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm.cli import progress
-from tinygrad_llm.cli.progress import StepBar
+from tinygrad_llm.cli.watch import StepBar
 from tinygrad_llm.training import Step
 
 

@@ -274,14 +274,6 @@ def test_an_unknown_preset_names_the_nearest_one(cli, text_file):
     assert "unknown preset 'chr-cpu': did you mean char-cpu?" in err
 
 
-def test_the_configuration_of_an_extended_run_repeats_it(cli, text_file):
-    assert cli("train", "--corpus", text_file, "--steps", 5, "--out", "one")[0] == 0
-    assert cli("train", "--resume", "one", "--steps", 4)[0] == 0
-    assert read_toml("one/config.toml")["training.extended"] == [[5, 5]]
-    assert cli("train", "--config", "one/config.toml", "--out", "again")[0] == 0
-    assert (losses_of("again"), weights_of("again")) == (losses_of("one"), weights_of("one"))
-
-
 def test_a_run_that_is_stopped_does_not_replace_a_finished_one(cli, text_file, monkeypatch):
     assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
     finished = weights_of("done")
@@ -341,16 +333,17 @@ def test_another_corpus_config_or_tokenizer_is_refused_with_the_difference(cli, 
     assert snapshot(place) == before
 
 
-def test_the_configuration_of_a_run_repeats_it(cli, text_file, tmp_path, monkeypatch):
+def test_the_configuration_of_a_run_that_was_extended_repeats_it_from_any_folder(cli, text_file, tmp_path, monkeypatch):
     changes = ["--set", "lr=0.01", "--set", "model.dropout=0.1", "--set", "training.order=random"]
     assert cli("train", "--corpus", text_file, "--seed", 7, "--steps", 5, *changes, "--out", "one")[0] == 0
+    assert cli("train", "--resume", "one", "--steps", 4)[0] == 0
+    assert read_toml("one/config.toml")["training.extended"] == [[5, 5]]
+    one = Path("one").absolute()
     (tmp_path / "elsewhere").mkdir()
-    config = os.path.abspath("one/config.toml")
-    one = losses_of("one"), weights_of("one")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert cli("train", "--config", config, "--out", "again")[0] == 0
-    assert (losses_of("again"), weights_of("again")) == one
-    assert Path(config).read_text() == Path("again/config.toml").read_text()
+    assert cli("train", "--config", one / "config.toml", "--out", "again")[0] == 0
+    assert (losses_of("again"), weights_of("again")) == (losses_of(one), weights_of(one))
+    assert (one / "config.toml").read_text() == Path("again/config.toml").read_text()
 
 
 def test_a_file_changes_the_preset_and_options_change_both(cli, text_file, place):

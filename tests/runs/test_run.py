@@ -214,12 +214,15 @@ def test_files_that_do_not_make_a_run_are_refused(trained, tmp_path):
         load_run(tmp_path / "nowhere")
 
 
-def test_loading_a_run_does_not_import_the_training_package(trained):
-    folder = trained().save()[0].parent
-    code = "import sys; from tinygrad_llm.runs.folder import load_run; load_run(sys.argv[1]); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
-    assert "tinygrad_llm.models.gpt" in done.stdout.split()
-    assert not [name for name in done.stdout.split() if name.startswith("tinygrad_llm.training")]
+def test_a_run_is_read_without_the_training_package(trained):
+    folder = str(trained().save()[0].parent)
+    commands = [["generate", folder, "--max-new-tokens", "1"], ["eval", folder, "--next", "T"]]
+    code = f"import sys; from tinygrad_llm.cli import main; print([main(c) for c in {commands}], *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    status, _, modules = done.stdout.splitlines()[-1].partition("] ")
+    assert status == "[0, 0"
+    assert "tinygrad_llm.runs.folder" in modules.split()
+    assert not [name for name in modules.split() if name.startswith("tinygrad_llm.training")]
 
 
 # ---- settings --------------------------------------------------------------------------------------------------

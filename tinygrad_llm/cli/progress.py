@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from tinygrad_llm.training import Step
-
 _SECONDS = 5.0  # from one plain line to the next
 
 
@@ -123,23 +121,3 @@ def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] |
 def _terminal(file: TextIO | None) -> bool:
     """Whether a bar can be drawn there; `2>&-` leaves a program without stderr."""
     return file is not None and file.isatty()
-
-
-class StepBar:
-    """A `Bar` of training steps: the loss, the last held-out loss, the speed, and the time left.
-
-    Args:     steps: how many there will be. file: where to write; None: stderr. done: how many there were before.
-    """
-
-    def __init__(self, steps: int, file: TextIO | None = None, done: int = 0) -> None:
-        self._bar = Bar("step", total=steps, done=done, file=file, lines=20)
-        self._held_out = ""
-        self.write, self.close = self._bar.write, self._bar.close
-
-    def show(self, step: Step) -> None:
-        """Show one step."""
-        if step.val_loss is not None:
-            self._held_out = f"  held-out {step.val_loss:.3f}"
-        if step.step:  # step 0 only carries the loss before training
-            speed = f"{step.tokens_per_second:,.0f} tokens/s"
-            self._bar.update(step.step, words=f"loss {step.loss:.3f}{self._held_out}  {speed}")

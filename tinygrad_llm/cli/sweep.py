@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli.options import add_json, check_out, folder
-from tinygrad_llm.cli.progress import StepBar, say
-from tinygrad_llm.cli.watch import STOPPED, Signals
+from tinygrad_llm.cli.progress import say
+from tinygrad_llm.cli.watch import STOPPED, Signals, StepBar
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.sweep import (
     Outcome,

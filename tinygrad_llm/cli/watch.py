@@ -9,13 +9,33 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tinygrad_llm.cli.progress import StepBar, say
+from tinygrad_llm.cli.progress import Bar, say
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import Step
 
 STOPPED = 130  # exit status after a request to stop; the run is saved, and can be resumed. A shell's own for Ctrl-C
 _HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
 _STOP = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
+
+
+class StepBar:
+    """A `Bar` of training steps: the loss, the last held-out loss, the speed, and the time left.
+
+    Args:     steps: how many there will be. file: where to write; None: stderr. done: how many there were before.
+    """
+
+    def __init__(self, steps: int, file: TextIO | None = None, done: int = 0) -> None:
+        self._bar = Bar("step", total=steps, done=done, file=file, lines=20)
+        self._held_out = ""
+        self.write, self.close = self._bar.write, self._bar.close
+
+    def show(self, step: Step) -> None:
+        """Show one step."""
+        if step.val_loss is not None:
+            self._held_out = f"  held-out {step.val_loss:.3f}"
+        if step.step:  # step 0 only carries the loss before training
+            speed = f"{step.tokens_per_second:,.0f} tokens/s"
+            self._bar.update(step.step, words=f"loss {step.loss:.3f}{self._held_out}  {speed}")
 
 
 class Signals:

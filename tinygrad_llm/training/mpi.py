@@ -26,6 +26,7 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.runtime import affinity, blas_threads, quota, started
+from tinygrad_llm.storage.text import one_line
 
 ERROR_SECONDS = 3.0  # after which rank 0 has reported an error that all ranks meet, and the launcher has ended them
 READ_SECONDS = 0.5  # after which a launcher has read the last words of a rank; it drops what it has not read
@@ -150,7 +151,7 @@ class Processes:
         if type(error) not in known:  # a defect of this package: the traceback is needed to mend it
             traceback.print_exception(error)
         words = "there is not enough memory for this" if isinstance(error, MemoryError) else str(error)
-        print(f"rank {self.rank} of {self.size}: {type(error).__name__}: {' '.join(words.split())}", file=sys.stderr)
+        print(f"rank {self.rank} of {self.size}: {type(error).__name__}: {one_line(words)}", file=sys.stderr)
         sys.stderr.flush()
         time.sleep(READ_SECONDS)
         self._communicator.Abort(known.get(type(error), 1))
