@@ -4,7 +4,9 @@ Tests of a kernel that ignore a case's method and memory layout run over `basic_
 each (kernel, options, input arrays) once, where `all_cases()` repeats them by method and layout.
 """
 
+import hashlib
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,17 @@ os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no c
 # No deadline, because machines differ. In CI every run draws the same examples, so that a failure can be repeated.
 settings.register_profile("tinygrad_llm", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("tinygrad_llm")
+
+
+@pytest.fixture(scope="session")
+def verdict():
+    """The book's short story, where it has been downloaded: TINYGRAD_LLM_VERDICT is its path."""
+    path = os.environ.get("TINYGRAD_LLM_VERDICT")
+    if path is None:
+        pytest.skip("TINYGRAD_LLM_VERDICT is not set: no the-verdict.txt")
+    data = Path(path).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
+    return data.decode()
 
 
 @pytest.fixture

@@ -1,21 +1,22 @@
-"""Texts to train on: what is bundled, and what is refused."""
+"""Texts to train on: the bundled ones, files, stretches of files, and what is refused."""
 
 import hashlib
 import sys
 
 import pytest
 
-from tinygrad_llm.datasets import CORPORA, DataError, corpus_hash, load_corpus
+from tinygrad_llm.datasets import CORPORA, DataError, corpora, corpus_hash, load_corpus, read_corpus
 from tinygrad_llm.storage import data
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_bundled_texts_are_what_they_are_said_to_be(name):
+def test_bundled_corpus_has_the_size_it_promises(name):
     text = load_corpus(name)
     promised = float(CORPORA[name].rpartition("(")[2].split(" MB")[0])
     assert len(text.encode()) == pytest.approx(promised * 1e6, rel=0.4)  # Python's own text grows from year to year
     assert load_corpus(name) == text
     assert "\r" not in text
+    assert list(read_corpus(name)) == [(0, len(text.encode()), text)]
 
 
 def test_python_docs_are_the_language_reference():
@@ -24,26 +25,23 @@ def test_python_docs_are_the_language_reference():
     assert text.endswith("\n")
 
 
-def test_a_file_is_read_as_it_is(tmp_path):
+def test_file_is_read_unchanged_except_for_its_byte_order_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "STRETCH", 4)
     path = tmp_path / "text.txt"
-    path.write_bytes("saß\r\n🦊 \ufeff\n".encode())
-    assert load_corpus(str(path)) == "saß\r\n🦊 \ufeff\n"
-
-
-def test_a_byte_order_mark_is_dropped(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
-    assert load_corpus(str(path)) == "café"
-
-
-def test_the_hash_is_of_the_text_without_its_mark(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
-    assert corpus_hash(load_corpus(str(path))) == hashlib.sha256("café".encode()).hexdigest()
+    text = "saß\r\n🦊 \ufeff\n"
+    for mark in (b"", b"\xef\xbb\xbf"):
+        path.write_bytes(mark + text.encode())
+        assert load_corpus(str(path)) == text
+        assert corpus_hash(load_corpus(str(path))) == hashlib.sha256(text.encode()).hexdigest()
+        stretches = list(read_corpus(str(path)))
+        assert len(stretches) > 1
+        assert "".join(stretch.text for stretch in stretches) == text
+        for start, stop, part in stretches:
+            assert path.read_bytes()[start:stop].decode() == part
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("content", "message"),
     [
         (b"", "the file is empty"),
         (b" \n\t\n", "the file is empty"),
@@ -55,29 +53,32 @@ def test_the_hash_is_of_the_text_without_its_mark(tmp_path):
         (b"\xed\xa0\x80", r"not UTF-8 text \(byte 0xed at position 0\)"),  # half of a surrogate pair
     ],
 )
-def test_what_is_no_text_is_refused(data, message, tmp_path):
+def test_file_without_text_is_refused(content, message, tmp_path):
     path = tmp_path / "text.txt"
-    path.write_bytes(data)
+    path.write_bytes(content)
     with pytest.raises(DataError, match=f"text.txt: {message}") as failure:
         load_corpus(str(path))
     assert "\n" not in str(failure.value)
+    with pytest.raises(DataError, match=r"text.txt: (the file is empty|not UTF-8 text)"):
+        list(read_corpus(str(path)))
 
 
-def test_what_is_no_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"nothing: no such file, and no such corpus .*stories, python-docs"):
-        load_corpus("nothing")
-    with pytest.raises(DataError, match="cannot be read"):
-        load_corpus(str(tmp_path))
+def test_missing_file_and_folder_are_refused(tmp_path):
+    for read in (load_corpus, lambda name: list(read_corpus(name))):
+        with pytest.raises(DataError, match=r"nothing: no such file, and no such corpus .*stories, python-docs"):
+            read("nothing")
+        with pytest.raises(DataError, match="cannot be read"):
+            read(str(tmp_path))
 
 
-def test_a_python_without_its_documentation(monkeypatch):
+def test_python_without_its_documentation_is_named(monkeypatch):
     for name in ("pydoc_data", "pydoc_data.topics"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DataError, match="python-docs: this Python comes without pydoc_data"):
         load_corpus("python-docs")
 
 
-def test_data_beside_the_package_or_inside_it(tmp_path, monkeypatch):
+def test_stories_are_inside_an_installed_package_or_next_to_it(tmp_path, monkeypatch):
     package = tmp_path / "tinygrad_llm"
     (package / "storage").mkdir(parents=True)
     monkeypatch.setattr(data, "__file__", str(package / "storage" / "data.py"))

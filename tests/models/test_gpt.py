@@ -506,7 +506,7 @@ def test_a_cache_is_full_at_block_size():
         with pytest.raises(ValueError, match="9 positions are more than block_size 8"):
             model(some_ids(1, 4), cache)
         assert cache.length == 5
-        with pytest.raises(ValueError, match="the cache holds 1 texts, not 2"):
+        with pytest.raises(ValueError, match="the cache holds 1 texts, got 2"):
             model(some_ids(2, 1), cache)
     assert [layer.length for layer in cache.layers] == [5] * SMALL.n_layer
 

@@ -14,7 +14,7 @@ def test_special_token_raises_is_allowed_or_is_plain_text():
     text = f"a{EOT}"
     assert encode_text(tokenizer, text, "allow") == [64, 256]
     assert encode_text(tokenizer, text, "plain") == tokenizer.encode(text, disallowed_special=())
-    with pytest.raises(TokenizerError, match=re.escape(f"the text: the special token '{EOT}' at byte 1")) as caught:
+    with pytest.raises(TokenizerError, match=re.escape(f"the text: holds the special token '{EOT}' at byte 1")) as caught:
         encode_text(tokenizer, text)
     for way in ("--allow-special", "--plain-special", 'special="allow"', 'special="plain"'):
         assert way in str(caught.value)
@@ -22,7 +22,7 @@ def test_special_token_raises_is_allowed_or_is_plain_text():
 
 
 def test_place_of_a_special_token_counts_bytes_from_the_start_of_the_file():
-    with pytest.raises(TokenizerError, match=r"^f\.txt: .* at byte 103 "):
+    with pytest.raises(TokenizerError, match=r"^f\.txt: .* at byte 103:"):
         refuse_special(Tokenizer([]), f"éa{EOT}{EOT}", "f.txt", start=100)
 
 

@@ -1,9 +1,6 @@
 """The word tokenizers of the book's second chapter."""
 
-import hashlib
-import os
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,17 +9,6 @@ from hypothesis import strategies as st
 from tinygrad_llm.tokenizer import SimpleTokenizerV1, SimpleTokenizerV2, TokenizerError
 
 texts = st.text(st.sampled_from("ab-_,.:;?!\"()' \n\t\u00a0\u3000é🤖<|>") | st.characters(exclude_categories=["Cs"]))
-
-
-@pytest.fixture(scope="module")
-def verdict():
-    """The book's short story, where it has been downloaded: TINYGRAD_LLM_VERDICT is its path."""
-    path = os.environ.get("TINYGRAD_LLM_VERDICT")
-    if path is None:
-        pytest.skip("TINYGRAD_LLM_VERDICT is not set: no the-verdict.txt")
-    data = Path(path).read_bytes()
-    assert hashlib.sha256(data).hexdigest() == "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
-    return data.decode()
 
 
 def naive_split(text):

@@ -1,4 +1,4 @@
-"""`tinygrad-llm eval`: the loss of a model on a text, the endings it prefers, or what it expects next."""
+"""`tinygrad-llm eval`: the loss of a model on a text, the endings it prefers, or the next tokens it expects."""
 
 import argparse
 import math
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_special, encode, find_tokenizer, integer, visible
+from tinygrad_llm.cli.options import add_json, add_special, find_tokenizer, integer, visible
 from tinygrad_llm.cli.progress import bar_on_terminal
 from tinygrad_llm.evaluation import default_stride, next_tokens, read_choices, score_choices, score_file
 from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
-from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.storage.text import to_json
-from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
+from tinygrad_llm.weights import tokenizer_for
 
 EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
 
@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
-    if args.tokenizer is None:
-        return load_run(args.run)
-    tokenizer = find_tokenizer(args.tokenizer)
     model = GPT.from_pretrained(args.run)
+    if args.tokenizer is None:
+        return model, tokenizer_for(args.run, model.config)
+    tokenizer = find_tokenizer(args.tokenizer)
     if tokenizer.n_vocab != model.config.vocab_size:
         raise UsageError(
             f"{args.tokenizer} has {tokenizer.n_vocab} tokens and {args.run} {model.config.vocab_size}: they do not "
@@ -83,24 +83,23 @@ def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
 
 def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     stride = default_stride(model) if args.stride is None else args.stride
-    with_special = args.allow_special
     with bar_on_terminal("token") as update:
 
         def show(nats: float, tokens: int) -> None:
             if update is not None:
                 update(tokens, words=f"{nats / tokens:.4f} nats per token")
 
-        score = score_file(model, tokenizer, args.file, stride, args.batch_size, with_special, args.dtype, show)
+        score = score_file(model, tokenizer, args.file, stride, args.batch_size, args.special, args.dtype, show)
     if not args.json:
         first = "predicted from the end of text" if tokenizer.eot_token is not None else "not scored"
         print(f"{args.file}: {score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes")
-        print(f"loss                   {score.loss:.4f} nats a token")
+        print(f"loss                   {score.loss:.4f} nats per token")
         print(f"perplexity per token   {score.perplexity:,.2f}")
-        print(f"perplexity per word    {score.word_perplexity:,.2f}   (words: what white space separates)")
+        print(f"perplexity per word    {score.word_perplexity:,.2f}   (words are separated by white space)")
         print(f"bits per byte          {score.bits_per_byte:.4f}   (bytes of UTF-8)")
         print(
             f"stride {stride} of {model.block_size}: each token scored once, with at least "
-            f"{model.block_size - stride + 1} before it, but at the start (the first is {first})"
+            f"{model.block_size - stride + 1} before it, except at the start (the first is {first})"
         )
     return {
         "file": args.file,
@@ -118,17 +117,17 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
 
 def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     items = read_choices(args.choices)
-    scores = list(score_choices(model, tokenizer, items, args.batch_size, args.allow_special))
+    scores = list(score_choices(model, tokenizer, items, args.batch_size, args.special))
     n = len(scores)
     acc = sum(score.right for score in scores) / n
-    acc_norm = sum(score.right_normalised for score in scores) / n
+    acc_norm = sum(score.right_normalized for score in scores) / n
     cut = sum(score.cut for score in scores)
     chance = 1 / len(items[0].endings)
     spread = math.sqrt(chance * (1 - chance) / n)
     if not args.json:
         print(f"{args.choices}: n = {n} items")
         print(f"acc        {acc:6.1%}   the right ending has the largest Σ ln p(token)")
-        print(f"acc_norm   {acc_norm:6.1%}   … the largest Σ ln p(token) / characters")
+        print(f"acc_norm   {acc_norm:6.1%}   the right ending has the largest Σ ln p(token) / characters")
         print(f"chance     {chance:6.1%}   ± {spread:.1%} (standard deviation of guessing {n} times)")
         if cut:
             print(f"in {cut} of {n} items the context lost its beginning: the model reads {model.block_size} tokens")
@@ -140,16 +139,16 @@ def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> d
         "chance": chance,
         "cut": cut,
         "items": [
-            {"label": score.label, "sums": score.sums, "normalised": score.normalised, "cut": score.cut}
+            {"label": score.label, "sums": score.sums, "normalized": score.normalized, "cut": score.cut}
             for score in scores
         ],
     }
 
 
 def _next(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
-    ids = encode(tokenizer, args.next, args.allow_special) or start_ids(tokenizer)
+    ids = encode_text(tokenizer, args.next, args.special) or start_ids(tokenizer)
     if not ids:
-        raise UsageError("this model knows no end of text and no newline to start from: give --next a text")
+        raise UsageError("this model has no end-of-text token and no newline to start from: give --next a text")
     rows = next_tokens(model, ids, args.top or 10)
     tokens = [visible(tokenizer.decode_bytes([token_id])) for token_id, _ in rows]
     if not args.json:
@@ -158,7 +157,7 @@ def _next(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
             print(f"{probability:>11.4%}  {token_id:>6}  {token}")
         print("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)")
         if len(ids) > model.block_size:
-            print(f"(of the text's {len(ids)} tokens the model reads the last {model.block_size})")
+            print(f"(the text has {len(ids)} tokens; the model reads the last {model.block_size})")
     return {
         "text": args.next,
         "read": min(len(ids), model.block_size),

@@ -1,4 +1,4 @@
-"""`tinygrad-llm generate`: a prompt in, its continuation out, as it is written."""
+"""`tinygrad-llm generate`: continue a prompt, and print the text while it is generated."""
 
 import argparse
 import json
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, add_special, encode, integer
+from tinygrad_llm.cli.options import add_json, add_seed, add_special, integer
 from tinygrad_llm.generation import start_ids, write
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import encode_text
 from tinygrad_llm.weights import tokenizer_for
 
 EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --max-new-tokens 200 --seed 1'
@@ -22,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=integer(0), default=200, metavar="N", help="at most (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token (default 0.8)")
     parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K likeliest tokens")
-    parser.add_argument("--top-p", type=float, metavar="P", help="draw only from the likeliest that reach P together")
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="draw only from the fewest likeliest tokens that sum to P"
+    )
     add_special(parser)
     add_seed(parser)
     add_json(parser)
@@ -31,14 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     model = GPT.from_pretrained(args.run)
     tokenizer = tokenizer_for(args.run, model.config)
-    ids = encode(tokenizer, args.prompt, args.allow_special)
+    ids = encode_text(tokenizer, args.prompt, args.special) or start_ids(tokenizer)
     if not ids:
-        ids = start_ids(tokenizer)
-        if not ids:
-            raise UsageError("this model knows no end of text and no newline to start from: give a --prompt")
+        raise UsageError("this model has no end-of-text token and no newline to start from: give a --prompt")
     sampling = args.temperature, args.top_k, args.top_p, Generator(args.seed)
     try:
-        with np.errstate(all="ignore"):  # damaged weights are told of in one line, not in NumPy's warnings
+        with np.errstate(all="ignore"):  # damaged weights are one line of ours, not warnings of NumPy's
             pieces = write(model, tokenizer, ids, args.max_new_tokens, *sampling)
             if args.json:
                 print(json.dumps({"prompt": args.prompt, "text": "".join(pieces), "seed": args.seed}))

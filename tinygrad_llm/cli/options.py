@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.datasets import refuse_special
 from tinygrad_llm.runs.folder import FILES, holds_run
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
 
@@ -48,15 +47,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_special(parser: argparse.ArgumentParser) -> None:
-    """Add --allow-special."""
-    parser.add_argument("--allow-special", action="store_true", help="read <|endoftext|> in the text as that token")
-
-
-def encode(tokenizer: AnyTokenizer, text: str, allow_special: bool) -> list[int]:
-    """The ids of a text from the command line. A special token in it needs --allow-special."""
-    if not allow_special:
-        refuse_special(tokenizer, text, "the text")
-    return tokenizer.encode(text, allowed_special="all" if allow_special else frozenset())
+    """Add --allow-special and --plain-special; `args.special` is then the `tokenizer.Special` of the user."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--allow-special",
+        dest="special",
+        action="store_const",
+        const="allow",
+        default="error",
+        help="read a special token in the text, such as <|endoftext|>, as that token (default: an error)",
+    )
+    either.add_argument(
+        "--plain-special", dest="special", action="store_const", const="plain", help="read it as plain text"
+    )
 
 
 def find_tokenizer(name: str) -> AnyTokenizer:

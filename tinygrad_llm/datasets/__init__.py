@@ -1,19 +1,20 @@
-"""Text and token ids → batches to train on."""
+"""Text and token ids → batches to train on.
 
-from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus
-from tinygrad_llm.datasets.tokens import TokenFile, encode_file, read_stretches, refuse_special, vocabulary_hash
-from tinygrad_llm.datasets.windows import (
-    BatchStream,
-    DataError,
-    DataLoader,
-    Dataset,
-    Order,
-    Permutation,
-    SlidingWindows,
-    check_ids,
-    mixture,
-    split,
-)
+corpora.py      texts: two that are bundled, and any UTF-8 file, whole or in stretches
+tokens.py       token files: ids on the disk, read as if they were an array in memory
+encode.py       text file → token file, on all cores (`encode_workers.py`), in bounded memory
+windows.py      ids → windows: an input of block_size ids, and the target one id further on
+batches.py      windows → batches: `DataLoader` (one pass, as in PyTorch) and `BatchStream` (without end)
+permutation.py  the shuffled order of very many windows, without a list of them
+"""
+
+from tinygrad_llm.datasets.batches import BatchStream, DataLoader, Dataset, Order, mixture
+from tinygrad_llm.datasets.checks import DataError, check_ids
+from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches
+from tinygrad_llm.datasets.encode import encode_file
+from tinygrad_llm.datasets.permutation import Permutation
+from tinygrad_llm.datasets.tokens import TokenFile, vocabulary_hash
+from tinygrad_llm.datasets.windows import SlidingWindows, split
 
 __all__ = [
     "CORPORA",
@@ -30,8 +31,8 @@ __all__ = [
     "encode_file",
     "load_corpus",
     "mixture",
+    "read_corpus",
     "read_stretches",
-    "refuse_special",
     "split",
     "vocabulary_hash",
 ]

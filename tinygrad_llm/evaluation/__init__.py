@@ -1,15 +1,15 @@
-"""Evaluation: how well a model knows a text, and which endings it prefers."""
+"""Evaluation: how well a model predicts a text, which endings it prefers, and which token it expects next.
+
+losses.py    ids → −ln p of each id, from windows that slide over them; the others use it
+text.py      loss, perplexity and bits per byte of a text or a token file
+choices.py   multiple choice: which of four endings is likeliest
+prompts.py   the likeliest next tokens after a prompt
+"""
 
 from tinygrad_llm.evaluation.choices import Choice, ChoiceScore, read_choices, score_choices
-from tinygrad_llm.evaluation.text import (
-    TextScore,
-    default_stride,
-    next_tokens,
-    score_file,
-    score_tokens,
-    scoring_windows,
-    token_losses,
-)
+from tinygrad_llm.evaluation.losses import default_stride, score_tokens, scoring_windows, token_losses
+from tinygrad_llm.evaluation.prompts import next_tokens
+from tinygrad_llm.evaluation.text import TextScore, score_file
 
 __all__ = [
     "Choice",

@@ -1,4 +1,4 @@
-"""Multiple choice: which of several endings does a model prefer?"""
+"""Multiple choice: which of four endings does a model find likeliest?"""
 
 import json
 import reprlib
@@ -9,34 +9,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm.datasets import DataError
-from tinygrad_llm.evaluation.text import Window, batches_of, default_batch_size, encode, token_losses
+from tinygrad_llm.evaluation.losses import Window, in_batches, rows_at_once, token_losses
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
 from tinygrad_llm.storage.data import data_folder
-from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode_text
 
+ENDINGS = 4  # per item
 MAX_LINE = 1 << 20  # bytes of a line of a choices file
 
 
-ENDINGS = 4  # of an item
-
-
 class Choice(NamedTuple):
-    """An item of multiple choice: which of the endings goes on from `ctx`? `where` names it in messages."""
+    """An item of multiple choice: a context and its possible endings. `where` is the name of the item in errors."""
 
     ctx: str
     endings: tuple[str, ...]
-    label: int  # the right one, from 0
+    label: int  # the index of the right ending
     where: str
 
 
 def read_choices(file: str) -> list[Choice]:
-    """Read items of multiple choice: a line of JSON each, {"ctx": …, "endings": [4 texts], "label": 0 … 3}.
+    """Read items of multiple choice: one JSON object per line, {"ctx": …, "endings": [4 texts], "label": 0 … 3}.
 
-    Other fields are left alone, as are empty lines.
+    Other fields and empty lines are ignored.
 
     Args:     file: a path, or "choices", the file that ships with the package.
-    Raises:   DataError: the file cannot be read, or holds no item; the line and field that is wrong.
+    Raises:   DataError: the file cannot be read, or has no item; a line is not valid, and the field is named.
     Source:   the format of HellaSwag: Zellers et al. 2019, arXiv:1905.07830.
     """
     path = data_folder() / "choices.jsonl" if file == "choices" else Path(file)
@@ -53,7 +51,7 @@ def read_choices(file: str) -> list[Choice]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     if not items:
-        raise DataError(f"{file}: the file is empty; give a line of JSON for each item")
+        raise DataError(f"{file}: the file is empty; give one line of JSON per item")
     return items
 
 
@@ -79,27 +77,34 @@ def _read_item(line: bytes, where: str) -> Choice:
         if name not in fields:
             raise DataError(f"{where}: {name} is missing")
         if not holds(fields[name]):
-            raise DataError(f"{where}: {name} is {reprlib.repr(fields[name])}, not {wanted}")
+            raise DataError(f"{where}: {name} must be {wanted}, got {reprlib.repr(fields[name])}")
     return Choice(fields["ctx"], tuple(fields["endings"]), fields["label"], where)
 
 
 class ChoiceScore(NamedTuple):
-    """ln p(ending | ctx) of each ending of an item, as a sum over its tokens and divided by its characters."""
+    """ln p(ending | ctx) of each ending of an item: summed over its tokens, and this sum per character."""
 
     sums: list[float]
-    normalised: list[float]
+    normalized: list[float]
     label: int
-    cut: bool  # whether the context did not fit into the block
+    cut: bool  # whether the context lost its beginning, because it did not fit into the block
 
     @property
     def right(self) -> bool:
-        """Whether the likeliest ending is the right one (the mean over items is `acc`)."""
+        """Whether the right ending has the largest sum (the mean over all items is `acc`)."""
         return int(np.argmax(self.sums)) == self.label
 
     @property
-    def right_normalised(self) -> bool:
-        """… the likeliest per character (`acc_norm`)."""
-        return int(np.argmax(self.normalised)) == self.label
+    def right_normalized(self) -> bool:
+        """Whether the right ending has the largest sum per character (the mean is `acc_norm`)."""
+        return int(np.argmax(self.normalized)) == self.label
+
+
+class _Row(NamedTuple):
+    """The ids of a context and one ending; only the last `scored` of them are scored."""
+
+    ids: list[int]
+    scored: int
 
 
 def score_choices(
@@ -107,52 +112,61 @@ def score_choices(
     tokenizer: AnyTokenizer,
     items: Sequence[Choice],
     batch_size: int | None = None,
-    allow_special: bool = False,
+    special: Special = "error",
 ) -> Iterator[ChoiceScore]:
-    """How likely a model finds each ending of each item.
+    """Compute how likely a model finds each ending of each item.
 
-    ctx and ending are encoded by themselves, the ending with one space before it, so that all endings go on from the
-    same tokens. The sum prefers short endings, which is why it is also given per character. A context that does not fit
-    into the block together with its ending loses its beginning. Rows of one batch are padded on the right, where
-    attention does not look, and the padding's targets are −100.
+    Context and ending are encoded separately, the ending with one space before it, so that all endings follow the same
+    tokens. The sum prefers short endings, so it is also divided by the characters. If context and ending do not fit
+    into the block, the context loses its beginning. Rows of a batch are padded on the right, where attention does not
+    look; the targets of the padding are −100.
 
     Args:     batch_size: endings at once; None: as many as 64 MB of logits allow.
-    Raises:   DataError: a text the tokenizer cannot encode; an ending longer than the block. ValueError: batch_size
-              below 1; scores that are not finite.
+              special: what a special token in a text becomes (see `tokenizer.special`).
+    Raises:   DataError: a text that the tokenizer cannot encode; an ending longer than the block; both before anything
+              is scored. ValueError: batch_size is below 1; the model's scores are NaN or infinite.
     Source:   acc and acc_norm as in EleutherAI's lm-evaluation-harness (task hellaswag).
     """
-    size = default_batch_size(model, batch_size)
-    T = model.block_size
-    # All is encoded before anything is scored: a text that cannot be is told of at once.
-    cut = [False] * len(items)
-    rows: list[tuple[list[int], int]] = []
-    for index, item in enumerate(items):
-        ctx = encode(tokenizer, item.ctx.rstrip(), allow_special, f"{item.where}: ctx")
-        for text in item.endings:
-            ending = encode(tokenizer, " " + text.strip(), allow_special, f"{item.where}: endings")
-            if len(ending) > T:
-                raise DataError(f"{item.where}: endings: one has {len(ending)} tokens, and the model reads {T} at once")
-            ids = ctx + ending
-            cut[index] |= len(ids) > T + 1
-            rows.append((ids[-(T + 1) :], len(ending)))
+    size = rows_at_once(model, batch_size)
+    encoded = [_encode_item(tokenizer, item, model.block_size, special) for item in items]
 
     def scores() -> Iterator[ChoiceScore]:
-        sums: list[float] = []
-        index = 0
-        for batch in batches_of(rows, size):
-            sums += (-np.sum(token_losses(model, *_padded(batch)), axis=1)).tolist()
-            while len(sums) >= ENDINGS:
-                item = items[index]
-                per_ending, sums = sums[:ENDINGS], sums[ENDINGS:]
-                each = zip(per_ending, item.endings, strict=True)
-                yield ChoiceScore(per_ending, [s / len(text.strip()) for s, text in each], item.label, cut[index])
-                index += 1
+        rows = (row for item_rows, _ in encoded for row in item_rows)
+        sums = (
+            float(total)
+            for batch in in_batches(rows, size)
+            for total in -np.sum(token_losses(model, *_pad(batch)), axis=1)
+        )
+        for item, (_, cut) in zip(items, encoded, strict=True):
+            of_endings = [next(sums) for _ in item.endings]
+            lengths = [len(text.strip()) for text in item.endings]
+            normalized = [total / length for total, length in zip(of_endings, lengths, strict=True)]
+            yield ChoiceScore(of_endings, normalized, item.label, cut)
 
     return scores()
 
 
-def _padded(rows: list[tuple[list[int], int]]) -> Window:
-    """Inputs and targets (B, T) of rows of ids; of each only the last so many are scored."""
+def _encode_item(tokenizer: AnyTokenizer, item: Choice, block_size: int, special: Special) -> tuple[list[_Row], bool]:
+    """Return a row per ending, and whether the context lost its beginning in one of them."""
+    rows, cut = [], False
+    try:
+        ctx = encode_text(tokenizer, item.ctx.rstrip(), special, f"{item.where}: ctx")
+        for text in item.endings:
+            ending = encode_text(tokenizer, " " + text.strip(), special, f"{item.where}: endings")
+            if len(ending) > block_size:
+                raise DataError(
+                    f"{item.where}: endings: one has {len(ending)} tokens, and the model reads {block_size} at once"
+                )
+            ids = ctx + ending
+            cut |= len(ids) > block_size + 1  # the last id is only a target
+            rows.append(_Row(ids[-(block_size + 1) :], len(ending)))
+    except TokenizerError as error:
+        raise DataError(str(error)) from error
+    return rows, cut
+
+
+def _pad(rows: list[_Row]) -> Window:
+    """Return the inputs and targets, (B, T) each; targets that are not scored are −100."""
     longest = max(len(ids) for ids, _ in rows) - 1
     inputs = np.zeros((len(rows), longest), np.int64)
     targets = np.full((len(rows), longest), IGNORE_INDEX, np.int64)

@@ -1,4 +1,4 @@
-"""The key/value cache: what earlier positions say to later ones, kept so that a new token costs one position."""
+"""The key/value cache: keys and values of earlier positions are kept, so that a new token costs one position."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from tinygrad_llm.kernels import Array
 
 
 class KVCache:
-    """The keys and values of every layer for the positions already read, so that a new token costs one position.
+    """The keys and values of every layer for all positions read so far.
 
-    What a position says to later ones, its key and value in each layer, depends on the text up to it alone. Once made
-    it stays what it is, and is kept; only the new token's query has to look at it.
+    The key and the value of a position depend only on the text up to it. So they are computed once and kept; a new
+    token only needs its own query, key and value.
 
-    All rows of a batch have read equally far. Texts of unequal lengths take a cache each.
+    All rows of a batch have the same length. Texts of different lengths need one cache each.
 
-    Args:     n_layer: how many attention layers. capacity: most positions it can hold.
+    Args:     n_layer: the number of attention layers. capacity: the number of positions that fit.
     """
 
     def __init__(self, n_layer: int, capacity: int) -> None:
@@ -22,11 +22,11 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """How many positions have been read."""
+        """The number of positions read so far."""
         return self.layers[0].length
 
     def clear(self) -> None:
-        """Forget what was read; the memory is kept for what comes."""
+        """Forget all positions; the memory is kept for the next ones."""
         for layer in self.layers:
             layer.length = 0
 
@@ -39,12 +39,13 @@ class _Layer:
         self._values: Array | None = None
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, D) keys and values; return all so far, as views of what is kept."""
+        """Append keys and values, (B, H, T, D) each; return all keys and values so far, as views of the cache."""
         B, H, T, D = k.shape
         if self._keys is not None and len(self._keys) != B:
-            raise ValueError(f"the cache holds {len(self._keys)} texts, not {B}: make a new one")
+            raise ValueError(f"the cache holds {len(self._keys)} texts, got {B}: make a new one")
         if self._keys is None or self._values is None:
-            # All the room at once, so that nothing is ever moved; the system hands out a page when it is written to.
+            # Reserve the whole capacity at once, so that nothing is moved later. The system provides a page of memory
+            # only when it is written to.
             self._keys = np.empty((B, H, self.capacity, D), dtype=k.dtype)
             self._values = np.empty_like(self._keys)
         end = self.length + T

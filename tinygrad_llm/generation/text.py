@@ -1,14 +1,14 @@
-"""Text from a model: ids become pieces of text as they are generated."""
+"""Text from a model: ids become pieces of text while they are generated."""
 
 from collections.abc import Iterator
 
-from tinygrad_llm.generation.sampling import LanguageModel, stream
+from tinygrad_llm.generation.loop import LanguageModel, stream
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, TokenizerError
 
 
 def start_ids(tokenizer: AnyTokenizer) -> list[int]:
-    """What a new text begins after: the end-of-text token, or a newline; [] for a tokenizer that knows neither."""
+    """Return the ids that a new text follows: end of text, or a newline; [] if the tokenizer has neither."""
     if tokenizer.eot_token is not None:
         return [tokenizer.eot_token]
     try:
@@ -27,10 +27,11 @@ def write(
     top_p: float | None = None,
     rng: Generator | None = None,
 ) -> Iterator[str]:
-    """Continue ids, as pieces of text, until max_new_tokens or the end-of-text token. No piece ends in half a
-    character.
+    """Continue ids as text: yields one piece per token, and ends at the end-of-text token.
 
-    Raises:   ValueError: as `generation.stream`, at the call.
+    A piece is empty while its character is incomplete.
+
+    Raises:   ValueError: as `generation.stream`; raised by the call itself.
     """
     new = stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng)
     decoder = StreamDecoder(tokenizer)

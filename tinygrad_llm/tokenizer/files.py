@@ -70,9 +70,7 @@ def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1
                 elif len(text) > MAX_UNBROKEN:
                     raise TokenizerError(f"{path}: no white space in {len(text)} characters: is it a text?")
                 else:
-                    size = min(
-                        2 * size, MAX_UNBROKEN
-                    )  # read more: fewer searches of text without a cut
+                    size = min(2 * size, MAX_UNBROKEN)  # read more: fewer searches of text without a cut
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -45,6 +45,6 @@ def refuse_special(tokenizer: Tokenizer | CharTokenizer, text: str, where: str, 
         if found:
             place = start + len(before.encode(errors="surrogatepass"))
             raise TokenizerError(
-                f'{where}: the special token {token!r} at byte {place} needs a decision: special="allow" '
-                '(--allow-special) reads it as that token, special="plain" (--plain-special) as plain text'
+                f"{where}: holds the special token {token!r} at byte {place}: add --allow-special to read it as that "
+                'token (special="allow"), or --plain-special to read it as plain text (special="plain")'
             )

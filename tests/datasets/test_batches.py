@@ -1,0 +1,295 @@
+"""Batches: torch's order, the book's published batches, epochs, mixtures, and streams that are resumed."""
+
+import tracemalloc
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tinygrad_llm.datasets import BatchStream, DataError, DataLoader, SlidingWindows, check_ids
+from tinygrad_llm.random import Generator
+
+
+class Examples:
+    """A dataset without `batch`: id rows and a label."""
+
+    def __init__(self, n):
+        self.rows = np.arange(3 * n).reshape(n, 3)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index], index % 2
+
+
+def first_inputs(loader):
+    """The first input id of every window, batch by batch: windows over arange are numbered by it."""
+    return [inputs[:, 0].tolist() for inputs, _ in loader]
+
+
+# ---- the order of a pass -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seed", "first", "second", "after"),
+    [
+        (0, "20531476", "03716254", 0.4556280),
+        (123, "62054371", "53672401", 0.1840565),
+        (137, "37514620", "13546720", 0.8976884),
+        (2**31, "05761234", "45067321", 0.5924102),
+    ],
+)
+def test_order_of_two_shuffled_passes_is_torchs(seed, first, second, after):
+    rng = Generator(seed)
+    loader = DataLoader(SlidingWindows(range(9), 1), shuffle=True, rng=rng)
+    for expected in (first, second):
+        assert "".join(str(inputs.item()) for inputs, _ in loader) == expected
+    np.testing.assert_allclose(rng.rand(1), after, rtol=0, atol=0.51e-7)
+
+
+@pytest.mark.parametrize(("seed", "after"), [(0, 0.0884774), (123, 0.2516707), (137, 0.6672714), (2**31, 0.0589457)])
+def test_draws_of_a_plain_pass_are_torchs(seed, after):
+    rng = Generator(seed)
+    loader = DataLoader(SlidingWindows(range(9), 1), batch_size=3, rng=rng)
+    assert first_inputs(loader) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    np.testing.assert_allclose(rng.rand(1), after, rtol=0, atol=0.51e-7)
+
+
+def test_book_last_batch_of_shuffled_numbers():
+    windows = SlidingWindows(range(1001), 4)
+    assert len(windows) == 250
+    *_, (inputs, targets) = DataLoader(windows, batch_size=2, shuffle=True, rng=Generator(123))
+    assert inputs.tolist() == [[880, 881, 882, 883], [112, 113, 114, 115]]
+    assert targets.tolist() == [[881, 882, 883, 884], [113, 114, 115, 116]]
+
+
+def test_book_training_order():
+    loader = DataLoader(SlidingWindows(range(19), 1), 2, shuffle=True, drop_last=True, rng=Generator(123))
+    expected = [0, 7, 14, 5, 6, 1, 17, 2, 11, 12, 9, 16, 13, 10, 3, 8, 15, 4]
+    assert list(chain(*first_inputs(loader))) == expected
+
+
+def test_pass_draws_when_torch_draws():
+    """One u64 when iter() is called, a second at the first batch of a shuffled pass, none later."""
+    rng, reference = Generator(5), Generator(5)
+
+    def in_step():
+        return rng.get_state()["position"] == reference.get_state()["position"]
+
+    loader = DataLoader(SlidingWindows(range(9), 1), batch_size=3, shuffle=True, rng=rng)
+    assert in_step()
+    batches = iter(loader)
+    reference.random_seed()
+    assert in_step()
+    next(batches)
+    reference.random_seed()
+    assert in_step()
+    next(batches)
+    assert in_step()
+
+
+def test_plain_pass_needs_no_generator():
+    loader = DataLoader(SlidingWindows(range(5), 1), batch_size=2)
+    assert first_inputs(loader) == first_inputs(loader) == [[0, 1], [2, 3]]
+
+
+# ---- the batches of a pass ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.booleans(), st.booleans())
+def test_pass_holds_every_example_once(n, batch_size, shuffle, drop_last):
+    loader = DataLoader(SlidingWindows(range(n + 1), 1), batch_size, shuffle, drop_last, Generator(0))
+    batches = first_inputs(loader)
+    assert len(batches) == len(loader)
+    kept = n - n % batch_size if drop_last else n
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    seen = list(chain(*batches))
+    assert len(seen) == kept
+    assert len(set(seen)) == kept
+    assert set(seen) <= set(range(n))
+
+
+def test_examples_are_stacked_part_by_part():
+    first, last = DataLoader(Examples(5), batch_size=3)
+    assert [part.tolist() for part in first] == [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [0, 1, 0]]
+    assert [part.tolist() for part in last] == [[[9, 10, 11], [12, 13, 14]], [1, 0]]
+    assert isinstance(first, tuple)
+
+
+def test_batch_of_the_data_set_equals_stacked_examples():
+    class OneByOne(Examples):
+        def __init__(self, windows):
+            self.windows = windows
+
+        def __len__(self):
+            return len(self.windows)
+
+        def __getitem__(self, index):
+            return self.windows[index]
+
+    windows = SlidingWindows(np.arange(40, dtype=np.int32), 4, 3)
+    loaders = (DataLoader(data, 5, True, rng=Generator(1)) for data in (windows, OneByOne(windows)))
+    for fast, slow in zip(*loaders, strict=True):
+        for x, y in zip(fast, slow, strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+
+
+def test_shuffle_without_a_generator_is_refused():
+    with pytest.raises(ValueError, match=r"pass rng=Generator\(seed\)"):
+        DataLoader(Examples(3), shuffle=True)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, None])
+def test_batch_size_below_1_is_refused(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        DataLoader(Examples(3), batch_size)
+
+
+# ---- batches without end -----------------------------------------------------------------------------------------
+
+
+ROWS = [np.arange(200), np.arange(1000, 1090), np.arange(2000, 2300)]
+
+
+def stream(sources=ROWS[:1], batch_size=6, seed=4, **options):
+    return BatchStream(sources, 8, batch_size, Generator(seed), **options)
+
+
+def taken(batches, n):
+    return [[part.copy() for part in next(batches)] for _ in range(n)]
+
+
+def assert_same_batches(one, other):
+    for batch, same in zip(one, other, strict=True):
+        for part, same_part in zip(batch, same, strict=True):
+            np.testing.assert_array_equal(part, same_part)
+
+
+@given(st.integers(9, 60), st.integers(1, 9), st.integers(1, 12), st.integers(0, 9))
+def test_stream_of_one_source_equals_a_loader(n, batch_size, stride, seed):
+    assume(not 16 < n <= 8 + stride)  # such lengths are refused
+    ids = np.arange(n)
+    windows = SlidingWindows(ids, 8, stride)
+    rng = Generator(seed)
+    loader = DataLoader(windows, min(batch_size, len(windows)), shuffle=True, drop_last=True, rng=rng)
+    batches = BatchStream([ids], 8, batch_size, Generator(seed), stride)
+    expected = [batch for _ in range(3) for batch in loader]
+    assert_same_batches(taken(batches, len(expected)), expected)
+    assert batches.rng.random_seed() == rng.random_seed()
+    assert batches.batches_per_epoch == len(loader)
+
+
+OPTIONS = {
+    "one source": {},
+    "random": {"order": "random"},
+    "stride": {"stride": 8},
+    "weights": {"weights": [1, 2, 0.5], "sources": ROWS},
+    "several sources": {"sources": ROWS},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@settings(max_examples=40)
+@given(before=st.integers(0, 40), after=st.integers(1, 12))
+def test_stream_resumes_where_it_stopped(options, before, after):
+    whole = stream(**options)
+    taken(whole, before)
+    state, random_state = whole.get_state(), whole.rng.get_state()
+    expected = taken(whole, after)
+    other = stream(seed=9, **options)
+    other.set_state(state)
+    other.rng.set_state(random_state)
+    assert_same_batches(taken(other, after), expected)
+
+
+@given(
+    lengths=st.lists(st.integers(6, 40), min_size=2, max_size=4),
+    batch_size=st.integers(1, 50),
+    stride=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)
+def test_epoch_of_several_sources_holds_each_window_once(lengths, batch_size, stride, seed):
+    assume(not any(10 < n <= 5 + stride for n in lengths))  # such lengths are refused
+    sources = [1000 * i + np.arange(n) for i, n in enumerate(lengths)]
+    batches = BatchStream(sources, 5, batch_size, Generator(seed), stride)
+    every = [start for ids in sources for start in ids[: len(ids) - 5 : stride].tolist()]
+    inputs, targets = (
+        np.concatenate(part) for part in zip(*taken(batches, -(-3 * len(every) // batches.batch_size)), strict=True)
+    )
+    np.testing.assert_array_equal(inputs + 1, targets)
+    epochs = [inputs[i * len(every) : (i + 1) * len(every), 0].tolist() for i in range(3)]
+    assert [sorted(epoch) for epoch in epochs] == [every] * 3
+    assert len(every) < 12 or len(set(map(tuple, epochs))) > 1  # in another order
+
+
+def test_mixture_draws_by_weight_and_each_source_in_epochs():
+    mixed = stream(ROWS, batch_size=10, stride=8, weights=[6, 1, 3])
+    inputs = np.concatenate([x for x, _ in taken(mixed, 300)])
+    kinds = inputs[:, 0] // 1000
+    np.testing.assert_allclose(np.bincount(kinds) / 3000, [0.6, 0.1, 0.3], atol=0.04)
+    for kind, ids in enumerate(ROWS):
+        starts = inputs[kinds == kind, 0]
+        windows = len(SlidingWindows(ids, 8, 8))
+        for i in range(0, len(starts) - windows, windows):  # each pass shows every window once
+            assert len(set(starts[i : i + windows].tolist())) == windows
+
+
+def test_random_windows_without_weights_follow_the_lengths():
+    kinds = np.concatenate([x[:, 0] // 1000 for x, _ in taken(stream(ROWS, order="random"), 400)])
+    np.testing.assert_allclose(np.bincount(kinds) / len(kinds), [200 / 590, 90 / 590, 300 / 590], atol=0.05)
+
+
+def test_random_windows_begin_anywhere_and_end_inside():
+    batches = stream(order="random")
+    inputs, targets = (np.concatenate(part) for part in zip(*taken(batches, 600), strict=True))
+    np.testing.assert_array_equal(inputs + 1, targets)
+    assert set(inputs[:, 0].tolist()) == set(range(192))
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 0], [1, 2, -1], [1, 2, float("nan")], [1, 2, float("inf")]])
+def test_wrong_weights_are_refused(weights):
+    with pytest.raises(DataError, match="3 sources need as many weights"):
+        stream(ROWS, weights=weights)
+
+
+def test_short_source_is_named():
+    with pytest.raises(DataError, match=r"b\.bin: the corpus has 5 tokens; one window of block_size 8"):
+        stream([ROWS[0], np.arange(5)], names=["a.bin", "b.bin"])
+    with pytest.raises(DataError, match="no ids"):
+        stream([])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{}, {"seeds": [1]}, {"seeds": [1, 2], "positions": [0, 0]}, {"seeds": [1], "positions": [900]},
+     {"seeds": [-1], "positions": [3]}, {"seeds": ["x"], "positions": [0]}],
+    ids=str,
+)  # fmt: skip
+def test_state_of_other_data_is_refused(state):
+    batches = stream()
+    expected = taken(stream(), 2)
+    with pytest.raises(ValueError, match="no position"):
+        batches.set_state(state)
+    assert_same_batches(taken(batches, 2), expected)
+
+
+def test_mapped_file_is_not_read_into_memory(tmp_path):
+    n = 40_000_000
+    with open(tmp_path / "tokens.bin", "wb") as file:
+        file.truncate(2 * n)  # zeros that take no place on the disk
+    ids = np.memmap(tmp_path / "tokens.bin", "<u2", mode="r")
+    check_ids(ids, 5, "tokens.bin")
+    tracemalloc.start()
+    try:
+        for options in ({"stride": 8}, {"stride": 1}, {"order": "random"}):
+            batches = BatchStream([ids], 64, 12, Generator(0), **options)
+            inputs, _ = next(batches)
+            assert inputs.shape == (12, 64)
+        check_ids(ids, 5, "tokens.bin")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000  # the file is 80 MB, as ids of int64 320
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,112 @@
+"""−ln p of every id: windows that score each id once, and their losses against the definition."""
+
+import math
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_models import BLOCK, log_probs, model_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygrad_llm import GPT, GPTConfig
+from tinygrad_llm.evaluation import default_stride, score_tokens, scoring_windows, token_losses
+from tinygrad_llm.kernels import IGNORE_INDEX
+
+
+@given(st.lists(st.integers(0, 30), max_size=6), st.integers(1, 12), st.data())
+def test_windows_score_every_id_except_the_first_once_with_enough_before_it(
+    sizes: list[int], block_size: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, block_size))
+    n = sum(sizes)
+    pieces = np.split(np.arange(n), np.cumsum(sizes)[:-1]) if sizes else []
+    seen: list[int] = []
+    for inputs, targets in scoring_windows(pieces, block_size, stride):
+        assert len(inputs) == min(block_size, n - 1)
+        np.testing.assert_array_equal(np.diff(inputs), 1)
+        for place in np.flatnonzero(targets != IGNORE_INDEX):
+            target = int(targets[place])
+            assert target == inputs[place] + 1
+            assert place + 1 >= min(target, block_size - stride + 1)
+            seen.append(target)
+    assert seen == list(range(1, n))
+
+
+@pytest.mark.parametrize("stride", [0, -1, BLOCK + 1])
+def test_stride_outside_the_block_is_refused_by_the_call(stride: int) -> None:
+    with pytest.raises(ValueError, match=f"stride must lie in 1 … {BLOCK}, the model's block_size, got {stride}"):
+        score_tokens(model_of(5), [np.arange(4)], stride)
+
+
+def test_windows_hold_at_most_one_piece_and_one_window() -> None:
+    """The next piece is read when the windows before it are used up, and used ids are dropped."""
+    read: list[int] = []
+
+    def pieces(n: int, size: int) -> Any:
+        for start in range(0, n * size, size):
+            read.append(start)
+            yield np.arange(start, start + size)
+
+    for inputs, _ in scoring_windows(pieces(100, 10), 7, 3):
+        assert read[-1] <= inputs[-1] + 1  # the target of the last input is in the last piece read
+
+    tracemalloc.start()
+    try:
+        for _ in scoring_windows(pieces(100, 5_000), 64, 32):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 10 * 5_000 * 8  # of 100 pieces, 8 bytes per id
+    finally:
+        tracemalloc.stop()
+
+
+def test_losses_with_stride_1_equal_the_definition() -> None:
+    model, ids = model_of(11), np.random.default_rng(0).integers(0, 11, 40)
+    losses = np.concatenate(list(score_tokens(model, [ids[:15], ids[15:]], stride=1, batch_size=3)))
+    naive = [-log_probs(model, ids[max(0, i - BLOCK) : i].tolist())[ids[i]] for i in range(1, len(ids))]
+    np.testing.assert_allclose(losses, naive, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 5, BLOCK, BLOCK + 1, BLOCK + 2, 3 * BLOCK + 5])
+def test_losses_with_any_stride_use_the_context_they_promise(n: int) -> None:
+    model, ids = model_of(11), np.random.default_rng(n).integers(0, 11, n)
+    # The definition: [i][k] is −ln p of id i from the k ids before it.
+    slow = [
+        [math.nan, *(-log_probs(model, ids[i - k : i].tolist())[ids[i]] for k in range(1, min(i, BLOCK) + 1))]
+        for i in range(n)
+    ]
+    for stride in range(1, BLOCK + 1):
+        losses = np.concatenate(list(score_tokens(model, [ids], stride, batch_size=4)))
+        assert len(losses) == n - 1
+        for i, loss in enumerate(losses, start=1):
+            allowed = slow[i][min(i, BLOCK - stride + 1) :]
+            assert np.min(np.abs(np.array(allowed) - loss)) < 1e-12, (stride, i)
+
+
+def test_batch_size_changes_no_loss() -> None:
+    model, ids = model_of(11), np.random.default_rng(1).integers(0, 11, 60)
+    one, many = (np.concatenate(list(score_tokens(model, [ids], 3, size))) for size in (1, None))
+    np.testing.assert_allclose(one, many, rtol=1e-12)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        score_tokens(model, [ids], 3, 0)
+
+
+def test_default_stride_is_half_the_block() -> None:
+    model = model_of(11)
+    assert default_stride(model) == BLOCK // 2
+    assert default_stride(GPT(GPTConfig(vocab_size=5, block_size=1, n_layer=1, n_head=1, n_embd=2))) == 1
+
+
+def test_losses_are_without_dropout_and_keep_the_training_mode() -> None:
+    model, ids = model_of(11, dropout=0.5), np.arange(6)[None]
+    one, two = (token_losses(model, ids, ids + 1) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert model.training
+
+
+def test_losses_that_are_nan_or_infinite_raise() -> None:
+    model = model_of(11)
+    model.transformer.ln_f.weight.data[:] = 1e308
+    with pytest.raises(ValueError, match="scores are NaN or infinite"):
+        token_losses(model, np.array([[1, 2]]), np.array([[2, 3]]))

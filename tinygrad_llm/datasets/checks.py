@@ -1,0 +1,43 @@
+"""The checks that all data sets share, and the one exception that they raise."""
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IDS_AT_ONCE = 1 << 22  # ids of a mapped file that are checked at a time
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message says what was given, and what is needed."""
+
+
+def at_least_one(name: str, value: int) -> int:
+    """Return an argument as an int.
+
+    Raises:   ValueError: it is not an integer, or it is below 1.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return number
+
+
+def check_ids(ids: NDArray[Any], n_vocab: int, name: str) -> None:
+    """Check that all ids are in the vocabulary; a mapped file is read piece by piece.
+
+    Args:     ids: (n,) integers. name: how errors call them.
+    Raises:   DataError: an id is negative, or n_vocab or more; the message names the first one and its index.
+    """
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = ids[start : start + IDS_AT_ONCE]
+        if some.min() < 0 or some.max() >= n_vocab:
+            wrong = int(np.argmax((some < 0) | (some >= n_vocab)))
+            raise DataError(
+                f"{name}: token {start + wrong} is id {some[wrong]}, and the vocabulary has ids 0 to {n_vocab - 1}: "
+                f"were these {ids.dtype} ids made by another tokenizer, or written as another dtype?"
+            )

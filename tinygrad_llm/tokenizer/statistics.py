@@ -1,0 +1,49 @@
+"""What the tokens of a text are like: how many, how long, and how often each occurs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tinygrad_llm.tokenizer.bpe import Tokenizer, split_at
+from tinygrad_llm.tokenizer.characters import CharTokenizer
+
+
+@dataclass
+class TokenStatistics:
+    """Counts of texts and of their tokens. A pre-token is a word of `Tokenizer.split`, which no merge crosses."""
+
+    characters: int = 0
+    bytes: int = 0
+    words: int = 0  # separated by white space
+    tokens: Counter[int] = field(default_factory=Counter)  # id → how often it occurs
+    pre_tokens: Counter[int] = field(default_factory=Counter)  # length in tokens → how many pre-tokens have it
+
+
+def token_statistics(
+    tokenizer: Tokenizer | CharTokenizer, texts: Iterable[str], allow_special: bool = False
+) -> TokenStatistics:
+    """Count the tokens of texts, each of which begins and ends at a safe cut; only counts are kept.
+
+    Args:     allow_special: special tokens in a text are their own id; else they are plain text.
+    Raises:   TokenizerError: a text that the tokenizer cannot encode.
+    """
+    counts = TokenStatistics()
+    special = tokenizer.special_tokens if allow_special else {}
+    distinct: Counter[str] = Counter()  # pre-tokens: each is encoded once, however often it occurs
+    for text in texts:
+        counts.characters += len(text)
+        counts.bytes += len(text.encode())
+        counts.words += len(text.split())
+        for index, part in enumerate(split_at(special, text)):
+            if index % 2:
+                counts.tokens[special[part]] += 1
+            else:
+                distinct.update(tokenizer.split(part))
+    for word, count in distinct.items():
+        ids = tokenizer.encode(word, disallowed_special=())
+        counts.pre_tokens[len(ids)] += count
+        for token_id in ids:
+            counts.tokens[token_id] += count
+    return counts
