@@ -1,7 +1,9 @@
-"""`tinygrad-llm eval`."""
+"""`tinygrad-llm eval`: the scores of a text, of choices and of next tokens, in words and in JSON."""
 
+import copy
 import json
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -24,13 +26,22 @@ def save(folder, tokenizer):
     return model
 
 
-@pytest.fixture
-def models(place):
-    """Two untrained models as runs: bpe and char. And text.txt, choices.jsonl."""
-    (place / "text.txt").write_text(TEXT)
-    (place / "choices.jsonl").write_text(f"{json.dumps(ITEM)}\n" * 3)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with two untrained models as runs, bpe and char, and text.txt and choices.jsonl; and the models."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "text.txt").write_text(TEXT)
+    (folder / "choices.jsonl").write_text(f"{json.dumps(ITEM)}\n" * 3)
     tokenizers = {"bpe": Tokenizer.train(TEXT, 280), "char": CharTokenizer.train(TEXT)}
-    return {name: (save(place / name, tokenizer), tokenizer) for name, tokenizer in tokenizers.items()}
+    return folder, {name: (save(folder / name, tokenizer), tokenizer) for name, tokenizer in tokenizers.items()}
+
+
+@pytest.fixture
+def models(made, place):
+    """The models by name; their files are in the working folder."""
+    folder, by_name = made
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+    return by_name
 
 
 def figures_of(out):
@@ -39,7 +50,7 @@ def figures_of(out):
 
 @pytest.mark.parametrize("name", ["bpe", "char"])
 @pytest.mark.parametrize("options", [[], ["--stride", BLOCK], ["--stride", 1, "--batch-size", 3]], ids=str)
-def test_a_text_is_scored(name, options, cli, models):
+def test_text_is_scored(name, options, cli, models):
     status, out, err = cli("eval", name, "text.txt", *options, "--json")
     figures = figures_of(out)
     assert (status, err) == (0, "")
@@ -61,13 +72,13 @@ def test_a_text_is_scored(name, options, cli, models):
     status, out, err = cli("eval", name, "text.txt", *options)
     assert (status, err) == (0, "")
     assert f"{score.tokens} tokens scored, {score.words} words, {score.bytes} bytes" in out
-    assert f"{score.loss:.4f} nats a token" in out
+    assert f"{score.loss:.4f} nats per token" in out
     assert f"{score.bits_per_byte:.4f}" in out
     assert f"stride {stride} of {BLOCK}: each token scored once, with at least {BLOCK - stride + 1} before it" in out
     assert ("the first is not scored" in out) == (name == "char")
 
 
-def test_a_token_file_and_a_text_with_special_tokens(cli, models, place):
+def test_token_file_scores_as_its_text_with_special_tokens(cli, models, place):
     (place / "two.txt").write_text("a cat<|endoftext|>\nthe mat")
     encode_file(models["bpe"][1], "two.txt", "two.bin", workers=1, special="allow")
     of_text, of_tokens = (
@@ -78,19 +89,19 @@ def test_a_token_file_and_a_text_with_special_tokens(cli, models, place):
     assert figures_of(cli("eval", "bpe", "two.bin", "--dtype", "uint16", "--json")[1]) == of_tokens
 
 
-def test_a_model_with_a_tokenizer_from_elsewhere(cli, models, place):
+def test_model_is_scored_with_a_tokenizer_from_elsewhere(cli, models, place):
     expected = figures_of(cli("eval", "char", "text.txt", "--json")[1])
     (place / "char" / "tokenizer.json").rename(place / "other.json")
     assert figures_of(cli("eval", "char", "text.txt", "--tokenizer", "other.json", "--json")[1]) == expected
 
 
-def test_what_is_no_number_is_null_in_json(cli, models, place):
+def test_infinite_perplexity_is_null_in_json(cli, models, place):
     (place / "long.txt").write_text("cat" * 500)
     assert figures_of(cli("eval", "char", "long.txt", "--json")[1])["word_perplexity"] is None
     assert "inf" in cli("eval", "char", "long.txt")[1]
 
 
-def test_a_terminal_sees_how_far_it_is(cli, models, monkeypatch):
+def test_progress_is_shown_on_a_terminal(cli, models, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr("time.monotonic", iter(range(1000)).__next__)
     status, _, err = cli("eval", "char", "text.txt", "--batch-size", 5)
@@ -107,9 +118,9 @@ def test_choices_are_scored(name, cli, models):
     assert figures["n"] == len(figures["items"]) == 3
     assert figures["chance"] == 0.25
     assert figures["acc"] == np.mean([score.right for score in scores])
-    assert figures["acc_norm"] == np.mean([score.right_normalised for score in scores])
+    assert figures["acc_norm"] == np.mean([score.right_normalized for score in scores])
     assert figures["items"][1]["sums"] == pytest.approx(scores[1].sums)
-    assert figures["items"][1]["normalised"] == pytest.approx(scores[1].normalised)
+    assert figures["items"][1]["normalized"] == pytest.approx(scores[1].normalized)
     out = cli("eval", name, "--choices", "choices.jsonl")[1]
     assert "n = 3 items" in out
     assert f"acc        {figures['acc']:6.1%}" in out
@@ -119,7 +130,7 @@ def test_choices_are_scored(name, cli, models):
     assert figures["cut"] == sum(score.cut for score in scores)
 
 
-def test_the_bundled_choices_have_a_name(cli, place):
+def test_bundled_choices_are_scored_by_name(cli, place):
     stories = CharTokenizer.train("".join(c.ctx + " " + "".join(c.endings) for c in read_choices("choices")))
     GPT(GPTConfig(vocab_size=stories.n_vocab, block_size=64, n_layer=1, n_head=1, n_embd=2)).save_pretrained("run")
     stories.save("run/tokenizer.json")
@@ -146,7 +157,7 @@ def test_next_tokens_are_listed(name, cli, models):
         assert f"{row['probability']:.4%}  {row['id']:>6}  {row['token']}\n" in out
 
 
-def test_next_needs_no_text_and_reads_no_more_than_a_block(cli, models):
+def test_next_reads_at_most_a_block_and_may_be_empty(cli, models):
     for name in ("bpe", "char"):
         status, out, _ = cli("eval", name, "--next", "")
         assert status == 0
@@ -170,22 +181,23 @@ MISTAKES = {
     "an unknown character": ("char unknown.txt", "unknown.txt: character '\\xe9' at position 3"),
     "not UTF-8": ("bpe latin.txt", "latin.txt: not UTF-8 text"),
     "a special token": ("bpe special.txt", "holds the special token '<|endoftext|>' at byte 3: add --allow-special"),
-    "a special token to go on from": ("bpe --next a<|endoftext|>", "add --allow-special"),
-    "an unknown character to go on from": ("char --next é", "character '\\xe9' at position 0"),
+    "a special token in --next": ("bpe --next a<|endoftext|>", "add --allow-special"),
+    "an unknown character in --next": ("char --next é", "character '\\xe9' at position 0"),
     "an id outside": ("bpe far.bin --dtype uint16", "far.bin: token 1 is id 999, and the vocabulary has"),
-    "ids of who knows what size": ("bpe far.bin", "far.bin.json is missing"),
+    "ids of an unknown dtype": ("bpe far.bin", "far.bin.json is missing"),
     "stride 0": ("bpe text.txt --stride 0", "got '0', but it must be an integer of at least 1"),
     "a stride beyond the block": ("bpe text.txt --stride 17", "stride must lie in 1 … 16, the model's block_size"),
     "top 0": ("bpe --next a --top 0", "--top"),
     "no choices": ("bpe --choices none.jsonl", "none.jsonl: no such file"),
     "a bad line": ("bpe --choices bad.jsonl", "bad.jsonl: line 2: label is missing"),
     "a bad character in choices": ("char --choices strange.jsonl", "strange.jsonl: line 1: ctx: character '\\xe9'"),
-    "weights astray": ("huge text.txt", "the model's scores are not finite"),
+    "damaged weights": ("huge text.txt", "the model's scores are NaN or infinite"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_costs_one_line(mistake, cli, models, place, snapshot):
+@pytest.fixture
+def files(models, place):
+    """The working folder with all the files that the mistakes name."""
     texts = {
         "empty": b"",
         "one": b"c",
@@ -200,16 +212,24 @@ def test_a_mistake_costs_one_line(mistake, cli, models, place, snapshot):
     bad = {name: value for name, value in ITEM.items() if name != "label"}
     (place / "bad.jsonl").write_text(f"{json.dumps(ITEM)}\n{json.dumps(bad)}\n")
     (place / "strange.jsonl").write_text(json.dumps(ITEM | {"ctx": "é"}))
-    model, _ = models["bpe"]
+    model, tokenizer = copy.deepcopy(models["bpe"])
     model.save_pretrained(place / "lonely")
     model.transformer.ln_f.weight.data[:] = 3e38
     model.save_pretrained(place / "huge")
-    models["bpe"][1].save(place / "huge" / "tokenizer.json")
-    before = snapshot(place)
-    arguments, message = MISTAKES[mistake]
-    status, out, err = cli("eval", *arguments.split(" "))
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    assert err.startswith("tinygrad-llm eval: ")
-    assert message in err
-    assert snapshot(place) == before
+    tokenizer.save(place / "huge" / "tokenizer.json")
+    return place
+
+
+def test_mistakes_cost_one_line_each(cli, for_each, files, snapshot):
+    before = snapshot(files)
+
+    def check(mistake):
+        arguments, message = MISTAKES[mistake]
+        status, out, err = cli("eval", *arguments.split(" "))
+        assert (status, out) == (2, "")
+        assert err.count("\n") == 1
+        assert err.startswith("tinygrad-llm eval: ")
+        assert message in err
+        assert snapshot(files) == before
+
+    for_each(MISTAKES, check)

@@ -1,4 +1,4 @@
-"""`tinygrad-llm generate`."""
+"""`tinygrad-llm generate`: the text that a seed gives, streamed and in JSON."""
 
 import json
 
@@ -7,8 +7,7 @@ import pytest
 
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.folder import load_run
-from tinygrad_llm.weights import write_pretrained
+from tinygrad_llm.weights import tokenizer_for, write_pretrained
 
 
 def generate(runs, preset="char-cpu", *more):
@@ -16,37 +15,34 @@ def generate(runs, preset="char-cpu", *more):
 
 
 @pytest.mark.parametrize("preset", ["char-cpu", "stories"])
-def test_the_seed_decides_the_text(preset, cli, runs):
-    texts = [cli(*generate(runs, preset, "--prompt", "The cat", "--seed", seed)) for seed in (1, 1, 2)]
-    assert [status for status, _, _ in texts] == [0, 0, 0]
-    assert texts[0] == texts[1] != texts[2]
-    assert texts[0][1].startswith("The cat")
-    assert texts[0][2] == ""
-
-
-@pytest.mark.parametrize("preset", ["char-cpu", "stories"])
-def test_json_is_what_streams(preset, cli, runs):
-    arguments = generate(runs, preset, "--prompt", "The cat", "--seed", 3)
-    streamed = cli(*arguments)[1]
-    figures = json.loads(cli(*arguments, "--json")[1])
-    assert figures == {"prompt": "The cat", "text": figures["text"], "seed": 3}
-    assert streamed == figures["prompt"] + figures["text"] + "\n"
+def test_seed_decides_the_text_and_json_holds_the_same(preset, cli, runs):
+    results = [cli(*generate(runs, preset, "--prompt", "The cat", "--seed", seed)) for seed in (1, 1, 2)]
+    assert [status for status, _, _ in results] == [0, 0, 0]
+    assert results[0] == results[1] != results[2]
+    _, text, err = results[0]
+    assert text.startswith("The cat")
+    assert err == ""
+    figures = json.loads(cli(*generate(runs, preset, "--prompt", "The cat", "--seed", 1, "--json"))[1])
+    assert figures == {"prompt": "The cat", "text": figures["text"], "seed": 1}
+    assert text == figures["prompt"] + figures["text"] + "\n"
     assert figures["text"]
 
 
-def test_byte_pairs_need_no_prompt(cli, runs):
-    status, out, _ = cli(*generate(runs, "stories", "--json"))
+@pytest.mark.parametrize("preset", ["char-cpu", "stories"])
+def test_prompt_may_be_missing(preset, cli, runs):
+    status, out, _ = cli(*generate(runs, preset, "--json"))
     assert status == 0
     assert json.loads(out)["prompt"] == ""
+    assert json.loads(out)["text"]
 
 
-def test_each_character_is_a_token_and_the_length_is_kept(cli, runs):
+def test_characters_are_as_many_as_asked_for(cli, runs):
     for n in (0, 1, 30):  # beyond the block of 16 as well
         out = cli("generate", runs["char-cpu"], "--prompt", "cat", "--max-new-tokens", n, "--json")[1]
         assert len(json.loads(out)["text"]) == n
 
 
-def test_the_likeliest_needs_no_chance(cli, runs):
+def test_likeliest_text_does_not_depend_on_the_seed(cli, runs):
     same = [
         cli(*generate(runs, "char-cpu", "--prompt", "cat", "--seed", seed, *options))[1]
         for seed in (1, 2)
@@ -55,26 +51,27 @@ def test_the_likeliest_needs_no_chance(cli, runs):
     assert len(set(same)) == 1
 
 
-def test_damaged_weights_are_told_of_in_one_line(cli, runs, place):
-    model, tokenizer = load_run(runs["char-cpu"])
+def test_special_token_in_the_prompt_is_allowed_or_plain_text(cli, runs):
+    for option in ("--allow-special", "--plain-special"):
+        status, out, _ = cli(*generate(runs, "stories", "--prompt", "<|endoftext|>", option, "--json"))
+        assert status == 0
+        assert json.loads(out)["prompt"] == "<|endoftext|>"
+
+
+def test_damaged_weights_give_one_line(cli, runs, place):
+    model = GPT.from_pretrained(runs["char-cpu"])
     for p in model.parameters():
         p.data = p.data * np.float32(1e37)
     model.save_pretrained("damaged")
-    tokenizer.save("damaged/tokenizer.json")
+    tokenizer_for(runs["char-cpu"], model.config).save("damaged/tokenizer.json")
     for temperature in (0, 1):
         status, _, err = cli("generate", "damaged", "--prompt", "The", "--temperature", temperature)
         assert status == 2
         assert err.count("\n") == 1
-        assert "scores are not finite" in err
+        assert "scores are NaN or infinite" in err
 
 
-def test_characters_need_no_prompt(cli, runs):
-    status, out, _ = cli("generate", runs["char-cpu"], "--max-new-tokens", 5)
-    assert status == 0
-    assert len(out) == 6
-
-
-def test_gpt2_by_its_name_writes_words(cli, tmp_path, monkeypatch):
+def test_gpt2_by_name_is_read_from_the_cache(cli, tmp_path, monkeypatch):
     """OpenAI's release in the cache, with 50,257 tokens and without its vocabulary."""
     monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path))
     config = GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=2)

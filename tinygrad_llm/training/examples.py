@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinygrad_llm.datasets.windows import Epoch
+from tinygrad_llm.datasets.batches import Epoch
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.task import Batch, rows, take
 
