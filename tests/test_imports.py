@@ -261,6 +261,19 @@ def loaded(code):
     return set(done.stdout.splitlines()[-1].split())
 
 
+def test_generate_loads_neither_the_training_package_nor_a_run(tmp_path):
+    from tinygrad_llm.models import GPT, GPTConfig
+    from tinygrad_llm.tokenizer import CharTokenizer
+
+    GPT(GPTConfig(vocab_size=2, block_size=4, n_layer=1, n_head=1, n_embd=2)).save_pretrained(tmp_path)
+    CharTokenizer("ab").save(tmp_path / "tokenizer.json")
+    for arguments in (["--help"], [str(tmp_path), "--prompt", "ab"]):
+        more = loaded(f"from {NAME}.cli import main\nassert main({['generate', *arguments]}) == 0")
+        assert f"{NAME}.cli.generate" in more
+        wrong = [name for name in more if name.split(".")[1:2] in (["training"], ["datasets"], ["evaluation"])]
+        assert sorted([*wrong, *(more & {f"{NAME}.runs.run", "concurrent.futures", "multiprocessing"})]) == []
+
+
 def test_modules_that_are_not_needed_are_not_loaded():
     numpy = loaded("import numpy")
     for code in (f"import {NAME}", f"from {NAME}.cli import main\nmain(['--help'])"):

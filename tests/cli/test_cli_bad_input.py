@@ -45,7 +45,7 @@ MISTAKES = {
     "a tokenizer of another run": ("generate {mixed} --prompt a", "they do not belong together"),
     "an id outside the vocabulary": ("tokenizer decode 15496 50257", "token id 50257 is unknown"),
     "a negative id": ("tokenizer decode -- -1", "token id -1 is unknown"),
-    "an id that is not a number": ("tokenizer decode 1 two", "ids must be whole numbers, or one file of ids; got '1 two'"),
+    "an id that is not a number": ("tokenizer decode 1 two", "ids must be whole numbers"),
     "an id outside a run's": ("tokenizer decode --tokenizer {run} 999", "token id 999 is unknown"),
     "the end of text to encode": ("tokenizer encode a<|endoftext|>", "add --allow-special"),
     "an unknown tokenizer": ("tokenizer encode --tokenizer gpt5 a", "gpt5: cannot be read"),

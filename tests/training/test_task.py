@@ -253,5 +253,5 @@ def test_the_held_out_loss_of_a_regression_is_a_mean_over_the_rows_that_count():
 
 def test_a_state_of_other_data_is_refused():
     task = text_task()
-    with pytest.raises(ValueError, match="place"):
+    with pytest.raises(ValueError, match="position"):
         task.set_state({"seeds": [1, 2], "positions": [0, 0]})
