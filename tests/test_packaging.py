@@ -1,4 +1,4 @@
-"""What is installed: every package, its data, and nothing else."""
+"""An installation has every package, its data, and nothing else."""
 
 import configparser
 import fnmatch
@@ -26,7 +26,7 @@ def config():
     return parser
 
 
-def test_the_list_of_packages_is_that_of_the_folders(config):
+def test_setup_cfg_lists_all_folders_as_packages(config):
     listed = config["options"]["packages"].split()
     assert listed == sorted(set(listed))
     code = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "tinygrad_llm").rglob("*.py")}
@@ -37,7 +37,7 @@ def test_the_list_of_packages_is_that_of_the_folders(config):
         assert (ROOT / Path(*name.split(".")) / "__init__.py").is_file()
 
 
-def test_every_data_file_is_installed(config):
+def test_setup_cfg_includes_every_data_file(config):
     patterns = {name: value.replace(",", " ").split() for name, value in config["options.package_data"].items()}
     for path in (ROOT / "data").rglob("*"):
         if path.is_file():
@@ -47,19 +47,19 @@ def test_every_data_file_is_installed(config):
     assert (ROOT / "tinygrad_llm" / "py.typed").is_file()
 
 
-def test_the_version_is_said_once(config):
+def test_the_version_is_that_of_setup_cfg(config):
     assert tinygrad_llm.__version__ == config["metadata"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", tinygrad_llm.__version__)
 
 
-def test_few_packages_are_needed(config):
+def test_only_numpy_and_regex_are_required(config):
     needed = [re.match(r"[\w.-]+", line)[0] for line in config["options"]["install_requires"].split()]
     assert sorted(needed) == ["numpy", "regex"]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy, since building leaves folders behind."""
+    """The wheel, built from a copy, because building leaves folders behind."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("tinygrad_llm", "data"):
@@ -77,17 +77,17 @@ def wheel(tmp_path_factory):
 
 
 def can_build_here():
-    """Whether setuptools is new enough, and can make wheels: by itself from 70.1 on, before that with `wheel`."""
+    """Whether setuptools is new enough and can build wheels: alone from 70.1 on, and before that with `wheel`."""
     if importlib.util.find_spec("setuptools") is None:
         return False
-    code = "import setuptools; print(setuptools.__version__)"  # in a process of its own: importing it warns
+    code = "import setuptools; print(setuptools.__version__)"  # in another process, because importing it warns
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     version = tuple(int(part) for part in done.stdout.split(".")[:2])
     return version >= (70, 1) or (version >= (64, 0) and importlib.util.find_spec("wheel") is not None)
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_what_it_should(wheel):
+def test_the_wheel_contains_all_packages_and_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     package = {name for name in names if ".dist-info/" not in name}
