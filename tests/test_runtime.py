@@ -370,3 +370,12 @@ def test_the_last_block_to_end_restores_the_threads():
     assert blas.threads == 1
     second.__exit__(None, None, None)
     assert blas.threads == before
+
+
+def test_nested_blocks_of_blas_threads_put_back_the_number_around_them():
+    blas = openblas()
+    with runtime.blas_threads(1), runtime.blas_threads(2):
+        around = blas.threads
+        with runtime.blas_threads(1):
+            assert blas.threads == 1
+        assert blas.threads == around

@@ -253,7 +253,7 @@ class OpenBLAS:
 
 
 _changing = threading.Lock()
-_inside: list[int] = []  # the numbers that open `blas_threads` blocks requested
+_inside: list[list[int]] = []  # the number that each open `blas_threads` block requested
 _original = 1  # the number before the first of these blocks
 
 
@@ -276,7 +276,8 @@ def blas_threads(number: int) -> Iterator[bool]:
         return
     global _original
     with _changing:
-        _inside.append(number)
+        own = [number]  # an object of its own: blocks with the same number are told apart
+        _inside.append(own)
         if len(_inside) == 1:
             _original = blas.threads
         blas.threads = number
@@ -284,8 +285,8 @@ def blas_threads(number: int) -> Iterator[bool]:
         yield True
     finally:
         with _changing:  # the last block to end restores the original number
-            _inside.remove(number)
-            blas.threads = _inside[-1] if _inside else _original
+            _inside[:] = [other for other in _inside if other is not own]
+            blas.threads = _inside[-1][0] if _inside else _original
 
 
 def blas_facts() -> list[dict[str, Any]]:

@@ -245,8 +245,10 @@ def test_another_tokenizer_is_refused(new, tmp_path, text):
 
 def test_settings_that_change_no_step_may_change(new, tmp_path):
     stop_after(new("run"), 2)
-    changes = {"checkpoint_every": 5, "on_bad_step": "skip"}
-    assert Run.resume(tmp_path / "run", changes).config.training.checkpoint_every == 5
+    changes = {"checkpoint_every": 5, "on_bad_step": "skip", "recompute": True}
+    resumed = Run.resume(tmp_path / "run", changes)
+    assert resumed.config.training.checkpoint_every == 5
+    assert resumed.model.recompute
 
 
 @pytest.mark.parametrize("gone", ["config.toml", "checkpoints"])

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_toys import BLOCK, IDS, SETTINGS, VOCAB, Curve, new_model, regression, text_task
 
@@ -185,6 +185,7 @@ def test_a_model_is_sent_with_its_ties_and_frozen_parameters_and_without_its_hoo
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 6),
     size=st.integers(1, 5),
@@ -215,9 +216,9 @@ def test_any_number_of_processes_gives_the_gradient_of_one(rows, size, threads, 
 
 def trained(dtype=np.float64, task=text_task, model=new_model, **changes):
     """The weights and losses of a training on the processes there are."""
-    settings = dataclasses.replace(SETTINGS, **changes)
+    chosen = dataclasses.replace(SETTINGS, **changes)
     trained_model = model().to(dtype)
-    steps = list(Trainer(trained_model, task(settings), settings).run())
+    steps = list(Trainer(trained_model, task(chosen), chosen).run())
     figures = [(step.loss, *(step.measures or {}).values()) for step in steps]
     return {name: array.copy() for name, array in trained_model.state_dict().items()}, figures
 

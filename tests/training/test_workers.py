@@ -6,14 +6,14 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_toys import BLOCK, VOCAB, Curve, new_model, regression
 
 from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runtime import OpenBLAS
+from tinygrad_llm.runtime import OpenBLAS, blas_threads
 from tinygrad_llm.training import Examples, LanguageModeling, workers
 from tinygrad_llm.training.workers import Workers, fastest_threads
 
@@ -43,6 +43,7 @@ def assert_close(one, other):
 # ---- the gradient ----------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 9),
     threads=st.integers(1, 5),
@@ -106,15 +107,14 @@ def test_blas_has_one_thread_in_each_worker_and_its_own_number_elsewhere(monkeyp
         blas = OpenBLAS()
     except OSError:
         pytest.skip("this NumPy uses another BLAS")
-    before, loss, seen = blas.threads, LanguageModeling.loss, []
+    loss, seen = LanguageModeling.loss, []
 
     def noted(*args):
         seen.append((blas.threads, threading.current_thread()))
         return loss(*args)
 
     monkeypatch.setattr(LanguageModeling, "loss", noted)
-    blas.threads = 2
-    try:
+    with blas_threads(2):
         if blas.threads != 2:
             pytest.skip("this OpenBLAS has one thread only")
         gradient(new_model(), batch_of(4), 2)
@@ -122,8 +122,6 @@ def test_blas_has_one_thread_in_each_worker_and_its_own_number_elsewhere(monkeyp
         with pytest.raises(IndexError):
             gradient(new_model(), (np.full((4, BLOCK), VOCAB), batch_of(4)[1]), 2)
         assert blas.threads == 2
-    finally:
-        blas.threads = before
     assert [threads for threads, _ in seen[:2]] == [1, 1]
     assert threading.main_thread() not in {thread for _, thread in seen}
 

@@ -1,4 +1,4 @@
-"""The memory of a training step, before it is taken, and the memory that is there.
+"""The memory that a training step of a GPT needs, before it is taken, and the memory that is free.
 
 Shapes: B batch, T time (block_size), C channels, H heads, L layers, V vocabulary; N = B·T tokens in a batch.
 """
@@ -6,123 +6,200 @@ Shapes: B batch, T time (block_size), C channels, H heads, L layers, V vocabular
 import contextlib
 import math
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.optim.jobs import JOB, STRETCH
 from tinygrad_llm.runtime import cores, memory_available
+from tinygrad_llm.training.layers import SAMPLE
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
 from tinygrad_llm.training.workers import MOST, processes
 
 _FLOAT = 4  # bytes
-_QUERIES = 64  # that attention works on at a time
-_LOGITS = 1 << 24  # that the loss makes at a time, in each worker
-_SEEN = 1 << 16  # entries of a parameter that its update is measured by, or up to twice as many
-_ERROR = 1.15  # how far the estimate may lie above what is really taken
+_QUERIES = 64  # queries that attention works on at a time
+_LOGITS = 1 << 24  # logits that the loss computes at a time, in each worker
+_ERROR = 1.15  # the largest ratio of the estimate to the memory that a step really takes
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step where it takes most, by what they are for."""
+    """Bytes of a training step at its peak, by purpose."""
 
     parameters: int
     gradients: int
     optimizer: int
-    activations: int  # with what backward makes in passing
+    activations: int  # with the temporary arrays of backward
 
     @property
     def peak(self) -> int:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> Memory:
-    """Bytes of the arrays in a training step when there are most, in all ranks of this machine.
+def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, frozen: Collection[str] = ()) -> Memory:
+    """Bytes of the arrays in a training step at its peak, in all processes of this machine.
 
-    Parameters, the optimizer's arrays and, where batches are accumulated, the sum so far stay. The tape of a forward
-    pass keeps, for each block, in floats:
+    Parameters and the optimizer's arrays stay, and so does the sum of the gradients where batches are accumulated. The
+    peak may come at several moments, and the largest counts: during forward and backward (see `_Worker`), in the
+    update, or in a held-out loss.
 
-        N·C      x̂ and y of two layer norms: 4;  q, k, v: 3;  what the heads say: 1;  GELU's slope and y: 4 each
-        B·H·T²/2 the attention weights, up to the diagonal, as nearly as blocks of 64 queries follow it
+    Each process has its own parameters. Each worker has its own part of the batch, and its own gradients. The sum of
+    the gradients, the optimizer and the held-out loss are in process 0 alone.
 
-    and, with dropout, a byte for each element of its masks (B·H·T² for the weights). With `training.recompute` it
-    keeps a block's input, N·C; the rest is there of one block at a time, and the attention weights of 64 queries.
-
-    Backward frees it block by block while the gradients grow, so that most is there in the last GELU, which makes five
-    arrays of 4·N·C, at the loss, which makes the head's gradient, in the last or in the first block, when all
-    gradients are made, in the update, or in a held-out loss. Workers have a part of the batch, and gradients, each. So
-    have ranks, and parameters too; the sum so far, the optimizer and the held-out loss are rank 0's.
+    Args:     frozen: names of parameters that are not trained, as in `GPT.named_parameters`.
     """
-    L, C, V, T = config.n_layer, config.n_embd, config.vocab_size, config.block_size
+    sizes = {name: math.prod(shape) for name, shape in config.shapes() if name not in frozen}
+    trained = sum(sizes.values())
     part = math.ceil(batch_size / processes().size)
     workers = min(settings.workers or 1, part)
-    B = part / workers
-    x, rows, drops = B * T * C, B * config.n_head * T, config.dropout > 0
-    queries = min(_QUERIES, T)
-    weights = sum(rows / T * min(queries, T - i) * min(i + queries, T) for i in range(0, T, queries))
-    scores = rows * queries  # a block of them
-    masks = drops * (2 * x + rows * T) / _FLOAT
-    inside = 16 * x + 2 * B * T + rows + masks + (0 if settings.recompute else weights)
-    whole, head, block = config.num_parameters, V * C, 12 * C * C
-    parts = math.ceil(B * T * V / _LOGITS)  # of the logits, one after another
-
-    def kept(left: int) -> float:
-        """With so many blocks that backward has not been through; the last of them has all that is inside."""
-        return left * x + inside if settings.recompute else left * inside
-
-    # (activations, new gradients) of a worker, all in floats. At the loss: what the blocks keep; of the last layer norm
-    # x̂ and y, and the gradient of y; a part of the logits; the head's gradient, and that of this part.
-    stages = [((L * x if settings.recompute else L * inside) + 3 * x + B * T * V / parts, head * min(parts, 2))]
-    stages.append((kept(L) + 13 * x, head if settings.recompute else 0))  # in the last GELU: 5 · 4 for the 8 it keeps
-    for left in (L, 1):  # in the last block, which backward comes to first, and in the first
-        ready = head + (L - left) * block
-        # Going back through the GELU: the gradients of both its sides (8) for y (4); the residual's.
-        stages.append((kept(left) + (13 if settings.recompute else 5 + drops) * x, ready + block // 3))
-        # Of the MLP and its layer norm all is free (10). The gradients of the residual, of what the heads said, of q, k
-        # and v; a product of this size; the gradients of some scores, those before, and two on the way with dropout.
-        more = 1 + (queries < T) + 2 * drops + settings.recompute
-        stages.append((kept(left) - 4 * x + more * scores, ready + block * 3 // 4))
-    stages.append((4 * x, whole))  # the rows of wte's gradient: as they come, sorted, added up, and those they go to
-    so_far = whole * (settings.accumulation > 1)
     at_once = processes().here * workers
-    stages = [(at_once * activations, at_once * gradients + so_far) for activations, gradients in stages]
+    total = trained if settings.accumulation > 1 else 0
+    worker = _Worker(config, settings, part / workers, sizes)
+    moments = [(at_once * activations, at_once * gradients + total) for activations, gradients in worker.moments()]
 
-    # In the update: entries of each parameter, to see how far it moves; three stretches for each thread.
-    sizes = [math.prod(shape) for _, shape in config.shapes()]
-    seen = sum(size / max(1, size // _SEEN) for size in sizes)
-    threads = min(cores(), MOST, math.ceil(whole / JOB))
-    stages.append((seen + 3 * threads * min(STRETCH, max(sizes)), whole))
-    # In a held-out loss: the GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
-    x, logits = batch_size * T * C, batch_size * T * V
+    # In the update: a sample of each parameter, to see how far it moves; three stretches for each thread.
+    sample = sum(size / max(1, size // SAMPLE) for size in sizes.values())
+    threads = min(cores(), MOST, math.ceil(trained / JOB))
+    moments.append((sample + 3 * threads * min(STRETCH, max(sizes.values(), default=0)), trained))
+    # In a held-out loss: GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
+    x, logits = batch_size * config.block_size * config.n_embd, batch_size * config.block_size * config.vocab_size
     parts = math.ceil(logits / _LOGITS)
-    stages.append((max(18 * x, 3 * x + logits / parts * min(parts, 2)), whole))
+    moments.append((max(18 * x, 3 * x + logits / parts * min(parts, 2)), trained))
 
-    activations, gradients = max(stages, key=sum)
+    activations, gradients = max(moments, key=sum)
     slots = 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
     return Memory(
-        _FLOAT * processes().here * whole, _FLOAT * gradients, _FLOAT * slots * whole, int(_FLOAT * activations)
+        parameters=_FLOAT * processes().here * config.num_parameters,
+        gradients=int(_FLOAT * gradients),
+        optimizer=_FLOAT * slots * trained,
+        activations=int(_FLOAT * activations),
     )
 
 
-def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int) -> None:
+class _Worker:
+    """How many floats one worker holds while it computes the gradient of its rows.
+
+    Forward keeps on the tape, for each block:
+
+        N·C      x̂ and y of two layer norms: 4;  q, k, v: 3;  attention's output: 1;  GELU's slope and y: 4 each
+        B·H·T²/2 the attention weights below the diagonal, rounded up to blocks of 64 queries
+
+    and, with dropout, a byte for each element of its masks (B·H·T² for the weights). What a frozen weight would need
+    for its own gradient, its input, is not kept. Blocks below all trained parameters keep nothing.
+    With `training.recompute` a block keeps its input only, N·C. Backward computes the rest again, for one block at a
+    time, with the attention weights of 64 queries.
+
+    Args:     rows: of the batch, for each worker on average. sizes: of the trained parameters, by name.
+    """
+
+    def __init__(self, config: GPTConfig, settings: TrainSettings, rows: float, sizes: dict[str, int]) -> None:
+        T, C = config.block_size, config.n_embd
+        self.L = config.n_layer
+        self.recompute = settings.recompute
+        self.sizes = sizes
+        self.x = rows * T * C
+        self.logits = rows * T * config.vocab_size
+        self.drops = config.dropout > 0
+        self.queries = min(_QUERIES, T)
+        self.cut = self.queries < T  # whether attention works on a part of the queries at a time
+        self.scores = rows * config.n_head * T * self.queries  # of one such part
+        heads = rows * config.n_head
+        weights = sum(heads * min(self.queries, T - i) * min(i + self.queries, T) for i in range(0, T, self.queries))
+        masks = self.drops * (2 * self.x + heads * T * T) / _FLOAT
+        self.always = 9 * self.x + 2 * rows * T + heads * T + masks + (0 if self.recompute else weights)
+        self.head = sizes.get("transformer.wte.weight" if config.tie_weights else "lm_head.weight", 0)
+        self.gradients = [0] * self.L  # numbers in the trained parameters of each block
+        for name, size in sizes.items():
+            if name.startswith("transformer.h."):
+                self.gradients[int(name.split(".")[2])] += size
+        embeds = any(name in sizes for name in ("transformer.wte.weight", "transformer.wpe.weight"))
+        self.first = 0 if embeds else next((i for i, size in enumerate(self.gradients) if size), self.L)
+
+    def trains(self, block: int, linear: str) -> bool:
+        return f"transformer.h.{block}.{linear}.weight" in self.sizes
+
+    def inside(self, block: int) -> float:
+        """What the tape has of all operations in a block."""
+        inputs = sum(self.trains(block, linear) for linear in ("attn.c_attn", "attn.c_proj", "mlp.c_fc"))
+        return self.always + (inputs + 4 * self.trains(block, "mlp.c_proj")) * self.x
+
+    def kept(self, left: int) -> float:
+        """What the tape has while backward is in the last of the first `left` blocks."""
+        if left <= self.first:
+            return 0.0
+        if self.recompute:
+            return (left - self.first) * self.x + self.inside(left - 1)
+        return sum(self.inside(block) for block in range(self.first, left))
+
+    def moments(self) -> Iterator[tuple[float, float]]:
+        """The moments at which most may be held: floats of activations, and of the new gradients."""
+        yield self.at_the_loss()
+        if self.first < self.L:
+            yield self.in_the_last_gelu()
+            for left in {self.L, self.first + 1}:  # the block that backward comes to first, and the one it ends with
+                yield self.before_gelu(left)
+                yield self.in_attention(left)
+        # The rows of the embedding's gradient: as they come, sorted, added up, and where they are added to.
+        yield 4 * self.x if "transformer.wte.weight" in self.sizes else self.x, sum(self.sizes.values())
+
+    def at_the_loss(self) -> tuple[float, float]:
+        """The blocks; x̂, y and the gradient of y of the last layer norm; some logits; the head's gradient, twice where
+        the logits come in parts."""
+        parts = math.ceil(self.logits / _LOGITS)
+        blocks = (self.L - self.first) * self.x if self.recompute else self.kept(self.L)
+        return blocks + 3 * self.x + self.logits / parts, self.head * min(parts, 2)
+
+    def in_the_last_gelu(self) -> tuple[float, float]:
+        """GELU makes five arrays of 4·N·C, of which the tape counts its slope, and its output if that is kept."""
+        return self.kept(self.L) + (17 - self.gelu_output(self.L)) * self.x, self.head if self.recompute else 0
+
+    def before_gelu(self, left: int) -> tuple[float, float]:
+        """Backward through GELU: the gradients of its output and its input for that output; the residual's gradient."""
+        more = 17 if self.recompute else 9 + self.drops
+        ready = self.ready(left) + self.gradients[left - 1] // 3
+        return self.kept(left) + (more - self.gelu_output(left)) * self.x, ready
+
+    def in_attention(self, left: int) -> tuple[float, float]:
+        """Backward through attention: the MLP is done.
+
+        There are the gradients of the residual, of attention's output, and of q, k and v; a product of that size; and
+        some scores, with those before them, and two more with dropout.
+        """
+        done = 5 + self.trains(left - 1, "mlp.c_fc") + self.gelu_output(left)
+        scores = (1 + self.cut + 2 * self.drops + self.recompute) * self.scores
+        ready = self.ready(left) + self.gradients[left - 1] * 3 // 4
+        return self.kept(left) + (6 - done) * self.x + scores, ready
+
+    def gelu_output(self, left: int) -> int:
+        """GELU's output in the last of `left` blocks, in N·C, where the tape has it."""
+        return 4 * self.trains(left - 1, "mlp.c_proj")
+
+    def ready(self, left: int) -> int:
+        """The gradients of the head and of all blocks above the first `left`."""
+        return self.head + sum(self.gradients[left:])
+
+
+def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int, frozen: Collection[str] = ()) -> None:
     """Refuse a run that cannot fit, before anything of it is made.
 
-    Raises:   ConfigError: a step needs clearly more than the memory there is, by more than the estimate may be wrong.
+    Raises:   ConfigError: a step needs more memory than is free, even if the estimate is as wrong as it may be.
     """
-    need, free = memory(config, settings, batch_size).peak, available_memory()
+    need, free = memory(config, settings, batch_size, frozen).peak, available_memory()
     if free is not None and need > _ERROR * free:
+        here = processes().here
         raise ConfigError(
             f"a training step needs {readable(need)} of memory"
-            + (f" for {processes().here} processes" if processes().here > 1 else "")
+            + (f" for {here} processes" if here > 1 else "")
             + f", and {readable(free)} are free: make "
             f"training.batch_size ({batch_size}), model.block_size ({config.block_size}), model.n_layer "
             f"({config.n_layer}) or model.n_embd ({config.n_embd}) smaller"
             + ("" if settings.recompute else ", or set training.recompute")
-            + ("; or start fewer processes" if processes().here > 1 else "")
+            + ("; or start fewer processes" if here > 1 else "")
         )
 
 
 def available_memory() -> int | None:
-    """Bytes that can be had without swapping; where the system does not tell, all that it has; or None."""
+    """Bytes that are free without swapping. Where the system does not tell: all that it has, or else None."""
     free = memory_available()
     if free is None:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows
@@ -131,7 +208,7 @@ def available_memory() -> int | None:
 
 
 def readable(size: float) -> str:
-    """Bytes in the unit that suits them, such as "12.3 kB"."""
+    """A number of bytes with a unit, such as "12.3 kB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
