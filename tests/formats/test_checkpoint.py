@@ -108,7 +108,7 @@ def test_the_format_by_hand(good):
     length = int.from_bytes(data[:8], "little")
     fields = json.loads(data[8 : 8 + length])["__metadata__"]
     assert set(fields) == {"format", "version", "sha256", "metadata"}
-    assert (fields["format"], fields["version"]) == ("tinygrad_llm.checkpoint", "1")
+    assert (fields["format"], fields["version"]) == ("tinygrad_llm.checkpoint", "2")
     assert json.loads(fields["metadata"]) == METADATA
     zeros = data.replace(fields["sha256"].encode(), b"0" * 64)
     assert hashlib.sha256(zeros).hexdigest() == fields["sha256"]
@@ -171,10 +171,11 @@ def test_metadata_that_could_not_be_read_again_is_refused(good, for_each):
 BAD_FIELDS = [
     ({"format": None}, "__metadata__: format: must be 'tinygrad_llm.checkpoint', got None"),
     ({"format": "pt"}, "__metadata__: format: .*'pt'"),
-    ({"version": "2"}, "checkpoint version 2 is newer than version 1, .*: update tinygrad_llm"),
-    ({"version": "0"}, "__metadata__: version: must be 1, got"),
-    ({"version": "one"}, "__metadata__: version: must be 1, got"),
-    ({"version": None}, "__metadata__: version: must be 1, got"),
+    ({"version": "3"}, "checkpoint version 3 is newer than version 2, .*: update tinygrad_llm"),
+    ({"version": "1"}, "checkpoint version 1 is older than version 2, .*: train again in a new folder"),
+    ({"version": "0"}, "__metadata__: version: must be 2, got"),
+    ({"version": "one"}, "__metadata__: version: must be 2, got"),
+    ({"version": None}, "__metadata__: version: must be 2, got"),
     ({"sha256": None}, "__metadata__: sha256: must be 64"),
     ({"sha256": "12"}, "__metadata__: sha256: must be 64"),
     ({"metadata": None}, "__metadata__: metadata"),

@@ -41,7 +41,7 @@ def growth(model, steps):
         for step in train(model, IDS, IDS, settings):
             if step.step and step.step % every == 0:
                 peak = tracemalloc.get_traced_memory()[1]
-                cycles = gc.collect()  # also empties Python's own stock of unused tuples, which does not count as growth
+                cycles = gc.collect()  # it also empties Python's own stock of unused tuples
                 measured[step.step // every - 1] = tracemalloc.get_traced_memory()[0], peak, cycles
                 tracemalloc.reset_peak()
     finally:

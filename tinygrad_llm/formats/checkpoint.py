@@ -33,7 +33,7 @@ from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, parse_json, show
 
 FORMAT: Final = "tinygrad_llm.checkpoint"
-VERSION = 1  # to be raised with every change of what a checkpoint must hold
+VERSION = 2  # to be raised with every change of what a checkpoint must hold
 
 _NO_HASH = "0" * 64
 _CHUNK = 1_000_000
