@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,26 +135,58 @@ def test_a_save_that_fails_leaves_the_old_run(reason, trained, contents, monkeyp
     load_run(folder)
 
 
-def test_every_file_is_on_the_disk_before_it_is_put_into_place(trained, monkeypatch):
-    run = trained()
-    synced, placed = set(), []
+@pytest.fixture
+def disk(monkeypatch):
+    """A function: path → whether its bytes were synced; and a list of checks that are called before each rename."""
+    synced = {}  # size by inode
     fsync, replace = os.fsync, os.replace
+    checks = []
+
+    def is_synced(path):
+        return synced.get(os.stat(path).st_ino) == os.stat(path).st_size
 
     def spy_fsync(descriptor):
-        synced.add(os.fstat(descriptor).st_ino)
+        synced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
         fsync(descriptor)
 
     def spy_replace(source, target):
-        placed.append((os.path.basename(target), os.stat(source).st_ino in synced))
+        for check in checks:
+            check(source, target)
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "replace", spy_replace)
+    return is_synced, checks
+
+
+def test_every_file_of_a_save_is_on_the_disk_before_the_first_is_put_into_place(trained, disk):
+    run = trained()
+    is_synced, checks = disk
+    placed = []
+
+    def check(source, target):
+        if Path(source).parent.name == ".saving" != Path(target).parent.name:
+            placed.append(os.path.basename(target))
+            assert all(map(is_synced, (path for path in Path(source).parent.iterdir() if path.name in FILES)))
+
+    checks.append(check)
     written = {path.name for path in run.save()} & set(FILES)
-    final = [(name, was_synced) for name, was_synced in placed if name in FILES][-len(written) :]
-    assert {name for name, _ in final} == written
-    assert all(was_synced for _, was_synced in placed)
-    assert final[-1][0] == "run.json"  # it says how many steps the others are of
+    assert set(placed) == written
+    assert placed[-1] == "run.json"  # it says how many steps the others are of
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint_is_put_into_place(new, tmp_path, disk):
+    is_synced, checks = disk
+    steps = []
+
+    def check(source, target):
+        if os.path.basename(target).startswith("step-"):
+            steps.append(int(os.path.basename(target)[5:13]))
+            assert is_synced(tmp_path / "run" / "metrics.jsonl")
+
+    checks.append(check)
+    finish(new(**FEW))
+    assert steps == [0, 2, 3]
 
 
 # ---- the folder itself -----------------------------------------------------------------------------------------

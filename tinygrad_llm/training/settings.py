@@ -28,7 +28,7 @@ class TrainSettings:
 
     steps: int = setting(2000, "number of updates")
     extended: tuple[tuple[int, int], ...] = setting(
-        (), "written by --resume --steps: [s, n] pairs: up to step s the schedule was one of n steps"
+        (), "[s, n] pairs, written by --resume --steps: up to step s, the schedule was one of n steps"
     )
     epochs: int = setting(0, "passes over the data; 0: train for the number of steps instead")
     batch_size: int = setting(12, "windows in a batch")
@@ -44,7 +44,7 @@ class TrainSettings:
     eps: float = setting(1e-8, "adam: added to the denominator")
     momentum: float = setting(0.0, "sgd: share of the last update that is kept")
     weight_decay: float = setting(0.1, "how strongly weights shrink")
-    decay: Literal["matrices", "all"] = setting("matrices", "which parameters shrink")
+    decay: Literal["matrices", "all"] = setting("matrices", "which parameters shrink: matrices or all")
     label_smoothing: float = setting(0.0, "share of each target that all other tokens get")
     clip: float = setting(1.0, "the largest global norm of the gradient; inf: no limit")
     order: Literal["epochs", "random"] = setting(
@@ -54,7 +54,9 @@ class TrainSettings:
     eval_every: int = setting(250, "steps from one held-out loss to the next")
     eval_batches: int = setting(20, "batches of held-out text")
     checkpoint_every: int = setting(0, "steps from one checkpoint to the next; 0: at each held-out loss")
-    on_bad_step: Literal["stop", "skip"] = setting("stop", "what to do when loss or gradient is NaN or infinite")
+    on_bad_step: Literal["stop", "skip"] = setting(
+        "stop", "stop or skip the step when its loss or gradient is NaN or infinite"
+    )
     recompute: bool = setting(
         False, "keep only the input of each block for backward: less memory, a third more time, same results"
     )
