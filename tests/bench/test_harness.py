@@ -78,7 +78,6 @@ def test_a_contender_has_its_own_environment(toy, monkeypatch):
         ("Babbler", {"said": "no reply\n"}, "bad: got b'no reply\\n' where its reply was expected"),
         ("Babbler", {"said": "[1]\n"}, "bad: got b'[1]\\n' where"),
         ("not_to_be_made", {}, "bad: ValueError: cannot be made"),
-        ("NotThere", {}, "bad: AttributeError: "),
     ],
 )
 def test_a_worker_that_fails_ends_the_run_with_its_message(kind, options, message, toy, processes):

@@ -2,10 +2,9 @@
 
 import importlib.util
 import re
-import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,21 +63,39 @@ def test_the_seed_determines_the_stories() -> None:
     assert make_stories.make(seed=1, size=3000) != make_stories.make(seed=2, size=3000)
 
 
-def test_check_reports_a_changed_file(tmp_path: Path) -> None:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function: the script's arguments → its exit status. Its stories are "a story"."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["make_stories.py", *map(str, arguments)])
+        try:
+            return make_stories.main()
+        except SystemExit as stop:
+            return stop.code
+
+    monkeypatch.setattr(make_stories, "make", lambda seed: "a story")
+    return run
+
+
+def test_check_compares_and_writes_nothing(
+    script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "stories.txt"
-    out.write_bytes(SHIPPED.read_bytes().replace(b"Once", b"Twice", 1))
-    ended = subprocess.run(
-        [sys.executable, SCRIPT, "--check", "--out", out], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 1
-    assert str(out) in ended.stderr
+    assert script("--out", out) == 0
+    assert out.read_bytes() == b"a story"
+    assert script("--check", "--out", out) == 0
+    out.write_bytes(b"another")
+    assert script("--check", "--out", out) == 1
+    assert str(out) in capsys.readouterr().err
+    assert out.read_bytes() == b"another"
 
 
-def test_a_missing_folder_costs_one_line(tmp_path: Path) -> None:
-    out = tmp_path / "none" / "stories.txt"
-    ended = subprocess.run([sys.executable, SCRIPT, "--out", out], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert len(ended.stderr.splitlines()) == 1
+def test_a_missing_folder_costs_one_line(
+    script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script("--out", tmp_path / "none" / "stories.txt") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_every_line_of_every_plot_can_be_filled() -> None:
