@@ -380,15 +380,16 @@ def test_a_whole_gpt_is_proven_tied_and_untied_with_and_without_dropout_and_reco
             free = inspect.getclosurevars(fn).nonlocals
             config, targets = free["model"].config, free["targets"]
             assert ("lm_head.weight" in names) is not config.tie_weights
-            assert config.n_layer == 2
             assert 0 < np.count_nonzero(targets == -100) < targets.size
             seen |= {
                 ("tied" if config.tie_weights else "untied", config.dropout > 0),
                 ("qkv bias", config.qkv_bias),
                 ("recompute", free["model"].recompute, config.dropout > 0),
+                ("two layers", config.n_layer == 2, free["model"].recompute),
             }
     wanted = {(tie, dropout) for tie in ("tied", "untied") for dropout in (False, True)}
     wanted |= {("qkv bias", True), ("qkv bias", False), ("recompute", True, True), ("recompute", False, True)}
+    wanted |= {("two layers", True, False), ("two layers", True, True)}
     assert seen >= wanted
     assert any(c.covers == "GPT" and c.label == "logits" and c.method == "complex" for c in CASES)
 

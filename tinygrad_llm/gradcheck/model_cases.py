@@ -110,7 +110,7 @@ def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Cas
 
 
 def _gpt_loss(label: str, recompute: bool = False, **options: Any) -> Case:
-    """The loss of a whole GPT of two layers, as a function of every parameter."""
+    """The loss of a whole GPT, of two layers unless told otherwise, as a function of every parameter."""
 
     def problem(rng: Generator) -> Problem:
         return gpt_problem(_config(**options), rng, recompute=recompute)
@@ -165,10 +165,10 @@ def _layer_cases() -> list[Case]:
         _layer(lambda rng: models.Transformer(_config(n_layer=1), rng), "", ids(7, 2, 3)),
         _layer(lambda rng: models.GPT(_config(n_layer=1), rng), "logits", ids(7, 2, 3)),
         _gpt_loss("tied"),
-        _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False),
-        _gpt_loss("tied, dropout", dropout=0.2),
+        _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False, n_layer=1),
+        _gpt_loss("tied, dropout", dropout=0.2, n_layer=1),
         _gpt_loss("tied, dropout, recompute", recompute=True, dropout=0.2),
-        _gpt_loss("untied, dropout", dropout=0.2, tie_weights=False),
+        _gpt_loss("untied, dropout", dropout=0.2, tie_weights=False, n_layer=1),
     ]
     everything = [*layers, *(case.by("float32") for case in layers)]
     order = [case.covers for case in layers]
