@@ -720,7 +720,7 @@ def test_data_dtype_and_grad_are_put_back_after_a_check(for_each):
 
 # ---- modules -------------------------------------------------------------------------------------------------------
 
-SIZES = {"vocab_size": 7, "block_size": 4, "n_layer": 1, "n_head": 2, "n_embd": 4}
+SIZES = {"vocab_size": 7, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 2}
 IDS = np.array([[1, 2, 3, 4], [6, 0, 0, 5]])
 
 

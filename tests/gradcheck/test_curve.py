@@ -8,11 +8,11 @@ import pytest
 
 from tinygrad_llm.autograd import apply
 from tinygrad_llm.gradcheck import Case, all_cases
-from tinygrad_llm.gradcheck.curve import STEPS, TINY, best, curve, picture, table
+from tinygrad_llm.gradcheck.curve import METHODS, STEPS, TINY, best, curve, picture, table
 from tinygrad_llm.random import Generator
 
 CASES = {case.covers: case for case in reversed(all_cases()) if case.method in ("complex", "richardson")}
-SMOOTH = ["exp", "log", "LayerNorm"]
+SMOOTH = ["exp", "log"]
 EPS = 2.0**-52
 
 
@@ -107,6 +107,11 @@ def test_a_wrong_gradient_is_a_flat_line_for_every_method():
     case = Case("kernels", "wrong", "", lambda rng: (lambda t: apply(wrong, t), [rng.randn((3,), np.float64)], ["x"]))
     points = curve(case, [1e-3, 1e-5, 1e-7])
     assert min(p.error for p in points) > 1e-2
+
+
+def test_a_layer_has_a_curve_over_its_input_and_its_parameters():
+    points = curve(CASES["LayerNorm"], [1e-5])
+    assert {p.method: p.error < 1e-3 for p in points} == dict.fromkeys(METHODS, True)
 
 
 def test_the_same_seed_gives_the_same_curve():

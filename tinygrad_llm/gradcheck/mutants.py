@@ -188,13 +188,15 @@ def hunt(mutants: Iterable[Mutant], method: str | None = None, seed: int = 0) ->
 
 
 def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[Hunt]:
-    applicable: dict[str, list[Case]] = {}
+    passes: dict[str, bool] = {}  # case → whether it passes if nothing is changed; otherwise it would catch anything
     for mutant in mutants:
-        if mutant.kernel not in applicable:
-            applicable[mutant.kernel] = _applicable(mutant.kernel, method, seed)
         missed: list[Hunt] = []
-        for case in applicable[mutant.kernel]:
-            outcome = _outcome(mutant, _with(mutant, case), seed)
+        for case in _cases(mutant.kernel, method):
+            if case.name not in passes:
+                passes[case.name] = not _outcome(replace(mutant, plant=_unchanged), case, seed).caught
+            if not passes[case.name]:
+                continue
+            outcome = _outcome(mutant, case, seed)
             if outcome.caught:
                 yield outcome
                 break
@@ -204,28 +206,28 @@ def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[
                 yield max(missed, key=lambda outcome: outcome.error)
 
 
-def _applicable(kernel: str, method: str | None, seed: int) -> list[Case]:
-    """The kernel's cases by the method, except those that fail even if nothing is changed."""
+def _cases(kernel: str, method: str | None) -> list[Case]:
+    """The kernel's cases that allow the method, by it."""
     cases = [case for case in basic_cases() if case.covers == kernel]
     if method in ("complex", "directions"):  # both need an analytic function
         cases = [case for case in cases if case.method != "richardson"]
     if method == "adjoint":
         cases = [case for case in cases if exact(case)]
-    cases = [case if method in (None, case.method) else case.by(str(method)) for case in cases]
-    unchanged = Mutant(kernel, "none", lambda right: planted(right, lambda vjp, g, inputs, options: vjp(g)))
-    return [case for case in cases if not _outcome(unchanged, _with(unchanged, case), seed).caught]
+    return [case if method in (None, case.method) else case.by(str(method)) for case in cases]
 
 
-def _with(mutant: Mutant, case: Case) -> Case:
-    """The case with the mutant in place of its kernel."""
-    assert isinstance(case.make, Call)
-    return replace(case, make=replace(case.make, kernel=mutant.plant(case.make.kernel)))
+def _unchanged(right: Kernel) -> Kernel:
+    """The kernel in the scaffold of a mutant, with the right gradients."""
+    return planted(right, lambda vjp, g, inputs, options: vjp(g))
 
 
 def _outcome(mutant: Mutant, case: Case, seed: int) -> Hunt:
+    """Check a case with the mutant in place of its kernel."""
+    assert isinstance(case.make, Call)
+    wrong = replace(case, make=replace(case.make, kernel=mutant.plant(case.make.kernel)))
     error, message = float("nan"), ""
     try:
-        result = case.check(seed)
+        result = wrong.check(seed)
         error, message = result.worst.error, "" if result else describe(result)
     except GradcheckError as refusal:
         message = str(refusal)
