@@ -126,7 +126,7 @@ def test_rows_reach_grad_hooks_and_anomaly_mode_as_arrays():
         np.testing.assert_array_equal(weight.grad[:, 0], [0, 15, 0, 5])
 
 
-def test_rows_of_a_float32_weight_stay_float32_beside_a_dense_gradient():
+def test_rows_of_a_float32_weight_stay_float32_next_to_a_dense_gradient():
     weight = Tensor(np.ones((4, 2), np.float32), requires_grad=True)
     h = rows(weight)
     (g,) = grad((h.reshape(-1, 2) @ weight.mT).sum(), [weight])
@@ -354,24 +354,6 @@ def test_a_generator_that_is_consumed_in_no_grad_records_nothing():
 # ---- threads -------------------------------------------------------------------------------------------------------
 
 
-def test_threads_differentiate_one_model_at_once():
-    rng = np.random.default_rng(0)
-    parameters = [Tensor(rng.standard_normal(s), requires_grad=True) for s in ((5, 8), (8,), (8, 1))]
-    batches = [rng.standard_normal((6, 5)) for _ in range(16)]
-
-    def gradients(batch):
-        W1, b1, W2 = parameters
-        return grad(((Tensor(batch) @ W1 + b1).tanh() @ W2).mean(), parameters)
-
-    alone = [gradients(batch) for batch in batches]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(gradients, batches * 4))
-    for one, other in zip(alone * 4, together, strict=True):
-        for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert all(p.grad is None for p in parameters)
-
-
 def test_threads_differentiate_one_gpt_at_once():
     config = GPTConfig(vocab_size=7, block_size=4, n_layer=2, n_head=2, n_embd=4)
     loss, parameters, _ = gpt_problem(config, Generator(0))
@@ -380,6 +362,7 @@ def test_threads_differentiate_one_gpt_at_once():
         for gradients in pool.map(lambda _: grad(loss(), parameters), range(12)):
             for a, b in zip(alone, gradients, strict=True):
                 np.testing.assert_array_equal(a, b)
+    assert all(p.grad is None for p in parameters)
 
 
 # ---- length and memory ---------------------------------------------------------------------------------------------

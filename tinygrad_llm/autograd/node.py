@@ -27,8 +27,8 @@ class Node:
         self.number = next(_numbers)
         self.grad: Array | None = None
         self.hooks: dict[object, Hook] | None = None
-        # An observer may leave an object here. Its `observer` is then told of this node wherever backward runs, and
-        # its text says where the operation was recorded.
+        # An observer may set an object here. The walk then calls the object's `observer` for this node, wherever
+        # backward runs. The object's text says where the operation was recorded.
         self.origin: Any = None
 
     @property
