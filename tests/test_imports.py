@@ -162,13 +162,12 @@ def test_private_names_stay_in_their_file():
 def test_the_tree_in_the_readme_is_the_map():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = re.search(r"^tinygrad_llm/\n(.*?)^```", text, flags=re.S | re.M).group(1)
-    named = re.findall(r"^  ([a-z_]+)(/|\.py) ", tree, flags=re.M)
+    named = re.findall(r"^  ([a-z_]+)(/|\.py) +", tree, flags=re.M)
     assert sorted(name for name, _ in named) == sorted(set(FLOORS) - {"__main__"})
     assert [name for name, end in named if not (PACKAGE / f"{name}{end}").exists()] == []
-    files = [
-        line.split()[0] for line in tree.splitlines() if line.startswith("    ") and line.split()[0].endswith(".py")
-    ]
-    assert [name for name in files if not list(PACKAGE.rglob(name))] == []
+    parts = re.findall(r"^  ([a-z_]+)/ +(.*)$", tree, flags=re.M)
+    files = [PACKAGE / part / file for part, words in parts for file in re.findall(r"\w+\.py", words)]
+    assert [path for path in files if not path.is_file()] == []
 
 
 def test_the_floors_in_contributing_are_the_map():
