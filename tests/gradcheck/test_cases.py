@@ -27,7 +27,7 @@ REDUCTIONS = {"sum", "mean", "max", "var", "logsumexp"}
 KINKED = {"relu", "absolute", "maximum", "max"}
 LINEAR = {"add", "subtract", "multiply", "negative", "where", "sum", "reshape", "transpose", "broadcast_to", "getitem",
           "concatenate", "stack", "matmul", "linear", "einsum", "embedding"}  # fmt: skip
-# Linear too, but for a division that only some sizes make exact. Those cases are proven by adjoint.
+# Linear, with a division that is exact for some sizes only. Those cases are proven by adjoint.
 SOMETIMES_EXACT = {"mean", "dropout"}
 
 
@@ -286,7 +286,7 @@ KINDS = {
     "einsum": {
         "implicit": lambda *xs, subscripts: "->" not in subscripts and len(xs) > 1,
         "a diagonal": lambda *xs, subscripts: subscripts == "ii->i",
-        "a diagonal summed beside another axis": lambda x, *xs, subscripts: (
+        "a diagonal summed next to another axis": lambda x, *xs, subscripts: (
             not xs and len(set(terms(subscripts)[0])) < x.ndim and subscripts.endswith("->j")
         ),
         "summed away": lambda x, *xs, subscripts: subscripts.endswith("->") and not xs,
@@ -458,10 +458,10 @@ def executed():
     for name, module in list(sys.modules.items()):
         if name.startswith(kernels.__name__ + "."):
             for thing in vars(module).values():
-                getattr(thing, "cache_clear", lambda: None)()  # what other tests have cached is computed again
+                getattr(thing, "cache_clear", lambda: None)()  # so that the results of other tests are computed again
     sys.settrace(enter)
     try:
-        # These cannot be cases: no queries at all; float32 beside float64.
+        # These cannot be cases: no queries at all; float32 with float64.
         kernels.add(np.ones(2, np.float32), np.ones(2))
         kernels.causal_attention(np.zeros((0, 2)), np.zeros((3, 2)), np.zeros((3, 2)))[1](np.zeros((0, 2)))
         for case in basic_cases():
@@ -491,7 +491,7 @@ def test_every_line_of_every_kernel_is_executed_except_those_that_raise(executed
     assert missed == []
 
 
-# ---- everything public stands in the table -------------------------------------------------------------------------
+# ---- everything public is in the table -----------------------------------------------------------------------------
 
 
 def test_everything_needed_is_covered_and_everything_public_is_needed():

@@ -17,7 +17,7 @@ directions   the complex step along random vectors u of ±1: ⟨∂L/∂x, u⟩ 
              all u, hence in all eight with a probability of 1/256.
 adjoint      for fn that is linear in each input: ⟨v, J e_j⟩ = ⟨Jᵀv, e_j⟩ with ==. Inputs and v are small integers other
              than 0, on which float64 is exact. The difference of a linear function at step 1 is its derivative.
-float32      the gradient in float32 beside the same gradient in float64. It proves nothing about the formula, but that
+float32      the gradient in float32 against the same gradient in float64. It proves nothing about the formula, but that
              the dtype is kept and that rounding is small.
 
 Sources: Squire and Trapp 1998, SIAM Review 40(1) (complex step); Richardson 1911, Phil. Trans. A 210.
@@ -53,7 +53,7 @@ TOLERANCE = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One input's gradient beside its numeric counterpart."""
+    """One input's gradient compared with its numeric counterpart."""
 
     name: str
     elements: int  # derivatives compared

@@ -129,7 +129,7 @@ def table(points: Sequence[Point]) -> str:
         lines.append((f"{h:<8.1e}" + "".join(cells)).rstrip())
     lines.append("* best h: " + ", ".join(f"{m} {best(points, m).h:.1e}" for m in methods))
     if "complex" in methods:
-        lines[-1] += " and whatever is below"
+        lines[-1] += " and any smaller step"
     else:
         lines.append("complex step left out: the function has kinks, so it is not analytic everywhere")
     return "\n".join(lines)

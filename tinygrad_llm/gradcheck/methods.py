@@ -58,7 +58,7 @@ class Scalar:
                 t.data = x
 
     def integers(self, shape: tuple[int, ...]) -> Array:
-        """Random integers from −4 to 4 in float64, without 0, which would hide whatever it multiplies."""
+        """Random integers from −4 to 4 in float64, without 0, which would hide its factor."""
         n = self.rng.randint(-4, 4, shape)
         return np.asarray(np.where(n < 0, n, n + 1), dtype=np.float64)
 

@@ -110,7 +110,7 @@ def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Cas
 
 
 def _gpt_loss(label: str, recompute: bool = False, **options: Any) -> Case:
-    """The loss of a whole GPT, of two layers unless told otherwise, as a function of every parameter."""
+    """The loss of a whole GPT, by default of two layers, as a function of every parameter."""
 
     def problem(rng: Generator) -> Problem:
         return gpt_problem(_config(**options), rng, recompute=recompute)

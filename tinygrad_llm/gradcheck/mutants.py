@@ -7,7 +7,7 @@ that people make with this kernel (`wrong_formulas.py`). A mutant that no case o
 cases or in the checker.
 
 The same mutants compare the methods. A method with tolerance t misses a gradient that is wrong by less than t, in this
-project and in any other. Float32 beside float64 compares a wrong gradient with itself, so it misses wrong formulas.
+project and in any other. The method float32 compares a wrong gradient with itself, so it misses wrong formulas.
 
 Source: DeMillo, Lipton and Sayward 1978, Computer 11(4) (mutation testing).
 """

@@ -42,15 +42,15 @@ def jvp(fn: Callable[..., Tensor], inputs: Iterable[Any], v: Sequence[Any]) -> t
         J v = Im fn(x + i·h·v) / h
 
     J v comes from the numbers, not from the tape. So it includes what `Tensor.detach` cuts off. A term that drops the
-    imaginary part beside others (np.abs on a Tensor's data) is missing from J v without an error; `gradcheck` finds
-    such terms. abs, relu and max are differentiated on the piece that x lies on.
+    imaginary part while others keep it (np.abs on a Tensor's data) is missing from J v without an error. `gradcheck`
+    finds such terms. abs, relu and max are differentiated on the piece that x lies on.
 
     Args:     fn: takes the inputs as Tensors and returns one Tensor of any shape; deterministic.
               inputs: float arrays and Tensors that require a gradient are differentiated; others are passed to fn as
               they are. As in `gradcheck`, such a Tensor may be one that fn uses without taking it as an argument, such
               as a model's parameter: its data is complex128 during the call, and is put back afterwards, even if fn
               raises. List all parameters for full precision: the others compute in their own dtype.
-              v: for each input an array of its shape, or None for zeros and for what is not differentiated.
+              v: for each input an array of its shape, or None for zeros, and for inputs that are not differentiated.
     Returns:  (fn(x), J v), float64 arrays of the output's shape.
     Raises:   ValueError: v does not fit the inputs; an input named twice, or computed. GradcheckError: fn is not
               analytic, does not depend on an input that is differentiated, or an input or output is NaN or infinite.

@@ -386,7 +386,7 @@ def causal_attention(mistake: str) -> Wrong:
             dv = of_last(g[..., last, :])[2]
         if mistake == "keys of the first block alone" and dq is not None:
             added = np.broadcast_to(np.where(mask, 0.0, -np.inf).astype(q.real.dtype), (*q.shape[:-1], Tk))
-            dS = K.attention(q, k, v, added, *keep, p=p)[1](g)[3]  # the gradient of what is added to the scores
+            dS = K.attention(q, k, v, added, *keep, p=p)[1](g)[3]  # the gradient of the added mask
             assert dS is not None
             dq[..., block:, :] = dS[..., block:, :block] @ k[..., :block, :] / math.sqrt(q.shape[-1])
         return dq, dk, dv, *rest
@@ -497,7 +497,7 @@ WRONG: dict[str, dict[str, Wrong]] = {
     },
     "var": {
         "n − 1 in backward": reduced(lambda x, axis, n: 2 / (n - 1) * centered(x, axis)),
-        "n whatever ddof": reduced(lambda x, axis, n: 2 / n * centered(x, axis)),
+        "n for n − ddof": reduced(lambda x, axis, n: 2 / n * centered(x, axis)),
         "2 forgotten": reduced(lambda x, axis, n: centered(x, axis) / n),
         "mean forgotten": reduced(lambda x, axis, n: 2 / n * x),
         "mean of all axes": reduced(lambda x, axis, n: 2 / n * centered(x, None)),

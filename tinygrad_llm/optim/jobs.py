@@ -32,7 +32,7 @@ def stretches(*arrays: Array, length: int = STRETCH) -> Iterator[tuple[Array, ..
 def jobs(entries: Iterable[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
     """Yield the entries in order, in lists of about JOB numbers, so that a thread can take one list at a time.
 
-    Args:     size: returns how many numbers an entry stands for.
+    Args:     size: returns how many numbers an entry holds.
     """
     some: list[_T] = []
     total = 0

@@ -56,8 +56,7 @@ class Optimizer:
         groups: list[Any] = list(params)
         if not all(isinstance(group, dict) for group in groups):
             groups = [{"params": groups}]
-        keys = {key for group in groups for key in group}
-        if unknown := keys - {"params", "lr", "weight_decay"}:
+        if unknown := {key for group in groups for key in group} - {"params", "lr", "weight_decay"}:
             raise self._error(f"a group may set params, lr and weight_decay, got {', '.join(sorted(unknown))}")
         if not all("params" in group and not isinstance(group["params"], Tensor) for group in groups):
             raise self._error('a group must be a dict {"params": [a list of parameters], …}')
@@ -76,9 +75,9 @@ class Optimizer:
             for name, value in (("lr", group["lr"]), ("weight_decay", group["weight_decay"])):
                 if not 0 <= value < math.inf:
                     raise self._error(f"{name} must be finite and ≥ 0, got {value}")
-        names = iter(self._named)
+        names = iter(self._named)  # _group_of and _state are by name
         self._group_of = {next(names): group for group in self.param_groups for _ in group["params"]}
-        self._state: dict[str, _State] = {}  # by name, as is _group_of
+        self._state: dict[str, _State] = {}
 
     def _names(self, entries: list[Any]) -> dict[str, Tensor]:
         """The parameters by name, in their order, once they are known to be proper parameters."""
