@@ -31,18 +31,21 @@ def model(place):
     return made
 
 
-@pytest.mark.parametrize("source", FORMS)
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_becomes_every_other(cli, model, place, source, form):
-    status, out, err = cli("convert", source, "new", "--to", form)
-    assert (status, err) == (0, "")
-    assert f"{CONFIG.num_parameters:,} parameters" in out
-    assert sorted(file.name for file in (place / "new").iterdir()) == FILES[form]
-    for file in FILES[form]:
-        assert (place / "new" / file).read_bytes() == (place / form / file).read_bytes()
-    config, state, _ = read_pretrained("new", GPTConfig)
-    assert config == CONFIG
-    assert all(array.tobytes() == model.state_dict()[name].tobytes() for name, array in state.items())
+def test_every_form_becomes_every_other(cli, model, place, form, for_each):
+    def check(source):
+        status, out, err = cli("convert", source, f"{source}-{form}", "--to", form)
+        assert (status, err) == (0, "")
+        assert f"{CONFIG.num_parameters:,} parameters" in out
+        new = place / f"{source}-{form}"
+        assert sorted(file.name for file in new.iterdir()) == FILES[form]
+        for file in FILES[form]:
+            assert (new / file).read_bytes() == (place / form / file).read_bytes()
+        config, state, _ = read_pretrained(new, GPTConfig)
+        assert config == CONFIG
+        assert all(array.tobytes() == model.state_dict()[name].tobytes() for name, array in state.items())
+
+    for_each(FORMS, check)
 
 
 def test_ours_is_the_default_and_figures_come_as_json(cli, model, place):
@@ -68,7 +71,7 @@ def test_a_run_becomes_a_model_for_others(cli, runs, place):
     np.testing.assert_array_equal(made([[1, 2, 3]]), run([[1, 2, 3]]))
 
 
-def test_heads_that_no_file_states(cli, model, place):
+def test_n_head_is_asked_for_where_no_file_states_it(cli, model, place):
     (place / "npz" / "hparams.json").unlink()
     status, _, err = cli("convert", "npz", "new")
     assert status == 2
@@ -77,30 +80,29 @@ def test_heads_that_no_file_states(cli, model, place):
     assert GPT.from_pretrained("new").config == CONFIG
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("nowhere new", "nowhere: no model here"),
-        ("gpt2-xl new", "run `tinygrad-llm download gpt2-xl` first"),
-        ("empty new", "empty: no model here (model.safetensors is missing)"),
-        ("page new", "page: an HTML or XML page"),
-        ("openai npz", "npz: exists already"),
-        ("openai page", "page: exists already"),
-        ("openai link", "link: exists already"),
-        ("openai no/new", "no/new: there is no folder to make it in"),
-        ("openai page/new", "page/new: there is no folder to make it in"),
-        ("untied new --to openai", "untied: OpenAI's form has no lm_head.weight"),
-        ("broken new", "NaN or infinity in transformer.wte.weight"),
-        ("openai new --to pickle", "--to"),
-        ("openai new --n-head 0", "--n-head"),
-        ("openai new --n-head 3", "n_head is 2, not the 3 asked for"),
-        ("openai", "DST"),
-        ("openai new.npz --to npz", "new.npz: a folder is made, not a file: choose a DST without .npz"),
-        ("openai new.safetensors", "new.safetensors: a folder is made"),
-        ("garbled new", "tokenizer.json"),
-    ],
-)
-def test_what_is_refused_changes_nothing(cli, model, place, snapshot, arguments, words):
+REFUSED = [
+    ("nowhere new", "nowhere: no model here"),
+    ("gpt2-xl new", "run `tinygrad-llm download gpt2-xl` first"),
+    ("empty new", "empty: no model here (model.safetensors is missing)"),
+    ("page new", "page: an HTML or XML page"),
+    ("openai npz", "npz: exists already"),
+    ("openai page", "page: exists already"),
+    ("openai link", "link: exists already"),
+    ("openai no/new", "no/new: there is no folder to make it in"),
+    ("openai page/new", "page/new: there is no folder to make it in"),
+    ("untied new --to openai", "untied: OpenAI's form has no lm_head.weight"),
+    ("broken new", "NaN or infinity in transformer.wte.weight"),
+    ("openai new --to pickle", "--to"),
+    ("openai new --n-head 0", "--n-head"),
+    ("openai new --n-head 3", "n_head is 2, not the 3 asked for"),
+    ("openai", "DST"),
+    ("openai new.npz --to npz", "new.npz: a folder is made, not a file: choose a DST without .npz"),
+    ("openai new.safetensors", "new.safetensors: a folder is made"),
+    ("garbled new", "tokenizer.json"),
+]
+
+
+def test_a_refused_conversion_changes_nothing(cli, model, place, snapshot, for_each):
     (place / "empty").mkdir()
     (place / "page").write_text("<html></html>")
     (place / "link").symlink_to("nothing")
@@ -113,22 +115,26 @@ def test_what_is_refused_changes_nothing(cli, model, place, snapshot, arguments,
     state["transformer.wte.weight"][0, 0] = np.nan
     np.savez("broken/model.npz", **state)
     before = snapshot(place)
-    status, out, err = cli("convert", *arguments.split())
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert words in err
-    assert snapshot(place) == before
+
+    def check(case):
+        arguments, words = case
+        status, out, err = cli("convert", *arguments.split())
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+        assert snapshot(place) == before
+
+    for_each(REFUSED, check)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_nothing(cli, model, place, snapshot, monkeypatch, form, error):
+def test_a_write_that_fails_leaves_nothing(cli, model, place, snapshot, monkeypatch, error):
     def fail(folder, *rest):
         write_pretrained(folder, *rest)
         raise error
 
     monkeypatch.setattr(convert, "write_pretrained", fail)
     before = snapshot(place)
-    status, out, err = cli("convert", "openai", "new", "--to", form)
+    status, out, err = cli("convert", "openai", "new")
     assert (status, out) == (2 if isinstance(error, OSError) else 130, "")
     assert "new: cannot be written: No space left on device" in err or status == 130
     assert snapshot(place) == before
@@ -138,19 +144,23 @@ BPE = Tokenizer.train("the cat sat on the mat " * 9, 262)
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("source", FORMS)
-def test_the_tokenizer_comes_along_and_words_come_out(cli, place, source, form):
+def test_the_tokenizer_comes_along_and_words_come_out(cli, place, form, for_each):
     config = dataclasses.replace(CONFIG, vocab_size=BPE.n_vocab)
-    write_pretrained("old", config, GPT(config, Generator(1)).state_dict(), source)
-    write_tokenizer("old", BPE, source)
-    assert cli("convert", "old", "new", "--to", form)[0] == 0
     names = {"openai": {"vocab.bpe", "encoder.json"}, "huggingface": {"merges.txt", "vocab.json"}}
     names = names.get(form, {"tokenizer.json"}) | set(FILES[form])
-    assert {file.name for file in (place / "new").iterdir()} == names
-    texts = [cli("generate", folder, "--prompt", "the cat", "--max-new-tokens", 5) for folder in ("old", "new")]
-    assert texts[0] == texts[1]
-    assert texts[0][0] == 0
-    assert texts[0][1].startswith("the cat")
+
+    def check(source):
+        old, new = f"old {source}", f"new {source}"
+        write_pretrained(old, config, GPT(config, Generator(1)).state_dict(), source)
+        write_tokenizer(old, BPE, source)
+        assert cli("convert", old, new, "--to", form)[0] == 0
+        assert {file.name for file in (place / new).iterdir()} == names
+        texts = [cli("generate", folder, "--prompt", "the cat", "--max-new-tokens", 5) for folder in (old, new)]
+        assert texts[0] == texts[1]
+        assert texts[0][0] == 0
+        assert texts[0][1].startswith("the cat")
+
+    for_each(FORMS, check)
 
 
 def test_characters_come_along_as_ours(cli, runs, place):
@@ -161,7 +171,7 @@ def test_characters_come_along_as_ours(cli, runs, place):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-def test_what_a_killed_convert_left_is_swept(cli, model, place, monkeypatch):
+def test_the_leftovers_of_a_killed_convert_are_removed(cli, model, place, monkeypatch):
     dead = place / ".tinygrad_llm-0123456789abcdef.tmp"
     dead.mkdir()
     (dead / "model.npz").write_bytes(b"half")

@@ -76,7 +76,7 @@ def test_the_summary_as_json(cli, web, place):
     assert files[-1] == {"name": DATA, "size": 4 * TINY.num_parameters, "fetched": True, "verified": "contents"}
 
 
-def test_a_wrong_file_is_named_and_replaced_when_told_to(cli, place):
+def test_a_wrong_file_is_named_and_replaced_with_overwrite(cli, place):
     (place / "here").mkdir()
     (place / "here" / "hparams.json").write_text("mine")
     status, out, err = cli("download", "gpt2-medium", "--out", "here")
@@ -107,7 +107,7 @@ def test_every_failure_is_one_line(cli, web, place, monkeypatch, spoil, words):
 
 
 @pytest.mark.parametrize("arguments", ["gpt3", "", "gpt2 --from elsewhere"])
-def test_what_is_not_offered(cli, arguments):
+def test_an_unknown_model_or_source_is_refused(cli, arguments):
     status, out, err = cli("download", *arguments.split())
     assert (status, out, err.count("\n")) == (2, "", 1)
 
@@ -145,7 +145,7 @@ def test_progress_on_a_terminal(monkeypatch, with_tqdm):
     assert "two" in shown
 
 
-def test_lines_are_few(capsys):
+def test_progress_lines_are_few(capsys):
     bars = command._Bars()
     for done in range(1000):
         bars.show("one", done, None)

@@ -102,7 +102,7 @@ def names(folder):
 
 @pytest.mark.parametrize(("source", "expected"), [("openai", OPENAI), ("huggingface", HUGGINGFACE)])
 @pytest.mark.parametrize("name", ["gpt2", NAME])
-def test_a_model_comes_and_is_read_by_its_name(server, name, source, expected):
+def test_a_downloaded_model_is_read_by_its_name(server, name, source, expected):
     seen = {}
     done = get(None, name, source, report=lambda file, count, total: seen.update({file: (count, total)}))
     assert [file.name for file in done] == server.asked == expected
@@ -118,7 +118,7 @@ def test_a_model_comes_and_is_read_by_its_name(server, name, source, expected):
     assert server.asked == expected  # nothing was asked for twice
 
 
-def test_a_path_that_is_there_comes_before_the_name(tmp_path, monkeypatch):
+def test_an_existing_path_comes_before_the_name(tmp_path, monkeypatch):
     get(None)
     monkeypatch.chdir(tmp_path)
     other = dataclasses.replace(TINY, n_layer=1)
@@ -126,7 +126,7 @@ def test_a_path_that_is_there_comes_before_the_name(tmp_path, monkeypatch):
     assert GPT.from_pretrained(NAME).config == other
 
 
-def test_a_download_that_is_not_done_is_no_model(server):
+def test_an_incomplete_download_is_no_model(server):
     server.statuses[DATA] = 404
     with pytest.raises(Unreachable):
         get(None)
@@ -162,35 +162,35 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("source", "name", "data", "words"), BAD)
-def test_what_is_not_the_file_never_takes_its_name(server, tmp_path, source, name, data, words):
-    server.instead[name] = data
-    with pytest.raises(DownloadError) as error:
-        get(tmp_path / "out", source=source)
-    message = str(error.value)
-    assert words in message
-    assert name in message
-    assert "\n" not in message
-    expected = OPENAI if source == "openai" else HUGGINGFACE
-    assert names(tmp_path / "out") == sorted(expected[: expected.index(name)])
+def test_a_wrong_file_never_gets_its_name(server, tmp_path, for_each):
+    def check(case):
+        source, name, data, words = case
+        folder = tmp_path / f"{BAD.index(case)}"
+        server.instead = {name: data}
+        with pytest.raises(DownloadError) as error:
+            get(folder, source=source)
+        message = str(error.value)
+        assert words in message
+        assert name in message
+        assert "\n" not in message
+        expected = OPENAI if source == "openai" else HUGGINGFACE
+        assert names(folder) == sorted(expected[: expected.index(name)])
+
+    for_each(BAD, check)
 
 
-@pytest.mark.parametrize("name", ["vocab.bpe", "encoder.json", INDEX, DATA])
-def test_one_wrong_bit_is_found_by_the_hash(server, web, tmp_path, name):
-    data = (web / "124M" / name).read_bytes()
-    server.instead[name] = flipped(data, len(data) // 2)
-    with pytest.raises(DownloadError, match="SHA-256 differs from the published one"):
-        get(tmp_path / "out", "gpt2")
-    assert names(tmp_path / "out") == sorted(OPENAI[: OPENAI.index(name)])
+def test_one_wrong_bit_is_found_by_the_hash_or_the_crcs(server, web, tmp_path, for_each):
+    def check(case):
+        model, name, place, words = case
+        folder = tmp_path / f"{model} {name} {place}"
+        data = (web / ("124M" if model == "gpt2" else "355M") / name).read_bytes()
+        server.instead = {name: flipped(data, int(place * (len(data) - 1)))}
+        with pytest.raises(DownloadError, match=words):
+            get(folder, model)
+        assert names(folder) == sorted(OPENAI[: OPENAI.index(name)])
 
-
-@pytest.mark.parametrize("place", [0, 70_001, -1])
-def test_one_wrong_bit_is_found_by_the_crcs(server, web, tmp_path, place):
-    data = (web / "355M" / DATA).read_bytes()
-    server.instead[DATA] = flipped(data, place % len(data))
-    with pytest.raises(DownloadError, match="CRC mismatch"):
-        get(tmp_path / "out")
-    assert DATA not in names(tmp_path / "out")
+    hashed = [("gpt2", name, 0.5, "SHA-256 differs from the published") for name in OPENAI[2:]]
+    for_each(hashed + [(NAME, DATA, place, "CRC mismatch") for place in (0, 0.3, 1)], check)
 
 
 def weights_of_another(state):
@@ -204,63 +204,70 @@ def weights_of_another(state):
     yield "NaN or infinity in transformer.ln_f.weight", state | {scale: np.full_like(state[scale], np.nan)}
 
 
-@pytest.mark.parametrize("kind", range(6))
-def test_the_weights_of_another_model(server, tmp_path, kind):
-    words, state = list(weights_of_another(GPT(TINY, Generator(0)).state_dict()))[kind]
-    save_safetensors(tmp_path / "weights", from_ours(state, "huggingface"))
-    server.instead["model.safetensors"] = (tmp_path / "weights").read_bytes()
-    with pytest.raises(DownloadError, match=words) as error:
-        get(tmp_path / "out", source="huggingface")
-    assert "\n" not in str(error.value)
-    assert "model.safetensors" not in names(tmp_path / "out")
+def test_the_weights_of_another_model_are_refused(server, tmp_path, for_each):
+    def check(case):
+        words, state = case
+        save_safetensors(tmp_path / "weights", from_ours(state, "huggingface"))
+        server.instead["model.safetensors"] = (tmp_path / "weights").read_bytes()
+        with pytest.raises(DownloadError, match=words) as error:
+            get(tmp_path / "out", source="huggingface")
+        assert "\n" not in str(error.value)
+        assert "model.safetensors" not in names(tmp_path / "out")
+
+    for_each(weights_of_another(GPT(TINY, Generator(0)).state_dict()), check)
 
 
-@pytest.mark.parametrize("kind", range(4))
-def test_the_index_of_another_model(server, tmp_path, kind):
-    words, state = list(weights_of_another(GPT(TINY, Generator(0)).state_dict()))[kind]
-    theirs = {(f"model/h{name[14]}/x{i}" if "h.2" in name else name): a for i, (name, a) in enumerate(state.items())}
-    write_tensorbundle(tmp_path / "model.ckpt", from_ours(theirs, "openai") if kind else {"model/x": np.ones(9)})
-    server.instead[INDEX] = (tmp_path / INDEX).read_bytes()
-    with pytest.raises(DownloadError, match=words if kind else "too few|unexpected model/x"):
-        get(tmp_path / "out")
-    assert INDEX not in names(tmp_path / "out")
+def test_the_index_of_another_model_is_refused(server, tmp_path, for_each):
+    def check(case):
+        words, arrays = case
+        write_tensorbundle(tmp_path / "model.ckpt", arrays)
+        server.instead[INDEX] = (tmp_path / INDEX).read_bytes()
+        with pytest.raises(DownloadError, match=words):
+            get(tmp_path / "out")
+        assert INDEX not in names(tmp_path / "out")
+
+    others = list(weights_of_another(GPT(TINY, Generator(0)).state_dict()))[1:4]
+    foreign = ("unexpected model/x", {"model/x": np.ones(9)})
+    for_each([foreign, *((words, from_ours(state, "openai")) for words, state in others)], check)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
-@pytest.mark.parametrize("source", ["openai", "huggingface"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, source):
-    for name in model_files(NAME, CONFIGS[NAME], source):
-        folder = tmp_path / name.name
-        get(folder, source=source)
-        (folder / name.name).unlink()
-        os.mkfifo(folder / name.name)
-        with pytest.raises(DownloadError, match=f"{name.name}: not a file"):
-            get(folder, source=source)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, for_each):
+    def check(case):
+        source, name = case
+        file = tmp_path / source / name
+        file.rename(file.with_suffix(".kept"))
+        os.mkfifo(file)
+        with pytest.raises(DownloadError, match=f"{name}: not a file"):
+            get(file.parent, source=source)
+        file.with_suffix(".kept").replace(file)
+
+    get(tmp_path / "openai")
+    get(tmp_path / "huggingface", source="huggingface")
+    for_each([("openai", name) for name in OPENAI] + [("huggingface", name) for name in HUGGINGFACE], check)
 
 
-@pytest.mark.parametrize("error", [ValueError("x\ny"), OverflowError("x\ny"), OSError("x\ny"), LoadError("x\ny")])
-def test_whatever_a_bad_file_raises_is_one_line(tmp_path, monkeypatch, error):
-    def check(*args):
-        raise error
+def test_every_error_of_a_check_is_one_line(tmp_path, monkeypatch, for_each):
+    def check(error):
+        monkeypatch.setattr(hub, "_check_data", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(DownloadError, match=r"data-.*: x y$"):
+            get(tmp_path)
+        assert DATA not in names(tmp_path)
 
-    monkeypatch.setattr(hub, "_check_data", check)
-    with pytest.raises(DownloadError, match=r"data-.*: x y$"):
-        get(tmp_path)
-    assert DATA not in names(tmp_path)
+    for_each([error("x\ny") for error in (ValueError, OverflowError, OSError, LoadError)], check)
 
 
-@pytest.mark.parametrize("name", ["gpt2", NAME])
-def test_an_answer_that_makes_no_sense_is_not_called_a_wrong_hash(tmp_path, monkeypatch, name):
+def test_an_answer_that_makes_no_sense_is_not_called_a_wrong_hash(tmp_path, monkeypatch):
     def fetch(*args, **options):
         raise ValueError("Port could not be cast\nto integer value")  # as urllib does of a Location
 
     monkeypatch.setattr(hub, "fetch", fetch)
     with pytest.raises(DownloadError, match=r"hparams\.json: the server's answer makes no sense: Port .* cast to"):
-        get(tmp_path, name)
+        get(tmp_path, "gpt2")
 
 
 @pytest.mark.parametrize("name", ["hparams.json", "encoder.json", DATA])
-def test_a_wrong_file_that_is_there_is_replaced_only_when_told_to(server, web, tmp_path, name):
+def test_an_existing_wrong_file_is_replaced_only_with_overwrite(server, web, tmp_path, name):
     get(tmp_path)
     (tmp_path / name).write_bytes(b"mine")
     server.asked.clear()
@@ -279,7 +286,7 @@ def test_a_wrong_file_that_is_there_is_replaced_only_when_told_to(server, web, t
     assert (tmp_path / name).read_bytes() == (web / "355M" / name).read_bytes()
 
 
-def test_a_download_goes_on_where_it_stopped(server, tmp_path):
+def test_a_download_resumes_where_it_stopped(server, tmp_path):
     def interrupt(name, done, total):
         if name == DATA:
             raise KeyboardInterrupt
@@ -293,11 +300,13 @@ def test_a_download_goes_on_where_it_stopped(server, tmp_path):
     assert names(tmp_path) == sorted(OPENAI)
 
 
-def test_what_was_left_when_it_was_killed_is_removed(tmp_path):
+def test_a_killed_download_is_resumed_and_cleaned_up(server, web, tmp_path):
     (tmp_path / ".download").mkdir()
     (tmp_path / ".download" / INDEX).write_bytes(b"a copy")
+    (tmp_path / ".download" / DATA).write_bytes((web / "355M" / DATA).read_bytes())  # complete, but not yet verified
     get(tmp_path)
     assert names(tmp_path) == sorted(OPENAI)
+    assert DATA not in server.asked
 
 
 def test_no_network_says_what_to_try(tmp_path, monkeypatch):
@@ -321,7 +330,7 @@ def test_a_proxy_is_used(server, tmp_path, monkeypatch):
     assert server.asked == ["hparams.json"]  # the name of this mirror means nothing to anyone else
 
 
-def test_two_at_once(tmp_path):
+def test_a_second_download_at_once_is_refused(tmp_path):
     pytest.importorskip("fcntl")
     second = []
 
@@ -334,25 +343,22 @@ def test_two_at_once(tmp_path):
     assert second
 
 
-@pytest.mark.parametrize("mirror", ["ftp://x", "file:///etc", "x", "http://", "https://x/?a=b", "https://x/#a"])
-def test_a_mirror_is_a_url(monkeypatch, mirror):
-    monkeypatch.setenv("HF_ENDPOINT", mirror)
-    with pytest.raises(DownloadError, match=r"HF_ENDPOINT=.*not the URL of a mirror"):
-        model_url("gpt2", "huggingface")
+def test_a_mirror_must_be_a_url(monkeypatch, for_each):
+    def check(mirror):
+        monkeypatch.setenv("HF_ENDPOINT", mirror)
+        with pytest.raises(DownloadError, match=r"HF_ENDPOINT=.*not the URL of a mirror"):
+            model_url("gpt2", "huggingface")
+
+    for_each(["ftp://x", "file:///etc", "x", "http://", "https://x/?a=b", "https://x/#a"], check)
 
 
-@pytest.mark.parametrize(
-    ("source", "name", "url"),
-    [
-        ("openai", "gpt2-xl", "https://openaipublic.blob.core.windows.net/gpt-2/models/1558M/"),
-        ("openai", "gpt2-large", "https://openaipublic.blob.core.windows.net/gpt-2/models/774M/"),
-        ("huggingface", "gpt2", "https://huggingface.co/openai-community/gpt2/resolve/main/"),
-    ],
-)
-def test_the_addresses(monkeypatch, source, name, url):
+def test_the_addresses_are_the_published_ones(monkeypatch):
     monkeypatch.delenv("HF_ENDPOINT")
     monkeypatch.delenv("TINYGRAD_LLM_OPENAI_URL")
-    assert model_url(name, source) == url
+    openai = "https://openaipublic.blob.core.windows.net/gpt-2/models"
+    assert model_url("gpt2-xl", "openai") == f"{openai}/1558M/"
+    assert model_url("gpt2-large", "openai") == f"{openai}/774M/"
+    assert model_url("gpt2", "huggingface") == "https://huggingface.co/openai-community/gpt2/resolve/main/"
 
 
 def test_the_cache_is_where_this_system_has_them(monkeypatch, tmp_path):

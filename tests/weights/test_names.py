@@ -1,4 +1,4 @@
-"""The names of GPT-2's weights: three styles, there and back."""
+"""The names of GPT-2's weights in three styles, and its sizes in two."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.weights.names import from_ours, recognize, to_ours
+from tinygrad_llm.weights.names import (
+    from_hparams,
+    from_huggingface,
+    from_ours,
+    recognize,
+    to_hparams,
+    to_huggingface,
+    to_ours,
+)
 
 configs = st.builds(
     GPTConfig,
@@ -37,7 +45,7 @@ def assert_same(one, other):
 
 
 @given(configs, st.sampled_from(["ours", "huggingface", "openai"]))
-def test_there_and_back(config, style):
+def test_names_and_layout_come_back(config, style):
     state = make(config)
     if style == "openai" and not config.tie_weights:
         with pytest.raises(ValueError, match=r"lm_head\.weight"):
@@ -70,7 +78,7 @@ def test_every_linear_layer_is_transposed_and_nothing_else():
             np.testing.assert_array_equal(np.squeeze(their), np.squeeze(own.T if linear else own), err_msg=name)
 
 
-def test_the_prefix_and_the_masks_may_be_there_or_not():
+def test_prefix_and_masks_are_optional():
     state = make()
     theirs = from_ours(state, "huggingface")
     masks = {"h.0.attn.bias": np.tri(4).reshape(1, 1, 4, 4), "h.1.attn.masked_bias": np.array(-1e4)}
@@ -91,7 +99,7 @@ def test_two_names_for_one_tensor_are_refused():
         to_ours(theirs, "openai")
 
 
-def test_a_layout_that_is_stated_and_another_that_is_seen():
+def test_a_stated_layout_that_the_tensors_contradict_is_refused():
     assert recognize(from_ours(make(), "huggingface"), "config.json") == "huggingface"
     assert recognize({"x": np.zeros(1)}, "config.json") == "huggingface"  # nothing is seen
     with pytest.raises(LoadError, match=r"config\.json says .* \(in, out\).* \(out, in\)"):
@@ -108,23 +116,17 @@ def test_one_transposed_tensor_is_outvoted(style, layer):
     np.testing.assert_array_equal(to_ours(theirs, style)[name], make()[name].T)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model/h0/attn/c_attn/g",
-        "model/h0/attn/c_attn/w/Adam",
-        "model/hx/ln_1/g",
-        "model/ln_f/w",
-        "beta1_power",
-        "transformer.wte.weight/",
-    ],
-)
-def test_names_that_are_not_gpt2s_stay(name):
-    assert list(to_ours({name: np.zeros(1), "model/wte": np.zeros(1)}, "openai")) == [name, "transformer.wte.weight"]
+def test_names_that_gpt2_does_not_have_stay(for_each):
+    def check(name):
+        arrays = {name: np.zeros(1), "model/wte": np.zeros(1)}
+        assert list(to_ours(arrays, "openai")) == [name, "transformer.wte.weight"]
+
+    unknown = ["model/h0/attn/c_attn/g", "model/h0/attn/c_attn/w/Adam", "model/hx/ln_1/g", "model/ln_f/w"]
+    for_each([*unknown, "beta1_power", "transformer.wte.weight/"], check)
 
 
 @pytest.mark.parametrize("shape", [(), (9,), (2, 3, 9), (1, 1, 3, 9)])
-def test_a_linear_layer_of_other_axes_stays(shape):
+def test_a_linear_layer_of_another_rank_stays(shape):
     for style, name in [
         ("openai", "model/h0/attn/c_attn/w"),
         ("huggingface", "transformer.h.0.attn.c_attn.weight"),
@@ -143,6 +145,19 @@ def test_queries_keys_and_values_without_bias_get_one_of_zeros(style):
         np.testing.assert_array_equal(back[name], np.zeros(9, np.float32), strict=True)
 
 
-def test_a_file_of_nothing_known_is_ours_to_complain_about():
+def test_unknown_names_count_as_ours():
     assert recognize({}) == "ours"
     assert recognize({"bert.embeddings.weight": np.zeros((2, 3))}) == "ours"
+
+
+def test_sizes_come_back_from_both_statements():
+    config = GPTConfig(vocab_size=7, block_size=4, n_layer=3, n_head=2, n_embd=6, tie_weights=False)
+    sizes = {"vocab_size": 7, "block_size": 4, "n_layer": 3, "n_head": 2, "n_embd": 6}
+    assert from_hparams(to_hparams(config)) == sizes
+    assert from_huggingface(to_huggingface(config)) == sizes | {"tie_weights": False, "initializer_range": 0.02}
+
+
+def test_published_hparams_are_those_of_gpt2():
+    published = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}  # of OpenAI's 124M
+    assert to_hparams(GPTConfig()) == published
+    assert GPTConfig(**from_hparams(published)) == GPTConfig()

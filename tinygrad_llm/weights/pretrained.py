@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_llm.formats import read_arrays, save_npz, save_safetensors, write_tensorbundle
+from tinygrad_llm.formats import Arrays, read_arrays, save_npz, save_safetensors, write_tensorbundle
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Dropout, Module
 from tinygrad_llm.random import Generator, Shape
@@ -53,9 +53,9 @@ from tinygrad_llm.weights.tensors import (
 
 FORMS = ("safetensors", "huggingface", "openai", "npz")
 
-_OWN, _PYTORCH = "tinygrad_llm.GPT", "pt"  # the field `format` in the metadata of weights
+_OURS, _PYTORCH = "tinygrad_llm.", "pt"  # what the field `format` in the metadata of weights begins with, or is
 _MAX_JSON = 1_000_000  # bytes
-_HEAD_SIZE = 64  # of all GPT-2s
+_HEAD_SIZE = 64  # channels of one head in all GPT-2s
 
 
 class PreTrainedModel(Module):
@@ -86,15 +86,19 @@ class PreTrainedModel(Module):
         write_pretrained(path, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, n_head: int | None = None, allow_non_finite: bool = False) -> Self:
+    def from_pretrained(
+        cls, path: str | Path, n_head: int | None = None, allow_non_finite: bool = False, **options: Any
+    ) -> Self:
         """Read a model from a folder or file: one of `save_pretrained`, or a GPT-2 of OpenAI or Hugging Face.
 
-        Args:     n_head: the number of heads where no file states it; the default is GPT-2's rule, n_embd / 64.
+        Args:     path: or a name such as "gpt2", for the folder that `tinygrad-llm download` fills.
+                  n_head: the number of heads where no file states it; the default is GPT-2's rule, n_embd / 64.
                   allow_non_finite: also accept weights that are NaN or infinite.
+                  options: further arguments of the model's constructor.
         Raises:   LoadError: no model there, a damaged file, or weights that do not fit the config.
         """
         config, state, _ = read_pretrained(path, cls.config_class, n_head, allow_non_finite)
-        model = cls(config, _Undrawn(0))
+        model = cls(config, _Undrawn(0), **options)
         for name, p in model.named_parameters():
             p.data = state[name]
         rng = Generator(0)
@@ -137,21 +141,24 @@ def read_pretrained(
     """
     file = find_weights(path)
     read = read_arrays(file)
-    own = read.metadata.get("format") == _OWN
-    try:
-        style = "ours" if own else recognize(read.arrays, _says_huggingface(file, read.metadata))
-        state = to_ours(read.arrays, style)
-    except LoadError as error:
-        raise LoadError(f"{file}: {brief(error)}") from None
-    found = f"{read.format}, {STYLES[style]}"
-    if own:
-        source = f"{file}: field 'config'"
-        stated = _parse(source, read.metadata.get("config", "").encode("utf-8", "replace"))
+    form, own = read.metadata.get("format", ""), _own_format(config_class)
+    if form == own:
+        source, state, found = f"{file}: field 'config'", read.arrays, f"{read.format}, {STYLES['ours']}"
+        fields = _parse(source, read.metadata.get("config", "").encode("utf-8", "replace"))
+    elif form.startswith(_OURS):
+        raise LoadError(f"{file}: holds {show(form)}, and {show(own)} is needed: check the path")
     else:
-        source, stated = _stated_beside(file, style)
+        source, fields, state, found = _read_gpt2(file, read, n_head)
     del read  # so that `unify` can free each original
 
-    config = _settle(config_class, file, source, stated, state, n_head, own)
+    if n_head is not None and fields.setdefault("n_head", n_head) != n_head:
+        raise LoadError(f"{source}: n_head is {show(fields['n_head'])}, not the {n_head} asked for")
+    try:
+        config = config_class(**fields)
+    except (TypeError, ValueError) as error:
+        raise LoadError(f"{source}: not the sizes of a {own.removeprefix(_OURS)}: {brief(error)}") from None
+    if form != own and n_head is None:
+        _check_published(source, config, fields["n_head"])
     check_tensors(file, source, config, state)
     unify(state)
     broken = [] if allow_non_finite else not_finite(state)
@@ -181,7 +188,8 @@ def write_pretrained(folder: str | Path, config: Config, state: Mapping[str, Arr
         raise ValueError(f"{folder}: holds {' and '.join(others)} already: remove that, or choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     if form == "safetensors":
-        save_safetensors(folder / WEIGHTS, arrays, {"format": _OWN, "config": json.dumps(dataclasses.asdict(config))})
+        config_text = json.dumps(dataclasses.asdict(config))
+        save_safetensors(folder / WEIGHTS, arrays, {"format": _own_format(type(config)), "config": config_text})
     elif form == "huggingface":
         _write_json(folder / CONFIG, to_huggingface(config, arrays[WTE].dtype.name))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _PYTORCH})  # transformers refuses it without this field
@@ -195,16 +203,44 @@ def write_pretrained(folder: str | Path, config: Config, state: Mapping[str, Arr
             save_npz(folder / NPZ, arrays)
 
 
-# ---- the sizes -----------------------------------------------------------------------------------------------------
+def _own_format(config_class: type[Config]) -> str:
+    """Return the field `format` of our own files of a model: "tinygrad_llm.GPT" for GPTConfig."""
+    return _OURS + config_class.__name__.removesuffix("Config")
 
 
-def _stated_beside(file: Path, style: str) -> tuple[str, dict[str, Any]]:
+# ---- a GPT-2 of others ---------------------------------------------------------------------------------------------
+
+
+def _read_gpt2(file: Path, read: Arrays, n_head: int | None) -> tuple[str, dict[str, Any], dict[str, Array], str]:
+    """Return what states the sizes, the fields of the config, the tensors by our names, and a description."""
+    try:
+        style = recognize(read.arrays, _says_huggingface(file, read.metadata))
+        state = to_ours(read.arrays, style)
+    except LoadError as error:
+        raise LoadError(f"{file}: {brief(error)}") from None
+    source, stated = _stated_next_to(file, style)
+    fields = _seen(file, state) | stated
+    if fields["tie_weights"] is True:
+        drop_tied_head(state)
+        if HEAD in state:
+            raise LoadError(f"{source}: the output head is tied to {WTE}, but {file} has another {HEAD}")
+    if "n_head" not in fields and n_head is None:
+        C = state[WTE].shape[1]
+        if C % _HEAD_SIZE:
+            raise LoadError(
+                f"{file}: n_head is stated nowhere and cannot be seen, and n_embd, {C}, is no multiple of "
+                f"{_HEAD_SIZE}, the size of GPT-2's heads: give n_head, or put the {HPARAMS} next to the file"
+            )
+        fields["n_head"] = C // _HEAD_SIZE
+    return source, fields, state, f"{read.format}, {STYLES[style]}"
+
+
+def _stated_next_to(file: Path, style: str) -> tuple[str, dict[str, Any]]:
     """Return the file next to the weights that states the sizes, and those sizes; {} if there is none."""
     readers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
     readers = {HPARAMS: from_hparams, CONFIG: from_huggingface}
-    folder = folder_of(file)
     for name in sorted(readers, reverse=style != "huggingface"):  # of both, the one of this style comes first
-        path = folder / name
+        path = folder_of(file) / name
         fields = _read_json(path)
         if fields is None:
             continue
@@ -223,46 +259,15 @@ def _says_huggingface(file: Path, metadata: Mapping[str, str]) -> str:
     return str(path) if (_read_json(path) or {}).get("model_type") == "gpt2" else ""
 
 
-def _settle(
-    config_class: type[Config],
-    file: Path,
-    source: str,
-    stated: dict[str, Any],
-    state: dict[str, Array],
-    n_head: int | None,
-    own: bool,
-) -> Config:
-    """Return the config, from the stated sizes, the caller's n_head and, unless the file is our own, the tensors."""
-    if n_head is not None and stated.get("n_head", n_head) != n_head:
-        raise LoadError(f"{source}: n_head is {show(stated['n_head'])}, not the {n_head} asked for")
-    seen = {} if own else _seen(file, state)
-    fields = seen | stated | ({} if n_head is None else {"n_head": n_head})
-    if not own:
-        if fields["tie_weights"] is True:
-            drop_tied_head(state)
-            if HEAD in state:
-                raise LoadError(f"{source}: the output head is tied to {WTE}, but {file} has another {HEAD}")
-        if "n_head" not in fields:
-            C = seen["n_embd"]
-            if C % _HEAD_SIZE:
-                raise LoadError(
-                    f"{file}: n_head is stated nowhere and cannot be seen, and n_embd, {C}, is no multiple of "
-                    f"{_HEAD_SIZE}, the size of GPT-2's heads: give n_head, or put the {HPARAMS} next to the file"
-                )
-            fields["n_head"] = C // _HEAD_SIZE
-    try:
-        config = config_class(**fields)
-    except (TypeError, ValueError) as error:
-        raise LoadError(f"{source}: no sizes of a GPT: {brief(error)}") from None
-    if not own and n_head is None:
-        for name, published in config_class.published.items():
-            differing = [field for field, value in vars(published).items() if getattr(config, field) != value]
-            if differing == ["n_head"]:
-                raise LoadError(
-                    f"{source}: n_head is {fields['n_head']}, but {name}, which has these sizes, has "
-                    f"{published.n_head}; if it is right, give n_head={fields['n_head']}"
-                )
-    return config
+def _check_published(source: str, config: Config, n_head: int) -> None:
+    """Raise LoadError for a published size with another number of heads, which no tensor would show."""
+    for name, published in config.published.items():
+        differing = [field for field, value in vars(published).items() if getattr(config, field) != value]
+        if differing == ["n_head"]:
+            raise LoadError(
+                f"{source}: n_head is {n_head}, but {name}, which has these sizes, has {published.n_head}; "
+                f"if it is right, give n_head={n_head}"
+            )
 
 
 def _seen(file: Path, state: Mapping[str, Array]) -> dict[str, Any]:
