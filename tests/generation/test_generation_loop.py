@@ -263,7 +263,7 @@ def test_generators_that_are_not_one_per_row_are_refused():
 
 @pytest.mark.parametrize("bad", [-1, 13])
 def test_id_outside_the_vocabulary_is_named(bad):
-    with pytest.raises(IndexError, match=f"id {bad} is outside the vocabulary"):
+    with pytest.raises(IndexError, match=f"got id {bad}, outside the vocabulary"):
         MODEL.generate([0, bad], 1)
     assert MODEL.training  # restored, although the call failed
 

@@ -1,19 +1,18 @@
-"""Every kernel says its formula, and derives each gradient that its vjp returns."""
+"""Every kernel says its formula, derives each gradient that its vjp returns, and computes forward before backward."""
 
+import ast
 import inspect
 import re
+import textwrap
 
-import pytest
-
-from tinygrad_llm.gradcheck import all_cases
+from tinygrad_llm.gradcheck.cases import basic_cases
 from tinygrad_llm.kernels import KERNELS
 
-every_kernel = pytest.mark.parametrize("name", KERNELS)
 GRADIENT = re.compile(r"(?<!\w)d(?:x|n|a|b|q|k|v|qkv|mask|weight|bias|logits)(?![^\W_])")  # dx, also as in dx_i
 
 
 def parts(name):
-    """The docstring before and after the word "Derivation:", of which there is one."""
+    """The docstring before and after the word "Derivation:", which occurs once."""
     before, after = inspect.getdoc(KERNELS[name]).split("Derivation:")
     return before, after
 
@@ -24,7 +23,7 @@ def returned(name, kernel_call):
     if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         return {"dx"}  # any number of arrays: each of them is x
     found = set()
-    for case in all_cases():
+    for case in basic_cases():
         if case.covers == name:
             kernel, arrays, options = kernel_call(case)
             y, vjp = kernel(*arrays, **options)
@@ -32,33 +31,47 @@ def returned(name, kernel_call):
     return found
 
 
-@every_kernel
-def test_the_first_paragraph_gives_the_formula_and_the_gradient(name):
-    first = parts(name)[0].split("\n\n")[0]
-    assert re.match(r"(y|loss|loss_i) = \S", first)
-    assert GRADIENT.search(first)
+def test_first_paragraph_gives_the_formula_and_the_gradient(for_each):
+    def check(name):
+        first = parts(name)[0].split("\n\n")[0]
+        assert re.match(r"(y|loss|loss_i) = \S", first)
+        assert GRADIENT.search(first)
+
+    for_each(KERNELS, check)
 
 
-@every_kernel
-def test_the_derivation_is_an_indented_section_at_the_end(name):
-    before, after = parts(name)
-    assert before.endswith("\n\n")
-    heading, *lines = after.split("\n")
-    assert not heading
-    assert lines
-    assert all(line.startswith("    ") and line.strip() for line in lines)
-    assert re.search("[∂⟨]", after), "there is a derivative or an adjoint in it"
+def test_derivation_is_an_indented_section_at_the_end(for_each):
+    def check(name):
+        before, after = parts(name)
+        assert before.endswith("\n\n")
+        heading, *lines = after.split("\n")
+        assert not heading
+        assert lines
+        assert all(line.startswith("    ") and line.strip() for line in lines)
+        assert re.search("[∂⟨]", after), "there is no derivative and no adjoint in it"
+
+    for_each(KERNELS, check)
 
 
-@every_kernel
-def test_what_vjp_returns_is_announced_and_what_is_announced_is_derived(name, kernel_call):
-    announced, derived = (set(GRADIENT.findall(part)) for part in parts(name))
-    gradients = returned(name, kernel_call)
-    assert gradients
-    assert gradients <= announced
-    assert announced <= derived
+def test_each_gradient_is_announced_and_derived(for_each, kernel_call):
+    def check(name):
+        announced, derived = (set(GRADIENT.findall(part)) for part in parts(name))
+        gradients = returned(name, kernel_call)
+        assert gradients
+        assert gradients <= announced
+        assert announced <= derived
+
+    for_each(KERNELS, check)
 
 
-@every_kernel
-def test_lines_fit(name):
-    assert max(map(len, inspect.getsource(KERNELS[name]).splitlines())) <= 120
+def test_forward_stands_before_vjp(for_each):
+    """After vjp a kernel only returns, and vjp is the last thing it defines."""
+
+    def check(name):
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(KERNELS[name]))).body
+        *_, last, end = function.body
+        assert isinstance(last, ast.FunctionDef)
+        assert last.name == "vjp"
+        assert ast.unparse(end) in ("return (y, vjp)", "return (loss, vjp)")
+
+    for_each(KERNELS, check)

@@ -356,7 +356,7 @@ def test_plain_model_writes_what_the_fused_one_writes(use_cache):
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_loss_of_a_count_below_1_is_refused(fused):
-    with pytest.raises(ValueError, match="count must be ≥ 1, not 0"):
+    with pytest.raises(ValueError, match="got count 0, which must be ≥ 1"):
         GPT(SMALL, fused=fused).loss([[0, 1]], [[-100, -100]], count=0)
 
 
@@ -457,8 +457,8 @@ def test_impossible_sizes(fields, message):
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        ([[0, -1]], IndexError, "id -1 is outside the vocabulary"),
-        ([[0, 11]], IndexError, "id 11 is outside the vocabulary: ids must be 0 … 10"),
+        ([[0, -1]], IndexError, "got id -1, outside the vocabulary"),
+        ([[0, 11]], IndexError, "got id 11, outside the vocabulary: ids must be 0 … 10"),
         ([[0] * 9], ValueError, "9 positions are more than block_size 8"),
         ([0, 1], ValueError, r"ids must be integers of shape \(B, T\), not int64 of shape \(2,\)"),
         ([[[0]]], ValueError, r"shape \(1, 1, 1\)"),
@@ -484,8 +484,8 @@ def test_any_integers_are_ids(dtype):
 @pytest.mark.parametrize(
     ("targets", "error", "message"),
     [
-        ([[0, 11]], IndexError, "target 11 is outside the vocabulary"),
-        ([[0, -1]], IndexError, "target -1 is outside the vocabulary"),
+        ([[0, 11]], IndexError, "got target 11, outside the vocabulary"),
+        ([[0, -1]], IndexError, "got target -1, outside the vocabulary"),
         ([[0]], ValueError, r"targets .*\(1, 1\).*\(1, 2\)"),
         ([[0], [1]], ValueError, r"targets .*\(2, 1\).*\(1, 2\)"),  # as many, but not the same places
         ([0, 1], ValueError, "targets"),

@@ -1,8 +1,8 @@
-"""The table of kernels, and what every kernel file needs.
+"""The contract of a kernel, the table of all kernels, and helpers that several kernel files share.
 
 A kernel is one differentiable operation, written as one plain function on ndarrays. It returns its output and `vjp`
 (vector–Jacobian product): a function from the gradient of some scalar with respect to the output, `g`, to one
-gradient per array input. Forward and backward stand side by side, and work without the engine:
+gradient per array input. Forward stands beside backward, and both work without the engine:
 
     y, vjp = tanh(x)
     (dx,) = vjp(g)
@@ -11,15 +11,18 @@ Notation of the derivations: L is the scalar that is differentiated, g = ∂L/�
 chain rule dx_i = Σ_j g_j ∂y_j/∂x_i (dx_i = g_i ∂y_i/∂x_i where y_i depends on x_i alone). For a linear y = A x that is
 dx = Aᵀ g, the adjoint: ⟨g, A x⟩ = ⟨Aᵀ g, x⟩ for every x, with ⟨u, v⟩ = Σ_i u_i v_i. δ_ij is 1 where i = j, else 0.
 
-What every kernel keeps to (tests/kernels/test_contract.py):
+The contract, which tests/kernels/test_contract.py checks for every kernel:
 
-1. Neither the inputs nor `g` are ever written to.
+1. A kernel never writes to its inputs or to `g`.
 2. float32 in, float32 out, float32 gradients; likewise float64. Constants are Python floats.
-3. One gradient per array input, of exactly its shape; `None` where an input is ids, an exponent of integers or a mask.
-4. A closure keeps what backward needs and no more.
-5. Complex input works, and nothing conjugates: this is what lets a gradient check be exact.
-6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`. A `vjp` is
-   called once: what it hands over is the caller's to change.
+3. A vjp returns one gradient per array input, of its shape. It is `None` where an input is ids, a mask or an integer
+   exponent.
+4. A closure keeps what backward needs and no more, and never a Tensor.
+5. Complex input works, and backward never conjugates: that is what makes a gradient check exact.
+6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`. A vjp is
+   called once, and its caller may change what it returns.
+7. `needs=(bool, …)`, where a kernel takes it, says which gradients are wanted. The others are `None`, and nothing is
+   kept for them. A kernel may return `Rows` for a gradient that is 0 in most rows, but only where it is asked to.
 """
 
 import functools
@@ -33,10 +36,10 @@ Array: TypeAlias = NDArray[Any]
 
 
 class Rows:
-    """A gradient that is 0 in most rows: `values[i]` stands in row `rows[i]`, and no row occurs twice.
+    """A gradient that is 0 in most rows: row `rows[i]` is `values[i]`, and no row occurs twice.
 
-    A kernel gives one only when asked to (`embedding`, by the tape, which adds it to an array as it is). To NumPy's
-    functions it is the whole array, made when they ask for it.
+    The tape adds it to an array without making the rows of zeros. NumPy's functions see the whole array, which is made
+    when they ask for it.
     """
 
     def __init__(self, rows: Array, values: Array, shape: tuple[int, ...]) -> None:
@@ -68,7 +71,7 @@ def kernel(function: _K) -> _K:
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
-    """Sum `g` over the axes along which an input of this shape was broadcast: copying forward is adding backward."""
+    """Sum `g` over the axes along which an input of this shape was broadcast: what forward copied, backward adds."""
     if g.shape == shape:
         return g
     lead = g.ndim - len(shape)
@@ -78,8 +81,8 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
 
 
 def alike(*arrays: Array) -> tuple[Array, ...]:
-    """Give integer and boolean arrays the dtype of the float ones beside them: int64 would make float32 float64."""
-    if len({x.dtype for x in arrays}) == 1:  # nearly always, and the rest would cost more than adding two rows
+    """Give integer and boolean arrays the dtype of the float arrays: NumPy makes float64 of float32 and int64."""
+    if len({x.dtype for x in arrays}) == 1:  # the usual case, kept fast: the rest takes longer than adding two rows
         return arrays
     floats = [x.dtype for x in arrays if x.dtype.kind in "fc"]
     if len(floats) in (0, len(arrays)):
@@ -89,12 +92,12 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
 
 
 def add_to(y: Array, b: Array) -> Array:
-    """y + b, in y's own memory where its dtype can hold the sum (a complex b needs more than a real y)."""
+    """y + b, in y's own memory where its dtype can hold the sum (a real y cannot hold a complex b)."""
     return np.add(y, b, out=y if b.dtype == y.dtype or np.can_cast(b.dtype, y.dtype, "same_kind") else None)
 
 
 def row_sums(x: Array) -> Array:
-    """Σ over the last axis, which stays with length 1. As a product with ones: BLAS adds faster than np.sum."""
+    """Σ over the last axis, kept with length 1. It is a product with ones, because BLAS adds faster than np.sum."""
     total: Array = x @ _ones(x.shape[-1], x.dtype)[:, None]
     return total
 
@@ -114,8 +117,8 @@ def _ones(n: int, dtype: np.dtype[Any]) -> Array:
 
 
 def exp_is_safe(x: Array) -> bool:
-    """Whether exp(x), sums of it and quotients of those stay far from the ends of float32, with no shift.
+    """Whether exp(x), its sums and their quotients stay within float32's range without a shift.
 
-    float16 ends at e¹¹: there it is never sure.
+    False for float16, whose range ends at e¹¹.
     """
     return x.dtype != np.float16 and bool(np.max(x.real, initial=0) < 40 and np.min(x.real, initial=0) > -40)

@@ -1,16 +1,10 @@
-"""Operations that act on each element alone, broadcasting as NumPy does."""
+"""Operations on each element by itself; two arrays broadcast as in NumPy."""
 
 import math
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import (
-    Array,
-    Result,
-    alike,
-    kernel,
-    unbroadcast,
-)
+from tinygrad_llm.kernels.contract import Array, Result, alike, kernel, unbroadcast
 
 
 @kernel
@@ -19,16 +13,17 @@ def add(a: Array, b: Array) -> Result:
 
     Derivation:
         ∂y_i/∂a_i = ∂y_i/∂b_i = 1, so da_i = db_i = g_i.
-        An element that broadcasting copied to several y_i gets da = Σ_i g_i ∂y_i/∂a over those i (`unbroadcast`). So
-        it is in every operation on two arrays.
+        An element that broadcasting copied to several y_i gets da = Σ_i g_i ∂y_i/∂a over those i (`unbroadcast`).
+        This holds for every operation on two arrays.
     """
+    a, b = alike(a, b)
+    y = a + b
+    a_shape, b_shape = a.shape, b.shape  # without the arrays, which backward does not need
 
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g, a_shape), unbroadcast(g, b_shape)
 
-    a, b = alike(a, b)
-    a_shape, b_shape = a.shape, b.shape
-    return a + b, vjp
+    return y, vjp
 
 
 @kernel
@@ -38,13 +33,14 @@ def subtract(a: Array, b: Array) -> Result:
     Derivation:
         ∂y_i/∂a_i = 1 and ∂y_i/∂b_i = −1, so da_i = g_i and db_i = −g_i.
     """
+    a, b = alike(a, b)
+    y = a - b
+    a_shape, b_shape = a.shape, b.shape
 
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g, a_shape), -unbroadcast(g, b_shape)
 
-    a, b = alike(a, b)
-    a_shape, b_shape = a.shape, b.shape
-    return a - b, vjp
+    return y, vjp
 
 
 @kernel
@@ -57,7 +53,7 @@ def multiply(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> 
     a, b = alike(a, b)
     y = a * b
     a_shape, b_shape = a.shape, b.shape
-    for_a, for_b = b if needs[0] else None, a if needs[1] else None  # what each gradient needs, and no more
+    for_a, for_b = b if needs[0] else None, a if needs[1] else None  # what each gradient needs
 
     def vjp(g: Array) -> tuple[Array | None, Array | None]:
         da = None if for_a is None else unbroadcast(g * for_a, a_shape)
@@ -95,18 +91,19 @@ def negative(x: Array) -> Result:
     Derivation:
         ∂y_i/∂x_i = −1, so dx_i = −g_i.
     """
+    y = -x
 
     def vjp(g: Array) -> tuple[Array]:
         return (-g,)
 
-    return -x, vjp
+    return y, vjp
 
 
 @kernel
 def power(x: Array, n: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
     """y = xⁿ.   dx = g · n · xⁿ⁻¹ (0 where n = 0),  dn = g · y · ln x (0 where x = 0 and n ≥ 0)
 
-    With a constant exponent no logarithm is taken, so a negative x is fine.
+    Where n needs no gradient, no logarithm is taken, so x may be negative.
 
     Derivation:
         y = exp(n ln x):   ∂y/∂x = exp(n ln x) · n / x = n · xⁿ⁻¹,  dx = g · n · xⁿ⁻¹   (n · y / x is 0 / 0 at x = 0)
@@ -123,7 +120,7 @@ def power(x: Array, n: Array, *, needs: tuple[bool, bool] = (True, True)) -> Res
     def vjp(g: Array) -> tuple[Array | None, Array | None]:
         dx = dn = None
         if need_x:
-            # x⁰ is 1 everywhere: its slope is 0 even at x = 0, where 0 · 0⁻¹ would be NaN.
+            # x⁰ is 1 everywhere, so its slope is 0, also at x = 0, where 0 · 0⁻¹ would be NaN.
             dx = unbroadcast(g * np.where(n == 0, 0, n * np.power(x, np.where(n == 0, 1, n - 1))), x.shape)
         if need_n:
             dn = unbroadcast(g * y * np.log(np.where(x == 0, 1, x)), n.shape)
@@ -154,11 +151,12 @@ def log(x: Array) -> Result:
     Derivation:
         eʸ = x; differentiate both sides: eʸ · ∂y/∂x = 1, so ∂y/∂x = e⁻ʸ = 1 / x and dx = g / x.
     """
+    y = np.log(x)
 
     def vjp(g: Array) -> tuple[Array]:
         return (g / x,)
 
-    return np.log(x), vjp
+    return y, vjp
 
 
 @kernel
@@ -199,7 +197,7 @@ def sigmoid(x: Array) -> Result:
     Derivation:
         ∂y/∂x = e⁻ˣ / (1 + e⁻ˣ)² = y · e⁻ˣ / (1 + e⁻ˣ), and e⁻ˣ / (1 + e⁻ˣ) = 1 − y.   So dx = g · y · (1 − y).
     """
-    # The exponent is never positive, so nothing overflows: for x < 0, y = eˣ / (1 + eˣ).
+    # For x < 0, y = eˣ / (1 + eˣ): the exponent is never positive, so no exponential overflows.
     positive = x.real >= 0
     e = np.exp(np.where(positive, -x, x))
     y = np.where(positive, 1, e) / (1 + e)
@@ -221,12 +219,13 @@ def relu(x: Array) -> Result:
         x = 0: the slope is 0 on the left and 1 on the right. Each s from 0 to 1 is a subgradient, a slope of a line
         through the kink that stays below the curve: max(z, 0) ≥ s · z for every z. The code takes s = 0.
     """
-    flat = x.real <= 0  # False for NaN, which so passes on instead of becoming a harmless 0
+    flat = x.real <= 0  # False for NaN, so that NaN stays NaN and does not become 0
+    y = np.where(flat, 0, x)
 
     def vjp(g: Array) -> tuple[Array]:
         return (np.where(flat, 0, g),)
 
-    return np.where(flat, 0, x), vjp
+    return y, vjp
 
 
 @kernel
@@ -241,24 +240,29 @@ def gelu(x: Array, *, needs: tuple[bool, ...] = (True,)) -> Result:
         ∂h/∂x = ½ (1 − tanh² u) · ∂u/∂x    chain rule, and tanh' = 1 − tanh²
               = 2 h (1 − h) · ∂u/∂x        since 1 − tanh² = (1 + tanh)(1 − tanh) = 2h · 2(1 − h)
         ∂u/∂x = c·(1 + 3a·x²)
-        With x·h = y,  dx = g · (h + y · (1 − h) · 2c·(1 + 3a·x²)). Forward has all of this at hand, so the slope ∂y/∂x
-        is made there: one array is kept, not x and h.
+        With x·h = y,  dx = g · (h + y · (1 − h) · 2c·(1 + 3a·x²)). Forward computes the slope ∂y/∂x at once: then one
+        array is kept for backward, instead of x and h.
     """
     c, a = math.sqrt(2 / math.pi), 0.044715
-    square = np.asarray(x * x)  # of no axes, x * x is no array
+
+    # u = c·(x + a·x³) as (c·a·x² + c)·x, step by step in the memory that becomes h.
+    square = np.asarray(x * x)  # NumPy makes x * x a scalar where x has no axes
     h = np.asarray(square * (c * a))
     h += c
     h *= x
+    # h = ½(1 + tanh u)
     np.tanh(h, out=h)
     h *= 0.5
     h += 0.5
     y = x * h
+
+    # slope = 2c·(1 + 3a·x²) · (1 − h) · y + h, in the memory of x².
     slope = None
     if needs[0]:
         slope = square
         slope *= 6 * c * a
         slope += 2 * c
-        slope *= 1 - h  # before y: for a large x this is 0, and the product with y first would overflow
+        slope *= 1 - h  # 0 for a large x: multiplied before y, it keeps the product from overflowing
         slope *= y
         slope += h
 
@@ -276,13 +280,14 @@ def absolute(x: Array) -> Result:
         x > 0: y = x and ∂y/∂x = 1.   x < 0: y = −x and ∂y/∂x = −1.   Both are sign(x), so dx = g · sign(x).
         x = 0: |z| ≥ s · z for every z if −1 ≤ s ≤ 1: each such s is a subgradient. The code takes sign(0) = 0.
     """
-    # x · sign(Re x), not np.abs: the modulus of a complex number is not analytic.
+    # x · sign(Re x), because the modulus that np.abs gives of a complex number is not analytic.
     sign = np.sign(x.real)
+    y = x * sign
 
     def vjp(g: Array) -> tuple[Array]:
         return (g * sign,)
 
-    return x * sign, vjp
+    return y, vjp
 
 
 @kernel
@@ -295,15 +300,16 @@ def maximum(a: Array, b: Array) -> Result:
         (s, 1 − s) is a subgradient. s = ½ favours neither. All three cases are share = ½(1 + [a > b] − [a < b]).
     """
     a, b = alike(a, b)
-    # Cast from float64: 0, ½ and 1 are exact in every dtype.
+    # np.maximum orders complex numbers by their real part first, so a complex step follows the same element.
+    y = np.maximum(a, b)
+    # 0, ½ and 1 are exact in every dtype, so the cast from float64 loses nothing.
     share = (0.5 * ((a.real > b.real) + 1.0 - (a.real < b.real))).astype(np.result_type(a.real, b.real))
     a_shape, b_shape = a.shape, b.shape
 
     def vjp(g: Array) -> tuple[Array, Array]:
         return unbroadcast(g * share, a_shape), unbroadcast(g * (1 - share), b_shape)
 
-    # np.maximum orders complex numbers by their real part first, so a complex step follows the same element.
-    return np.maximum(a, b), vjp
+    return y, vjp
 
 
 @kernel
@@ -315,13 +321,12 @@ def where(condition: Array, a: Array, b: Array) -> Result:
         ∂y_i/∂a_i = c_i and ∂y_i/∂b_i = 1 − c_i, so da = c · g and db = (1 − c) · g. A truth value has no gradient.
     """
     a, b = alike(a, b)
+    y = np.where(condition, a, b)
     a_shape, b_shape = a.shape, b.shape
 
     def vjp(g: Array) -> tuple[None, Array, Array]:
-        return (
-            None,
-            unbroadcast(np.where(condition, g, 0), a_shape),
-            unbroadcast(np.where(condition, 0, g), b_shape),
-        )
+        da = unbroadcast(np.where(condition, g, 0), a_shape)
+        db = unbroadcast(np.where(condition, 0, g), b_shape)
+        return None, da, db
 
-    return np.where(condition, a, b), vjp
+    return y, vjp

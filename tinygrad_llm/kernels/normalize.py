@@ -1,4 +1,4 @@
-"""Operations that bring numbers into a fixed range: softmax and its logarithms, and layer norm."""
+"""Operations that normalize: softmax and its logarithm, the logarithm of its sum, and layer norm."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def softmax(x: Array, *, axis: int = -1) -> Result:
         dx_i = Σ_j g_j y_j (δ_ij − y_i) = g_i y_i − y_i Σ_j g_j y_j = y_i (g_i − Σ_j g_j y_j).
         Shifting x by its maximum multiplies exp(x_j) and Z by the same number, so y and its gradient stay.
     """
-    y = np.exp(x - np.max(x.real, axis=axis, keepdims=True))
+    y = np.exp(x - np.max(x.real, axis=axis, keepdims=True))  # shifted, so that no exponential overflows
     y /= np.sum(y, axis=axis, keepdims=True)
 
     def vjp(g: Array) -> tuple[Array]:
@@ -53,30 +53,31 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
         The code's shift:  y = m + ln Σ_j exp(x_j − m) for every number m, since the sum is Z · e⁻ᵐ. Hence
         ∂y/∂m = 1 − Σ_j exp(x_j − m) / Σ_j exp(x_j − m) = 0: that m = max x depends on x adds nothing to dx.
     """
-    # Shifting by the largest x keeps every exponential ≤ 1; the shift cancels, so it has no gradient.
+    # Shifting by the largest x keeps every exponential ≤ 1.
     top = np.max(x.real, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)  # ∞ − ∞ would be NaN
-    with np.errstate(divide="ignore"):  # all −∞: the sum is 0, and its logarithm −∞, as it should be
-        y = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
+    with np.errstate(divide="ignore"):  # where all x are −∞, the sum is 0, and its logarithm −∞ is the right value
+        kept = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
+    y = kept if keepdims else np.squeeze(kept, axis=axis)
 
     def vjp(g: Array) -> tuple[Array]:
-        return (restore_axes(g, x.shape, axis, keepdims) * np.exp(x - y),)
+        return (restore_axes(g, x.shape, axis, keepdims) * np.exp(x - kept),)
 
-    return y if keepdims else np.squeeze(y, axis=axis), vjp
+    return y, vjp
 
 
 @kernel
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5) -> Result:
     """y = x̂ · weight + bias,  x̂ = (x − mean) · rstd,  rstd = 1 / √(var + eps), over the last axis
-    dx = rstd · (g' − mean(g') − x̂ · mean(g' · x̂)),  g' = g · weight;   dweight = Σ g · x̂,  dbias = Σ g over all rows
+    dx = rstd · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)),  dx̂ = g · weight;   dweight = Σ g · x̂,  dbias = Σ g over all rows
 
-    x: (..., n); weight and bias: (n,) or None.
+    x: (..., n), weight and bias: (n,) or None → y: (..., n).
 
     Source: Ba et al. 2016, arXiv:1607.06450.
 
     Derivation:
         y_j = x̂_j weight_j + bias_j in every row, so dweight_j = Σ_rows g_j x̂_j and dbias_j = Σ_rows g_j, while x̂_j
-        receives g'_j = ∂L/∂x̂_j = g_j weight_j.
+        receives dx̂_j = ∂L/∂x̂_j = g_j weight_j.
         One row, with μ = mean = Σ_j x_j / n and var = Σ_j (x_j − μ)² / n:
             ∂μ/∂x_i    = 1 / n
             ∂var/∂x_i  = 2(x_i − μ) / n                              (as in `var`: the path through μ vanishes)
@@ -84,25 +85,30 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
         x̂_j = (x_j − μ) · rstd depends on x_i in three ways, through x_j itself, the mean and the variance:
             ∂x̂_j/∂x_i = (δ_ij − ∂μ/∂x_i) · rstd + (x_j − μ) · ∂rstd/∂x_i
                       = rstd · (δ_ij − 1 / n − x̂_j x̂_i / n)          (since x_j − μ = x̂_j / rstd)
-        dx_i = Σ_j g'_j ∂x̂_j/∂x_i = rstd · (g'_i − Σ_j g'_j / n − x̂_i · Σ_j g'_j x̂_j / n), and Σ_j … / n is a mean.
+        dx_i = Σ_j dx̂_j ∂x̂_j/∂x_i = rstd · (dx̂_i − Σ_j dx̂_j / n − x̂_i · Σ_j dx̂_j x̂_j / n), and Σ_j … / n is a mean.
     """
     n = x.shape[-1]
     if any(p is not None and p.shape != (n,) for p in (weight, bias)):
         shapes = [None if p is None else p.shape for p in (weight, bias)]
-        raise ValueError(f"layer_norm: weight and bias must be ({n},) for x of shape {x.shape}, not {shapes}")
+        raise ValueError(f"layer_norm: got weight and bias of shapes {shapes}, which must be ({n},) for x {x.shape}")
+
+    # x̂ = (x − mean) · rstd, row by row.
     xhat = x - row_sums(x) / n
     rstd = 1 / np.sqrt(_row_products(xhat, xhat) / n + eps)
     xhat *= rstd
+
+    # y = x̂ · weight + bias
     y = xhat * (1.0 if weight is None else weight)
     has_bias = bias is not None
     if bias is not None:
         y = add_to(y, bias)
 
     def vjp(g: Array) -> tuple[Array, ...]:
-        gw = g * (1.0 if weight is None else weight)
-        scratch = xhat * (_row_products(gw, xhat) / n)
-        scratch += row_sums(gw) / n
-        dx = np.subtract(gw, scratch, out=scratch)
+        # dx = rstd · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)), built up from its last term in one array.
+        dxhat = g * (1.0 if weight is None else weight)
+        dx = xhat * (_row_products(dxhat, xhat) / n)
+        dx += row_sums(dxhat) / n
+        np.subtract(dxhat, dx, out=dx)
         dx *= rstd
         grads = [dx]
         if weight is not None:
@@ -115,6 +121,6 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
 
 
 def _row_products(a: Array, b: Array) -> Array:
-    """Σ a · b over the last axis, which stays with length 1."""
+    """Σ a · b over the last axis, kept with length 1."""
     total: Array = np.einsum("...i,...i->...", a, b)[..., None]
     return total

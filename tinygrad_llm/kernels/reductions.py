@@ -14,7 +14,7 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 
 
 def restore_axes(y: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> Array:
-    """Put the reduced axes back as axes of length 1, so that a reduced array broadcasts against its input."""
+    """Put the reduced axes back with length 1, so that a reduced array broadcasts against its input."""
     if keepdims:
         return y
     axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
@@ -35,12 +35,13 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     Derivation:
         y = Σ_i x_i:  ∂y/∂x_i = 1, so dx_i = g, with the g of that y to which x_i was added.
     """
+    y = np.sum(x, axis=axis, keepdims=keepdims)
     shape = x.shape
 
     def vjp(g: Array) -> tuple[Array]:
         return (np.broadcast_to(restore_axes(g, shape, axis, keepdims), shape),)
 
-    return np.sum(x, axis=axis, keepdims=keepdims), vjp
+    return y, vjp
 
 
 @kernel
@@ -52,13 +53,13 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     """
     shape, n = x.shape, _count(x.shape, axis)
     if n == 0:
-        raise ValueError(f"mean: there are no elements along axis {axis} of shape {shape}")
+        raise ValueError(f"mean: got shape {shape}, which has no elements along axis {axis}")
+    y = np.mean(x, axis=axis, keepdims=keepdims)
 
     def vjp(g: Array) -> tuple[Array]:
-        # `/ n` makes new memory, so the broadcast view below is of something of our own.
         return (np.broadcast_to(restore_axes(g, shape, axis, keepdims) / n, shape),)
 
-    return np.mean(x, axis=axis, keepdims=keepdims), vjp
+    return y, vjp
 
 
 @kernel
@@ -72,13 +73,13 @@ def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     """
     # NumPy orders complex numbers by their real part first, so a complex step follows the same element.
     highest = np.max(x, axis=axis, keepdims=True)
+    y = highest if keepdims else np.squeeze(highest, axis=axis)
     winners = x == highest
 
     def vjp(g: Array) -> tuple[Array]:
         n = np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
         return (np.where(winners, restore_axes(g, winners.shape, axis, keepdims) / n, 0),)
 
-    y = highest if keepdims else np.squeeze(highest, axis=axis)
     return y, vjp
 
 
@@ -93,11 +94,12 @@ def var(x: Array, *, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -
     """
     n = _count(x.shape, axis) - ddof
     if n <= 0:
-        raise ValueError(f"var: {n + ddof} element(s) along axis {axis} are too few for ddof={ddof}")
-    centred = x - np.mean(x, axis=axis, keepdims=True)
+        raise ValueError(f"var: got {n + ddof} element(s) along axis {axis}; ddof={ddof} takes {ddof + 1} or more")
+    centered = x - np.mean(x, axis=axis, keepdims=True)
+    # A sum of products, because np.var takes absolute values of complex numbers, which are not analytic.
+    y = np.sum(centered * centered, axis=axis, keepdims=keepdims) / n
 
     def vjp(g: Array) -> tuple[Array]:
-        return (restore_axes(g, centred.shape, axis, keepdims) * (2 / n) * centred,)
+        return (restore_axes(g, centered.shape, axis, keepdims) * (2 / n) * centered,)
 
-    # A mean of products: np.var takes absolute values, which are not analytic.
-    return np.sum(centred * centred, axis=axis, keepdims=keepdims) / n, vjp
+    return y, vjp

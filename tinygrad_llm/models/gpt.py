@@ -184,7 +184,7 @@ class GPT(PreTrainedModel):
         if count is None:
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         if count < 1:
-            raise ValueError(f"count must be ≥ 1, not {count}")
+            raise ValueError(f"got count {count}, which must be ≥ 1")
         return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing) / float(count)
 
     def generate(
