@@ -247,15 +247,15 @@ def test_files_that_do_not_make_a_run_are_refused(trained, tmp_path):
         load_run(tmp_path / "nowhere")
 
 
-def test_a_run_is_read_without_the_training_package(trained):
+def test_eval_reads_a_run_without_the_training_package(trained):
     folder = str(trained().save()[0].parent)
-    commands = [["generate", folder, "--max-new-tokens", "1"], ["eval", folder, "--next", "T"]]
-    code = f"import sys; from tinygrad_llm.cli import main; print([main(c) for c in {commands}], *sys.modules)"
+    code = (
+        f"import sys; from tinygrad_llm.cli import main; main(['eval', {folder!r}, '--next', 'T']); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    status, _, modules = done.stdout.splitlines()[-1].partition("] ")
-    assert status == "[0, 0"
-    assert "tinygrad_llm.runs.folder" in modules.split()
-    assert not [name for name in modules.split() if name.startswith("tinygrad_llm.training")]
+    modules = done.stdout.splitlines()[-1].split()
+    assert "tinygrad_llm.runs.folder" in modules
+    assert not [name for name in modules if name.startswith("tinygrad_llm.training")]
 
 
 # ---- settings --------------------------------------------------------------------------------------------------
