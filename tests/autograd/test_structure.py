@@ -157,7 +157,7 @@ PROGRAMS = {
     "products": lambda x, y: (x @ y.mT).mT @ F.einsum("...ij,...kj->...ik", x, y),
     "linear": lambda x, y: F.linear(x, y[0], y[0, :, 0]),
     "reductions": lambda x, y: x.sum(0) * y.mean(1, keepdim=True) + x.var(-1, keepdim=True) - y.amax((0, 2)).sum(),
-    "normalised": lambda x, y: x.softmax(0) * y.log_softmax(-1) + F.layer_norm(x, (4,), y[0, 0], y[1, 2]),
+    "normalized": lambda x, y: x.softmax(0) * y.log_softmax(-1) + F.layer_norm(x, (4,), y[0, 0], y[1, 2]),
     "shapes": lambda x, y: F.cat([x.permute(2, 0, 1), F.stack([y[0].T, y[1].T], 1).expand(4, 2, 3)], 1).reshape(8, 6),
     "indices": lambda x, y: x[:, [0, 2, 2], ::-1] * y[..., [3, 3, 0, 1]] + x[1, -1] * y[None, 0, 1:2],
     "embedding": lambda x, y: F.embedding(np.array([[2, 0], [2, 2]]), x[0]) * y[:, :2],
@@ -195,7 +195,7 @@ EMPTY = [name for name in PROGRAMS if name not in ("reductions", "embedding", "l
 @pytest.mark.parametrize("program", EMPTY)
 def test_the_gradient_of_no_rows_has_their_shape(program):
     x, y = (leaf(np.zeros((0, 2, 4))) for _ in range(2))
-    if program == "normalised":
+    if program == "normalized":
         fn = lambda x, y: x.softmax(1) * y.log_softmax(-1) + F.layer_norm(x, (4,))  # noqa: E731
     else:
         fn = PROGRAMS[program]

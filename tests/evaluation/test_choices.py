@@ -52,7 +52,7 @@ def test_batch_size_changes_no_score(size: int | None) -> None:
 
 
 def test_model_that_knows_the_ending_chooses_it() -> None:
-    """A head whose bias-like last feature favours one letter: the ending made of that letter wins."""
+    """A head whose bias-like last feature favors one letter: the ending made of that letter wins."""
     tokenizer = CharTokenizer("xyzw ")
     model = uniform(5)
     model.transformer.ln_f.bias.data[:] = 1

@@ -155,8 +155,8 @@ def picture(points: Sequence[Point], path: str | os.PathLike[str], title: str) -
     h = np.geomspace(1e-17, 1, 18)
     for name, guide, end in (("h", h, 4), ("h²", h**2, 2), ("eps/h", _EPS / h, -1)):
         inside = (guide > 1e-17) & (guide < 10)
-        axes.loglog(h[inside], guide[inside], ls=":", lw=1, color="grey")
-        axes.annotate(name, (h[inside][end], guide[inside][end]), color="grey")
+        axes.loglog(h[inside], guide[inside], ls=":", lw=1, color="gray")
+        axes.annotate(name, (h[inside][end], guide[inside][end]), color="gray")
     for method, some in itertools.groupby(shown, key=lambda p: p.method):
         xy = [(p.h, max(p.error, 1e-17)) for p in some]  # an error of 0 has no logarithm
         # Dashed, because it lies on top of the central difference wherever both are limited by h².

@@ -297,7 +297,7 @@ def maximum(a: Array, b: Array) -> Result:
     Derivation:
         a > b: y = a, so ∂y/∂a = 1 and ∂y/∂b = 0: da = g, db = 0.   a < b: the other way round.
         a = b: for each s from 0 to 1, max(a', b') ≥ s·a' + (1 − s)·b' for all a', b', with equality at a' = b', so that
-        (s, 1 − s) is a subgradient. s = ½ favours neither. All three cases are share = ½(1 + [a > b] − [a < b]).
+        (s, 1 − s) is a subgradient. s = ½ favors neither. All three cases are share = ½(1 + [a > b] − [a < b]).
     """
     a, b = alike(a, b)
     # np.maximum orders complex numbers by their real part first, so a complex step follows the same element.

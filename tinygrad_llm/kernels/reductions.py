@@ -69,7 +69,7 @@ def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     Derivation:
         One maximum, at w: y = x_w, also for all x nearby, so ∂y/∂x_i = δ_iw, and dx is g at w and 0 elsewhere.
         k equal maxima: for weights s_i ≥ 0 on them alone, with Σ_i s_i = 1, max z ≥ Σ_i s_i z_i for every z, with
-        equality at z = x: s is a subgradient. Equal weights, s_i = 1 / k, favour none: dx_i = g / k at each maximum.
+        equality at z = x: s is a subgradient. Equal weights, s_i = 1 / k, favor none: dx_i = g / k at each maximum.
     """
     # NumPy orders complex numbers by their real part first, so a complex step follows the same element.
     highest = np.max(x, axis=axis, keepdims=True)

@@ -29,7 +29,7 @@ class MultiHeadAttention(Module):
     more linear layer mixes the heads. Dropout acts on the attention weights and on the output.
 
     Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both sites. qkv_bias: bias of c_attn.
-              std, proj_std: initialisation of c_attn and c_proj (see `nn.layers`).
+              std, proj_std: initialization of c_attn and c_proj (see `nn.layers`).
     Shapes:   x (B, T, C) → (B, T, C).
     Raises:   ValueError: n_embd is not a multiple of n_head.
     """

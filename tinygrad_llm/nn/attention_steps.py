@@ -7,7 +7,7 @@
     5. MultiHeadWrapper           several of them side by side
     6. nn.MultiHeadAttention      the same in one go, as GPT-2 computes it
 
-Where two neighbours should be equal they are, and `as_multi_head` turns 5 into 6 to show it:
+Where two neighbors should be equal they are, and `as_multi_head` turns 5 into 6 to show it:
 tests/nn/test_attention.py. These classes are for reading and for small experiments; models use 6.
 
 Shapes: x (B, T, C) or (T, C). The outputs have d_out channels.

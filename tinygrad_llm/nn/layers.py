@@ -21,7 +21,7 @@ class Linear(Module):
     Args:     in_features, out_features: sizes of the last axis before and after. bias: whether to add b.
               weight: a parameter to share (tie) instead of drawing one.
     Shapes:   weight (out, in), bias (out,); x (..., in) → (..., out).
-    Source:   initialisation: U(−1/√in, 1/√in) for both, as torch.nn.Linear.
+    Source:   initialization: U(−1/√in, 1/√in) for both, as torch.nn.Linear.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Embedding(Module):
     """A row of `weight` for each id.
 
     Shapes:   weight (num_embeddings, embedding_dim); ids (...) → (..., embedding_dim).
-    Source:   initialisation: N(0, 1) (or N(0, std²)), as torch.nn.Embedding.
+    Source:   initialization: N(0, 1) (or N(0, std²)), as torch.nn.Embedding.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: Generator, std: float = 1.0) -> None:

@@ -1,0 +1,42 @@
+"""Rules for the text of the code that ruff does not check: American spelling, and functions of at most 60 lines."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for folder in ("tinygrad_llm", "scripts", "tests") for path in (ROOT / folder).rglob("*.py"))
+TEXTS = [*SOURCES, *ROOT.glob("*.md"), ROOT / "data" / "README.md", ROOT / "setup.cfg"]
+
+BRITISH = re.compile(
+    r"colour|behaviour|neighbour|favour|honour|centre|grey\b|licence|artefact|catalogue|labell|modell|cancell"
+    r"|(?:normal|optim|initial|recogn|serial|minim|maxim|summar|organ|token|vector|general|regular|parallel|final)is(?:e|ing|ation)",
+    re.IGNORECASE,
+)
+LONGEST = 60  # lines of code, without docstring, comments and empty lines
+TABLES = {"basic_cases", "add_arguments"}  # one entry per case, or per option of a command
+
+
+def code_lines(function, source):
+    first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0].lineno
+    lines = source.splitlines()[first - 1 : function.end_lineno]
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
+
+
+def test_spelling_is_american():
+    wrong = []
+    for path in TEXTS:
+        if path.name != Path(__file__).name:
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                wrong += [f"{path.relative_to(ROOT)}:{number}: {found[0]}" for found in BRITISH.finditer(line)]
+    assert wrong == []
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = []
+    for path in SOURCES:
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and node.name not in TABLES and code_lines(node, source) > LONGEST:
+                long.append(f"{path.relative_to(ROOT)}: {node.name} has {code_lines(node, source)} lines")
+    assert long == []
