@@ -7,6 +7,7 @@ import pytest
 from training_toys import SETTINGS, assert_same_weights, new_model, text_task, weights
 
 from tinygrad_llm.autograd import grad
+from tinygrad_llm.autograd.observer import Observer, observing
 from tinygrad_llm.training import ConfigError, Trainer, workers
 
 FIFTY = dataclasses.replace(SETTINGS, steps=50, eval_every=25)
@@ -52,43 +53,33 @@ def test_a_frozen_model_is_resumed_bit_for_bit(stop):
     assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
 
 
-def test_the_gradient_of_a_frozen_parameter_is_never_computed(monkeypatch):
-    """Each vjp is watched: none returns a gradient of the frozen parameter's shape."""
-    shapes = []
-    model = frozen("transformer.wte")
-    wte = model.transformer.wte.weight
-    others = {p.shape for p in model.parameters() if p is not wte}
-    assert wte.shape not in others
-    found = grad_arrays(monkeypatch, shapes)
-    trainer = trainer_of(model)
-    with trainer.workers:
-        trainer.advance()
-    assert others <= set(found)
-    assert wte.shape not in found
-    found.clear()
-    wte.requires_grad = True
-    trainer = trainer_of(model)
-    with trainer.workers:
-        trainer.advance()
-    assert wte.shape in found  # the observation sees it where it is computed
+class Shapes(Observer):
+    """Notes the shape of every gradient that a vjp returns, whether it is needed or not."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def on_vjp(self, node, parents, gradient, gradients):
+        self.seen |= {d.shape for d in gradients if d is not None}
 
 
-def grad_arrays(monkeypatch, shapes):
-    """The shapes of all arrays that kernels' vjps return from now on."""
-    from tinygrad_llm.autograd import tensor
-
-    original = tensor.Node
-
-    def node(name, vjp=None, *args, **options):
-        def watched(g):
-            found = vjp(g)
-            shapes.extend(np.shape(d) for d in found if d is not None)
-            return found
-
-        return original(name, None if vjp is None else watched, *args, **options)
-
-    monkeypatch.setattr(tensor, "Node", node)
-    return shapes
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_gradient_of_a_frozen_parameter_is_never_computed(recompute, count):
+    for name in ("transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"):
+        seen = []
+        for names in ([name], []):
+            model = frozen(*names) if names else new_model()
+            model.recompute = recompute
+            shape = model.state_dict()[name].shape
+            assert [p.shape for p in model.parameters()].count(shape) == 1
+            trainer = trainer_of(model, dataclasses.replace(FIFTY, workers=count))
+            shapes = Shapes()
+            with observing(shapes), trainer.workers:
+                trainer.advance()
+            seen.append(shape in shapes.seen)
+            assert {p.shape for p in model.parameters() if p.requires_grad} <= shapes.seen
+        assert seen == [False, True]  # never where it is frozen; and the observer sees it where it is not
 
 
 def test_a_frozen_parameter_has_no_optimizer_state_and_no_figures():

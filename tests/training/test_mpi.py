@@ -1,10 +1,12 @@
 """`mpiexec tinygrad-llm train`, with real processes; `pytest -m mpi` where mpi4py and an MPI library are installed."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from tinygrad_llm.runs.metrics import read_metrics
 
 pytestmark = pytest.mark.mpi
 
+PATIENCE = 120  # seconds, after which a test fails instead of waiting
 PLACES = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+HERE = Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=PLACES)
 SIZES = ["n_layer=2", "n_head=2", "n_embd=32", "block_size=16", "accumulation=2", "eval_batches=1"]
 ARGUMENTS = ["--corpus", "text.txt", "--tokenizer", "char", "--workers", "1"]
@@ -41,19 +45,27 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(tinygrad_llm.__file__).parents[1]))
 
 
-def start(ranks, *arguments, program=("-m", "tinygrad_llm")):
+def start(ranks, *arguments, program=("-m", "tinygrad_llm", "train")):
     """`mpiexec -n ranks tinygrad-llm train …`; ranks 0: without mpiexec."""
-    words = [sys.executable, *program, "train", *map(str, arguments)]
+    words = [sys.executable, *program, *map(str, arguments)]
     words = [MPIEXEC, "-n", str(ranks), *words] if ranks else words
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     return process.returncode, out, err
+
+
+def wait_until(condition, process):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def train(ranks, *arguments, status=0, **options):
@@ -92,8 +104,7 @@ def test_a_resumed_run_is_one_without_a_stop(ranks, place):
     train(ranks, *ARGUMENTS, *FIVE, "--steps", 12, "--out", "whole")
     process = start(ranks, *ARGUMENTS, *FIVE, "--steps", 12, "--set", "checkpoint_every=4", "--out", "parts")
     try:
-        while not list(Path("parts/checkpoints").glob("step-*4.ckpt.safetensors")) and process.poll() is None:
-            time.sleep(0.005)
+        wait_until(lambda: list(Path("parts/checkpoints").glob("step-*4.ckpt.safetensors")), process)
         for rank in ranks_here():
             os.kill(rank, signal.SIGKILL)
     finally:
@@ -108,6 +119,31 @@ def test_more_ranks_than_rows(place):
     alone, three = (load_run(folder)[0].state_dict() for folder in ("alone", "three"))
     for name, w in alone.items():
         np.testing.assert_allclose(three[name], w, rtol=1e-3, atol=2e-5, err_msg=name)
+
+
+REGRESSION = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from training_toys import Curve, regression
+from tinygrad_llm.training import Trainer, TrainSettings
+from tinygrad_llm.training.workers import led, processes
+settings = TrainSettings(steps=9, lr=1e-2, warmup=0, eval_every=4, workers=1, accumulation=2)
+def main():
+    steps = Trainer(Curve(), regression(), settings).run()
+    print(json.dumps([processes().size, [(step.loss, step.measures) for step in steps]]))
+    return 0
+sys.exit(led(main))
+"""
+
+
+def test_any_task_is_trained_by_several_ranks(place):
+    found = [train(ranks, HERE, program=("-c", REGRESSION))[0] for ranks in (0, 2, 2)]
+    (one, alone), (two, together), _ = map(json.loads, found)
+    assert (one, two) == (1, 2)
+    assert found[1] == found[2]  # to the last bit
+    for (loss, measures), (other_loss, other_measures) in zip(alone, together, strict=True):
+        assert other_loss == pytest.approx(loss, rel=1e-4)
+        assert other_measures == pytest.approx(measures, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +179,7 @@ def broken(*args):
         raise {error}
     return original(*args)
 Workers._by_one = broken
-sys.exit(main())
+sys.exit(main(['train', *sys.argv[1:]]))
 """
 
 
@@ -180,9 +216,8 @@ def ranks_here():
 def test_a_signal_saves_and_stops_all(number, place):
     process = start(2, *ARGUMENTS, *LONG, "--steps", 100_000, "--out", "new")
     try:
-        while not Path("new/metrics.jsonl").exists() or len(read_metrics(Path("new/metrics.jsonl"))) < 4:
-            assert process.poll() is None
-            time.sleep(0.02)
+        metrics = Path("new/metrics.jsonl")
+        wait_until(lambda: metrics.exists() and len(read_metrics(metrics)) >= 4, process)
         for rank in reversed(ranks_here()):  # as a batch system does: to all; the others ignore it
             os.kill(rank, number)
     finally:
@@ -191,17 +226,20 @@ def test_a_signal_saves_and_stops_all(number, place):
     assert err.count("stopped after step") == 1
     done = read_metrics(Path("new/metrics.jsonl"))[-1].step
     out, _ = train(2, "--resume", "new", "--steps", 2)
-    assert f"going on after step {done}" in out
+    assert f"resumed after step {done}" in out
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the ranks in Linux's /proc")
 def test_the_line_that_tells_how_to_stop_is_true(place):
     process = start(2, *ARGUMENTS, *LONG, "--steps", 100_000, "--out", "new")
+    watchdog = threading.Timer(PATIENCE, process.kill)  # or reading its output might never end
+    watchdog.start()
     try:
         words = next(line for line in process.stdout if line.startswith("to stop and save: kill -INT ")).split()
         assert int(words[words.index("-INT") + 1]) == ranks_here()[0]
         os.kill(ranks_here()[0], signal.SIGINT)
     finally:
+        watchdog.cancel()
         status, out, err = finish(process)
     assert status == 130, out + err
     train(2, "--resume", "new", "--steps", 2)
@@ -211,9 +249,7 @@ def test_ctrl_c_on_mpiexec_leaves_a_run_to_go_on_with(place):
     """Open MPI gives its ranks SIGTERM and, a quarter of a second later, SIGKILL: too soon to count on a save."""
     process = start(2, *ARGUMENTS, *LONG, "--set", "checkpoint_every=4", "--steps", 100_000, "--out", "new")
     try:
-        while not list(Path("new/checkpoints").glob("step-*4.ckpt.safetensors")):
-            assert process.poll() is None
-            time.sleep(0.005)
+        wait_until(lambda: list(Path("new/checkpoints").glob("step-*4.ckpt.safetensors")), process)
         process.send_signal(signal.SIGINT)  # all that a terminal reaches: the ranks are in process groups of their own
     finally:
         status, out, err = finish(process)
@@ -221,5 +257,5 @@ def test_ctrl_c_on_mpiexec_leaves_a_run_to_go_on_with(place):
     done = Checkpoints(Path("new/checkpoints")).load_latest()[1]["step"]
     assert done >= 4
     out, _ = train(2, "--resume", "new", "--steps", 2)
-    assert f"going on after step {done}" in out
+    assert f"resumed after step {done}" in out
     assert read_metrics(Path("new/metrics.jsonl"))[-1].step == done + 2
