@@ -25,7 +25,8 @@ from tinygrad_llm.datasets import BatchStream, DataError
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.optim import warmup_cosine
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, loop, train
+from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, train
+from tinygrad_llm.training import step as step_module
 
 
 def test_a_repeating_text_is_learned():
@@ -67,7 +68,7 @@ def test_a_batch_is_at_most_as_large_as_the_text():
 
 def test_the_speed_counts_training_only(monkeypatch):
     seconds = itertools.count()
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(step_module.time, "perf_counter", lambda: float(next(seconds)))
     evaluate = Task.evaluate
 
     def slow(*args):
@@ -292,6 +293,21 @@ def test_label_smoothing_counts_in_training_and_not_in_held_out_losses():
     loss = smooth.advance().loss
     assert loss == pytest.approx(expected, rel=1e-12)
     assert loss != plain.advance().loss
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lengthened_schedule_changes_from_the_step_at_which_it_was_lengthened():
+    settings = dataclasses.replace(SETTINGS, steps=20, extended=((5, 10),))
+    rates = [settings.learning_rate(step) for step in range(8)]
+    expected = [warmup_cosine(i, steps=10 if i < 5 else 20, lr=1e-2, min_lr=1e-3, warmup=2) for i in range(8)]
+    assert rates == expected
+    assert rates[4] != warmup_cosine(4, steps=20, lr=1e-2, min_lr=1e-3, warmup=2)
+
+
+def test_there_are_at_most_as_many_workers_as_rows():
+    assert Trainer(new_model(), text_task(), dataclasses.replace(SETTINGS, workers=50)).workers.threads == 7
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

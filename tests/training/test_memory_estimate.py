@@ -123,7 +123,7 @@ def test_the_memory_of_the_larger_presets_is_within_15_percent(name, way):
     check_memory_of(config, changes | WAYS[way])
 
 
-def test_what_may_fit_is_let_through_and_what_cannot_is_refused(monkeypatch):
+def test_only_a_run_that_cannot_fit_is_refused(monkeypatch):
     config = GPTConfig(n_layer=2, n_head=2, n_embd=8)
     need = memory(config, SETTINGS, 12).peak
     for free in (None, 2 * need, need, int(need / 1.14)):  # the estimate may be too high by 15 %
@@ -145,7 +145,7 @@ def of_ranks(here, size):
 
 @pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"recompute": True}, {"workers": 2}], ids=str)
 @pytest.mark.parametrize(("here", "size"), [(2, 2), (4, 4), (3, 4)])
-def test_ranks_of_a_machine_have_parameters_gradients_and_activations_each(here, size, changes):
+def test_each_process_has_parameters_gradients_and_activations(here, size, changes):
     config, rows = GPTConfig(65, 64, 4, 4, 64), 28
     settings = dataclasses.replace(SETTINGS, **changes)
     alone = memory(config, settings, math.ceil(rows / size))
@@ -159,7 +159,7 @@ def test_ranks_of_a_machine_have_parameters_gradients_and_activations_each(here,
     assert ranks.activations == pytest.approx(here * alone.activations, rel=1e-6)
 
 
-def test_rank_0_has_the_whole_batch_in_a_held_out_loss_and_alone_updates():
+def test_process_0_alone_measures_held_out_losses_and_updates():
     config, many = GPTConfig(9, 64, 1, 1, 64), of_ranks(1, 100)
     with working_with(many):
         assert memory(config, SETTINGS, 100).activations == 4 * 18 * 100 * 64 * 64
@@ -170,7 +170,7 @@ def test_rank_0_has_the_whole_batch_in_a_held_out_loss_and_alone_updates():
     assert both.peak - both.parameters < 2 * (alone.peak - alone.parameters)
 
 
-def test_what_does_not_fit_for_all_ranks_of_this_machine_is_refused(monkeypatch):
+def test_a_run_that_does_not_fit_for_all_processes_is_refused(monkeypatch):
     config, ranks = GPTConfig(n_layer=2, n_head=2, n_embd=8), of_ranks(3, 3)
     alone = memory(config, SETTINGS, 12).peak
     with working_with(ranks):
@@ -183,7 +183,7 @@ def test_what_does_not_fit_for_all_ranks_of_this_machine_is_refused(monkeypatch)
             check_memory(config, SETTINGS, 12)
 
 
-def test_the_free_memory_is_the_systems_or_else_all_that_there_is_or_not_known(monkeypatch):
+def test_free_memory_is_the_systems_figure_or_else_all_memory_or_none(monkeypatch):
     monkeypatch.setattr(module, "memory_available", lambda: 0)
     assert available_memory() == 0
     monkeypatch.setattr(module, "memory_available", lambda: None)
@@ -202,5 +202,5 @@ def test_the_free_memory_is_the_systems_or_else_all_that_there_is_or_not_known(m
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345, "12.3 kB"), (5.4e6, "5.4 MB"), (2.38e10, "23.8 GB"),
      (7e15, "7,000.0 TB")],
 )  # fmt: skip
-def test_bytes_are_told_in_the_unit_that_suits_them(size, words):
+def test_bytes_have_a_suitable_unit(size, words):
     assert readable(size) == words

@@ -113,7 +113,7 @@ def test_a_resumed_run_is_one_without_a_stop(ranks, place):
     assert_same_bits("whole", "parts")
 
 
-def test_more_ranks_than_rows(place):
+def test_more_ranks_than_rows_train_the_same_model(place):
     train(0, *ARGUMENTS, "--set", "batch_size=2", "--steps", 3, "--out", "alone")
     train(3, *ARGUMENTS, "--set", "batch_size=2", "--steps", 3, "--out", "three")
     alone, three = (load_run(folder)[0].state_dict() for folder in ("alone", "three"))
@@ -156,13 +156,13 @@ def test_any_task_is_trained_by_several_ranks(place):
         (["--set", "lr=1e30", "--set", "warmup=0"], 3, "Try a lower learning rate; the last good checkpoint"),
     ],
 )
-def test_a_mistake_is_told_once_and_ends_all(arguments, status, words, place):
+def test_a_mistake_is_reported_once_and_ends_all_ranks(arguments, status, words, place):
     _, err = train(2, *ARGUMENTS, *FIVE, "--steps", 9, *arguments, "--out", "new", status=status)
     assert [words in line for line in err.splitlines() if line.startswith("tinygrad-llm")] == [True]
     assert "Traceback" not in err
 
 
-def test_the_memory_is_that_of_all_ranks(place):
+def test_memory_is_checked_for_all_ranks(place):
     large = ["--corpus", "text.txt", "--tokenizer", "char", "--set", "n_embd=200000"]
     _, err = train(2, *large, "--out", "new", status=2)
     assert "of memory for 2 processes, and" in err
@@ -230,7 +230,7 @@ def test_a_signal_saves_and_stops_all(number, place):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the ranks in Linux's /proc")
-def test_the_line_that_tells_how_to_stop_is_true(place):
+def test_the_printed_command_stops_and_saves(place):
     process = start(2, *ARGUMENTS, *LONG, "--steps", 100_000, "--out", "new")
     watchdog = threading.Timer(PATIENCE, process.kill)  # or reading its output might never end
     watchdog.start()

@@ -303,7 +303,7 @@ def test_each_process_measures_its_threads_on_its_share_of_the_rows(monkeypatch)
 # ---- when it goes wrong ----------------------------------------------------------------------------------------------
 
 
-def test_an_error_between_gradients_sends_the_others_home():
+def test_an_error_between_gradients_lets_the_others_end():
     world = World(3)
 
     def first():
@@ -386,12 +386,12 @@ def environment(monkeypatch):
     ],
     ids=str,
 )
-def test_the_environment_tells_of_mpiexec(variables, expected, environment):
+def test_the_environment_shows_mpiexec(variables, expected, environment):
     environment(**variables)
     assert started() == expected
 
 
-def test_without_mpiexec_mpi4py_is_not_asked_for(environment, monkeypatch):
+def test_mpi4py_is_not_imported_without_mpiexec(environment, monkeypatch):
     monkeypatch.setattr(mpi, "importlib", None)
     with connected() as team:
         assert team is ALONE
@@ -420,7 +420,7 @@ def other_library(name):
         (other_library, "has started 2 processes, and mpi4py knows of 1"),
     ],
 )
-def test_what_is_missing_is_told_once(module, words, environment, monkeypatch, capsys):
+def test_a_missing_library_is_reported_in_one_line(module, words, environment, monkeypatch, capsys):
     monkeypatch.setattr(mpi, "importlib", SimpleNamespace(import_module=module))
     environment(PMI_RANK="0", PMI_SIZE="2")
     with pytest.raises(LaunchError), connected():
@@ -431,7 +431,7 @@ def test_what_is_missing_is_told_once(module, words, environment, monkeypatch, c
     assert words in line
 
 
-def test_another_rank_lets_rank_0_say_it_first(environment, monkeypatch, capsys):
+def test_another_rank_waits_until_rank_0_has_reported_the_error(environment, monkeypatch, capsys):
     slept = []
     monkeypatch.setattr(mpi, "ERROR_SECONDS", 7)
     monkeypatch.setattr(mpi.time, "sleep", slept.append)
@@ -445,7 +445,7 @@ def test_another_rank_lets_rank_0_say_it_first(environment, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("module", [no_module, no_library])
-def test_where_the_number_is_not_told_rank_0_goes_on_alone_with_a_warning(module, environment, monkeypatch):
+def test_rank_0_continues_alone_with_a_warning_if_the_number_is_unknown(module, environment, monkeypatch):
     monkeypatch.setattr(mpi, "importlib", SimpleNamespace(import_module=module))
     environment(PMIX_RANK="0")  # srun -n 1
     with pytest.warns(LaunchWarning, match="PMIX_RANK"), connected() as team:
@@ -479,7 +479,7 @@ def test_the_warning_is_one_line(environment, monkeypatch, capsys):
         ([{5000}], None, [1]),
     ],
 )
-def test_the_cores_of_a_machine_are_shared_out(placed, limit, shares, monkeypatch):
+def test_processes_share_the_cores_of_a_machine(placed, limit, shares, monkeypatch):
     monkeypatch.setattr(mpi, "quota", lambda: limit)
     everyone = []
 

@@ -82,6 +82,19 @@ def test_a_resumed_regression_equals_one_without_a_stop_bit_for_bit(stop, accumu
     assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
 
 
+def test_a_restored_state_has_its_own_arrays():
+    settings = dataclasses.replace(PLAIN, accumulation=3)
+    first = Trainer(Curve(), regression(), settings)
+    assert first.advance() is None
+    arrays, numbers = first.get_state()
+    before = {name: array.copy() for name, array in arrays.items()}
+    resumed = Trainer(Curve(), regression(), settings)
+    resumed.set_state(arrays, numbers)
+    while resumed.advance() is None:
+        pass
+    assert_same_weights(arrays, before)
+
+
 def test_dropout_of_any_model_is_resumed_bit_for_bit():
     def trainer():
         return Trainer(Curve(dropout=0.3), regression(), PLAIN)
@@ -158,7 +171,7 @@ def test_peeking_changes_nothing(make):
             np.testing.assert_array_equal(a, b)
 
 
-def test_what_other_processes_get_is_without_data():
+def test_a_task_for_other_processes_has_no_data():
     task = text_task(dataclasses.replace(SETTINGS, label_smoothing=0.2))
     sent = task.without_data()
     assert (sent.batches, sent.held_out, sent.label_smoothing) == (None, (), 0.2)

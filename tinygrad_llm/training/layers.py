@@ -26,7 +26,10 @@ def by_layer(named: Iterable[tuple[str, Tensor]]) -> dict[str, list[Tensor]]:
 
 
 class LayerFigures:
-    """The gradients of some layers before an update; `update_ratio` compares their weights after it."""
+    """The gradients of some layers before an update, and by how much it changed their weights.
+
+    `update_ratio`, ‖Δw‖ / ‖w‖ by layer, is empty until `compare` is called; it is NaN where all weights were 0.
+    """
 
     def __init__(self, layers: Mapping[str, Sequence[Tensor]]) -> None:
         self._layers = layers
@@ -34,13 +37,13 @@ class LayerFigures:
             name: grad_norm(p.grad for p in parameters if p.grad is not None) for name, parameters in layers.items()
         }
         self._before = {name: sample(parameters) for name, parameters in layers.items()}
+        self.update_ratio: dict[str, float] = {}
 
-    def update_ratio(self) -> dict[str, float]:
-        """‖Δw‖ / ‖w‖ of each layer since this object was made; NaN where all weights were 0."""
-        ratios = {}
+    def compare(self) -> None:
+        """Compare the weights with those when this object was made."""
         for name, before in self._before.items():
-            ratios[name] = norm(sample(self._layers[name]) - before) / (norm(before) or math.nan)
-        return ratios
+            moved = norm(sample(self._layers[name]) - before)
+            self.update_ratio[name] = moved / (norm(before) or math.nan)
 
 
 def sample(parameters: Sequence[Tensor]) -> Array:

@@ -1,8 +1,6 @@
 """The training loop: gradients to zero, loss and gradient, clip, step, and again."""
 
-import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -15,8 +13,8 @@ from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training.layers import LayerFigures, by_layer
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
 from tinygrad_llm.training.state import TrainingState
-from tinygrad_llm.training.step import MeanGradient, Step, TrainingError
-from tinygrad_llm.training.task import Evaluation, Task, with_measures
+from tinygrad_llm.training.step import Clock, MeanGradient, Step, TrainingError
+from tinygrad_llm.training.task import Task, with_measures
 from tinygrad_llm.training.workers import Workers, fastest_threads, trainable
 
 GIVE_UP = 10  # bad steps in a row: weights with which nine were skipped will not recover
@@ -39,7 +37,7 @@ class Trainer(TrainingState):
         threads = settings.workers or fastest_threads(model, task)
         self.workers = Workers(model, task, min(threads, task.batch_size))
         self._layers = by_layer(self.parameters.items())
-        self._seconds, self._targets = 0.0, 0
+        self._clock = Clock()
         self._peak: int | None = None  # memory, as last read
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
@@ -68,62 +66,69 @@ class Trainer(TrainingState):
         Raises:   TrainingError: loss or gradient is NaN or infinite, and such steps are not skipped, or this is the
                   tenth in a row. The first bad operation and its layer are named. All is as before the step.
         """
-        began = time.perf_counter()
-        with np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in NumPy's warnings
+        with self._clock, np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in warnings
             if self.total.batches == 0:
                 self._remember()
                 self.optimizer.zero_grad()  # the new gradients take the memory of the old ones
             batch = self._next_batch()
-            self.total.add(self.workers.gradient(batch))  # with the loss
-            self._targets += self.task.count(batch)
+            self._clock.targets += self.task.count(batch)
+            self.total.add(self.workers.gradient(batch))  # the loss too
             if self.total.batches < self.settings.accumulation and math.isfinite(self.total.loss):
-                self._seconds += time.perf_counter() - began
                 return None
-            step = self._update()
-        self._seconds += time.perf_counter() - began
-        return self._completed(step)
+            for p, g in zip(self.parameters.values(), self.total.grads, strict=True):
+                p.grad = g
+            norm = grad_norm(self.total.grads, self.workers.map)
+            layers = LayerFigures(self._layers if self._looks_at_layers else {})
+            good = math.isfinite(self.total.loss) and math.isfinite(norm)
+            if good:
+                self.optimizer.set_lr(self.settings.learning_rate(self.step))
+                self.workers.update(self.optimizer, clip_scale(norm, self.settings.clip))
+                layers.compare()
+                self.skipped_in_a_row = 0
+            else:
+                self._skip(norm)
+        return self._completed(norm, layers, skipped=not good)
 
-    def _update(self) -> Step:
-        """Clip the gradient and take a step of the optimizer."""
-        loss, grads = self.total.loss, self.total.grads
-        for p, g in zip(self.parameters.values(), grads, strict=True):
-            p.grad = g
-        norm = grad_norm(grads, self.workers.map)
-        lr = self.settings.learning_rate(self.step)
-        layers = LayerFigures(self._layers if self._looks_at_layers else {})
-        done = Step(self.step + 1, loss, lr, norm, 0.0, None, layer_grad_norm=layers.grad_norm or None)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            return self._skip(done)
-        self.skipped_in_a_row = 0
-        self.optimizer.set_lr(lr)
-        self.workers.update(self.optimizer, clip_scale(norm, self.settings.clip))
-        return dataclasses.replace(done, update_ratio=layers.update_ratio() or None)
+    # ---- what is reported ------------------------------------------------------------------------------------------
 
     def _untrained(self) -> Step:
         """Step 0: the loss before any update."""
-        found = self.task.evaluate(self.model)
+        loss, measures = self._evaluation()
         self.measured_untrained = True
-        return self._with_evaluation(Step(0, found.loss, 0.0, 0.0, 0.0, None), found)
+        return Step(0, loss, 0.0, 0.0, 0.0, loss, measures=measures or None)
 
-    def _completed(self, step: Step) -> Step:
-        """Count a step, and complete what is reported about it."""
+    def _completed(self, norm: float, layers: LayerFigures, skipped: bool) -> Step:
+        """Count a step, and say what it did."""
         if self._looks_at_layers or self._peak is None:
             self._peak = peak_memory()
-        measured = self._is_measured
-        done, self.total = self.total, MeanGradient()
+        loss, measures, measured = self.total.loss, self.total.measures, self._is_measured
+        lr = self.settings.learning_rate(self.step)
+        self.total = MeanGradient()  # frees the gradients' sum before a held-out loss is measured
         self.step += 1
-        step = dataclasses.replace(
-            step,
-            tokens_per_second=self._targets / self._seconds,
-            z_score=None if step.skipped else self.losses.z_score(step.loss),
+        val_loss, val_measures = self._evaluation() if measured else (None, {})
+        return Step(
+            step=self.step,
+            loss=loss,
+            lr=lr,
+            grad_norm=norm,
+            tokens_per_second=self._clock.targets / self._clock.seconds,
+            val_loss=val_loss,
+            z_score=None if skipped else self.losses.z_score(loss),
+            skipped=skipped,
             memory=self._peak,
-            measures=done.measures or None,
+            update_ratio=layers.update_ratio or None,
+            layer_grad_norm=layers.grad_norm or None,
+            measures={**measures, **val_measures} or None,
         )
-        return self._with_evaluation(step, self.task.evaluate(self.model)) if measured else step
+
+    def _evaluation(self) -> tuple[float, dict[str, float]]:
+        """The held-out loss, and the task's own held-out figures."""
+        found = self.task.evaluate(self.model)
+        return found.loss, {f"val_{name}": value for name, value in found.measures.items()}
 
     @property
     def _is_measured(self) -> bool:
-        """Whether the step that is made ends with a held-out loss."""
+        """Whether the next step ends with a held-out loss."""
         number = self.step + 1
         return number % self.settings.eval_every == 0 or number == self.settings.steps
 
@@ -131,24 +136,19 @@ class Trainer(TrainingState):
     def _looks_at_layers(self) -> bool:
         return self._is_measured or (self.step + 1) % LAYERS_EVERY == 0
 
-    @staticmethod
-    def _with_evaluation(step: Step, found: Evaluation) -> Step:
-        measures = {**(step.measures or {}), **{f"val_{name}": value for name, value in found.measures.items()}}
-        return dataclasses.replace(step, val_loss=found.loss, measures=measures or None)
-
     # ---- NaN and infinity ------------------------------------------------------------------------------------------
 
-    def _skip(self, step: Step) -> Step:
-        """Skip a bad step, where the settings allow it; else undo it and raise."""
+    def _skip(self, norm: float) -> None:
+        """Make no update in a bad step, where the settings allow it; else undo the step and raise."""
         skip = self.settings.on_bad_step == "skip"
         if skip and self.skipped_in_a_row < GIVE_UP - 1:
             self.skipped += 1
             self.skipped_in_a_row += 1
-            return dataclasses.replace(step, skipped=True)
-        cause = self._first_bad_operation()
+            return
+        loss, cause = self.total.loss, self._first_bad_operation()
         self._undo()
         raise TrainingError(
-            f"step {step.step}: the loss is {step.loss} and the gradient norm {step.grad_norm}"
+            f"step {self.step + 1}: the loss is {loss} and the gradient norm {norm}"
             f"{f', the {GIVE_UP}th bad step in a row' if skip else ''}: {cause or _OVERFLOW}; the weights are as they "
             "were before this step. Try a lower learning rate"
         ) from cause

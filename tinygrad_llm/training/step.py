@@ -1,6 +1,7 @@
 """What a step is made of: the mean gradient of its micro-batches, and what is reported about it."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,20 @@ class MeanGradient:
     def copy(self) -> "MeanGradient":
         grads = [g.copy() for g in self.grads]
         return MeanGradient(self.batches, self.count, self.loss, dict(self.measures), grads)
+
+
+class Clock:
+    """How long training took, without what is done between its steps; and for how many targets."""
+
+    def __init__(self) -> None:
+        self.seconds, self.targets = 0.0, 0
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds += time.perf_counter() - self._began
 
 
 class LossHistory:
