@@ -6,12 +6,16 @@ each (kernel, options, input arrays) once, where `all_cases()` repeats them by m
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tinygrad_llm.random import Generator
+
+# Modules that several test files of a folder import are next to them.
+sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir()]
 
 # The tests must not find models that the user has downloaded.
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
