@@ -56,7 +56,7 @@ def test_a_model_is_fetched_and_found_by_its_name(cli, tmp_path):
 
     status, out, err = cli("download", "gpt2-medium")
     assert (status, err) == (0, "")
-    assert out.count("was there, contents verified") == 6
+    assert out.count("existed, contents verified") == 6
     assert cli("convert", "gpt2-medium", "ours")[0] == 0
 
 

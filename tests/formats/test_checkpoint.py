@@ -75,7 +75,7 @@ def assert_untouched(good):
 
 
 def change_fields(path, **changes):
-    """Write a checkpoint anew with another field in `__metadata__`; None removes it."""
+    """Write a checkpoint again with another field in `__metadata__`; None removes it."""
     arrays, fields = load_safetensors(path)
     changed = {name: text for name, text in (fields | changes).items() if text is not None}
     save_safetensors(path, arrays, changed)
@@ -205,7 +205,7 @@ def test_the_hash_covers_the_metadata(good, changes):
 
 
 @pytest.mark.parametrize("place", ["name", "field", "metadata"])
-def test_a_lone_surrogate_is_an_error_like_any_other(good, place):
+def test_a_lone_surrogate_is_a_load_error(good, place):
     data = good.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -423,7 +423,7 @@ def damage(path):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_an_empty_folder(tmp_path):
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         checkpoints = Checkpoints(folder)
         assert checkpoints.latest() is None
@@ -510,7 +510,7 @@ def test_a_damaged_latest_is_skipped_with_a_warning_and_not_counted(tmp_path):
     checkpoints.load_latest()
 
 
-def test_a_damaged_one_of_our_own_is_not_counted_either(tmp_path):
+def test_a_damaged_one_of_this_run_is_not_counted(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     save_steps(checkpoints, {1: None, 2: None})
     damage(checkpoints.latest())

@@ -56,7 +56,7 @@ def test_published_numbers(data, expected):
 
 
 @pytest.mark.parametrize("powers", [(DEGREE, 484, 100, 0), (SHORT_DEGREE, 143, 121, 88, 71, 0)])
-def test_both_are_multiples_of_the_polynomial(powers):
+def test_both_folding_rules_are_multiples_of_the_polynomial(powers):
     multiple = sum(1 << power for power in powers)
     while multiple.bit_length() >= POLYNOMIAL.bit_length():
         multiple ^= POLYNOMIAL << multiple.bit_length() - POLYNOMIAL.bit_length()
@@ -97,13 +97,13 @@ def test_any_size_of_piece(monkeypatch, piece):
 
 
 @given(st.integers(0, 120_000), st.integers(0, 120_000), st.integers(0, 2**32 - 1))
-def test_streaming(first, second, seed):
+def test_the_crc_of_two_pieces_is_that_of_both(first, second, seed):
     a, b = noise(first, seed), noise(second, seed + 1)
     assert crc32c(b, crc32c(a)) == crc32c(a + b)
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100), st.integers(0, 2**32 - 1))
-def test_streaming_of_short_bytes(a, b, value):
+def test_the_crc_of_two_short_pieces_is_that_of_both(a, b, value):
     assert crc32c(b, crc32c(a, value)) == crc32c(a + b, value) == bitwise(a + b, value)
 
 
@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_seen(length, choose):
     assert crc32c(data) != before
 
 
-def test_what_holds_the_bytes_makes_no_difference():
+def test_the_container_of_the_bytes_makes_no_difference():
     data = noise(8 * 9000)
     expected = crc32c(data)
     array = np.frombuffer(data, np.float64)

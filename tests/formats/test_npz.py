@@ -214,7 +214,7 @@ def test_bad_members_are_refused_by_file_member_and_field(tmp_path, for_each):
 
 
 def bomb(size, stated=None):
-    """An archive of one array of zeros; `stated` is what the zip says of its size, where it lies."""
+    """An archive of one array of zeros; `stated` is a false size in the zip."""
     array = described("'|u1'", shape=f"({size},)", data=bytes(size))
     content = zipped(("x.npy", array), method=zipfile.ZIP_DEFLATED)
     if stated is not None:

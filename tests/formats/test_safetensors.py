@@ -129,7 +129,7 @@ def test_a_map_outlives_a_file_that_is_replaced_or_deleted(tmp_path):
     assert (loaded == old).all()
 
 
-def test_a_map_takes_no_memory_and_goes_with_its_last_array(tmp_path):
+def test_a_map_takes_no_memory_and_is_closed_with_its_last_array(tmp_path):
     path = tmp_path / "x.safetensors"
     save_safetensors(path, {"x": np.zeros(1_000_000), "y": np.zeros(1_000_000)})
     tracemalloc.start()
@@ -228,7 +228,7 @@ BAD_FILES = {
         raw({"x": entry(shape=[2**32, 2**32, 1])}, b"1234"),
         "'x': shape.*too large",
     ),
-    "shape that overflows beside a zero": (
+    "shape that overflows next to a zero": (
         raw({"x": entry(shape=[0, 2**40, 2**40], end=0)}),
         "'x': shape.*too large",
     ),

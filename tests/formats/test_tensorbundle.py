@@ -118,7 +118,7 @@ def test_a_bundle_is_verified_in_pieces(tmp_path, monkeypatch):
         tracemalloc.stop()
 
 
-def test_what_is_damaged_is_found_when_verified(tmp_path):
+def test_damage_is_found_by_verification(tmp_path):
     save(tmp_path / "x", with_entry(entry()))
     verify_tensorbundle(tmp_path / "x")
     for data in (b"\0\0\x80\x3e", b"\1\0\x80\x3f"):
@@ -130,7 +130,7 @@ def test_what_is_damaged_is_found_when_verified(tmp_path):
         verify_tensorbundle(tmp_path / "x")
 
 
-def test_an_index_by_another_name_is_told_so(tmp_path):
+def test_an_index_of_another_name_is_refused(tmp_path):
     save(tmp_path / "x", with_entry(entry()))
     (tmp_path / "x.index").rename(tmp_path / "index.bin")
     for read in (read_tensorbundle, verify_tensorbundle, read_arrays):
@@ -216,8 +216,8 @@ def test_bfloat16_becomes_float32(tmp_path):
     np.testing.assert_array_equal(loaded, np.array([1, -2, 2.0**-133, np.inf, np.nan], np.float32))
 
 
-def test_what_other_writers_may_do(tmp_path):
-    """Shared keys, many restarts, an unknown field, padding between tensors and behind them, an empty bundle."""
+def test_bundles_of_other_writers_are_read(tmp_path):
+    """Shared keys, many restarts, an unknown field, padding between and after tensors, an empty bundle."""
     data = b"pad!" + ONE + b"pad!" + ONE + b"pad!"
     contents = block(
         HEADER,
@@ -238,7 +238,7 @@ def test_what_other_writers_may_do(tmp_path):
     assert read_tensorbundle(tmp_path / "none") == {}
 
 
-def test_several_shards(tmp_path):
+def test_several_shards_are_read(tmp_path):
     header = pair(b"", bytes.fromhex("08031a020801"))
     first, last = (entry(data=data, extra=b"\x18" + varint(shard)) for shard, data in ((0, ONE), (2, b"abcd")))
     path = tmp_path / "x.index"
@@ -270,7 +270,7 @@ def test_a_bundle_is_named_by_prefix_index_or_folder(tmp_path):
             assert read_tensorbundle(kind(path))["x"] == 7
 
 
-def test_a_prefix_may_have_no_name_of_its_own(tmp_path):
+def test_a_prefix_may_have_an_empty_name(tmp_path):
     write_tensorbundle(f"{tmp_path}/", {"x": 7})  # .index, .data-00000-of-00001
     for path in (tmp_path, tmp_path / ".index", f"{tmp_path}/"):
         assert read_tensorbundle(path)["x"] == 7
@@ -297,7 +297,7 @@ def test_a_checkpoint_file_that_names_no_bundle_of_its_folder_is_refused(two_bun
     for_each(cases + [(content, "none found") for content in empty], check)
 
 
-def test_a_folder_of_none_or_many(two_bundles):
+def test_a_folder_of_no_or_many_bundles_is_refused(two_bundles):
     with pytest.raises(LoadError, match=r"checkpoint: missing.* 2 bundles: \['step-1\.index', 'step-2\.index'\]"):
         read_tensorbundle(two_bundles)
     (two_bundles / "empty").mkdir()
@@ -407,7 +407,7 @@ BAD_INDEXES = {
     "negative dimension": (with_entry(entry(dims=[-1])), r"'x': shape: a dimension is negative"),
     "two negative dimensions": (with_entry(entry(dims=[-1, -1])), r"'x': shape: a dimension is negative"),
     "overflow to the right size": (with_entry(entry(dims=[2**32, 2**32, 1])), r"'x': shape: .*too large"),
-    "overflow beside a zero": (with_entry(entry(dims=[0, 2**40, 2**40], size=0)), r"'x': shape: .*too large"),
+    "overflow next to a zero": (with_entry(entry(dims=[0, 2**40, 2**40], size=0)), r"'x': shape: .*too large"),
     "65 dimensions": (with_entry(entry(dims=[1] * 65)), r"'x': shape: .*too large"),
     "shape of another size": (with_entry(entry(dims=[2])), r"'x': size: 4 bytes, but the shape \(2,\) has 8"),
     "shard_id": (with_entry(entry(extra=b"\x18\x01")), r"'x': shard_id: 1, but there are 1"),

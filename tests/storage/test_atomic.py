@@ -29,7 +29,7 @@ def assert_untouched(good, content=b"old"):
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_writes_and_replaces(good, kind):
+def test_a_file_is_written_and_replaced(good, kind):
     write(kind(good), b"new")
     assert_untouched(good, b"new")
     other = good.with_name("other")
@@ -130,7 +130,7 @@ class TestPosix:
         good.with_name("by_open").write_bytes(b"")
         assert good.with_name("by_us").stat().st_mode == good.with_name("by_open").stat().st_mode
 
-    def test_what_is_no_regular_file_is_left_alone(self, tmp_path):
+    def test_anything_but_a_regular_file_is_left_alone(self, tmp_path):
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         for path in (pipe, tmp_path, Path("/dev/null")):
@@ -181,7 +181,7 @@ def test_two_writers_at_once_leave_one_whole_file(good):
 # Verification
 
 
-def test_what_was_written_is_verified_before_it_takes_its_place(good):
+def test_a_file_is_verified_before_it_replaces_the_old_one(good):
     def verify(temporary):
         seen.append((temporary.read_bytes(), good.read_bytes()))
         assert temporary.parent == good.parent
@@ -195,7 +195,7 @@ def test_what_was_written_is_verified_before_it_takes_its_place(good):
 
 
 @pytest.mark.parametrize("error", [ValueError("damaged"), OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
-def test_what_fails_verification_does_not_take_its_place(good, error):
+def test_a_file_that_fails_verification_does_not_replace_the_old_one(good, error):
     def verify(_):
         raise error
 
@@ -251,7 +251,7 @@ class TestSweep:
             assert Path(file.name).read_bytes() == b"slow"
         assert other.read_bytes() == b"slow"
 
-    def test_it_is_locked_until_it_has_its_name(self, good, monkeypatch):
+    def test_a_temporary_is_locked_until_it_is_renamed(self, good, monkeypatch):
         def replace(source, target):
             write(good.with_name("other"), b"quick")  # sweeps
             real(source, target)
@@ -263,7 +263,7 @@ class TestSweep:
         assert good.read_bytes() == b"new"
         assert sorted(path.name for path in good.parent.iterdir()) == ["model.bin", "other", "third"]
 
-    def test_a_writer_begins_again_when_it_is_swept_up_before_it_has_the_lock(self, good, monkeypatch):
+    def test_a_writer_starts_again_when_it_is_swept_up_before_it_is_locked(self, good, monkeypatch):
         def flock(file, operation):
             if not swept:
                 swept.append(file.name)
@@ -277,7 +277,7 @@ class TestSweep:
         assert good.read_bytes() == b"new"
         assert {path.name for path in good.parent.iterdir()} == {good.name, "other"}
 
-    def test_a_file_that_came_while_an_old_one_of_its_name_was_opened_stays(self, good, monkeypatch):
+    def test_a_new_file_of_the_same_name_is_not_swept_up(self, good, monkeypatch):
         def flock(file, operation):
             if operation & lock.fcntl.LOCK_NB:
                 stale.unlink()
@@ -291,7 +291,7 @@ class TestSweep:
         write(good, b"new")
         assert stale.read_bytes() == b"of a living writer"
 
-    def test_without_locks_files_are_written_and_nothing_is_swept(self, good, monkeypatch):
+    def test_without_locks_files_are_written_and_nothing_is_swept_up(self, good, monkeypatch):
         def flock(*_):
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -30,7 +30,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_the_second_is_told_who_the_first_is(holder, tmp_path):
+def test_a_second_process_gets_the_number_of_the_first(holder, tmp_path):
     before = (tmp_path / LOCK).read_bytes()
     with pytest.raises(InUseError, match=rf"{tmp_path}: is being trained by process {holder.pid}: "):
         lock(tmp_path)
@@ -38,7 +38,7 @@ def test_the_second_is_told_who_the_first_is(holder, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_process_that_is_killed_holds_nothing(holder, tmp_path):
+def test_a_killed_process_holds_no_lock(holder, tmp_path):
     holder.kill()
     holder.wait()
     assert (tmp_path / LOCK).exists()
@@ -46,7 +46,7 @@ def test_a_process_that_is_killed_holds_nothing(holder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_given_back_it_can_be_taken_again(tmp_path):
+def test_a_released_lock_can_be_taken_again(tmp_path):
     give_back = lock(tmp_path)
     with pytest.raises(InUseError, match=f"process {os.getpid()}"):
         lock(tmp_path)
@@ -55,7 +55,7 @@ def test_given_back_it_can_be_taken_again(tmp_path):
     lock(tmp_path)()
 
 
-def test_a_file_that_another_removes_meanwhile_is_no_lock(tmp_path, monkeypatch):
+def test_a_file_that_another_process_removes_is_no_lock(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     times = []
 
@@ -75,7 +75,7 @@ def test_a_file_that_another_removes_meanwhile_is_no_lock(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("content", [b"", b"no number"])
-def test_without_a_number_it_is_another_process(content, tmp_path):
+def test_a_lock_without_a_number_names_another_process(content, tmp_path):
     give_back = lock(tmp_path)
     (tmp_path / LOCK).write_bytes(content)
     with pytest.raises(InUseError, match="by another process: "):
@@ -91,7 +91,7 @@ def test_a_link_is_not_followed(tmp_path):
     assert (tmp_path / "precious").read_text() == "words"
 
 
-def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_reserves_nothing(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
 
     def flock(*args):

@@ -101,7 +101,7 @@ def deadline():
     """End the stalling answers after each test; on POSIX also the test itself, after a minute."""
 
     def expire(*_):
-        signal.alarm(5)  # for_each goes on after a failure
+        signal.alarm(5)  # for_each continues after a failure
         raise AssertionError("the test took more than a minute")
 
     stop.clear()

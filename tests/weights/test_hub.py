@@ -26,7 +26,7 @@ from tinygrad_llm.weights.find import cache_folder
 from tinygrad_llm.weights.hub import download, model_files, model_url
 from tinygrad_llm.weights.names import from_ours
 
-NAME = "gpt2-medium"  # of whose files no hash is known
+NAME = "gpt2-medium"  # no hash of its files is known
 DATA, INDEX = "model.ckpt.data-00000-of-00001", "model.ckpt.index"
 OPENAI = ["hparams.json", "checkpoint", "vocab.bpe", "encoder.json", INDEX, DATA]
 HUGGINGFACE = ["config.json", "merges.txt", "vocab.json", "model.safetensors"]
@@ -361,7 +361,7 @@ def test_the_addresses_are_the_published_ones(monkeypatch):
     assert model_url("gpt2", "huggingface") == "https://huggingface.co/openai-community/gpt2/resolve/main/"
 
 
-def test_the_cache_is_where_this_system_has_them(monkeypatch, tmp_path):
+def test_the_cache_is_in_the_folder_of_the_system(monkeypatch, tmp_path):
     assert cache_folder("gpt2") == tmp_path / "cache" / "gpt2"
     monkeypatch.delenv("TINYGRAD_LLM_CACHE")
     monkeypatch.setattr(sys, "platform", "linux")

@@ -751,7 +751,7 @@ def test_the_continuation_is_the_likeliest_at_every_step():
 
 @pytest.mark.slow
 @pytest.mark.skipif("TINYGRAD_LLM_GPT2" not in os.environ, reason="TINYGRAD_LLM_GPT2 names no folder of GPT-2")
-def test_the_real_gpt2_says_what_it_says():
+def test_the_real_gpt2_continues_as_published():
     expected = "373 1043 287 257 2214 1474 262 16246 286 2688 290 2688 27262 13 198 198 464 3290"
     folder = os.environ["TINYGRAD_LLM_GPT2"]
     assert GPT.from_pretrained(folder).config == CONFIGS["gpt2"]

@@ -1,4 +1,4 @@
-"""`tinygrad-llm convert`: a model from one form of its files into another."""
+"""`tinygrad-llm convert`: write a model in another form of files."""
 
 import argparse
 import dataclasses
@@ -19,28 +19,30 @@ _SUFFIXES = {".bin", ".ckpt", ".gguf", ".h5", ".index", ".npy", ".npz", ".pt", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="SRC", help="a folder or file, of ours, OpenAI's or Hugging Face's"
+        "source", type=Path, metavar="SRC", help="a folder or file of OpenAI, Hugging Face or this package, or gpt2"
     )
-    parser.add_argument("destination", type=Path, metavar="DST", help="the folder to make")
+    parser.add_argument("destination", type=Path, metavar="DST", help="the folder to create")
     parser.add_argument(
         "--to",
         choices=FORMS,
         default=FORMS[0],
-        help="safetensors: one file, which this package reads (default); huggingface: what transformers loads; "
-        "openai: TensorFlow's checkpoint; npz: what numpy.load reads",
+        help="safetensors: one file of this package (default); huggingface: for transformers; "
+        "openai: TensorFlow's checkpoint; npz: for numpy.load",
     )
-    parser.add_argument("--n-head", type=integer(1), metavar="N", help="attention heads, where no file states them")
+    parser.add_argument(
+        "--n-head", type=integer(1), metavar="N", help="the number of attention heads, where no file states it"
+    )
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     source, destination = args.source, args.destination
     if os.path.lexists(destination):
-        raise UsageError(f"{destination}: exists already; choose another DST")
+        raise UsageError(f"{destination}: exists already: choose another DST")
     if destination.suffix in _SUFFIXES:
-        raise UsageError(f"{destination}: a folder is made, not a file: choose a DST without {destination.suffix}")
+        raise UsageError(f"{destination}: DST is a folder, not a file: choose a DST without {destination.suffix}")
     if not destination.absolute().parent.is_dir():
-        raise UsageError(f"{destination}: there is no folder to make it in; make that first")
+        raise UsageError(f"{destination}: its parent folder does not exist: create that first")
     config, state, found = read_pretrained(source, GPTConfig, args.n_head)
     tokenizer = find_tokenizer(source)
     try:

@@ -1,4 +1,4 @@
-"""`tinygrad-llm download`: GPT-2's files from OpenAI, or from the model hub."""
+"""`tinygrad-llm download`: fetch GPT-2 from OpenAI or the model hub."""
 
 import argparse
 import json
@@ -14,17 +14,19 @@ EXAMPLE = "tinygrad-llm download gpt2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", choices=list(CONFIGS), help="0.5, 1.4, 3.1 or 6.2 GB")
-    parser.add_argument("--from", dest="source", choices=list(SERVERS), default="openai", help="(default openai)")
+    parser.add_argument("model", choices=list(CONFIGS), help="which GPT-2: 0.5, 1.4, 3.1 or 6.2 GB")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to (default: a cache, where GPT.from_pretrained looks)"
+        "--from", dest="source", choices=list(SERVERS), default="openai", help="the server (default openai)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there and wrong")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="the target (default: a cache that GPT.from_pretrained searches)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files that are wrong")
     add_json(parser)
     parser.add_argument_group(
         "environment variables",
-        f"{CACHE}: the folder of the cache. {' and '.join(variable for variable, _ in SERVERS.values())}: a mirror of "
-        "OpenAI's releases, and of the model hub. HTTPS_PROXY: a proxy.",
+        f"{CACHE}: the folder of the cache. {' and '.join(variable for variable, _ in SERVERS.values())}: mirrors of "
+        "OpenAI's releases and of the model hub. HTTPS_PROXY: a proxy.",
     )
 
 
@@ -49,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(figures))
         return 0
     for file in files:
-        how = "fetched" if file.fetched else "was there"
+        how = "fetched" if file.fetched else "existed"
         print(f"{file.name}: {file.size:,} bytes, {how}, {file.verified} verified")
     print(f'{folder}: read it with GPT.from_pretrained("{folder if args.out else args.model}")')
     return 0
 
 
 class _Bars:
-    """A bar for each file, one after another."""
+    """Shows a progress bar for each file in turn."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None

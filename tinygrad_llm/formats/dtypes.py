@@ -41,7 +41,7 @@ def checked(
 
 
 def stored_dtype(code: str) -> np.dtype[Any]:
-    """Return the dtype whose bytes are in the file; `decode` makes of them what they mean."""
+    """Return the dtype whose bytes are in the file; `decode` turns them into values."""
     return np.dtype({BFLOAT16: "<u2", BOOL: "|u1"}.get(code, code))
 
 

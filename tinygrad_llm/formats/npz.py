@@ -1,4 +1,4 @@
-"""NumPy's own files, with everything checked that a stranger's file can get wrong: `.npy` is one array, `.npz` a zip.
+"""NumPy's own files, read with every check that a hostile file needs: `.npy` is one array, `.npz` a zip of them.
 
 NumPy's reader does the reading: `numpy.lib.format` parses the header as a Python literal, which cannot run code, and
 with allow_pickle=False it never unpickles. Added here: sizes are compared before memory is allocated; names cannot

@@ -90,8 +90,8 @@ def read_table(path: str) -> Iterator[Pair]:
         data = file.read(size)
     if len(data) < _FOOTER or data[-8:] != MAGIC:
         known = disguise(data)
-        told = f"; it is {known}" if known else ""
-        raise LoadError(f"{path}: footer: magic number: not found at the end of {len(data)} bytes{told}")
+        known = f"; it is {known}" if known else ""
+        raise LoadError(f"{path}: footer: magic number: not found at the end of {len(data)} bytes{known}")
 
     footer = Cursor(data[-_FOOTER:-8], f"{path}: footer")
     metaindex = footer.varint(), footer.varint()

@@ -93,13 +93,13 @@ def model_files(name: str, config: Any, source: str) -> list[File]:
     if source == "huggingface":
         masks = 4 * config.n_layer * (config.block_size**2 + 1)  # the first files hold them as tensors
         return [
-            File(CONFIG, 100_000, _check_config),
+            File(CONFIG, 100_000, partial(_check_sizes, from_huggingface)),
             File("merges.txt", 2_000_000, _check_merges),
             File("vocab.json", 4_000_000, partial(_check_vocabulary, "merges.txt")),
             File(WEIGHTS, weights + masks + 1_000_000, _check_safetensors),
         ]
     files = [
-        File(HPARAMS, 10_000, _check_hparams),
+        File(HPARAMS, 10_000, partial(_check_sizes, from_hparams)),
         File("checkpoint", 10_000, _check_checkpoint),
         File("vocab.bpe", 2_000_000, _check_merges),
         File("encoder.json", 4_000_000, partial(_check_vocabulary, "vocab.bpe")),
@@ -231,7 +231,7 @@ def _alone(folder: Path) -> Iterator[Path]:
 # ---- the contents of the files -------------------------------------------------------------------------------------
 
 
-def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: Any) -> None:
+def _check_sizes(read: Callable[[Any], dict[str, Any]], path: Path, beside: Path, config: Any) -> None:
     fields = parse_json(str(path), path.read_bytes())
     try:
         stated = read(fields)
@@ -241,14 +241,6 @@ def _check_sizes(path: Path, read: Callable[[Any], dict[str, Any]], config: Any)
     wrong = sorted(missing | {name for name, value in stated.items() if value != getattr(config, name)})
     if wrong:
         raise LoadError(f"{path}: of another model: {', '.join(wrong)}")
-
-
-def _check_hparams(path: Path, beside: Path, config: Any) -> None:
-    _check_sizes(path, from_hparams, config)
-
-
-def _check_config(path: Path, beside: Path, config: Any) -> None:
-    _check_sizes(path, from_huggingface, config)
 
 
 def _check_checkpoint(path: Path, beside: Path, config: Any) -> None:
