@@ -1,7 +1,9 @@
-"""PyTorch-named functions on Tensors: what `torch.nn.functional` and `torch` offer, with the same arguments.
+"""Functions on Tensors with the names and arguments of `torch.nn.functional` and `torch`.
 
-The mathematics, forward beside backward, is in `tinygrad_llm.kernels`; each function's docstring names its kernel where
-the names differ. Shape letters: B batch, T time, C channels, H heads, D head size, V vocabulary.
+Each applies a kernel, of the same name unless its docstring names another. `tinygrad_llm.kernels` has the formulas,
+forward and backward, with their derivations.
+
+Shape letters: B batch, T time, C channels, H heads, D head size, V vocabulary.
 """
 
 import math
@@ -44,8 +46,6 @@ def relu(input: Tensor) -> Tensor:
 
     Args:     input: any shape.
     Returns:  the same shape and dtype.
-    Gradient: dx = g where x > 0, else 0; at the kink x = 0 the subgradient 0 is taken.
-    Source:   Nair and Hinton 2010, ICML; torch.nn.functional.relu.
     """
     return input.relu()
 
@@ -55,7 +55,6 @@ def sigmoid(input: Tensor) -> Tensor:
 
     Args:     input: any shape.
     Returns:  the same shape and dtype, between 0 and 1.
-    Gradient: with y = (1 + e⁻ˣ)⁻¹, dy/dx = e⁻ˣ · y² = y · (1 − y), so dx = g · y · (1 − y).
     """
     return input.sigmoid()
 
@@ -65,7 +64,6 @@ def tanh(input: Tensor) -> Tensor:
 
     Args:     input: any shape.
     Returns:  the same shape and dtype, between −1 and 1.
-    Gradient: tanh = sinh / cosh and cosh² − sinh² = 1, so dy/dx = 1 − y² and dx = g · (1 − y²).
     """
     return input.tanh()
 
@@ -73,16 +71,12 @@ def tanh(input: Tensor) -> Tensor:
 def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
     """The Gaussian error linear unit in GPT-2's tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
 
-    PyTorch's default is the erf form, `approximate="none"`; NumPy has no erf, so only "tanh" is offered here.
-
-    Args:     input: any shape. approximate: "tanh".
+    Args:     input: any shape. approximate: "tanh". PyTorch's default, "none", needs erf, which NumPy does not have.
     Returns:  the same shape and dtype.
     Raises:   ValueError: another form.
-    Gradient: the product rule on x · (1 + t) / 2 and the chain rule through t = tanh(…): see `kernels.gelu`.
-    Source:   Hendrycks and Gimpel 2016, arXiv:1606.08415.
     """
     if approximate != "tanh":
-        raise ValueError(f'gelu: approximate must be "tanh", not {approximate!r}')
+        raise ValueError(f'gelu: got approximate={approximate!r}, which must be "tanh"')
     return apply(K.gelu, input)
 
 
@@ -92,40 +86,36 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     Args:     input: any shape with an axis `dim`.
     Returns:  the same shape and dtype.
     Raises:   AxisError: there is no such axis.
-    Gradient: dy_i/dx_j = y_i (δ_ij − y_j), so dx = y · (g − Σ g·y).
     """
     return input.softmax(dim)
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
-    """ln softmax(x) along `dim`, exact where the softmax itself would underflow.
+    """ln softmax(x) along `dim`, also where the softmax itself would round to 0.
 
     Args:     input: any shape with an axis `dim`.
     Returns:  the same shape and dtype, ≤ 0.
     Raises:   AxisError: there is no such axis.
-    Gradient: y = x − ln Σ eˣ, and the second term differentiates to the softmax: dx = g − softmax(x) · Σ g.
     """
     return input.log_softmax(dim)
 
 
 def maximum(input: Operand, other: Operand) -> Tensor:
-    """The larger of the two, element by element.
+    """The larger of the two, element by element; equal elements share the gradient.
 
     Args:     input, other: shapes that broadcast.
     Returns:  the broadcast shape.
     Raises:   ValueError: the shapes do not broadcast.
-    Gradient: g goes to the larger element; half to each where they are equal, as in PyTorch.
     """
     return apply(K.maximum, input, other)
 
 
 def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
-    """`input` where the condition holds, `other` elsewhere, element by element.
+    """`input` where the condition holds, else `other`, element by element.
 
     Args:     condition: boolean. input, other: values; the three shapes broadcast.
     Returns:  the broadcast shape.
     Raises:   ValueError: the shapes do not broadcast.
-    Gradient: g goes to whichever was taken; the other one receives 0 there.
     """
     return apply(K.where, condition, input, other)
 
@@ -133,10 +123,9 @@ def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     """The Tensors one after another along `dim` (kernel `concatenate`).
 
-    Args:     tensors: of equal shape but for axis `dim`.
-    Returns:  their shape, with the lengths along `dim` added up.
+    Args:     tensors: of equal shape, except along `dim`.
+    Returns:  their shape, with the lengths along `dim` added.
     Raises:   ValueError: the other axes differ, or there are no tensors.
-    Gradient: each receives its own stretch of g.
     """
     return apply(K.concatenate, *tensors, axis=dim)
 
@@ -145,20 +134,18 @@ def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     """The Tensors along a new axis `dim`.
 
     Args:     tensors: n of one shape.
-    Returns:  that shape with an axis of length n put in at `dim`.
+    Returns:  that shape, with an axis of length n inserted at `dim`.
     Raises:   ValueError: the shapes differ, or there are no tensors.
-    Gradient: each receives its own layer of g.
     """
     return apply(K.stack, *tensors, axis=dim)
 
 
 def matmul(input: Operand, other: Operand) -> Tensor:
-    """The matrix product in NumPy's forms.
+    """The matrix product in all of NumPy's forms.
 
     Args:     input: (..., n, k) or (k,). other: (..., k, m) or (k,). Leading axes broadcast.
-    Returns:  (..., n, m); without n or m where a vector stood.
-    Raises:   ValueError: the inner sizes do not match; both shapes are named.
-    Gradient: y_ij = Σ_k a_ik b_kj, so da = g bᵀ and db = aᵀ g, each summed over the axes that were broadcast.
+    Returns:  (..., n, m), without n or m where a vector stood.
+    Raises:   ValueError: the inner sizes differ; both shapes are named.
     """
     return apply(K.matmul, input, other)
 
@@ -166,22 +153,19 @@ def matmul(input: Operand, other: Operand) -> Tensor:
 def einsum(equation: str, *operands: Operand) -> Tensor:
     """Einstein's summation: `einsum("bij,bjk->bik", a, b)`.
 
-    Args:     equation: NumPy's, repeated indices, "..." and an implicit output included. operands: one for each term.
+    Args:     equation: as in NumPy, with repeated indices, "..." and an implicit output. operands: one for each term.
     Returns:  the axes that the equation names after "->".
     Raises:   ValueError: the equation does not fit the operands.
-    Gradient: y is linear in each operand, so each receives the einsum of g and the others onto its own indices.
     """
     return apply(K.einsum, *operands, subscripts=equation)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b.
+    """x Wᵀ + b,  W = weight, b = bias.
 
     Args:     input: (..., in). weight: (out, in). bias: (out,) or None.
     Returns:  (..., out).
-    Raises:   ValueError: the sizes do not fit; both shapes are named.
-    Gradient: dx = g W;  dW = gᵀ x and db = Σ g over all rows.
-    Source:   torch.nn.functional.linear.
+    Raises:   ValueError: the sizes do not fit; the shapes are named.
     """
     return apply(K.linear, input, weight) if bias is None else apply(K.linear, input, weight, bias)
 
@@ -192,7 +176,6 @@ def embedding(input: Tensor | Array, weight: Tensor) -> Tensor:
     Args:     input: (...) integer ids. weight: (V, C).
     Returns:  (..., C).
     Raises:   IndexError: an id is negative or ≥ V. TypeError: ids are not integers.
-    Gradient: each row receives the sum of g over all places where its id stands.
     """
     return apply(K.embedding, weight, input, sparse=True)
 
@@ -207,18 +190,17 @@ def layer_norm(
     """(x − mean) / √(var + eps) · weight + bias, over the last axes, whose sizes are `normalized_shape`.
 
     Args:     input: (..., *normalized_shape). weight, bias: normalized_shape, or None for 1 and 0.
-    Returns:  shape and dtype of x. The variance is the biased one (÷ n).
+    Returns:  shape and dtype of input. The variance is the biased one (÷ n).
     Raises:   ValueError: shapes do not fit.
-    Gradient: dx = rstd · (g' − mean(g') − x̂ · mean(g'·x̂)) with g' = g · weight.
     Source:   Ba et al. 2016, arXiv:1607.06450; torch.nn.functional.layer_norm.
     """
     axes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     shape = input.shape
     if shape[len(shape) - len(axes) :] != axes or not axes:
-        raise ValueError(f"layer_norm: the last axes of x {shape} are not normalized_shape {axes}")
+        raise ValueError(f"layer_norm: got an input {shape}, whose last axes must be normalized_shape {axes}")
     if any(p is not None and p.shape != axes for p in (weight, bias)):
         shapes = [None if p is None else p.shape for p in (weight, bias)]
-        raise ValueError(f"layer_norm: weight and bias must have normalized_shape {axes}, not {shapes}")
+        raise ValueError(f"layer_norm: got weight and bias of shapes {shapes}, which must be normalized_shape {axes}")
     if weight is None and bias is not None:
         return layer_norm(input, axes, eps=eps) + bias
     parameters = [p for p in (weight, bias) if p is not None]
@@ -231,25 +213,24 @@ def layer_norm(
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator | None = None) -> Tensor:
     """Set each element to 0 with probability p and scale the others by 1 / (1 − p), while training.
 
-    Args:     input: any shape. p: in [0, 1]. training: False gives `input` back, and draws nothing. rng: where the
-              mask is drawn.
+    Args:     input: any shape. p: in [0, 1]. training: with False, `input` is returned and nothing is drawn.
+              rng: the generator that draws the mask.
     Returns:  the same shape and dtype.
     Raises:   ValueError: p outside [0, 1], or no rng where a mask must be drawn.
-    Gradient: dx = g / (1 − p) where kept, else 0.
-    Source:   Srivastava et al. 2014, JMLR 15; the mask is the one torch draws on a CPU with this seed.
+    Source:   Srivastava et al. 2014, JMLR 15; the mask is the one that PyTorch draws on a CPU with this seed.
     """
     keep = draw_keep(p, input.shape, training, rng)
     return input if keep is None else apply(K.dropout, input, keep, p=p)
 
 
 def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator | None) -> Array | None:
-    """Dropout's mask, True where an element is kept; None (and no draw) where nothing is dropped."""
+    """The mask of dropout, True where an element is kept. It is None, and nothing is drawn, where none is dropped."""
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p must lie in [0, 1], not {p}")
+        raise ValueError(f"dropout: got p={p}, which must lie in [0, 1]")
     if not training or p == 0:
         return None
     if rng is None:
-        raise ValueError("dropout: training needs a random stream: pass rng=Generator(seed)")
+        raise ValueError("dropout: got no random generator to draw the mask: pass rng=Generator(seed)")
     return rng.bernoulli_keep(p, shape)
 
 
@@ -263,12 +244,11 @@ def cross_entropy(
     """−ln softmax(logits)[target], averaged over the rows whose target is not `ignore_index`.
 
     Args:     input: (N, V) logits, not probabilities; flatten leading axes first. target: (N,) integer ids.
-              reduction: "mean", "sum", or "none" for one loss a row. Losses are in nats.
-              label_smoothing: s in [0, 1]: the loss is 1 − s parts the target's and s parts the mean over all V ids.
+              reduction: "mean", "sum", or "none" for one loss per row. Losses are in nats.
+              label_smoothing: s in [0, 1]; the target has the weight 1 − s, and all V ids share the weight s.
     Returns:  a scalar, or (N,) for "none".
     Raises:   IndexError: a target is neither in 0 … V−1 nor ignore_index. ValueError: shapes; a mean over no rows;
               label_smoothing outside [0, 1]. TypeError: targets are not integers.
-    Gradient: dlogits = (softmax(logits) − (1 − s) · onehot(target) − s / V) / n: each row sums to 0.
     Source:   torch.nn.functional.cross_entropy; Szegedy et al. 2016, arXiv:1512.00567 (label smoothing).
     """
     options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
@@ -283,14 +263,13 @@ def linear_cross_entropy(
     label_smoothing: float = 0.0,
     count: int | None = None,
 ) -> Tensor:
-    """cross_entropy(linear(input, weight), target), without ever holding all (N, V) logits.
+    """cross_entropy(linear(input, weight), target), which never holds all (N, V) logits.
 
     Args:     input: (N, C) hidden states. weight: (V, C), the output head. target: (N,) integer ids.
-              ignore_index, label_smoothing: as for `cross_entropy`. count: divide the sum of losses by this, instead of
-              by the number of targets that count: so each part of a batch gives its share of the mean.
+              ignore_index, label_smoothing: as for `cross_entropy`. count: the number to divide the sum of losses by;
+              None: the number of targets that count. With the count of a whole batch, its parts add up to its mean.
     Returns:  a scalar.
     Raises:   as `cross_entropy`; ValueError: shapes that do not fit.
-    Gradient: that of `cross_entropy` through that of `linear`; made in forward, chunk by chunk.
     """
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "count": count}
     return apply(K.linear_cross_entropy, input, weight, target, **options)
@@ -337,14 +316,13 @@ def causal_self_attention(
 ) -> Tensor:
     """Causal attention in n_head heads, on queries, keys and values that lie side by side in the channels.
 
-    Args:     qkv: (B, T, 3C), as one linear layer makes them. dropout_p: dropout of the weights; needs rng.
-              recompute: compute the attention weights anew in backward, instead of keeping (T, T) numbers a head.
+    Args:     qkv: (B, T, 3C), as one linear layer computes them. dropout_p: dropout of the weights; needs rng.
+              recompute: compute the weights a second time in backward, instead of keeping (T, T) numbers per head.
     Returns:  (B, T, C).
     Raises:   ValueError: the channels are not 3 × n_head heads of equal size; dropout without rng.
-    Gradient: that of each head's attention, written into its own third of dqkv.
     """
     B, T, _ = qkv.shape
     keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)
     inputs = [qkv] if keep is None else [qkv, keep]
-    again = recompute or not (is_grad_enabled() and qkv.requires_grad)  # or the weights would be kept for nobody
-    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=again)
+    recorded = is_grad_enabled() and qkv.requires_grad  # if not, no backward will need the weights
+    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=recompute or not recorded)

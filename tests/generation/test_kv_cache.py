@@ -66,10 +66,10 @@ def test_cache_for_each_row_continues_where_the_row_stands(lengths, more):
 
 
 def test_caches_that_are_not_one_per_row_are_refused():
-    with no_grad(), pytest.raises(ValueError, match="2 caches for 3 rows: give one for all, or one for each"):
+    with no_grad(), pytest.raises(ValueError, match="got 2 caches for 3 rows: give one for all, or one for each"):
         MODEL(prompt(3), [MODEL.new_cache() for _ in range(2)])
     cache = MODEL.new_cache()
-    with no_grad(), pytest.raises(ValueError, match="one cache was given for two rows"):
+    with no_grad(), pytest.raises(ValueError, match="got one cache for two rows"):
         MODEL(prompt(2), [cache, cache])
 
 

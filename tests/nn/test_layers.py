@@ -1,4 +1,4 @@
-"""The layers: PyTorch's initial values from the same seed, the book's published numbers, and what dropout promises."""
+"""The layers: PyTorch's initial values from the same seed, the book's printed numbers, and dropout's masks."""
 
 import math
 
@@ -22,7 +22,7 @@ def numbers(text):
 # ---- Linear and Embedding ---------------------------------------------------------------------------------------
 
 
-def test_linear_starts_as_the_book_prints_it():
+def test_linear_has_the_initial_weights_that_the_book_prints():
     weight = Linear(4, 5, bias=False, rng=Generator(123)).weight
     expected = numbers(
         "−.2039 .0166 −.2483 .1886 / −.4260 .3665 −.3634 −.3975 / −.3159 .2264 −.1847 .1871"
@@ -40,7 +40,7 @@ def test_linear_starts_as_the_book_prints_it():
         (2**31, [0.476587, 0.379239, -0.509286], [0.016716, -0.231771]),
     ],
 )
-def test_linear_starts_as_in_pytorch(seed, row, bias):
+def test_linear_has_the_initial_weights_of_pytorch(seed, row, bias):
     linear = Linear(3, 2, rng=Generator(seed))
     np.testing.assert_allclose(linear.weight.data[0], row, rtol=0, atol=5.1e-7)
     np.testing.assert_allclose(linear.bias, bias, rtol=0, atol=5.1e-7)
@@ -55,11 +55,11 @@ def test_linear_starts_as_in_pytorch(seed, row, bias):
         (2**31, [-1.846597, 1.118582, 0.036981]),
     ],
 )
-def test_embedding_starts_as_in_pytorch(seed, row):
+def test_embedding_has_the_initial_weights_of_pytorch(seed, row):
     np.testing.assert_allclose(Embedding(6, 3, rng=Generator(seed)).weight.data[0], row, rtol=0, atol=1e-6)
 
 
-def test_embedding_and_lookup_are_the_books():
+def test_embedding_gives_the_rows_that_the_book_prints():
     embedding = Embedding(6, 3, rng=Generator(123))
     expected = numbers(
         ".3374 −.1778 −.1690 / .9178 1.5810 1.3010 / 1.2753 −.2010 −.1606 / −.4015 .9666 −1.1481"
@@ -70,7 +70,7 @@ def test_embedding_and_lookup_are_the_books():
     assert embedding(Tensor([[0, 1], [1, 0]])).shape == (2, 2, 3)
 
 
-def test_the_books_three_layer_network():
+def test_a_network_of_three_layers_gives_the_numbers_that_the_book_prints():
     def network(rng):
         return Linear(50, 30, rng=rng), Linear(30, 20, rng=rng), Linear(20, 3, rng=rng)
 
@@ -91,7 +91,7 @@ def test_the_books_three_layer_network():
     np.testing.assert_allclose(logits.softmax(-1), numbers(".3113 .3934 .2952"), rtol=0, atol=PRINTED)
 
 
-def test_a_small_linear_layer_and_layer_norm_of_the_book():
+def test_linear_and_layer_norm_give_the_numbers_that_the_book_prints():
     rng = Generator(123)
     x = Tensor(rng.randn((2, 5)))
     y = Linear(5, 6, rng=rng)(x).relu()
@@ -102,7 +102,7 @@ def test_a_small_linear_layer_and_layer_norm_of_the_book():
     np.testing.assert_allclose(normal.var(-1), [0.9995, 0.9997], rtol=0, atol=PRINTED)
 
 
-def test_linear_in_gpt2s_way():
+def test_linear_with_std_starts_as_in_gpt2():
     linear = Linear(300, 200, rng=Generator(0), std=0.02)
     assert not linear.bias.data.any()
     assert linear.bias.dtype == np.float32
@@ -121,7 +121,7 @@ def test_a_tied_linear_draws_nothing():
 
 
 @given(rows=st.integers(1, 4), fan_in=st.integers(1, 20), fan_out=st.integers(1, 5), bias=st.booleans())
-def test_linear_is_a_loop_over_outputs(rows, fan_in, fan_out, bias):
+def test_linear_equals_a_loop_over_outputs(rows, fan_in, fan_out, bias):
     linear = Linear(fan_in, fan_out, bias, rng=Generator(rows)).to(np.float64)
     assert all(np.abs(p.data).max() <= 1 / math.sqrt(fan_in) for p in linear.parameters())
     x = np.random.default_rng(fan_in).standard_normal((2, rows, fan_in))
@@ -136,7 +136,7 @@ def test_linear_is_a_loop_over_outputs(rows, fan_in, fan_out, bias):
 # ---- LayerNorm ---------------------------------------------------------------------------------------------------
 
 
-def test_layer_norm_is_the_formula_row_by_row():
+def test_layer_norm_equals_the_formula_row_by_row():
     layer = LayerNorm(5, eps=0.1).to(np.float64)
     assert (layer.weight.data == 1).all()
     assert (layer.bias.data == 0).all()
@@ -155,7 +155,7 @@ def test_layer_norm_is_the_formula_row_by_row():
 # ---- Dropout -----------------------------------------------------------------------------------------------------
 
 
-def test_dropout_draws_the_books_mask():
+def test_dropout_draws_the_mask_that_the_book_prints():
     y = Dropout(0.5, rng=Generator(123))(Tensor(np.ones((6, 6), np.float32)))
     expected = "220220 / 000202 / 222202 / 022002 / 020202 / 022220"  # ch03-16
     assert [[str(int(v)) for v in row] for row in y.data] == [list(row.strip()) for row in expected.split("/")]
@@ -174,7 +174,7 @@ def test_dropout_draws_the_books_mask():
         (2**31, 0.1, "1" * 20),
     ],
 )
-def test_dropout_draws_pytorchs_mask(seed, p, kept):
+def test_dropout_draws_the_mask_of_pytorch(seed, p, kept):
     y = Dropout(p, rng=Generator(seed))(Tensor(np.ones(20, np.float32)))
     expected = np.array([int(bit) for bit in kept], np.float32) * np.float32(1 / (1 - p))
     np.testing.assert_array_equal(y, expected)
@@ -190,14 +190,14 @@ def test_dropout_keeps_its_share_and_the_mean(p):
     np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - p)])
 
 
-def test_dropout_sends_gradients_where_it_sent_values():
+def test_dropout_has_gradients_where_it_has_values():
     x = Tensor(np.full(50, 3.0), requires_grad=True)
     y = Dropout(0.4, rng=Generator(1))(x)
     y.sum().backward()
     np.testing.assert_allclose(x.grad, y.data / 3, rtol=1e-15)
 
 
-def test_dropout_off_is_the_identity_and_draws_nothing():
+def test_dropout_that_is_off_returns_its_input_and_draws_nothing():
     x = Tensor(np.arange(5.0))
     rng = Generator(1)
     off, evaluating = Dropout(0.0, rng=rng), Dropout(0.5, rng=rng).eval()
@@ -206,7 +206,7 @@ def test_dropout_off_is_the_identity_and_draws_nothing():
     np.testing.assert_array_equal(rng.rand(4), Generator(1).rand(4))
 
 
-def test_dropout_of_everything_is_zero():
+def test_dropout_with_p_1_gives_0():
     x = Tensor(np.full(5, 2.0), requires_grad=True)
     y = Dropout(1.0, rng=Generator(1))(x)
     y.sum().backward()
@@ -215,34 +215,15 @@ def test_dropout_of_everything_is_zero():
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0001, math.nan, math.inf])
-def test_a_probability_outside_its_range_is_refused(p):
-    with pytest.raises(ValueError, match=r"dropout: p must lie in \[0, 1\], not"):
+def test_dropout_refuses_a_probability_outside_0_to_1(p):
+    with pytest.raises(ValueError, match=r"dropout: got p=.*, which must lie in \[0, 1\]"):
         Dropout(p, rng=Generator(0))
 
 
-# ---- GELU --------------------------------------------------------------------------------------------------------
+# ---- a network ---------------------------------------------------------------------------------------------------
 
 
-def test_gelu_has_its_known_values():
-    # torch.nn.functional.gelu(x, approximate="tanh") in float64.
-    known = {
-        -3.0: -0.0036373920817729943,
-        -1.0: -0.15880800939172324,
-        0.0: 0.0,
-        0.5: 0.34571400982514394,
-        1.0: 0.8411919906082768,
-        3.0: 2.996362607918227,
-    }
-    np.testing.assert_allclose(GELU()(Tensor(np.array(list(known)))), list(known.values()), rtol=1e-12)
-
-
-@given(st.floats(-20, 20))
-def test_gelu_is_its_formula(x):
-    expected = 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    assert GELU()(Tensor(np.array([x]))).item() == pytest.approx(expected, rel=1e-10, abs=1e-14)
-
-
-def test_the_books_vanishing_gradients():
+def test_gradients_vanish_as_the_book_prints():
     rng = Generator(123)
     layers = [Linear(3, n, rng=rng) for n in (3, 3, 3, 3, 1)]
     y = Tensor(np.array([[1.0, 0.0, -1.0]], np.float32))

@@ -12,7 +12,7 @@ from tinygrad_llm.random import Generator
 
 
 class Family(Module):
-    """Parameters everywhere they may stand: attributes, lists, tuples, dicts, and all of these nested."""
+    """Parameters in all places where a Module finds them: attributes, lists, tuples and dicts, also nested."""
 
     def __init__(self, seed=0):
         rng = Generator(seed)
@@ -48,7 +48,7 @@ def copies(model):
     return {name: array.copy() for name, array in model.state_dict().items()}
 
 
-def test_names_are_paths_in_the_order_of_setting():
+def test_names_are_paths_in_the_order_in_which_attributes_are_set():
     model = Family()
     assert [name for name, _ in model.named_parameters()] == NAMES
     assert [id(p) for _, p in model.named_parameters()] == [id(p) for p in model.parameters()]
@@ -73,19 +73,19 @@ def test_modules_are_this_one_and_all_inside():
     assert [type(m).__name__ for m in Family().modules()] == ["Family", "Linear", "LayerNorm", "Dropout", "Linear"]
 
 
-def test_train_and_eval_reach_everything():
+def test_train_and_eval_reach_all_modules():
     model = Family()
     assert all(m.training for m in model.modules())
     assert model.eval() is model
     assert not any(m.training for m in model.modules())
     assert model.train() is model
     assert all(m.training for m in model.modules())
-    assert Family().training  # and other instances are not touched
+    assert Family().training  # other instances keep their mode
     model.pair[0].eval()
     assert [m.training for m in model.modules()] == [True, True, True, False, True]
 
 
-def test_zero_grad_forgets_every_gradient():
+def test_zero_grad_deletes_every_gradient():
     model = Family()
     for p in model.parameters():
         p.grad = np.ones_like(p.data)
@@ -94,7 +94,7 @@ def test_zero_grad_forgets_every_gradient():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
-def test_to_converts_in_place_and_drops_gradients(dtype):
+def test_to_converts_in_place_and_deletes_gradients(dtype):
     model = Tied()
     before, weight = copies(model), model.first.weight
     weight.grad = np.ones_like(weight.data)
@@ -115,7 +115,7 @@ def test_parameters_require_a_gradient_and_can_be_frozen():
         Parameter(np.ones(2, np.int64))
 
 
-def test_a_module_without_forward_says_so():
+def test_a_module_without_forward_is_an_error():
     with pytest.raises(NotImplementedError, match="Family has no forward"):
         Family()(1)
 
@@ -129,7 +129,7 @@ def test_state_dict_is_the_arrays_themselves():
     assert all(model.state_dict()[name] is p.data for name, p in model.named_parameters())
 
 
-def test_state_round_trip_copies():
+def test_loading_a_state_copies_its_arrays():
     model, other = Family(1), Family(2)
     state = model.state_dict()
     other.load_state_dict(state)
@@ -138,7 +138,7 @@ def test_state_round_trip_copies():
         assert not np.shares_memory(array, state[name])
 
 
-def test_loading_keeps_the_models_dtype_and_identity():
+def test_loading_a_state_keeps_dtype_and_identity_of_the_parameters():
     model = Tied().to(np.float64)
     weight = model.first.weight
     model.load_state_dict({"first.weight": np.full((3, 3), 0.5, np.float16), "first.bias": np.zeros(3, np.float32)})
@@ -148,7 +148,7 @@ def test_loading_keeps_the_models_dtype_and_identity():
 
 
 @given(data=st.data())
-def test_one_message_lists_every_mistake_and_nothing_changes(data):
+def test_a_state_that_does_not_fit_is_listed_in_one_message_and_nothing_changes(data):
     model = Family()
     before = copies(model)
     state = {name: array + 1 for name, array in before.items()}
@@ -176,20 +176,20 @@ def test_one_message_lists_every_mistake_and_nothing_changes(data):
         shape = before[name].shape
         assert (f"missing {name} {shape}" in message) == (fate == "missing")
         assert (f"{name} has shape (7, 7), the model's is {shape}" in message) == (fate == "shape")
-        assert (f"{name} holds int64" in message) == (fate == "dtype")
+        assert (f"{name} has dtype int64" in message) == (fate == "dtype")
     for name in ("stranger", "layers.9.weight"):
         assert (f"unexpected {name} (5,)" in message) == (name in extra)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_complex_weights_are_refused_rather_than_cut_to_their_real_part() -> None:
+def test_complex_weights_for_a_real_parameter_are_refused():
     module = Linear(2, 2, bias=False, rng=Generator(0))
-    with pytest.raises(ValueError, match="weight holds complex128"):
+    with pytest.raises(ValueError, match="weight has dtype complex128"):
         module.load_state_dict({"weight": np.ones((2, 2), np.complex128)})
 
 
-def test_evaluating_is_for_a_while_and_puts_every_mode_back():
+def test_evaluating_gives_every_module_its_mode_back():
     family = Family().train()
     family.layers[0].eval()
     before = [module.training for module in family.modules()]

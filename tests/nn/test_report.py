@@ -1,4 +1,4 @@
-"""The learning report, on the causes it is meant to find."""
+"""The learning report finds each cause for which a parameter does not learn."""
 
 import dataclasses
 
@@ -39,27 +39,27 @@ def step(model, parameters=None, lr=0.1, spoil=None):
 NAMES = ("table.weight", "hidden.weight", "hidden.bias", "out.weight", "out.bias")
 
 
-def test_all_is_well():
-    """Also for an embedding of which only some rows were asked for."""
+def test_a_step_in_which_all_parameters_learn():
+    """Also for an embedding of which only some rows were used."""
     report = step(Net())
     assert report.all_well
     assert report.checked == NAMES
-    assert str(report).startswith("All is well: each of the 5 parameters")
+    assert str(report).startswith("All 5 parameters learned")
 
 
-def test_a_frozen_parameter():
+def test_a_frozen_parameter_is_listed():
     model = Net()
     model.hidden.weight.requires_grad = False
     report = step(model)
     assert report.no_gradient == report.unmoved == report.frozen == ("hidden.weight",)
     assert report.zero_gradient == report.nonfinite_gradient == ()
     assert str(report).splitlines() == [
-        "1 of 5 parameters to look at:",
+        "1 of 5 parameters did not learn as they should:",
         "  hidden.weight: no gradient (it is frozen); did not move",
     ]
 
 
-def test_a_parameter_that_forward_does_not_use():
+def test_a_parameter_that_forward_does_not_use_is_listed():
     model = Net()
     model.forgotten = Parameter(np.ones(3, np.float32))
     report = step(model)
@@ -68,17 +68,17 @@ def test_a_parameter_that_forward_does_not_use():
     assert "forgotten: no gradient (the loss does not use it" in str(report)
 
 
-def test_a_layer_of_dead_relu_units():
+def test_parameters_around_dead_relu_units_are_listed():
     model = Net()
-    model.hidden.bias.data -= 1000  # no unit is ever above 0
+    model.hidden.bias.data -= 1000  # so that no unit is above 0
     report = step(model)
-    # Nothing passes a dead unit, in either direction: the weight behind it is multiplied by zeros.
+    # A dead unit outputs 0 and passes no gradient back, so the weights before and after it have gradients of 0.
     assert report.zero_gradient == report.unmoved == ("table.weight", "hidden.weight", "hidden.bias", "out.weight")
     assert report.no_gradient == ()
     assert len(str(report).splitlines()) == 1 + 4
 
 
-def test_an_optimizer_that_got_only_some():
+def test_parameters_that_the_optimizer_does_not_have_are_listed():
     model = Net()
     report = step(model, list(model.out.parameters()))
     assert report.unmoved == ("table.weight", "hidden.weight", "hidden.bias")
@@ -86,7 +86,7 @@ def test_an_optimizer_that_got_only_some():
     assert "hidden.bias: did not move (does the optimizer have it?" in str(report)
 
 
-def test_a_gradient_that_is_not_finite():
+def test_a_gradient_that_is_not_finite_is_listed():
     model = Net()
 
     def spoil():
@@ -97,7 +97,7 @@ def test_a_gradient_that_is_not_finite():
         report = step(model, spoil=spoil)
     assert report.nonfinite_gradient == ("out.weight", "out.bias")
     assert report.unmoved == ()
-    assert "out.bias: its gradient holds NaN or infinity" in str(report)
+    assert "out.bias: its gradient is NaN or infinite" in str(report)
 
 
 def test_nan_that_stays_nan_did_not_move():
@@ -113,11 +113,11 @@ def test_a_state_that_was_not_copied_is_refused():
     before = model.state_dict()
     F.cross_entropy(model(np.array([0, 3])), np.array([0, 1])).backward()
     AdamW(list(model.parameters()), lr=0.1).step()
-    with pytest.raises(ValueError, match=r"share their memory.*so copy them"):
+    with pytest.raises(ValueError, match=r"share memory.*so copy them"):
         learning_report(model, before, model.state_dict())
 
 
-def test_tied_parameters_are_one():
+def test_a_tied_parameter_is_listed_once():
     class Tied(Module):
         def __init__(self):
             self.table = Embedding(5, 3, rng=Generator(0))
@@ -139,7 +139,7 @@ def test_states_of_another_model_are_listed():
         learning_report(model, before, after)
     for part in (
         "before lacks table.weight",
-        "before has other",
+        "before has other, which the model does not have",
         "out.bias has shape (3,) in after, the model's is (2,)",
     ):
         assert part in str(caught.value)
@@ -150,7 +150,7 @@ def test_a_report_is_frozen():
         step(Net()).unmoved = ()
 
 
-def test_weights_that_are_no_longer_numbers_are_named():
+def test_weights_that_become_nan_are_listed():
     model = Net()
     before = copies(model)
     F.cross_entropy(model(np.array([0, 3])), np.array([0, 1])).backward()
@@ -159,4 +159,4 @@ def test_weights_that_are_no_longer_numbers_are_named():
         model, before, model.state_dict() | {n: a + 1 for n, a in before.items() if n != "out.bias"}
     )
     assert report.nonfinite_value == ("out.bias",)
-    assert "out.bias: it holds NaN or infinity after the step" in str(report)
+    assert "out.bias: it is NaN or infinite after the step" in str(report)

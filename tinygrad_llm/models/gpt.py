@@ -1,4 +1,4 @@
-"""GPT: GPT-2's decoder, with GPT-2's names.
+"""GPT: the decoder of GPT-2, with GPT-2's names.
 
 Shapes: B batch, T time (≤ block_size), C channels (n_embd), V vocabulary.
 """
@@ -22,7 +22,7 @@ from tinygrad_llm.weights import PreTrainedModel
 
 
 class MLP(Module):
-    """Each position on its own: C → 4C → GELU → C."""
+    """Two linear layers with a GELU between them, for each position by itself: C → 4C → C."""
 
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
         C = config.n_embd
@@ -37,7 +37,7 @@ class MLP(Module):
 
 
 class Block(Module):
-    """Attention gathers from other positions, the MLP thinks it over; both add to the stream they read from."""
+    """Attention mixes positions, and the MLP transforms each; both add their output to the stream that they read."""
 
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
         self.ln_1 = LayerNorm(config.n_embd)
@@ -62,12 +62,12 @@ class Block(Module):
 
 
 def _residual_std(config: GPTConfig) -> float:
-    """2·n_layer sublayers add to the residual stream; so scaled, their sum starts with the variance of one."""
+    """Scaled like this, the 2·n_layer outputs that are added to the stream start with the variance of one."""
     return config.initializer_range / math.sqrt(2 * config.n_layer)
 
 
 class Transformer(Module):
-    """Everything but the output head: ids → the final hidden states."""
+    """Everything except the output head: ids → the final hidden states."""
 
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
         std = config.initializer_range
@@ -98,15 +98,15 @@ class Transformer(Module):
 
 
 class GPT(PreTrainedModel):
-    """A decoder-only transformer that gives, at each position, a score to every token that may come next.
+    """A decoder-only transformer: at each position, it scores every token that may come next.
 
-    Args:     config: the sizes. rng: where the initial weights and the dropout masks come from; Generator(0) if None.
+    Args:     config: the sizes. rng: draws the initial weights and the dropout masks; Generator(0) if None.
               recompute: keep only the input of each block for backward, and compute the rest a second time there.
               This takes less memory and a third more time, and gives the same gradients to the last bit. No memory
               grows with T² then, except the dropout masks of the attention weights, one byte each, of one block.
               fused: compute attention and the loss in fused operations, which take less time and memory. With False,
-              every intermediate (queries, scores, weights, heads, logits) is an operation of its own on the tape. Both
-              give the same values and gradients, to rounding. `model.fused` may be changed at any time.
+              every intermediate (queries, scores, weights, heads, logits) is on the tape as an operation of its own.
+              Both give the same values and gradients, to rounding. `model.fused` may be set at any time.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
               the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
@@ -132,7 +132,7 @@ class GPT(PreTrainedModel):
         return self.config.block_size
 
     def new_cache(self) -> KVCache:
-        """An empty cache, to be passed along with each new piece of a text."""
+        """An empty cache, which a caller passes with each new piece of a text."""
         return KVCache(self.config.n_layer, self.config.block_size)
 
     def forward(
@@ -141,37 +141,38 @@ class GPT(PreTrainedModel):
         """Logits for ids (B, T), which follow those in the cache.
 
         Args:     cache: one for the whole batch, or one for each row, which may have read different lengths.
-                  logits_to_keep: of how many last positions; None: of all. The next token takes one.
+                  logits_to_keep: compute the logits of so many last positions; None: of all. One suffices to choose
+                  the next token.
         Returns:  (B, T, V), or (B, logits_to_keep, V).
-        Raises:   ValueError: ids are not (B, T), or go past block_size; neither one cache nor B of them; logits_to_keep
-                  below 1. IndexError: an id outside the vocabulary.
+        Raises:   ValueError: ids that are not (B, T), or more than block_size positions; a number of caches that is
+                  neither 1 nor B; logits_to_keep below 1. IndexError: an id outside the vocabulary.
         """
         ids = _ids(ids)
         if logits_to_keep is not None and logits_to_keep < 1:
-            raise ValueError(f"logits_to_keep must be ≥ 1, or None for all, not {logits_to_keep}")
+            raise ValueError(f"logits_to_keep must be ≥ 1, or None for all, got {logits_to_keep}")
         caches = [cache] if isinstance(cache, KVCache) else cache
         end = ids.shape[1] + max((cache.length for cache in caches or ()), default=0)
         if end > self.config.block_size:
-            raise ValueError(f"{end} positions are more than block_size {self.config.block_size}")
+            raise ValueError(f"got {end} positions, more than block_size {self.config.block_size}")
         if caches is not None and len(caches) not in (1, len(ids)):
-            raise ValueError(f"{len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
+            raise ValueError(f"got {len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
         if len({id(cache) for cache in caches or ()}) != len(caches or ()):
-            raise ValueError("one cache was given for two rows: each needs its own")
+            raise ValueError("got one cache for two rows: give each row its own")
         x = self.transformer(ids, caches, self.recompute, self.fused)
         logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, -logits_to_keep:])
         return logits
 
     def loss(self, ids: Any, targets: Any, label_smoothing: float = 0.0, count: int | None = None) -> Tensor:
-        """Mean cross-entropy, in nats a token, of the targets (B, T); those that are −100 do not count.
+        """The mean cross-entropy of the targets (B, T), in nats per token; targets of −100 do not count.
 
         Args:     label_smoothing, count: see `functional.linear_cross_entropy`.
-        Raises:   ValueError, IndexError: as `forward`; targets of another shape; none that counts.
+        Raises:   ValueError, IndexError: as `forward`; also targets of another shape, or none that counts.
         """
         ids, targets = _ids(ids), _ids(targets, "targets")
         if targets.shape != ids.shape:
-            raise ValueError(f"targets {targets.shape} must have the shape of ids {ids.shape}")
+            raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
         if ids.shape[1] > self.config.block_size:
-            raise ValueError(f"{ids.shape[1]} positions are more than block_size {self.config.block_size}")
+            raise ValueError(f"got {ids.shape[1]} positions, more than block_size {self.config.block_size}")
         loss = self._fused_loss if self.fused else self._plain_loss
         return self.as_layer(loss, ids, targets.reshape(-1), label_smoothing, count)  # type: ignore[no-any-return]
 
@@ -197,12 +198,12 @@ class GPT(PreTrainedModel):
         rng: Generator | Sequence[Generator] | None = None,
         use_cache: bool = True,
     ) -> Any:
-        """The prompt (T,) or (B, T), or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
+        """The prompt, (T,), (B, T) or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
         return generate(self, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache)
 
 
 def _ids(ids: Any, what: str = "ids") -> Array:
     array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0:
-        raise ValueError(f"{what} must be integers of shape (B, T), not {array.dtype} of shape {array.shape}")
+        raise ValueError(f"{what} must be integers of shape (B, T), got {array.dtype} of shape {array.shape}")
     return array

@@ -1,4 +1,4 @@
-"""Layers: what holds parameters and has a `forward`."""
+"""Layers: objects that hold parameters and have a `forward`."""
 
 from tinygrad_llm.nn.attention import LayerCache, MultiHeadAttention
 from tinygrad_llm.nn.attention_steps import CausalAttention, MultiHeadWrapper, SelfAttention, simple_self_attention

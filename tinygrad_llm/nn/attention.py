@@ -1,4 +1,4 @@
-"""`MultiHeadAttention`, as GPT-2 has it. How one gets there step by step: `nn/attention_steps.py`."""
+"""`MultiHeadAttention`, as in GPT-2. `nn/attention_steps.py` leads to it step by step."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tinygrad_llm.random import Generator
 
 
 class LayerCache(Protocol):
-    """Where one attention layer keeps the keys and values of earlier positions while a text is generated."""
+    """The keys and values of earlier positions that one attention layer keeps while a text is generated."""
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, T, D) keys and values, and return all so far."""
@@ -25,10 +25,10 @@ class LayerCache(Protocol):
 class MultiHeadAttention(Module):
     """Causal self-attention in n_head heads, all computed at once.
 
-    One linear layer makes queries, keys and values; each head attends within its own D = C / n_head channels; one
-    more linear layer mixes the heads. Dropout acts on the attention weights and on the output.
+    One linear layer computes queries, keys and values. Each head attends within its own D = C / n_head channels, and
+    another linear layer mixes the heads. Dropout acts on the attention weights and on the output.
 
-    Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both sites. qkv_bias: bias of c_attn.
+    Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both places. qkv_bias: bias of c_attn.
               std, proj_std: initialization of c_attn and c_proj (see `nn.layers`).
     Shapes:   x (B, T, C) → (B, T, C).
     Raises:   ValueError: n_embd is not a multiple of n_head.
@@ -56,10 +56,11 @@ class MultiHeadAttention(Module):
     def forward(
         self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False, fused: bool = True
     ) -> Tensor:
-        """Attend, in one operation, or with fused=False in single ones that an observer can look at.
+        """Each position becomes a mixture of itself and of earlier positions.
 
-        Args:     caches: one for the whole batch, or one for each row; they are for evaluation, inside `no_grad`.
-                  recompute: see `kernels.causal_attention`.
+        Args:     caches: one for the whole batch, or one for each row; only after eval(), inside `no_grad`.
+                  recompute: see `kernels.causal_attention`. fused: attend in one operation; with False, each step is
+                  an operation of its own on the tape. A cached call records nothing, and is always fused.
         """
         qkv = self.c_attn(x)
         if caches is not None:
@@ -73,7 +74,7 @@ class MultiHeadAttention(Module):
         return out
 
     def _attend_step_by_step(self, qkv: Tensor) -> Tensor:
-        """(B, T, 3C) → (B, T, C), with every intermediate on the tape as an operation of its own."""
+        """(B, T, 3C) → (B, T, C), one operation at a time."""
         B, T, C3 = qkv.shape
         H, D = self.n_head, C3 // 3 // self.n_head
         q, k, v = qkv.reshape(B, T, 3, H, D).permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
@@ -85,9 +86,9 @@ class MultiHeadAttention(Module):
         return y
 
     def _attend_to_cached(self, qkv: Tensor, caches: Sequence[LayerCache]) -> Tensor:
-        """(B, T, 3C) → (B, T, C): the new positions' queries, over all keys and values so far."""
+        """(B, T, 3C) → (B, T, C): the queries of the new positions attend to all keys so far."""
         if is_grad_enabled() or self.training:
-            # Cached keys carry no gradient, and no dropout mask spans several calls.
+            # Cached keys have no gradient, and a dropout mask would have to span several calls.
             raise RuntimeError("a cache is for generating text: call the model after eval(), inside no_grad()")
         B, T, C3 = qkv.shape
         n = len(caches)

@@ -1,14 +1,14 @@
 """Attention as a staircase: six versions, each with one idea more than the one before.
 
-    1. simple_self_attention      every position becomes a mixture of all, by likeness
+    1. simple_self_attention      each position becomes a mixture of all positions, weighted by similarity
     2. SelfAttention              … with learned queries, keys and values
-    3. CausalAttention            … that never looks ahead
-    4. CausalAttention(dropout=p) … and forgets a little while it learns
-    5. MultiHeadWrapper           several of them side by side
-    6. nn.MultiHeadAttention      the same in one go, as GPT-2 computes it
+    3. CausalAttention            … which never looks at later positions
+    4. CausalAttention(dropout=p) … and drops some weights while it trains
+    5. MultiHeadWrapper           several of these side by side
+    6. nn.MultiHeadAttention      the same with all heads at once, as in GPT-2
 
-Where two neighbors should be equal they are, and `as_multi_head` turns 5 into 6 to show it:
-tests/nn/test_attention.py. These classes are for reading and for small experiments; models use 6.
+tests/nn/test_attention.py shows where one step equals the next; `as_multi_head` turns 5 into 6. These classes are for
+reading and for small experiments. Models use 6.
 
 Shapes: x (B, T, C) or (T, C). The outputs have d_out channels.
 """
@@ -26,16 +26,16 @@ from tinygrad_llm.random import Generator
 
 
 def simple_self_attention(x: Tensor) -> Tensor:
-    """Step 1. Likeness is the dot product; a softmax makes weights of it; the output mixes the inputs by them."""
-    weights = (x @ x.mT).softmax(-1)  # (T, T): row t says how much t takes from each position
+    """Step 1. The dot product measures similarity, a softmax turns it into weights, and the weights mix the inputs."""
+    weights = (x @ x.mT).softmax(-1)  # (T, T): row t holds how much position t takes from each position
     return weights @ x
 
 
 class SelfAttention(Module):
-    """Step 2. What a position seeks (query), offers (key) and passes on (value) are learned projections of it.
+    """Step 2. Each position is projected to a query (what it looks for), a key (what it offers) and a value.
 
-    Scores are divided by √d_out: a dot product of d random terms grows as √d, and a softmax of large scores is so
-    sharp that hardly any gradient comes through.
+    Scores are divided by √d_out, because a dot product of d random terms grows as √d. The softmax of large scores is
+    nearly one-hot, and its gradient is nearly 0.
     """
 
     def __init__(self, d_in: int, d_out: int, qkv_bias: bool = False, *, rng: Generator) -> None:
@@ -54,9 +54,9 @@ class SelfAttention(Module):
 
 
 class CausalAttention(SelfAttention):
-    """Steps 3 and 4. A score of −∞ for every position ahead becomes a weight of exactly 0 in the softmax.
+    """Steps 3 and 4. Each later position gets a score of −∞, which the softmax turns into a weight of exactly 0.
 
-    With dropout > 0 some of the weights are zeroed while training, so that no position relies on one other alone.
+    With dropout > 0, some weights are set to 0 while training, so that no position relies on a single other one.
     """
 
     def __init__(self, d_in: int, d_out: int, dropout: float = 0.0, qkv_bias: bool = False, *, rng: Generator) -> None:
@@ -65,15 +65,17 @@ class CausalAttention(SelfAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[-2]
-        ahead = ~np.tri(T, dtype=bool)
-        weights = self.scores(x).masked_fill(ahead, -math.inf).softmax(-1)
+        later = ~np.tri(T, dtype=bool)  # True where the key stands after the query
+        weights = self.scores(x).masked_fill(later, -math.inf).softmax(-1)
         context: Tensor = self.dropout(weights) @ self.W_value(x)
         return context
 
 
 class MultiHeadWrapper(Module):
-    """Step 5. Several heads, each with projections of its own, each free to look for something else; their outputs
-    are laid side by side: d_out channels a head."""
+    """Step 5. Several heads, each with its own projections, so that each can look for something else.
+
+    Their outputs are concatenated: d_out channels per head.
+    """
 
     def __init__(
         self, d_in: int, d_out: int, n_head: int, dropout: float = 0.0, qkv_bias: bool = False, *, rng: Generator
@@ -84,15 +86,17 @@ class MultiHeadWrapper(Module):
         return F.cat([head(x) for head in self.heads], dim=-1)
 
     def as_multi_head(self, *, rng: Generator) -> MultiHeadAttention:
-        """Step 6. The same attention as one module: the heads' matrices are stacked, and c_proj is the identity.
+        """Step 6. The same attention in one module: the matrices of the heads are stacked, and c_proj is the identity.
 
-        Raises:   ValueError: the heads' outputs together are not as wide as the input.
+        Raises:   ValueError: the heads' outputs together do not have as many channels as the input.
         """
         q, k, v = ([getattr(head, name) for head in self.heads] for name in ("W_query", "W_key", "W_value"))
         stacked = np.concatenate([linear.weight.data for linear in (*q, *k, *v)])
         C = stacked.shape[1]
         if len(stacked) != 3 * C:
-            raise ValueError(f"{len(self.heads)} heads make {len(stacked) // 3} channels of {C}: they must be equal")
+            raise ValueError(
+                f"got {len(self.heads)} heads with {len(stacked) // 3} channels, which must be as many as x has, {C}"
+            )
         bias = q[0].bias is not None
         attention = MultiHeadAttention(C, len(self.heads), self.heads[0].dropout.p, bias, rng=rng)
         attention.c_attn.weight.data = stacked

@@ -1,7 +1,7 @@
-"""The layers a GPT is made of, and no others.
+"""The layers of a GPT.
 
-Every layer that draws random numbers takes `rng`, a `Generator`. With `std=None` weights start as PyTorch's do, drawn
-from the same stream in the same order; with a number they start as GPT-2's do: N(0, std²), and biases at 0.
+Every layer that draws random numbers takes `rng`, a `Generator`. With `std=None`, weights start as in PyTorch, drawn
+from the same stream in the same order. With a number, they start as in GPT-2: N(0, std²), and biases at 0.
 """
 
 import math
@@ -19,7 +19,7 @@ class Linear(Module):
     """x Wᵀ + b.
 
     Args:     in_features, out_features: sizes of the last axis before and after. bias: whether to add b.
-              weight: a parameter to share (tie) instead of drawing one.
+              weight: a parameter to share (tie), instead of a new one.
     Shapes:   weight (out, in), bias (out,); x (..., in) → (..., out).
     Source:   initialization: U(−1/√in, 1/√in) for both, as torch.nn.Linear.
     """
@@ -63,7 +63,7 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Each row to mean 0 and variance 1, then scaled and shifted: see `functional.layer_norm`.
+    """Normalize each row to mean 0 and variance 1, then scale and shift it: see `functional.layer_norm`.
 
     Shapes:   weight and bias (size,), starting at 1 and 0; x (..., size) → the same.
     """
@@ -82,7 +82,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, rng: Generator) -> None:
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout: p must lie in [0, 1], not {p}")
+            raise ValueError(f"dropout: got p={p}, which must lie in [0, 1]")
         self.p = p
         self.rng = rng
 

@@ -1,4 +1,4 @@
-"""`Module` and `Parameter`: how a model finds its own parameters."""
+"""`Module` and `Parameter`: a model finds its parameters by walking its attributes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from tinygrad_llm.kernels import Array
 
 
 class Parameter(Tensor):
-    """A Tensor that a Module learns: a leaf that requires a gradient."""
+    """A Tensor that a Module trains: a leaf that requires a gradient."""
 
     __slots__ = ()
 
@@ -24,9 +24,9 @@ class Parameter(Tensor):
 class Module:
     """A layer or a model: parameters, other Modules, and `forward`.
 
-    Parameters are found by walking the attributes (Parameters, Modules, lists and dicts of them) in the order they
-    were set. The path is the name: `transformer.h.0.ln_1.weight`. A parameter that stands in two places is tied: it
-    is counted once, under its first name.
+    Parameters are found by walking the attributes (Parameters, Modules, lists and dicts of them) in the order in which
+    they were set. The path is the name: `transformer.h.0.ln_1.weight`. A parameter in two places is tied: it is counted
+    once, under its first name.
     """
 
     training: bool = True
@@ -45,9 +45,9 @@ class Module:
             return function(*args, **kwargs)
 
     def _path_below(self, path: str, outer: object) -> str:
-        """This Module's path, given that of the one that called it: "GPT.transformer" → "GPT.transformer.h.0"."""
+        """The path of this Module, given that of its caller: "GPT.transformer" → "GPT.transformer.h.0"."""
         own = next((name for name, item in _walk(outer, "") if item is self), None)
-        if own is None:  # no attribute of the caller
+        if own is None:  # this Module is no attribute of its caller
             own = f"<{type(self).__name__}>" if path else type(self).__name__
         return ".".join(part for part in (path, own) if part)
 
@@ -63,15 +63,15 @@ class Module:
         return (p for _, p in self.named_parameters())
 
     def modules(self) -> Iterator["Module"]:
-        """This Module and all inside it."""
+        """This Module and all Modules inside it."""
         return iter(_modules(self, []))
 
     def num_parameters(self) -> int:
-        """How many numbers the model learns; tied ones count once."""
+        """The number of elements of all parameters; tied ones count once."""
         return sum(p.numel() for p in self.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Switch dropout on (or off, with mode=False), here and in everything inside."""
+        """Switch dropout on, or off with mode=False, in this Module and all inside it."""
         for module in self.modules():
             module.training = mode
         return self
@@ -81,7 +81,7 @@ class Module:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside this block dropout is off and nothing is recorded; each module's mode is put back afterwards."""
+        """Inside this block, dropout is off and nothing is recorded; afterwards each module has its mode back."""
         training = [module for module in self.modules() if module.training]
         for module in training:
             module.training = False
@@ -97,7 +97,7 @@ class Module:
             p.grad = None
 
     def to(self, dtype: DTypeLike) -> Self:
-        """Convert every parameter, in place. Gradients are dropped."""
+        """Convert every parameter in place, and delete its gradient."""
         for p in self.parameters():
             p.grad = None
             p.data = p.data.astype(dtype)
@@ -108,9 +108,9 @@ class Module:
         return {name: p.data for name, p in self.named_parameters()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Copy arrays into the parameters, name by name; all of them, or none.
+        """Copy arrays into the parameters, name by name: all of them or, on an error, none.
 
-        Raises:   ValueError: one message lists every missing, unexpected and misshapen name.
+        Raises:   ValueError: names, shapes or dtypes differ; one message lists all that do.
         """
         own = dict(self.named_parameters())
         arrays = {name: np.asarray(array) for name, array in state.items()}
@@ -122,7 +122,7 @@ class Module:
             if name in arrays and arrays[name].shape != p.shape
         ]
         wrong += [
-            f"{name} holds {arrays[name].dtype}, which is not what {p.dtype} can hold"
+            f"{name} has dtype {arrays[name].dtype}, which the model's {p.dtype} cannot hold"
             for name, p in own.items()
             if name in arrays
             and not (arrays[name].dtype.kind in "fc" and np.can_cast(arrays[name].dtype, p.dtype, "same_kind"))
@@ -134,7 +134,7 @@ class Module:
 
 
 def _modules(item: Any, found: list[Module]) -> list[Module]:
-    """`_walk` for Modules alone: it makes no names, because every token written switches all of them to evaluation."""
+    """`_walk` for Modules alone, without names: it has to be fast, because each generated token switches all modes."""
     if isinstance(item, Module):
         found.append(item)
         item = vars(item)
