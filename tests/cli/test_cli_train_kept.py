@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm.runs import folder as folder_module
-from tinygrad_llm.runs.folder import load_run
+from tinygrad_llm.runs.folder import about_run, load_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.training import loop
 
@@ -48,14 +48,22 @@ def test_a_run_killed_anywhere_in_its_last_save_can_be_resumed(tmp_path):
         assert report["lost"] == [], name
 
 
-def test_a_resume_completes_a_save_that_was_killed(cli, finished):
-    weights = finished / "model.safetensors"
+@pytest.mark.parametrize("left", ["no weights", "run.json of an earlier step", "files that were not put into place"])
+def test_a_resume_completes_a_save_that_was_killed(left, cli, finished):
+    weights, about = finished / "model.safetensors", finished / "run.json"
     whole = weights.read_bytes()
-    weights.unlink()
+    if left == "no weights":
+        weights.unlink()
+    elif left == "run.json of an earlier step":
+        about.write_text(about.read_text().replace('"steps_done": 3', '"steps_done": 2'))
+    else:
+        (finished / ".saving").mkdir()
     status, out, err = cli("train", "--resume", "run")
     assert (status, err) == (0, "")
     assert "next: tinygrad-llm generate run" in out
     assert weights.read_bytes() == whole
+    assert about_run(finished)["steps_done"] == 3
+    assert not (finished / ".saving").exists()
     assert cli("train", "--resume", "run")[0] == 2  # saved now
 
 

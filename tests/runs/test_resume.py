@@ -430,8 +430,9 @@ def test_nan_in_the_weights_leaves_the_last_good_checkpoint(new, tmp_path, monke
     assert Run.resume(tmp_path / "run").trainer.step == 4
 
 
-def test_a_nan_held_out_loss_leaves_the_last_good_checkpoint(new, tmp_path, monkeypatch):
-    run = new("run", checkpoint_every=3, eval_every=5)
+@pytest.mark.parametrize(("every", "last"), [(3, 3), (5, 0), (0, 0)])
+def test_a_nan_held_out_loss_leaves_the_last_good_checkpoint(every, last, new, tmp_path, monkeypatch):
+    run = new("run", checkpoint_every=every, eval_every=5)
     original = run.trainer.optimizer.step
 
     def overflow(*args):
@@ -440,12 +441,11 @@ def test_a_nan_held_out_loss_leaves_the_last_good_checkpoint(new, tmp_path, monk
             run.model.transformer.h[0].mlp.c_fc.weight.data[:] = 3e38
 
     monkeypatch.setattr(run.trainer.optimizer, "step", overflow)
-    with pytest.raises(
-        TrainingError, match=r"^step 5: the held-out loss is (nan|inf): .* made .*[Tt]ransformer.*/step-00000003\.ckpt"
-    ):
+    message = rf"^step 5: the held-out loss is (nan|inf): .* made .*[Tt]ransformer.*/step-0000000{last}\.ckpt"
+    with pytest.raises(TrainingError, match=message):
         finish(run)
     assert [step.step for step in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2, 3, 4, 5]
-    assert Run.resume(tmp_path / "run").trainer.step == 3
+    assert Run.resume(tmp_path / "run").trainer.step == last
 
 
 def test_a_model_with_a_nan_loss_from_the_start_is_not_trained(new, tmp_path):

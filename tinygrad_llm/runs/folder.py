@@ -181,7 +181,6 @@ class RunFolder:
             self._locks.pop(self.work)()  # its file would keep the folder from being empty
             clear_run(self.work)
             self.work = self.path
-            self.checkpoints = Checkpoints(self.work / CHECKPOINTS)
         return [self.path / name for name in (*FILES, CHECKPOINTS) if (self.path / name).exists()]
 
     def _replace(self, folder: Path, write: Callable[[Path], None], whole: bool = False) -> None:

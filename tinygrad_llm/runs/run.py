@@ -140,7 +140,7 @@ class Run:
     def _is_due(self, step: Step) -> bool:
         """Whether a checkpoint follows this step."""
         every = self.config.training.checkpoint_every
-        due = step.step == 0 or (step.step % every == 0 if every else step.val_loss is not None)
+        due = step.step % every == 0 if every else step.val_loss is not None
         return due and not step.diverged
 
     def checkpoint(self) -> None:
