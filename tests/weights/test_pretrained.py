@@ -187,7 +187,7 @@ def test_an_unknown_number_of_heads_is_asked_for(tmp_path):
     assert logits(file, n_head=2).tobytes() == logits(TINY / "saved").tobytes()
     assert np.abs(logits(file, n_head=4) - logits(file, n_head=2)).max() > 0.1
     refused(file, "n_embd (8) must be a multiple of n_head (3)", n_head=3)
-    refused(file, "n_head must be a positive integer, not 0", n_head=0)
+    refused(file, "n_head must be a positive integer, got 0", n_head=0)
 
 
 def test_a_head_has_64_channels_where_no_file_states_it(tmp_path):

@@ -33,15 +33,15 @@ class GPTConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int and (type(value) is not int or value < 1):
-                raise ValueError(f"GPTConfig: {field.name} must be a positive integer, not {value!r}")
+                raise ValueError(f"GPTConfig: {field.name} must be a positive integer, got {value!r}")
             if field.type is bool and type(value) is not bool:
-                raise ValueError(f"GPTConfig: {field.name} must be true or false, not {value!r}")
+                raise ValueError(f"GPTConfig: {field.name} must be true or false, got {value!r}")
         if self.n_embd % self.n_head:
             raise ValueError(f"GPTConfig: n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"GPTConfig: dropout must lie in [0, 1), not {self.dropout!r}")
+            raise ValueError(f"GPTConfig: dropout must lie in [0, 1), got {self.dropout!r}")
         if type(self.initializer_range) not in (int, float) or not 0 < self.initializer_range <= 1:
-            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1], not {self.initializer_range!r}")
+            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1], got {self.initializer_range!r}")
 
     @property
     def num_parameters(self) -> int:

@@ -305,7 +305,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _parse(where: str, text: bytes) -> dict[str, Any]:
     fields = parse_json(where, text)
     if not isinstance(fields, dict):
-        raise LoadError(f"{where}: must be a JSON object, is {show(fields)}")
+        raise LoadError(f"{where}: must be a JSON object, got {show(fields)}")
     return fields
 
 
