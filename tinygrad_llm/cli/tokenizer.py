@@ -23,8 +23,8 @@ DECODED_AT_ONCE = 1 << 16  # ids
 LEGEND = "(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+def _shared_arguments() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Return the parents of several actions: which tokenizer and --json; what a special token becomes."""
     which = argparse.ArgumentParser(add_help=False)
     which.add_argument(
         "--tokenizer", default="gpt2", metavar="NAME", help="gpt2 (default), a tokenizer file, or the folder of a run"
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(which)
     special = argparse.ArgumentParser(add_help=False)
     add_special(special)
+    return which, special
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    which, special = _shared_arguments()
 
     train = actions.add_parser(
         "train",
