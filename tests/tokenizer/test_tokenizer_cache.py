@@ -16,7 +16,6 @@ from tinygrad_llm.tokenizer.merge import merge
 
 
 @given(text=TEXTS)
-@settings(max_examples=200)
 def test_encode_equals_definition_with_gpt2s_merges(gpt2, gpt2_merges, text):
     assert gpt2.encode(text, disallowed_special=()) == definition.encode(gpt2_merges, text)
 
@@ -30,7 +29,6 @@ def test_encode_equals_definition_with_learned_merges(corpus, text, n_merges):
 
 
 @given(case=odd_merges())
-@settings(max_examples=150)
 def test_encode_equals_definition_with_odd_merges(case):
     merges, text = case
     assert Tokenizer(merges, ()).encode(text) == definition.encode(merges, text)
@@ -39,7 +37,7 @@ def test_encode_equals_definition_with_odd_merges(case):
 @pytest.mark.parametrize("piece", ["a", "=", " ", "\n", "ab", "aab", "'s", "7", "the", "漢", "👩", " \n", "\x1c"])
 def test_encode_equals_definition_for_runs_around_every_limit(gpt2, gpt2_merges, piece):
     """32 bytes: another way of merging; 64: a chunk counted by words; 256 characters: not cached."""
-    for times in (*range(1, 40), 63, 64, 65, 127, 128, 129, 255, 256, 257, 300):
+    for times in (*range(1, 9), *range(14, 18), *range(30, 35), 63, 64, 65, 255, 256, 257):
         text = piece * times
         assert gpt2.encode(text) == definition.encode(gpt2_merges, text), f"{piece!r} × {times}"
 
@@ -55,7 +53,7 @@ WORDS = st.lists(st.sampled_from(["the", "other", "Hello", "漢字", "'s", "2026
 
 
 @given(parts=st.lists(WORDS | MIXED | WHITE_SPACE, min_size=1, max_size=6), end=st.integers(0, 40))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_encode_equals_definition_for_texts_of_several_stretches(gpt2, gpt2_merges, parts, end):
     text = "x" * end + "".join(parts) + " x"  # the space keeps words short: the oracle takes their square
     text *= 70_000 // len(text) + 1
