@@ -146,6 +146,8 @@ def test_white_space_with_id_0_can_be_every_second_token(tmp_path):
     assert not any(ids[1::2])
     TokenFile.open(raw(tmp_path, ids, "<u2"), "uint16").check(digits)
     TokenFile.open(raw(tmp_path, [0] * 20_000, "<u2"), "uint16").check(digits)  # nothing but empty lines
+    short = digits.encode("1\n" * 20 + "\n\n")  # too few pairs to tell, although an empty line ends it
+    TokenFile.open(raw(tmp_path, short, "<u2"), "uint16").check(digits)
     text = "The cat sat.\nAnd then?\n" * 400
     letters = CharTokenizer.train(text)
     assert letters.decode([0]) == "\n"
