@@ -96,7 +96,9 @@ def test_every_mutant_is_caught(kernel):
             assert "has shape" in found.message
         else:
             assert found.error > found.tolerance, found.message
-            assert "is wrong at index" in found.message
+            assert "at index" in found.message
+            # Real differences confirm all but the smallest error.
+            assert "is wrong" in found.message or found.mutant.startswith("scaled by 1 + 1e-9"), found.message
 
 
 @pytest.mark.slow
@@ -240,7 +242,7 @@ def test_a_checker_with_too_wide_a_tolerance_misses_mutants(monkeypatch, no_seco
 
 
 def test_a_checker_that_compares_the_gradient_with_itself_misses_all_wrong_numbers(monkeypatch, no_second_look):
-    monkeypatch.setattr(checkers._Check, "_one", lambda self, name, t, g: checkers.comparison(name, g, g))
+    monkeypatch.setattr(checkers._Check, "_one", lambda self, name, t, g, by, step: checkers.comparison(name, g, g))
     hunts = list(hunt(mutants_of("layer_norm")))
     assert [found.mutant.partition(",")[0] for found in hunts if found.caught] == ["an axis too many"]
 

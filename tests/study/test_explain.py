@@ -130,7 +130,7 @@ def planted(vjp):
 
 
 WRONG = {
-    "a billionth too large": (lambda g, y: (g * (1 - y * y) * (1 + 1e-9),), "x is wrong at"),
+    "a billionth too large": (lambda g, y: (g * (1 - y * y) * (1 + 1e-9),), "x differs, too little"),
     "no square": (lambda g, y: (g * (1 - y),), "x is wrong at"),
     "NaN": (lambda g, y: (g * np.nan,), "x is wrong at"),
     "wrong shape": (lambda g, y: (np.sum(g),), "the gradient of tanh's input x has shape ()"),

@@ -116,6 +116,6 @@ def color(text: str, name: str) -> str:
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """", did you mean …?" with the known names that are most like `name`; empty if none is close."""
+    """ ", did you mean …?" with the known names that are most like `name`; empty if none is close."""
     like = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(like)}?" if like else ""
