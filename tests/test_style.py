@@ -17,18 +17,19 @@ LONGEST = 60  # lines of code, without docstring, comments and empty lines
 TABLES = {"basic_cases", "add_arguments"}  # one entry per case, or per option of a command
 
 
-def code_lines(function, source):
+def code_lines(function, lines):
     first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0].lineno
-    lines = source.splitlines()[first - 1 : function.end_lineno]
-    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines)
+    stripped = (line.strip() for line in lines[first - 1 : function.end_lineno])
+    return sum(bool(line) and not line.startswith("#") for line in stripped)
 
 
 def test_spelling_is_american():
     wrong = []
     for path in TEXTS:
         if path.name != Path(__file__).name:
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                wrong += [f"{path.relative_to(ROOT)}:{number}: {found[0]}" for found in BRITISH.finditer(line)]
+            text = path.read_text(encoding="utf-8")
+            for found in BRITISH.finditer(text):
+                wrong.append(f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, found.start()) + 1}: {found[0]}")
     assert wrong == []
 
 
@@ -36,7 +37,8 @@ def test_no_function_is_longer_than_a_screen():
     long = []
     for path in SOURCES:
         source = path.read_text(encoding="utf-8")
+        lines = source.splitlines()
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef) and node.name not in TABLES and code_lines(node, source) > LONGEST:
-                long.append(f"{path.relative_to(ROOT)}: {node.name} has {code_lines(node, source)} lines")
+            if isinstance(node, ast.FunctionDef) and node.name not in TABLES and code_lines(node, lines) > LONGEST:
+                long.append(f"{path.relative_to(ROOT)}: {node.name} has {code_lines(node, lines)} lines")
     assert long == []

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from tinygrad_llm import GPTConfig, __version__, runtime
-from tinygrad_llm.bench import BenchError, Timing, machine, table, train
-from tinygrad_llm.bench import tokenizer as subject
+from tinygrad_llm.bench import BenchError, Timing, machine, table, tokenizer, train
 from tinygrad_llm.bench.limits import Limits
 from tinygrad_llm.bench.measure import OURS, Case, Measure
 from tinygrad_llm.cli import bench, doctor
@@ -24,6 +23,22 @@ def alone(monkeypatch):
     monkeypatch.setattr(bench, "missing", lambda name: [name.removesuffix("-compile")])
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Contenders of the tokenizer's benchmark run in this process, one after the other."""
+
+    def alternate(contenders, rounds):
+        timings = []
+        for contender in contenders:
+            work = getattr(tokenizer, contender.subject.partition(":")[2])(**contender.options)
+            answer, seconds = work.answer(), [work.round() for _ in range(rounds)]
+            timings.append(Timing(contender.name, seconds, answer, work.about()))
+        return timings
+
+    monkeypatch.setattr(tokenizer, "alternate", alternate)
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_tokenizer_without_other_packages(alone, cli, text_file):
     status, out, err = cli("bench", "tokenizer", "--json", "--rounds", "1", "--corpus", text_file)
     figures = json.loads(out)
@@ -47,7 +62,7 @@ def test_tokenizer_without_other_packages(alone, cli, text_file):
             assert row["ours"]["construction_seconds"] > 0
 
 
-@pytest.mark.parametrize("name", subject.THEIRS)
+@pytest.mark.parametrize("name", tokenizer.THEIRS)
 @pytest.mark.slow
 def test_tokenizer_against_another_package(name, cli, text_file):
     pytest.importorskip(name)
@@ -79,7 +94,7 @@ def test_a_failed_worker_costs_one_line(alone, cli, text_file, monkeypatch):
         raise BenchError("tiktoken: RuntimeError: too\nhard")
         yield
 
-    monkeypatch.setattr(subject, "measures", failed)
+    monkeypatch.setattr(tokenizer, "measures", failed)
     status, out, err = cli("bench", "tokenizer", "--against", "--corpus", text_file)
     assert (status, out, err) == (2, "", "tinygrad-llm bench: tiktoken: RuntimeError: too hard\n")
 
@@ -103,7 +118,7 @@ def fixed(monkeypatch):
             Case("train", {}, {}), [Timing("tinygrad_llm", [1.0], "a"), Timing("tokenizers", [1.5], "a", about)]
         )
 
-    monkeypatch.setattr(subject, "measures", measures)
+    monkeypatch.setattr(tokenizer, "measures", measures)
     monkeypatch.setattr(bench, "missing", lambda name: [])
 
 
@@ -144,7 +159,7 @@ def test_the_markdown_table(cli, text_file):
 @pytest.mark.usefixtures("fixed")
 def test_json_marks_another_result(cli, text_file):
     encode, train = json.loads(cli("bench", "tokenizer", "--json", "--corpus", text_file)[1])["rows"]
-    assert [encode["theirs"][name]["same_result"] for name in subject.THEIRS] == [True, False]
+    assert [encode["theirs"][name]["same_result"] for name in tokenizer.THEIRS] == [True, False]
     assert encode["ratio"] == {"tiktoken": 1.5}
     assert encode["spread"] == {"tiktoken": [1.0, 4.0]}
     assert encode["theirs"]["tokenizers"]["mb_per_second"] == 0.75
