@@ -126,13 +126,13 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 from training_toys import Curve, regression
 from tinygrad_llm.training import Trainer, TrainSettings
-from tinygrad_llm.training.workers import led, processes
+from tinygrad_llm.training.workers import launch, processes
 settings = TrainSettings(steps=9, lr=1e-2, warmup=0, eval_every=4, workers=1, accumulation=2)
 def main():
     steps = Trainer(Curve(), regression(), settings).run()
     print(json.dumps([processes().size, [(step.loss, step.measures) for step in steps]]))
     return 0
-sys.exit(led(main))
+sys.exit(launch(main))
 """
 
 

@@ -21,7 +21,7 @@ from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.runtime import OFF, started
 from tinygrad_llm.training import ConfigError, LanguageModeling, Trainer, mpi, workers
 from tinygrad_llm.training.mpi import ALONE, LaunchError, LaunchWarning, Processes, connected, processes, working_with
-from tinygrad_llm.training.workers import Workers, fastest_threads, led, serve
+from tinygrad_llm.training.workers import Workers, fastest_threads, launch, serve
 
 MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "PMIX_RANK")
 WAIT = 30  # seconds for a message, so that no test waits for ever
@@ -356,7 +356,7 @@ def test_alone_nothing_is_sent():
         assert own.add([array], {"x": 2.0}) == {"x": 2.0}
         np.testing.assert_array_equal(array, 1)
         own.abort(MemoryError())
-    assert led(lambda: 7) == 7
+    assert launch(lambda: 7) == 7
 
 
 # ---- finding each other ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tinygrad_llm.runs.presets import PRESETS, find_preset
 from tinygrad_llm.runs.run import Run, load_saved
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
-from tinygrad_llm.training.workers import LaunchError, led, processes
+from tinygrad_llm.training.workers import LaunchError, launch, processes
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
 PRESET = "char-cpu"
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        return led(lambda: _train(args))
+        return launch(lambda: _train(args))
     except LaunchError as error:
         raise UsageError(str(error)) from None
 

@@ -28,8 +28,9 @@ from tinygrad_llm.kernels import Array
 from tinygrad_llm.runtime import affinity, blas_threads, quota, started
 from tinygrad_llm.storage.text import one_line
 
-ERROR_SECONDS = 3.0  # after which rank 0 has reported an error that all ranks meet, and the launcher has ended them
-READ_SECONDS = 0.5  # after which a launcher has read the last words of a rank; it drops what it has not read
+# Rank 0 reports an error that all ranks have. The others wait so long, until the launcher ends them.
+ERROR_SECONDS = 3.0
+READ_SECONDS = 0.5  # a launcher needs them to read the last line of a rank before it ends it
 
 
 class LaunchError(ValueError):
@@ -57,8 +58,8 @@ class Communicator(Protocol):
 class Processes:
     """The processes that share each gradient. Without a communicator it is this one alone.
 
-    As a context, on rank 0, it sends the others home at the end. If an error left them in the middle of an exchange,
-    where they would wait for ever, it ends them.
+    As a context, on rank 0, it lets the others end when it ends. After an error in the middle of an exchange, in which
+    they would wait for ever, it aborts them.
 
     Args:     cores: how many each process may use; None: all. here: how many of the processes run on this machine.
     """
@@ -78,16 +79,16 @@ class Processes:
             self.abort(error)
         self.order(None)
 
-    # ---- rank 0 gives orders, the others take them -----------------------------------------------------------------
+    # ---- rank 0 sends orders, the others receive them --------------------------------------------------------------
 
     def order(self, order: object, exchange: bool = False) -> None:
-        """Send an order to all others; None: there is nothing left to do.
+        """Send an order to all others; None means that there are no more.
 
         Args:     exchange: the order begins an exchange, which `add` ends.
         """
         if self._communicator is not None:
-            self._exchanging = True
             data, buffers = _pickled(order)
+            self._exchanging = True
             self._communicator.bcast((data, [buffer.nbytes for buffer in buffers]))
             for buffer in buffers:
                 self._communicator.Bcast(buffer)

@@ -30,10 +30,10 @@ from tinygrad_llm.training.settings import ConfigError
 from tinygrad_llm.training.step import MeanGradient
 from tinygrad_llm.training.task import Batch, Task, rows, with_measures
 
-__all__ = ["LaunchError", "Workers", "led", "processes", "serve"]
+__all__ = ["LaunchError", "Workers", "fastest_threads", "launch", "processes", "serve", "trainable"]
 
-MOST = 4  # threads; with more, Python's own work on the tape, which only one thread does at a time, costs the gain
-WORTH = 1.15  # one thread is taken only where it is this much faster: chance would decide a close race
+MOST = 4  # threads; more gain nothing, because only one thread at a time can do Python's own work on the tape
+WORTH = 1.15  # one thread is chosen only where it is this much faster, so that chance does not decide a close race
 
 _T = TypeVar("_T")
 _Sums: TypeAlias = tuple[float, dict[str, float], list[Array]]  # loss, figures and gradient, over `total` targets
@@ -45,7 +45,7 @@ def trainable(model: Module) -> dict[str, Parameter]:
 
 
 class Workers:
-    """The threads and processes that share each gradient; it is open while it is a context.
+    """The threads and processes that share each gradient. They run while this is open as a context.
 
     Args:     threads: of each process; None: as many as are fastest here (see `fastest_threads`).
     Raises:   ConfigError: dropout with several threads or processes.
@@ -104,7 +104,7 @@ class Workers:
         items = list(items)
         if self._pool is None or len(items) < 2:
             return map(function, items)
-        # A thread does not inherit what is switched on around this call, such as detect_anomaly.
+        # A thread does not inherit context variables, such as that of detect_anomaly.
         contexts = [contextvars.copy_context() for _ in items]
         return self._pool.map(lambda context, item: context.run(function, item), contexts, items)
 
@@ -129,11 +129,12 @@ class Workers:
             return 0.0, {}, [np.zeros_like(p.data) for p in self.parameters]
         if self.threads == 1:
             return self._by_one(parts[0], total)
-        with blas_threads(1):  # only here: evaluation and samples, on one thread of ours, may use all of BLAS's
+        with blas_threads(1):  # only here: evaluation and samples run on one thread, which may use all of BLAS's
             (loss, measures, grads), *others = self.map(lambda part: self._by_one(part, total), parts)
         for part_loss, part_measures, part_grads in others:
             loss += part_loss
-            measures = {name: measures.get(name, 0.0) + value for name, value in part_measures.items()}
+            for name, value in part_measures.items():
+                measures[name] = measures.get(name, 0.0) + value
             pairs = zip(grads, part_grads, strict=True)
             for _ in self.map(_add, jobs(pairs, lambda pair: pair[0].size)):
                 pass
@@ -143,7 +144,7 @@ class Workers:
         """One part's share of the mean loss, of the figures, and of the gradient."""
         with np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in NumPy's warnings
             loss, measures = with_measures(self.task.loss(self.model, batch, total))
-            return loss.item(), measures, grad(loss, self.parameters, leaf_hooks=False)
+            return loss.item(), dict(measures), grad(loss, self.parameters, leaf_hooks=False)
 
 
 def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
@@ -177,7 +178,7 @@ class _Share:
     send_weights: bool
 
 
-def led(main: Callable[[], int]) -> int:
+def launch(main: Callable[[], int]) -> int:
     """Call main in the process that trains; the others that `mpiexec` started help it until it ends.
 
     Returns:  what main returns; 0 in the processes that helped.
@@ -187,7 +188,7 @@ def led(main: Callable[[], int]) -> int:
         if others.rank == 0:
             with others:
                 return main()
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all processes, they are process 0's to obey
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to all processes, but only process 0 obeys them
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         try:
@@ -215,8 +216,8 @@ def serve(others: Processes) -> None:
 def fastest_threads(model: Module, task: Task) -> int:
     """One thread for each core (up to four), or one whose BLAS uses all cores: whichever is faster here.
 
-    Measured on a few gradients of each. One, where there is dropout, whose masks come from one stream in an order that
-    threads would change; and where BLAS cannot be told to use one thread.
+    A few gradients of each are measured. With dropout the answer is one, because threads would change the order in
+    which masks are drawn. It is one also where BLAS cannot be set to one thread.
     """
     others = processes()
     if has_dropout(model) or min(others.cores or cores(), MOST) == 1:
