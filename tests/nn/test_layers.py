@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor
+from tinygrad_llm import kernels as K
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerNorm, Linear, Parameter
 from tinygrad_llm.random import Generator
 
@@ -120,36 +119,17 @@ def test_a_tied_linear_draws_nothing():
     np.testing.assert_array_equal(rng.rand(4), fresh.rand(4))
 
 
-@given(rows=st.integers(1, 4), fan_in=st.integers(1, 20), fan_out=st.integers(1, 5), bias=st.booleans())
-def test_linear_equals_a_loop_over_outputs(rows, fan_in, fan_out, bias):
-    linear = Linear(fan_in, fan_out, bias, rng=Generator(rows)).to(np.float64)
-    assert all(np.abs(p.data).max() <= 1 / math.sqrt(fan_in) for p in linear.parameters())
-    x = np.random.default_rng(fan_in).standard_normal((2, rows, fan_in))
-    y = linear(Tensor(x)).data
-    for place in np.ndindex(y.shape):
-        terms = (x[place[:-1]] * linear.weight.data[place[-1]]).tolist()
-        if bias:
-            terms.append(float(linear.bias.data[place[-1]]))
-        assert y[place] == pytest.approx(math.fsum(terms), rel=1e-12, abs=1e-13)
-
-
 # ---- LayerNorm ---------------------------------------------------------------------------------------------------
 
 
-def test_layer_norm_equals_the_formula_row_by_row():
+def test_layer_norm_starts_at_1_and_0_and_passes_its_parameters_and_eps_on():
     layer = LayerNorm(5, eps=0.1).to(np.float64)
     assert (layer.weight.data == 1).all()
     assert (layer.bias.data == 0).all()
     layer.weight.data, layer.bias.data = np.arange(1.0, 6), np.arange(5.0) - 2
     x = np.random.default_rng(0).standard_normal((2, 3, 5))
-    y = layer(Tensor(x)).data
-    for b in range(2):
-        for t in range(3):
-            row = x[b, t].tolist()
-            mean = math.fsum(row) / 5
-            variance = math.fsum((v - mean) ** 2 for v in row) / 5
-            expected = [(v - mean) / math.sqrt(variance + 0.1) * (c + 1) + c - 2 for c, v in enumerate(row)]
-            np.testing.assert_allclose(y[b, t], expected, rtol=1e-12, atol=1e-14)
+    expected, _ = K.layer_norm(x, layer.weight.data, layer.bias.data, eps=0.1)
+    np.testing.assert_array_equal(layer(Tensor(x)), expected)
 
 
 # ---- Dropout -----------------------------------------------------------------------------------------------------
@@ -190,13 +170,6 @@ def test_dropout_keeps_its_share_and_the_mean(p):
     np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - p)])
 
 
-def test_dropout_has_gradients_where_it_has_values():
-    x = Tensor(np.full(50, 3.0), requires_grad=True)
-    y = Dropout(0.4, rng=Generator(1))(x)
-    y.sum().backward()
-    np.testing.assert_allclose(x.grad, y.data / 3, rtol=1e-15)
-
-
 def test_dropout_that_is_off_returns_its_input_and_draws_nothing():
     x = Tensor(np.arange(5.0))
     rng = Generator(1)
@@ -204,14 +177,6 @@ def test_dropout_that_is_off_returns_its_input_and_draws_nothing():
     assert off(x) is x
     assert evaluating(x) is x
     np.testing.assert_array_equal(rng.rand(4), Generator(1).rand(4))
-
-
-def test_dropout_with_p_1_gives_0():
-    x = Tensor(np.full(5, 2.0), requires_grad=True)
-    y = Dropout(1.0, rng=Generator(1))(x)
-    y.sum().backward()
-    assert not y.data.any()
-    assert not x.grad.any()
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0001, math.nan, math.inf])
