@@ -119,17 +119,6 @@ def test_a_megabyte_of_one_piece_is_not_quadratic(gpt2, part):
     assert gpt2.decode(gpt2.encode(text)) == text
 
 
-def test_encode_batch_encodes_each_text(gpt2):
-    texts = ["Hello,", "", f"a{EOT}"]
-    assert gpt2.encode_batch(texts, "all") == [[15496, 11], [], [64, 50256]]
-    plain = [gpt2.encode(text, disallowed_special=()) for text in texts]
-    assert gpt2.encode_batch(iter(texts), disallowed_special=()) == plain
-    with pytest.raises(TokenizerError, match="special token"):
-        gpt2.encode_batch(texts)
-    with pytest.raises(TokenizerError, match="must be a list of texts"):
-        gpt2.encode_batch("Hello")
-
-
 # ---- words and merges, shown -------------------------------------------------------------------------------------
 
 
@@ -236,7 +225,7 @@ def test_offset_is_the_character_that_holds_the_first_byte(gpt2, ids):
     for token_id, offset in zip(ids, offsets, strict=True):
         data = gpt2.decode_bytes(ids)[: before + 1]
         assert offset == len(data.decode(errors="replace")) - 1
-        before += len(gpt2.token_bytes(token_id))
+        before += len(gpt2.decode_bytes([token_id]))
 
 
 def test_offsets_by_hand(gpt2):
@@ -249,7 +238,7 @@ def test_offsets_by_hand(gpt2):
 
 def test_offsets_equal_tiktokens(gpt2):
     tiktoken = pytest.importorskip("tiktoken")
-    ranks = {gpt2.token_bytes(token_id): token_id for token_id in range(50256)}
+    ranks = {gpt2.decode_bytes([token_id]): token_id for token_id in range(50256)}
     theirs = tiktoken.Encoding("gpt2", pat_str=pattern.PATTERN, mergeable_ranks=ranks, special_tokens={EOT: 50256})
 
     @given(text=TEXTS)
@@ -268,12 +257,6 @@ def test_unknown_id_is_named(gpt2, bad):
     for decode in (gpt2.decode, gpt2.decode_bytes):
         with pytest.raises(TokenizerError, match=f"{re.escape(repr(bad))} is unknown.*50257"):
             decode([0, bad])
-
-
-def test_token_bytes_of_one_id(gpt2):
-    assert gpt2.token_bytes(15496) == b"Hello"
-    with pytest.raises(TokenizerError, match="unknown"):
-        gpt2.token_bytes(50257)
 
 
 def test_decode_takes_numpys_integers(gpt2):

@@ -211,5 +211,5 @@ def test_tiktoken_and_tokenizers_read_the_files(gpt2, tmp_path):
     gpt2.save_gpt2(tmp_path)
     vocab, encoder = str(tmp_path / "vocab.bpe"), str(tmp_path / "encoder.json")
     ranks = load.data_gym_to_mergeable_bpe_ranks(vocab, encoder)
-    assert ranks == {gpt2.token_bytes(token_id): token_id for token_id in range(50256)}
+    assert ranks == {gpt2.decode_bytes([token_id]): token_id for token_id in range(50256)}
     assert models.BPE.from_file(encoder, vocab)

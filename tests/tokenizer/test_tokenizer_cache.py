@@ -86,7 +86,7 @@ def test_gpt2_token_is_what_its_own_bytes_merge_into(gpt2):
 def assert_tokens_merge_into_themselves(tokenizer):
     """The cache relies on this where it takes a word that spells a token for this token."""
     for token_id in range(256 + len(tokenizer.merges)):
-        token = tokenizer.token_bytes(token_id)
+        token = tokenizer.decode_bytes([token_id])
         assert merge(token.translate(BYTE_IDS), tokenizer.merges) == [token_id]
 
 

@@ -260,20 +260,6 @@ class Tokenizer:
                 self._encode_plain(piece, ids)
         return ids
 
-    def encode_batch(
-        self,
-        texts: Iterable[str],
-        allowed_special: Collection[str] | Literal["all"] = frozenset(),
-        disallowed_special: Collection[str] | Literal["all"] = "all",
-    ) -> list[list[int]]:
-        """Encode each of several texts, as `encode` does.
-
-        Raises:   TokenizerError: as `encode`; texts is one str.
-        """
-        if isinstance(texts, str):
-            raise TokenizerError("texts must be a list of texts, got one str; use encode for it")
-        return [self.encode(text, allowed_special, disallowed_special) for text in texts]
-
     def encode_bytes(self, data: bytes) -> list[int]:
         """Encode any bytes so that `decode_bytes` gives them back.
 
@@ -332,13 +318,6 @@ class Tokenizer:
         if not (given and set(map(type, given)) == {int} and min(given) >= 0 and max(given) < self.n_vocab):
             given = list(check_ids(given, self.n_vocab))
         return b"".join(map(self._bytes.__getitem__, given))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of one token.
-
-        Raises:   TokenizerError: an unknown id.
-        """
-        return self.decode_bytes([token_id])
 
     def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[int]]:
         """Decode ids into text, and find the character that holds the first byte of each token.

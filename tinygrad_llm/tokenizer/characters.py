@@ -122,10 +122,3 @@ class CharTokenizer:
         Raises:   TokenizerError: an unknown id.
         """
         return self.decode(ids).encode()
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the UTF-8 of one token.
-
-        Raises:   TokenizerError: an unknown id.
-        """
-        return self.decode_bytes([token_id])
