@@ -52,7 +52,7 @@ def test_every_format_is_recognized_by_its_content(tmp_path, kind):
     for place in (path, str(path)):
         found = read_arrays(place)
         assert_same(found.arrays, NAMED)
-        assert (found.format, found.metadata) == (kind, {})
+        assert (found.format, list(found.metadata)) == (kind, ["sha256"] if kind == "safetensors" else [])
 
 
 def test_an_npy_file_has_one_array(tmp_path):
@@ -75,7 +75,7 @@ def test_a_tensorbundle_is_found_by_its_prefix(tmp_path):
 
 def test_metadata_comes_along(tmp_path):
     save_safetensors(tmp_path / "x.safetensors", NAMED, {"k": "v"})
-    assert read_arrays(tmp_path / "x.safetensors").metadata == {"k": "v"}
+    assert read_arrays(tmp_path / "x.safetensors").metadata["k"] == "v"
 
 
 @pytest.mark.parametrize("kind", SAVE)
@@ -139,7 +139,7 @@ def test_an_index_of_shards_is_read_as_one_file(sharded):
         found = read_arrays(place)
         assert_same(found.arrays, NAMED)
         assert found.format == "safetensors"
-        assert found.metadata == {"format": "pt", "model-1.safetensors": "here", "model-2.safetensors": "here"}
+        assert found.metadata.keys() - {"sha256"} == {"format", "model-1.safetensors", "model-2.safetensors"}
 
 
 def test_a_shard_in_another_place_is_refused(sharded, for_each):

@@ -1,5 +1,6 @@
 """Safetensors files: the layout by hand, maps, the format's own library, and everything a bad file can be."""
 
+import hashlib
 import json
 import mmap
 import pickle
@@ -45,8 +46,10 @@ def test_layout_by_hand(tmp_path):
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     assert length % 8 == 0
+    digest = load_safetensors(path)[1]["sha256"]
+    assert hashlib.sha256(data.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
     assert json.loads(data[8 : 8 + length]) == {
-        "__metadata__": {"k": "v"},
+        "__metadata__": {"k": "v", "sha256": digest},
         "a": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]},
         "b": {"dtype": "I8", "shape": [2], "data_offsets": [4, 6]},
     }
@@ -69,7 +72,9 @@ def test_every_array_is_aligned_to_its_elements(tmp_path):
     save_safetensors(path, {f"{i}{code}": np.zeros(3, code) for i, code in enumerate(DTYPES.values())})
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    for value in json.loads(data[8 : 8 + length]).values():
+    header = json.loads(data[8 : 8 + length])
+    assert len(header.pop("__metadata__")) == 1
+    for value in header.values():
         assert (8 + length + value["data_offsets"][0]) % np.dtype(DTYPES[value["dtype"]]).itemsize == 0
 
 
@@ -96,7 +101,7 @@ def test_mapped_arrays_are_read_only_views_of_one_map(tmp_path):
     named = {f"{code} {i}": np.ones(i, code) for code in DTYPES.values() for i in range(3)}
     save_safetensors(path, named, {"k": "v"})
     loaded, metadata = load_safetensors(path, mmap=True)
-    assert metadata == {"k": "v"}
+    assert metadata == load_safetensors(path)[1]
     assert list(loaded) == list(load_safetensors(path)[0])
     assert not any(array.flags.writeable or array.flags.owndata for array in loaded.values())
     assert len({id(_map_of(array)) for array in loaded.values()}) == 1

@@ -4,17 +4,11 @@ A checkpoint is a safetensors file, so the `safetensors` library reads it too. I
 
     "format"     "tinygrad_llm.checkpoint"
     "version"    the number VERSION
-    "sha256"     64 hex digits: the SHA-256 of the whole file, with 64 zeros in this place
+    "sha256"     that of every file of ours (see `safetensors`)
     "metadata"   the caller's metadata, an object as JSON text
-
-The arrays are sorted by falling element size, then by name. The header is JSON without spaces in that order, the
-metadata first and sorted, padded with spaces to a multiple of 8. So the arrays and the metadata determine every byte
-of the file, and its hash. The reader computes the hash from the arrays in memory. A file that another library saved
-again, in another order, therefore still verifies.
 """
 
 import contextlib
-import errno
 import json
 import math
 import operator
@@ -28,15 +22,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_llm.formats.safetensors import layout, load_safetensors, pieces
-from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
 from tinygrad_llm.storage.files import LoadError, parse_json, show
 
 FORMAT: Final = "tinygrad_llm.checkpoint"
 VERSION = 2  # to be raised with every change of what a checkpoint must hold
 
-_NO_HASH = "0" * 64
-_CHUNK = 1_000_000
 _NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,})\.ckpt\.safetensors", re.ASCII)
 
 
@@ -72,40 +63,21 @@ def save_checkpoint(
                 f"{path}: tensor {show(name)}: {bad} of its {tensor.size} values are NaN or infinite; not saved"
             )
     fields = {"format": FORMAT, "version": str(VERSION), "metadata": _to_json(path, metadata or {})}
-    blank, parts = layout(path, tensors, {**fields, "sha256": _NO_HASH})
-    _check_readable(f"{path}: header", blank[8:])
-    digest = _hash(blank, pieces(parts))
-    # Quotes inside the caller's metadata are escaped, so this text is the field itself.
-    header = blank.replace(f'"sha256":"{_NO_HASH}'.encode(), f'"sha256":"{digest}'.encode(), 1)
-
-    def verify(temporary: Path) -> None:
-        with open(temporary, "rb") as file:
-            same = file.read(len(header)) == header
-            if not same or _hash(blank, iter(lambda: file.read(_CHUNK), b"")) != digest:
-                raise OSError(errno.EIO, "What was written reads back differently", os.fspath(path))
-
-    with atomic_write(path, verify) as file:
-        file.write(header)
-        for piece in pieces(parts):
-            file.write(piece)
+    save_safetensors(path, tensors, fields)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read the arrays and the metadata of a checkpoint, and compare their hash with the stored one.
+    """Read the arrays and the metadata of a checkpoint; `load_safetensors` compares their hash with the stored one.
 
     Raises:   LoadError: the file is damaged or something else; names the file and the field.
               VersionError, a LoadError: it has another version of the format.
               OSError: the file cannot be opened or read.
     """
     path = Path(path)
-    arrays, fields = load_safetensors(path)
-    metadata = _read_fields(path, fields)
-    if (found := _hash_of(path, arrays, fields)) != fields["sha256"]:
-        raise LoadError(
-            f"{path}: sha256: should be {show(fields['sha256'])}, is {found}: the file is damaged; "
-            "load an earlier checkpoint"
-        )
-    return arrays, metadata
+    metadata = _read_fields(
+        path, load_safetensors(path, mmap=True)[1]
+    )  # first: its version may say that it is not ours
+    return load_safetensors(path)[0], metadata
 
 
 class Checkpoints:
@@ -242,40 +214,16 @@ class Checkpoints:
                 path.unlink()
 
 
-def _hash_of(path: Path, arrays: Mapping[str, NDArray[Any]], fields: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a file with this content."""
-    try:
-        blank, parts = layout(path, arrays, {**fields, "sha256": _NO_HASH})
-    except ValueError as error:
-        raise LoadError(str(error)) from None
-    return _hash(blank, pieces(parts))
-
-
-def _hash(blank: bytes, data: Iterable[bytes | memoryview]) -> str:
-    """Return the SHA-256 of a file, given its header with zeros for the hash, and the rest in pieces."""
-    import hashlib  # here, because it takes longer to load than most of this package
-
-    total = hashlib.sha256(blank)
-    for piece in data:
-        total.update(piece)
-    return total.hexdigest()
-
-
 def _to_json(path: Path, metadata: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: metadata: JSON cannot hold it: {error}") from None
-    _check_readable(f"{path}: metadata", text.encode())
-    return text
-
-
-def _check_readable(where: str, text: bytes) -> None:
-    """Raise ValueError for JSON that the reader would refuse: an integer of 39 digits, or megabytes of text."""
     try:
-        parse_json(where, text)
-    except LoadError as error:
+        parse_json(f"{path}: metadata", text.encode())
+    except LoadError as error:  # an integer of 39 digits, or megabytes of text
         raise ValueError(f"{error}: it could not be read again: store it as text or as an array") from None
+    return text
 
 
 def _read_fields(path: Path, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -284,8 +232,8 @@ def _read_fields(path: Path, fields: Mapping[str, str]) -> dict[str, Any]:
     if fields.get("format") != FORMAT:
         raise LoadError(f"{where}: format: must be {FORMAT!r}, got {show(fields.get('format'))}")
     _check_version(path, fields.get("version", ""))
-    if not re.fullmatch("[0-9a-f]{64}", fields.get("sha256", "")):
-        raise LoadError(f"{where}: sha256: must be 64 hex digits, got {show(fields.get('sha256'))}")
+    if "sha256" not in fields:  # else it is compared when the arrays are read
+        raise LoadError(f"{where}: sha256: must be 64 hex digits, got None")
     metadata = parse_json(f"{where}: metadata", fields.get("metadata", "").encode(errors="surrogatepass"))
     if not isinstance(metadata, dict):
         raise LoadError(f"{where}: metadata: must be a JSON object, got {show(metadata)}")

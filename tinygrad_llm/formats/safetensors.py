@@ -5,11 +5,18 @@
                        "__metadata__": {str: str}}, padded with spaces
     the rest    the arrays, C-contiguous and little-endian; the offsets count from here and leave no gap
 
+Our files hold in `__metadata__` also "sha256": the SHA-256 of the whole file, with 64 zeros in this place. The arrays
+are sorted by falling element size, then by name. The header is JSON without spaces in that order, the metadata first
+and sorted, padded with spaces to a multiple of 8. So the arrays and the metadata determine every byte of the file. The
+reader computes the hash from the arrays in memory, so a file that another library saved again still verifies.
+
 Source: the format's description at https://github.com/huggingface/safetensors.
 """
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from mmap import ACCESS_READ
@@ -41,22 +48,34 @@ _DTYPES = {
     "BOOL": BOOL,
 }  # fmt: skip
 _NAMES = {code: name for name, code in _DTYPES.items()}
+_NO_HASH = "0" * 64
+_CHUNK = 1_000_000
 
 
 def save_safetensors(
     path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write named arrays to a safetensors file, atomically (see `atomic_write`).
+    """Write named arrays and their SHA-256 to a file, which is read back before it replaces an older file.
 
-    Arrays are sorted by falling element size, then by name, so each begins at a multiple of its element size. The same
-    arrays and metadata always give the same bytes.
+    Each array begins at a multiple of its element size. As with `atomic_write`, `path` is at every moment the old file
+    or the complete new one. The same arrays and metadata always give the same bytes.
 
     Raises:   ValueError: an array or a piece of metadata that the format cannot hold; named.
-              OSError: the file cannot be written.
+              OSError: the file cannot be written, or the disk returns other bytes than were written.
     """
     path = Path(path)
-    header, parts = layout(path, arrays, metadata or {})
-    with atomic_write(path) as file:
+    blank, parts = layout(path, arrays, {**(metadata or {}), "sha256": _NO_HASH})
+    digest = _hash(blank, pieces(parts))
+    # Quotes inside other metadata are escaped, so this text is the field itself.
+    header = blank.replace(f'"sha256":"{_NO_HASH}'.encode(), f'"sha256":"{digest}'.encode(), 1)
+
+    def verify(temporary: Path) -> None:
+        with open(temporary, "rb") as file:
+            same = file.read(len(header)) == header
+            if not same or _hash(blank, iter(lambda: file.read(_CHUNK), b"")) != digest:
+                raise OSError(errno.EIO, "What was written reads back differently", os.fspath(path))
+
+    with atomic_write(path, verify) as file:
         file.write(header)
         for piece in pieces(parts):
             file.write(piece)
@@ -99,6 +118,16 @@ def pieces(parts: Iterable[Part]) -> Iterator[memoryview]:
         yield np.ascontiguousarray(array, code).data
 
 
+def _hash(blank: bytes, data: Iterable[bytes | memoryview]) -> str:
+    """Return the SHA-256 of a file, given its header with zeros for the hash, and the rest in pieces."""
+    import hashlib  # here, because it takes longer to load than most of this package
+
+    total = hashlib.sha256(blank)
+    for piece in data:
+        total.update(piece)
+    return total.hexdigest()
+
+
 def load_safetensors(
     path: str | os.PathLike[str], mmap: bool = False
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -106,8 +135,9 @@ def load_safetensors(
 
     Every array owns writable memory of the machine's byte order. BF16, which NumPy lacks, becomes float32; all others
     keep their dtype, F16 too. Names, shapes and offsets are compared with the file's size before memory is allocated.
+    A SHA-256 in the metadata is compared with the file's; files of other programs have none.
 
-    Args:     mmap: return read-only views of the file. The system reads it when they are used, and it stays open while
+    Args:     mmap: compare no SHA-256, and return read-only views of the file. The system reads it when they are used, and it stays open while
               one of them lives. Arrays that must be converted are read-only copies. After a file was mapped, it may be
               replaced (`atomic_write`) or deleted: these arrays stay whole. Another program that writes into the file
               changes them, and one that truncates it ends this process at their next use. Windows refuses to replace
@@ -125,7 +155,24 @@ def load_safetensors(
         for name, tensor in tensors.items():
             with in_memory(f"{path}: tensor {show(name)}", tensor["end"] - tensor["begin"]):
                 arrays[name] = _read_array(path, source, name, **tensor)
-        return arrays, metadata
+    if not mmap and "sha256" in metadata:
+        _check_hash(path, arrays, metadata)
+    return arrays, metadata
+
+
+def _check_hash(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    stated = metadata["sha256"]
+    if not re.fullmatch("[0-9a-f]{64}", stated):
+        raise LoadError(f"{path}: __metadata__: sha256: must be 64 hex digits, got {show(stated)}")
+    try:
+        blank, parts = layout(path, arrays, {**metadata, "sha256": _NO_HASH})
+    except ValueError as error:
+        raise LoadError(str(error)) from None
+    if (found := _hash(blank, pieces(parts))) != stated:
+        raise LoadError(
+            f"{path}: sha256: should be {show(stated)}, is {found}: the file is damaged, or another program changed "
+            "it and kept its metadata; use an earlier file or a copy"
+        )
 
 
 def _map(path: Path, file: BufferedReader, start: int, size: int) -> memoryview:
