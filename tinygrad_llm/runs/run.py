@@ -173,8 +173,8 @@ class Run:
 
     def _keep_last_good(self) -> str:
         """Save the state before a bad step, unless a checkpoint holds it; say which checkpoint is the last."""
-        if self._saved_at != self._position and not (self.steps and self.steps[-1].diverged):
-            with contextlib.suppress(TrainingError):  # where it is not finite either, an earlier one is
+        if self._saved_at != self._position:
+            with contextlib.suppress(TrainingError):  # it is NaN or infinite too; an earlier checkpoint is not
                 self.checkpoint()
         latest = self.folder.checkpoints.latest()
         return f"the last good checkpoint is {latest}" if latest else "there is no good checkpoint"
