@@ -159,16 +159,12 @@ class RunConfig:
 
 
 TOKENIZERS = ("char", "bpe", "gpt2")
+_CLASSES = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings}
 _TABLES = {
-    "data": dataclasses.fields(DataSettings),
-    "model": tuple(field for field in dataclasses.fields(GPTConfig) if field.name != "vocab_size"),
-    "training": dataclasses.fields(TrainSettings),
+    table: tuple(field for field in dataclasses.fields(kind) if (table, field.name) != ("model", "vocab_size"))
+    for table, kind in _CLASSES.items()
 }
-_TYPES = {
-    "data": typing.get_type_hints(DataSettings),
-    "model": typing.get_type_hints(GPTConfig),
-    "training": typing.get_type_hints(TrainSettings),
-}
+_TYPES = {table: typing.get_type_hints(kind) for table, kind in _CLASSES.items()}
 # The names of our keys in PyTorch, nanoGPT, Hugging Face and the book.
 _ELSEWHERE = {
     theirs: ours
