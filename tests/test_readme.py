@@ -64,6 +64,11 @@ def test_the_kernel_shown_is_the_kernel():
     np.testing.assert_array_equal(vjp(g)[0], real_vjp(g)[0])
 
 
+def test_a_gradient_written_by_hand_is_proven(capsys):
+    run_block(blocks(README)[2])
+    assert re.search(r"gradient passes by richardson(.|\n)*np.linalg.norm", capsys.readouterr().out)
+
+
 def example(docstring):
     """The code of a docstring: the indented lines from the first import on."""
     return inspect.cleandoc(re.search(r"^    (import|from) .*?(?=^\S)", docstring + "\n.", flags=re.S | re.M)[0])

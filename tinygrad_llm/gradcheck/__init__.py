@@ -13,6 +13,8 @@ On your own functions and modules:
     H = hessian(lambda x: (x * x * x).sum(), [np.array([1.0, 2.0])])   # diag(6, 12)
     (Hv,) = hvp(lambda x: F.gelu(x).sum(), [x], [np.ones_like(x)])     # H v, without computing H
 
+A plain NumPy function with a hand-written gradient needs no Tensors: see `check_gradient`.
+
 On the command line: `tinygrad-llm gradcheck` proves everything, `--mutants` plants wrong gradients, `--mutants --method
 central` shows which of them ordinary differences miss, and `--curve NAME` plots the error of each method over its step.
 When a training run fails, `tinygrad_llm.detect_anomaly` names the operation and the layer of the first NaN or infinity,
@@ -24,6 +26,7 @@ from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckResult, gradchec
 from tinygrad_llm.gradcheck.ledger import Row, run, uncovered
 from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.model_cases import all_cases, gpt_problem
+from tinygrad_llm.gradcheck.plain import check_gradient
 from tinygrad_llm.gradcheck.second_order import hessian, hvp, jvp
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "GradcheckResult",
     "Row",
     "all_cases",
+    "check_gradient",
     "gpt_problem",
     "gradcheck",
     "hessian",

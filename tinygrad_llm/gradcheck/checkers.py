@@ -137,10 +137,15 @@ def gradcheck(
     checked = _checked(fn, tensors, names)
 
     def call() -> Tensor:
-        y = fn(*tensors)
-        y = y if loss is None else loss(y)
+        try:
+            y = fn(*tensors)
+            y = y if loss is None else loss(y)
+        except (AttributeError, TypeError, ValueError) as error:
+            if hint := _glue(error, tensors):
+                raise GradcheckError(f"{type(error).__name__}: {error}. {hint}") from error
+            raise
         if not isinstance(y, Tensor):
-            raise GradcheckError(f"fn must return one Tensor, got {type(y).__name__}")
+            raise GradcheckError(f"fn must return one Tensor, got {type(y).__name__}. {PLAIN}")
         return y
 
     tolerance = TOLERANCE[method] if tolerance is None else tolerance
@@ -160,6 +165,20 @@ def gradcheck(
         name = type(fn).__name__ if isinstance(fn, Module) else getattr(fn, "__name__", "fn")
         raise GradcheckError(f"{name}: the gradient of {describe(result)}")
     return result
+
+
+PLAIN = "fn takes and returns Tensors; for a plain NumPy function, use check_gradient(f, df, x)"
+
+
+def _glue(error: Exception, tensors: Sequence[Any]) -> str:
+    """How to mend an error of someone who gave a plain NumPy function, or a kernel that is none; empty for others."""
+    if any(isinstance(t, Tensor) and np.iscomplexobj(t.data) for t in tensors):
+        return ""  # fn fails on complex numbers only
+    if "Tensor" in str(error):
+        return PLAIN
+    if any(words in str(error) for words in ("unpack", "has no attribute 'dtype'", "not callable")):
+        return "A kernel returns a pair, (out, vjp), in which out is an array, and vjp(g) a tuple of arrays"
+    return ""
 
 
 def describe(result: GradcheckResult) -> str:
@@ -364,7 +383,10 @@ class _Check:
         try:
             return grad(y, self.L.tensors, self.L.v)
         except Exception as error:
-            raise GradcheckError(f"the backward pass failed: {error or type(error).__name__}") from error
+            hint = _glue(error, self.L.tensors)
+            raise GradcheckError(
+                f"the backward pass failed: {error or type(error).__name__}" + (f". {hint}" if hint else "")
+            ) from error
 
     def _one(self, name: str, t: Tensor, g: Array, by: str, step: float | None) -> Comparison:
         """Compare the gradient g of one input, or its products with random directions, with a method's."""
