@@ -39,6 +39,9 @@ class Generator:
     def __init__(self, seed: int) -> None:
         self.manual_seed(seed)
 
+    def __repr__(self) -> str:
+        return f"Generator(seed={self.seed})"
+
     def manual_seed(self, seed: int) -> None:
         """Start the stream of `seed` from its beginning, and drop a cached normal."""
         self.seed = _integer("seed", seed)

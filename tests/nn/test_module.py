@@ -204,3 +204,39 @@ def test_evaluating_gives_every_module_its_mode_back():
         fail()
     assert [module.training for module in family.modules()] == before
     assert is_grad_enabled()
+
+
+# ---- assigning, and printing ----------------------------------------------------------------------------------------
+
+
+def test_a_parameter_is_replaced_only_by_a_parameter_or_none():
+    layer = Linear(3, 2, rng=Generator(0))
+    for value in (Tensor(np.ones((2, 3))), layer.weight * 2, np.ones((2, 3)), 1.0, LayerNorm(3), [layer.weight]):
+        with pytest.raises(TypeError, match=r"as parameter 'weight' \(Parameter or None expected\)"):
+            layer.weight = value
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    layer.weight = Parameter(np.ones((2, 3), np.float32))
+    layer.bias = None
+    layer.extra = Tensor([1.0])  # a new attribute may be anything
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+
+
+def test_a_module_prints_as_a_tree():
+    class Model(Module):
+        def __init__(self):
+            rng = Generator(0)
+            self.scale, self._hidden, self.mask = 0.5, 1, np.ones((2, 2))
+            self.first = Linear(3, 3, rng=rng)
+            self.layers = [LayerNorm(3), LayerNorm(3), {"drop": Dropout(0.1, rng=rng)}]
+            self.head = Linear(3, 3, False, rng=rng, weight=self.first.weight)
+
+    assert repr(Model().eval()).splitlines() == [
+        "Model(scale=0.5, mask=(2, 2))",
+        "  first: Linear(weight=(3, 3), bias=(3,))",
+        "  layers.0-1: 2 × LayerNorm(weight=(3,), bias=(3,), eps=1e-05)",
+        "  layers.2.drop: Dropout(p=0.1)",
+        "  head: Linear(weight=(3, 3) = first.weight)",
+    ]
+    assert repr(Linear(1, 1, False, rng=Generator(0))) == str(Linear(1, 1, False, rng=Generator(0)))
+    assert repr(Generator(5)) == "Generator(seed=5)"
+    assert repr(Parameter([1.0])) == "Parameter([1.], requires_grad=True)"

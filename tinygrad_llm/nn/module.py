@@ -1,7 +1,7 @@
 """`Module` and `Parameter`: a model finds its parameters by walking its attributes."""
 
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.observer import current_layer, current_observer, inside_layer
+from tinygrad_llm.autograd.scope import scope
 from tinygrad_llm.kernels import Array
 
 
@@ -30,6 +31,18 @@ class Module:
     """
 
     training: bool = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Anything else in the place of a Parameter would silently not be trained.
+        if not isinstance(value, Parameter | None) and isinstance(vars(self).get(name), Parameter):
+            raise TypeError(
+                f"cannot assign {type(value).__name__} as parameter {name!r} (Parameter or None expected): "
+                f"wrap it in Parameter(…), or change the values in place, inside no_grad()"
+            )
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return "\n".join(_tree(self, "", {p: name for name, p in self.named_parameters()}))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -79,7 +92,7 @@ class Module:
     def eval(self) -> Self:
         return self.train(False)
 
-    @contextmanager
+    @scope
     def evaluating(self) -> Iterator[None]:
         """Inside this block, dropout is off and nothing is recorded; afterwards each module has its mode back."""
         training = [module for module in self.modules() if module.training]
@@ -158,3 +171,38 @@ def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:
     for name, child in children:
         if isinstance(child, Parameter | Module | dict | list | tuple):
             yield from _walk(child, f"{path}.{name}" if path else str(name))
+
+
+def _tree(module: Module, path: str, first: dict[Parameter, str]) -> list[str]:
+    """The lines of a Module: its class, parameters and settings; then, indented, the Modules inside it.
+
+    Args:     first: the name under which each parameter is trained; a tied one shows it.
+    """
+    own: list[str] = []
+    inside: list[tuple[str, list[str]]] = []
+    for name, x in _attributes(vars(module), ""):
+        full = f"{path}.{name}" if path else name
+        if isinstance(x, Module):
+            inside.append((name, _tree(x, full, first)))
+        elif isinstance(x, Tensor | np.ndarray):
+            trained = first.get(x, full) if isinstance(x, Parameter) else full
+            own.append(f"{name}={x.shape}" + ("" if trained == full else f" = {trained}"))
+        elif isinstance(x, int | float | str) and name != "training" and not name.startswith("_"):
+            own.append(f"{name}={x!r}")
+    lines = [type(module).__name__ + (f"({', '.join(own)})" if own else "")]
+    # Equal Modules one after another in a list, such as the blocks of a GPT, are shown once.
+    for (_, shown), run in itertools.groupby(inside, lambda entry: (entry[0].rpartition(".")[0] or entry[0], entry[1])):
+        names = [name for name, _ in run]
+        several = f"-{names[-1].rpartition('.')[2]}: {len(names)} ×" if len(names) > 1 else ":"
+        lines += [f"  {names[0]}{several} {shown[0]}", *(f"  {line}" for line in shown[1:])]
+    return lines
+
+
+def _attributes(item: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(name, value) of all attributes; those in lists and dicts one by one."""
+    for name, x in item.items() if isinstance(item, dict) else enumerate(item):
+        full = f"{path}.{name}" if path else str(name)
+        if isinstance(x, dict | list | tuple):
+            yield from _attributes(x, full)
+        else:
+            yield full, x
