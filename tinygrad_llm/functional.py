@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, is_grad_enabled
-from tinygrad_llm.autograd.tensor import Operand
+from tinygrad_llm.autograd.tensor import Operand, dims
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
 
@@ -127,7 +127,10 @@ def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     Returns:  their shape, with the lengths along `dim` added.
     Raises:   ValueError: the other axes differ, or there are no tensors.
     """
-    return apply(K.concatenate, *tensors, axis=dim)
+    shapes = [np.shape(x) for x in tensors]
+    if not all(shapes):
+        raise ValueError(f"cat: a Tensor without axes cannot be concatenated: use stack; got shapes {shapes}")
+    return apply(K.concatenate, *tensors, axis=dims((dim,), shapes[0])[0] if shapes else dim)
 
 
 def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
@@ -137,7 +140,7 @@ def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     Returns:  that shape, with an axis of length n inserted at `dim`.
     Raises:   ValueError: the shapes differ, or there are no tensors.
     """
-    return apply(K.stack, *tensors, axis=dim)
+    return apply(K.stack, *tensors, axis=dims((dim,), (*np.shape(tensors[0]), 1))[0] if tensors else dim)
 
 
 def matmul(input: Operand, other: Operand) -> Tensor:
@@ -296,6 +299,9 @@ def scaled_dot_product_attention(
               TypeError: a mask of integers.
     Source:   Vaswani et al. 2017, arXiv:1706.03762; torch.nn.functional.scaled_dot_product_attention.
     """
+    if min(query.ndim, key.ndim, value.ndim) < 2 or 0 in (query.shape[-1], key.shape[-1]):
+        shapes = f"{query.shape}, {key.shape} and {value.shape}"
+        raise ValueError(f"scaled_dot_product_attention: query, key and value must be (..., T, D), D ≥ 1, got {shapes}")
     Tq, Tk = query.shape[-2], key.shape[-2]
     if is_causal and attn_mask is not None:
         raise ValueError("scaled_dot_product_attention: got is_causal and attn_mask: give attn_mask alone, or neither")

@@ -200,11 +200,10 @@ def test_a_gradient_that_drops_the_imaginary_part():
     x, seed = leaf(1.0, dtype=np.float64), np.array([1j])
 
     def through(grads):
-        apply(broken(grads), x, Tensor(np.array([1.0]))).__mul__(Tensor(seed)).backward([1 + 0j])
+        return grad(apply(broken(grads), x, Tensor(np.array([1.0]))) * Tensor(seed), x)
 
     with detect_anomaly():
-        through(lambda g: (g, None))
-    np.testing.assert_array_equal(x.grad, seed)
+        np.testing.assert_array_equal(through(lambda g: (g, None))[0], seed)
     assert "is float64, not complex128" in str(caught(through, lambda g: (g.real, None)))
 
 
@@ -214,8 +213,8 @@ def test_mixed_dtypes_pass():
         ((x * 2).exp() * w + x).sum().backward()
         for z in (Tensor(np.array([1 + 1e-20j, 2]), requires_grad=True), leaf(1 + 1e-20j, 2, dtype=np.complex64)):
             x, w = leaf(1.0, 2.0), leaf(3.0, 4.0, dtype=np.float64)
-            (z * w * x).tanh().sum().backward()
-            assert x.grad.dtype == np.complex128
+            (g,) = grad((z * w * x).tanh().sum(), x)
+            assert g.dtype == np.complex128
 
 
 # ---- saved values that were changed -------------------------------------------------------------------------------
@@ -233,7 +232,7 @@ SAVES = {  # kernel: inputs, options, what it saves: of an input (its place) or 
     "matmul": ([X, X.T.copy()], {}, {0: "rows", 1: "columns"}),
     "einsum": ([X, X.T.copy()], {"subscripts": "ij,jk->ik"}, {0: "operands[0]", 1: "operands[1]"}),
     "linear": ([X, W], {}, {0: "for_weight", 1: "for_x"}),
-    "logsumexp": ([X], {"axis": -1, "keepdims": True}, {0: "x", "y": "y"}),
+    "logsumexp": ([X], {"axis": -1, "keepdims": True}, {0: "x", "y": "kept"}),
     "softmax": ([X], {}, {"y": "y"}),
     "log_softmax": ([X], {}, {"y": "y"}),
     "layer_norm": ([X, W[0], W[1]], {}, {1: "weight"}),
@@ -426,7 +425,7 @@ def test_the_layer_ends_with_its_forward():
     assert caught(step).layer == ""
 
     def fails():
-        with pytest.raises(ValueError, match="does not fit"):
+        with pytest.raises(ValueError, match="linear: got"):
             Linear(1, 1, rng=Generator(0))(leaf(1.0, 2.0))
         leaf(-1.0).log()
 

@@ -99,7 +99,7 @@ def test_self_attention_with_uniform_weights_gives_the_numbers_that_the_book_pri
     for linear in (attention.W_query, attention.W_key, attention.W_value):
         linear.weight.data = rng.rand((3, 2)).T
     expected = ".2996 .8053 / .3061 .8210 / .3058 .8203 / .2948 .7939 / .2927 .7891 / .2990 .8040"  # ch03-11
-    np.testing.assert_allclose(attention(Tensor(X)), numbers(expected), rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(attention(Tensor(X)).data, numbers(expected), rtol=0, atol=PRINTED)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_self_attention_with_uniform_weights_gives_the_numbers_that_the_book_pri
 )
 def test_self_attention_gives_the_numbers_that_the_book_prints(seed, expected):
     attention = SelfAttention(3, 2, rng=Generator(seed))
-    np.testing.assert_allclose(attention(Tensor(X)), numbers(expected), rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(attention(Tensor(X)).data, numbers(expected), rtol=0, atol=PRINTED)
 
 
 def test_causal_weights_are_those_of_the_book_in_both_ways():
@@ -123,7 +123,7 @@ def test_causal_weights_are_those_of_the_book_in_both_ways():
     )  # ch03-15
     scores = attention.scores(Tensor(X)).data
     np.testing.assert_allclose(np.tril(scores) * math.sqrt(2), raw, rtol=0, atol=PRINTED)
-    np.testing.assert_allclose(attention_weights(attention, X), CAUSAL_WEIGHTS, rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(attention_weights(attention, X).data, CAUSAL_WEIGHTS, rtol=0, atol=PRINTED)
     # The first way of the book: a softmax of all scores, cut to the triangle and divided by its row sums.
     cut = np.tril(Tensor(scores).softmax(-1).data)
     np.testing.assert_allclose(cut / cut.sum(-1, keepdims=True), CAUSAL_WEIGHTS, rtol=0, atol=PRINTED)
@@ -135,21 +135,21 @@ def test_causal_weights_after_dropout_are_those_of_the_book():
         "2 0 0 0 0 0 / 0 0 0 0 0 0 / .7599 .6194 .6206 0 0 0 / 0 .4921 .4925 0 0 0 / 0 .3966 0 .3775 0 0"
         "/ 0 .3327 .3331 .3084 .3331 0"
     )  # ch03-17
-    np.testing.assert_allclose(F.dropout(weights, 0.5, True, Generator(123)), expected, rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(F.dropout(weights, 0.5, True, Generator(123)).data, expected, rtol=0, atol=PRINTED)
 
 
 def test_causal_attention_gives_the_numbers_that_the_book_prints():
     attention = CausalAttention(3, 2, rng=Generator(123))
     y = attention(Tensor(np.stack([X, X])))
     assert y.shape == (2, 6, 2)
-    np.testing.assert_allclose(y, np.stack([HEAD_1, HEAD_1]), rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(y.data, np.stack([HEAD_1, HEAD_1]), rtol=0, atol=PRINTED)
 
 
 def test_two_heads_give_the_numbers_that_the_book_prints():
     y = MultiHeadWrapper(3, 2, 2, rng=Generator(123))(Tensor(np.stack([X, X])))
     assert y.shape == (2, 6, 4)
     expected = np.concatenate([HEAD_1, HEAD_2], axis=-1)
-    np.testing.assert_allclose(y, np.stack([expected, expected]), rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(y.data, np.stack([expected, expected]), rtol=0, atol=PRINTED)
 
 
 # ---- each step is the next ---------------------------------------------------------------------------------------
@@ -160,28 +160,28 @@ def test_self_attention_with_identity_projections_equals_simple_attention():
     attention = SelfAttention(4, 4, rng=Generator(0)).to(np.float64)
     attention.W_query.weight.data = np.eye(4) * 2  # √d_out undoes the scaling
     attention.W_key.weight.data = attention.W_value.weight.data = np.eye(4)
-    np.testing.assert_allclose(attention(Tensor(x)), simple_self_attention(Tensor(x)), rtol=1e-13)
+    np.testing.assert_allclose(attention(Tensor(x)).data, simple_self_attention(Tensor(x)).data.data, rtol=1e-13)
 
 
 def test_the_last_position_of_causal_attention_equals_that_of_self_attention():
     x = Tensor(randn(2, 5, 4))
     plain = SelfAttention(4, 3, True, rng=Generator(7)).to(np.float64)
     causal = CausalAttention(4, 3, 0.0, True, rng=Generator(7)).to(np.float64)
-    np.testing.assert_allclose(causal(x)[:, -1], plain(x)[:, -1], rtol=1e-13)
-    assert not np.allclose(causal(x)[:, 0], plain(x)[:, 0])
+    np.testing.assert_allclose(causal(x)[:, -1].data, plain(x)[:, -1].data, rtol=1e-13)
+    assert not np.allclose(causal(x)[:, 0].data, plain(x)[:, 0].data)
 
 
 def test_the_first_position_of_causal_attention_is_its_own_value():
     x = Tensor(randn(2, 5, 4))
     causal = CausalAttention(4, 3, rng=Generator(7)).to(np.float64)
-    np.testing.assert_allclose(causal(x)[:, 0], causal.W_value(x)[:, 0], rtol=1e-13)
+    np.testing.assert_allclose(causal(x)[:, 0].data, causal.W_value(x)[:, 0].data, rtol=1e-13)
 
 
 def test_causal_attention_of_one_position_equals_self_attention():
     x = Tensor(randn(3, 1, 4))
     plain = SelfAttention(4, 3, rng=Generator(7)).to(np.float64)
     causal = CausalAttention(4, 3, rng=Generator(7)).to(np.float64)
-    np.testing.assert_array_equal(causal(x), plain(x))
+    np.testing.assert_array_equal(causal(x).data, plain(x).data)
 
 
 @pytest.mark.parametrize("step", [CausalAttention, lambda *a, **k: MultiHeadAttention(4, 2, a[2], rng=k["rng"])])
@@ -190,10 +190,10 @@ def test_no_dropout_happens_with_p_0_or_after_eval(step):
     rng = Generator(7)
     dropping = step(4, 4, 0.5, rng=rng).to(np.float64)
     plain = step(4, 4, 0.0, rng=Generator(7)).to(np.float64)
-    assert not np.allclose(dropping(x), plain(x))
+    assert not np.allclose(dropping(x).data, plain(x).data)
     dropping.eval()
     rng.manual_seed(0)
-    np.testing.assert_array_equal(dropping(x), plain(x))
+    np.testing.assert_array_equal(dropping(x).data, plain(x).data)
     np.testing.assert_array_equal(rng.rand(4), Generator(0).rand(4))  # so nothing was drawn
 
 
@@ -205,7 +205,7 @@ def test_causal_dropout_sets_weights_to_0_and_scales_the_others():
     keep = Generator(99).bernoulli_keep(0.25, (5, 5))
     assert not keep.all()
     weights = attention_weights(attention, x).data * keep / 0.75
-    np.testing.assert_allclose(attention(Tensor(x)), weights @ attention.W_value(Tensor(x)).data, rtol=1e-12)
+    np.testing.assert_allclose(attention(Tensor(x)).data, weights @ attention.W_value(Tensor(x)).data, rtol=1e-12)
 
 
 def test_multi_head_dropout_acts_on_the_weights_and_on_the_output():
@@ -220,7 +220,7 @@ def test_multi_head_dropout_acts_on_the_weights_and_on_the_output():
     weights = (q @ k.mT * (1 / math.sqrt(2))).masked_fill(ahead, -math.inf).softmax(-1)
     context = F.dropout(weights, 0.25, True, rng) @ v
     expected = F.dropout(attention.c_proj(context.transpose(1, 2).reshape(2, 5, 4)), 0.25, True, rng)
-    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    np.testing.assert_allclose(y.data, expected.data, rtol=1e-12)
 
 
 def test_the_wrapper_concatenates_its_heads():
@@ -228,7 +228,7 @@ def test_the_wrapper_concatenates_its_heads():
     wrapper = MultiHeadWrapper(4, 3, 2, rng=Generator(7)).to(np.float64)
     rng = Generator(7)
     heads = [CausalAttention(4, 3, rng=rng).to(np.float64) for _ in range(2)]
-    np.testing.assert_array_equal(wrapper(x), np.concatenate([head(x) for head in heads], axis=-1))
+    np.testing.assert_array_equal(wrapper(x).data, np.concatenate([head(x).data for head in heads], axis=-1))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -237,7 +237,7 @@ def test_the_wrapper_as_one_module_gives_the_same_values_and_gradients(bias):
     wrapper = MultiHeadWrapper(6, 2, 3, qkv_bias=bias, rng=Generator(7)).to(np.float64)
     attention = wrapper.as_multi_head(rng=Generator(0))
     assert (attention.c_attn.bias is not None) == bias
-    np.testing.assert_allclose(attention(Tensor(x)), wrapper(Tensor(x)), rtol=1e-12)
+    np.testing.assert_allclose(attention(Tensor(x)).data, wrapper(Tensor(x)).data, rtol=1e-12)
     # Gradients too: of the input, and of every head's matrices.
     xs = [Tensor(x, requires_grad=True) for _ in range(2)]
     weight = randn(2, 5, 6, seed=1)
@@ -264,14 +264,16 @@ def test_multi_head_attention_equals_the_loop(batch, time, n_head, size):
     attention = MultiHeadAttention(channels, n_head, rng=Generator(1)).to(np.float64)
     x = randn(batch, time, channels, seed=time)
     parameters = [p.data for p in attention.parameters()]
-    np.testing.assert_allclose(attention(Tensor(x)), oracle(x, *parameters, n_head), rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(attention(Tensor(x)).data, oracle(x, *parameters, n_head), rtol=1e-11, atol=1e-14)
 
 
 def test_multi_head_attention_without_bias_equals_a_bias_of_0():
     x = randn(2, 4, 6)
     attention = MultiHeadAttention(6, 2, qkv_bias=False, rng=Generator(1)).to(np.float64)
     w_attn, w_proj, b_proj = (p.data for p in attention.parameters())
-    np.testing.assert_allclose(attention(Tensor(x)), oracle(x, w_attn, np.zeros(18), w_proj, b_proj, 2), rtol=1e-11)
+    np.testing.assert_allclose(
+        attention(Tensor(x)).data, oracle(x, w_attn, np.zeros(18), w_proj, b_proj, 2), rtol=1e-11
+    )
 
 
 @pytest.mark.parametrize(("n_embd", "n_head"), [(6, 4), (6, 0), (6, -2), (2, 4)])

@@ -139,17 +139,6 @@ def test_npz_gives_the_same_logits_bit_for_bit(tmp_path, naming):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_flipped_bit_in_a_weight_is_refused_in_every_form(tmp_path, form):
-    model = shaken(SMALL)
-    write_pretrained(tmp_path, SMALL, model.state_dict(), form)
-    file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
-    data = bytearray(file.read_bytes())
-    data[data.index(np.float64(model.transformer.wpe.weight.data[3, 2]).tobytes()) + 1] ^= 4
-    file.write_bytes(data)
-    refused(tmp_path)
-
-
-@pytest.mark.parametrize("form", FORMS)
 def test_every_form_comes_back_bit_for_bit(tmp_path, form, for_each):
     def check(dtype):
         model = shaken(SMALL, dtype)
@@ -174,7 +163,7 @@ def test_an_untied_head_and_missing_biases_come_back(tmp_path, form, qkv_bias):
     loaded = GPT.from_pretrained(tmp_path).eval()
     assert loaded.config == change(config, qkv_bias=qkv_bias or form == "huggingface")  # there the bias is zeros
     ids = some_ids(2, 8)
-    np.testing.assert_array_equal(loaded(ids), model(ids))
+    np.testing.assert_array_equal(loaded(ids).data, model(ids).data)
 
 
 def test_openais_form_refuses_an_untied_head(tmp_path):

@@ -5,8 +5,6 @@ The mode is an observer. It leaves an `Origin` at each node that it saw recorded
 saved arrays, but no arrays, so that it keeps no memory alive.
 """
 
-import functools
-import types
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd.node import Node
+from tinygrad_llm.autograd.node import Node, kept_arrays
 from tinygrad_llm.autograd.observer import Observer, Operation, calling_line, current_layer, observing
+from tinygrad_llm.autograd.scope import scope
 from tinygrad_llm.kernels import Array, Kernel, elementwise
 from tinygrad_llm.kernels.contract import Vjp
 
@@ -35,7 +34,7 @@ class AnomalyError(RuntimeError):
         self.operation, self.layer, self.where = operation, layer, where
 
 
-@contextmanager
+@scope
 def detect_anomaly(check_nan: bool = True) -> Iterator[None]:
     """Check every operation and every gradient inside this block (or function, as a decorator); slow, for debugging.
 
@@ -272,7 +271,7 @@ def _dtypes(x: Input, origin: Origin, g: Array) -> list[np.dtype[Any]]:
 
 
 def _check_saved(origin: Origin, vjp: Vjp) -> None:
-    for saved, (_, array) in zip(origin.saved, _kept(vjp), strict=False):
+    for saved, (_, array) in zip(origin.saved, kept_arrays(vjp), strict=False):
         if (saved.shape, saved.checksum) != (array.shape, _checksum(array)):
             what = f"{saved.owner} (as {saved.name})" if saved.owner else saved.name
             raise origin.error(
@@ -284,31 +283,10 @@ def _check_saved(origin: Origin, vjp: Vjp) -> None:
 
 def _fingerprints(vjp: Vjp, inputs: dict[str, Array], y: Array) -> Iterator[Saved]:
     owners = {**{f"its input {name}": x for name, x in inputs.items()}, "its output": y}
-    for name, array in _kept(vjp):
+    for name, array in kept_arrays(vjp):
         owner = next((owner for owner, x in owners.items() if np.shares_memory(array, x)), "")
         yield Saved(name, owner, array.shape, _checksum(array))
 
 
 def _checksum(array: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
-
-
-def _kept(thing: Any, name: str = "", seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
-    """(name, array) for every array that a function holds in closures, containers and defaults, in a fixed order."""
-    if isinstance(thing, np.ndarray):
-        yield name, thing
-    elif id(thing) in seen:
-        return  # a function that calls itself holds itself
-    elif isinstance(thing, tuple | list | dict):
-        for key, item in thing.items() if isinstance(thing, dict) else enumerate(thing):
-            yield from _kept(item, f"{name}[{key!r}]", (*seen, id(thing)))
-    elif isinstance(thing, functools.partial):
-        yield from _kept((thing.func, thing.args, thing.keywords), name, (*seen, id(thing)))
-    elif isinstance(thing, types.FunctionType):
-        yield from _kept((thing.__defaults__, thing.__kwdefaults__), f"{name} defaults".strip(), (*seen, id(thing)))
-        for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
-            try:
-                content = cell.cell_contents
-            except ValueError:  # the variable was never set
-                continue
-            yield from _kept(content, variable, (*seen, id(thing)))

@@ -1,11 +1,21 @@
-"""The tape is made of nodes: one `Node` for each recorded operation, and one for each leaf."""
+"""The tape is made of nodes: one `Node` for each recorded operation, and one for each leaf.
 
+Saved values and changes in place: nodes and changes are numbered by one counter. A change whose number is above that of
+an operation came after it. If the operation saved the memory that was changed, its gradient would be wrong, so backward
+raises. Nothing is recorded per operation: backward looks at the saved arrays only if anything changed since.
+"""
+
+import functools
 import itertools
-from collections.abc import Callable
+import types
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeAlias
 
+import numpy as np
+
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.kernels.contract import Vjp
+from tinygrad_llm.kernels.contract import Rows, Vjp
 
 Hook: TypeAlias = Callable[[Array], Array | None]
 
@@ -18,10 +28,12 @@ class Node:
     A node is known by its identity. Its number only says which of two nodes of this process was made first.
     """
 
-    __slots__ = ("grad", "hooks", "name", "number", "origin", "parents", "vjp")
+    __slots__ = ("grad", "hooks", "name", "number", "origin", "parents", "value", "vjp")
 
-    def __init__(self, name: str, vjp: Vjp | None = None, parents: tuple[Self | None, ...] = ()) -> None:
+    def __init__(self, name: str, value: Any, vjp: Vjp | None = None, parents: tuple[Self | None, ...] = ()) -> None:
         self.name = name
+        # The (shape, dtype) of the output. Of a leaf, whose data may be replaced, a weak reference to its Tensor.
+        self.value = value
         self.vjp = vjp
         self.parents = parents
         self.number = next(_numbers)
@@ -35,17 +47,115 @@ class Node:
     def is_leaf(self) -> bool:
         return self.name == "leaf"
 
+    def form(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """Shape and dtype of the value, which its gradient must have; None for a leaf whose Tensor is gone."""
+        if self.is_leaf:
+            x = self.value()
+            return None if x is None else (x.data.shape, x.data.dtype)
+        form: tuple[tuple[int, ...], np.dtype[Any]] = self.value
+        return form
+
     def release(self) -> tuple[Vjp, tuple[Self | None, ...]]:
         """Return `vjp` and parents and forget them, so that the walk frees what they hold."""
         if self.vjp is None:
-            recorded = f" ({self.origin})" if self.origin else ""
             raise RuntimeError(
-                f"backward through {self.name} a second time{recorded}: its saved values were freed by the first. "
-                "Run the forward pass again, or add the outputs before going backward once"
+                f"backward through {self.name} a second time{self._recorded}: its saved values were freed by the "
+                "first. Run the forward pass again, or add the outputs before going backward once"
             )
         vjp, parents = self.vjp, self.parents
         self.vjp, self.parents, self.hooks = None, (), None
         return vjp, parents
+
+    @property
+    def _recorded(self) -> str:
+        return f" ({self.origin})" if self.origin else ""
+
+    def refuse_changed(self, vjp: Vjp) -> None:
+        """Raise RuntimeError if an array that this node's vjp saved has been written to since."""
+        if self.number < _changes.latest:
+            for name, array in kept_arrays(vjp):
+                if _changes.number_of(array) > self.number:
+                    raise stale(f"{self.name} saved {name}, shape {array.shape}{self._recorded}")
+
+    def fitted(self, d: Array | Rows, operation: "Node") -> Array | Rows:
+        """A gradient of this node's value, which a vjp returned, in the dtype of the value.
+
+        Real stays real and complex stays complex, because the complex step of a second derivative passes through real
+        values, and must see where a vjp loses the imaginary part.
+        Raises:   RuntimeError: it has another shape; the operation is named.
+        """
+        if not isinstance(d, np.ndarray | Rows):
+            d = np.asarray(d)
+        form = self.form()
+        if form is None or (d.shape, d.dtype) == form:
+            return d
+        shape, dtype = form
+        if d.shape != shape:
+            raise RuntimeError(
+                f"the vjp of {operation.name} returned a gradient of shape {d.shape} for an input of shape {shape}"
+                f"{operation._recorded}: a gradient has the shape of its input"
+            )
+        return d if "c" in (d.dtype.kind, dtype.kind) else np.asarray(d).astype(dtype, copy=False)
+
+
+def stale(what: str) -> RuntimeError:
+    """The error of a backward pass that would use values that were changed after the forward pass."""
+    return RuntimeError(
+        f"one of the variables needed for gradient computation has been modified by an inplace operation: {what}, and "
+        "it was changed since (by an optimizer's step, or by x += …). Call backward before changing it, or run the "
+        "forward pass again"
+    )
+
+
+class _Changes:
+    """When which memory was last changed in place. Views share memory, so it is known by the array that owns it."""
+
+    def __init__(self) -> None:
+        self.latest = -1
+        self._last: dict[int, tuple[weakref.ref[Array], int]] = {}  # by id, while the owner lives
+
+    def add(self, array: Array) -> None:
+        owner = _owner(array)
+        key, number = id(owner), next(_numbers)
+        self._last[key] = weakref.ref(owner, lambda _: self._last.pop(key, None)), number
+        self.latest = number
+
+    def number_of(self, array: Array) -> int:
+        owner = _owner(array)
+        reference, number = self._last.get(id(owner), (None, -1))
+        return number if reference is not None and reference() is owner else -1
+
+
+def _owner(array: Array) -> Array:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+_changes = _Changes()
+changed = _changes.add  # call it with the array whenever the memory of a Tensor is written to
+
+
+def kept_arrays(thing: Any, name: str = "", seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
+    """(name, array) for every array that a function holds in closures, containers and defaults, in a fixed order."""
+    if isinstance(thing, np.ndarray):
+        yield name, thing
+    elif id(thing) in seen:
+        return  # a function that calls itself holds itself
+    elif isinstance(thing, tuple | list | dict):
+        for key, item in thing.items() if isinstance(thing, dict) else enumerate(thing):
+            yield from kept_arrays(item, f"{name}[{key!r}]", (*seen, id(thing)))
+    elif isinstance(thing, functools.partial):
+        yield from kept_arrays((thing.func, thing.args, thing.keywords), name, (*seen, id(thing)))
+    elif isinstance(thing, types.FunctionType):
+        defaults = (thing.__defaults__, thing.__kwdefaults__)
+        yield from kept_arrays(defaults, f"{name} defaults".strip(), (*seen, id(thing)))
+        for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
+            try:
+                content = cell.cell_contents
+            except ValueError:  # the variable was never set
+                continue
+            yield from kept_arrays(content, variable, (*seen, id(thing)))
 
 
 class HookHandle:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from tinygrad_llm.autograd.node import Node
+from tinygrad_llm.autograd.scope import scope
 from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.kernels.contract import Vjp
 
@@ -167,7 +168,7 @@ def both(one: Observer | None, other: Observer | None) -> Observer | None:
     return distinct[0] if len(distinct) == 1 else _Several(distinct)
 
 
-@contextmanager
+@scope
 def observing(observer: Observer) -> Iterator[None]:
     """Tell the observer of every operation and every backward pass inside this block, next to any outer observer.
 
@@ -189,7 +190,7 @@ _layer: ContextVar[Layer] = ContextVar("layer", default=("", None))
 current_layer = _layer.get  # tracked only while an observer is active
 
 
-@contextmanager
+@scope
 def inside_layer(path: str, layer: object) -> Iterator[None]:
     """Operations inside this block run in `layer`, whose path is `path`."""
     token = _layer.set((path, layer))

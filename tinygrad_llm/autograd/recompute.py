@@ -1,9 +1,10 @@
 """Less memory for more time: keep only a function's input until backward, and recompute the activations then."""
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from tinygrad_llm.autograd.node import Node
+from tinygrad_llm.autograd.node import Node, stale
 from tinygrad_llm.autograd.tape import enable_grad, no_grad, walk_back
 from tinygrad_llm.autograd.tensor import Tensor, apply
 from tinygrad_llm.kernels import Array
@@ -36,13 +37,17 @@ def recompute(
 
     def recompute(x: Array, *_: Array) -> Result:
         before = [rng.get_state() for rng in generators]
+        kept = [p.data for p in wanted]
         with no_grad():
             y = function(Tensor(x)).data
 
         def vjp(g: Array) -> tuple[Array | None, ...]:
+            # A parameter that was written to is noticed by the walk, because `kept` holds it.
+            if any(p.data is not array for p, array in zip(wanted, kept, strict=True)):
+                raise stale("recompute needs the parameters of the forward pass")
             # A leaf of its own takes the input's gradient: the walk below must end here, and not in the outer graph.
             again = Tensor(x)
-            again._node = Node("leaf")
+            again._node = Node("leaf", weakref.ref(again))
             # Record the function from the same input and the same random numbers.
             after = [rng.get_state() for rng in generators]
             try:

@@ -6,13 +6,13 @@ number down visits each node after everything that used it, when its gradient is
 
 import heapq
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 
 from tinygrad_llm.autograd.node import Node
 from tinygrad_llm.autograd.observer import Observer, both, current_observer
+from tinygrad_llm.autograd.scope import scope
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.kernels.contract import Rows
 
@@ -20,7 +20,7 @@ _recording: ContextVar[bool] = ContextVar("recording", default=True)
 is_grad_enabled = _recording.get  # the C function itself, because every operation asks
 
 
-@contextmanager
+@scope
 def no_grad() -> Iterator[None]:
     """Record nothing inside this block (or function, as a decorator), and keep no memory for a backward pass.
 
@@ -33,7 +33,7 @@ def no_grad() -> Iterator[None]:
         _recording.reset(token)
 
 
-@contextmanager
+@scope
 def enable_grad() -> Iterator[None]:
     """Record inside this block, even within `no_grad`."""
     token = _recording.set(True)
@@ -74,10 +74,9 @@ def walk_back(
         # Go back through an operation: its vjp returns one gradient per input, which is added to what arrived before.
         if not node.is_leaf:
             for parent, d in call_vjp(node, g, told):
-                if parent is not None and d is not None:
-                    if parent not in pending:
-                        heapq.heappush(queue, (-parent.number, parent))
-                    accumulate(pending, parent, d, g, told)
+                if parent not in pending:
+                    heapq.heappush(queue, (-parent.number, parent))
+                accumulate(pending, parent, d, g, told)
     return found
 
 
@@ -98,18 +97,22 @@ def run_hooks(node: Node, g: Array, observer: Observer | None) -> Array:
     return g
 
 
-def call_vjp(node: Node, g: Array, observer: Observer | None) -> Iterator[tuple[Node | None, Array | Rows | None]]:
+def call_vjp(node: Node, g: Array, observer: Observer | None) -> list[tuple[Node, Array | Rows]]:
     """Pairs of (parent, its gradient). The node forgets its vjp, so that what this holds is freed."""
     vjp, parents = node.release()
     if observer is None:
+        node.refuse_changed(vjp)
         grads = vjp(g)
     else:
         with observer.around_vjp(node, vjp):
+            node.refuse_changed(vjp)
             grads = vjp(g)
         observer.on_vjp(node, parents, g, grads)
-    if len(grads) != len(parents):
-        raise RuntimeError(f"the vjp of {node.name} returned {len(grads)} gradients for {len(parents)} inputs")
-    return zip(parents, grads, strict=True)
+    if not isinstance(grads, tuple | list) or len(grads) != len(parents):
+        got = f"{len(grads)} gradients" if isinstance(grads, tuple | list) else f"{type(grads).__name__}, not a tuple,"
+        raise RuntimeError(f"the vjp of {node.name} returned {got} for {len(parents)} inputs")
+    pairs = zip(parents, grads, strict=True)
+    return [(parent, parent.fitted(d, node)) for parent, d in pairs if parent is not None and d is not None]
 
 
 def accumulate(
@@ -137,8 +140,6 @@ def accumulate(
 
 def add(total: Array, ours: bool, d: Array | Rows) -> Array:
     """total + d, in place if the memory of total is ours and its dtype can hold the sum."""
-    if not isinstance(d, Rows):
-        d = np.asarray(d)
     fits = d.dtype == total.dtype or np.can_cast(d.dtype, total.dtype, "same_kind")
     if not (ours and fits):
         return np.asarray(np.add(total, d))

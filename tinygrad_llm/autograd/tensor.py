@@ -5,6 +5,7 @@ Its names, shapes and defaults are PyTorch's. Each operator is one line that app
 
 import math
 import operator
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm import kernels as K
-from tinygrad_llm.autograd.node import Hook, HookHandle, Node
+from tinygrad_llm.autograd.node import Hook, HookHandle, Node, changed
 from tinygrad_llm.autograd.observer import Operation, current_observer
 from tinygrad_llm.autograd.tape import is_grad_enabled, run_hooks, walk_back
 from tinygrad_llm.kernels import Array, Kernel
+from tinygrad_llm.kernels.contract import Result
 
 Operand: TypeAlias = "Tensor | Array | complex"
-Dim: TypeAlias = int | tuple[int, ...] | None
+Dim: TypeAlias = int | Sequence[int] | None
 
 
 def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
@@ -50,7 +52,7 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
         y = y.astype(np.float32)  # the default float dtype, as in Tensor([1, 2]) / 2
     out = Tensor(y)
     if recording:
-        out._node = Node(kernel.__name__, vjp, tuple(nodes))
+        out._node = Node(kernel.__name__, (y.shape, y.dtype), vjp, tuple(nodes))
     if observer is not None:
         observer.on_operation(Operation(kernel, inputs, tuple(arrays), options, out, out._node))
     return out
@@ -77,23 +79,27 @@ class Tensor:
     """An array with a gradient.
 
     Args:     array: an ndarray (kept, not copied, with its dtype), a Tensor (detached), a number or nested lists.
-              Python floats become float32; arrays keep their dtype.
+              Python floats become float32; arrays and lists of Tensors keep their dtype.
               requires_grad: whether `backward` fills `grad`. Only float and complex arrays can require a gradient.
               dtype: convert to this dtype.
-    Raises:   TypeError: array does not hold numbers. ValueError: requires_grad on integers.
+    Raises:   TypeError: array does not hold numbers. ValueError: requires_grad on integers. RuntimeError: a list holds
+              Tensors that require a gradient, which would be cut off: use `functional.stack`.
     """
 
-    __slots__ = ("__weakref__", "_node", "data")
-    __array_ufunc__ = None  # `ndarray + Tensor` is then left to Tensor.__radd__, instead of an array of objects
+    __slots__ = ("__weakref__", "_frozen", "_node", "data")
 
     data: Array
+    _frozen: Node | None
 
     def __init__(self, array: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
         if isinstance(array, Tensor):
             array = array.data
         if dtype is None and not isinstance(array, np.ndarray | np.generic):
+            first = array
+            while isinstance(first, list | tuple) and first:
+                first = first[0]
             array = np.asarray(array)
-            if array.dtype == np.float64:
+            if array.dtype == np.float64 and not isinstance(first, Tensor):
                 array = array.astype(np.float32)
         self.data = np.asarray(array, dtype=dtype)
         if self.data.dtype.kind not in "fciub":
@@ -117,7 +123,8 @@ class Tensor:
         return self.data.dtype
 
     def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
+        """The shape, or the length of one axis."""
+        return self.shape if dim is None else self.shape[dims((dim,), self.shape, scalar=False)[0]]
 
     def numel(self) -> int:
         return self.data.size
@@ -140,17 +147,45 @@ class Tensor:
         return Tensor(self.data)
 
     def to(self, dtype: DTypeLike) -> "Tensor":
-        """A detached copy in another dtype."""
-        return Tensor(self.data.astype(dtype))
+        """This Tensor in another dtype, with its gradient; a Tensor of integers has none.
+
+        Complex numbers stay complex, in the precision of dtype, because an imaginary part must not vanish silently.
+        """
+        if self.dtype == dtype:
+            return self
+        if self.dtype.kind == "c" and np.dtype(dtype).kind == "f":
+            dtype = np.result_type(dtype, np.complex64)
+        return apply(cast, self, dtype=dtype) if np.dtype(dtype).kind in "fc" else Tensor(self.data.astype(dtype))
+
+    # NumPy's functions know no gradients. They accept a Tensor that requires none; any other one must be detached.
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self.data, dtype=dtype, copy=copy)
+        return np.array(_values(self, "an ndarray"), dtype=dtype, copy=copy)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function in _OF_THE_FORM:
+            return function(*(x.data if isinstance(x, Tensor) else x for x in args), **kwargs)
+        name = function.__name__
+        return function(*_values(args, name), **_values(kwargs, name))
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        # `array + t` comes here: NumPy asks its right operand.
+        if method == "__call__" and not kwargs and ufunc in _OPERATORS:
+            return apply(_OPERATORS[ufunc], *inputs)
+        if method == "__call__" and not kwargs and ufunc in _COMPARISONS:
+            return Tensor(np.asarray(ufunc(*(x.data if isinstance(x, Tensor) else x for x in inputs))))
+        return getattr(ufunc, method)(*_values(inputs, ufunc.__name__), **_values(kwargs, ufunc.__name__))
 
     def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("a Tensor without axes has no length: use item() for its number")
         return len(self.data)
 
     def __iter__(self) -> Iterator["Tensor"]:
         return (self[i] for i in range(len(self)))
+
+    def __contains__(self, x: Any) -> bool:
+        return bool((self == x).data.any())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -158,17 +193,28 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iub" or self.data.size != 1:
+            raise TypeError(f"only one integer can be an index, got {self.dtype} of shape {self.shape}")
+        return int(self.item())
+
     def __bool__(self) -> bool:
+        if self.data.size != 1:
+            raise ValueError(
+                f"a Tensor of shape {self.shape} is neither true nor false: use (…).numpy().any() or .all(); "
+                "to look for a Tensor in a list, use any(x is t for x in …)"
+            )
         return bool(self.item())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        text = np.array2string(self.data, separator=", ", prefix="Tensor(", threshold=200)
+        name = type(self).__name__
+        text = np.array2string(self.data, separator=", ", prefix=f"{name}(", threshold=200)
         dtype = "" if self.dtype in (np.float32, np.int64) else f", dtype={self.dtype}"
         made = "" if self._node is None else ", requires_grad=True" if self.is_leaf else f", made by {self._node.name}"
-        return f"Tensor({text}{dtype}{made})"
+        return f"{name}({text}{dtype}{made})"
 
     # ---- gradients -------------------------------------------------------------------------------------------
 
@@ -184,7 +230,13 @@ class Tensor:
             raise RuntimeError("only a leaf can stop requiring a gradient: use detach() on a computed Tensor")
         if value and self.dtype.kind not in "fc":
             raise ValueError(f"only float and complex Tensors can require a gradient, got {self.dtype}")
-        self._node = Node("leaf") if value else None
+        # While it is frozen, a leaf keeps its node, and so its gradient and its hooks.
+        frozen = getattr(self, "_frozen", None)
+        self._frozen, self._node = (None, frozen or Node("leaf", weakref.ref(self))) if value else (self._node, None)
+
+    def _leaf(self) -> Node | None:
+        """The node that keeps `grad`: also that of a leaf that was frozen."""
+        return getattr(self, "_frozen", None) if self._node is None else self._node
 
     @property
     def is_leaf(self) -> bool:
@@ -194,24 +246,32 @@ class Tensor:
     @property
     def grad(self) -> Array | None:
         """The sum of the gradients of all `backward` calls: an ndarray of this shape, or None before the first call."""
-        return None if self._node is None else self._node.grad
+        node = self._leaf()
+        return None if node is None else node.grad
 
     @grad.setter
     def grad(self, value: Array | None) -> None:
-        if self._node is None:
-            if value is not None:
-                raise RuntimeError("this Tensor does not require a gradient, so it cannot hold one")
-            return
-        self._node.grad = value
+        node = self._leaf()
+        if node is not None:
+            node.grad = value
+        elif value is not None:
+            raise RuntimeError("this Tensor does not require a gradient, so it cannot hold one")
 
     def backward(self, gradient: Any = None) -> None:
         """Add the gradient of this Tensor to `.grad` of every leaf that it depends on.
 
         Args:     gradient: the gradient to start from, of this shape; default 1, for a scalar.
-        Raises:   RuntimeError: nothing was recorded; no gradient for a non-scalar; a second backward pass.
+        Raises:   RuntimeError: nothing was recorded; no gradient for a non-scalar or a complex number; a second
+                  backward pass; a value that was saved for backward has changed since; a complex gradient of a real
+                  leaf.
         """
+        if gradient is None and self.dtype.kind == "c":
+            raise RuntimeError("a gradient starts from a real scalar, got a complex one: give `gradient`")
         node, seed = self._start(gradient)
-        for leaf, g in walk_back(node, seed).items():
+        found = walk_back(node, seed)
+        if any(g.dtype.kind == "c" and (form := leaf.form()) and form[1].kind != "c" for leaf, g in found.items()):
+            raise RuntimeError("a real leaf got a complex gradient: make the leaf complex (dtype=complex)")
+        for leaf, g in found.items():
             if leaf.grad is None:
                 leaf.grad = g
             else:
@@ -247,7 +307,10 @@ class Tensor:
                     "reduce it (.sum(), .mean()), or give `gradient` of that shape"
                 )
             return self._node, np.ones_like(self.data)
-        seed = np.asarray(gradient, dtype=self.dtype)
+        seed = np.asarray(gradient.data if isinstance(gradient, Tensor) else gradient)
+        if seed.dtype.kind == "c" and self.dtype.kind != "c":
+            raise ValueError(f"gradient is {seed.dtype}, but the Tensor is {self.dtype}")
+        seed = seed.astype(self.dtype, copy=False)
         if seed.shape != self.shape:
             raise ValueError(f"gradient has shape {seed.shape}, but the Tensor has {self.shape}")
         return self._node, seed
@@ -292,6 +355,40 @@ class Tensor:
 
     def __rmatmul__(self, other: Operand) -> "Tensor":
         return apply(K.matmul, other, self)
+
+    # `x += y` writes to x where PyTorch would: unless it is recorded. Then x becomes a new Tensor, x + y.
+
+    def __iadd__(self, other: Operand) -> "Tensor":
+        return self._update(np.add, other)
+
+    def __isub__(self, other: Operand) -> "Tensor":
+        return self._update(np.subtract, other)
+
+    def __imul__(self, other: Operand) -> "Tensor":
+        return self._update(np.multiply, other)
+
+    def __itruediv__(self, other: Operand) -> "Tensor":
+        return self._update(np.divide, other)
+
+    def __ipow__(self, other: Operand) -> "Tensor":
+        return self._update(np.power, other)
+
+    def _update(self, ufunc: np.ufunc, other: Operand) -> "Tensor":
+        if is_grad_enabled():
+            self._refuse_if_leaf()
+            if self.requires_grad or (isinstance(other, Tensor) and other.requires_grad):
+                return apply(_OPERATORS[ufunc], self, other)
+        y = other.data if isinstance(other, Tensor) else other.item() if isinstance(other, np.generic) else other
+        changed(self.data)
+        ufunc(self.data, y, out=self.data, casting="same_kind")
+        return self
+
+    def _refuse_if_leaf(self) -> None:
+        if self.requires_grad and self.is_leaf:
+            raise RuntimeError(
+                "a leaf Tensor that requires a gradient is changed in place: put the update inside `with no_grad():`, "
+                "or make a new Tensor (x = x + y)"
+            )
 
     # Comparisons return boolean Tensors without a gradient. Equality is by element, as in PyTorch, so the hash is the
     # identity.
@@ -355,66 +452,94 @@ class Tensor:
         return apply(K.where, mask, value, self)
 
     # ---- reductions ------------------------------------------------------------------------------------------
+    # Without dim, or with an empty one, they reduce all axes, as in PyTorch.
+
+    def _axis(self, dim: Dim) -> Any:
+        """dim as NumPy's axis, once it is known to be right; None where there are no axes."""
+        if dim is None or not (checked := dims(dim, self.shape)):
+            return None
+        return checked if isinstance(dim, Sequence) else dim
+
+    def _one_axis(self, dim: int) -> Any:
+        """As `_axis`, where NumPy takes one axis."""
+        return dim if dims((dim,), self.shape) else None
 
     def sum(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
-        return apply(K.sum, self, axis=dim, keepdims=keepdim)
+        return apply(K.sum, self, axis=self._axis(dim), keepdims=keepdim)
 
     def mean(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
-        return apply(K.mean, self, axis=dim, keepdims=keepdim)
+        return apply(K.mean, self, axis=self._axis(dim), keepdims=keepdim)
 
     def var(self, dim: Dim = None, correction: int = 1, keepdim: bool = False) -> "Tensor":
         """Σ (x − mean)² / (n − correction); PyTorch's default is the unbiased form, correction=1."""
-        return apply(K.var, self, axis=dim, ddof=correction, keepdims=keepdim)
+        return apply(K.var, self, axis=self._axis(dim), ddof=correction, keepdims=keepdim)
 
     def amax(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
         """The largest element. Equal maxima share the gradient equally."""
-        return apply(K.max, self, axis=dim, keepdims=keepdim)
+        return apply(K.max, self, axis=self._axis(dim), keepdims=keepdim)
 
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Without dim, the largest element. With dim, (values, indices): the gradient goes to these indices."""
         if dim is None:
             return self.amax()
+        if not self.ndim:
+            return Maxima(self.amax(self._one_axis(dim)), Tensor(0))
+        (dim,) = dims((dim,), self.shape)
         indices = np.expand_dims(np.argmax(self.data.real, axis=dim), dim)
         axes: list[Array] = list(np.indices(indices.shape, sparse=True))
         axes[dim] = indices
         values = self[tuple(axes)]
         if not keepdim:
-            values = values.reshape(values.shape[: dim % self.ndim] + values.shape[dim % self.ndim + 1 :])
+            values = values.reshape(values.shape[:dim] + values.shape[dim + 1 :])
             indices = np.squeeze(indices, axis=dim)
         return Maxima(values, Tensor(indices))
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> "Tensor":
-        return Tensor(np.asarray(np.argmax(self.data, axis=dim, keepdims=keepdim)))
+        return Tensor(
+            np.asarray(np.argmax(self.data, axis=None if dim is None else self._one_axis(dim), keepdims=keepdim))
+        )
 
     def logsumexp(self, dim: Dim, keepdim: bool = False) -> "Tensor":
-        return apply(K.logsumexp, self, axis=dim, keepdims=keepdim)
+        return apply(K.logsumexp, self, axis=self._axis(dim), keepdims=keepdim)
 
     def softmax(self, dim: int) -> "Tensor":
-        return apply(K.softmax, self, axis=dim)
+        return apply(K.softmax, self, axis=self._one_axis(dim))
 
     def log_softmax(self, dim: int) -> "Tensor":
-        return apply(K.log_softmax, self, axis=dim)
+        return apply(K.log_softmax, self, axis=self._one_axis(dim))
 
     # ---- shape -----------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: int | Sequence[int]) -> "Tensor":
-        return apply(K.reshape, self, shape=_sizes(shape))
+        """The same elements in another shape, where one −1 stands for the length that fits."""
+        sizes = _sizes(shape)
+        try:
+            return apply(K.reshape, self, shape=sizes)
+        except ValueError:
+            raise ValueError(f"reshape: the {self.numel()} elements of shape {self.shape} do not fit {sizes}") from None
 
     view = reshape
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Tensor":
-        start, end = start_dim % max(self.ndim, 1), end_dim % max(self.ndim, 1)
+        named = *dims((start_dim,), self.shape), *dims((end_dim,), self.shape)
+        if not named:  # a Tensor without axes
+            return self.reshape(1)
+        start, end = named
         if start > end:
             raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
         return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
 
     def transpose(self, dim0: int, dim1: int) -> "Tensor":
         axes = list(range(self.ndim))
-        axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
+        for i, j in zip(dims((dim0,), self.shape), dims((dim1,), self.shape), strict=True):
+            axes[i], axes[j] = j, i
         return apply(K.transpose, self, axes=tuple(axes))
 
-    def permute(self, *dims: int | Sequence[int]) -> "Tensor":
-        return apply(K.transpose, self, axes=_sizes(dims))
+    def permute(self, *order: int | Sequence[int]) -> "Tensor":
+        axes = order[0] if len(order) == 1 and isinstance(order[0], Sequence) else order
+        if len(axes) != self.ndim:
+            raise ValueError(f"permute: got {len(axes)} dims {tuple(axes)} for shape {self.shape}")
+        return apply(K.transpose, self, axes=dims(axes, self.shape))  # type: ignore[arg-type]
 
     @property
     def T(self) -> "Tensor":
@@ -436,18 +561,27 @@ class Tensor:
         return apply(K.broadcast_to, self, shape=full)
 
     def unsqueeze(self, dim: int) -> "Tensor":
-        return apply(K.reshape, self, shape=np.expand_dims(self.data, dim).shape)
+        (i,) = dims((dim,), (*self.shape, 1))
+        return self.reshape(*self.shape[:i], 1, *self.shape[i:])
 
-    def squeeze(self, dim: int | tuple[int, ...] | None = None) -> "Tensor":
+    def squeeze(self, dim: Dim = None) -> "Tensor":
         """Remove axes of length 1: all, or those in dim. A longer axis in dim stays, as in PyTorch."""
-        dims = range(self.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
-        gone = {d % self.ndim for d in dims if self.shape[d] == 1}
-        return self.reshape([n for i, n in enumerate(self.shape) if i not in gone])
+        chosen = range(self.ndim) if dim is None else dims(dim, self.shape)
+        return self.reshape([n for i, n in enumerate(self.shape) if n != 1 or i not in chosen])
 
     def __getitem__(self, index: Any) -> "Tensor":
-        parts = index if isinstance(index, tuple) else (index,)
-        plain = tuple(p.data if isinstance(p, Tensor) else p for p in parts)
-        return apply(K.getitem, self, index=plain if isinstance(index, tuple) else plain[0])
+        return apply(K.getitem, self, index=_index(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write to this Tensor; not while it is recorded, since the gradient could not follow."""
+        if is_grad_enabled():
+            self._refuse_if_leaf()
+            if self.requires_grad or (isinstance(value, Tensor) and value.requires_grad):
+                raise RuntimeError(
+                    "t[…] = … has no gradient: use functional.where, masked_fill or functional.stack, or no_grad()"
+                )
+        changed(self.data)
+        self.data[_index(index)] = value.data if isinstance(value, Tensor) else value
 
     # copy, deepcopy and pickle make another leaf with its own node. Hooks are not copied.
 
@@ -458,8 +592,11 @@ class Tensor:
 
     def __setstate__(self, state: tuple[Array, bool, Array | None]) -> None:
         self.data, requires_grad, grad = state
-        self._node = Node("leaf") if requires_grad else None
-        self.grad = None if grad is None else grad.copy()
+        self._node = None
+        if requires_grad or grad is not None:
+            self.requires_grad = True
+            self.grad = None if grad is None else grad.copy()
+            self.requires_grad = requires_grad
 
 
 class Maxima(NamedTuple):
@@ -469,11 +606,96 @@ class Maxima(NamedTuple):
     indices: Tensor
 
 
+# ---- arguments -----------------------------------------------------------------------------------------------------
+
+
+def dims(dim: int | Sequence[int], shape: tuple[int, ...], scalar: bool = True) -> tuple[int, ...]:
+    """The axes that `dim` names in this shape, counted from 0.
+
+    Args:     scalar: whether dims 0 and −1 are allowed where there are no axes, as in PyTorch; they name none.
+    Raises:   AxisError: there is no such axis. ValueError: one is named twice. TypeError: dim is no integer.
+    """
+    n = len(shape) or int(scalar)
+    found = []
+    for d in dim if isinstance(dim, Sequence) else (dim,):
+        try:
+            i = operator.index(d)
+        except TypeError:
+            raise TypeError(f"dim must be an integer, got {d!r}") from None
+        if not -n <= i < n:
+            allowed = f"{-n} to {n - 1} are allowed" if n else "it has no axes"
+            raise np.exceptions.AxisError(f"dim {i} is out of range for shape {shape}: {allowed}")
+        found.append(i % n)
+    if len(set(found)) < len(found):
+        raise ValueError(f"dim {dim} names an axis twice, for shape {shape}")
+    return tuple(found) if shape else ()
+
+
 def _sizes(shape: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
-    """Accept both f(2, 3) and f((2, 3))."""
-    if len(shape) == 1 and isinstance(shape[0], Sequence):
-        return tuple(operator.index(n) for n in shape[0])
-    return tuple(operator.index(n) for n in shape)  # type: ignore[arg-type]
+    """Accept both f(2, 3) and f((2, 3)), and −1 as the only negative size."""
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    sizes = tuple(operator.index(n) for n in given)  # type: ignore[arg-type]
+    if min(sizes, default=0) < -1:
+        raise ValueError(f"a size must be ≥ 0, or −1 for the one that fits, got {sizes}")
+    return sizes
+
+
+def _index(index: Any) -> Any:
+    """An index that NumPy takes, with arrays in place of Tensors."""
+    if isinstance(index, tuple):
+        return tuple(_index(part) for part in index)
+    return index.data if isinstance(index, Tensor) else index
+
+
+# ---- next to NumPy -------------------------------------------------------------------------------------------------
+
+
+def cast(x: Array, *, dtype: DTypeLike) -> Result:
+    """y = x in another float or complex dtype.   dx = g"""
+
+    def vjp(g: Array) -> tuple[Array]:
+        return (g,)  # the walk converts a gradient to the dtype of its value
+
+    return x.astype(dtype), vjp
+
+
+_OPERATORS: dict[np.ufunc, Kernel] = {
+    np.add: K.add,
+    np.subtract: K.subtract,
+    np.multiply: K.multiply,
+    np.divide: K.divide,
+    np.power: K.power,
+    np.matmul: K.matmul,
+}
+_COMPARISONS = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
+_OF_THE_FORM = {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like}  # they read no values
+_OUR_NAMES = {"absolute": "abs", "dot": "matmul", "max": "amax", "concatenate": "cat", "astype": "to"}
+
+
+def _values(x: Any, function: str) -> Any:
+    """The arrays of all Tensors in nested arguments of a NumPy function.
+
+    Raises:   RuntimeError: one requires a gradient. The message names what has a gradient.
+    """
+    if isinstance(x, list | tuple):
+        return type(x)([_values(item, function) for item in x])
+    if isinstance(x, dict):
+        return {key: _values(item, function) for key, item in x.items()}
+    if not isinstance(x, Tensor):
+        return x
+    if x.requires_grad:
+        name = _OUR_NAMES.get(function, function)
+        ours = f"Tensor.{name}" if hasattr(Tensor, name) else f"functional.{name}" if name in _FUNCTIONS else ""
+        what = "an ndarray" if function == "an ndarray" else f"np.{function}"
+        raise RuntimeError(
+            f"{what} has no gradient, but this Tensor requires one: use "
+            + (f"{ours}; " if ours else "the methods of Tensor, and functional (stack for a list); ")
+            + "for its values alone, .detach().numpy()"
+        )
+    return x.data
+
+
+_FUNCTIONS = {*K.KERNELS, "cat"}
 
 
 def grad(

@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor, detect_anomaly, grad
+from tinygrad_llm.autograd import Observer, Tensor, detect_anomaly, grad, observing
+from tinygrad_llm.autograd.node import Node
 from tinygrad_llm.gradcheck import methods
 from tinygrad_llm.gradcheck.analytic import lossy_operation
 from tinygrad_llm.gradcheck.methods import FLOOR, GradcheckError, NotAnalytic, Scalar
@@ -249,6 +250,15 @@ _DIFFERENTIATE: dict[str, Callable[[Scalar, str, Tensor, float | None], tuple[Ar
 STEPS = (0.02, 3e-4, 5e-6)  # of Richardson's differences, where they decide about another method
 
 
+class _Promotions(Observer):
+    """Raise GradcheckError where a vjp turns a float32 gradient into a float64 one."""
+
+    def on_vjp(self, node: Node, parents: Sequence[Node | None], gradient: Array, gradients: Any) -> None:
+        for i, (parent, d) in enumerate(zip(parents, gradients, strict=True)):
+            if parent is not None and d is not None and gradient.dtype == np.float32 and d.dtype == np.float64:
+                raise GradcheckError(f"{node.name}: the gradient of input {i} is float64 where the input is float32")
+
+
 class _Check:
     """One check: L, its gradients by backpropagation, and their comparison with the derivatives of a method."""
 
@@ -418,15 +428,14 @@ class _Check:
             y = L.call()
             if y.dtype != np.float32:
                 raise GradcheckError(f"the output is {y.dtype} where the inputs are float32: something promotes it")
-            single = self._backward(y)
+            with observing(_Promotions()):  # the walk itself converts a gradient to the dtype of its value
+                single = self._backward(y)
         finally:
             for t, x in zip(L.tensors, xs, strict=True):
                 t.data = x
         comparisons = []
         largest = max(float(np.linalg.norm(b)) for b in double)  # a gradient of 0 is rounded like those around it
         for name, a, b in zip(L.names, single, double, strict=True):
-            if a.dtype != np.float32:
-                raise GradcheckError(f"the gradient of {name} is {a.dtype} where the input is float32")
             scale = max(float(np.linalg.norm(b)), 0.1 * largest) + FLOOR
             error = float(np.linalg.norm(a - b)) / scale
             comparisons.append(replace(comparison(name, a.astype(np.float64), b), error=error))

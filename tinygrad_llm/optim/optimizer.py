@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypedDict
 import numpy as np
 
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd.node import changed
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.optim.jobs import Map, jobs, stretches
 
@@ -142,6 +143,7 @@ class Optimizer:
                 self._state[name] = _State(0, [np.zeros_like(p.data) for _ in self.keeps])
             state, group = self._state[name], self._group_of[name]
             state.steps += 1
+            changed(p.data)
             update = partial(self._update, state.steps, group["lr"], group["weight_decay"])
             updates += [(update, arrays) for arrays in stretches(p.data, p.grad, *state.arrays)]
 

@@ -1,0 +1,61 @@
+"""`scope`: context managers that are decorators too, also of generator functions."""
+
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, _GeneratorContextManager
+from functools import wraps
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+
+
+def scope(function: Callable[P, Iterator[None]]) -> Callable[P, "Scope"]:
+    """As `contextlib.contextmanager`; but as a decorator of a generator function, it holds while the generator runs.
+
+    It does not hold between the generator's steps, because then the caller's code runs.
+    """
+
+    @wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Scope:
+        return Scope(function, args, kwargs)  # type: ignore[arg-type]
+
+    return make
+
+
+class Scope(_GeneratorContextManager[None]):
+    """What a function that `scope` decorates returns."""
+
+    def __call__(self, function: Any) -> Any:
+        if not inspect.isgeneratorfunction(function):
+            return super().__call__(function)
+
+        @wraps(function)
+        def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            return (yield from _Steps(function(*args, **kwargs), self._recreate_cm))
+
+        return steps
+
+
+class _Steps(Generator[Any, Any, Any]):
+    """A generator, each step of which runs inside a context manager of its own."""
+
+    def __init__(self, steps: Generator[Any, Any, Any], scope: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._steps, self._scope = steps, scope
+
+    def send(self, value: Any) -> Any:
+        return self._run(self._steps.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._run(self._steps.throw, *error)
+
+    def close(self) -> None:
+        self._run(self._steps.close)
+
+    def _run(self, step: Callable[..., Any], *args: Any) -> Any:
+        # A StopIteration that leaves a context manager made by a generator would become a RuntimeError.
+        with self._scope():
+            try:
+                return step(*args)
+            except StopIteration as end:
+                stopped = end
+        raise stopped
