@@ -1,0 +1,45 @@
+"""scripts/check_against_torch.py: our operations agree with PyTorch's on its own samples, and a wrong one is found."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "check_against_torch.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("check_against_torch", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_operation_agrees_with_torch(script):
+    counts, failures = script.run([])
+    assert failures == []
+    assert sum(count["agree"] for count in counts.values()) > 1000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x, dim: 1.0001 * script_softmax(x, dim), "value:"),
+        (lambda x, dim: script_softmax(x.detach(), dim) + 0 * x, "gradient of input 0:"),
+        (lambda x, dim: script_softmax(x, dim).sum(dim, keepdim=True), "value: shape"),
+    ],
+)
+def test_a_wrong_operation_is_found(script, wrong, message, monkeypatch):
+    monkeypatch.setattr(script.functional, "softmax", wrong)
+    _, failures = script.run(["F.softmax"])
+    assert failures
+    assert message in failures[-1] + failures[0]
+
+
+def script_softmax(x, dim):
+    return x.softmax(dim)
