@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import math
+import textwrap
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from training_toys import (
     BLOCK,
     SETTINGS,
     VAL_IDS,
+    VOCAB,
     Curve,
     assert_same_weights,
     new_model,
@@ -21,10 +23,13 @@ from training_toys import (
     text_task,
 )
 
+from tinygrad_llm import functional as F
 from tinygrad_llm.datasets import SlidingWindows
 from tinygrad_llm.kernels import IGNORE_INDEX
+from tinygrad_llm.nn import Embedding, Linear, Module
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import Examples, LanguageModeling, Task, Trainer, TrainSettings, held_out_windows
+from tinygrad_llm.training import task as task_module
 
 PLAIN = TrainSettings(
     steps=12, batch_size=5, lr=1e-2, warmup=0, weight_decay=0.0, eval_every=5, eval_batches=1, workers=1
@@ -108,6 +113,28 @@ def test_dropout_of_any_model_is_resumed_bit_for_bit():
     for _ in range(2):
         resumed.advance()
     assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_the_example_in_the_documentation_learns():
+    code = task_module.__doc__[task_module.__doc__.index("    class Classification") :].split("\nThe trainer")[0]
+    names = {"Task": Task, "F": F}
+    exec(textwrap.dedent(code), names)
+    ids = np.random.default_rng(0).integers(0, VOCAB, (60, 3))
+    examples = {"ids": ids, "label": (ids[:, 0] > 5).astype(int)}
+
+    class Classifier(Module):
+        def __init__(self):
+            self.embedding = Embedding(VOCAB, 4, rng=Generator(0))
+            self.head = Linear(12, 2, rng=Generator(1))
+
+        def forward(self, ids):
+            return self.head(self.embedding(ids).reshape(len(ids), 12))
+
+    task = names["Classification"](Examples(examples, 10, Generator(2)), [examples])
+    settings = dataclasses.replace(PLAIN, steps=40, lr=5e-2, min_lr=1e-3, workers=2)
+    *_, last = Trainer(Classifier(), task, settings).run()
+    assert last.measures["val_accuracy"] > 0.95
+    assert 0 <= last.measures["accuracy"] <= 1
 
 
 def test_a_task_without_a_loss_is_named():

@@ -156,7 +156,8 @@ class Task:
 
 def with_measures(loss: Loss) -> tuple[Tensor, dict[str, float]]:
     """A loss and its named figures, of which there may be none."""
-    return loss if isinstance(loss, tuple) else (loss, {})
+    value, measures = loss if isinstance(loss, tuple) else (loss, {})
+    return value, {name: float(figure) for name, figure in measures.items()}  # NumPy's numbers are not all JSON
 
 
 def rows(batch: Batch) -> int:

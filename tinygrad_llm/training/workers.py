@@ -144,7 +144,7 @@ class Workers:
         """One part's share of the mean loss, of the figures, and of the gradient."""
         with np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in NumPy's warnings
             loss, measures = with_measures(self.task.loss(self.model, batch, total))
-            return loss.item(), dict(measures), grad(loss, self.parameters, leaf_hooks=False)
+            return loss.item(), measures, grad(loss, self.parameters, leaf_hooks=False)
 
 
 def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
