@@ -403,6 +403,24 @@ def filled(buffer, x):
     return buffer
 
 
+def test_no_correct_gradient_is_called_wrong_where_rounding_or_steepness_hides_it():
+    """Batches with a mean of up to 10,000 and a standard deviation down to 0.001, normalized by x.std()."""
+
+    def normalize(x):
+        s = x.std(0)
+        y = (x - x.mean(0)) / s
+        return y, lambda g: ((g - g.mean(0) - y * (g * y).mean(0)) / s,)
+
+    found = []
+    for mean in (0, 1, 100, 1e4):
+        for std in (1, 0.03, 1e-3):
+            x = mean + std * np.random.default_rng(4).standard_normal((4, 2))
+            for method in ANALYTIC:
+                found.append(verdict(lambda x: apply(normalize, x), [x], method))
+    assert found[:6] == ["passes"] * 6
+    assert set(found) == {"passes", "unsettled"}
+
+
 def test_the_operation_that_is_not_analytic_is_named(for_each):
     """Alone, and inside a larger formula; and a gradient that is wrong by 1e-6 is wrong."""
 
