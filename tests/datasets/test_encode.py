@@ -17,8 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_llm.datasets import DataError, corpora, corpus_hash, encode_file, read_stretches
-from tinygrad_llm.datasets import vocabulary_hash as hash_of
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, files
+from tinygrad_llm.tokenizer import vocabulary_hash as hash_of
 
 SPECIALS = ["<|endoftext|>", "a b", "b a b", "\n\n ", " x", "é é"]
 WHITE = "".join(

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tinygrad_llm.datasets import DataError, SlidingWindows, TokenFile, encode_file, vocabulary_hash
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
+from tinygrad_llm.datasets import DataError, SlidingWindows, TokenFile, encode_file
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, vocabulary_hash
 
 GOOD = {"format": "tinygrad_llm.tokens", "version": 1, "dtype": "uint16", "count": 2, "n_vocab": 5}
 GOOD |= {"tokenizer": "0", "source": "1"}

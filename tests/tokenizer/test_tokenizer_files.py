@@ -1,6 +1,7 @@
 """Tokenizer files of this package: what is saved is loaded, and every defect of a file is named."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -63,7 +64,24 @@ def test_saved_gpt2_loads_as_the_same(gpt2, tmp_path):
 def test_saved_file_is_what_the_documentation_shows(tmp_path, document):
     (tmp_path / "a.json").write_text(json.dumps(document))
     load_tokenizer(tmp_path / "a.json").save(tmp_path / "b.json")
-    assert json.loads((tmp_path / "b.json").read_text()) == document
+    saved = json.loads((tmp_path / "b.json").read_text())
+    assert saved.pop("sha256") == hashlib.sha256(json.dumps(saved).encode()).hexdigest()
+    assert saved == document
+
+
+@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+def test_every_change_of_a_saved_file_is_noticed(tmp_path, document, for_each):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document))
+    load_tokenizer(path).save(path)
+    saved = json.loads(path.read_text())
+
+    def check(field):
+        changed = saved[field][::-1] if isinstance(saved[field], str | list) else saved[field]
+        path.write_text(json.dumps(saved | {field: changed}))
+        assert_refused(path, "sha256: ", [load_tokenizer])
+
+    for_each(["merges", "sha256"] if document is BPE else ["characters", "sha256"], check)
 
 
 # ---- defects -----------------------------------------------------------------------------------------------------
@@ -91,7 +109,6 @@ def test_file_of_the_other_kind_is_named(tmp_path):
         b'{"format": NaN}',
         json.dumps(BPE).encode() + b"x",
         json.dumps(BPE).encode("utf-16"),
-        b"\xef\xbb\xbf" + json.dumps(BPE).encode(),
         json.dumps(BPE).encode().replace(b"endoftext", b"\xff"),
         b"<!DOCTYPE html><html></html>",
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
@@ -137,7 +154,11 @@ def test_wrong_head_is_named(tmp_path, document, changes, message):
         (BPE, {"merges": [[64, float("nan")]]}, "merge 0 is not a pair"),
         (BPE, {"merges": [None]}, "merge 0 is not a pair"),
         (BPE, {"merges": [[0, 0]] + [[k, k] for k in range(256, 300)]}, "more than"),
-        (BPE, {"special_tokens": {"a": 258}}, "special_tokens is not a list"),
+        (BPE, {"special_tokens": {"a": 259}}, "'a' has the id 259; ids must be 0 … 258, each once"),
+        (BPE, {"special_tokens": {"a": 0, "b": 0}}, "'b' has the id 0; ids must be"),
+        (BPE, {"special_tokens": {"a": True}}, "'a' has the id True"),
+        (BPE, {"special_tokens": {"a": [1]}}, r"'a' has the id \[1\]"),
+        (BPE, {"end_of_text": 7}, "end_of_text is not a string"),
         (BPE, {"special_tokens": None}, "special_tokens is not a list"),
         (BPE, {"special_tokens": ["a", "b", "a"]}, "'a' is given twice"),
         (BPE, {"special_tokens": [""]}, "empty"),

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(source)
     try:
         with atomic_folder(destination.absolute()) as temporary:
-            write_pretrained(temporary, config, state, args.to)
+            write_pretrained(temporary, config, state, args.to, None if tokenizer is None else tokenizer.eot_token)
             if tokenizer is not None:
                 write_tokenizer(temporary, tokenizer, args.to)
             size = sum(file.stat().st_size for file in temporary.iterdir())

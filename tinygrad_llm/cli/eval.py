@@ -14,7 +14,7 @@ from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
-from tinygrad_llm.weights import tokenizer_for
+from tinygrad_llm.weights import fit, tokenizer_for
 
 EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
 
@@ -73,12 +73,13 @@ def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
     if args.tokenizer is None:
         return model, tokenizer_for(args.run, model.config)
     tokenizer = find_tokenizer(args.tokenizer)
-    if tokenizer.n_vocab != model.config.vocab_size:
+    fitting = fit(tokenizer, model.config.vocab_size)
+    if fitting is None:
         raise UsageError(
             f"{args.tokenizer} has {tokenizer.n_vocab} tokens and {args.run} {model.config.vocab_size}: they do not "
             "belong together"
         )
-    return model, tokenizer
+    return model, fitting
 
 
 def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def _next(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
     ids = encode_text(tokenizer, args.next, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give --next a text")
-    rows = next_tokens(model, ids, args.top or 10)
+    rows = next_tokens(model, ids, args.top or 10, tokenizer.n_vocab)
     tokens = [visible(tokenizer.decode_bytes([token_id])) for token_id, _ in rows]
     if not args.json:
         print("probability      id  token")

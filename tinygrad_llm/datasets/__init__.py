@@ -13,7 +13,7 @@ from tinygrad_llm.datasets.checks import DataError, check_ids
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches
 from tinygrad_llm.datasets.encode import encode_file
 from tinygrad_llm.datasets.permutation import Permutation
-from tinygrad_llm.datasets.tokens import TokenFile, vocabulary_hash
+from tinygrad_llm.datasets.tokens import TokenFile
 from tinygrad_llm.datasets.windows import SlidingWindows, split
 
 __all__ = [
@@ -34,5 +34,4 @@ __all__ = [
     "read_corpus",
     "read_stretches",
     "split",
-    "vocabulary_hash",
 ]

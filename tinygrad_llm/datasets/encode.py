@@ -15,9 +15,9 @@ from tinygrad_llm.datasets import corpora
 from tinygrad_llm.datasets.checks import DataError
 from tinygrad_llm.datasets.corpora import Stretch, read_stretches
 from tinygrad_llm.datasets.encode_workers import in_order
-from tinygrad_llm.datasets.tokens import DTYPES, TokenFile, capacity, check_dtype, new_token_file, vocabulary_hash
+from tinygrad_llm.datasets.tokens import DTYPES, TokenFile, capacity, check_dtype, new_token_file
 from tinygrad_llm.runtime import cores
-from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode_text
+from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode_text, vocabulary_hash
 from tinygrad_llm.tokenizer.files import StrPath
 
 

@@ -10,7 +10,6 @@ them. The description of the ids is in `tokens.bin.json`, next to it:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import reprlib
@@ -24,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_llm.datasets.checks import DataError, check_ids
 from tinygrad_llm.storage.atomic import atomic_write
-from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, vocabulary_hash
 from tinygrad_llm.tokenizer.files import StrPath
 
 FORMAT, VERSION = "tinygrad_llm.tokens", 1
@@ -96,16 +95,6 @@ class TokenFile:
         check_ids(self.ids, tokenizer.n_vocab, str(self.path))
         if self.ids.dtype == DTYPES["uint16"] and _halves_of_uint32(self.ids, tokenizer.decode([0]).isspace()):
             raise DataError(f"{self.path}: every second id is 0: they are uint32, not uint16")
-
-
-def vocabulary_hash(tokenizer: AnyTokenizer) -> str:
-    """Return the SHA-256 of the vocabulary: each token's length and bytes, in order of ids, then the special tokens."""
-    digest = hashlib.sha256()
-    for token_id in range(tokenizer.n_vocab):
-        token = tokenizer.decode_bytes([token_id])
-        digest.update(len(token).to_bytes(8, "little") + token)
-    digest.update(json.dumps(tokenizer.special_tokens).encode())
-    return digest.hexdigest()
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -8,8 +8,10 @@ from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.models import GPT
 
 
-def next_tokens(model: GPT, ids: Sequence[int], top: int) -> list[tuple[int, float]]:
+def next_tokens(model: GPT, ids: Sequence[int], top: int, n_vocab: int | None = None) -> list[tuple[int, float]]:
     """Return the `top` likeliest tokens after ids, with their probabilities, the likeliest first.
+
+    Ids of `n_vocab` or more, which only pad the vocabulary, are left out; None: all are listed.
 
     Args:     ids: (T,), at least one; if they are more than a block, the model reads the last block of them.
     Raises:   ValueError: no ids, top below 1, or scores that are NaN or infinite.
@@ -18,4 +20,4 @@ def next_tokens(model: GPT, ids: Sequence[int], top: int) -> list[tuple[int, flo
         raise ValueError(f"top must be at least 1, got {top}")
     with model.evaluating(), np.errstate(all="ignore"):
         probs = next_token_probs(model(np.array([ids[-model.block_size :]])).data[:, -1])[0]
-    return [(int(i), float(probs[i])) for i in np.argsort(-probs, kind="stable")[:top]]
+    return [(int(i), float(probs[i])) for i in np.argsort(-probs[:n_vocab], kind="stable")[:top]]

@@ -71,6 +71,7 @@ def stream(
     top_p: float | None = None,
     rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
+    n_vocab: int | None = None,
 ) -> Iterator[Ids]:
     """Generate token by token: yields (B,) new ids, one for each row of the prompt.
 
@@ -81,6 +82,7 @@ def stream(
               temperature, top_k, top_p: see `next_token_probs`. temperature 0 draws no random numbers.
               rng: the rows draw from it in turn for each new token; None: Generator(0). Or one generator for each row,
               which then draws as if it were alone.
+              n_vocab: draw only ids below it, where the rows of a vocabulary are padded; None: all.
     Raises:   ValueError: the prompt is empty or too long, or an argument is out of range; raised by the call itself.
               IndexError: an id is outside the vocabulary; raised when the first token is asked for.
     """
@@ -99,7 +101,9 @@ def stream(
     # Rows of one length make one (B, T) text; rows of different lengths make B texts of one row.
     texts = [np.stack(rows)] if len({len(row) for row in rows}) == 1 else [row[None] for row in rows]
     # The checks above must not wait for the first next(), so the loop is a separate generator function.
-    return _loop(model, texts, max_new_tokens, Sampling(temperature, top_k, top_p), rng or Generator(0), use_cache)
+    return _loop(
+        model, texts, max_new_tokens, Sampling(temperature, top_k, top_p), rng or Generator(0), use_cache, n_vocab
+    )
 
 
 def _loop(
@@ -109,13 +113,14 @@ def _loop(
     sampling: Sampling,
     rng: Generator | Sequence[Generator],
     use_cache: bool,
+    n_vocab: int | None,
 ) -> Iterator[Ids]:
     caches = [model.new_cache() for _ in texts] if use_cache else None
     for _ in range(max_new_tokens):
         # Evaluation mode lasts for this call only: between two tokens, the caller may train the model.
         with model.evaluating():
             logits = _next_logits(model, texts, caches)
-        chosen = choose(logits, sampling, rng)
+        chosen = choose(logits[:, :n_vocab], sampling, rng)
         columns = chosen.reshape(len(texts), -1, 1)  # (text, row of the text, 1)
         texts = [np.concatenate([text, column], axis=1) for text, column in zip(texts, columns, strict=True)]
         yield chosen

@@ -29,11 +29,11 @@ def write(
 ) -> Iterator[str]:
     """Continue ids as text: yields one piece per token, and ends at the end-of-text token.
 
-    A piece is empty while its character is incomplete.
+    A piece is empty while its character is incomplete. Ids that the tokenizer does not have are never drawn.
 
     Raises:   ValueError: as `generation.stream`; raised by the call itself.
     """
-    new = stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng)
+    new = stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng, n_vocab=tokenizer.n_vocab)
     decoder = StreamDecoder(tokenizer)
 
     def pieces() -> Iterator[str]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.datasets import BatchStream, DataError, TokenFile, corpus_hash, load_corpus, vocabulary_hash
+from tinygrad_llm.datasets import BatchStream, DataError, TokenFile, corpus_hash, load_corpus
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import DataSettings, RunConfig
-from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer, vocabulary_hash
 from tinygrad_llm.training import ConfigError, LanguageModeling, held_out_windows
 
 TRAIN_FRACTION = 0.9  # of each text or file; the rest is held out

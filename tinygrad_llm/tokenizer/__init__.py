@@ -9,16 +9,26 @@
     cache.py        The fast path of `Tokenizer.encode`: chunks and words whose ids are already known.
 
 The other files serve these: byte_ids (GPT-2's order of the bytes), special (special tokens in texts from outside),
-streaming (text while it is generated), files and gpt2_files (reading and writing), checks (bad texts and ids).
+streaming (text while it is generated), files, gpt2_files and huggingface (reading and writing), checks (bad texts and
+ids).
 """
 
+import json
 import os
+from pathlib import Path
 from typing import TypeAlias
 
 from tinygrad_llm.tokenizer.bpe import Tokenizer
 from tinygrad_llm.tokenizer.characters import CharTokenizer
 from tinygrad_llm.tokenizer.checks import TokenizerError
-from tinygrad_llm.tokenizer.files import StrPath, read_document
+from tinygrad_llm.tokenizer.files import StrPath, check_document, read_object
+from tinygrad_llm.tokenizer.huggingface import (
+    ADDED,
+    end_of_text_in,
+    from_huggingface,
+    is_huggingfaces,
+    save_huggingface,
+)
 from tinygrad_llm.tokenizer.special import Special, encode_text, refuse_special
 from tinygrad_llm.tokenizer.streaming import StreamDecoder
 from tinygrad_llm.tokenizer.words import SimpleTokenizerV1, SimpleTokenizerV2
@@ -35,6 +45,8 @@ __all__ = [
     "encode_text",
     "load_tokenizer",
     "refuse_special",
+    "save_huggingface",
+    "vocabulary_hash",
 ]
 
 
@@ -44,15 +56,35 @@ AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer
 def load_tokenizer(path: StrPath) -> AnyTokenizer:
     """Load a tokenizer file of either kind.
 
-    Args:     path: a file that `save` wrote; or a folder with `tokenizer.json`, or with GPT-2's two files under
-              OpenAI's names (vocab.bpe, encoder.json) or Hugging Face's (merges.txt, vocab.json).
+    Args:     path: a file that `save` wrote, or a tokenizer.json of Hugging Face; or a folder with one of them, or with
+              GPT-2's two files under OpenAI's names (vocab.bpe, encoder.json) or Hugging Face's (merges.txt,
+              vocab.json).
     Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
     """
     if os.path.isdir(path):
+        folder = Path(path)
+        path = folder / "tokenizer.json"
         for merges, ids in (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json")):
-            if os.path.exists(os.path.join(path, merges)):
-                return Tokenizer.from_gpt2_files(os.path.join(path, merges), os.path.join(path, ids))
-        path = os.path.join(path, "tokenizer.json")
-    document = read_document(path)
+            if not os.path.lexists(path) and (folder / merges).exists():
+                added = folder / ADDED if (folder / ADDED).exists() else None
+                tokenizer = Tokenizer.from_gpt2_files(folder / merges, folder / ids, added)
+                tokenizer.end_of_text = end_of_text_in(folder)
+                return tokenizer
+    document = read_object(path)
+    if is_huggingfaces(document):
+        return from_huggingface(document, path)
+    document = check_document(document, path)
     kind = Tokenizer if document["kind"] == Tokenizer.kind else CharTokenizer
     return kind.from_document(document, path)
+
+
+def vocabulary_hash(tokenizer: AnyTokenizer) -> str:
+    """Return the SHA-256 of the vocabulary: each token's length and bytes, in order of ids, then the special tokens."""
+    import hashlib  # here, because it takes longer to load than most of this package
+
+    digest = hashlib.sha256()
+    for token_id in range(tokenizer.n_vocab):
+        token = tokenizer.decode_bytes([token_id])
+        digest.update(len(token).to_bytes(8, "little") + token)
+    digest.update(json.dumps(tokenizer.special_tokens).encode())
+    return digest.hexdigest()

@@ -4,7 +4,8 @@ A text is split into words (`pattern.PATTERN`), and each word into the bytes of 
 the pair that was learned first coming first, until no two neighbors are a known pair (`merge.merge_steps`). Every byte
 is a token, so every text has ids, and the ids give the text back.
 
-Ids: 0 … 255 the bytes, in GPT-2's order (`byte_ids`); then one per merge; then the special tokens.
+Ids: 0 … 255 the bytes, in GPT-2's order (`byte_ids`); then one per merge; then the special tokens. Other programs may
+put special tokens first; then the bytes and the merges have the ids after them, in the same order.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import codecs
 import copy
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, Literal
 
@@ -22,7 +23,13 @@ from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
 from tinygrad_llm.tokenizer.cache import Chunks, Words
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
 from tinygrad_llm.tokenizer.files import StrPath, read_document, read_stretches, write_document
-from tinygrad_llm.tokenizer.gpt2_files import read_merges, read_special_tokens, write_gpt2_files
+from tinygrad_llm.tokenizer.gpt2_files import (
+    find_special_tokens,
+    read_ids,
+    read_merges,
+    token_ids,
+    write_gpt2_files,
+)
 from tinygrad_llm.tokenizer.merge import Pair, merge_steps
 from tinygrad_llm.tokenizer.pattern import split_chunks, split_stretches, split_words
 from tinygrad_llm.tokenizer.train import MAX_IDS, count_words, learn_merges
@@ -38,17 +45,24 @@ class Tokenizer:
     """Text ↔ ids by byte-pair encoding.
 
     Args:     merges: pairs of ids; pair number k makes id 256 + k. Two merges may spell the same bytes.
-              special_tokens: texts with a meaning of their own, such as the end of a text.
+              special_tokens: texts with a meaning of their own, such as the end of a text. A mapping gives them ids
+              of its own; bytes and merges have the other ids. end_of_text: the special token that ends a text.
     Raises:   TokenizerError: a merge that is not a pair of earlier ids, or that occurs twice; a special token that is
-              empty or occurs twice; tokens of more than 64 MiB together.
+              empty or occurs twice; ids of special tokens that are not in 0 … n_vocab − 1; tokens of more than 64 MiB
+              together.
     Source:   Radford et al. 2019, github.com/openai/gpt-2 (src/encoder.py).
     """
 
     kind: Literal["bpe"] = "bpe"
 
-    def __init__(self, merges: Iterable[Pair], special_tokens: Iterable[str] = (END_OF_TEXT,)) -> None:
+    def __init__(
+        self,
+        merges: Iterable[Pair],
+        special_tokens: Iterable[str] | Mapping[str, int] = (END_OF_TEXT,),
+        end_of_text: str = END_OF_TEXT,
+    ) -> None:
+        self.end_of_text = end_of_text
         self.merges: dict[Pair, int] = {}
-        self.special_tokens: dict[str, int] = {}
         self._bytes = [bytes([byte]) for byte in BYTES]  # id → the bytes that it stands for
         spelled = 0
         for index, pair in enumerate(merges):
@@ -61,10 +75,28 @@ class Tokenizer:
                 raise TokenizerError(f"merge {index}: the tokens take more than {MAX_VOCABULARY_BYTES} bytes")
             self.merges[left, right] = made
             self._bytes.append(self._bytes[left] + self._bytes[right])
-        for token in _check_special_tokens(special_tokens):
-            self.special_tokens[token] = len(self._bytes)
-            self._bytes.append(token.encode())
+        self._place(_check_special_tokens(special_tokens), special_tokens)
         self._start_cache(learned=False)
+
+    def _place(self, tokens: list[str], given: Iterable[str] | Mapping[str, int]) -> None:
+        """Give the special tokens their ids, and the bytes and merges the ids that remain."""
+        plain, n_vocab = iter(self._bytes), len(self._bytes) + len(tokens)
+        ids = given if isinstance(given, Mapping) else dict(zip(tokens, range(len(self._bytes), n_vocab), strict=True))
+        placed: dict[int, str] = {}
+        for token in tokens:
+            if type(ids[token]) is not int or not 0 <= ids[token] < n_vocab or ids[token] in placed:
+                raise TokenizerError(
+                    f"special token {token!a} has the id {ids[token]!r}; ids must be 0 … {n_vocab - 1}, each once"
+                )
+            placed[ids[token]] = token
+        self.special_tokens: dict[str, int] = {placed[token_id]: token_id for token_id in sorted(placed)}
+        self._bytes = [placed[i].encode() if i in placed else next(plain) for i in range(n_vocab)]
+        # None: the numbers of the bytes and merges are their ids.
+        self._ids = (
+            [i for i in range(n_vocab) if i not in placed]
+            if min(placed, default=n_vocab) < n_vocab - len(placed)
+            else None
+        )
 
     def _start_cache(self, learned: bool) -> None:
         """Start with an empty cache; if the merges were learned from texts, with each token as a known word.
@@ -72,11 +104,11 @@ class Tokenizer:
         With learned merges, a word that spells a token becomes this token: at each merge, the bytes of the word were
         merged as they are when they stand alone. In other lists of merges, an earlier merge may prevent that.
         """
-        plain = self._bytes[: 256 + len(self.merges)] if learned else []
+        plain = self._bytes[: 256 + len(self.merges)] if learned and self._ids is None else []
         # A token that is not UTF-8 gets surrogates, which no word contains.
         tokens = {token.decode(errors="surrogateescape"): (token_id,) for token_id, token in enumerate(plain)}
         self._learned = learned
-        self._chunks = Chunks(Words(BYTE_IDS, self.merges, tokens))
+        self._chunks = Chunks(Words(BYTE_IDS, self.merges, tokens, self._ids))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle everything except the cache, which would be most of it."""
@@ -108,17 +140,20 @@ class Tokenizer:
             raise TokenizerError(f"{path}: {error}") from None
 
     @classmethod
-    def from_gpt2_files(cls, vocab_bpe: StrPath, encoder_json: StrPath) -> Tokenizer:
+    def from_gpt2_files(
+        cls, vocab_bpe: StrPath, encoder_json: StrPath, added_tokens: StrPath | None = None
+    ) -> Tokenizer:
         """Load GPT-2's two files: the merges, and the id of each token, which must agree with the merges.
 
-        Tokens that no merge makes are special; their ids follow those of the merges.
+        Tokens that no merge makes are special. The file `added_tokens` holds the ids of more of them.
 
         Raises:   TokenizerError: the first defect, after the path and its line or entry.
         """
-        plain = cls.from_merges_file(vocab_bpe, special_tokens=())
-        special_tokens = read_special_tokens(encoder_json, plain.merges, vocab_bpe)
+        merges = read_merges(vocab_bpe)
+        ids = read_ids(encoder_json) | (read_ids(added_tokens) if added_tokens is not None else {})
+        special_tokens = find_special_tokens(encoder_json, ids, merges, vocab_bpe)
         try:
-            return plain.with_special_tokens(special_tokens)
+            return cls(merges, special_tokens)
         except TokenizerError as error:
             raise TokenizerError(f"{encoder_json}: {error}") from None
 
@@ -132,8 +167,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """Learn merges from one or several texts. Special tokens in a text are skipped: they teach nothing.
 
-        A `pathlib.Path` stands for the text of that file. Files and iterators are read piece by piece; only the words
-        and their counts stay in memory.
+        A `pathlib.Path` stands for the text of that file, without a byte order mark. Files and iterators are read
+        piece by piece; only the words and their counts stay in memory.
 
         The most frequent pair is merged first; of equally frequent pairs, the one with the smallest ids. Training stops
         early if no pair occurs twice any more; `n_vocab` is then smaller than `vocab_size`.
@@ -153,7 +188,8 @@ class Tokenizer:
             raise TokenizerError(f"vocab_size is {vocab_size}; this trainer learns at most {MAX_IDS}")
         given = [text_or_texts] if isinstance(text_or_texts, str | os.PathLike) else text_or_texts
         texts = chain.from_iterable(
-            read_stretches(text, specials) if isinstance(text, os.PathLike) else check_texts([text]) for text in given
+            read_stretches(text, specials, bom=False) if isinstance(text, os.PathLike) else check_texts([text])
+            for text in given
         )
         words = count_words(piece for text in texts for piece in split_at(specials, text)[::2])
         word_counts = {word.encode().translate(BYTE_IDS): count for word, count in words.items()}
@@ -174,11 +210,14 @@ class Tokenizer:
         """Build the tokenizer from the object that `read_document` returned for `path`."""
         if document["kind"] != cls.kind:
             raise TokenizerError(f"{path}: kind is {document['kind']!r}, not 'bpe'; use load_tokenizer")
-        for field in ("merges", "special_tokens"):
-            if not isinstance(document[field], list):
+        for field, kinds in (("merges", list), ("special_tokens", list | dict)):
+            if not isinstance(document[field], kinds):
                 raise TokenizerError(f"{path}: {field} is not a list")
+        end_of_text = document.get("end_of_text", END_OF_TEXT)
+        if not isinstance(end_of_text, str):
+            raise TokenizerError(f"{path}: end_of_text is not a string")
         try:
-            return cls(document["merges"], document["special_tokens"])
+            return cls(document["merges"], document["special_tokens"], end_of_text)
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from None
 
@@ -187,7 +226,10 @@ class Tokenizer:
 
         Raises:   TokenizerError: the file cannot be written.
         """
-        fields = {"merges": list(self.merges), "special_tokens": list(self.special_tokens)}
+        specials = list(self.special_tokens) if self._ids is None else self.special_tokens
+        fields: dict[str, Any] = {"merges": list(self.merges), "special_tokens": specials}
+        if self.end_of_text != END_OF_TEXT:
+            fields["end_of_text"] = self.end_of_text
         write_document(path, self.kind, fields)
 
     def save_gpt2(self, folder: StrPath) -> None:
@@ -195,7 +237,7 @@ class Tokenizer:
 
         Raises:   TokenizerError: a file cannot be written; two tokens have the same name in these files.
         """
-        write_gpt2_files(folder, self.merges, self.special_tokens)
+        write_gpt2_files(folder, token_ids(folder, self.merges, self.special_tokens), self.merges)
 
     def with_special_tokens(self, tokens: Iterable[str]) -> Tokenizer:
         """Return a tokenizer with more special tokens, which get the next ids; this one does not change.
@@ -218,8 +260,8 @@ class Tokenizer:
 
     @property
     def eot_token(self) -> int | None:
-        """The id of `<|endoftext|>`; None if there is no such token."""
-        return self.special_tokens.get(END_OF_TEXT)
+        """The id of the token that ends a text, `<|endoftext|>` by default; None if there is no such token."""
+        return self.special_tokens.get(self.end_of_text)
 
     # ---- text → ids ----
 
@@ -273,7 +315,7 @@ class Tokenizer:
         ids: list[int] = []
         for index, piece in enumerate(_NOT_UTF8.split(data.decode(errors="surrogateescape"))):
             if index % 2:
-                ids += piece.encode(errors="surrogateescape").translate(BYTE_IDS)
+                ids += self._own_ids(piece.encode(errors="surrogateescape").translate(BYTE_IDS))
             else:
                 self._encode_plain(piece, ids)
         return ids
@@ -297,7 +339,11 @@ class Tokenizer:
 
         Raises:   TokenizerError: half of a surrogate pair.
         """
-        return merge_steps(check_text(word).encode().translate(BYTE_IDS), self.merges)
+        return [self._own_ids(step) for step in merge_steps(check_text(word).encode().translate(BYTE_IDS), self.merges)]
+
+    def _own_ids(self, numbers: Iterable[int]) -> list[int]:
+        """Return the ids of bytes and merges, given by their numbers."""
+        return list(numbers) if self._ids is None else [self._ids[number] for number in numbers]
 
     # ---- ids → text ----
 

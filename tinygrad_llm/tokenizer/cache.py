@@ -5,7 +5,7 @@ word → ids     for chunks that are new: split them into words and look those u
 merge          for words that are new (`merge.merge`)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 
 from tinygrad_llm.tokenizer.merge import Pair, merge
@@ -24,16 +24,20 @@ class Words(dict[str, Ids]):
     every lookup. Threads may share it, because no answer depends on which words are in it.
 
     Args:     byte_ids: byte → id, for bytes.translate. merges: pair → the id that it makes.
-              tokens: words that are one token, and their ids; they return after each emptying.
+              tokens: words that are one token, and their ids; they return after each emptying. ids: replace the ids
+              of the bytes and merges, if given.
     """
 
-    def __init__(self, byte_ids: bytes, merges: Mapping[Pair, int], tokens: Mapping[str, Ids]) -> None:
+    def __init__(
+        self, byte_ids: bytes, merges: Mapping[Pair, int], tokens: Mapping[str, Ids], ids: Sequence[int] | None = None
+    ) -> None:
         super().__init__(tokens)
-        self.byte_ids, self.merges, self.tokens = byte_ids, merges, tokens
+        self.byte_ids, self.merges, self.tokens, self.ids = byte_ids, merges, tokens, ids
         self.room = CACHE_SIZE
 
     def __missing__(self, word: str) -> Ids:
-        ids = tuple(merge(word.encode().translate(self.byte_ids), self.merges))
+        merged = merge(word.encode().translate(self.byte_ids), self.merges)
+        ids = tuple(merged if self.ids is None else map(self.ids.__getitem__, merged))
         if len(word) <= CACHED_LENGTH:
             size = 16 + len(word) + len(ids)
             if size > self.room:
@@ -51,7 +55,7 @@ class Chunks(dict[str, Ids]):
     def __init__(self, words: Words) -> None:
         super().__init__()
         self.words = words
-        self.line_feed = words.byte_ids[ord("\n")]
+        (self.line_feed,) = words["\n"]
         self.room = CACHE_SIZE
 
     def encode(self, chunks: list[str]) -> list[int]:

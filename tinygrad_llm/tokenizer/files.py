@@ -1,8 +1,11 @@
 """Tokenizer files: one JSON object, checked when it is read, and written completely or not at all.
 
 {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "bpe",  "merges": [[220, 83], …],
- "special_tokens": ["<|endoftext|>"]}
-{"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…"}
+ "special_tokens": ["<|endoftext|>"], "sha256": …}
+{"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…", "sha256": …}
+
+"special_tokens" is an object, token → id, where they are not the last ids. "end_of_text" names the token that ends a
+text, where that is not <|endoftext|>. "sha256" is that of `json.dumps` of the other fields, in their order.
 """
 
 import codecs
@@ -19,6 +22,7 @@ from tinygrad_llm.tokenizer.pattern import last_cut
 
 FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
 FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
+OPTIONAL = {"bpe": {"end_of_text"}, "char": set[str]()}
 MAX_UNBROKEN = 1 << 22  # characters: merging one word takes about 200 times its length in memory
 MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte, so a file of 32 MB is not a tokenizer
 
@@ -26,7 +30,7 @@ StrPath = str | os.PathLike[str]
 
 
 def read_text(path: StrPath) -> str:
-    """Read a UTF-8 file without changing its line ends.
+    """Read a UTF-8 file without changing its line ends; a byte order mark is left out.
 
     Raises:   TokenizerError: missing, unreadable, too large or not UTF-8.
     """
@@ -40,16 +44,18 @@ def read_text(path: StrPath) -> str:
     if len(data) > MAX_FILE_BYTES:
         raise TokenizerError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so not a tokenizer")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}, line {line}") from error
 
 
-def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1 << 20) -> Iterator[str]:
+def read_stretches(
+    path: StrPath, special_tokens: Collection[str], size: int = 1 << 20, bom: bool = True
+) -> Iterator[str]:
     """Read a UTF-8 file of any length in pieces that no word and no special token crosses.
 
-    Args:     size: bytes to read at once; more if they contain no safe place to cut.
+    Args:     size: bytes to read at once; more if they contain no safe place to cut. bom: yield a byte order mark too.
     Raises:   TokenizerError: missing, unreadable or not UTF-8, with the offset of the first wrong byte; 4 million
               characters without white space.
     """
@@ -61,6 +67,8 @@ def read_stretches(path: StrPath, special_tokens: Collection[str], size: int = 1
                 data = file.read(size)
                 start = position - len(decoder.getstate()[0])  # the first byte decoded now: half a character may wait
                 text += decoder.decode(data, final=not data)
+                if not position and not bom:
+                    text = text.removeprefix("\ufeff")
                 if not data:
                     break
                 position += len(data)
@@ -94,11 +102,15 @@ def read_object(path: StrPath) -> Any:
 
 
 def read_document(path: StrPath) -> dict[str, Any]:
-    """Read a tokenizer file; check its format, version, kind and field names, but not the values of the fields.
+    """Read a tokenizer file with `read_object` and `check_document`."""
+    return check_document(read_object(path), path)
+
+
+def check_document(document: Any, path: StrPath) -> dict[str, Any]:
+    """Check the format, version, kind and field names of a tokenizer file, but not the values of the fields.
 
     Raises:   TokenizerError: the first defect, after the path.
     """
-    document = read_object(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise TokenizerError(f'{path}: not a tokenizer file: it does not say "format": "{FORMAT}"')
     version, kind = document.get("version"), document.get("kind")
@@ -107,16 +119,23 @@ def read_document(path: StrPath) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in FIELDS:
         raise TokenizerError(f"{path}: kind is {reprlib.repr(kind)}; known are {', '.join(FIELDS)}")
     expected = {"format", "version", "kind"} | FIELDS[kind]
+    stated = document.pop("sha256", None)
     if missing := expected - document.keys():
         raise TokenizerError(f"{path}: missing {', '.join(sorted(missing))}")
-    if unknown := document.keys() - expected:
+    if stated is not None and stated != _sha256(document):
+        raise TokenizerError(
+            f"{path}: sha256: the file was damaged or changed since it was written: use a copy, or remove the field "
+            "sha256 if the change is wanted"
+        )
+    if unknown := document.keys() - expected - OPTIONAL[kind]:
         raise TokenizerError(f"{path}: unexpected {', '.join(sorted(map(ascii, unknown)))}")
     return document
 
 
 def write_document(path: StrPath, kind: str, fields: dict[str, Any]) -> None:
     """Write a tokenizer file with `write_text`."""
-    write_text(path, json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **fields}))
+    document = {"format": FORMAT, "version": VERSION, "kind": kind, **fields}
+    write_text(path, json.dumps({**document, "sha256": _sha256(document)}))
 
 
 def write_text(path: StrPath, text: str) -> None:
@@ -132,6 +151,12 @@ def write_text(path: StrPath, text: str) -> None:
     except (TypeError, ValueError) as error:  # a folder or a device; not a path, or a NUL in it
         message = str(error)
         raise TokenizerError(message if message.startswith(str(path)) else f"{path!a}: {message}") from error
+
+
+def _sha256(document: dict[str, Any]) -> str:
+    import hashlib  # here, because it takes longer to load than most of this package
+
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,85 +28,107 @@ def read_merges(path: StrPath) -> list[Pair]:
     header, *lines = read_text(path).removesuffix("\n").split("\n")
     if not header.startswith("#version") or "\r" in header.removesuffix("\r"):
         raise TokenizerError(f"{path}, line 1: expected a header that starts with #version, and lines that end in \\n")
+    return parse_merges((line.removesuffix("\r").split(" ") for line in lines), f"{path}, line", first=2)
+
+
+def parse_merges(merges: Iterable[list[str]], where: str, first: int = 0) -> list[Pair]:
+    """Turn merges of names into pairs of ids; errors begin with `where` and the number of the merge."""
     ids = {name: token_id for token_id, name in enumerate(BYTE_NAMES)}
-    merges: list[Pair] = []
-    for number, line in enumerate(lines, start=2):
-        names = line.removesuffix("\r").split(" ")
+    pairs: list[Pair] = []
+    for number, names in enumerate(merges, start=first):
         if len(names) != 2:
-            raise TokenizerError(f"{path}, line {number}: expected two tokens with a space between")
+            raise TokenizerError(f"{where} {number}: expected two tokens with a space between")
         for name in names:
             if name not in ids:
-                raise TokenizerError(f"{path}, line {number}: no line above makes the token {name!a}")
+                raise TokenizerError(f"{where} {number}: no line above makes the token {name!a}")
         made = "".join(names)
         if made in ids:
-            raise TokenizerError(f"{path}, line {number}: the token {made!a} is already made above")
-        merges.append((ids[names[0]], ids[names[1]]))
+            raise TokenizerError(f"{where} {number}: the token {made!a} is already made above")
+        pairs.append((ids[names[0]], ids[names[1]]))
         ids[made] = len(ids)
-    return merges
+    return pairs
 
 
-def read_special_tokens(encoder_json: StrPath, merges: Iterable[Pair], vocab_bpe: StrPath) -> list[str]:
-    """Check the ids of a file against the merges, and return the tokens that no merge makes: the special ones.
+def find_special_tokens(
+    path: StrPath, ids: Mapping[str, int], merges: Iterable[Pair], where: StrPath
+) -> dict[str, int]:
+    """Check the ids of all tokens against the merges, and return those that no merge makes: the special ones.
 
-    Args:     merges: those of the file `vocab_bpe`, which errors name.
-    Raises:   TokenizerError: the first defect, after the path and the entry.
+    Args:     path, where: the files that hold the ids and the merges, for errors.
+    Raises:   TokenizerError: a byte or merge without an id, or with one out of order; a gap in the ids.
     """
-    given = _read_ids(encoder_json)
-    by_id = {token_id: name for name, token_id in given.items()}
-    names = token_names(merges)
-    for token_id, name in enumerate(names):
-        if name not in given:
-            raise TokenizerError(f"{encoder_json}: no entry for {name!a}, token {token_id} of {vocab_bpe}")
-        if given[name] != token_id:
-            first = by_id.get(0)
-            hint = "" if first in names else f" ({first!a} comes first; special tokens must come last)"
+    names = dict.fromkeys(token_names(merges))
+    for name in names:
+        if name not in ids:
+            raise TokenizerError(f"{path}: no entry for {name!a}, which is a byte or a merge of {where}")
+    specials = {name: token_id for name, token_id in ids.items() if name not in names}
+    taken = set(specials.values())
+    others = (token_id for token_id in range(len(ids)) if token_id not in taken)
+    for name, expected in zip(names, others, strict=False):
+        if ids[name] != expected:
             raise TokenizerError(
-                f"{encoder_json}: the id of {name!a} is {given[name]}, but {token_id} in {vocab_bpe}{hint}"
+                f"{path}: the id of {name!a} is {ids[name]}, but {expected} follows from the merges in {where}; "
+                "ids must be 0 … n − 1, and those of bytes and merges in order"
             )
-    specials = range(len(names), len(given))
-    if gap := next((token_id for token_id in specials if token_id not in by_id), None):
-        wrong = next(name for name, token_id in given.items() if not 0 <= token_id < len(given))
-        raise TokenizerError(
-            f"{encoder_json}: no entry has the id {gap}, but {wrong!a} has {given[wrong]}; ids must be 0 … n − 1"
-        )
-    return [by_id[token_id] for token_id in specials]
+    return specials
 
 
-def _read_ids(encoder_json: StrPath) -> dict[str, int]:
+def read_ids(path: StrPath) -> dict[str, int]:
     """Read an object of token → id, where no id occurs twice."""
-    given: Any = read_object(encoder_json)
+    given: Any = read_object(path)
     if not isinstance(given, dict):
-        raise TokenizerError(f"{encoder_json}: expected an object, token → id")
+        raise TokenizerError(f"{path}: expected an object, token → id")
+    return check_ids_of_names(path, given)
+
+
+def check_ids_of_names(path: StrPath, given: dict[str, Any]) -> dict[str, int]:
+    """Return an object of token → id if each id is an integer and occurs once."""
     names: dict[int, str] = {}
     for name, token_id in given.items():
         if type(token_id) is not int:
-            raise TokenizerError(f"{encoder_json}: the id of {name!a} must be an integer, got {reprlib.repr(token_id)}")
+            raise TokenizerError(f"{path}: the id of {name!a} must be an integer, got {reprlib.repr(token_id)}")
         if token_id in names:
-            raise TokenizerError(f"{encoder_json}: {names[token_id]!a} and {name!a} have the same id {token_id}")
+            raise TokenizerError(f"{path}: {names[token_id]!a} and {name!a} have the same id {token_id}")
         names[token_id] = name
     return given
 
 
-def write_gpt2_files(folder: StrPath, merges: Iterable[Pair], special_tokens: Mapping[str, int]) -> None:
-    """Write `vocab.bpe` and `encoder.json` into a folder, which is made if it is missing.
+def token_ids(path: StrPath, merges: Iterable[Pair], special_tokens: Mapping[str, int]) -> dict[str, int]:
+    """Return the id of each token by the name that GPT-2's files give it.
 
-    Raises:   TokenizerError: a file cannot be written; two tokens have the same name in these files.
+    Raises:   TokenizerError: two tokens have the same name in these files.
     """
-    merges = list(merges)
+    taken = set(special_tokens.values())
     names = token_names(merges)
+    free = (token_id for token_id in range(len(names) + len(taken)) if token_id not in taken)
     ids: dict[str, int] = {}
-    for token_id, name in enumerate([*names, *special_tokens]):
+    for name, token_id in [*zip(names, free, strict=True), *special_tokens.items()]:
         if ids.setdefault(name, token_id) != token_id:
             raise TokenizerError(
-                f"{folder}: GPT-2's files would write {name!a} for token {ids[name]} and token {token_id}; use save"
+                f"{path}: GPT-2's files would write {name!a} for token {ids[name]} and token {token_id}; use save"
             )
-    lines = [f"{names[left]} {names[right]}\n" for left, right in merges]
+    return dict(sorted(ids.items(), key=itemgetter(1)))
+
+
+def write_gpt2_files(folder: StrPath, ids: Mapping[str, int], merges: Iterable[Pair]) -> None:
+    """Write `vocab.bpe` and `encoder.json` into a folder, which is made if it is missing.
+
+    Raises:   TokenizerError: a file cannot be written.
+    """
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise TokenizerError(f"{folder}: cannot be made: {error.strerror}") from error
+    lines = [f"{merge}\n" for merge in merge_names(merges)]
     write_text(Path(folder) / "vocab.bpe", "".join(["#version: 0.2\n", *lines]))
     write_text(Path(folder) / "encoder.json", json.dumps(ids))
+
+
+def merge_names(merges: Iterable[Pair]) -> list[str]:
+    """Return how GPT-2's files write each merge: two tokens and a space between them."""
+    merges = list(merges)
+    names = token_names(merges)
+    return [f"{names[left]} {names[right]}" for left, right in merges]
 
 
 def token_names(merges: Iterable[Pair]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from tinygrad_llm.weights.find import WEIGHTS
 from tinygrad_llm.weights.pretrained import FORMS, PreTrainedModel, read_pretrained, write_pretrained
-from tinygrad_llm.weights.tokenizers import find_tokenizer, tokenizer_for, write_tokenizer
+from tinygrad_llm.weights.tokenizers import find_tokenizer, fit, tokenizer_for, write_tokenizer
 
 __all__ = [
     "FORMS",
     "WEIGHTS",
     "PreTrainedModel",
     "find_tokenizer",
+    "fit",
     "read_pretrained",
     "tokenizer_for",
     "write_pretrained",

@@ -174,9 +174,10 @@ def from_hparams(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: hparams[theirs] for ours, theirs in _OPENAI.items() if theirs in hparams}
 
 
-def to_huggingface(config: Any, dtype: str = "float32") -> dict[str, Any]:
-    """Return the fields of Hugging Face's config.json for a GPTConfig."""
-    end_of_text = 50256 if config.vocab_size == 50257 else None
+def to_huggingface(config: Any, dtype: str = "float32", end_of_text: int | None = None) -> dict[str, Any]:
+    """Return the fields of Hugging Face's config.json for a GPTConfig, and the id at which a text ends."""
+    if end_of_text is None and config.vocab_size == 50257:
+        end_of_text = 50256
     return {
         "architectures": ["GPT2LMHeadModel"],
         **_FIXED,

@@ -167,12 +167,19 @@ def read_pretrained(
     return Contents(config, state, found)
 
 
-def write_pretrained(folder: str | Path, config: Config, state: Mapping[str, Array], form: str = FORMS[0]) -> None:
+def write_pretrained(
+    folder: str | Path,
+    config: Config,
+    state: Mapping[str, Array],
+    form: str = FORMS[0],
+    end_of_text: int | None = None,
+) -> None:
     """Write a model into a folder, in one of the forms above. Each file is replaced only when it is complete.
 
     The folder is created if it is missing. The sizes are written before the weights, because no tensor shows the
     number of heads.
 
+    Args:     end_of_text: the id at which a text ends, for Hugging Face's config.json.
     Raises:   ValueError: a weight is NaN or infinite, the form cannot hold this model, or the folder holds weights of
               another form, which would be ambiguous; nothing is written then.
               OSError: a file cannot be written.
@@ -191,7 +198,7 @@ def write_pretrained(folder: str | Path, config: Config, state: Mapping[str, Arr
         config_text = json.dumps(dataclasses.asdict(config))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _own_format(type(config)), "config": config_text})
     elif form == "huggingface":
-        _write_json(folder / CONFIG, to_huggingface(config, arrays[WTE].dtype.name))
+        _write_json(folder / CONFIG, to_huggingface(config, arrays[WTE].dtype.name, end_of_text))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _PYTORCH})  # transformers refuses it without this field
     else:
         _write_json(folder / HPARAMS, to_hparams(config))

@@ -1,62 +1,93 @@
-"""The tokenizer next to a model's weights: ours, or the pair of files that GPT-2 has."""
+"""The tokenizer next to a model's weights: ours, Hugging Face's, or the pair of files that GPT-2 has."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer
+from tinygrad_llm.tokenizer import (
+    AnyTokenizer,
+    CharTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    save_huggingface,
+    vocabulary_hash,
+)
 from tinygrad_llm.tokenizer.files import read_object
 from tinygrad_llm.weights.find import find_weights, folder_of
 
 _TOKENIZER = "tokenizer.json"
+_RUN = "run.json"  # of a run: the hash of the tokenizer that it was trained with
 _PAIRS = (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json"))  # OpenAI's names, then Hugging Face's
-_GPT2_TOKENS = 50257
+_GPT2_TOKENS, _PADDED_GPT2 = 50257, 50304  # rows; nanoGPT has the latter
+_MULTIPLES = [2**k for k in range(1, 11)]  # to which programs round the rows of a vocabulary up
 
 
 def tokenizer_for(path: str | Path, config: Any) -> AnyTokenizer:
     """Return the tokenizer next to a model's weights; without one, GPT-2's for a model of 50,257 tokens.
 
     Args:     path: as for `read_pretrained`. config: of the model; its vocab_size is compared.
-    Raises:   LoadError: there is none, or its number of tokens is not the model's. TokenizerError: it is damaged.
+    Raises:   LoadError: there is none; its number of tokens is not the model's; it is not the one that the run was
+              trained with. TokenizerError: it is damaged, or cannot be read.
     """
-    tokenizer = find_tokenizer(path)
+    rows, tokenizer = config.vocab_size, find_tokenizer(path)
     if tokenizer is None:
-        if config.vocab_size == _GPT2_TOKENS:
-            return Tokenizer.gpt2()
-        if (folder_of(find_weights(path)) / _TOKENIZER).exists():
-            raise LoadError(f"{path}: {_TOKENIZER} is Hugging Face's: put merges.txt and vocab.json next to it")
-        raise LoadError(f"{path}: {_TOKENIZER} is missing, which belongs next to the weights: copy it there")
-    if tokenizer.n_vocab != config.vocab_size:
+        if not _GPT2_TOKENS <= rows <= _PADDED_GPT2:
+            raise LoadError(f"{path}: {_TOKENIZER} is missing, which belongs next to the weights: copy it there")
+        tokenizer = Tokenizer.gpt2()
+    stated = _stated_hash(folder_of(find_weights(path)) / _RUN)
+    if stated not in (None, vocabulary_hash(tokenizer)):
+        raise LoadError(f"{path}: {_TOKENIZER} is not the one that the run was trained with: put that one back")
+    fitting = fit(tokenizer, rows)
+    if fitting is None:
         raise LoadError(
-            f"{path}: the tokenizer has {tokenizer.n_vocab} tokens and the model {config.vocab_size}: "
-            "they do not belong together"
+            f"{path}: the tokenizer has {tokenizer.n_vocab} tokens and the model {rows}: they do not belong together"
         )
-    return tokenizer
+    return fitting
+
+
+def fit(tokenizer: AnyTokenizer, rows: int) -> AnyTokenizer | None:
+    """Return the tokenizer for a model of so many rows; None if they do not belong together.
+
+    A model may have more rows than its tokenizer has tokens, if they are the next multiple of a power of 2: others add
+    such rows for speed. It may have fewer rows, if the tokens without a row are special and were added at the end:
+    those are left out.
+    """
+    tokens = tokenizer.n_vocab
+    if rows == tokens or rows in [-(-tokens // multiple) * multiple for multiple in _MULTIPLES]:
+        return tokenizer
+    kept = {token: number for token, number in tokenizer.special_tokens.items() if number < rows}
+    lost = tokenizer.special_tokens.keys() - kept
+    if not isinstance(tokenizer, Tokenizer) or tokens - len(lost) != rows or tokenizer.end_of_text in lost:
+        return None
+    return Tokenizer(tokenizer.merges, kept, tokenizer.end_of_text)
 
 
 def find_tokenizer(path: str | Path) -> AnyTokenizer | None:
-    """Return the tokenizer next to a model's weights: our tokenizer.json, or GPT-2's pair; None if neither is there.
+    """Return the tokenizer next to a model's weights: tokenizer.json, or GPT-2's pair; None if neither is there.
 
-    Hugging Face's tokenizer.json is not read: the pair next to it says the same.
-
-    Raises:   LoadError: no model there. TokenizerError: a damaged file.
+    Raises:   LoadError: no model there. TokenizerError: a damaged file, or one that cannot be read.
     """
     folder = folder_of(find_weights(path))
-    own = folder / _TOKENIZER
-    if os.path.lexists(own) and not _is_huggingfaces(own):
-        return load_tokenizer(own)
-    return load_tokenizer(folder) if any((folder / merges).exists() for merges, _ in _PAIRS) else None
+    names = (_TOKENIZER, *(merges for merges, _ in _PAIRS))
+    return load_tokenizer(folder) if any(os.path.lexists(folder / name) for name in names) else None
 
 
 def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = "safetensors") -> None:
-    """Write a tokenizer next to a model of a form: GPT-2's pair where others look for it, else our tokenizer.json.
+    """Write a tokenizer next to a model of a form, in the files where others look for it.
+
+    Hugging Face's form gets tokenizer.json, and the pair for old versions of transformers; OpenAI's the pair; the
+    others, and single characters, which OpenAI's pair cannot hold, our tokenizer.json.
 
     Raises:   TokenizerError: a file cannot be written, or two tokens would be the same in it.
     """
     folder = Path(folder)
-    if form not in ("openai", "huggingface") or isinstance(tokenizer, CharTokenizer):  # only we can read characters
+    pair = isinstance(tokenizer, Tokenizer) and form in ("openai", "huggingface")
+    if form == "huggingface":
+        save_huggingface(folder, tokenizer)
+    elif not pair:
         tokenizer.save(folder / _TOKENIZER)
+    if isinstance(tokenizer, CharTokenizer) or not pair:
         return
     tokenizer.save_gpt2(folder)
     if form == "huggingface":
@@ -64,6 +95,11 @@ def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = "sa
             os.replace(folder / openais, folder / theirs)
 
 
-def _is_huggingfaces(tokenizer: Path) -> bool:
-    fields = read_object(tokenizer)
-    return isinstance(fields, dict) and "model" in fields and "format" not in fields
+def _stated_hash(run: Path) -> str | None:
+    """Return the hash of the tokenizer that a run was trained with; None where no run states it."""
+    if not run.is_file():
+        return None
+    try:
+        return str(read_object(run)["identity"]["tokenizer"]["sha256"])
+    except (KeyError, TypeError):
+        return None

@@ -1,0 +1,157 @@
+"""Tokenizer files of Hugging Face.
+
+`huggingface/` was written by tokenizers 0.23 and transformers 5.24: byte-level BPE of 275 tokens that begin with <pad>
+and </s>, and <x>, which was added at the end. `ids.json` holds the ids that `AutoTokenizer` gives some texts.
+"""
+
+import copy
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from tinygrad_llm.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    TokenizerError,
+    load_tokenizer,
+    save_huggingface,
+    vocabulary_hash,
+)
+
+THEIRS = Path(__file__).with_name("huggingface")
+IDS = json.loads((THEIRS / "ids.json").read_text())
+DOCUMENT = json.loads((THEIRS / "tokenizer.json").read_text())
+
+
+def same(one, other):
+    assert (one.special_tokens, one.eot_token) == (other.special_tokens, other.eot_token)
+    assert vocabulary_hash(one) == vocabulary_hash(other)
+
+
+def test_ids_are_those_of_transformers(tmp_path, for_each):
+    theirs = load_tokenizer(THEIRS)
+    assert (theirs.n_vocab, theirs.special_tokens, theirs.eot_token) == (276, {"<pad>": 0, "</s>": 1, "<x>": 275}, 1)
+    theirs.save(tmp_path / "ours.json")
+    copies = [theirs, load_tokenizer(THEIRS / "tokenizer.json"), load_tokenizer(tmp_path / "ours.json")]
+    copies += [pickle.loads(pickle.dumps(theirs)), copy.deepcopy(theirs), theirs.with_special_tokens(["<new>"])]
+
+    def check(tokenizer):
+        for text, ids in IDS.items():
+            for _ in range(2):  # the second time from the cache
+                assert tokenizer.encode(text, allowed_special="all") == ids
+            assert tokenizer.decode(ids) == text
+            assert tokenizer.decode_with_offsets(ids)[0] == text
+            assert tokenizer.encode_bytes(text.encode()) == tokenizer.encode(text, disallowed_special=())
+        assert {tokenizer.decode(step) for step in tokenizer.explain_word("café\n")} == {"café\n"}
+        assert tokenizer.decode_bytes(tokenizer.encode_bytes(b"\xff\n")) == b"\xff\n"
+
+    for_each(copies, check)
+
+
+def test_merges_may_be_written_in_one_string(tmp_path):
+    document = copy.deepcopy(DOCUMENT)
+    document["model"]["merges"] = [" ".join(merge) for merge in document["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.merges == load_tokenizer(THEIRS).merges
+    assert loaded.eot_token is None  # no file names it
+
+
+def test_a_pair_with_added_tokens_and_specials_first_is_read_as_tokenizer_json(tmp_path, for_each):
+    """As transformers wrote them before version 5."""
+    vocab = DOCUMENT["model"]["vocab"]
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8-sig")
+    merges = "".join(f"{left} {right}\n" for left, right in DOCUMENT["model"]["merges"])
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8-sig")
+    (tmp_path / "added_tokens.json").write_text('{"<x>": 275}')
+
+    def check(eos):
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": eos}))
+        same(load_tokenizer(tmp_path), load_tokenizer(THEIRS))
+
+    for_each(["</s>", {"content": "</s>", "lstrip": False}], check)
+
+
+KINDS = {
+    "bpe": Tokenizer.train("the cat sat on the mat " * 9, 270),
+    "other end": Tokenizer.train("the cat sat on the mat " * 9, 270, ["<a>", "</s>"]),
+    "first": load_tokenizer(THEIRS),
+    "char": CharTokenizer("\n the"),
+}
+KINDS["other end"].end_of_text = "</s>"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_we_write_comes_back_and_transformers_gives_the_same_ids(tmp_path, kind):
+    tokenizer, text = KINDS[kind], "the\n hehe"
+    save_huggingface(tmp_path, tokenizer)
+    same(load_tokenizer(tmp_path), tokenizer)
+    assert type(load_tokenizer(tmp_path)) is type(tokenizer)
+    tokenizer.save(tmp_path / "ours.json")
+    same(load_tokenizer(tmp_path / "ours.json"), tokenizer)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.encode(text) == tokenizer.encode(text)
+    assert theirs.decode(theirs.encode(text)) == text
+    assert (len(theirs), theirs.eos_token_id) == (tokenizer.n_vocab, tokenizer.eot_token)
+
+
+def changed(*path, value):
+    document = copy.deepcopy(DOCUMENT)
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return document
+
+
+VOCAB, MERGES = DOCUMENT["model"]["vocab"], DOCUMENT["model"]["merges"]
+REFUSED = [
+    (changed("normalizer", value={"type": "NFC"}), "normalizer: normalizer is .*'NFC'.*, and .* only None"),
+    (changed("model", "type", value="WordPiece"), "model: type is 'WordPiece'"),
+    (changed("model", "dropout", value=0.1), "model: dropout is 0.1"),
+    (changed("model", "continuing_subword_prefix", value="##"), "continuing_subword_prefix is '##'"),
+    (changed("model", "end_of_word_suffix", value="</w>"), "end_of_word_suffix is '</w>'"),
+    (changed("model", "byte_fallback", value=True), "byte_fallback is True"),
+    (changed("model", "ignore_merges", value=True), "ignore_merges is True"),
+    (changed("pre_tokenizer", value=None), "pre_tokenizer: type is None"),
+    (changed("pre_tokenizer", value={"type": "Sequence", "pretokenizers": []}), "pre_tokenizer: type is 'Sequence'"),
+    (changed("pre_tokenizer", "add_prefix_space", value=True), "pre_tokenizer: add_prefix_space is True"),
+    (changed("pre_tokenizer", "use_regex", value=False), "pre_tokenizer: use_regex is False"),
+    (changed("post_processor", value={"type": "TemplateProcessing"}), "post_processor: type is 'TemplateProcessing'"),
+    (changed("added_tokens", 1, "lstrip", value=True), "added token '</s>': lstrip is True"),
+    (changed("added_tokens", 1, "id", value=7), "'</s>' has two ids: 1, 7"),
+    (changed("added_tokens", 2, "id", value=299), "'<x>' has the id 299; ids must be 0 … 275, each once"),
+    (changed("added_tokens", value=[{}]), "not a tokenizer.json of Hugging Face: KeyError"),
+    (changed("model", value=[]), "not a tokenizer.json of Hugging Face"),
+    (changed("model", "merges", value=[["a"]]), "merge 0: expected two tokens"),
+    (changed("model", "merges", value=[["th", "e"]]), "merge 0: no line above makes the token 'th'"),
+    (changed("model", "merges", value=[7]), "not a tokenizer.json of Hugging Face"),
+    (changed("model", "vocab", value={k: v for k, v in VOCAB.items() if k != "!"}), "no entry for '!'"),
+    (changed("model", "vocab", value=VOCAB | {"!": VOCAB["a"], "a": VOCAB["!"]}), "the id of '!' is"),
+    (changed("model", "vocab", value=VOCAB | {"!": "7"}), "the id of '!' must be an integer"),
+]
+
+
+def test_what_this_package_does_not_compute_is_refused_by_name(tmp_path, for_each):
+    path = tmp_path / "tokenizer.json"
+
+    def check(case):
+        document, message = case
+        path.write_text(json.dumps(document))
+        with pytest.raises(TokenizerError, match=f"^{re.escape(str(path))}: .*{message}"):
+            load_tokenizer(tmp_path)
+
+    for_each(REFUSED, check)
+
+
+def test_a_file_of_characters_must_number_them_from_0(tmp_path):
+    save_huggingface(tmp_path, KINDS["char"])
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    document["model"]["vocab"]["t"] = 9
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(TokenizerError, match="the ids of its 5 characters must be 0 … 4"):
+        load_tokenizer(tmp_path)
