@@ -49,11 +49,11 @@ class Node:
 
     def form(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         """Shape and dtype of the value, which its gradient must have; None for a leaf whose Tensor is gone."""
-        if self.is_leaf:
-            x = self.value()
-            return None if x is None else (x.data.shape, x.data.dtype)
-        form: tuple[tuple[int, ...], np.dtype[Any]] = self.value
-        return form
+        form = self.value
+        if type(form) is tuple:
+            return form
+        x = form()
+        return None if x is None else (x.data.shape, x.data.dtype)
 
     def release(self) -> tuple[Vjp, tuple[Self | None, ...]]:
         """Return `vjp` and parents and forget them, so that the walk frees what they hold."""
@@ -84,12 +84,14 @@ class Node:
         values, and must see where a vjp loses the imaginary part.
         Raises:   RuntimeError: it has another shape; the operation is named.
         """
-        if not isinstance(d, np.ndarray | Rows):
+        if type(d) is not np.ndarray and not isinstance(d, Rows):
             d = np.asarray(d)
         form = self.form()
-        if form is None or (d.shape, d.dtype) == form:
+        if form is None:
             return d
         shape, dtype = form
+        if d.dtype is dtype and d.shape == shape:
+            return d
         if d.shape != shape:
             raise RuntimeError(
                 f"the vjp of {operation.name} returned a gradient of shape {d.shape} for an input of shape {shape}"
@@ -112,18 +114,18 @@ class _Changes:
 
     def __init__(self) -> None:
         self.latest = -1
-        self._last: dict[int, tuple[weakref.ref[Array], int]] = {}  # by id, while the owner lives
+        self._last: dict[int, int] = {}  # by id, which stands for one array as long as `_alive` has it
+        self._alive: dict[int, weakref.ref[Array]] = {}
 
     def add(self, array: Array) -> None:
         owner = _owner(array)
-        key, number = id(owner), next(_numbers)
-        self._last[key] = weakref.ref(owner, lambda _: self._last.pop(key, None)), number
-        self.latest = number
+        key = id(owner)
+        if key not in self._alive:
+            self._alive[key] = weakref.ref(owner, lambda _: (self._alive.pop(key, None), self._last.pop(key, None)))
+        self._last[key] = self.latest = next(_numbers)
 
     def number_of(self, array: Array) -> int:
-        owner = _owner(array)
-        reference, number = self._last.get(id(owner), (None, -1))
-        return number if reference is not None and reference() is owner else -1
+        return self._last.get(id(_owner(array)), -1)
 
 
 def _owner(array: Array) -> Array:
