@@ -327,6 +327,10 @@ def causal_self_attention(
     Returns:  (B, T, C).
     Raises:   ValueError: the channels are not 3 × n_head heads of equal size; dropout without rng.
     """
+    if qkv.ndim != 3 or n_head < 1 or qkv.shape[2] < 3 * n_head:
+        raise ValueError(
+            f"causal_self_attention: got qkv {qkv.shape}, which must be (B, T, 3C) with {n_head} ≥ 1 heads"
+        )
     B, T, _ = qkv.shape
     keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)
     inputs = [qkv] if keep is None else [qkv, keep]

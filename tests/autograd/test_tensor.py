@@ -635,6 +635,26 @@ def test_a_size_below_minus_1_or_one_that_does_not_fit_raises():
             F.scaled_dot_product_attention(empty, empty, empty, is_causal=causal)
 
 
+def test_gradients_of_empty_axes_have_their_shapes():
+    def check(function, *shapes):
+        inputs = [Tensor(np.ones(shape, np.float32), requires_grad=True) for shape in shapes]
+        y = function(*inputs)
+        for x, g in zip(inputs, grad(y, inputs, np.ones(y.shape)), strict=True):
+            np.testing.assert_array_equal(g, np.zeros(x.shape))
+
+    check(F.linear, (0,), (2, 0))
+    check(F.linear, (3, 0), (2, 0))
+    check(F.linear, (3, 2), (0, 2))
+    check(F.linear, (0, 2), (3, 2), (3,))
+    check(lambda weight: F.embedding(np.array([0, 1]), weight), (2, 0))
+    check(lambda x: x.reshape(0, 2, 5), (5, 0))
+    check(lambda x: x.sum(0) + x.T.sum(-1), (0, 0))
+    check(lambda a, b: F.cat([a, b]), (0, 2), (0, 2))
+    for shape, n_head in (((3, 24), 1), ((1, 2, 6), 0), ((1, 2, 0), 1)):
+        with pytest.raises(ValueError, match=r"must be \(B, T, 3C\)"):
+            F.causal_self_attention(Tensor(np.ones(shape, np.float32)), n_head)
+
+
 def test_one_integer_is_an_index():
     t = Tensor([10.0, 20.0, 30.0])
     one = Tensor(1)

@@ -82,6 +82,8 @@ class Tensor:
               Python floats become float32; arrays and lists of Tensors keep their dtype.
               requires_grad: whether `backward` fills `grad`. Only float and complex arrays can require a gradient.
               dtype: convert to this dtype.
+    Attributes: data: the array. As in PyTorch, `x.data` bypasses all checks: a write to it after the forward pass can
+              make a gradient wrong. Write `with no_grad(): x += y`, which backward notices.
     Raises:   TypeError: array does not hold numbers. ValueError: requires_grad on integers. RuntimeError: a list holds
               Tensors that require a gradient, which would be cut off: use `functional.stack`.
     """

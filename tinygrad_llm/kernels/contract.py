@@ -26,6 +26,7 @@ The contract, which tests/kernels/test_contract.py checks for every kernel:
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -104,7 +105,7 @@ def row_sums(x: Array) -> Array:
 
 def column_sums(x: Array) -> Array:
     """Σ over all axes but the last."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])  # −1 would be ambiguous where the last axis is empty
     total: Array = _ones(len(rows), x.dtype) @ rows
     return total
 

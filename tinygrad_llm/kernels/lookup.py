@@ -35,7 +35,7 @@ def embedding(weight: Array, ids: Array, *, sparse: bool = False) -> Result:
         flat = ids.reshape(-1)
         order = np.argsort(flat, kind="stable")
         found, starts = np.unique(flat[order], return_index=True)
-        sorted_g = g.reshape(-1, *shape[1:])[order]
+        sorted_g = g.reshape(ids.size, *shape[1:])[order]
         dweight = Rows(found, np.add.reduceat(sorted_g, starts, axis=0) if ids.size else sorted_g, shape)
         return cast(Array, dweight) if sparse else np.asarray(dweight), None
 

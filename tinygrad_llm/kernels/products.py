@@ -3,6 +3,7 @@
 All are sums of products, y_ij = Σ_k a_ik b_kj with more axes or fewer; `matmul` derives the rule for two matrices.
 """
 
+import math
 import string
 from typing import TypeVar
 
@@ -71,7 +72,7 @@ def linear(
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: got bias {bias.shape}, which must be (out,) = {weight.shape[:1]}")
     x, weight = alike(x, weight)
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     flat_y = rows @ weight.T
     if bias is not None:
         flat_y = add_to(flat_y, bias)
@@ -81,7 +82,7 @@ def linear(
     for_x, for_weight = weight if needs[0] else None, rows if needs[1] else None  # what each gradient needs
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
-        g = g.reshape(-1, n_out)
+        g = g.reshape(math.prod(lead), n_out)
         dx = None if for_x is None else (g @ for_x).reshape(*lead, n_in)
         dweight = None if for_weight is None else g.T @ for_weight
         if not has_bias:
