@@ -35,7 +35,7 @@ def test_spelling_is_american():
 
 def test_no_function_is_longer_than_a_screen():
     long = []
-    for path in SOURCES:
+    for path in (path for path in SOURCES if "tests" not in path.relative_to(ROOT).parts):
         source = path.read_text(encoding="utf-8")
         lines = source.splitlines()
         for node in ast.walk(ast.parse(source)):

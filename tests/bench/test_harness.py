@@ -66,8 +66,8 @@ def test_a_contender_has_its_own_environment(toy, monkeypatch):
     monkeypatch.setenv("TOY", "of this process")
     inherits, sets = toy("Environment"), toy("Environment", environment={"TOY": "its own"})
     leaves_out = [dataclasses.replace(contender, without=["TOY", "ABSENT"]) for contender in (inherits, sets)]
-    timings = alternate([inherits, sets, *leaves_out], rounds=1, warmup=0)
-    assert [timing.answer.get("TOY") for timing in timings] == ["of this process", "its own", None, "its own"]
+    timings = alternate([inherits, *leaves_out], rounds=1, warmup=0)
+    assert [timing.answer.get("TOY") for timing in timings] == ["of this process", None, "its own"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def stop_after(steps, monkeypatch, sent=signal.SIGINT):
     monkeypatch.setattr(loop_module.AdamW, "step", step)
 
 
-@pytest.mark.parametrize("preset", ["char-cpu", "stories", "gpt2"])  # one for each kind of tokenizer
+# One preset for each kind of tokenizer; GPT-2's has 50,257 tokens, and takes seconds.
+@pytest.mark.parametrize("preset", ["char-cpu", "stories", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_run_is_made_and_the_command_it_suggests_works(preset, cli, text_file, place):
     status, out, err = cli("train", "--corpus", text_file, "--preset", preset, "--out", "runs/new one")
     assert status == 0
@@ -213,7 +214,9 @@ def start(*arguments, **pipes):
     return subprocess.Popen(command, text=True, encoding="utf-8", **pipes)
 
 
-@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stderr too"])
+@pytest.mark.parametrize(
+    "both", [pytest.param(False, id="stdout", marks=pytest.mark.slow), pytest.param(True, id="stderr too")]
+)
 def test_a_closed_pipe_does_not_end_training(both, text_file, place):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if both else subprocess.PIPE}
     with start("train", "--corpus", text_file, "--steps", 40, *SMALL, "--out", "new", **pipes) as process:

@@ -82,8 +82,15 @@ def check_memory_of(config, changes, frozen=()):
     assert expected.peak == pytest.approx(peak, rel=0.15)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", SIZES)
+# Of each size, the default tests measure one way; `pytest -m slow` measures the others.
+CASES = [
+    pytest.param(name, way, marks=[pytest.mark.slow] if (i + j) % len(WAYS) else [])
+    for i, name in enumerate(SIZES)
+    for j, way in enumerate(WAYS)
+]
+
+
+@pytest.mark.parametrize(("name", "way"), CASES)
 def test_the_memory_is_within_15_percent_of_the_measured_peak(name, way):
     config, changes = SIZES[name]
     check_memory_of(config, changes | WAYS[way])
