@@ -3,6 +3,7 @@
 `gpt2_tiny/` was written by `scripts/make_transformers_reference.py`, which says what is in it.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import itertools
@@ -101,6 +102,15 @@ def test_same_weights_in_other_files_give_the_same_logits_bit_for_bit():
     assert logits(TINY / "saved" / WEIGHTS).tobytes() == first
 
 
+def test_a_byte_order_mark_in_config_and_a_tied_head_alone_change_nothing(tmp_path):
+    arrays, metadata = load_safetensors(TINY / "saved" / WEIGHTS)
+    prefix = "transformer." if "transformer.wte.weight" in arrays else ""
+    arrays["lm_head.weight"] = arrays.pop(f"{prefix}wte.weight")  # as safetensors.torch.save_model keeps it
+    save_safetensors(tmp_path / WEIGHTS, arrays, metadata)
+    (tmp_path / "config.json").write_bytes(codecs.BOM_UTF8 + (TINY / "saved" / "config.json").read_bytes())
+    assert logits(tmp_path).tobytes() == logits(TINY / "saved").tobytes()
+
+
 def in_openais_names(arrays):
     """Hugging Face's names as OpenAI's by string surgery, apart from the table under test."""
     found = {}
@@ -136,6 +146,17 @@ def test_npz_gives_the_same_logits_bit_for_bit(tmp_path, naming):
     (tmp_path / "hparams.json").write_text(json.dumps(HPARAMS))
     save_npz(tmp_path / "weights.npz", naming(arrays))
     assert logits(tmp_path).tobytes() == logits(tmp_path / "weights.npz").tobytes() == logits(TINY / "saved").tobytes()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_flipped_bit_in_a_weight_is_refused_in_every_form(tmp_path, form):
+    model = shaken(SMALL)
+    write_pretrained(tmp_path, SMALL, model.state_dict(), form)
+    file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[data.index(np.float64(model.transformer.wpe.weight.data[3, 2]).tobytes()) + 1] ^= 4
+    file.write_bytes(data)
+    refused(tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -327,7 +348,7 @@ def test_of_two_size_files_the_one_of_the_style_counts(tmp_path):
 
 def test_every_missing_and_extra_tensor_is_listed(tmp_path):
     gone = ["transformer.h.0.ln_2.bias", "transformer.h.1.attn.c_attn.weight", "transformer.ln_f.weight"]
-    more = ["transformer.h.1.attn.rotary", "score.weight", "transformer.h.00.ln_1.bias"]
+    more = ["transformer.h.1.attn.rotary", "other.weight", "transformer.h.00.ln_1.bias"]
 
     def alter(arrays):
         return {name: array for name, array in arrays.items() if name not in gone} | dict.fromkeys(more, np.ones(2))
@@ -339,7 +360,9 @@ def test_every_missing_and_extra_tensor_is_listed(tmp_path):
 
 def test_another_model_is_refused_by_its_tensor_names(tmp_path):
     save_safetensors(tmp_path / WEIGHTS, {"bert.embeddings.weight": np.ones((2, 3), np.float32)})
-    refused(tmp_path, "not a GPT-2", "bert.embeddings.weight")
+    refused(tmp_path, "of BERT, as 'bert.embeddings.weight' shows: only GPT-2 is read")
+    save_safetensors(tmp_path / WEIGHTS, {"another.weight": np.ones((2, 3), np.float32)})
+    refused(tmp_path, "not a GPT-2", "another.weight")
 
 
 def test_a_transposed_linear_layer_is_refused(tmp_path, for_each):

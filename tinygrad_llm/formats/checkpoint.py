@@ -74,9 +74,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any
               OSError: the file cannot be opened or read.
     """
     path = Path(path)
-    metadata = _read_fields(
-        path, load_safetensors(path, mmap=True)[1]
-    )  # first: its version may say that it is not ours
+    metadata = _read_fields(path, load_safetensors(path, mmap=True)[1])  # first: another version is not damage
     return load_safetensors(path)[0], metadata
 
 

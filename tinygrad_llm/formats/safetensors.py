@@ -137,11 +137,11 @@ def load_safetensors(
     keep their dtype, F16 too. Names, shapes and offsets are compared with the file's size before memory is allocated.
     A SHA-256 in the metadata is compared with the file's; files of other programs have none.
 
-    Args:     mmap: compare no SHA-256, and return read-only views of the file. The system reads it when they are used, and it stays open while
-              one of them lives. Arrays that must be converted are read-only copies. After a file was mapped, it may be
-              replaced (`atomic_write`) or deleted: these arrays stay whole. Another program that writes into the file
-              changes them, and one that truncates it ends this process at their next use. Windows refuses to replace
-              a mapped file.
+    Args:     mmap: compare no SHA-256, and return read-only views of the file. The system reads it when they are used,
+              and it stays open while one of them lives. Arrays that must be converted are read-only copies. After a
+              file was mapped, it may be replaced (`atomic_write`) or deleted: these arrays stay whole. Another program
+              that writes into the file changes them, and one that truncates it ends this process at their next use.
+              Windows refuses to replace a mapped file.
     Raises:   LoadError: the file is damaged or something else; names the file and the field.
               OSError: the file cannot be opened or read.
     """

@@ -1,4 +1,4 @@
-"""How GPT-2's weights and sizes are named in OpenAI's files, in Hugging Face's, and here.
+"""How GPT-2's weights and sizes are named in the files of others, and here. `WRITERS` says which files are read.
 
             ours                                OpenAI (TensorFlow)         Hugging Face (PyTorch)
     name    transformer.h.0.attn.c_attn.weight  model/h0/attn/c_attn/w      ours; `transformer.` may be missing
@@ -9,18 +9,62 @@
 OpenAI wrote the linear layers as convolutions of width 1, and Hugging Face kept their (in, out) as a `Conv1D`.
 Hugging Face's names equal ours, so only the shapes distinguish the two layouts, and attn.c_proj, (C, C), is square.
 Therefore the layout is recognized once per file, from the linear layers that are not square; never tensor by tensor.
+
+Left out of every file: masks, Adam's slots and counters, and the prefixes that DDP, FSDP and torch.compile add. A file
+without wte has its output head there (`safetensors.torch.save_model`). A file without any bias gets zeros, except for
+queries, keys and values, where GPT has a choice (`qkv_bias`).
 """
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.storage.files import LoadError, show
 
-STYLES = {"ours": "our names", "openai": "OpenAI's names", "huggingface": "Hugging Face's names"}
+STYLES = {
+    "ours": "our names",
+    "openai": "OpenAI's names",
+    "huggingface": "Hugging Face's names",
+    "book": "the book's names",
+}
+
+
+class Writer(NamedTuple):
+    """Whose files have a name that matches `sign`, and the style in which they are read, or why they are not."""
+
+    who: str
+    sign: str
+    style: str | None
+    refused: str = ""
+
+
+# The first row that matches a name of the file counts.
+_HEAD_ONLY = "save it as GPT2LMHeadModel, with the head of a language model"
+WRITERS = (
+    Writer("an adapter of PEFT", r".*\.lora_[AB]\.", None, "merge it into its model first (merge_and_unload)"),
+    Writer(
+        "a quantized model", r".*\.(SCB|absmax|qweight|qzeros|quant_state.*)$", None, "save it in float32 or float16"
+    ),
+    Writer("GPT2ForSequenceClassification", r"score\.", None, _HEAD_ONLY),
+    Writer("GPT2DoubleHeadsModel", r"multiple_choice_head\.", None, _HEAD_ONLY),
+    Writer("a GPT-2 with cross-attention", r".*\.(crossattention|ln_cross_attn)\.", None, "GPT is a decoder only"),
+    Writer("minGPT of 2020", r"blocks\.\d+\.attn\.key\.", None, "its GELU is not GPT-2's: use minGPT of 2022 or later"),
+    Writer(
+        "Megatron-LM",
+        r"(language_model|embedding\.word_embeddings|decoder\.layers)\.",
+        None,
+        "convert it to Hugging Face's GPT-2",
+    ),
+    Writer("Llama or a model like it", r"(model\.)?(layers\.|embed_tokens\.)|gpt_neox\.", None, "only GPT-2 is read"),
+    Writer("BERT", r"(bert|roberta|embeddings|encoder)\.", None, "only GPT-2 is read"),
+    Writer("OpenAI", r"model/", "openai"),
+    Writer("Build a Large Language Model (From Scratch)", r"trf_blocks\.|tok_emb\.", "book"),
+    # nanoGPT's GELU is the exact one since 2023; here it is GPT-2's, so logits differ from the fourth digit on.
+    Writer("Hugging Face, nanoGPT, minGPT of 2022, this package", r"(transformer\.)?(h\.\d+|wte|wpe|ln_f)\.", ""),
+)
 
 # ---- tensors -------------------------------------------------------------------------------------------------------
 
@@ -50,7 +94,20 @@ _FROM_BLOCK = {theirs: ours for ours, theirs in _IN_BLOCK.items()}
 _BLOCK = re.compile(r"transformer\.h\.(\d+)\.(.+)")
 _OPENAI_BLOCK = re.compile(r"model/h(\d+)/(.+)")
 _LINEAR = re.compile(r"(?:transformer\.)?h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
-_MASK = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.(?:masked_)?bias")  # old files store these constants as tensors
+
+# Not parameters: masks, which old files store as tensors, and what TensorFlow's Adam keeps.
+_LEFT_OUT = re.compile(
+    r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|trf_blocks\.\d+\.att\.mask|.*/Adam(_1)?|(.*/)?(beta[12]_power|global_step)"
+)
+_WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # in any place
+
+_BOOK = {
+    "tok_emb.": "transformer.wte.", "pos_emb.": "transformer.wpe.", "out_head.": "lm_head.",
+    "final_norm.scale": "transformer.ln_f.weight", "final_norm.shift": "transformer.ln_f.bias",
+    "trf_blocks.": "transformer.h.", ".norm1.scale": ".ln_1.weight", ".norm1.shift": ".ln_1.bias",
+    ".norm2.scale": ".ln_2.weight", ".norm2.shift": ".ln_2.bias", ".att.out_proj.": ".attn.c_proj.",
+    ".ff.layers.0.": ".mlp.c_fc.", ".ff.layers.2.": ".mlp.c_proj.",
+}  # fmt: skip
 
 
 def recognize(arrays: Mapping[str, Array], stated_by: str = "") -> str:
@@ -59,10 +116,15 @@ def recognize(arrays: Mapping[str, Array], stated_by: str = "") -> str:
     Every linear layer that is not square votes, so a single transposed tensor is an error and not another layout.
 
     Args:     stated_by: the file or field that says the layout is Hugging Face's; "" if nothing does.
-    Raises:   LoadError: the layers contradict `stated_by`.
+    Raises:   LoadError: the layers contradict `stated_by`; a file of `WRITERS` that is not read.
     """
-    if any(name.startswith("model/") for name in arrays):
-        return "openai"
+    arrays = _cleaned(arrays)
+    for writer in WRITERS:
+        if sign := next((name for name in arrays if re.match(writer.sign, name)), None):
+            if writer.style is None:
+                raise LoadError(f"of {writer.who}, as {show(sign)} shows: {writer.refused}")
+            if writer.style:
+                return writer.style
     votes = 0
     for name, array in arrays.items():
         linear = _LINEAR.fullmatch(name)
@@ -79,20 +141,22 @@ def recognize(arrays: Mapping[str, Array], stated_by: str = "") -> str:
 def to_ours(arrays: Mapping[str, Array], style: str) -> dict[str, Array]:
     """Return the arrays of a file under our names and in our layout, as views: nothing is copied.
 
-    Mask buffers are left out. Names that GPT-2 does not have, and shapes that a linear layer does not have, pass
-    through unchanged: `check_tensors` reports them.
+    Names that GPT-2 does not have, and shapes that a linear layer does not have, pass through unchanged:
+    `check_tensors` reports them. Only the book's queries, keys and values, which it keeps apart, are copied.
 
     Raises:   LoadError: two names stand for one tensor.
     """
-    if style == "ours":
-        return dict(arrays)
+    arrays = _cleaned(arrays)
+    if style == "book":
+        arrays = _renamed(_joined(arrays), _from_book)
+    if style in ("ours", "book"):
+        return _completed(arrays)
     if style == "openai":
         renamed = _renamed(arrays, _from_openai)
         wide = [name for name, a in renamed.items() if _LINEAR.fullmatch(name) and a.ndim == 3 and len(a) == 1]
         return _transposed(renamed | {name: renamed[name][0] for name in wide})
     prefix = "" if any(name.startswith("transformer.") for name in arrays) else "transformer."
-    kept = {name: array for name, array in arrays.items() if not _MASK.fullmatch(name)}
-    return _transposed(_renamed(kept, lambda name: name if name == "lm_head.weight" else prefix + name))
+    return _completed(_transposed(_renamed(arrays, lambda name: name if name == "lm_head.weight" else prefix + name)))
 
 
 def from_ours(state: Mapping[str, Array], style: str) -> dict[str, Array]:
@@ -114,6 +178,50 @@ def from_ours(state: Mapping[str, Array], style: str) -> dict[str, Array]:
     if "lm_head.weight" in theirs:
         raise ValueError("OpenAI's form has no lm_head.weight, an output head that is not wte: choose another form")
     return {_to_openai(name): array[None] if _LINEAR.fullmatch(name) else array for name, array in theirs.items()}
+
+
+def _cleaned(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Remove what is no parameter, and the prefixes of wrappers."""
+    kept = _renamed(arrays, lambda name: _WRAPPERS.sub("", name))
+    for prefix in ("module.", "model."):  # of DDP; of a class that holds the model
+        if kept and all(name.startswith(prefix) for name in kept):
+            kept = {name.removeprefix(prefix): array for name, array in kept.items()}
+    return {name: array for name, array in kept.items() if not _LEFT_OUT.fullmatch(name)}
+
+
+def _completed(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Add the tensors that a file may leave out: wte where it is the head, and biases that are all zero."""
+    state = dict(arrays)
+    if "transformer.wte.weight" not in state and "lm_head.weight" in state:
+        state["transformer.wte.weight"] = state.pop("lm_head.weight")
+    if not any(name.endswith(".bias") for name in state):
+        for name, array in arrays.items():
+            inner = name.removesuffix("weight") + "bias"
+            block = _BLOCK.fullmatch(inner)
+            known = block[2] in _IN_BLOCK and block[2] != "attn.c_attn.bias" if block else inner in _OUTSIDE
+            if known and array.ndim:
+                state[inner] = np.zeros(len(array), array.dtype)
+    return state
+
+
+def _joined(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Join the book's queries, keys and values, which follow each other in c_attn."""
+    joined = dict(arrays)
+    for name in arrays:
+        parts = [name.replace("W_query", other) for other in ("W_query", "W_key", "W_value")]
+        if "W_query" in name and all(part in joined and joined[part].ndim for part in parts):
+            shapes = {joined[part].shape[1:] for part in parts}
+            if len(shapes) == 1:
+                joined[name.replace("att.W_query", "attn.c_attn")] = np.concatenate(
+                    [joined.pop(part) for part in parts]
+                )
+    return joined
+
+
+def _from_book(name: str) -> str:
+    for theirs, ours in _BOOK.items():
+        name = name.replace(theirs, ours) if theirs.startswith(".") else re.sub(f"^{re.escape(theirs)}", ours, name)
+    return name
 
 
 def _renamed(arrays: Mapping[str, Array], rename: Callable[[str], str]) -> dict[str, Array]:
@@ -153,14 +261,14 @@ _HUGGINGFACE = _OPENAI | {
     "tie_weights": "tie_word_embeddings", "initializer_range": "initializer_range",
 }  # fmt: skip
 
-# Hugging Face's GPT-2 has a choice in these fields. Our GPT has only this value.
-_FIXED = {
-    "model_type": "gpt2",
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
+# Hugging Face's GPT-2 has a choice in these fields. Our GPT has only these values.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"),  # four names of one formula
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
 }
 
 
@@ -180,7 +288,7 @@ def to_huggingface(config: Any, dtype: str = "float32", end_of_text: int | None 
         end_of_text = 50256
     return {
         "architectures": ["GPT2LMHeadModel"],
-        **_FIXED,
+        **{name: values[0] for name, values in _FIXED.items()},
         **{theirs: getattr(config, ours) for ours, theirs in _HUGGINGFACE.items()},
         "n_ctx": config.block_size,
         "n_inner": None,
@@ -196,12 +304,15 @@ def from_huggingface(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:   ValueError: GPT cannot represent the model; all fields that differ are listed.
     """
-    changed = {name: only for name, only in _FIXED.items() if fields.get(name, only) != only}
-    wrong = [f"{name} {fields[name]!r} (only {only!r})" for name, only in changed.items()]
+    wrong = [
+        f"{name} {show(fields[name])} (only {' or '.join(map(repr, values))})"
+        for name, values in _FIXED.items()
+        if fields.get(name, values[0]) not in values
+    ]
     if fields.get("n_inner") not in (None, 4 * fields.get("n_embd", 0)):
         wrong.append(f"n_inner {fields['n_inner']!r} (only null, which is 4 n_embd)")
     if wrong:
-        raise ValueError(f"not a model that GPT can be: {', '.join(wrong)}")
+        raise ValueError(f"not a model that GPT can be: {', '.join(wrong)}; use transformers for it")
     if "n_positions" not in fields and "n_ctx" in fields:  # the first versions used this name
         fields = {**fields, "n_positions": fields["n_ctx"]}
     return {ours: fields[theirs] for ours, theirs in _HUGGINGFACE.items() if theirs in fields}

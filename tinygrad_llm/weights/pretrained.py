@@ -10,6 +10,7 @@ Every check comes before memory is allocated for a model. Arrays are passed on i
 little more memory than the file has bytes.
 """
 
+import codecs
 import dataclasses
 import json
 import os
@@ -306,7 +307,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         text = stream.read(_MAX_JSON + 1)
     if len(text) > _MAX_JSON:
         raise LoadError(f"{path}: longer than {_MAX_JSON} bytes, so not the sizes of a model")
-    return _parse(str(path), text)
+    return _parse(str(path), text.removeprefix(codecs.BOM_UTF8))
 
 
 def _parse(where: str, text: bytes) -> dict[str, Any]:
