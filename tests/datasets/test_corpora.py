@@ -1,12 +1,15 @@
 """Texts to train on: the bundled ones, files, stretches of files, and what is refused."""
 
 import hashlib
+import itertools
+import os
 import sys
 
 import pytest
 
 from tinygrad_llm.datasets import CORPORA, DataError, corpora, corpus_hash, load_corpus, read_corpus
 from tinygrad_llm.storage import data
+from tinygrad_llm.tokenizer import TokenizerError, load_tokenizer
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -88,3 +91,15 @@ def test_stories_are_inside_an_installed_package_or_next_to_it(tmp_path, monkeyp
     (package / "data").mkdir()
     (package / "data" / "stories.txt").write_text("installed")
     assert load_corpus("stories") == "installed"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices of POSIX")
+def test_a_device_without_an_end_and_a_pipe_are_refused(tmp_path, for_each):
+    os.mkfifo(tmp_path / "pipe")
+
+    def check(case):
+        read, path = case
+        with pytest.raises((DataError, TokenizerError), match=f"{path}: .*not a regular file"):
+            read(str(path))
+
+    for_each(itertools.product([load_corpus, load_tokenizer], [tmp_path / "pipe", "/dev/zero"]), check)

@@ -1,11 +1,14 @@
 """Token files: opened, described, compared with a tokenizer, and refused if they are damaged."""
 
+import itertools
 import json
+import pickle
+import re
 
 import numpy as np
 import pytest
 
-from tinygrad_llm.datasets import DataError, SlidingWindows, TokenFile, encode_file
+from tinygrad_llm.datasets import DataError, SlidingWindows, TokenFile, encode_file, load_corpus
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, vocabulary_hash
 
 GOOD = {"format": "tinygrad_llm.tokens", "version": 1, "dtype": "uint16", "count": 2, "n_vocab": 5}
@@ -127,7 +130,7 @@ def test_ids_of_another_tokenizer_are_refused(tmp_path):
 
 def test_ids_read_as_the_wrong_dtype_are_refused(tmp_path):
     ids = PAIRS.encode("Every effort moves you one step closer to the end. " * 3)
-    with pytest.raises(DataError, match="every second id is 0: they are uint32, not uint16"):
+    with pytest.raises(DataError, match="every second id is 0: they are uint32 or int64, not uint16"):
         TokenFile.open(raw(tmp_path, ids, "<u4"), "uint16").check(PAIRS)
     with pytest.raises(DataError, match="written as another dtype"):
         TokenFile.open(raw(tmp_path, ids[:22], "<u2"), "uint32").check(PAIRS)
@@ -152,5 +155,59 @@ def test_white_space_with_id_0_can_be_every_second_token(tmp_path):
     letters = CharTokenizer.train(text)
     assert letters.decode([0]) == "\n"
     TokenFile.open(raw(tmp_path, letters.encode(text), "<u2"), "uint16").check(letters)
-    with pytest.raises(DataError, match="every second id is 0: they are uint32, not uint16"):
+    with pytest.raises(DataError, match="every second id is 0: they are uint32 or int64, not uint16"):
         TokenFile.open(raw(tmp_path, letters.encode(text), "<u4"), "uint16").check(letters)
+
+
+def test_every_wrong_type_and_byte_order_is_noticed(tmp_path, for_each):
+    """Ids of GPT-2's tokenizer, as they are and below 300, written as one type and read as another."""
+    tokenizer = Tokenizer.gpt2()
+    ids = tokenizer.encode(load_corpus("stories")[:20_000], allowed_special="all")
+    few = [token_id % 300 for token_id in ids]
+
+    def check(case):
+        written, read, ids = case
+        place = raw(tmp_path, ids, written)
+        if np.dtype(written).itemsize == np.dtype(read).itemsize and written[0] == "<" and written[1] != "f":
+            TokenFile.open(place, read).check(tokenizer)
+            return
+        with pytest.raises(DataError, match=re.escape(str(place))):
+            TokenFile.open(place, read).check(tokenizer)
+
+    types = [f"{order}{kind}" for order in "<>" for kind in ("u2", "u4", "i4", "i8", "u8", "f4", "f8")]
+    for_each(itertools.product(types, ["uint16", "uint32"], [ids]), check)
+    wider = [written for written in types if written[1] != "f" and written not in ("<u2", ">u2")]
+    for_each(itertools.product(wider, ["uint16", "uint32"], [few]), check)
+
+
+def test_a_file_of_something_else_is_named(tmp_path, for_each):
+    ids = np.arange(1000, dtype=np.uint16)
+
+    def check(case):
+        write, words = case
+        path = tmp_path / "other.bin"
+        path.unlink(missing_ok=True)
+        write(path)
+        with open(path, "ab") as file:
+            file.write(bytes(-path.stat().st_size % 4))
+        for dtype in ("uint16", "uint32"):
+            with pytest.raises(DataError, match=f"{re.escape(str(path))}: {words}"):
+                TokenFile.open(path, dtype)
+
+    def to_open_file(save):
+        def write(path):
+            with open(path, "wb") as file:
+                save(file)
+
+        return write
+
+    cases = [
+        (to_open_file(lambda file: np.save(file, ids)), "an .npy file"),
+        (to_open_file(lambda file: np.savez(file, ids)), "a zip archive"),
+        (to_open_file(lambda file: pickle.dump(ids.tolist(), file)), "a pickle"),
+        (to_open_file(lambda file: pickle.dump(ids, file, protocol=2)), "a pickle"),
+        (lambda path: path.write_text(" ".join(map(str, ids))), "a text"),
+        (lambda path: path.write_text(json.dumps(ids.tolist())), "a text"),
+        (lambda path: path.write_text("The cat sat on the mat. Où est le café ?\n" * 90), "a text"),
+    ]
+    for_each(cases, check)

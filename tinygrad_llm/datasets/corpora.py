@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tinygrad_llm.datasets.checks import DataError
 from tinygrad_llm.storage.data import data_folder
+from tinygrad_llm.storage.files import LoadError, open_regular
 from tinygrad_llm.tokenizer import TokenizerError, files
 from tinygrad_llm.tokenizer.files import StrPath
 
@@ -34,7 +35,10 @@ def load_corpus(name_or_path: str) -> str:
         return _python_docs()
     path = data_folder() / "stories.txt" if name_or_path == "stories" else Path(name_or_path)
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
+    except LoadError as error:  # a pipe, or a device without an end
+        raise DataError(f"{error}: copy the text into a file") from None
     except FileNotFoundError:
         names = ", ".join(CORPORA)
         raise DataError(f"{name_or_path}: no such file, and no such corpus (there are: {names})") from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_llm.datasets.checks import DataError, check_ids
 from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import is_text
 from tinygrad_llm.tokenizer import AnyTokenizer, vocabulary_hash
 from tinygrad_llm.tokenizer.files import StrPath
 
@@ -30,8 +32,18 @@ FORMAT, VERSION = "tinygrad_llm.tokens", 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MAX_DESCRIPTION_BYTES = 1 << 16
 
-# Pairs of ids that `_halves_of_uint32` looks at: at most, at least, and at least if id 0 is white space.
+# Pairs of ids that `_halves_of_wider` looks at: at most, at least, and at least if id 0 is white space.
 _PAIRS, _FEW_PAIRS, _MANY_PAIRS = 1 << 16, 9, 5000
+
+# How files of ids and more begin, as NumPy, PyTorch, pickle, Parquet and Arrow write them.
+_OTHERS = {
+    rb"\x93NUMPY": "an .npy file",
+    rb"PK\x03\x04": "a zip archive, such as an .npz or a file of PyTorch",
+    rb"\x80[\x02-\x05](\x95.{5}\0\0\0|c)": "a pickle",
+    rb"PAR1|ARROW1": "a table of Parquet or Arrow",
+    rb"\x89HDF\r\n": "an HDF5 file",
+}
+_LEAST_TEXT = 32  # bytes: so many bytes of ids that are all letters do not occur by chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +85,8 @@ class TokenFile:
                     f"{described['count'] * kind.itemsize}: the file was cut off, or {description_path(path).name} "
                     "belongs to another file"
                 )
+            if described is None:
+                _check_raw(path)
             ids = np.memmap(path, kind, mode="r")
         except OSError as error:
             raise DataError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
@@ -84,7 +98,7 @@ class TokenFile:
         """Check that this tokenizer can have made the ids; reads all of them.
 
         Raises:   DataError: the description names another tokenizer; an id is outside the vocabulary; the ids are
-                  uint32 but were read as uint16.
+                  wider than the dtype they were read as.
         """
         own = vocabulary_hash(tokenizer)
         if self.tokenizer not in (None, own):
@@ -93,8 +107,12 @@ class TokenFile:
                 f"{str(self.tokenizer)[:12]}…) than this one ({tokenizer.n_vocab} tokens, {own[:12]}…): name that one"
             )
         check_ids(self.ids, tokenizer.n_vocab, str(self.path))
-        if self.ids.dtype == DTYPES["uint16"] and _halves_of_uint32(self.ids, tokenizer.decode([0]).isspace()):
-            raise DataError(f"{self.path}: every second id is 0: they are uint32, not uint16")
+        if _halves_of_wider(self.ids, tokenizer.decode([0]).isspace()):
+            wider = "uint32 or int64" if self.ids.dtype == DTYPES["uint16"] else "int64"
+            raise DataError(
+                f"{self.path}: every second id is 0: they are {wider}, not {self.ids.dtype}: convert them to uint16 or "
+                "uint32, little-endian"
+            )
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -167,16 +185,30 @@ def _agreed_dtype(path: Path, described: dict[str, Any] | None, dtype: DTypeLike
     return given
 
 
-def _halves_of_uint32(ids: NDArray[Any], zero_is_space: bool) -> bool:
-    """Return whether these uint16 ids are the halves of small uint32 ids: then every second one, the upper, is 0.
+def _halves_of_wider(ids: NDArray[Any], zero_is_space: bool) -> bool:
+    """Return whether these ids are the halves of small wider ids: then every second one, the upper, is 0.
 
     White space with id 0 can be every second token of a text too, if its lines hold one character each. But an empty
     line among them swaps the two sequences, so in a long text neither is 0 throughout.
     """
-    lower, upper = (ids[start : 2 * _PAIRS : 2] for start in (0, 1))
-    if len(upper) < (_MANY_PAIRS if zero_is_space else _FEW_PAIRS) or upper.any():
+    halves = [ids[start : 2 * _PAIRS : 2] for start in (0, 1)]
+    if len(halves[1]) < (_MANY_PAIRS if zero_is_space else _FEW_PAIRS):
         return False
-    return not zero_is_space or bool(lower.any() and not lower.all())
+    for other, upper in (halves, halves[::-1]):  # the upper halves come second; first, if the byte order is big-endian
+        if not upper.any() and (not zero_is_space or bool(other.any() and not other.all())):
+            return True
+    return False
+
+
+def _check_raw(path: Path) -> None:
+    """Raise DataError for a file of something else, which would be taken for ids: no id shows it."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    for sign, what in _OTHERS.items():
+        if re.match(sign, head, re.S):
+            raise DataError(f"{path}: {what}, and not ids alone: write them with numpy.ndarray.tofile")
+    if len(head) >= _LEAST_TEXT and is_text(head):
+        raise DataError(f"{path}: a text, and not ids: encode it first with `tinygrad-llm tokenizer encode`")
 
 
 def _read_description(path: Path) -> dict[str, Any] | None:

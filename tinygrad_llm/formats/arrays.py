@@ -17,6 +17,7 @@ from tinygrad_llm.storage.files import (
     LoadError,
     disguise,
     in_memory,
+    is_text,
     open_regular,
     parse_json,
     show,
@@ -128,7 +129,7 @@ def _recognize(path: Path) -> str:
     for pattern, description in _KNOWN:
         if re.match(pattern, head, re.S):
             raise LoadError(f"{path}: {description}; {_READS}")
-    if _is_text(head):
+    if is_text(head):
         if head.lstrip().startswith(b"{"):
             return "json"
         raise LoadError(f"{path}: text, it begins with {show(head.decode(errors='replace')[:40])}; {_READS}")
@@ -137,17 +138,6 @@ def _recognize(path: Path) -> str:
     if re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
         raise LoadError(f"{path}: the data of a TensorBundle: read its .index")
     raise LoadError(f"{path}: unknown, it begins with {head[:16]!r}; {_READS}")
-
-
-def _is_text(head: bytes) -> bool:
-    """Return whether this is UTF-8 without control characters, perhaps cut within its last letter."""
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:
-            return False
-        text = head[: error.start].decode()
-    return bool(text) and all(letter >= " " or letter in "\t\n\r\f" for letter in text)
 
 
 def _read_shards(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -68,6 +68,17 @@ def disguise(start: bytes) -> str:
     return ""
 
 
+def is_text(head: bytes) -> bool:
+    """Return whether this is UTF-8 without control characters, perhaps cut within its last letter."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode()
+    return bool(text) and all(letter >= " " or letter in "\t\n\r\f" for letter in text)
+
+
 def check_json_size(text: bytes) -> None:
     """Raise ValueError for more text than `parse_json` accepts."""
     if len(text) > MAX_JSON:

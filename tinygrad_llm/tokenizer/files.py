@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import LoadError, open_regular
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.pattern import last_cut
 
@@ -35,8 +36,10 @@ def read_text(path: StrPath) -> str:
     Raises:   TokenizerError: missing, unreadable, too large or not UTF-8.
     """
     try:
-        with open(os.fspath(path), "rb") as file:  # an int would be a file descriptor
+        with open_regular(os.fspath(path)) as file:  # an int would be a file descriptor
             data = file.read(MAX_FILE_BYTES + 1)
+    except LoadError as error:
+        raise TokenizerError(str(error)) from None
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     except (TypeError, ValueError) as error:  # not a path; a NUL or half of a surrogate pair in it

@@ -35,14 +35,14 @@ def tokenizer_for(path: str | Path, config: Any) -> AnyTokenizer:
         if not _GPT2_TOKENS <= rows <= _PADDED_GPT2:
             raise LoadError(f"{path}: {_TOKENIZER} is missing, which belongs next to the weights: copy it there")
         tokenizer = Tokenizer.gpt2()
-    stated = _stated_hash(folder_of(find_weights(path)) / _RUN)
-    if stated not in (None, vocabulary_hash(tokenizer)):
-        raise LoadError(f"{path}: {_TOKENIZER} is not the one that the run was trained with: put that one back")
     fitting = fit(tokenizer, rows)
     if fitting is None:
         raise LoadError(
             f"{path}: the tokenizer has {tokenizer.n_vocab} tokens and the model {rows}: they do not belong together"
         )
+    stated = _stated_hash(folder_of(find_weights(path)) / _RUN)
+    if stated not in (None, vocabulary_hash(tokenizer)):
+        raise LoadError(f"{path}: {_TOKENIZER} is not the one that the run was trained with: put that one back")
     return fitting
 
 
