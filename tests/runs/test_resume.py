@@ -113,13 +113,16 @@ def test_stopped_in_the_middle_of_an_accumulation(taken, new, tmp_path):
     assert_same_state(state(whole.trainer), state(resumed.trainer))
 
 
-def test_more_steps_than_were_configured(new, tmp_path):
-    run = new("run")
+@pytest.mark.parametrize("changes", [{}, {"epochs": 1, "stride": 16, "accumulation": 2}], ids=["steps", "epochs"])
+def test_more_steps_than_were_configured(changes, new, tmp_path):
+    run = new("run", **changes)
     finish(run)
     run.save()
+    done = run.trainer.step
+    assert done == (4 if changes else 9)
     resumed = Run.resume(tmp_path / "run", more=3)
-    assert [step.step for step in finish(resumed)] == [10, 11, 12]
-    assert [step.step for step in resumed.steps] == list(range(13))
+    assert [step.step for step in finish(resumed)] == [done + 1, done + 2, done + 3]
+    assert [step.step for step in resumed.steps] == list(range(done + 4))
 
 
 def repeated(tmp_path):
@@ -170,6 +173,20 @@ def test_an_extension_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
 def test_as_many_steps_as_before_are_no_extension(new, tmp_path):
     stop_after(new("run"), 5)
     assert Run.resume(tmp_path / "run", more=4).config.training.extended == ()
+
+
+def test_an_extension_before_the_first_step_is_a_run_of_that_many_steps(new, tmp_path):
+    stop_after(new("run"), 0)
+    assert Run.resume(tmp_path / "run", more=5).config.training.extended == ()
+
+
+def test_a_second_extension_at_the_same_step_replaces_the_first(new, tmp_path):
+    stop_after(new("run"), 4)
+    for more in (3, 5):
+        resumed = Run.resume(tmp_path / "run", more=more)
+        assert resumed.config.training.extended == ((4, 9),)
+        assert resumed.config.training.steps == 4 + more
+        resumed.save()
 
 
 def test_another_number_of_steps_on_the_command_line_is_one_schedule(config):

@@ -75,7 +75,6 @@ class Run:
         Raises:   ConfigError: settings that do not fit each other, the data, or the memory; a setting that config.toml
                   cannot hold. DataError: the corpus cannot be used.
         """
-        config.absolute().to_toml()  # a path that is no text, for example, is refused before the work
         data = load_data(config) if data is None else data
         config, trainer = make_trainer(config, data)
         return cls(config, data, trainer, RunFolder(folder))
@@ -270,7 +269,6 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
     before = load_config(folder / CONFIG)
     extension = {} if more is None else {"training.steps": saved["step"] + more, "training.epochs": 0}
     config = before.changed({**(changes or {}), **extension})
-    config.absolute().to_toml()
     source = read_source(config.data)
     learned = config.data.tokenizer in LEARNED and not source.files
     tokenizer = load_tokenizer(folder / TOKENIZER) if learned else make_tokenizer(config.data, source)
@@ -298,6 +296,7 @@ def make_trainer(config: RunConfig, data: RunData, saved: Saved | None = None) -
               these noted, it repeats the run bit for bit.
     Raises:   ConfigError: a step does not fit into memory; more warm-up than steps; as `Trainer`.
     """
+    config.absolute().to_toml()  # a path that is not Unicode text, for example, is refused before the work
     rng = Generator(config.training.seed)
     batches = make_batches(config, data, rng)
     task = make_task(config, data, batches)
