@@ -1,11 +1,14 @@
 """How a Module finds, names, converts and loads its parameters."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm import Tensor
+from tinygrad_llm import GPT, GPTConfig, Tensor
 from tinygrad_llm.autograd import is_grad_enabled
 from tinygrad_llm.nn import Dropout, LayerNorm, Linear, Module, Parameter
 from tinygrad_llm.random import Generator
@@ -189,21 +192,48 @@ def test_complex_weights_for_a_real_parameter_are_refused():
         module.load_state_dict({"weight": np.ones((2, 2), np.complex128)})
 
 
-def test_evaluating_gives_every_module_its_mode_back():
+def test_evaluating_changes_no_module():
     family = Family().train()
     family.layers[0].eval()
     before = [module.training for module in family.modules()]
+    state = [dict(vars(module)) for module in family.modules()]
 
     def fail():
         with family.evaluating():
             assert not any(module.training for module in family.modules())
             assert not is_grad_enabled()
+            assert [vars(module) for module in family.modules()] == state
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert [module.training for module in family.modules()] == before
     assert is_grad_enabled()
+
+
+def test_a_model_evaluates_in_one_thread_while_it_trains_in_others():
+    model = GPT(GPTConfig(vocab_size=7, block_size=8, n_layer=1, n_head=2, n_embd=4, dropout=0.5), Generator(0))
+    expected = model.generate([1, 2], 5)
+    inside, end = threading.Barrier(3, timeout=60), threading.Barrier(3, timeout=60)
+
+    def evaluate():
+        with model.evaluating():
+            inside.wait()
+            mode = model.training, is_grad_enabled()
+            end.wait()
+            return mode, model.generate([1, 2], 5).tolist()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(evaluate) for _ in range(2)]
+        inside.wait()
+        assert model.training
+        assert is_grad_enabled()
+        assert model.loss(np.array([[1, 2]]), np.array([[2, 3]])).requires_grad
+        end.wait()
+        assert [future.result(60) for future in found] == [((False, False), expected.tolist())] * 2
+        texts = pool.map(lambda _: model.generate([1, 2], 5).tolist(), range(8))
+        assert list(texts) == [expected.tolist()] * 8
+    assert model.training
 
 
 # ---- assigning, and printing ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,8 @@ from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.autograd.observer import current_layer, current_observer, inside_layer
 from tinygrad_llm.autograd.scope import scope
 from tinygrad_llm.kernels import Array
+
+_evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
 
 
 class Parameter(Tensor):
@@ -30,7 +33,16 @@ class Module:
     once, under its first name.
     """
 
-    training: bool = True
+    _training = True
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on: the mode that `train` and `eval` set, except inside `evaluating`."""
+        return self._training and not _evaluating.get()
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Anything else in the place of a Parameter would silently not be trained.
@@ -77,7 +89,7 @@ class Module:
 
     def modules(self) -> Iterator["Module"]:
         """This Module and all Modules inside it."""
-        return iter(_modules(self, []))
+        return (item for _, item in _walk(self, "") if isinstance(item, Module))
 
     def num_parameters(self) -> int:
         """The number of elements of all parameters; tied ones count once."""
@@ -85,7 +97,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on, or off with mode=False, in this Module and all inside it."""
-        for module in self.modules():
+        for module in list(self.modules()):
             module.training = mode
         return self
 
@@ -94,16 +106,16 @@ class Module:
 
     @scope
     def evaluating(self) -> Iterator[None]:
-        """Inside this block, dropout is off and nothing is recorded; afterwards each module has its mode back."""
-        training = [module for module in self.modules() if module.training]
-        for module in training:
-            module.training = False
+        """Inside this block, every Module is in evaluation mode and nothing is recorded.
+
+        The block belongs to this thread alone, and changes no Module: other threads may use the same model.
+        """
+        token = _evaluating.set(True)
         try:
             with no_grad():
                 yield
         finally:
-            for module in training:
-                module.training = True
+            _evaluating.reset(token)
 
     def zero_grad(self) -> None:
         for p in self.parameters():
@@ -144,17 +156,6 @@ class Module:
             raise ValueError("the weights do not fit the model: " + "; ".join(wrong))
         for name, p in own.items():
             p.data = arrays[name].astype(p.dtype)
-
-
-def _modules(item: Any, found: list[Module]) -> list[Module]:
-    """`_walk` for Modules alone, without names: it has to be fast, because each generated token switches all modes."""
-    if isinstance(item, Module):
-        found.append(item)
-        item = vars(item)
-    for child in item.values() if isinstance(item, dict) else item:
-        if isinstance(child, (Module, dict, list, tuple)):
-            _modules(child, found)
-    return found
 
 
 def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:
