@@ -66,6 +66,13 @@ def test_json_has_one_row_per_case(cli):
     assert 0 <= figures["worst"] <= 1e-12
 
 
+def test_everything_fits_80_columns(cli, table):
+    table(cubed, modulus)
+    for arguments in ((), ("layer_norm", "--mutants"), ("--curve", "tanh")):
+        lines = cli("gradcheck", *arguments)[1].splitlines()
+        assert [line for line in lines if len(line) > 80] == []
+
+
 def test_a_wrong_gradient_is_found(cli, table):
     table(cubed)
     status, out, _ = cli("gradcheck")

@@ -13,8 +13,8 @@ from tinygrad_llm import functional, kernels, models, nn, optim
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.gradcheck import TOLERANCE, Case, GradcheckError, all_cases, run, uncovered
 from tinygrad_llm.gradcheck.cases import BROADCAST_PAIRS, LAYOUTS, basic_cases
-from tinygrad_llm.gradcheck.checkers import GradcheckResult, comparison
 from tinygrad_llm.gradcheck.ledger import needed
+from tinygrad_llm.gradcheck.result import GradcheckResult, comparison
 from tinygrad_llm.kernels import KERNELS
 from tinygrad_llm.kernels.contract import Rows, exp_is_safe
 from tinygrad_llm.random import Generator

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,13 +22,14 @@ EXAMPLE = "tinygrad-llm gradcheck layer_norm GPT"
 # The columns of errors, and which methods stand in each.
 COLUMNS = {
     "exact": ("complex", "directions", "formula"),
-    "differences": ("richardson", "central"),
+    "diff.": ("richardson", "central"),
     "adjoint": ("adjoint",),
     "float32": ("float32",),
 }
 LEGEND = (
-    "exact: the complex step, element by element (optimizers: their formula, written as a sum).\n"
-    "differences: Richardson's, for functions with a kink. adjoint: linear kernels on integers; only equality passes.\n"
+    "exact: the complex step, element by element; for optimizers, their formula.\n"
+    "diff.: Richardson's differences, for functions with a kink.\n"
+    "adjoint: linear kernels on integers; only equality passes.\n"
     "float32: the distance of the gradient in float32 from the one in float64."
 )
 
@@ -37,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="NAME", help="kernels, functions, layers, optimizers (default: all)"
     )
     parser.add_argument(
-        "--method", choices=TOLERANCE, help="check by this method only (default: the sharpest for each)"
+        "--method",
+        choices=TOLERANCE,
+        metavar="METHOD",
+        help=f"check by this method only: {', '.join(TOLERANCE)} (default: the sharpest for each)",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--mutants", action="store_true", help="plant wrong gradients, and report which are caught")
@@ -84,8 +89,8 @@ def _ledger(args: argparse.Namespace) -> int:
         group = done[0].group
         if not args.json:
             if not rows or rows[-1].group != group:
-                columns = "".join(f"{name:>12}" for name in COLUMNS)
-                print(f"\n{group:<31}{'cases':>6}{'numbers':>12}{columns}{'seconds':>9}")
+                columns = "".join(f"{name:>8}" for name in COLUMNS)
+                print(f"\n{group:<30}{'cases':>5}{'numbers':>8}{columns}")
             _print_row(covers, done)
         rows += done
     seconds = time.perf_counter() - began
@@ -107,12 +112,14 @@ def _ledger(args: argparse.Namespace) -> int:
     else:
         print(f"\n{LEGEND}\n")
         for row in failed:
-            print(f"{color('FAILED', 'red')} {row.name}: {row.message}")
+            _print_wrapped(f"{color('FAILED', 'red')} {row.name}: {row.message}")
         for name in missing:
-            print(f"{color('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py")
+            _print_wrapped(
+                f"{color('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py"
+            )
         # Directions and float32 compare whole tensors.
         single = sum(row.elements for row in rows if row.method not in ("directions", "float32"))
-        print(
+        _print_wrapped(
             f"{len(rows)} cases, {single:,} numbers compared one by one, {len(failed)} failed, "
             f"in {seconds:.1f} s" + (f"; worst exact error {max(exact):.1e}" if exact else "")
         )
@@ -148,13 +155,13 @@ def _print_row(covers: str, rows: list[Row]) -> None:
     for methods in COLUMNS.values():
         errors = [row.error for row in rows if row.method in methods]
         worst = max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=None)
-        cells.append(f"{'–' if worst is None else '0' if worst == 0 else f'{worst:.1e}':>12}")
-    mark = color("ok", "green") if all(row.passed for row in rows) else color("FAILED", "red")
-    print(
-        f"{covers:<31}{len(rows):>6}{sum(row.elements for row in rows):>12,}{''.join(cells)}"
-        f"{sum(row.seconds for row in rows):>9.2f}  {mark}",
-        flush=True,
-    )
+        cells.append(f"{'–' if worst is None else '0' if worst == 0 else f'{worst:.1e}':>8}")
+    mark = color("ok", "green") if all(row.passed for row in rows) else color("FAIL", "red")
+    print(f"{covers:<30}{len(rows):>5}{sum(row.elements for row in rows):>8,}{''.join(cells)} {mark}", flush=True)
+
+
+def _print_wrapped(text: str, indent: str = "    ") -> None:
+    print(textwrap.fill(text, 80, subsequent_indent=indent, break_on_hyphens=False), flush=True)
 
 
 # ---- mutants -----------------------------------------------------------------------------------------------------
@@ -173,7 +180,7 @@ def _mutants(args: argparse.Namespace) -> int:
             mark = color(f"{missed} missed", "red") if missed else color("all caught", "green")
             print(f"\n{kernel}: {len(done)} planted, {mark}")
             for hunt in done:
-                print(f"  {hunt.mutant:<52} {_fate(hunt)}", flush=True)
+                _print_wrapped(f"  {hunt.mutant:<36} {_fate(hunt)}", " " * 6)
     if not hunts and args.method is None:
         raise UsageError(
             f"{', '.join(args.names)}: every case fails before a mutant is planted: run gradcheck without --mutants"
@@ -189,7 +196,7 @@ def _mutants(args: argparse.Namespace) -> int:
     else:
         print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
         if args.method in _LESSONS and caught < len(hunts):
-            print(_LESSONS[args.method])
+            _print_wrapped(_LESSONS[args.method])
     # That a weaker method misses some is no failure.
     return 1 if args.method is None and caught < len(hunts) else 0
 

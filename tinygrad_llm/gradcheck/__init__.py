@@ -22,11 +22,12 @@ and `nn.learning_report` lists parameters without a gradient and parameters that
 """
 
 from tinygrad_llm.gradcheck.cases import Case
-from tinygrad_llm.gradcheck.checkers import TOLERANCE, GradcheckResult, gradcheck
+from tinygrad_llm.gradcheck.checkers import gradcheck
 from tinygrad_llm.gradcheck.ledger import Row, run, uncovered
 from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.model_cases import all_cases, gpt_problem
 from tinygrad_llm.gradcheck.plain import check_gradient
+from tinygrad_llm.gradcheck.result import TOLERANCE, GradcheckResult
 from tinygrad_llm.gradcheck.second_order import hessian, hvp, jvp
 
 __all__ = [

@@ -13,8 +13,9 @@ import numpy as np
 
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply
-from tinygrad_llm.gradcheck.checkers import GradcheckResult, gradcheck
+from tinygrad_llm.gradcheck.checkers import gradcheck
 from tinygrad_llm.gradcheck.methods import GradcheckError
+from tinygrad_llm.gradcheck.result import GradcheckResult
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
 

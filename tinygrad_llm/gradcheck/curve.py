@@ -31,8 +31,9 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, grad, no_grad
 from tinygrad_llm.gradcheck.cases import Case
-from tinygrad_llm.gradcheck.checkers import comparison, gradcheck
+from tinygrad_llm.gradcheck.checkers import gradcheck
 from tinygrad_llm.gradcheck.methods import GradcheckError
+from tinygrad_llm.gradcheck.result import comparison
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.figure import new_figure, save_figure
 
@@ -127,10 +128,9 @@ def table(points: Sequence[Point]) -> str:
     for h in sorted({p.h for p in points}, reverse=True):
         cells = (_cell(found.get((m, h)), (m, h) in stars) for m in methods)
         lines.append((f"{h:<8.1e}" + "".join(cells)).rstrip())
-    lines.append("* best h: " + ", ".join(f"{m} {best(points, m).h:.1e}" for m in methods))
-    if "complex" in methods:
-        lines[-1] += " and any smaller step"
-    else:
+    # To the complex step, every smaller step is as good.
+    lines.append("* best: " + ", ".join(f"{m} {'≤' * (m == 'complex')}{best(points, m).h:.1e}" for m in methods))
+    if "complex" not in methods:
         lines.append("complex step left out: the function has kinks, so it is not analytic everywhere")
     return "\n".join(lines)
 

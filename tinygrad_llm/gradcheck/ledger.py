@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tinygrad_llm import functional, models, nn, optim
 from tinygrad_llm.gradcheck.cases import Case
-from tinygrad_llm.gradcheck.checkers import TOLERANCE, describe
 from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.model_cases import all_cases
+from tinygrad_llm.gradcheck.result import TOLERANCE, describe
 from tinygrad_llm.kernels import KERNELS
 
 

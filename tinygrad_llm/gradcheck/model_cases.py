@@ -12,7 +12,7 @@ from tinygrad_llm import functional as F
 from tinygrad_llm import models, nn, optim
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.gradcheck.cases import Case, Draw, Problem, apart, fixed, ids, kernel_cases, mask, normal
-from tinygrad_llm.gradcheck.checkers import GradcheckResult, comparison
+from tinygrad_llm.gradcheck.result import GradcheckResult, comparison
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Module
 from tinygrad_llm.random import Generator

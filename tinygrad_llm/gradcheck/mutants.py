@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinygrad_llm.gradcheck.cases import Call, Case, basic_cases, exact
-from tinygrad_llm.gradcheck.checkers import TOLERANCE, describe
 from tinygrad_llm.gradcheck.methods import GradcheckError
+from tinygrad_llm.gradcheck.result import TOLERANCE, describe
 from tinygrad_llm.gradcheck.wrong_formulas import WRONG, Wrong
 from tinygrad_llm.kernels import KERNELS, Array, Kernel
 from tinygrad_llm.kernels.contract import Result, Vjp

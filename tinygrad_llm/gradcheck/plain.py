@@ -8,8 +8,9 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor, apply
 from tinygrad_llm.autograd.observer import input_names
-from tinygrad_llm.gradcheck.checkers import GradcheckResult, describe, gradcheck
+from tinygrad_llm.gradcheck.checkers import gradcheck
 from tinygrad_llm.gradcheck.methods import GradcheckError
+from tinygrad_llm.gradcheck.result import GradcheckResult, describe
 from tinygrad_llm.kernels import Array
 
 Gradients = Callable[[Array], Any]  # g → the gradients

@@ -19,7 +19,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.observer import Observer, Operation, input_names, observing
 from tinygrad_llm.gradcheck import Case, GradcheckError, GradcheckResult, all_cases, gradcheck
 from tinygrad_llm.gradcheck.cases import Call
-from tinygrad_llm.gradcheck.checkers import describe
+from tinygrad_llm.gradcheck.result import describe
 from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.random import Generator
 
