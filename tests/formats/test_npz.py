@@ -309,3 +309,22 @@ def test_a_small_file_does_not_take_fifty_times_its_size(tmp_path):
 def test_compressed_zeros_of_a_usual_size_are_read(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", b=np.zeros(100_000))
     assert load_npz(tmp_path / "x.npz")["b"].size == 100_000
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_checksum_of_every_member_is_compared(tmp_path, method, for_each):
+    """Also of one that is empty, of one that is large, and of the last."""
+    arrays = {"empty": np.zeros(0), "one": np.ones(1), "large": np.arange(300_000), "last": np.array(True)}
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+
+    def check(damaged):
+        path = tmp_path / "x.npz"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name in arrays:
+                archive.write(tmp_path / f"{name}.npy", f"{name}.npy")
+            archive.getinfo(f"{damaged}.npy").CRC ^= 1  # in the directory, which is written last
+        with pytest.raises(LoadError, match=rf"member '{damaged}\.npy': damaged zip: .*CRC"):
+            load_npz(path)
+
+    for_each(arrays, check)

@@ -6,9 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from power_cut import PowerCut
 
 from tinygrad_llm.storage import lock
-from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.atomic import atomic_folder, atomic_write
 
 
 def write(path, data):
@@ -140,26 +141,15 @@ class TestPosix:
         assert list(tmp_path.iterdir()) == [pipe]
 
     def test_data_then_name_then_folder_reach_the_disk(self, good, monkeypatch):
-        steps = []
-        fsync, replace = os.fsync, os.replace
-
-        def spy_fsync(descriptor):
-            steps.append(os.readlink(f"/proc/self/fd/{descriptor}") if Path("/proc").exists() else "")
-            fsync(descriptor)
-
-        def spy_replace(source, target):
-            assert Path(source).read_bytes() == b"new"
-            steps.append("replace")
-            replace(source, target)
-
-        monkeypatch.setattr(os, "fsync", spy_fsync)
-        monkeypatch.setattr(os, "replace", spy_replace)
+        disk = PowerCut(monkeypatch)
         write(good, b"new")
-        assert steps[1] == "replace"
-        assert len(steps) == 3
-        if steps[0]:
-            assert steps[0].endswith(".tmp")
-            assert steps[2] == str(good.parent.resolve())
+        disk.check()
+        with atomic_folder(good.with_name("folder")) as folder:
+            (folder / "inside").write_bytes(b"data")
+            (folder / "deeper").mkdir()
+            (folder / "deeper" / "inside").write_bytes(b"data")
+        disk.check()
+        assert len(disk.synced) == 6
 
 
 def test_two_writers_at_once_leave_one_whole_file(good):

@@ -74,6 +74,17 @@ def test_a_file_that_another_process_removes_is_no_lock(tmp_path, monkeypatch):
     give_back()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="on Windows the open file is the lock")
+def test_a_lock_is_given_back_only_after_its_file_is_removed(tmp_path, monkeypatch):
+    """Else it could remove the file that another process has just locked."""
+    give_back = lock(tmp_path)
+    there = []
+    close = os.close
+    monkeypatch.setattr(os, "close", lambda descriptor: (there.append((tmp_path / LOCK).exists()), close(descriptor)))
+    give_back()
+    assert there == [False]
+
+
 @pytest.mark.parametrize("content", [b"", b"no number"])
 def test_a_lock_without_a_number_names_another_process(content, tmp_path):
     give_back = lock(tmp_path)

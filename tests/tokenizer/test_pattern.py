@@ -1,7 +1,9 @@
 """Splitting a text into words, and the coarser cuts, which must not change the words."""
 
+import hashlib
 import re
 import sys
+import unicodedata
 
 import pytest
 import regex
@@ -86,7 +88,16 @@ def test_re_and_regex_agree_on_letters_numbers_and_spaces():
 
 
 def test_characters_newer_than_tiktoken_are_neither_letter_nor_number():
-    for code in ("58B", "323B0", "3FC3F", "12550"):
-        character = chr(int(code, 16))
-        assert split_words(f"a{character}1") == ["a", character, "1"]
-        assert split_words(f"{character}'s é") == [f"{character}'", "s", " é"]
+    newer = []
+    for first, last in re.findall(r"([0-9A-F]+)(?:-([0-9A-F]+))?", pattern.NEWER):
+        newer += range(int(first, 16), int(last or first, 16) + 1)
+        for code in (newer[-1], int(first, 16)):
+            character = chr(code)
+            assert split_words(f"a{character}1") == ["a", character, "1"]
+            assert split_words(f"{character}'s é") == [f"{character}'", "s", " é"]
+    assert len(newer) == 17_480
+    digest = hashlib.sha256(" ".join(map(str, sorted(newer))).encode()).hexdigest()
+    assert digest == "08ce54070990a4e001d35dcf2f52973cc4a45c559e29064148d91529b80bde53", "a range was lost or added"
+    # None is of Unicode 16.0 or older, as far as Python knows that version.
+    if tuple(map(int, unicodedata.unidata_version.split("."))) <= (16, 0, 0):
+        assert {unicodedata.category(chr(code)) for code in newer} == {"Cn"}

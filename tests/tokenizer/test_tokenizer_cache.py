@@ -140,3 +140,15 @@ def test_copies_encode_alike_and_hold_no_cache(duplicate):
     assert other.encode("the other cat") == ids
     for name in ("merges", "special_tokens", "n_vocab"):
         assert getattr(other, name) == getattr(tokenizer, name)
+
+
+def test_a_copy_knows_every_learned_token_as_a_word(for_each):
+    learned, loaded = Tokenizer.train("the cat sat on the mat " * 9, 270), Tokenizer([(0, 1)])
+    assert {"the", " cat"} <= set(learned._chunks.words.tokens)
+    assert not loaded._chunks.words.tokens
+
+    def check(duplicate):
+        for tokenizer in (learned, loaded, duplicate(learned)):
+            assert duplicate(tokenizer)._chunks.words.tokens == tokenizer._chunks.words.tokens
+
+    for_each([copy.copy, copy.deepcopy, lambda tokenizer: pickle.loads(pickle.dumps(tokenizer))], check)

@@ -175,3 +175,13 @@ def test_one_long_word_is_not_quadratic():
     tokenizer = Tokenizer.train("a" * 30_000, 400)
     assert len(tokenizer.merges) == 14  # each doubles what one token spells, while two such are left: 2¹⁴ letters
     assert tokenizer.decode(tokenizer.encode("a" * 30_000)) == "a" * 30_000
+
+
+def test_a_byte_order_mark_of_a_file_is_not_learned(tmp_path):
+    text = "the cat\ufeff sat " * 9
+    for name, start in (("plain", ""), ("marked", "\ufeff")):
+        (tmp_path / name).write_text(start + text, encoding="utf-8")
+    plain, marked = (Tokenizer.train(tmp_path / name, 280) for name in ("plain", "marked"))
+    assert marked.merges == plain.merges
+    assert Tokenizer.train([tmp_path / "marked", tmp_path / "marked"], 280).merges == plain.merges
+    assert Tokenizer.train("\ufeff" * 9, 258).n_vocab == 258  # in a str it is text

@@ -76,7 +76,7 @@ def answer(data=DATA, tag=TAG, ranges=True, send=None, length=None, status=200, 
             handler.end_headers()
             return
         handler.send_response(code)
-        if code == 206:
+        if code == 206 and "Content_Range" not in headers:
             handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         if length != -1:
             handler.send_header("Content-Length", str(len(data) - start if length is None else length))
@@ -226,11 +226,39 @@ def test_a_range_that_was_not_requested_is_not_appended(for_each_part):
 
 def test_the_rest_of_another_version_is_not_appended(part):
     begun(part)
-    rest = answer(DATA[30_000:], tag='"two"', status=206, ranges=False, Content_Range="bytes 30000-99999/100000")
+    rest = answer(DATA[:70_000], tag='"two"', status=206, ranges=False, Content_Range="bytes 30000-99999/100000")
     with Server(rest, answer()) as server:
         get(server, part)
         assert "Range" not in server.seen[1]
     assert part.read_bytes() == DATA
+
+
+def test_a_weak_tag_is_never_sent_back(for_each_part):
+    """Two versions may share one (RFC 9110, section 13.1.5), and the time is no better where a tag says so."""
+
+    def check(changed, part):
+        broken = answer(tag='W/"weak"', send=40_000, **({"Last_Modified": changed} if changed else {}))
+        with Server(broken, answer(DATA[::-1])) as server:
+            get(server, part)
+        assert not {"If-Range", "Range"} & set(server.seen[1])
+        assert part.read_bytes() == DATA[::-1]
+
+    for_each_part(["", "Mon, 02 Mar 2026 10:00:00 GMT"], check)
+
+
+def test_the_room_of_the_missing_bytes_is_looked_at(for_each_part, monkeypatch):
+    """The spare megabyte stays free; the bytes that are there already need no room."""
+
+    def check(case, part):
+        free, enough = case
+        begun(part)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, free))
+        refused = contextlib.nullcontext() if enough else pytest.raises(OSError, match="70000 bytes are missing")
+        with Server(answer()) as server, refused:
+            get(server, part)
+        assert part.read_bytes() == (DATA if enough else DATA[:30_000])
+
+    for_each_part([((1 << 20) + 70_000, True), ((1 << 20) + 69_999, False), (0, False)], check)
 
 
 def test_a_range_without_a_request_is_refused(part):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from power_cut import PowerCut
 
 from tinygrad_llm.formats import save_safetensors, write_tensorbundle
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
@@ -116,6 +117,14 @@ def test_a_downloaded_model_is_read_by_its_name(server, name, source, expected):
     assert [file._replace(fetched=True) for file in again] == done
     assert not any(file.fetched for file in again)
     assert server.asked == expected  # nothing was asked for twice
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder is synced on POSIX")
+def test_a_download_is_on_the_disk_before_it_gets_its_name(server, monkeypatch):
+    disk = PowerCut(monkeypatch)
+    get(cache_folder(NAME))
+    disk.check()
+    assert disk.synced
 
 
 def test_an_existing_path_comes_before_the_name(tmp_path, monkeypatch):

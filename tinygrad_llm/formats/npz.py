@@ -178,7 +178,8 @@ def _read_npy(
 ) -> NDArray[Any]:
     """Read the array in a file, or in a member, of `size` bytes: once for its header, and once for all of it.
 
-    A member is opened again instead of rewound, because `zipfile` may skip the checksum after a seek.
+    A member is opened again instead of rewound, because `zipfile` may skip the checksum after a seek. It compares the
+    checksum when the last byte of the member is read, which is the last byte of the array.
     """
     with reopen() as file:
         code, needed = _check_header(where, file.read(_MAX_HEADER + 12), size)
@@ -187,8 +188,6 @@ def _read_npy(
             array: NDArray[Any] = npy.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
         except ValueError as error:  # the file has changed since
             raise LoadError(f"{where}: data: {show(str(error))}") from None
-        if file.read(1):  # at the end of a zip's member its checksum is compared
-            raise LoadError(f"{where}: data: more bytes follow the array; is it being written?")
     return decode(where, array.view(np.uint8) if code == BOOL else array, code)
 
 

@@ -56,7 +56,7 @@ def atomic_write(path: str | os.PathLike[str], verify: Callable[[Path], object] 
             if sys.platform == "win32":
                 file.close()  # an open file cannot be renamed there; elsewhere the lock is needed until the rename
             os.replace(temporary, target)
-        _sync_folder(target.parent)
+        _sync(target.parent)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary)):
             raise
@@ -80,11 +80,21 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         with _create_folder(temporary):
             yield temporary
-            _sync_folder(temporary)
+            for path in (*temporary.rglob("*"), temporary):
+                _sync(path)
             os.rename(temporary, target)
-        _sync_folder(target.parent)
+        _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after a success there is none
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file whose contents are on the disk, and put its new name on the disk too.
+
+    Raises:   OSError: it cannot be renamed.
+    """
+    os.replace(source, target)
+    _sync(target.parent)
 
 
 def _temporary(target: Path) -> Path:
@@ -138,11 +148,11 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put a rename on the disk too, where folders can be opened (not on Windows) and synced."""
+def _sync(path: Path) -> None:
+    """Put a file, or the names in a folder, on the disk, where this can be asked for by a path (not on Windows)."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:

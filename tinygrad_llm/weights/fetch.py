@@ -23,6 +23,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.weights.connection import (
     DownloadError,
     NoName,
@@ -110,7 +111,7 @@ def tidy(part: Path) -> int:
 
 def finish(part: Path, path: Path) -> None:
     """Give a complete `.part` its name."""
-    os.replace(part, path)
+    rename(part, path)
     discard(part)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.formats.tensorbundle import read_index, verify_tensorbundle
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.storage.files import LoadError, parse_json
 from tinygrad_llm.storage.lock import folder_lock
 from tinygrad_llm.storage.text import one_line
@@ -174,7 +175,7 @@ def _get(url: str, file: File, staging: Path, folder: Path, config: Any, **optio
     except _WRONG as error:
         staged.unlink()
         raise DownloadError(f"{url}: not what it should be: {_line(error)}") from None
-    os.replace(staged, folder / file.name)
+    rename(staged, folder / file.name)
     return verified
 
 
