@@ -410,6 +410,11 @@ def test_token_files_are_trained_on_and_resumed(cli, tokens, monkeypatch):
     assert weights_of("parts") == weights_of("whole")
     assert load_run("parts")[1].n_vocab == tokens.n_vocab
     assert cli("train", "--data", "a.bin", "--tokenizer", "whole", "--out", "third")[0] == 0  # a run's tokenizer
+    # With --corpus, a text replaces the token files of a configuration.
+    arguments = ["--config", "whole/config.toml", "--corpus", "a.txt", "--tokenizer", "char", "--out", "text"]
+    assert cli("train", *arguments)[0] == 0
+    values = read_toml("text/config.toml")
+    assert (values["data.files"], values["data.weights"], values["data.held_out"]) == ([], [], "")
 
 
 @pytest.mark.parametrize(

@@ -151,39 +151,48 @@ def test_a_part_of_a_batch_is_measured_where_the_whole_takes_long(rows, measured
     assert measured in measure_run(config, data, costs).time
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("part", "step"), [(4, 3 * 6 + 1), (2, 3 * 12 + 1), (1, 3 * 24 + 1)])
-def test_the_time_of_a_part_is_scaled_to_the_batch_and_the_update_counts_once(part, step, run, monkeypatch):
+def test_the_time_of_a_part_is_scaled_to_the_batch_and_the_update_counts_once(part, step, recompute, run, monkeypatch):
     # Of seven seconds, one is the update. Three batches of four rows make a step.
     monkeypatch.setattr(plan_module, "_time_steps", lambda model, task, settings: (7.0, 1.0, 5))
-    speed = plan_module.measure(*run(accumulation=3), part)
+    speed = plan_module.measure(*run(accumulation=3, recompute=recompute), part)
     assert speed.step == step
-    if part < 4:  # not measured: forward is a third of the six seconds
-        assert speed.evaluation == pytest.approx(6 / part / 3 * 4)
+    if part < 4:  # not measured: forward is a third of the six seconds, or a quarter where there are two of them
+        assert speed.evaluation == pytest.approx(6 / part / (4 if recompute else 3) * 4)
 
 
-@pytest.mark.parametrize(("clock", "batch"), [([9.0, 2.0, 3.0], 2.5), ([9.0], 9.0)])
-def test_the_first_step_counts_only_where_it_is_alone(clock, batch, run, monkeypatch):
+@pytest.mark.parametrize(
+    ("seconds", "batch", "steps"),
+    [
+        ([9.0, 1.0], 9.0, 1),  # the first step counts only where it is alone
+        ([1.0, 0.5, 0.25, 0.75, 2.0, 1.0], 0.625, 5),  # three seconds are over
+        ([0.125] * 30, 0.125, 20),
+    ],
+)
+def test_steps_are_timed_for_three_seconds_or_twenty_steps(seconds, batch, steps, run, monkeypatch):
     now = [0.0]
 
     def take_steps(trainer, stop):
         yield Step(0, 1.0, 0.0, 0.0, 0.0, 1.0)
-        for number, seconds in enumerate(clock, 1):
-            now[0] += seconds
+        for number, passing in enumerate(seconds, 1):
+            if stop():
+                return
+            now[0] += passing
             yield Step(number, 1.0, 0.0, 1.0, 1.0, None)
 
-    class Time:
-        @staticmethod
-        def perf_counter():
-            return now[0]
+    def clip(parameters, most):
+        now[0] += 0.0625  # the update
 
-    monkeypatch.setattr(plan_module, "time", Time)
+    monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(plan_module.Trainer, "run", take_steps)
+    monkeypatch.setattr(plan_module, "clip_grad_norm_", clip)
     config, data = run()
     model = GPT(TINY_OF_TEXT, Generator(0))
     task = plan_module.make_task(config, data, plan_module.make_batches(config, data, Generator(0)))
     for p in model.parameters():
         p.grad = np.zeros_like(p.data)
-    assert plan_module._time_steps(model, task, config.training) == (batch, 0.0, len(clock))
+    assert plan_module._time_steps(model, task, config.training) == (batch, 0.0625, steps)
 
 
 @pytest.mark.usefixtures("quick")
