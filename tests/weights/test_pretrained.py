@@ -111,6 +111,23 @@ def test_a_byte_order_mark_in_config_and_a_tied_head_alone_change_nothing(tmp_pa
     assert logits(tmp_path).tobytes() == logits(TINY / "saved").tobytes()
 
 
+@pytest.mark.parametrize("form", ["tied pair", "save_model", "minGPT"])
+def test_a_model_of_nanogpt_is_read_with_a_warning(tmp_path, form):
+    """It alone writes the tied head, in our layout. minGPT's head is its own, and its GELU is GPT-2's."""
+    state = dict(shaken(SMALL, np.float32).state_dict())
+    head = state["transformer.wte.weight"]
+    state |= {"lm_head.weight": -head if form == "minGPT" else head}
+    if form == "save_model":
+        del state["transformer.wte.weight"]
+    compiled = {f"_orig_mod.{name}": array for name, array in state.items()}
+    save_npz(tmp_path / "model.npz", compiled)
+    warned = contextlib.nullcontext() if form == "minGPT" else pytest.warns(UserWarning, match="nanoGPT, whose GELU")
+    with warned:
+        config, read, _ = read_pretrained(tmp_path, GPTConfig, n_head=2)
+    assert config == change(tie_weights=form != "minGPT")
+    np.testing.assert_array_equal(read["transformer.wte.weight"], head)
+
+
 def in_openais_names(arrays):
     """Hugging Face's names as OpenAI's by string surgery, apart from the table under test."""
     found = {}

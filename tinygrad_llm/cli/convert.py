@@ -19,7 +19,10 @@ _SUFFIXES = {".bin", ".ckpt", ".gguf", ".h5", ".index", ".npy", ".npz", ".pt", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="SRC", help="a folder or file of OpenAI, Hugging Face or this package, or gpt2"
+        "source",
+        type=Path,
+        metavar="SRC",
+        help="a folder or file of OpenAI, Hugging Face, nanoGPT, the book or this package; or gpt2",
     )
     parser.add_argument("destination", type=Path, metavar="DST", help="the folder to create")
     parser.add_argument(

@@ -62,7 +62,7 @@ WRITERS = (
     Writer("BERT", r"(bert|roberta|embeddings|encoder)\.", None, "only GPT-2 is read"),
     Writer("OpenAI", r"model/", "openai"),
     Writer("Build a Large Language Model (From Scratch)", r"trf_blocks\.|tok_emb\.", "book"),
-    # nanoGPT's GELU is the exact one since 2023; here it is GPT-2's, so logits differ from the fourth digit on.
+    # nanoGPT's GELU is not GPT-2's since 2023: reading it gives an OtherModelWarning (`pretrained`).
     Writer("Hugging Face, nanoGPT, minGPT of 2022, this package", r"(transformer\.)?(h\.\d+|wte|wpe|ln_f)\.", ""),
 )
 

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -57,6 +58,16 @@ FORMS = ("safetensors", "huggingface", "openai", "npz")
 _OURS, _PYTORCH = "tinygrad_llm.", "pt"  # what the field `format` in the metadata of weights begins with, or is
 _MAX_JSON = 1_000_000  # bytes
 _HEAD_SIZE = 64  # channels of one head in all GPT-2s
+
+
+_NANOGPT = (
+    "read as a model of nanoGPT, whose GELU is the exact one since 2023. GPT computes GPT-2's, the one with tanh, so "
+    "logits differ from the fourth digit on"
+)
+
+
+class OtherModelWarning(UserWarning):
+    """A model is read that GPT computes only nearly as the program that wrote it."""
 
 
 class PreTrainedModel(Module):
@@ -228,6 +239,8 @@ def _read_gpt2(file: Path, read: Arrays, n_head: int | None) -> tuple[str, dict[
         raise LoadError(f"{file}: {brief(error)}") from None
     source, stated = _stated_next_to(file, style)
     fields = _seen(file, state) | stated
+    if style == "ours" and fields["tie_weights"] is True and any(name.endswith(HEAD) for name in read.arrays):
+        warnings.warn(f"{file}: {_NANOGPT}", OtherModelWarning, stacklevel=4)
     if fields["tie_weights"] is True:
         drop_tied_head(state)
         if HEAD in state:

@@ -41,7 +41,7 @@ def tokenizer_for(path: str | Path, config: Any) -> AnyTokenizer:
             f"{path}: the tokenizer has {tokenizer.n_vocab} tokens and the model {rows}: they do not belong together"
         )
     stated = _stated_hash(folder_of(find_weights(path)) / _RUN)
-    if stated not in (None, vocabulary_hash(tokenizer)):
+    if stated is not None and stated != vocabulary_hash(tokenizer):
         raise LoadError(f"{path}: {_TOKENIZER} is not the one that the run was trained with: put that one back")
     return fitting
 
