@@ -52,10 +52,5 @@ class _Steps(Generator[Any, Any, Any]):
         self._run(self._steps.close)
 
     def _run(self, step: Callable[..., Any], *args: Any) -> Any:
-        # A StopIteration that leaves a context manager made by a generator would become a RuntimeError.
         with self._scope():
-            try:
-                return step(*args)
-            except StopIteration as end:
-                stopped = end
-        raise stopped
+            return step(*args)
