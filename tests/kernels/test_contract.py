@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinygrad_llm import Tensor
+from tinygrad_llm import Tensor, functional, grad
 from tinygrad_llm import kernels as K
 from tinygrad_llm.gradcheck import uncovered
 from tinygrad_llm.gradcheck.cases import basic_cases
@@ -87,6 +87,78 @@ def test_float32_gives_float32_close_to_float64(for_each_case):
                 assert relative(d32, d64) <= 1e-5
 
     for_each_case(check)
+
+
+def test_float16_is_computed_in_float32_and_rounded_once(for_each_case):
+    def check(kernel, arrays, options):
+        half = cast(arrays, np.float16)
+        y16, vjp16 = kernel(*half, **options)
+        y32, vjp32 = kernel(*cast(half, np.float32), **options)
+        assert np.asarray(y16).dtype == np.float16
+        np.testing.assert_array_equal(y16, np.asarray(y32).astype(np.float16))
+        g = cotangent(y16)
+        for d16, d32 in zip(vjp16(g), vjp32(g.astype(np.float32)), strict=True):
+            if d32 is not None:
+                assert np.asarray(d16).dtype == np.float16
+                np.testing.assert_array_equal(d16, np.asarray(d32).astype(np.float16))
+
+    for_each_case(check)
+
+
+def test_float16_next_to_float32_gives_float32_and_each_gradient_its_inputs_dtype():
+    a, b = np.full(3, 0.1, np.float16), np.full(3, 0.1, np.float32)
+    y, vjp = K.multiply(a, b)
+    assert (y.dtype, *(d.dtype for d in vjp(y))) == (np.float32, np.float16, np.float32)
+
+
+def test_sums_counts_and_squares_of_float16_have_room_for_what_they_need():
+    many = Tensor(np.ones(70000, np.float16), requires_grad=True)  # 70000 is infinite in float16
+    assert grad(many.mean(), [many])[0][0] == np.float16(1 / 70000)
+    assert many.mean().item() == 1
+    assert grad(many.expand(1, -1).mean(0).mean(), [many])[0][0] == np.float16(1 / 70000)
+    wide = Tensor(np.array([300.0, -300.0], np.float16))  # 300² is infinite in float16
+    assert functional.layer_norm(wide, 2).tolist() == [1, -1]
+    assert Tensor(np.full(4096, 1e-4, np.float16)).sum().item() == pytest.approx(0.4096, rel=1e-3)
+
+
+ARITHMETIC = {"add", "subtract", "multiply", "negative", "power", "relu", "absolute", "maximum", "where"}
+STAY_INTEGERS = ARITHMETIC | {
+    "sum",
+    "max",
+    "matmul",
+    "einsum",
+    "linear",
+    "embedding",
+    "getitem",
+    "concatenate",
+    "stack",
+}
+STAY_INTEGERS |= {"reshape", "transpose", "broadcast_to"}
+
+
+@pytest.mark.parametrize("integer", [np.uint8, np.int8, np.int64, bool])
+def test_integers_become_float32_in_an_analytic_kernel(integer, for_each_case):
+    def check(kernel, arrays, options):
+        chosen = [is_float(x) and (kernel.__name__, i) != ("attention", 3) for i, x in enumerate(arrays)]
+        whole = [(x % 5 + 1).astype(integer) if it else x for x, it in zip(arrays, chosen, strict=True)]
+        floats = [x.astype(np.float32) if it or is_float(x) else x for x, it in zip(whole, chosen, strict=True)]
+        whole = cast(whole, np.float32)
+        y, vjp = kernel(*whole, **options)
+        expected, vjp32 = kernel(*floats, **options)
+        assert np.asarray(y).dtype == np.float32
+        np.testing.assert_array_equal(y, expected)
+        for d, d32 in zip(vjp(np.ones_like(y)), vjp32(np.ones_like(y)), strict=True):
+            np.testing.assert_array_equal(d, d32)
+
+    for_each_case(check, lambda case: case.covers not in STAY_INTEGERS)
+
+
+def test_integers_stay_integers_in_the_other_kernels(for_each_case):
+    def check(kernel, arrays, options):
+        y, _ = kernel(*((x % 5 + 1).astype(np.uint8) if is_float(x) else x for x in arrays), **options)
+        assert np.asarray(y).dtype.kind in "iu"
+
+    for_each_case(check, lambda case: case.covers in STAY_INTEGERS)
 
 
 BINARY = ["add", "subtract", "multiply", "divide", "power", "maximum"]

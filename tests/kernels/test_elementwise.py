@@ -77,6 +77,11 @@ def test_power_0_has_slope_0_also_at_0():
     assert dn.tolist() == [0, math.log(3)]
 
 
+def test_absolute_of_minus_0_is_0():
+    for x in (np.array([-0.0, -np.inf, 2.0]), np.array(-0.0, np.float16)):
+        assert not np.signbit(K.absolute(x)[0]).any()
+
+
 # ---- stability -----------------------------------------------------------------------------------------------------
 
 

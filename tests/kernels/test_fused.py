@@ -248,7 +248,6 @@ def test_an_exponential_needs_no_shift_below_40(values, safe):
     assert exp_is_safe(x) is safe
     if x.dtype.kind == "f":
         assert exp_is_safe(x.astype(np.float32)) is safe
-        assert not exp_is_safe(x.astype(np.float16))
 
 
 SIZES = [0.0, 39.9, -39.9, 40.1, -40.1, 1000.0, -1000.0, 3e4]

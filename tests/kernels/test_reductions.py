@@ -31,6 +31,19 @@ def test_max_shares_the_gradient_among_equal_maxima():
     assert gradients_of_ones(K.max, [[4.0, 4.0], [4.0, 4.0]])[0].tolist() == [[0.25] * 2] * 2
 
 
+def test_max_over_nan_is_nan_and_so_is_its_gradient():
+    x = np.array([[1.0, np.nan, 3.0], [np.inf, np.inf, 1.0]], np.float32)
+    y, vjp = K.max(x, axis=1)
+    np.testing.assert_array_equal(y, [np.nan, np.inf])
+    np.testing.assert_array_equal(vjp(np.ones(2, np.float32))[0], [[np.nan] * 3, [0.5, 0.5, 0]])
+
+
+def test_sum_of_small_integers_does_not_wrap():
+    for dtype in (np.uint8, np.int8, bool):
+        y, _ = K.sum(np.ones(300, dtype))
+        assert (y, y.dtype) == (300, np.int64)
+
+
 @pytest.mark.parametrize(
     ("kernel", "x", "options", "message"),
     [

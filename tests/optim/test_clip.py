@@ -54,6 +54,17 @@ def test_clipping_writes_into_the_gradients_and_skips_missing_ones():
     assert clip_grad_norm_([q], 1.0) == 0.0
 
 
+def test_clipping_takes_one_tensor_as_torch_does():
+    (p,) = with_gradients(np.array([3.0, 4.0]))
+    assert clip_grad_norm_(p, 1.0) == 5.0
+    np.testing.assert_allclose(p.grad, [0.6, 0.8], rtol=1e-6)
+
+
+def test_norm_of_float16_is_as_precise_as_of_float32():
+    g = np.random.default_rng(0).standard_normal(10000).astype(np.float16)
+    assert grad_norm([g]) == pytest.approx(grad_norm([g.astype(np.float64)]), rel=1e-6)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_clipping_changes_no_gradient_if_the_norm_is_nan_or_infinite(bad):
     parameters = with_gradients(np.array([3.0, bad]), np.array([4.0]))

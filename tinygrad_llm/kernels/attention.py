@@ -8,10 +8,11 @@ import math
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, alike, kernel, row_sums, unbroadcast
+from tinygrad_llm.kernels.contract import Array, Result, alike, analytic, kernel, row_sums, unbroadcast
 
 
 @kernel
+@analytic
 def attention(
     q: Array, k: Array, v: Array, mask: Array | None = None, keep: Array | None = None, *, p: float = 0.0
 ) -> Result:

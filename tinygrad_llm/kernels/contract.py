@@ -14,7 +14,11 @@ dx = Aᵀ g, the adjoint: ⟨g, A x⟩ = ⟨Aᵀ g, x⟩ for every x, with ⟨u,
 The contract, which tests/kernels/test_contract.py checks for every kernel:
 
 1. A kernel never writes to its inputs or to `g`.
-2. float32 in, float32 out, float32 gradients; likewise float64. Constants are Python floats.
+2. float32 in, float32 out, float32 gradients; likewise float64. Constants are Python floats. float16 is computed in
+   float32 inside and rounded once at the end, the output as well as each gradient: half precision has no room for sums,
+   counts, squares and exponentials. An analytic kernel computes integers and booleans in float32, too. `kernel` and
+   `analytic` see to both, so a kernel never receives float16, and an analytic one never receives integers to compute
+   with.
 3. A vjp returns one gradient per array input, of its shape. It is `None` where an input is ids, a mask or an integer
    exponent.
 4. A closure keeps what backward needs and no more, and never a Tensor.
@@ -28,7 +32,7 @@ The contract, which tests/kernels/test_contract.py checks for every kernel:
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -50,6 +54,9 @@ class Rows:
     def add_to(self, total: Array) -> None:
         total[self.rows] += self.values
 
+    def astype(self, dtype: DTypeLike) -> "Rows":
+        return Rows(self.rows, self.values.astype(dtype), self.shape)
+
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         whole = np.zeros(self.shape, self.dtype if dtype is None else dtype)
         whole[self.rows] = self.values
@@ -66,9 +73,51 @@ _K = TypeVar("_K", bound=Kernel)
 
 
 def kernel(function: _K) -> _K:
-    """Put a kernel into the table `KERNELS`, under its own name."""
-    KERNELS[function.__name__] = function
-    return function
+    """Put a kernel into the table `KERNELS`, under its own name. float16 is computed in float32 (rule 2)."""
+
+    # `wraps` alone does not copy the defaults, among which `apply` looks for "needs".
+    @functools.wraps(function, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"))
+    def run(*inputs: Array, **options: Any) -> Result:
+        if _HALF in [None if x is None else x.dtype for x in inputs]:
+            return _in_float32(function, inputs, options)
+        return function(*inputs, **options)
+
+    KERNELS[function.__name__] = run
+    return cast(_K, run)
+
+
+def analytic(function: _K) -> _K:
+    """Let a kernel's first input be integers or booleans: it gets the dtype of the float inputs, or float32 (rule 2).
+
+    Stands below `@kernel`. A kernel of several such inputs gives the others the dtype of the first by `alike`.
+    """
+
+    @functools.wraps(function, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"))
+    def run(x: Array, *others: Array, **options: Any) -> Result:
+        if x.dtype.kind in "iub":
+            floats = [other.dtype for other in others if other is not None and other.dtype.kind in "fc"]
+            x = x.astype(np.result_type(*floats) if floats else np.float32)
+        return function(x, *others, **options)
+
+    return cast(_K, run)
+
+
+_HALF = np.dtype(np.float16)
+
+
+def _in_float32(function: Kernel, inputs: tuple[Array, ...], options: dict[str, Any]) -> Result:
+    """Call a kernel with float32 in place of float16. Round the gradients, and y if no other input is wider."""
+    wide = [x if x is None or x.dtype != _HALF else x.astype(np.float32) for x in inputs]
+    y, vjp = function(*wide, **options)
+    halves = [x is not None and x.dtype == _HALF for x in inputs]
+    narrow = all(half or x is None or x.dtype.kind not in "fc" for x, half in zip(inputs, halves, strict=True))
+
+    def rounded(g: Array) -> tuple[Array | None, ...]:
+        grads = vjp(g.astype(np.float32) if narrow else g)
+        return tuple(d.astype(_HALF) if half and d is not None else d for d, half in zip(grads, halves, strict=False))
+
+    with np.errstate(over="ignore"):  # beyond 65504 the rounded value is infinite
+        return np.asarray(y).astype(_HALF) if narrow else y, rounded
 
 
 def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
@@ -118,8 +167,5 @@ def _ones(n: int, dtype: np.dtype[Any]) -> Array:
 
 
 def exp_is_safe(x: Array) -> bool:
-    """Whether exp(x), its sums and their quotients stay within float32's range without a shift.
-
-    False for float16, whose range ends at e¹¹.
-    """
-    return x.dtype != np.float16 and bool(np.max(x.real, initial=0) < 40 and np.min(x.real, initial=0) > -40)
+    """Whether exp(x), its sums and their quotients stay within float32's range without a shift."""
+    return bool(np.max(x.real, initial=0) < 40 and np.min(x.real, initial=0) > -40)

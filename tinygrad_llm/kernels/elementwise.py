@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, alike, kernel, unbroadcast
+from tinygrad_llm.kernels.contract import Array, Result, alike, analytic, kernel, unbroadcast
 
 
 @kernel
@@ -64,6 +64,7 @@ def multiply(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> 
 
 
 @kernel
+@analytic
 def divide(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
     """y = a / b.   da = g / b,  db = −g · y / b
 
@@ -130,6 +131,7 @@ def power(x: Array, n: Array, *, needs: tuple[bool, bool] = (True, True)) -> Res
 
 
 @kernel
+@analytic
 def exp(x: Array) -> Result:
     """y = eˣ.   dx = g · y
 
@@ -145,6 +147,7 @@ def exp(x: Array) -> Result:
 
 
 @kernel
+@analytic
 def log(x: Array) -> Result:
     """y = ln x.   dx = g / x
 
@@ -160,6 +163,7 @@ def log(x: Array) -> Result:
 
 
 @kernel
+@analytic
 def sqrt(x: Array) -> Result:
     """y = √x.   dx = g / (2y)
 
@@ -175,6 +179,7 @@ def sqrt(x: Array) -> Result:
 
 
 @kernel
+@analytic
 def tanh(x: Array) -> Result:
     """y = tanh x.   dx = g · (1 − y²)
 
@@ -191,6 +196,7 @@ def tanh(x: Array) -> Result:
 
 
 @kernel
+@analytic
 def sigmoid(x: Array) -> Result:
     """y = 1 / (1 + e⁻ˣ).   dx = g · y · (1 − y)
 
@@ -229,6 +235,7 @@ def relu(x: Array) -> Result:
 
 
 @kernel
+@analytic
 def gelu(x: Array, *, needs: tuple[bool, ...] = (True,)) -> Result:
     """y = x·h,  h = ½(1 + tanh u),  u = c·(x + a·x³),  c = √(2/π),  a = 0.044715   (GPT-2's tanh form)
     dx = g · (h + y · (1 − h) · 2c·(1 + 3a·x²))
@@ -280,9 +287,9 @@ def absolute(x: Array) -> Result:
         x > 0: y = x and ∂y/∂x = 1.   x < 0: y = −x and ∂y/∂x = −1.   Both are sign(x), so dx = g · sign(x).
         x = 0: |z| ≥ s · z for every z if −1 ≤ s ≤ 1: each such s is a subgradient. The code takes sign(0) = 0.
     """
-    # x · sign(Re x), because the modulus that np.abs gives of a complex number is not analytic.
+    # x · sign(Re x) for a complex x, because the modulus that np.abs gives of it is not analytic.
     sign = np.sign(x.real)
-    y = x * sign
+    y = x * sign if x.dtype.kind == "c" else np.abs(x)
 
     def vjp(g: Array) -> tuple[Array]:
         return (g * sign,)

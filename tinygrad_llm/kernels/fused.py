@@ -11,11 +11,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, alike, column_sums, exp_is_safe, kernel, row_sums
+from tinygrad_llm.kernels.contract import Array, Result, alike, analytic, column_sums, exp_is_safe, kernel, row_sums
 from tinygrad_llm.kernels.losses import IGNORE_INDEX, check_targets
 
 
 @kernel
+@analytic
 def causal_attention(
     q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0, block: int = 64, recompute: bool = False
 ) -> Result:
@@ -38,6 +39,7 @@ def causal_attention(
         The code keeps E_ij = exp(S_ij − top_i), where any top_i gives the same A, and n_i = Σ_j E_ij, so A = E / n. It
         divides y and g by n, since they are smaller than E.
     """
+    q, k, v = alike(q, k, v)
     y = np.empty((*q.shape[:-1], v.shape[-1]), np.result_type(q, k, v))
     backward = _attend(q, k, v, keep, p, block, recompute, y)
 
@@ -131,6 +133,7 @@ def _later(n: int) -> Array:
 
 
 @kernel
+@analytic
 def causal_self_attention(
     qkv: Array, keep: Array | None = None, *, n_head: int, p: float = 0.0, block: int = 64, recompute: bool = False
 ) -> Result:
@@ -171,6 +174,7 @@ def causal_self_attention(
 
 
 @kernel
+@analytic
 def linear_cross_entropy(
     x: Array,
     weight: Array,

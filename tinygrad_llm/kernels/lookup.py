@@ -4,7 +4,7 @@ from typing import cast
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, Rows, kernel
+from tinygrad_llm.kernels.contract import Array, Result, Rows, analytic, kernel
 
 
 @kernel
@@ -43,6 +43,7 @@ def embedding(weight: Array, ids: Array, *, sparse: bool = False) -> Result:
 
 
 @kernel
+@analytic
 def dropout(x: Array, keep: Array, *, p: float) -> Result:
     """y = x / (1 − p) where keep, else 0.   dx = g / (1 − p) where keep, else 0
 

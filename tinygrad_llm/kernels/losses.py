@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, kernel
+from tinygrad_llm.kernels.contract import Array, Result, analytic, kernel
 
 IGNORE_INDEX = -100  # a target that does not count; PyTorch's default
 
 
 @kernel
+@analytic
 def cross_entropy(
     logits: Array,
     targets: Array,

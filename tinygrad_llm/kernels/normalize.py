@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, add_to, column_sums, kernel, row_sums
+from tinygrad_llm.kernels.contract import Array, Result, add_to, alike, analytic, column_sums, kernel, row_sums
 from tinygrad_llm.kernels.reductions import Axis, restore_axes
 
 
 @kernel
+@analytic
 def softmax(x: Array, *, axis: int = -1) -> Result:
     """y = eˣ / Σ eˣ.   dx = y · (g − Σ g·y)
 
@@ -27,6 +28,7 @@ def softmax(x: Array, *, axis: int = -1) -> Result:
 
 
 @kernel
+@analytic
 def log_softmax(x: Array, *, axis: int = -1) -> Result:
     """y = x − ln Σ eˣ.   dx = g − eʸ · Σ g
 
@@ -45,6 +47,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Result:
 
 
 @kernel
+@analytic
 def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     """y = ln Σ eˣ.   dx = g · eˣ⁻ʸ = g · softmax(x)
 
@@ -67,6 +70,7 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
 
 
 @kernel
+@analytic
 def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None, *, eps: float = 1e-5) -> Result:
     """y = x̂ · weight + bias,  x̂ = (x − mean) · rstd,  rstd = 1 / √(var + eps), over the last axis
     dx = rstd · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)),  dx̂ = g · weight;   dweight = Σ g · x̂,  dbias = Σ g over all rows
@@ -91,6 +95,7 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     if any(p is not None and p.shape != (n,) for p in (weight, bias)):
         shapes = [None if p is None else p.shape for p in (weight, bias)]
         raise ValueError(f"layer_norm: got weight and bias of shapes {shapes}, which must be ({n},) for x {x.shape}")
+    weight, bias = (None if p is None else alike(x, p)[1] for p in (weight, bias))
 
     # x̂ = (x − mean) · rstd, row by row.
     xhat = x - row_sums(x) / n

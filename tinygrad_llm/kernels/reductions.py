@@ -4,11 +4,11 @@
 """
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, kernel
+from tinygrad_llm.kernels.contract import Array, Result, analytic, kernel
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -35,7 +35,8 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     Derivation:
         y = Σ_i x_i:  ∂y/∂x_i = 1, so dx_i = g, with the g of that y to which x_i was added.
     """
-    y = np.sum(x, axis=axis, keepdims=keepdims)
+    dtype: Any = np.int64 if x.dtype.kind in "iub" else None  # small integers would be added in another integer type
+    y = np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype)
     shape = x.shape
 
     def vjp(g: Array) -> tuple[Array]:
@@ -45,6 +46,7 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
 
 
 @kernel
+@analytic
 def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     """y = Σ x / n.   dx = g / n, copied to every summand
 
@@ -78,12 +80,15 @@ def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
 
     def vjp(g: Array) -> tuple[Array]:
         n = np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
-        return (np.where(winners, restore_axes(g, winners.shape, axis, keepdims) / n, 0),)
+        # Nothing equals a NaN, so n = 0 where one is the maximum, and then every gradient is NaN.
+        share = restore_axes(g, winners.shape, axis, keepdims) / np.where(n == 0, np.nan, n)
+        return (np.where(winners | (n == 0), share, 0),)
 
     return y, vjp
 
 
 @kernel
+@analytic
 def var(x: Array, *, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Result:
     """y = Σ (x − x̄)² / (n − ddof).   dx = g · 2(x − x̄) / (n − ddof)
 

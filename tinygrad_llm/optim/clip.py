@@ -16,16 +16,17 @@ from tinygrad_llm.kernels import Array
 from tinygrad_llm.optim.jobs import JOB, Map, jobs, stretches
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients in place by one factor, so that their joint L2 norm is at most max_norm.
 
     A norm that is NaN or infinite changes no gradient, so that the caller can find out which of them is to blame.
 
-    Args:     parameters: those without a gradient are skipped. max_norm: above 0.
+    Args:     parameters: one or several; those without a gradient are skipped. max_norm: above 0.
     Returns:  the norm before scaling.
     Raises:   ValueError: max_norm is not positive.
     Source:   Pascanu et al. 2013, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_.
     """
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = grad_norm(grads)
     scale = clip_scale(norm, max_norm)
@@ -67,7 +68,7 @@ def _sum_of_squares(part: Array) -> float:
     # Rows are summed in the part's own dtype, and the sums of rows in float64: float32's own sum of ten million squares
     # would be wrong in the fourth digit. Rows are short, because BLAS starts threads for long ones, which costs more
     # than it saves.
-    flat = np.ascontiguousarray(part).reshape(-1)
+    flat = np.ascontiguousarray(part, np.float32 if part.dtype == np.float16 else None).reshape(-1)
     cut = flat.size // 8192 * 8192
     total = float(np.vdot(flat[cut:], flat[cut:]).real)
     if cut:
