@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tinygrad_llm.tokenizer import CharTokenizer
+from tinygrad_llm.tokenizer import CharTokenizer, load_tokenizer
 
 # Mistake: (arguments, a part of the message). {…} are the files that `files` creates.
 MISTAKES = {
@@ -43,6 +43,10 @@ MISTAKES = {
     "a text for a model": ("generate {text} --prompt a", "text.txt: text, it begins with"),
     "a run without its tokenizer": ("generate {lonely} --prompt a", "tokenizer.json is missing"),
     "a tokenizer of another run": ("generate {mixed} --prompt a", "they do not belong together"),
+    "a permuted tokenizer of the same size": (
+        "generate {permuted} --prompt a", "tokenizer.json is not the one that the run was trained with",
+    ),
+    "a flipped weight": ("eval {flipped} --next a", "model.safetensors: sha256: should be"),
     "an id outside the vocabulary": ("tokenizer decode 15496 50257", "token id 50257 is unknown"),
     "a negative id": ("tokenizer decode -- -1", "token id -1 is unknown"),
     "an id that is not a number": ("tokenizer decode 1 two", "ids must be whole numbers"),
@@ -85,6 +89,12 @@ def files(place, runs, text_file):
     made["lonely"] = run("lonely", "tokenizer.json")
     made["mixed"] = run("mixed")
     CharTokenizer("abc").save(made["mixed"] / "tokenizer.json")
+    made["permuted"] = run("permuted")
+    CharTokenizer(load_tokenizer(made["permuted"]).characters[::-1]).save(made["permuted"] / "tokenizer.json")
+    made["flipped"] = run("flipped")
+    weights = bytearray((made["flipped"] / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (made["flipped"] / "model.safetensors").write_bytes(weights)
     made["tokenizer"] = made["run"] / "tokenizer.json"
     return made
 

@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tinygrad_llm.tokenizer import (
     CharTokenizer,
@@ -155,3 +157,28 @@ def test_a_file_of_characters_must_number_them_from_0(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(TokenizerError, match="the ids of its 5 characters must be 0 … 4"):
         load_tokenizer(tmp_path)
+
+
+@given(data=st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_document_is_read_or_refused_with_its_path(tmp_path, data):
+    """Whatever stands in the place of a value: no other error than TokenizerError."""
+    document, path = copy.deepcopy(DOCUMENT), tmp_path / "tokenizer.json"
+    place = document
+    key = data.draw(st.sampled_from(sorted(place)))
+    while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    values = [None, True, 0, -1, 1.5, 10**30, "", "x", "\ud800", [], {}, [1], {"a": 1}, ["a", "b"], [["a"]]]
+    place[key] = data.draw(st.sampled_from(values))
+    path.write_text(json.dumps(document))
+    message, tokenizer = "", None
+    try:
+        tokenizer = load_tokenizer(path)
+    except TokenizerError as error:
+        message = str(error)
+    if tokenizer is None:
+        assert message.startswith(str(path))
+        assert len(message) < 1000
+    else:
+        assert tokenizer.decode(tokenizer.encode("the cat", disallowed_special=())) == "the cat"
