@@ -180,6 +180,13 @@ def test_an_extension_before_the_first_step_is_a_run_of_that_many_steps(new, tmp
     assert Run.resume(tmp_path / "run", more=5).config.training.extended == ()
 
 
+def test_an_extension_that_ends_in_the_warmup_is_refused(new, tmp_path):
+    stop_after(new("run", **{"training.warmup": 8}), 4)
+    with pytest.raises(ConfigError, match=r"step 4 is within the warm-up of 8 steps: give --steps of at least 4$"):
+        Run.resume(tmp_path / "run", more=3)
+    assert Run.resume(tmp_path / "run", more=4).config.training.steps == 8
+
+
 def test_a_second_extension_at_the_same_step_replaces_the_first(new, tmp_path):
     stop_after(new("run"), 4)
     for more in (3, 5):

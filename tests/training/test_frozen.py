@@ -108,3 +108,15 @@ def test_the_gradient_of_the_rest_is_that_of_the_whole_model():
 def test_a_model_without_anything_to_train_is_refused():
     with pytest.raises(ConfigError, match="no parameter of the model requires a gradient"):
         trainer_of(frozen(""))
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_freezing_after_the_trainer_was_made_is_refused(freeze):
+    model = new_model() if freeze else frozen("transformer.wte")
+    trainer = trainer_of(model)
+    trainer.advance()
+    model.transformer.wte.weight.requires_grad = not freeze
+    before = weights(model)
+    with pytest.raises(ConfigError, match=r"^transformer\.wte\.weight: requires_grad was changed.* make a new one$"):
+        trainer.advance()
+    assert_same_weights(weights(model), before)

@@ -25,8 +25,7 @@ from tinygrad_llm.datasets import BatchStream, DataError
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.optim import warmup_cosine
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, train
-from tinygrad_llm.training import step as step_module
+from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, records, train
 
 
 def test_a_repeating_text_is_learned():
@@ -68,7 +67,7 @@ def test_a_batch_is_at_most_as_large_as_the_text():
 
 def test_the_speed_counts_training_only(monkeypatch):
     seconds = itertools.count()
-    monkeypatch.setattr(step_module.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(records.time, "perf_counter", lambda: float(next(seconds)))
     evaluate = Task.evaluate
 
     def slow(*args):

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import math
+import re
 import textwrap
 
 import numpy as np
@@ -28,7 +29,15 @@ from tinygrad_llm.datasets import SlidingWindows
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.nn import Embedding, Linear, Module
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import Examples, LanguageModeling, Task, Trainer, TrainSettings, held_out_windows
+from tinygrad_llm.training import (
+    ConfigError,
+    Examples,
+    LanguageModeling,
+    Task,
+    Trainer,
+    TrainSettings,
+    held_out_windows,
+)
 from tinygrad_llm.training import task as task_module
 
 PLAIN = TrainSettings(
@@ -138,7 +147,7 @@ def test_the_example_in_the_documentation_learns():
 
 
 def test_a_task_without_a_loss_is_named():
-    task = Task(Examples(np.zeros((4, 2)), 2, Generator(0)))
+    task = Task(Examples(np.zeros((4, 2)), 2, Generator(0)), [np.zeros((4, 2))])
     with pytest.raises(NotImplementedError, match="Task has no loss"):
         Trainer(Curve(), task, PLAIN).advance()
 
@@ -151,7 +160,90 @@ def test_a_batch_in_which_nothing_counts_is_refused():
         Trainer(new_model(), task, SETTINGS).advance()
 
 
+def test_a_loss_that_is_no_scalar_or_a_measure_that_is_no_number_is_refused():
+    def step_with(change):
+        task = regression()
+        loss = task.loss
+        task.loss = lambda *args: change(*loss(*args))
+        Trainer(Curve(), task, PLAIN).advance()
+
+    losses = {
+        "a NoneType": lambda loss, measures: None,
+        "a float": lambda loss, measures: loss.item(),
+        "a list": lambda loss, measures: [loss, measures],
+        r"a Tensor of shape \(2,\)": lambda loss, measures: F.stack([loss, loss]),
+        r"a Tensor of shape \(\) and a float": lambda loss, measures: (loss, 0.5),
+    }
+    for got, change in losses.items():
+        with pytest.raises(ValueError, match=f"^Regression: a loss must be a scalar Tensor, or a pair .*; got {got}$"):
+            step_with(change)
+    with pytest.raises(ValueError, match="Regression: the loss must depend on a trained parameter; got a constant"):
+        step_with(lambda loss, measures: loss.detach())
+    for figure in (np.zeros(2), "0.5", None):
+        with pytest.raises(ValueError, match="Regression: the figure 'accuracy' must be one number, got"):
+            step_with(lambda loss, measures, figure=figure: (loss, {"accuracy": figure}))
+    for name in ("val_accuracy", "loss", "step", 3):
+        with pytest.raises(ValueError, match=f"Regression: the name of a figure must be text .*; got {name!r}"):
+            step_with(lambda loss, measures, name=name: (loss, {name: 0.5}))
+
+
+def test_a_negative_count_is_refused():
+    task = regression()
+    task.count = lambda batch: -3
+    with pytest.raises(ValueError, match=r"Regression\.count: must be at least 1, got -3"):
+        Trainer(Curve(), task, PLAIN).advance()
+    with pytest.raises(ValueError, match=r"Regression\.count: must be at least 0, got -3"):
+        task.evaluate(Curve())
+
+
+def test_a_trainer_without_held_out_batches_is_refused():
+    with pytest.raises(ConfigError, match=r"^Task has no held-out batches"):
+        Trainer(Curve(), Task(Examples(np.zeros((4, 2)), 2, Generator(0))), PLAIN)
+
+
+class OwnBatches(Task):
+    """A task without `batches`, which does not call super().__init__."""
+
+    batch_size = 5
+
+    def __init__(self):
+        self.inner = regression()
+        self.held_out = self.inner.held_out
+        for name in ("loss", "count", "next_batch", "generators", "get_state", "set_state"):
+            setattr(self, name, getattr(self.inner, name))
+
+
+def test_a_task_without_batches_trains_as_one_with_them():
+    steps = [step.loss for step in Trainer(Curve(), OwnBatches(), PLAIN).run()]
+    assert steps == [step.loss for step in Trainer(Curve(), regression(), PLAIN).run()]
+
+
 # ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_with_a_part_that_has_no_rows_is_refused(workers):
+    wrong = {
+        "an array of shape (7,)": np.ones(7),
+        "an array of shape ()": np.float64(3),
+        "a float": 0.5,
+        "a str": "words",
+    }
+    for got, part in wrong.items():
+        task = regression()
+        batch = task.next_batch()
+        task.next_batch = lambda batch=batch, part=part: {**batch, "more": (None, part)}
+        trainer = Trainer(Curve(), task, dataclasses.replace(PLAIN, workers=workers))
+        message = f"batch['more'][1]: must be None or an array with 5 rows, got {got}. Constants belong on the Task"
+        with trainer.workers, pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            trainer.advance()
+
+
+def test_a_batch_without_an_array_is_refused():
+    for batch in ((), {"x": None}, [[], ()], None):
+        with pytest.raises(ValueError, match=r"^the batch has no array$"):
+            task_module.rows(batch)
+
 
 Pair = collections.namedtuple("Pair", "x y")
 
@@ -180,9 +272,21 @@ def test_an_epoch_shows_each_example_once(n, batch_size, seed):
         assert len({i for batch in epoch for i in batch}) == n // size * size
 
 
+def test_examples_that_make_no_batch_are_refused():
+    rng = Generator(0)
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size"):
+            Examples(np.arange(5), size, rng)
+    with pytest.raises(ValueError, match="there are no examples"):
+        Examples(np.zeros((0, 3)), 2, rng)
+    with pytest.raises(ValueError, match=r"batch\['y'\]: must be None or an array with 5 rows"):
+        Examples({"x": np.arange(5), "y": np.arange(6)}, 2, rng)
+
+
 def test_examples_refuse_the_place_of_other_data():
     source = Examples(np.arange(5), 2, Generator(0))
-    for wrong in ({"seed": 3, "position": 6}, {"seed": None, "position": 2}, {}):
+    places = ("x", 2), (3, "x"), (3, 1.5), (3, None), (-1, 2), (3, 6), (None, 2)
+    for wrong in (*({"seed": seed, "position": position} for seed, position in places), {}, [], None):
         with pytest.raises(ValueError, match="is not a place among 5 examples"):
             source.set_state(wrong)
 

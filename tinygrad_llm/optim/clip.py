@@ -3,7 +3,8 @@
     norm = √(Σ g²)                 over every element of every gradient
     g ← g · max_norm / (norm + 1e-6)      if norm > max_norm
 
-One factor for all gradients shortens the step and keeps its direction.
+One factor for all gradients shortens the step and keeps its direction. The training loop (`training/loop.py`) takes
+the norm and the factor from here, and the optimizer scales each gradient while it updates.
 """
 
 import math
@@ -19,7 +20,7 @@ from tinygrad_llm.optim.jobs import JOB, Map, jobs, stretches
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients in place by one factor, so that their joint L2 norm is at most max_norm.
 
-    A norm that is NaN or infinite changes no gradient, so that the caller can find out which of them is to blame.
+    A norm that is NaN or infinite changes no gradient, so that the caller can find the gradient that caused it.
 
     Args:     parameters: one or several; those without a gradient are skipped. max_norm: above 0.
     Returns:  the norm before scaling.

@@ -268,6 +268,10 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
     where = f"{folder}: its checkpoint of step {saved['step']}"
     before = load_config(folder / CONFIG)
     extension = {} if more is None else {"training.steps": saved["step"] + more, "training.epochs": 0}
+    if more is not None and more < (rest := before.training.warmup - saved["step"]):
+        raise ConfigError(
+            f"{where} is within the warm-up of {before.training.warmup} steps: give --steps of at least {rest}"
+        )
     config = before.changed({**(changes or {}), **extension})
     source = read_source(config.data)
     learned = config.data.tokenizer in LEARNED and not source.files

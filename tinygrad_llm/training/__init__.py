@@ -3,8 +3,8 @@
 from tinygrad_llm.training.examples import Examples
 from tinygrad_llm.training.language_model import LanguageModeling, held_out_windows, train
 from tinygrad_llm.training.loop import Trainer, make_optimizer
+from tinygrad_llm.training.records import Step, TrainingError
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
-from tinygrad_llm.training.step import Step, TrainingError
 from tinygrad_llm.training.task import Batch, Batches, Evaluation, Task
 
 __all__ = [

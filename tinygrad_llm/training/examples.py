@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinygrad_llm.datasets.batches import Epoch
+from tinygrad_llm.datasets.checks import at_least_one
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.task import Batch, rows, take
 
@@ -15,15 +16,19 @@ class Examples:
 
     A subclass whose examples have unequal lengths pads them in `batch`.
 
-    Args:     examples: a nest (tuple, list or dict) of arrays; an example is one row of each. batch_size: at most as
-              many as there are examples. rng: shuffles them.
+    Args:     examples: a nest (tuple, list or dict) of arrays; an example is one row of each. batch_size: lowered to
+              the number of examples where it is larger. rng: shuffles them.
+    Raises:   ValueError: no examples; arrays of unequal lengths; batch_size below 1.
     """
 
     def __init__(self, examples: Batch, batch_size: int, rng: Generator) -> None:
         self.examples = examples
         self.rng = rng
-        self.batch_size = min(batch_size, rows(examples))
-        self._epoch = Epoch(rows(examples), rng)
+        n = rows(examples)
+        if n == 0:
+            raise ValueError("there are no examples: give at least one")
+        self.batch_size = min(at_least_one("batch_size", batch_size), n)
+        self._epoch = Epoch(n, rng)
 
     def __iter__(self) -> Self:
         return self
@@ -42,9 +47,11 @@ class Examples:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Resume from a `get_state()` of the same examples.
 
-        Raises:   ValueError: the state belongs to other data.
+        Raises:   ValueError: the state belongs to other data, or is none.
         """
-        seed, position = state.get("seed"), state.get("position", -1)
-        if not 0 <= position <= self._epoch.n or (seed is None and position > 0):
+        place = state if isinstance(state, Mapping) else {}
+        seed, position = place.get("seed"), place.get("position", -1)
+        integers = type(position) is int and (seed is None or (type(seed) is int and seed >= 0))
+        if not integers or not 0 <= position <= self._epoch.n or (seed is None and position > 0):
             raise ValueError(f"example {position} (seed {seed}) is not a place among {self._epoch.n} examples")
         self._epoch.start(seed, position)

@@ -12,8 +12,8 @@ from tinygrad_llm.kernels import IGNORE_INDEX, Array
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.loop import Trainer
+from tinygrad_llm.training.records import Step
 from tinygrad_llm.training.settings import TrainSettings
-from tinygrad_llm.training.step import Step
 from tinygrad_llm.training.task import Batches, Task
 
 

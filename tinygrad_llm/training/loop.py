@@ -11,27 +11,31 @@ from tinygrad_llm.nn import Module
 from tinygrad_llm.optim import SGD, Adam, AdamW, clip_scale, decay_groups, grad_norm
 from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training.layers import LayerFigures, by_layer
+from tinygrad_llm.training.records import Clock, MeanGradient, Step, TrainingError
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
 from tinygrad_llm.training.state import TrainingState
-from tinygrad_llm.training.step import Clock, MeanGradient, Step, TrainingError
 from tinygrad_llm.training.task import Task, with_measures
 from tinygrad_llm.training.workers import Workers, fastest_threads, trainable
 
 GIVE_UP = 10  # bad steps in a row: weights with which nine were skipped will not recover
 LAYERS_EVERY = 10  # steps between two looks at each layer; more often, they would slow training down
-_OVERFLOW = "every operation gives finite numbers, but their sum is too large"
+_FINITE = "computed a second time, every operation is finite"
+_OVERFLOW = "every operation gives finite numbers, but the sum of their squares is too large"
 
 
 class Trainer(TrainingState):
     """Trains the parameters of a model that require a gradient, and leaves all others (the frozen ones) untouched.
 
-    It can stop after any micro-batch. Threads and processes share each gradient: see `Workers`.
+    It can stop after any micro-batch. Threads and processes share each gradient: see `Workers`. Freeze parameters
+    before the Trainer is made: a later change of `requires_grad` is refused at the next step.
 
     Raises:   ConfigError: dropout with several workers or processes, whose masks would depend on which is faster; no
-              parameter requires a gradient.
+              parameter requires a gradient; the task has no held-out batches.
     """
 
     def __init__(self, model: Module, task: Task, settings: TrainSettings) -> None:
+        if not task.held_out and type(task).evaluate is Task.evaluate:
+            raise ConfigError(f"{type(task).__name__} has no held-out batches: give it held_out, at least one batch")
         super().__init__(model, task, make_optimizer(model, settings))
         self.settings = settings
         threads = settings.workers or fastest_threads(model, task)
@@ -65,7 +69,9 @@ class Trainer(TrainingState):
 
         Raises:   TrainingError: loss or gradient is NaN or infinite, and such steps are not skipped, or this is the
                   tenth in a row. The first bad operation and its layer are named. All is as before the step.
+                  ConfigError: parameters were frozen or unfrozen after this Trainer was made.
         """
+        self._check_trainable()
         with self._clock, np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in warnings
             if self.total.batches == 0:
                 self._remember()
@@ -88,6 +94,17 @@ class Trainer(TrainingState):
             else:
                 self._skip(norm)
         return self._completed(norm, layers, skipped=not good)
+
+    def _check_trainable(self) -> None:
+        """Refuse to train other parameters than those that the optimizer has."""
+        now = trainable(self.model)
+        if [id(p) for p in now.values()] != [id(p) for p in self.parameters.values()]:
+            changed = [name for name in {**self.parameters, **now} if now.get(name) is not self.parameters.get(name)]
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise ConfigError(
+                f"{changed[0]}{more}: requires_grad was changed after the Trainer was made: freeze before the Trainer "
+                "is made, or make a new one"
+            )
 
     # ---- what is reported ------------------------------------------------------------------------------------------
 
@@ -146,10 +163,11 @@ class Trainer(TrainingState):
             self.skipped_in_a_row += 1
             return
         loss, cause = self.total.loss, self._first_bad_operation()
+        reason = cause or (_OVERFLOW if math.isfinite(loss) else _FINITE)
         self._undo()
         raise TrainingError(
             f"step {self.step + 1}: the loss is {loss} and the gradient norm {norm}"
-            f"{f', the {GIVE_UP}th bad step in a row' if skip else ''}: {cause or _OVERFLOW}; the weights are as they "
+            f"{f', the {GIVE_UP}th bad step in a row' if skip else ''}: {reason}; the weights are as they "
             "were before this step. Try a lower learning rate"
         ) from cause
 
@@ -160,7 +178,7 @@ class Trainer(TrainingState):
             self._set_streams(streams)
             try:
                 with detect_anomaly():
-                    loss, _ = with_measures(self.task.loss(self.model, batch, self.task.count(batch)))
+                    loss, _ = with_measures(self.task, self.task.loss(self.model, batch, self.task.count(batch)))
                     grad(loss, parameters)
             except AnomalyError as error:
                 return error
@@ -175,7 +193,7 @@ class Trainer(TrainingState):
         except AnomalyError as error:
             cause = error
         raise TrainingError(
-            f"step {step.step}: the held-out loss is {step.val_loss}: {cause or _OVERFLOW}. Try a lower learning rate"
+            f"step {step.step}: the held-out loss is {step.val_loss}: {cause or _FINITE}. Try a lower learning rate"
         ) from cause
 
 

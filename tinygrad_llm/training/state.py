@@ -9,7 +9,7 @@ from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Module
 from tinygrad_llm.optim import Optimizer
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training.step import LossHistory, MeanGradient
+from tinygrad_llm.training.records import LossHistory, MeanGradient
 from tinygrad_llm.training.task import Batch, Task
 from tinygrad_llm.training.workers import trainable
 

@@ -13,18 +13,21 @@ The trainer does the rest: several workers, accumulation, exact resume, and the 
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self, TypeAlias, cast
 
 import numpy as np
 
-from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.autograd import Tensor, is_grad_enabled
 from tinygrad_llm.nn import Module
 from tinygrad_llm.random import Generator
+from tinygrad_llm.training.records import Step
 
 Batch: TypeAlias = Any  # a nest (tuple, list or dict) of arrays, and None; the first axis of each array is the batch
 Loss: TypeAlias = Tensor | tuple[Tensor, dict[str, float]]
+
+_TAKEN = {f.name for f in fields(Step)}  # names that a measure cannot have
 
 
 class Batches(Protocol):
@@ -52,8 +55,15 @@ class Evaluation:
 class Task:
     """What a model is trained on. A subclass writes `loss`; the other methods have defaults.
 
+    Every array of a batch has one row for each example. Constants, such as class weights, belong on the Task.
+
+    A subclass without `batches` overrides `batch_size`, `next_batch`, `generators`, `get_state` and `set_state`.
+    It also sets `held_out` or overrides `evaluate`.
+
     Args:     batches: the source of training batches. held_out: fixed batches for the held-out loss.
     """
+
+    held_out: Sequence[Batch] = ()
 
     def __init__(self, batches: Batches, held_out: Sequence[Batch] = ()) -> None:
         self.batches = batches
@@ -91,7 +101,10 @@ class Task:
         return next(self.batches)
 
     def split(self, batch: Batch, parts: int) -> list[Batch]:
-        """The batch in parts of nearly equal size, one for each worker; a part may be empty."""
+        """The batch in parts of nearly equal size, one for each worker; a part may be empty.
+
+        Raises:   ValueError: a part of the batch is not an array, or has another number of rows.
+        """
         n = rows(batch)
         return [take(batch, slice(n * i // parts, n * (i + 1) // parts)) for i in range(parts)]
 
@@ -127,11 +140,13 @@ class Task:
         """The mean `held_out_loss` over all targets that count, with dropout off.
 
         Args:     batches: None: those held out.
-        Raises:   ValueError: no batches, or no target in them counts.
+        Raises:   ValueError: no batches, no target in them counts, or a count is negative.
         """
         batches = self.held_out if batches is None else batches
         counts = [self.count(batch) for batch in batches]
         total = sum(counts)
+        if any(count < 0 for count in counts):
+            raise ValueError(f"{type(self).__name__}.count: must be at least 0, got {min(counts)}")
         if total == 0:
             raise ValueError(f"{type(self).__name__}: the {len(counts)} held-out batches have no target that counts")
         losses: list[float] = []
@@ -139,7 +154,7 @@ class Task:
         with model.evaluating(), np.errstate(all="ignore"):  # NaN or infinity shows in the result
             for batch, count in zip(batches, counts, strict=True):
                 if count:
-                    loss, figures = with_measures(self.held_out_loss(model, batch, count))
+                    loss, figures = with_measures(self, self.held_out_loss(model, batch, count))
                     losses.append(loss.item() * count)
                     for name, value in figures.items():
                         measures.setdefault(name, []).append(value * count)
@@ -154,17 +169,62 @@ class Task:
         return other
 
 
-def with_measures(loss: Loss) -> tuple[Tensor, dict[str, float]]:
-    """A loss and its named figures, of which there may be none."""
-    value, measures = loss if isinstance(loss, tuple) else (loss, {})
-    return value, {name: float(figure) for name, figure in measures.items()}  # NumPy's numbers are not all JSON
+def with_measures(task: Task, loss: Loss) -> tuple[Tensor, dict[str, float]]:
+    """The loss that a task returned, and its named figures, of which there may be none.
+
+    Raises:   ValueError: the loss is not a scalar Tensor, or depends on no trained parameter; a figure is not a
+              number, or its name is reserved.
+    """
+    value, measures = loss if isinstance(loss, tuple) and len(loss) == 2 else (loss, {})
+    name = type(task).__name__
+    if not isinstance(value, Tensor) or value.shape != () or not isinstance(measures, dict):
+        got = f"a Tensor of shape {value.shape}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        got += f" and a {type(measures).__name__}" * (not isinstance(measures, dict))
+        raise ValueError(f"{name}: a loss must be a scalar Tensor, or a pair of it and a dict of figures; got {got}")
+    if is_grad_enabled() and not value.requires_grad:
+        raise ValueError(f"{name}: the loss must depend on a trained parameter; got a constant, {value.item()}")
+    numbers: dict[str, float] = {}
+    figure: Any
+    for key, figure in measures.items():
+        if not isinstance(key, str) or key.startswith("val_") or key in _TAKEN:
+            raise ValueError(
+                f"{name}: the name of a figure must be text that is no field of Step and does not begin with val_; "
+                f"got {key!r}"
+            )
+        number = figure.item() if getattr(figure, "shape", None) == () else figure  # NumPy's are not all JSON
+        if not isinstance(number, int | float):
+            raise ValueError(f"{name}: the figure {key!r} must be one number, got {figure!r}")
+        numbers[key] = float(number)
+    return value, numbers
 
 
 def rows(batch: Batch) -> int:
-    """The length of a batch: that of its first array."""
-    while isinstance(batch, dict | tuple | list):
-        batch = next(part for part in (batch.values() if isinstance(batch, dict) else batch) if part is not None)
-    return len(batch)
+    """The number of rows of a batch: the same for each of its arrays.
+
+    Raises:   ValueError: there is no array; a part is not an array; or two arrays have unequal numbers of rows.
+    """
+    n = None
+    for key, leaf in _leaves(batch):
+        shape = getattr(leaf, "shape", ())
+        if not shape or shape[0] != (shape[0] if n is None else n):
+            got = f"an array of shape {shape}" if hasattr(leaf, "shape") else f"a {type(leaf).__name__}"
+            raise ValueError(
+                f"batch{key}: must be None or an array with {'one row for each example' if n is None else f'{n} rows'}"
+                f", got {got}. Constants belong on the Task"
+            )
+        n = shape[0]
+    if n is None:
+        raise ValueError("the batch has no array")
+    return int(n)
+
+
+def _leaves(batch: Batch, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The parts of a nest that are not None, each with its keys."""
+    if isinstance(batch, dict | tuple | list):
+        for name, part in batch.items() if isinstance(batch, dict) else enumerate(batch):
+            yield from _leaves(part, f"{key}[{name!r}]")
+    elif batch is not None:
+        yield key, batch
 
 
 def take(batch: Batch, some: Any) -> Batch:

@@ -26,8 +26,8 @@ from tinygrad_llm.optim import Optimizer
 from tinygrad_llm.optim.jobs import jobs
 from tinygrad_llm.runtime import blas_threads, cores
 from tinygrad_llm.training.mpi import ALONE, LaunchError, Processes, connected, processes, working_with
+from tinygrad_llm.training.records import MeanGradient
 from tinygrad_llm.training.settings import ConfigError
-from tinygrad_llm.training.step import MeanGradient
 from tinygrad_llm.training.task import Batch, Task, rows, with_measures
 
 __all__ = ["LaunchError", "Workers", "fastest_threads", "launch", "processes", "serve", "trainable"]
@@ -82,9 +82,11 @@ class Workers:
     def gradient(self, batch: Batch) -> MeanGradient:
         """The mean loss over the targets of a batch that count, and its gradient for each trained parameter.
 
-        Raises:   ValueError: no target counts.
+        Raises:   ValueError: no target counts; or as `Task.split`.
         """
         count = self.task.count(batch)
+        if count < 0:
+            raise ValueError(f"{type(self.task).__name__}.count: must be at least 1, got {count}")
         if count == 0:
             raise ValueError(f"a batch of {type(self.task).__name__} has no target that counts: leave it out")
         order = _Share(batch, count, not self._weights_sent)
@@ -123,8 +125,8 @@ class Workers:
 
     def _by_threads(self, batch: Batch, total: int) -> _Sums:
         """The sum of loss, figures and gradient over all parts of this batch, one for each thread of this process."""
-        parts = self.task.split(batch, self.threads) if self.threads > 1 else [batch]
-        parts = [part for part in parts if self.task.count(part)]
+        # One thread splits too, so that a batch is refused for the same reasons by any number of threads.
+        parts = [part for part in self.task.split(batch, self.threads) if self.task.count(part)]
         if not parts:  # fewer rows than processes, or none of them counts
             return 0.0, {}, [np.zeros_like(p.data) for p in self.parameters]
         if self.threads == 1:
@@ -143,7 +145,7 @@ class Workers:
     def _by_one(self, batch: Batch, total: int) -> _Sums:
         """One part's share of the mean loss, of the figures, and of the gradient."""
         with np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in NumPy's warnings
-            loss, measures = with_measures(self.task.loss(self.model, batch, total))
+            loss, measures = with_measures(self.task, self.task.loss(self.model, batch, total))
             return loss.item(), measures, grad(loss, self.parameters, leaf_hooks=False)
 
 
