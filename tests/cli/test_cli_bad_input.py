@@ -46,6 +46,9 @@ MISTAKES = {
     "a permuted tokenizer of the same size": (
         "generate {permuted} --prompt a", "tokenizer.json is not the one that the run was trained with",
     ),
+    "a permuted tokenizer to convert": (
+        "convert {permuted} {permuted}-new", "tokenizer.json is not the one that the run was trained with",
+    ),
     "a flipped weight": ("eval {flipped} --next a", "model.safetensors: sha256: should be"),
     "an id outside the vocabulary": ("tokenizer decode 15496 50257", "token id 50257 is unknown"),
     "a negative id": ("tokenizer decode -- -1", "token id -1 is unknown"),

@@ -10,7 +10,14 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, integer
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.atomic import atomic_folder
-from tinygrad_llm.weights import FORMS, find_tokenizer, read_pretrained, write_pretrained, write_tokenizer
+from tinygrad_llm.weights import (
+    FORMS,
+    find_tokenizer,
+    read_pretrained,
+    tokenizer_for,
+    write_pretrained,
+    write_tokenizer,
+)
 
 EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
 
@@ -47,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"{destination}: its parent folder does not exist: create that first")
     config, state, found = read_pretrained(source, GPTConfig, args.n_head)
-    tokenizer = find_tokenizer(source)
+    tokenizer = None if find_tokenizer(source) is None else tokenizer_for(source, config)  # compared with the model
     try:
         with atomic_folder(destination.absolute()) as temporary:
             write_pretrained(temporary, config, state, args.to, None if tokenizer is None else tokenizer.eot_token)
