@@ -59,7 +59,23 @@ def test_merges_may_be_written_in_one_string(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     loaded = load_tokenizer(tmp_path)
     assert loaded.merges == load_tokenizer(THEIRS).merges
-    assert loaded.eot_token is None  # no file names it
+
+
+def test_the_end_of_a_text_is_what_the_first_file_that_names_it_says(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(DOCUMENT))
+    steps = [
+        (None, None, None),
+        ("config.json", {"eos_token_id": 50256}, None),  # the default of transformers; no token has this id
+        ("config.json", {"eos_token_id": 1}, 1),
+        ("config.json", [1], None),
+        ("tokenizer_config.json", {"eos_token": "<x>"}, 275),
+        ("special_tokens_map.json", {"eos_token": {"content": "<pad>"}}, 0),
+        ("special_tokens_map.json", {"eos_token": None}, 275),
+    ]
+    for name, fields, expected in steps:
+        if name is not None:
+            (tmp_path / name).write_text(json.dumps(fields))
+        assert load_tokenizer(tmp_path).eot_token == expected
 
 
 def test_a_pair_with_added_tokens_and_specials_first_is_read_as_tokenizer_json(tmp_path, for_each):

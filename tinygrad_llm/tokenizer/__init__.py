@@ -68,7 +68,7 @@ def load_tokenizer(path: StrPath) -> AnyTokenizer:
             if not os.path.lexists(path) and (folder / merges).exists():
                 added = folder / ADDED if (folder / ADDED).exists() else None
                 tokenizer = Tokenizer.from_gpt2_files(folder / merges, folder / ids, added)
-                tokenizer.end_of_text = end_of_text_in(folder)
+                tokenizer.end_of_text = end_of_text_in(folder, tokenizer.special_tokens)
                 return tokenizer
     document = read_object(path)
     if is_huggingfaces(document):

@@ -7,11 +7,13 @@ it is refused by its name.
     tokenizer.json                                  the pipeline, the merges, all ids
     added_tokens.json                               ids of tokens added to merges.txt and vocab.json
     special_tokens_map.json, tokenizer_config.json  "eos_token": the token that ends a text
+    config.json                                     "eos_token_id": its id
 """
 
 import json
 import os
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from tinygrad_llm.tokenizer.gpt2_files import (
 )
 
 ADDED = "added_tokens.json"
-_CONFIGS = ("special_tokens_map.json", "tokenizer_config.json")
+_CONFIGS = ("special_tokens_map.json", "tokenizer_config.json", "config.json")
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
@@ -83,17 +85,20 @@ def from_huggingface(document: dict[str, Any], path: StrPath) -> Tokenizer | Cha
         raise TokenizerError(f"{path}: not a tokenizer.json of Hugging Face: {error!r}") from None
     special_tokens = find_special_tokens(path, ids, pairs, path)
     try:
-        return Tokenizer(pairs, special_tokens, end_of_text_in(Path(path).parent))
+        return Tokenizer(pairs, special_tokens, end_of_text_in(Path(path).parent, special_tokens))
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error}") from None
 
 
-def end_of_text_in(folder: Path) -> str:
+def end_of_text_in(folder: Path, special_tokens: Mapping[str, int]) -> str:
     """Return the token that ends a text, as a file of the folder names it; `<|endoftext|>` if none does."""
+    names = {token_id: token for token, token_id in special_tokens.items()}
     for name in _CONFIGS:
         if os.path.exists(folder / name):
             fields = read_object(folder / name)
-            token = fields.get("eos_token") if isinstance(fields, dict) else None
+            fields = fields if isinstance(fields, dict) else {}
+            number = fields.get("eos_token_id")
+            token = fields.get("eos_token") or (names.get(number) if type(number) is int else None)
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):
                 return token
