@@ -13,6 +13,7 @@ heads share these, D = C / H numbers each. V is the number of different characte
 import argparse
 import math
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # with matrices this small, threads mostly wait for each other
@@ -156,12 +157,17 @@ def main():
     parser.add_argument("--steps", type=int, default=1200, help="how long to train (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws other numbers (default: %(default)s)")
     args = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     try:
         text = "\n" + args.file.read_text(encoding="utf-8").replace("<|endoftext|>\n", "")
     except (OSError, UnicodeDecodeError) as error:
-        parser.error(f"{args.file}: {error}")
-    if len(text) <= T or args.steps < 1 or args.seed < 0:
-        parser.error(f"give a text of at least {T} characters, --steps of at least 1, --seed of at least 0")
+        parser.error(f"{args.file}: {getattr(error, 'strerror', None) or error}")
+    if len(text) <= T:
+        parser.error(f"{args.file}: got {len(text) - 1} characters, give at least {T}")
+    if args.steps < 1:
+        parser.error(f"--steps: got {args.steps}, give at least 1")
+    if args.seed < 0:
+        parser.error(f"--seed: got {args.seed}, give at least 0")
     chars = sorted(set(text))  # a character's place in this list is its id
     number = {char: i for i, char in enumerate(chars)}
     ids = np.array([number[char] for char in text])

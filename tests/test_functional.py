@@ -273,6 +273,27 @@ def test_attention_names_options_that_do_not_fit(options, error, message):
         F.scaled_dot_product_attention(leaf(2, 3, 5), leaf(2, 4, 5), leaf(2, 4, 6), **options)
 
 
+def test_attention_names_all_shapes_of_batches_that_do_not_broadcast():
+    message = r"must broadcast, got \(2, 3, 4\), \(3, 3, 4\) and \(3, 3, 4\)"
+    for options in ({}, {"is_causal": True}, {"dropout_p": 0.5, "rng": Generator(0)}):
+        with pytest.raises(ValueError, match=message):
+            F.scaled_dot_product_attention(leaf(2, 3, 4), leaf(3, 3, 4), leaf(3, 3, 4), **options)
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, lambda mask: Tensor(mask, requires_grad=True)])
+def test_a_float64_mask_leaves_attention_in_float32(wrap):
+    q, k, v = (Tensor(leaf(3, 4, seed=i).data.astype(np.float32), requires_grad=True) for i in range(3))
+    mask = wrap(np.random.default_rng(0).standard_normal((3, 3)))
+    y = F.scaled_dot_product_attention(q, k, v, mask)
+    assert y.dtype == np.float32
+    rounded = mask.data if isinstance(mask, Tensor) else mask
+    np.testing.assert_array_equal(y.data, F.scaled_dot_product_attention(q, k, v, rounded.astype(np.float32)).data)
+    y.sum().backward()
+    assert q.grad.dtype == np.float32
+    if isinstance(mask, Tensor):
+        assert mask.grad.dtype == np.float64
+
+
 def test_causal_self_attention_drops_weights_of_a_generator():
     qkv = leaf(2, 4, 18)
     a, b = (F.causal_self_attention(qkv, 3, 0.4, Generator(0)).data for _ in range(2))

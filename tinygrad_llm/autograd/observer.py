@@ -82,7 +82,7 @@ class Observer:
         """
 
     def on_backward(self, root: Node, seed: Array) -> None:
-        """A walk back begins at this node with this gradient; it may be inside a vjp of another walk (`recompute`)."""
+        """A walk back begins at this node with this gradient; a vjp of another walk may have begun it (`recompute`)."""
 
     def on_hook(self, node: Node, before: Array, after: Array) -> None:
         """A hook has seen the gradient `before`; the walk continues with `after`."""
@@ -170,11 +170,15 @@ def both(one: Observer | None, other: Observer | None) -> Observer | None:
 
 @scope
 def observing(observer: Observer) -> Iterator[None]:
-    """Tell the observer of every operation and every backward pass inside this block, next to any outer observer.
+    """Report every operation and every backward pass inside this block to the observer, next to any outer observer.
 
-    The block belongs to this thread alone. A backward pass that runs after the block is not told, unless the observer
-    left an `origin` at the node.
+    The block belongs to this thread alone. A backward pass that runs after the block is not reported, unless the
+    observer left an `origin` at the node.
+
+    Raises:   TypeError: not an instance of Observer.
     """
+    if not isinstance(observer, Observer):
+        raise TypeError(f"observing: takes an instance of Observer, got {observer!r}")
     token = _observer.set(both(_observer.get(), observer))
     try:
         yield

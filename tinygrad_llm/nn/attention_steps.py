@@ -32,9 +32,9 @@ def simple_self_attention(x: Tensor) -> Tensor:
 
 
 class SelfAttention(Module):
-    """Step 2. Each position is projected to a query (what it looks for), a key (what it offers) and a value.
+    """Step 2. Learned projections turn each position into a query, a key and a value.
 
-    Scores are divided by √d_out, because a dot product of d random terms grows as √d. The softmax of large scores is
+    A position's query meets the keys of others in a dot product: a high score lets their values in. Scores are divided by √d_out, because a dot product of d random terms grows as √d. The softmax of large scores is
     nearly one-hot, and its gradient is nearly 0.
     """
 

@@ -216,7 +216,9 @@ def _like(p: Array, values: Array) -> Array:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: each step, for each parameter p with gradient g,
+    """Stochastic gradient descent, with momentum and weight decay.
+
+    Each step, for each parameter p with gradient g,
 
         g ← g + weight_decay · p
         b ← momentum · b + (1 − dampening) g     (b ← g at the first step)
@@ -259,7 +261,9 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam: each step, for each parameter p with gradient g,
+    """Adam: a step divides the mean gradient of each weight by the root of its mean square.
+
+    Each step, for each parameter p with gradient g,
 
         g ← g + weight_decay · p                 the gradient of an L2 penalty
         m ← β₁ m + (1 − β₁) g                    the mean gradient
@@ -314,7 +318,9 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: the gradient stays as it is, and each step begins with
+    """Adam with decoupled weight decay, which shrinks the weights and leaves the gradient as it is.
+
+    Each step begins with
 
         p ← p (1 − lr · weight_decay)
 
