@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import encode_file
-from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
 from tinygrad_llm.runs.folder import FILES, load_run
@@ -472,34 +471,3 @@ def test_a_learning_rate_far_too_high_names_the_layer(cli, text_file):
     assert "its training diverged" in out
     assert "step 2: the held-out loss is nan: " in err.splitlines()[-1]
     assert err.endswith("the last good checkpoint is new/checkpoints/step-00000000.ckpt.safetensors\n")
-
-
-def test_skipping_ends_after_ten_in_a_row(cli, text_file, monkeypatch):
-    original = loop_module.Workers.gradient
-
-    def broken(*args):
-        return dataclasses.replace(original(*args), loss=float("nan"))
-
-    monkeypatch.setattr(loop_module.Workers, "gradient", broken)
-    arguments = ["--set", "on_bad_step=skip", "--set", "eval_every=100", "--steps", 40]
-    status, out, err = cli("train", "--corpus", text_file, *arguments, "--out", "new")
-    assert status == 3
-    assert out.count("skipped, its loss is nan") == 9
-    assert "step 10: the loss is nan" in err
-    assert "the 10th bad step in a row" in err
-    load = Checkpoints("new/checkpoints").load_latest()
-    assert load[1]["step"] == 9
-
-
-def test_a_checkpoint_of_another_run_is_refused(cli, text_file, monkeypatch):
-    original = loop_module.Trainer.advance
-
-    def advance(trainer):
-        with open("new/checkpoints/step-00000002.ckpt.safetensors", "w"):
-            return original(trainer)
-
-    monkeypatch.setattr(loop_module.Trainer, "advance", advance)
-    status, _, err = cli("train", "--corpus", text_file, "--out", "new")
-    assert status == 2
-    assert "exists already and is not of this run" in err.splitlines()[-1]
-    assert "learning rate" not in err
