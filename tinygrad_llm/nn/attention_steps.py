@@ -34,8 +34,9 @@ def simple_self_attention(x: Tensor) -> Tensor:
 class SelfAttention(Module):
     """Step 2. Learned projections turn each position into a query, a key and a value.
 
-    A position's query meets the keys of others in a dot product: a high score lets their values in. Scores are divided by √d_out, because a dot product of d random terms grows as √d. The softmax of large scores is
-    nearly one-hot, and its gradient is nearly 0.
+    The query is what a position looks for, the key is what it offers, and the value is what it passes on. Scores are
+    divided by √d_out, because a dot product of d random terms grows as √d. The softmax of large scores is nearly
+    one-hot, and its gradient is nearly 0.
     """
 
     def __init__(self, d_in: int, d_out: int, qkv_bias: bool = False, *, rng: Generator) -> None:
