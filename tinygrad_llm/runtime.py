@@ -276,7 +276,7 @@ def blas_threads(number: int) -> Iterator[bool]:
         return
     global _original
     with _changing:
-        own = [number]  # an object of its own: blocks with the same number are told apart
+        own = [number]  # an object of its own: blocks with the same number stay distinct
         _inside.append(own)
         if len(_inside) == 1:
             _original = blas.threads

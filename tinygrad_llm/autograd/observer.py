@@ -82,7 +82,7 @@ class Observer:
         """
 
     def on_backward(self, root: Node, seed: Array) -> None:
-        """A walk back begins at this node with this gradient; a vjp of another walk may have begun it (`recompute`)."""
+        """A backward pass begins at this node with this gradient; a vjp of another pass may start it (`recompute`)."""
 
     def on_hook(self, node: Node, before: Array, after: Array) -> None:
         """A hook has seen the gradient `before`; the walk continues with `after`."""
@@ -160,7 +160,7 @@ current_observer = _observer.get  # the C function itself, because every operati
 
 
 def both(one: Observer | None, other: Observer | None) -> Observer | None:
-    """One observer that passes each call to both; an observer that is in both is called once."""
+    """Combine two observers into one that passes each call to both; a shared one is called once."""
     if one is None or other is None or one is other:
         return other if one is None else one
     parts = [part for x in (one, other) for part in (x.observers if isinstance(x, _Several) else (x,))]

@@ -62,21 +62,21 @@ def walk_back(
         # Take the node that was made last. All its uses have been visited, so its gradient is complete.
         _, node = heapq.heappop(queue)
         g, owned = pending.pop(node)
-        told = observer if node.origin is None else both(observer, node.origin.observer)
+        active = observer if node.origin is None else both(observer, node.origin.observer)
         # A hook may replace the gradient, and it may have kept the array that it was shown.
         if node.hooks and (leaf_hooks or not node.is_leaf):
-            g, owned = run_hooks(node, g, told), False
-        if told is not None:
-            told.on_gradient(node, g)
+            g, owned = run_hooks(node, g, active), False
+        if active is not None:
+            active.on_gradient(node, g)
         # Keep the gradient if it is wanted, with memory of its own.
         if node.is_leaf if wanted is None else node in wanted:
             found[node] = g if owned else g.copy()
         # Go back through an operation: its vjp returns one gradient per input, which is added to what arrived before.
         if not node.is_leaf:
-            for parent, d in call_vjp(node, g, told):
+            for parent, d in call_vjp(node, g, active):
                 if parent not in pending:
                     heapq.heappush(queue, (-parent.number, parent))
-                accumulate(pending, parent, d, g, told)
+                accumulate(pending, parent, d, g, active)
     return found
 
 

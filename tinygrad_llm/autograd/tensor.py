@@ -36,7 +36,7 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     if not all(isinstance(x, np.ndarray) for x in arrays):
         for i, x in enumerate(inputs):
             if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
-                # NumPy made a scalar of data without axes. Its dtype counts: it is no number that the user wrote.
+                # NumPy made a scalar of data without axes. Its dtype counts: the user did not write it as a number.
                 arrays[i] = np.asarray(x.data)
         arrays = _lift(arrays)
     recording = is_grad_enabled() and nodes.count(None) < len(nodes)

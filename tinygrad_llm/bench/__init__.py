@@ -1,4 +1,4 @@
-"""Timing: our work against that of PyTorch, transformers or other tokenizers, in turns, on the same input.
+"""Timing: our work against that of PyTorch, transformers or other tokenizers, alternating, on the same input.
 
 `harness.py` starts one process per contender and lets them take turns. `worker.py` runs in each process and serves a
 Subject, which is usually a `Work`. Each theme (train, decode, attention, optimizer, tokenizer) has a file with its

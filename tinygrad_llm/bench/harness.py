@@ -115,7 +115,7 @@ def alternate(
     timeout: float = TIMEOUT,
     progress: Callable[[str], None] = lambda what: None,
 ) -> list[Timing]:
-    """Time the contenders in turns, after each has given its answer and done `warmup` rounds that do not count.
+    """Time the contenders alternately, after each has given its answer and done `warmup` rounds that do not count.
 
     Args:     progress: called with a short text at each stage.
     Returns:  one Timing per contender, in their order. The caller decides whether the answers agree.

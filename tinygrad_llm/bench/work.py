@@ -9,7 +9,7 @@ from typing import Any
 from tinygrad_llm import runtime
 from tinygrad_llm.runtime import peak_memory
 
-ROUND = 0.3  # least seconds of a round, so that the clock's resolution and short disturbances matter little
+ROUND = 0.3  # shortest round in seconds: it makes the clock's resolution and short disturbances negligible
 
 
 @dataclass

@@ -26,7 +26,7 @@ COMMANDS = {
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
     "tokenizer": "train a tokenizer; encode and decode text",
-    "bench": "time this package against others, in turns, on the same work",
+    "bench": "time this package against others, alternating, on the same work",
     "convert": "convert a model to other files: OpenAI's, Hugging Face's, NumPy's or ours",
     "download": "fetch a GPT-2, from OpenAI or the model hub",
     "doctor": "report what this machine offers, and what would make it faster",

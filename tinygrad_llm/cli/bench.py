@@ -1,4 +1,4 @@
-"""`tinygrad-llm bench`: our times against others', measured in turns, and against what the machine can do."""
+"""`tinygrad-llm bench`: our times against others', measured alternately, and against what the machine can do."""
 
 import argparse
 import contextlib
@@ -54,12 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             words = "UTF-8 texts (default: python-docs, and the standard library)"
             one.add_argument("--corpus", nargs="+", metavar="FILE", help=words)
         else:
-            one.add_argument("--threads", type=integer(1), metavar="N", help="threads of each (default: all cores)")
+            one.add_argument(
+                "--threads", type=integer(1), metavar="N", help="threads for each contender (default: all cores)"
+            )
         words = "compare with these (default: those installed)"
         one.add_argument("--against", nargs="*", choices=theme.theirs, help=words)
         if COMPILE in theme.theirs:
             one.add_argument("--compile", action="store_true", help=f"add {COMPILE} to --against")
-        words = f"counted rounds (default {ROUNDS}; fewer make no reliable ratio)"
+        words = f"counted rounds (default {ROUNDS}; a ratio from fewer rounds is not reliable)"
         one.add_argument("--rounds", type=integer(1), default=ROUNDS, metavar="N", help=words)
         form = one.add_mutually_exclusive_group()
         form.add_argument("--json", action="store_true", help="print the figures as JSON")

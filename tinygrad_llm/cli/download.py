@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the target (default: a cache that GPT.from_pretrained searches)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files that are wrong")
+    parser.add_argument("--overwrite", action="store_true", help="replace files whose content does not match")
     add_json(parser)
     parser.add_argument_group(
         "environment variables",

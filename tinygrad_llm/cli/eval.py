@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=integer(1), metavar="K", help="how many tokens --next lists (default 10)")
     parser.add_argument("--batch-size", type=integer(1), metavar="N", help="windows at once (default: by memory)")
     parser.add_argument("--tokenizer", metavar="NAME", help="gpt2, a tokenizer file, or the folder of another run")
-    parser.add_argument("--dtype", choices=["uint16", "uint32"], help="of a file of ids without its .json")
+    parser.add_argument("--dtype", choices=["uint16", "uint32"], help="type of the ids in a file without its .json")
     add_special(parser)
     add_json(parser)
 

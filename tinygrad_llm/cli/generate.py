@@ -20,7 +20,9 @@ EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --max-new
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="the folder of a run or a GPT-2, or the name of a downloaded one: gpt2")
     parser.add_argument("--prompt", default="", help="the text to continue (default: none, a new text)")
-    parser.add_argument("--max-new-tokens", type=integer(0), default=200, metavar="N", help="at most (default 200)")
+    parser.add_argument(
+        "--max-new-tokens", type=integer(0), default=200, metavar="N", help="most tokens to write (default 200)"
+    )
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token (default 0.8)")
     parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K likeliest tokens")
     parser.add_argument(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-_SECONDS = 5.0  # from one plain line to the next
+_SECONDS = 5.0  # between two plain lines
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -45,7 +45,7 @@ class Bar:
         self.unit, self.name, self.total, self.lines = unit, name, total, lines
         self.file = file or sys.stderr
         self._start, self._shown = done, 0
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._bar: Any = None
         if _terminal(self.file):
             try:
@@ -87,9 +87,9 @@ class Bar:
             before, self._shown = self._shown, share
             return share > before
         now = time.monotonic()
-        if now < self._told + _SECONDS:
+        if now < self._reported + _SECONDS:
             return False
-        self._told = now
+        self._reported = now
         return True
 
     def _position(self, done: int) -> str:

@@ -60,9 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     encoding.add_argument("text", help="the text; with --out, the name of a UTF-8 file")
     encoding.add_argument("--out", type=Path, metavar="FILE", help="write the ids of a file here, in binary")
-    encoding.add_argument("--workers", type=integer(1), metavar="N", help="processes, with --out (default: all cores)")
     encoding.add_argument(
-        "--dtype", choices=["uint16", "uint32"], help="of an id, with --out (default: the smaller one that holds all)"
+        "--workers", type=integer(1), metavar="N", help="number of processes; only with --out (default: all cores)"
+    )
+    encoding.add_argument(
+        "--dtype",
+        choices=["uint16", "uint32"],
+        help="type of the ids in the file; only with --out (default: the smaller one that holds all)",
     )
 
     decoding = actions.add_parser(
@@ -72,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         epilog="example: tinygrad-llm tokenizer decode 15496 11 995",
     )
     decoding.add_argument("ids", nargs="+", help="numbers, separated by spaces or commas; or one file of ids")
-    decoding.add_argument("--dtype", choices=["uint16", "uint32"], help="of a raw file, without its .json")
+    decoding.add_argument(
+        "--dtype", choices=["uint16", "uint32"], help="type of the ids in a raw file, without its .json"
+    )
 
     explaining = actions.add_parser(
         "explain",
@@ -220,7 +226,7 @@ def _explain(args: argparse.Namespace) -> int:
         return 0
     print(f"{color('1. split', 'bold')} into {_count(len(words), 'pre-token')}, which no merge crosses")
     print("   " + color("|", "dim").join(visible(word.encode()) for word, _ in words))
-    print(f"{color('2. merge', 'bold')} neighbors inside each, the pair that was learned first coming first")
+    print(f"{color('2. merge', 'bold')} neighbors inside each: start with the pair that was learned earliest")
     for word, steps in dict(words).items():
         _print_merges(tokenizer, word, steps)
     print(f"{color('3. ids', 'bold')}: {_count(len(ids), 'token')}")

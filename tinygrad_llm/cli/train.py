@@ -61,14 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=integer(1), help="the number of updates (default: the preset's); with --resume: how many more"
     )
     parser.add_argument(
-        "--checkpoint-every", type=integer(1), metavar="N", help="steps (default: at each held-out loss)"
+        "--checkpoint-every",
+        type=integer(1),
+        metavar="N",
+        help="steps between two checkpoints (default: at each held-out loss)",
     )
     parser.add_argument("--out", type=folder, metavar="FOLDER", help="the folder of the new run")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")
     parser.add_argument("--plan", action="store_true", help="only print the cost: memory, arithmetic and time")
-    parser.add_argument("--workers", type=integer(1), metavar="N", help="threads (default: measured on this machine)")
-    parser.add_argument("--seed", type=integer(0), metavar="N", help="of all randomness (default: the preset's)")
+    parser.add_argument(
+        "--workers", type=integer(1), metavar="N", help="number of threads (default: measured on this machine)"
+    )
+    parser.add_argument(
+        "--seed", type=integer(0), metavar="N", help="seed of all random numbers (default: the preset's)"
+    )
     add_json(parser)
 
 

@@ -43,7 +43,7 @@ _OTHERS = {
     rb"PAR1|ARROW1": "a table of Parquet or Arrow",
     rb"\x89HDF\r\n": "an HDF5 file",
 }
-_LEAST_TEXT = 32  # bytes: so many bytes of ids that are all letters do not occur by chance
+_LEAST_TEXT = 32  # bytes; ids whose first 32 bytes are all letters do not occur by chance
 
 
 @dataclass(frozen=True, eq=False)

@@ -243,12 +243,11 @@ def _check_version(path: Path, version: str) -> None:
         raise LoadError(f"{path}: __metadata__: version: must be {VERSION}, got {show(version)}")
     if int(version) > VERSION:
         raise VersionError(
-            f"{path}: checkpoint version {version} is newer than version {VERSION}, which is read here: "
-            "update tinygrad_llm"
+            f"{path}: got checkpoint version {version}; this package reads version {VERSION} only: update tinygrad_llm"
         )
     if int(version) < VERSION:
         raise VersionError(
-            f"{path}: checkpoint version {version} is older than version {VERSION}, which is read here: "
+            f"{path}: got checkpoint version {version}; this package reads version {VERSION} only: "
             "train again in a new folder, or resume with the tinygrad_llm that wrote it"
         )
 

@@ -25,7 +25,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 
 def lossy_operation(L: Scalar) -> str:
-    """The first NumPy call of L that loses the imaginary part, and its line; empty if it cannot be told."""
+    """The first NumPy call of L that loses the imaginary part, and its line; empty if it is unknown."""
     found: list[str] = []
     kept = [t.data for t in L.tensors]
     try:

@@ -190,7 +190,7 @@ def _kink_between(f: Callable[[float], float], a: float, b: float, noise: float)
         bends = [abs(y[i] - 2 * y[i + 1] + y[i + 2]) / r for i in range(3)]  # in three windows, which overlap
         k = int(np.argmax(bends))
         if bends[k] < 20 * noise / r:
-            break  # a bend this small cannot be told from rounding
+            break  # a bend this small cannot be distinguished from rounding
         changes.append(bends[k])
         a, b = a + k * r, a + (k + 2) * r
     return len(changes) > 3 and changes[-1] > 0.5 * changes[-4]

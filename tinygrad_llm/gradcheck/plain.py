@@ -134,7 +134,7 @@ def _pair(result: Any, df: Callable[..., Any] | None, args: tuple[Any, ...]) -> 
 
 
 def _takes(df: Callable[..., Any], count: int) -> bool:
-    """Whether df can be called with so many arguments; a ufunc takes as many as f."""
+    """Whether df can be called with `count` arguments; a ufunc takes as many as f."""
     if isinstance(df, np.ufunc):
         return df.nin == count
     try:

@@ -141,8 +141,8 @@ class GPT(PreTrainedModel):
         """Logits for ids (B, T), which follow those in the cache.
 
         Args:     cache: one for the whole batch, or one for each row, which may have read different lengths.
-                  logits_to_keep: compute the logits of so many last positions; None: of all. One suffices to choose
-                  the next token.
+                  logits_to_keep: compute logits for the last N positions only (None: all). One position is enough to
+                  choose the next token.
         Returns:  (B, T, V), or (B, logits_to_keep, V).
         Raises:   ValueError: ids that are not (B, T), or more than block_size positions; a number of caches that is
                   neither 1 nor B; logits_to_keep below 1. IndexError: an id outside the vocabulary.

@@ -16,7 +16,7 @@ PRESETS = {
         GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64),
         TrainSettings(steps=2000, batch_size=12, lr=1e-3, min_lr=1e-4, warmup=100, eval_every=250),
     ),
-    # Untied, because with so few channels a tied head keeps names and pronouns from being told apart.
+    # Untied, because with so few channels a tied head cannot distinguish names from pronouns.
     "stories": RunConfig(
         "0.85 M parameters, 2,048 byte-pair tokens: what `demo` trains",
         "stories",

@@ -71,7 +71,7 @@ class Run:
     def new(cls, config: RunConfig, folder: Path, data: RunData | None = None) -> "Run":
         """A run that has not made a step.
 
-        Args:     data: what `load_data(config)` returns, where it is there already.
+        Args:     data: the result of `load_data(config)`, if it was computed before.
         Raises:   ConfigError: settings that do not fit each other, the data, or the memory; a setting that config.toml
                   cannot hold. DataError: the corpus cannot be used.
         """
@@ -195,7 +195,7 @@ class Run:
     # ---- the folder ------------------------------------------------------------------------------------------------
 
     def save(self) -> list[Path]:
-        """Complete the folder, let other processes in again, and return the paths of what is in it.
+        """Complete the folder, unlock it, and return the paths of its files.
 
         A save that fails leaves an earlier run there as it was. A run that was stopped replaces no other one.
 

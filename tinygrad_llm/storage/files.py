@@ -49,7 +49,7 @@ def in_memory(where: str, size: int) -> Iterator[None]:
 
 
 def array_size(where: str, shape: Sequence[int], item: int) -> int:
-    """Return the bytes of an array whose items have so many bytes.
+    """Return the size in bytes of an array of this shape, whose items have `item` bytes each.
 
     Raises:   LoadError: NumPy could not hold it.
     """

@@ -1,8 +1,8 @@
 """Byte-level byte-pair encoding, as GPT-2 does it: `Tokenizer`.
 
-A text is split into words (`pattern.PATTERN`), and each word into the bytes of its UTF-8. Then neighbors are merged,
-the pair that was learned first coming first, until no two neighbors are a known pair (`merge.merge_steps`). Every byte
-is a token, so every text has ids, and the ids give the text back.
+A text is split into words (`pattern.PATTERN`), and each word into the bytes of its UTF-8. Then neighbors are merged.
+Merges start with the pair that was learned earliest, and end when no two neighbors are a known pair
+(`merge.merge_steps`). Every byte is a token, so every text has ids, and the ids give the text back.
 
 Ids: 0 … 255 the bytes, in GPT-2's order (`byte_ids`); then one per merge; then the special tokens. Other programs may
 put special tokens first; then the bytes and the merges have the ids after them, in the same order.

@@ -17,8 +17,8 @@ from tinygrad_llm.training.state import TrainingState
 from tinygrad_llm.training.task import Task, with_measures
 from tinygrad_llm.training.workers import Workers, fastest_threads, trainable
 
-GIVE_UP = 10  # bad steps in a row: weights with which nine were skipped will not recover
-LAYERS_EVERY = 10  # steps between two looks at each layer; more often, they would slow training down
+GIVE_UP = 10  # bad steps in a row, after which training stops: such weights will not recover
+LAYERS_EVERY = 10  # steps between two measurements of each layer; more of them would slow training down
 _FINITE = "computed a second time, every operation is finite"
 _OVERFLOW = "every operation gives finite numbers, but the sum of their squares is too large"
 

@@ -28,7 +28,7 @@ from tinygrad_llm.kernels import Array
 from tinygrad_llm.runtime import affinity, blas_threads, quota, started
 from tinygrad_llm.storage.text import one_line
 
-# Rank 0 reports an error that all ranks have. The others wait so long, until the launcher ends them.
+# Rank 0 reports an error that all ranks have. The others wait this many seconds for the launcher to end them.
 ERROR_SECONDS = 3.0
 READ_SECONDS = 0.5  # a launcher needs them to read the last line of a rank before it ends it
 

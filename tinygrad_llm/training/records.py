@@ -1,4 +1,4 @@
-"""What a step is made of: the mean gradient of its micro-batches, and what is reported about it."""
+"""Records of a step: the mean gradient of its micro-batches, and the figures that are reported."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from tinygrad_llm.kernels import Array
 
 REMEMBERED = 100  # losses that a new one is compared with
 SPIKE = 5.0  # standard deviations above their mean
-FEWEST = 20  # losses; fewer do not tell what is usual
+FEWEST = 20  # losses before a z-score is computed; fewer give no reliable deviation
 
 
 class TrainingError(RuntimeError):
@@ -29,12 +29,12 @@ class Step:
     val_loss: float | None
     z_score: float | None = None  # of the loss among the last hundred: (loss − mean) / standard deviation
     skipped: bool = False  # loss or gradient was NaN or infinite, and there was no update
-    # The peak so far, in bytes; None where the system does not tell. It depends on the machine, so it is not compared.
+    # The peak so far, in bytes; None if the system does not report it. It depends on the machine, so it is not compared.
     memory: int | None = field(default=None, compare=False)
     # By layer (wte, wpe, h.0, …, ln_f, lm_head), at each held-out loss and every tenth step:
     update_ratio: dict[str, float] | None = None  # ‖Δw‖ / ‖w‖ (of large parameters: from a sample of their entries)
     layer_grad_norm: dict[str, float] | None = None  # before clipping; their squares add up to that of grad_norm
-    # The task's own figures, by name: of the batch; and as "val_…" of the held-out batches, where val_loss is set.
+    # The task's own figures of the batch, by name. Those of the held-out batches begin with "val_", next to val_loss.
     measures: dict[str, float] | None = None
 
     @property
@@ -44,7 +44,7 @@ class Step:
 
     @property
     def diverged(self) -> bool:
-        """Whether the held-out loss is NaN or infinite, so that the weights of this step are of no use."""
+        """Whether the held-out loss is NaN or infinite, so that the weights of this step are useless."""
         return self.val_loss is not None and not math.isfinite(self.val_loss)
 
 
@@ -102,7 +102,7 @@ class LossHistory:
         self.losses: deque[float] = deque(losses, maxlen=REMEMBERED)
 
     def z_score(self, loss: float) -> float | None:
-        """How many standard deviations the loss lies above the mean, and remember it; None where that says nothing."""
+        """Remember the loss, and return how many standard deviations it lies above the mean; None if that is undefined."""
         z = None
         if len(self.losses) >= FEWEST:
             mean = math.fsum(self.losses) / len(self.losses)

@@ -51,17 +51,17 @@ class TrainSettings:
         "epochs", "epochs: each window once, then again; random: windows that begin anywhere"
     )
     stride: int = setting(8, "tokens from one training window to the next; 0: the block, so that they do not overlap")
-    eval_every: int = setting(250, "steps from one held-out loss to the next")
+    eval_every: int = setting(250, "steps between two held-out losses")
     eval_batches: int = setting(20, "batches of held-out text")
-    checkpoint_every: int = setting(0, "steps from one checkpoint to the next; 0: at each held-out loss")
+    checkpoint_every: int = setting(0, "steps between two checkpoints; 0: at each held-out loss")
     on_bad_step: Literal["stop", "skip"] = setting(
         "stop", "stop or skip the step when its loss or gradient is NaN or infinite"
     )
     recompute: bool = setting(
         False, "keep only the input of each block for backward: less memory, a third more time, same results"
     )
-    workers: int | None = setting(None, "threads; unset: up to four, as many as are fastest")
-    seed: int = setting(0, "seed of all randomness")
+    workers: int | None = setting(None, "number of threads; unset: up to four, as many as are fastest")
+    seed: int = setting(0, "seed of all random numbers")
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():

@@ -170,7 +170,7 @@ class Task:
 
 
 def with_measures(task: Task, loss: Loss) -> tuple[Tensor, dict[str, float]]:
-    """The loss that a task returned, and its named figures, of which there may be none.
+    """The loss that a task returned, and its named figures, if any.
 
     Raises:   ValueError: the loss is not a scalar Tensor, or depends on no trained parameter; a figure is not a
               number, or its name is reserved.

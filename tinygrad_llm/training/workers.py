@@ -32,8 +32,8 @@ from tinygrad_llm.training.task import Batch, Task, rows, with_measures
 
 __all__ = ["LaunchError", "Workers", "fastest_threads", "launch", "processes", "serve", "trainable"]
 
-MOST = 4  # threads; more gain nothing, because only one thread at a time can do Python's own work on the tape
-WORTH = 1.15  # one thread is chosen only where it is this much faster, so that chance does not decide a close race
+MOST = 4  # threads; more are not faster, because only one thread at a time can run Python's part of the tape
+WORTH = 1.15  # one thread must be this much faster to be chosen, so that noise does not decide
 
 _T = TypeVar("_T")
 _Sums: TypeAlias = tuple[float, dict[str, float], list[Array]]  # loss, figures and gradient, over `total` targets

@@ -102,7 +102,7 @@ def network_errors(url: str) -> Iterator[None]:
         yield
     except (urllib.error.HTTPError, LoadError):
         raise
-    except ValueError as error:  # such as a Location that is no URL, or a size that is no number
+    except ValueError as error:  # such as a Location that is not a URL, or a size that is not a number
         raise Transient(f"the server's answer makes no sense: {one_line(error)[:200]}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

@@ -47,7 +47,7 @@ def tokenizer_for(path: str | Path, config: Any) -> AnyTokenizer:
 
 
 def fit(tokenizer: AnyTokenizer, rows: int) -> AnyTokenizer | None:
-    """Return the tokenizer for a model of so many rows; None if they do not belong together.
+    """Return the tokenizer for a model with this number of rows; None if they do not belong together.
 
     A model may have more rows than its tokenizer has tokens, if they are the next multiple of a power of 2: others add
     such rows for speed. It may have fewer rows, if the tokens without a row are special and were added at the end:
