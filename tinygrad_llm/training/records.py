@@ -29,7 +29,7 @@ class Step:
     val_loss: float | None
     z_score: float | None = None  # of the loss among the last hundred: (loss − mean) / standard deviation
     skipped: bool = False  # loss or gradient was NaN or infinite, and there was no update
-    # The peak so far, in bytes; None if the system does not report it. It depends on the machine, so it is not compared.
+    # Peak so far, in bytes; None if the system does not report it. It depends on the machine, so it is not compared.
     memory: int | None = field(default=None, compare=False)
     # By layer (wte, wpe, h.0, …, ln_f, lm_head), at each held-out loss and every tenth step:
     update_ratio: dict[str, float] | None = None  # ‖Δw‖ / ‖w‖ (of large parameters: from a sample of their entries)
@@ -102,7 +102,7 @@ class LossHistory:
         self.losses: deque[float] = deque(losses, maxlen=REMEMBERED)
 
     def z_score(self, loss: float) -> float | None:
-        """Remember the loss, and return how many standard deviations it lies above the mean; None if that is undefined."""
+        """Remember the loss, and return its z-score among those before it; None if that is undefined."""
         z = None
         if len(self.losses) >= FEWEST:
             mean = math.fsum(self.losses) / len(self.losses)
