@@ -55,9 +55,34 @@ def test_numbers_take_the_dtype_of_the_tensors_next_to_them():
     assert F.where(a > b, a, 0.0).dtype == np.float32
 
 
-def test_gelu_refuses_the_erf_form():
-    with pytest.raises(ValueError, match="gelu: got approximate='none'"):
-        F.gelu(Tensor(X), approximate="none")
+def test_gelu_has_both_forms_and_refuses_others():
+    exact = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in X.ravel()]
+    np.testing.assert_allclose(F.gelu(Tensor(X), approximate="none").data.ravel(), exact, rtol=1e-14)
+    with pytest.raises(ValueError, match="gelu: got approximate='erf'"):
+        F.gelu(Tensor(X), approximate="erf")
+
+
+def test_activations_and_losses_equal_their_formulas():
+    x, t = Tensor(X[0]), np.abs(X[1]) / 4
+    sigma = 1 / (1 + np.exp(-X[0]))
+    np.testing.assert_allclose(F.silu(x).data, X[0] * sigma, rtol=1e-14)
+    np.testing.assert_allclose(F.softplus(x).data, np.log1p(np.exp(X[0])), rtol=1e-14)
+    np.testing.assert_allclose(F.mse_loss(x, Tensor(t)).item(), np.mean((X[0] - t) ** 2), rtol=1e-14)
+    losses = -(3 * t * np.log(sigma) + (1 - t) * np.log(1 - sigma))
+    options = {"reduction": "none", "pos_weight": np.array([3.0])}
+    np.testing.assert_allclose(F.binary_cross_entropy_with_logits(x, t, **options).data, losses, rtol=1e-13)
+    zero = Tensor(np.zeros(2), requires_grad=True)
+    assert grad(F.binary_cross_entropy_with_logits(zero, np.array([0.0, 1.0]), reduction="sum"), zero)[0].tolist() == [
+        0.5,
+        -0.5,
+    ]
+    far = F.binary_cross_entropy_with_logits(Tensor([1000.0, -1000.0]), np.float32([0, 1]), reduction="none")
+    assert far.tolist() == [1000, 1000]
+    rms = X / np.sqrt(np.mean(X * X, axis=-1, keepdims=True) + 1e-5) * X[0, 0]
+    np.testing.assert_allclose(F.rms_norm(Tensor(X), 4, Tensor(X[0, 0]), 1e-5).data, rms, rtol=1e-14)
+    for name in ("mse_loss", "binary_cross_entropy_with_logits"):
+        with pytest.raises(ValueError, match=f"{name}: got input"):
+            getattr(F, name)(x, t[0])
 
 
 def test_cat_and_stack_take_tensors_and_arrays_along_any_dim():
@@ -146,6 +171,50 @@ def test_cross_entropy_reductions_and_ignored_rows():
     onehot = np.arange(5) == targets[:, None]
     np.testing.assert_allclose(d[[0, 2, 3]], ((F.softmax(logits, 1).data - onehot) / 3)[[0, 2, 3]], rtol=1e-13)
     assert not d[1].any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_of_classes_on_any_axis_equals_a_loop(reduction, smoothing):
+    """Class weights, probabilities and leading axes, as torch defines them."""
+    rng = np.random.default_rng(1)
+    logits, ids, w = rng.standard_normal((2, 5, 3)), rng.integers(0, 5, (2, 3)), rng.uniform(0.5, 2, 5)
+    ids[0, 1] = -100
+    logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    for weight in (None, w):
+        v = np.ones(5) if weight is None else w
+        losses, weights = np.zeros((2, 3)), np.zeros((2, 3))
+        for n, i in np.ndindex(2, 3):
+            if (t := ids[n, i]) >= 0:
+                losses[n, i] = -(1 - smoothing) * v[t] * logp[n, t, i] - smoothing / 5 * (v * logp[n, :, i]).sum()
+                weights[n, i] = v[t]
+        expected = {"none": losses, "sum": losses.sum(), "mean": losses.sum() / weights.sum()}[reduction]
+        options = {"weight": weight, "reduction": reduction}
+        loss = F.cross_entropy(Tensor(logits), ids, label_smoothing=smoothing, **options)
+        np.testing.assert_allclose(loss.data, expected, rtol=1e-13)
+        if not smoothing:
+            np.testing.assert_allclose(F.nll_loss(Tensor(logp), ids, **options).data, expected, rtol=1e-13)
+        p = rng.dirichlet(np.ones(5), (2, 3)).swapaxes(1, 2)
+        losses = -((p * (1 - smoothing) + smoothing / 5) * logp * v[:, None]).sum(1)
+        expected = {"none": losses, "sum": losses.sum(), "mean": losses.mean()}[reduction]
+        loss = F.cross_entropy(Tensor(logits), Tensor(p), label_smoothing=smoothing, **options)
+        np.testing.assert_allclose(loss.data, expected, rtol=1e-13)
+    one = F.cross_entropy(Tensor(logits[0, :, 0]), np.array(2), reduction=reduction)
+    assert one.item() == pytest.approx(-logp[0, 2, 0])
+
+
+def test_a_loss_with_weights_ignores_masked_logits_and_names_what_does_not_fit():
+    masked = Tensor(np.array([[0.0, 0.0, -np.inf]]))
+    assert F.cross_entropy(masked, np.array([0]), np.ones(3)).item() == pytest.approx(math.log(2))
+    logits = Tensor(np.zeros((2, 3)))
+    for call, message in (
+        (lambda: F.cross_entropy(logits, np.array([0])), r"input \(2, 3\) and target \(1,\)"),
+        (lambda: F.cross_entropy(logits, np.zeros(2, int), np.ones(2)), r"class weights of shape \(2,\)"),
+        (lambda: F.nll_loss(logits, np.array([-100, -100])), "the mean over no targets"),
+        (lambda: F.nll_loss(logits, np.zeros(3, int)), "nll_loss: got input"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_head_and_loss_equal_linear_and_cross_entropy():

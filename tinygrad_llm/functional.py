@@ -15,9 +15,11 @@ from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, is_grad_enabled
 from tinygrad_llm.autograd.tensor import Operand, dims
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.kernels.losses import check_targets
 from tinygrad_llm.random import Generator
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
     "cat",
     "causal_self_attention",
     "cross_entropy",
@@ -31,10 +33,16 @@ __all__ = [
     "log_softmax",
     "matmul",
     "maximum",
+    "minimum",
+    "mse_loss",
+    "nll_loss",
     "relu",
+    "rms_norm",
     "scaled_dot_product_attention",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
     "stack",
     "tanh",
     "where",
@@ -69,15 +77,35 @@ def tanh(input: Tensor) -> Tensor:
 
 
 def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
-    """The Gaussian error linear unit in GPT-2's tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
+    """The Gaussian error linear unit, by default in GPT-2's tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
 
-    Args:     input: any shape. approximate: "tanh". PyTorch's default, "none", needs erf, which NumPy does not have.
+    Args:     input: any shape. approximate: "tanh", or "none" (PyTorch's default) for ½x(1 + erf(x/√2)).
     Returns:  the same shape and dtype.
     Raises:   ValueError: another form.
     """
-    if approximate != "tanh":
-        raise ValueError(f'gelu: got approximate={approximate!r}, which must be "tanh"')
+    if approximate not in ("tanh", "none"):
+        raise ValueError(f'gelu: got approximate={approximate!r}, which must be "tanh" or "none"')
+    if approximate == "none":
+        return input * (0.5 + 0.5 * (input / math.sqrt(2)).erf())
     return apply(K.gelu, input)
+
+
+def silu(input: Tensor) -> Tensor:
+    """x · sigmoid(x), element by element.
+
+    Args:     input: any shape.
+    Returns:  the same shape and dtype.
+    """
+    return input * input.sigmoid()
+
+
+def softplus(input: Tensor) -> Tensor:
+    """ln(1 + eˣ), element by element, without overflow.
+
+    Args:     input: any shape.
+    Returns:  the same shape and dtype, ≥ 0.
+    """
+    return apply(K.softplus, input)
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:
@@ -108,6 +136,16 @@ def maximum(input: Operand, other: Operand) -> Tensor:
     Raises:   ValueError: the shapes do not broadcast.
     """
     return apply(K.maximum, input, other)
+
+
+def minimum(input: Operand, other: Operand) -> Tensor:
+    """The smaller of the two, element by element; equal elements share the gradient (kernel `maximum`, lower=True).
+
+    Args:     input, other: shapes that broadcast.
+    Returns:  the broadcast shape.
+    Raises:   ValueError: the shapes do not broadcast.
+    """
+    return apply(K.maximum, input, other, lower=True)
 
 
 def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
@@ -213,6 +251,25 @@ def layer_norm(
     return apply(K.layer_norm, rows, *(p.reshape(-1) for p in parameters), eps=eps).reshape(shape)
 
 
+def rms_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / √(mean(x²) + eps) · weight over the last axes.
+
+    Args:     input: (..., *normalized_shape). weight: normalized_shape, or None. eps: None for the dtype's own.
+    Returns:  the shape and dtype of input.
+    Raises:   ValueError: shapes that do not fit.
+    Source:   Zhang and Sennrich 2019, arXiv:1910.07467; torch.nn.functional.rms_norm.
+    """
+    axes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not axes or input.shape[-len(axes) :] != axes or (weight is not None and weight.shape != axes):
+        given = None if weight is None else weight.shape
+        raise ValueError(f"rms_norm: got input {input.shape} and weight {given}, which do not fit {axes}")
+    eps = float(np.finfo(input.dtype).eps) if eps is None else eps
+    y = input / ((input * input).mean(tuple(range(-len(axes), 0)), keepdim=True) + eps).sqrt()
+    return y if weight is None else y * weight
+
+
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator | None = None) -> Tensor:
     """Set each element to 0 with probability p and scale the others by 1 / (1 − p), while training.
 
@@ -240,22 +297,140 @@ def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator |
 def cross_entropy(
     input: Tensor,
     target: Tensor | Array,
+    weight: Tensor | Array | None = None,
+    *,
     ignore_index: int = K.IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """−ln softmax(logits)[target], averaged over the rows whose target is not `ignore_index`.
 
-    Args:     input: (N, V) logits, not probabilities; flatten leading axes first. target: (N,) integer ids.
-              reduction: "mean", "sum", or "none" for one loss per row. Losses are in nats.
+    Args:     input: (N, V), (N, V, …) or (V,) logits, not probabilities. target: integer ids, of input's shape without
+              V; or probabilities, of input's shape. weight: (V,), of each class.
+              reduction: "mean", "sum", or "none" for one loss per row. Losses are in nats. With class weights, the
+              mean of ids is divided by the sum of the targets' weights.
               label_smoothing: s in [0, 1]; the target has the weight 1 − s, and all V ids share the weight s.
-    Returns:  a scalar, or (N,) for "none".
+    Returns:  a scalar, or input's shape without V for "none".
     Raises:   IndexError: a target is neither in 0 … V−1 nor ignore_index. ValueError: shapes; a mean over no rows;
-              label_smoothing outside [0, 1]. TypeError: targets are not integers.
+              label_smoothing outside [0, 1]. TypeError: targets are neither integers nor probabilities.
     Source:   torch.nn.functional.cross_entropy; Szegedy et al. 2016, arXiv:1512.00567 (label smoothing).
     """
     options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
-    return apply(K.cross_entropy, input, target, **options)
+    target = target if isinstance(target, Tensor) else Tensor(target)
+    logits, shape = _rows(input), (*input.shape[:1], *input.shape[2:]) if input.ndim > 1 else ()
+    if target.dtype.kind in "fc" and target.shape == input.shape:
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"cross_entropy: got label_smoothing {label_smoothing}, which must lie in [0, 1]")
+        wanted = _rows(target) * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+        losses = -(logits.log_softmax(1) * wanted * (1 if weight is None else weight)).sum(1)
+        return _reduced("cross_entropy", losses.reshape(shape), reduction)
+    if target.shape != shape:
+        raise ValueError(f"cross_entropy: got input {input.shape} and target {target.shape}, which must be {shape}")
+    if weight is None:
+        losses = apply(K.cross_entropy, logits, target.reshape(-1), **options)
+        return losses.reshape(shape) if reduction == "none" else losses
+    return _weighted(logits.log_softmax(1), target, weight, ignore_index, reduction, label_smoothing)
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor | Array,
+    weight: Tensor | Array | None = None,
+    *,
+    ignore_index: int = K.IGNORE_INDEX,
+    reduction: str = "mean",
+) -> Tensor:
+    """−input[target], averaged over the rows whose target is not `ignore_index`.
+
+    Args:     input: (N, V), (N, V, …) or (V,) logarithms of probabilities. target, weight, reduction: as for
+              `cross_entropy`; target holds ids.
+    Returns:  a scalar, or input's shape without V for "none".
+    Raises:   as `cross_entropy`.
+    Source:   torch.nn.functional.nll_loss.
+    """
+    target = target if isinstance(target, Tensor) else Tensor(target)
+    if target.shape != ((*input.shape[:1], *input.shape[2:]) if input.ndim > 1 else ()):
+        raise ValueError(f"nll_loss: got input {input.shape} and target {target.shape}, which do not fit")
+    weight = np.ones(input.shape[min(1, input.ndim - 1)]) if weight is None else weight
+    return _weighted(_rows(input), target, weight, ignore_index, reduction, 0.0)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, V, …) or (V,) → (N · …, V)."""
+    if x.ndim == 0:
+        raise ValueError("a loss over classes needs an axis of classes, got a Tensor without axes")
+    if x.ndim > 2:
+        x = x.permute(0, *range(2, x.ndim), 1)
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _weighted(
+    logp: Tensor, target: Tensor, weight: Tensor | Array, ignore_index: int, reduction: str, smoothing: float
+) -> Tensor:
+    """Σ −w_k · wanted_k · logp_k for each target; their mean is divided by the sum of the targets' own weights."""
+    N, V = logp.shape
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise ValueError("class weights get no gradient: use weight.detach()")
+    w = np.asarray(weight.data if isinstance(weight, Tensor) else weight, logp.data.real.dtype)
+    if w.shape != (V,):
+        raise ValueError(f"got class weights of shape {w.shape}, which must be ({V},)")
+    counted, _ = check_targets("cross_entropy", target.data.reshape(-1), V, ignore_index, smoothing)
+    ids = np.where(counted, target.data.reshape(-1), 0)
+    wanted = np.full((N, V), smoothing / V, w.dtype)
+    wanted[np.arange(N), ids] += 1 - smoothing
+    wanted *= w * counted[:, None]
+    losses = -(apply(K.where, wanted != 0, logp, 0.0) * wanted).sum(1)  # 0 · −inf would be NaN
+    return _reduced("cross_entropy", losses.reshape(target.shape), reduction, float((w[ids] * counted).sum()))
+
+
+def _reduced(name: str, losses: Tensor, reduction: str, count: float | None = None) -> Tensor:
+    """The losses, their sum, or their mean: the sum divided by count, by default the number of losses."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'{name}: got reduction {reduction!r}, which must be "mean", "sum" or "none"')
+    count = losses.numel() if count is None else count
+    if reduction == "mean" and count == 0:
+        raise ValueError(f"{name}: the mean over no targets")
+    return losses if reduction == "none" else losses.sum() / (count if reduction == "mean" else 1)
+
+
+def mse_loss(input: Tensor, target: Tensor | Array, reduction: str = "mean") -> Tensor:
+    """The mean of (input − target)².
+
+    Args:     input, target: of one shape. reduction: "mean", "sum" or "none".
+    Returns:  a scalar, or their shape for "none".
+    Raises:   ValueError: other shapes; an unknown reduction.
+    Source:   torch.nn.functional.mse_loss.
+    """
+    if np.shape(target) != input.shape:
+        raise ValueError(f"mse_loss: got input {input.shape} and target {np.shape(target)}, which must be alike")
+    difference = input - target
+    return _reduced("mse_loss", difference * difference, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor | Array,
+    weight: Tensor | Array | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | Array | None = None,
+) -> Tensor:
+    """−w · (v · t · ln σ(x) + (1 − t) · ln(1 − σ(x))) for logits x and targets t, without overflow.
+
+    Args:     input, target: of one shape; target in [0, 1]. weight: w, broadcasts. pos_weight: v, broadcasts.
+              reduction: "mean", "sum" or "none".
+    Returns:  a scalar, or their shape for "none".
+    Raises:   ValueError: other shapes; an unknown reduction.
+    Source:   torch.nn.functional.binary_cross_entropy_with_logits.
+    """
+    name = "binary_cross_entropy_with_logits"
+    if np.shape(target) != input.shape:
+        raise ValueError(f"{name}: got input {input.shape} and target {np.shape(target)}, which must be alike")
+    # −ln σ(x) = softplus(−x), and −ln(1 − σ(x)) = x + softplus(−x)
+    target = target if isinstance(target, Tensor) else Tensor(target)
+    share = 1 - target + (target if pos_weight is None else target * pos_weight)
+    losses = (1 - target) * input + share * softplus(-input)
+    return _reduced(name, losses if weight is None else losses * weight, reduction)
 
 
 def linear_cross_entropy(

@@ -122,18 +122,8 @@ def test_sums_counts_and_squares_of_float16_have_room_for_what_they_need():
 
 
 ARITHMETIC = {"add", "subtract", "multiply", "negative", "power", "relu", "absolute", "maximum", "where"}
-STAY_INTEGERS = ARITHMETIC | {
-    "sum",
-    "max",
-    "matmul",
-    "einsum",
-    "linear",
-    "embedding",
-    "getitem",
-    "concatenate",
-    "stack",
-}
-STAY_INTEGERS |= {"reshape", "transpose", "broadcast_to"}
+MOVES = {"reshape", "transpose", "broadcast_to", "getitem", "concatenate", "stack", "embedding"}
+STAY_INTEGERS = ARITHMETIC | MOVES | {"cumsum", "sum", "max", "matmul", "einsum", "linear"}
 
 
 @pytest.mark.parametrize("integer", [np.uint8, np.int8, np.int64, bool])
@@ -368,14 +358,17 @@ def test_a_broadcast_g_gives_the_gradients_of_an_ordinary_g(for_each_case):
 
 
 NO_IDS = np.zeros(0, np.int64)
-UNARY = ["negative", "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "gelu", "absolute"]
+UNARY = ["negative", "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "gelu", "absolute", "erf", "softplus"]
 SMALL = [
     *((name, [shape], {}) for name in [*UNARY, "sum"] for shape in ((), (0,), (2, 0, 3))),
     *(("reshape", [shape], {"shape": (1, *shape)}) for shape in ((), (0,), (2, 0, 3))),
     *((name, shapes, {}) for name in BINARY for shapes in ([(), ()], [(), (0, 3)], [(0, 3), (1,)], [(0, 1), (1, 3)])),
-    *((name, [()], {}) for name in ("mean", "max", "var", "logsumexp", "transpose")),
-    *((name, [(0, 3)], {"axis": -1}) for name in ("mean", "max", "var", "logsumexp", "softmax", "log_softmax")),
+    *((name, [()], {}) for name in ("mean", "max", "var", "norm", "logsumexp", "transpose")),
+    *((name, [(0, 3)], {"axis": -1}) for name in ("mean", "max", "var", "norm", "logsumexp", "softmax", "log_softmax")),
+    ("cumsum", [(0, 3)], {"axis": -1}),
     ("sum", [(0, 3)], {"axis": 0}),
+    ("norm", [(0, 3)], {"axis": 0}),
+    ("cumsum", [(0, 3)], {"axis": 0}),
     ("transpose", [(0, 3)], {}),
     ("broadcast_to", [()], {"shape": (0, 2)}),
     ("broadcast_to", [(1, 3)], {"shape": (0, 3)}),

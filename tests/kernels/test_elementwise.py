@@ -49,6 +49,16 @@ def test_gelu_is_straight_far_from_0(x):
     assert vjp(np.ones(1, np.float32))[0] == (x > 0)
 
 
+def test_erf_is_accurate_to_rounding():
+    x = np.concatenate(
+        [np.linspace(-7, 7, 20001), np.linspace(0.468, 0.469, 1001), [0.0, -0.0, np.inf, -np.inf, np.nan]]
+    )
+    np.testing.assert_allclose(K.erf(x)[0], [math.erf(v) for v in x], rtol=1e-15, atol=0)
+    at = np.linspace(-3, 3, 601)
+    slope = 2 / math.sqrt(math.pi) * np.exp(-at * at)
+    np.testing.assert_allclose(K.erf(at + 1e-20j)[0].imag / 1e-20, slope, rtol=1e-11)
+
+
 # ---- subgradients --------------------------------------------------------------------------------------------------
 
 

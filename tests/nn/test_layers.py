@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import Tensor
+from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
-from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerNorm, Linear, Parameter
+from tinygrad_llm.nn import (
+    GELU,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    ModuleList,
+    Parameter,
+    ReLU,
+    RMSNorm,
+    Sequential,
+)
 from tinygrad_llm.random import Generator
 
 PRINTED = 5e-5  # half a unit of the fourth printed digit
@@ -198,3 +210,22 @@ def test_gradients_vanish_as_the_book_prints():
     # ch04-08: the mean absolute gradient of each weight.
     expected = [2.0173587836e-4, 1.2011159561e-4, 7.1520399069e-4, 1.3988736318e-3, 5.0496454351e-3]
     np.testing.assert_allclose([np.abs(layer.weight.grad).mean() for layer in layers], expected, rtol=2e-6)
+
+
+# ---- containers and norms ------------------------------------------------------------------------------------------
+
+
+def test_sequential_and_module_list_name_and_train_what_they_hold():
+    rng = Generator(0)
+    model = Sequential(Linear(2, 3, rng=rng), ReLU(), ModuleList([RMSNorm(3)])[0], GELU("none"))
+    assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight"]
+    x = Tensor([[1.0, -2.0]])
+    hidden = np.maximum(x.data @ model[0].weight.data.T + model[0].bias.data, 0)
+    expected = Tensor(hidden / np.sqrt(np.mean(hidden**2) + np.finfo(np.float32).eps))
+    np.testing.assert_allclose(model(x).data, F.gelu(expected, "none").data, rtol=1e-6)
+    assert [type(layer) for layer in model] == [Linear, ReLU, RMSNorm, GELU]
+    assert not any(layer.training for layer in model.eval())
+    layers = ModuleList(ReLU() for _ in range(12)).append(GELU())
+    assert (len(layers), type(layers[-1])) == (13, GELU)
+    with pytest.raises(TypeError, match="ModuleList holds Modules, got int"):
+        layers.append(3)

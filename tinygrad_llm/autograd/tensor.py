@@ -3,6 +3,7 @@
 Its names, shapes and defaults are PyTorch's. Each operator is one line that applies a kernel.
 """
 
+import itertools
 import math
 import operator
 import weakref
@@ -236,6 +237,11 @@ class Tensor:
         frozen = getattr(self, "_frozen", None)
         self._frozen, self._node = (None, frozen or Node("leaf", weakref.ref(self))) if value else (self._node, None)
 
+    def requires_grad_(self, requires_grad: bool = True) -> "Tensor":
+        """Set `requires_grad`, and return this Tensor."""
+        self.requires_grad = requires_grad
+        return self
+
     def _leaf(self) -> Node | None:
         """The node that keeps `grad`: also that of a leaf that was frozen."""
         return getattr(self, "_frozen", None) if self._node is None else self._node
@@ -446,8 +452,19 @@ class Tensor:
     def pow(self, exponent: Operand) -> "Tensor":
         return self**exponent
 
+    def erf(self) -> "Tensor":
+        return apply(K.erf, self)
+
     def maximum(self, other: Operand) -> "Tensor":
         return apply(K.maximum, self, other)
+
+    def minimum(self, other: Operand) -> "Tensor":
+        return apply(K.maximum, self, other, lower=True)
+
+    def clamp(self, min: "Operand | None" = None, max: "Operand | None" = None) -> "Tensor":
+        """min(max(x, min), max). An element at a limit keeps its gradient."""
+        raised = self if min is None else apply(K.where, self < min, min, self)
+        return raised if max is None else apply(K.where, raised > max, max, raised)
 
     def masked_fill(self, mask: Operand, value: float) -> "Tensor":
         """`value` where the mask is True, and this Tensor elsewhere. The gradient of a filled element is 0."""
@@ -472,25 +489,61 @@ class Tensor:
     def mean(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
         return apply(K.mean, self, axis=self._axis(dim), keepdims=keepdim)
 
-    def var(self, dim: Dim = None, correction: int = 1, keepdim: bool = False) -> "Tensor":
+    def var(
+        self, dim: Dim = None, correction: int = 1, keepdim: bool = False, *, unbiased: bool | None = None
+    ) -> "Tensor":
         """Σ (x − mean)² / (n − correction); PyTorch's default is the unbiased form, correction=1."""
+        if isinstance(dim, bool):  # PyTorch's older call, var(unbiased)
+            dim, unbiased = None, dim
+        correction = correction if unbiased is None else int(unbiased)
         return apply(K.var, self, axis=self._axis(dim), ddof=correction, keepdims=keepdim)
+
+    def std(
+        self, dim: Dim = None, correction: int = 1, keepdim: bool = False, *, unbiased: bool | None = None
+    ) -> "Tensor":
+        """√var. Its gradient is 0 where all elements are equal, as PyTorch's."""
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        correction = correction if unbiased is None else int(unbiased)
+        length = (self - self.mean(dim, keepdim=True)).norm(dim=dim, keepdim=keepdim)
+        n = self.numel() // max(length.numel(), 1) - correction
+        if n <= 0:
+            raise ValueError(f"std: got {n + correction} element(s), which must be more than correction={correction}")
+        return length / math.sqrt(n)
+
+    def norm(self, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> "Tensor":
+        """√Σ x² for p=2 or "fro", Σ |x| for p=1, max |x| for p=math.inf."""
+        if p in (2, "fro"):
+            return apply(K.norm, self, axis=self._axis(dim), keepdims=keepdim)
+        if p not in (1, math.inf):
+            raise ValueError(f'norm: got p={p!r}, which must be 1, 2, "fro" or math.inf')
+        return self.abs().sum(dim, keepdim) if p == 1 else self.abs().amax(dim, keepdim)
+
+    def cumsum(self, dim: int) -> "Tensor":
+        axis = self._one_axis(dim)
+        return self * 1 if axis is None else apply(K.cumsum, self, axis=axis)
 
     def amax(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
         """The largest element. Equal maxima share the gradient equally."""
         return apply(K.max, self, axis=self._axis(dim), keepdims=keepdim)
 
+    def amin(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
+        return apply(K.max, self, axis=self._axis(dim), keepdims=keepdim, lowest=True)
+
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Without dim, the largest element. With dim, (values, indices): the gradient goes to these indices."""
-        if dim is None:
-            return self.amax()
+        return self.amax() if dim is None else self._extreme(np.argmax, dim, keepdim)
+
+    def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """As `max`, for the smallest element."""
+        return self.amin() if dim is None else self._extreme(np.argmin, dim, keepdim)
+
+    def _extreme(self, search: Callable[..., Any], dim: int, keepdim: bool) -> "Maxima":
         if not self.ndim:
             return Maxima(self.amax(self._one_axis(dim)), Tensor(0))
         (dim,) = dims((dim,), self.shape)
-        indices = np.expand_dims(np.argmax(self.data.real, axis=dim), dim)
-        axes: list[Array] = list(np.indices(indices.shape, sparse=True))
-        axes[dim] = indices
-        values = self[tuple(axes)]
+        indices = np.expand_dims(search(self.data.real, axis=dim), dim)
+        values = self.gather(dim, indices)
         if not keepdim:
             values = values.reshape(values.shape[:dim] + values.shape[dim + 1 :])
             indices = np.squeeze(indices, axis=dim)
@@ -585,6 +638,54 @@ class Tensor:
         changed(self.data)
         self.data[_index(index)] = value.data if isinstance(value, Tensor) else value
 
+    def gather(self, dim: int, index: Any) -> "Tensor":
+        """y[i, j, …] = x[index[i, j, …], j, …] for dim 0, and likewise for the other dims."""
+        (dim,) = dims((dim,), self.shape, scalar=False)
+        index = _index(index)
+        if index.dtype.kind not in "iu" or index.ndim != self.ndim:
+            raise TypeError(f"gather: index must be integers on {self.ndim} axes, got {index.dtype} {index.shape}")
+        if index.size and not 0 <= index.min() <= index.max() < self.shape[dim]:
+            raise IndexError(f"gather: got indices outside 0 … {self.shape[dim] - 1}")  # NumPy would count from the end
+        axes: list[Array] = list(np.indices(index.shape, sparse=True))
+        axes[dim] = index
+        return self[tuple(axes)]
+
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple["Tensor", ...]:
+        """Pieces of this length along dim, the last perhaps shorter; or of these lengths, which add up to the axis."""
+        (dim,) = dims((dim,), self.shape, scalar=False)
+        n = self.shape[dim]
+        if isinstance(split_size, Sequence):
+            ends = list(itertools.accumulate(split_size))
+            if min(split_size, default=-1) < 0 or ends[-1] != n:
+                raise ValueError(f"split: the lengths {list(split_size)} must be ≥ 0 and add up to {n}")
+        elif split_size < 1:
+            raise ValueError(f"split: got a length of {split_size}, which must be ≥ 1")
+        else:
+            ends = [min(end, n) for end in range(split_size, n + split_size, split_size)] or [0]
+        return tuple(self[(slice(None),) * dim + (slice(a, b),)] for a, b in itertools.pairwise([0, *ends]))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple["Tensor", ...]:
+        """At most this many pieces of equal length along dim, the last perhaps shorter."""
+        if chunks < 1:
+            raise ValueError(f"chunk: got {chunks} pieces, which must be ≥ 1")
+        return self.split(max(1, -(-self.size(dim) // chunks)), dim)
+
+    def tril(self, diagonal: int = 0) -> "Tensor":
+        """The elements on and below a diagonal, and 0 above it."""
+        return apply(K.where, _triangle(self.shape, diagonal), self, 0)
+
+    def triu(self, diagonal: int = 0) -> "Tensor":
+        """The elements on and above a diagonal, and 0 below it."""
+        return apply(K.where, _triangle(self.shape, diagonal - 1), 0, self)
+
+    def contiguous(self) -> "Tensor":
+        """This Tensor: every operation takes every memory layout."""
+        return self
+
+    def clone(self) -> "Tensor":
+        """A copy, through which gradients pass."""
+        return apply(cast, self, dtype=self.dtype)
+
     # copy, deepcopy and pickle make another leaf with its own node. Hooks are not copied.
 
     def __getstate__(self) -> tuple[Array, bool, Array | None]:
@@ -602,7 +703,7 @@ class Tensor:
 
 
 class Maxima(NamedTuple):
-    """`Tensor.max(dim)` returns these."""
+    """`Tensor.max(dim)` and `Tensor.min(dim)` return these."""
 
     values: Tensor
     indices: Tensor
@@ -640,6 +741,12 @@ def _sizes(shape: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     if min(sizes, default=0) < -1:
         raise ValueError(f"a size must be ≥ 0, or −1 for the one that fits, got {sizes}")
     return sizes
+
+
+def _triangle(shape: tuple[int, ...], diagonal: int) -> Array:
+    if len(shape) < 2:
+        raise ValueError(f"a triangle needs two axes, got shape {shape}")
+    return np.tri(shape[-2], shape[-1], diagonal, dtype=bool)
 
 
 def _index(index: Any) -> Any:

@@ -173,7 +173,7 @@ def basic_cases() -> list[Case]:
 
     The first case of a kernel is the one with all its inputs.
     """
-    plain = [K.negative, K.exp, K.tanh, K.sigmoid, K.gelu]
+    plain = [K.negative, K.exp, K.tanh, K.erf, K.softplus, K.sigmoid, K.gelu]
     kinked = [K.relu, K.absolute]
     reduced: list[tuple[str, dict[str, Any]]] = [
         ("all", {}),
@@ -191,13 +191,16 @@ def basic_cases() -> list[Case]:
         *(_kernel(kernel, "", apart(3, 4), method="richardson") for kernel in kinked),
         *(_kernel(K.maximum, f"{a} {b}", apart(*a), _shifted(apart(*b), 0.4), method="richardson")
           for a, b in BROADCAST_PAIRS),
+        _kernel(K.maximum, "lower", apart(3, 4), _shifted(apart(4), 0.4), method="richardson", lower=True),
         *(_kernel(K.where, f"{a} {b}", mask(*np.broadcast_shapes(a, b)), normal(*a), normal(*b))
           for a, b in BROADCAST_PAIRS),
         _kernel(K.where, "mask (4,)", mask(4), normal(3, 4), normal()),
-        *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.sum, K.mean) for label, o in reduced),
-        *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.logsumexp, K.var) for label, o in reduced),
+        *(_kernel(kernel, label, normal(2, 3, 4), **o) for kernel in (K.sum, K.mean, K.logsumexp, K.var, K.norm)
+          for label, o in reduced),
         _kernel(K.var, "ddof 1", normal(5), ddof=1),
         *(_kernel(K.max, label, apart(2, 3, 4), method="richardson", **o) for label, o in reduced),
+        _kernel(K.max, "lowest", apart(3, 4), method="richardson", axis=0, lowest=True),
+        *(_kernel(K.cumsum, f"axis {axis}", normal(3, 4), axis=axis) for axis in (-1, 0)),
         *(_kernel(kernel, f"axis {axis}", normal(3, 4), axis=axis) for kernel in (K.softmax, K.log_softmax)
           for axis in (-1, 0)),
         _kernel(K.reshape, "", normal(3, 4), shape=(2, 6)),
@@ -322,8 +325,8 @@ _EINSUM: list[tuple[str, list[tuple[int, ...]]]] = [
     ("ij,ij,j->i", [(2, 3), (1, 3), (3,)]),
 ]
 
-_LINEAR = ["add", "subtract", "multiply", "negative", "where", "sum", "reshape", "transpose", "broadcast_to", "getitem",
-           "concatenate", "stack", "matmul", "linear", "einsum", "embedding"]  # fmt: skip
+_LINEAR = ["add", "subtract", "multiply", "negative", "where", "sum", "cumsum", "reshape", "transpose", "broadcast_to",
+           "getitem", "concatenate", "stack", "matmul", "linear", "einsum", "embedding"]  # fmt: skip
 
 
 def exact(case: Case) -> bool:

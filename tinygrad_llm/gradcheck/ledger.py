@@ -53,7 +53,7 @@ def needed() -> list[str]:
     """The names that need a case: all public kernels, functions on Tensors, layers, models and optimizers."""
     classes = [getattr(package, name) for package in (nn, models, optim) for name in package.__all__]
     wanted = [thing for thing in classes if isinstance(thing, type)]
-    modules = sorted(m.__name__ for m in wanted if issubclass(m, nn.Module) and m is not nn.Module)
+    modules = sorted(m.__name__ for m in wanted if issubclass(m, nn.Module) and m not in (nn.Module, nn.ModuleList))
     updates = [m.__name__ for m in wanted if hasattr(m, "step") and m is not optim.Optimizer]
     updates += [name for name in optim.__all__ if name.endswith("_")]  # functions that change gradients
     return [*KERNELS, *(f"F.{name}" for name in functional.__all__), *modules, *sorted(updates)]

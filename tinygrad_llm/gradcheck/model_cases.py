@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad_llm import functional as F
 from tinygrad_llm import models, nn, optim
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.gradcheck.cases import Case, Draw, Problem, apart, fixed, ids, kernel_cases, mask, normal
+from tinygrad_llm.gradcheck.cases import Case, Draw, Problem, apart, fixed, ids, kernel_cases, mask, normal, positive
 from tinygrad_llm.gradcheck.result import GradcheckResult, comparison
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Module
@@ -35,7 +35,7 @@ def _function(function: Callable[..., Tensor], label: str, *draws: Draw, method:
 
 
 def _function_cases() -> list[Case]:
-    x, q = normal(3, 4), normal(2, 4, 3)
+    x, q, weights = normal(3, 4), normal(2, 4, 3), np.array([0.5, 1.5, 1.0, 2.0])
     attend, attention = F.scaled_dot_product_attention, "F.scaled_dot_product_attention"
     heads: list[tuple[str, dict[str, Any]]] = [
         ("", {}),
@@ -43,9 +43,11 @@ def _function_cases() -> list[Case]:
         ("count", {"count": 7}),
     ]
     return [
-        *(_function(getattr(F, name), f"F.{name}", x) for name in ("sigmoid", "tanh", "gelu")),
+        *(_function(getattr(F, name), f"F.{name}", x) for name in ("sigmoid", "tanh", "gelu", "silu", "softplus")),
+        _function(partial(F.gelu, approximate="none"), "F.gelu erf form", x),
         _function(F.relu, "F.relu", apart(3, 4), method="richardson"),
         _function(F.maximum, "F.maximum", apart(3, 4), lambda rng: apart(3, 4)(rng) + 0.4, method="richardson"),
+        _function(F.minimum, "F.minimum", apart(3, 4), lambda rng: apart(3, 4)(rng) + 0.4, method="richardson"),
         _function(lambda x: F.softmax(x, 0), "F.softmax", x),
         _function(lambda x: F.log_softmax(x, -1), "F.log_softmax", x),
         _function(F.where, "F.where", mask(3, 4), x, normal(4)),
@@ -61,6 +63,15 @@ def _function_cases() -> list[Case]:
           for r in ("mean", "sum", "none")),
         _function(F.cross_entropy, "F.cross_entropy ignore_index", x, fixed([1, -100, 3])),
         _function(partial(F.cross_entropy, label_smoothing=0.1), "F.cross_entropy label_smoothing", x, ids(4, 3)),
+        _function(partial(F.cross_entropy, weight=weights), "F.cross_entropy class weights", x, fixed([1, -100, 3])),
+        _function(partial(F.cross_entropy, weight=weights, label_smoothing=0.1, reduction="none"),
+                  "F.cross_entropy N-d, class weights", normal(2, 4, 3), ids(4, 2, 3)),
+        _function(partial(F.cross_entropy, label_smoothing=0.1), "F.cross_entropy probabilities", normal(2, 4, 3),
+                  positive(2, 4, 3)),
+        _function(F.nll_loss, "F.nll_loss", x, fixed([1, -100, 3])),
+        _function(F.mse_loss, "F.mse_loss", x, x),
+        _function(F.binary_cross_entropy_with_logits, "F.binary_cross_entropy_with_logits", x, x, positive(4)),
+        _function(lambda x, w: F.rms_norm(x, 4, w), "F.rms_norm", x, normal(4)),
         *(_function(partial(F.linear_cross_entropy, **o), f"F.linear_cross_entropy {label}", x, normal(5, 4),
                     fixed([1, -100, 3])) for label, o in heads),
         _function(partial(F.linear_cross_entropy, ignore_index=3), "F.linear_cross_entropy ignore_index 3", x,
@@ -78,7 +89,12 @@ def _function_cases() -> list[Case]:
         _function(lambda x: F.causal_self_attention(x, 2, 0.4, Generator(3), True), "F.causal_self_attention dropout, "
                   "recompute", normal(2, 3, 12)),
         _function(lambda x: x.max(1).values, "Tensor.max", apart(3, 4), method="richardson"),
+        _function(lambda x: x.min(1).values, "Tensor.min", apart(3, 4), method="richardson"),
         _function(lambda x: x.var(1), "Tensor.var unbiased", x),
+        _function(lambda x: x.std(1), "Tensor.std", x),
+        _function(lambda x: x.clamp(-1.0, 1.1), "Tensor.clamp", apart(3, 4), method="richardson"),
+        _function(lambda x: x.gather(1, np.array([[0, 0], [3, 1]])), "Tensor.gather", x),
+        _function(lambda x: x.split([1, 3], 1)[1] @ x.chunk(2, 1)[0].tril(-1), "Tensor.split and its like", x),
         _function(lambda x, m: x.masked_fill(m, 0.5), "Tensor.masked_fill", x, mask(3, 4)),
         _function(lambda x: x.unsqueeze(1).expand(3, 2, -1).flatten(1).squeeze(), "Tensor.expand and its like", x),
         _function(lambda x: x / (1 + x * x) - 2**x, "Tensor.__truediv__ and its like", x),
@@ -152,6 +168,11 @@ def _layer_cases() -> list[Case]:
         _layer(lambda rng: nn.LayerNorm(5), "", normal(3, 5)),
         _layer(lambda rng: nn.Dropout(0.4, rng=rng), "", normal(3, 5)),
         _layer(lambda rng: nn.GELU(), "", normal(3, 5)),
+        _layer(lambda rng: nn.ReLU(), "", normal(3, 5)),
+        _layer(lambda rng: nn.RMSNorm(5), "", normal(3, 5)),
+        _layer(
+            lambda rng: nn.Sequential(nn.Linear(3, 4, rng=rng), nn.GELU("none"), nn.RMSNorm(4, 0.1)), "", normal(2, 3)
+        ),
         _layer(lambda rng: nn.SelfAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
         _layer(lambda rng: nn.CausalAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
         _layer(lambda rng: nn.CausalAttention(3, 2, 0.3, True, rng=rng), "dropout, bias", normal(2, 4, 3)),
@@ -214,13 +235,13 @@ def _weighted(weights: Array, terms: list[Array]) -> Array:
     return np.tensordot(weights, np.stack(terms), axes=1)
 
 
-def _adam(decoupled: bool) -> Formula:
+def _adam(decoupled: bool, amsgrad: bool = False) -> Formula:
     """Adam, with its running averages written as sums: m̂_t = Σ_i β₁ᵗ⁻ⁱ g_i / Σ_i β₁ᵗ⁻ⁱ, and v̂_t likewise of g².
 
         p_t = p_{t−1} − lr · m̂_t / (√v̂_t + eps)
 
     Here g_i includes weight decay as + decay · p_{i−1}. Decoupled, it does not, and p_{t−1} (1 − lr · decay) takes the
-    place of p_{t−1}.
+    place of p_{t−1}. With amsgrad, the largest sum so far, Σ_i β₂ᵗ⁻ⁱ g_i², takes the place of the last in v̂_t.
     """
 
     def average(beta: float, terms: list[Array]) -> Array:
@@ -232,7 +253,12 @@ def _adam(decoupled: bool) -> Formula:
         for g in gradients:
             seen.append(g if decoupled else g + decay * p)
             shrunk = p * (1 - LR * decay) if decoupled else p
-            p = shrunk - LR * average(BETAS[0], seen) / (np.sqrt(average(BETAS[1], [s * s for s in seen])) + EPS)
+            v = average(BETAS[1], [s * s for s in seen])
+            if amsgrad:
+                steps, squares = np.arange(len(seen)), [s * s for s in seen]
+                sums = [_weighted(BETAS[1] ** (t - steps[: t + 1]), squares[: t + 1]) for t in steps]
+                v = np.max(sums, axis=0) / np.sum(BETAS[1] ** steps)
+            p = shrunk - LR * average(BETAS[0], seen) / (np.sqrt(v) + EPS)
         return p
 
     return formula
@@ -287,6 +313,11 @@ def _optimizer_cases() -> list[Case]:
         *(_update(label, optim.SGD, _sgd(**options), **options) for label, options in sgd.items()),
         _update("two groups, four steps", optim.Adam, _adam(decoupled=False), betas=BETAS, eps=EPS),
         _update("two groups, four steps", optim.AdamW, _adam(decoupled=True), betas=BETAS, eps=EPS),
+        _update("amsgrad", optim.AdamW, _adam(decoupled=True, amsgrad=True), betas=BETAS, eps=EPS, amsgrad=True),
+        _update("maximize", optim.SGD, lambda p, g, decay: _sgd()(p, -g, decay), maximize=True),
+        _update(
+            "maximize", optim.AdamW, lambda *x: _adam(True)(x[0], -x[1], x[2]), betas=BETAS, eps=EPS, maximize=True
+        ),
         UpdateCase("optimizers", "clip_grad_norm_", "above and below", _clip, "formula"),
     ]
 

@@ -68,8 +68,8 @@ def slope(of: Callable[[Array], Array]) -> Wrong:
 def slopes(of: Callable[[Array, Array], tuple[Array, Array]]) -> Wrong:
     """da = g · the first of of(a, b), db = g · the second; None for integers."""
 
-    def vjp(g: Array, a: Array, b: Array) -> tuple[Array | None, ...]:
-        pair = of(a, b.astype(a.dtype))
+    def vjp(g: Array, a: Array, b: Array, *, lower: bool = False) -> tuple[Array | None, ...]:
+        pair = of(-a, -b) if lower else of(a, b.astype(a.dtype))
         return tuple(
             unbroadcast(g * d, x.shape) if x.dtype.kind == "f" else None for d, x in zip(pair, (a, b), strict=True)
         )
@@ -117,8 +117,10 @@ def spread(g: Array, x: Array, axis: Any = None, keepdims: bool = False) -> Arra
 def reduced(factor: Callable[[Array, Any, float], Any]) -> Wrong:
     """dx = g · factor(x, axis, n), where n elements along `axis` become one."""
 
-    def vjp(g: Array, x: Array, *, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> tuple[Array]:
-        return (spread(g, x, axis, keepdims) * factor(x, axis, x.size / g.size),)
+    def vjp(
+        g: Array, x: Array, *, axis: Any = None, keepdims: bool = False, ddof: int = 0, lowest: bool = False
+    ) -> tuple[Array]:
+        return (spread(g, x, axis, keepdims) * factor(-x if lowest else x, axis, x.size / g.size),)
 
     return vjp
 
@@ -126,6 +128,11 @@ def reduced(factor: Callable[[Array, Any, float], Any]) -> Wrong:
 def centered(x: Array, axis: Any) -> Array:
     difference: Array = x - np.mean(x, axis=axis, keepdims=True)
     return difference
+
+
+def length(x: Array, axis: Any) -> Array:
+    y: Array = np.sqrt(np.sum(x * x, axis=axis, keepdims=True))
+    return y
 
 
 def softmax(x: Array, axis: Any = -1) -> Array:
@@ -456,6 +463,18 @@ WRONG: dict[str, dict[str, Wrong]] = {
         "x for y": slope(lambda x: x * (1 - x)),
         "tanh's": slope(lambda x: 1 - sigmoid(x) ** 2),
     },
+    "erf": {
+        "2/√π forgotten": slope(lambda x: np.exp(-x * x)),
+        "1/√π for 2/√π": slope(lambda x: np.exp(-x * x) / math.sqrt(math.pi)),
+        "x for x²": slope(lambda x: 2 / math.sqrt(math.pi) * np.exp(-x)),
+        "the normal density": slope(lambda x: np.exp(-x * x / 2) / math.sqrt(2 * math.pi)),
+    },
+    "softplus": {
+        "σ(−x)": slope(lambda x: 1 - sigmoid(x)),
+        "eˣ": slope(np.exp),
+        "relu's": slope(lambda x: (x > 0).astype(x.dtype)),
+        "σ's own slope": slope(lambda x: sigmoid(x) * (1 - sigmoid(x))),
+    },
     "relu": {
         "where x < 0": slope(lambda x: (x < 0).astype(x.dtype)),
         "y for its slope": slope(lambda x: np.maximum(x, 0)),
@@ -501,6 +520,18 @@ WRONG: dict[str, dict[str, Wrong]] = {
         "2 forgotten": reduced(lambda x, axis, n: centered(x, axis) / n),
         "mean forgotten": reduced(lambda x, axis, n: 2 / n * x),
         "mean of all axes": reduced(lambda x, axis, n: 2 / n * centered(x, None)),
+    },
+    "norm": {
+        "y forgotten": reduced(lambda x, axis, n: x),
+        "2 not canceled": reduced(lambda x, axis, n: 2 * x / length(x, axis)),
+        "y² for y": reduced(lambda x, axis, n: x / length(x, axis) ** 2),
+        "norm of all axes": reduced(lambda x, axis, n: x / length(x, None)),
+    },
+    "cumsum": {
+        "from the start": lambda g, x, *, axis: (np.cumsum(g, axis=axis),),
+        "the sum of all": lambda g, x, *, axis: (np.broadcast_to(total(g, axis), x.shape),),
+        "without its own": lambda g, x, *, axis: (np.flip(np.cumsum(np.flip(g, axis), axis), axis) - g,),
+        "along the other axis": lambda g, x, *, axis: K.cumsum(x, axis=-1 - axis)[1](g),
     },
     "logsumexp": {
         "softmax forgotten": reduced(lambda x, axis, n: 1),

@@ -6,6 +6,7 @@ from tinygrad_llm.kernels.elementwise import (
     absolute,
     add,
     divide,
+    erf,
     exp,
     gelu,
     log,
@@ -15,6 +16,7 @@ from tinygrad_llm.kernels.elementwise import (
     power,
     relu,
     sigmoid,
+    softplus,
     sqrt,
     subtract,
     tanh,
@@ -25,7 +27,7 @@ from tinygrad_llm.kernels.lookup import dropout, embedding
 from tinygrad_llm.kernels.losses import IGNORE_INDEX, cross_entropy
 from tinygrad_llm.kernels.normalize import layer_norm, log_softmax, logsumexp, softmax
 from tinygrad_llm.kernels.products import einsum, linear, matmul
-from tinygrad_llm.kernels.reductions import max, mean, sum, var
+from tinygrad_llm.kernels.reductions import cumsum, max, mean, norm, sum, var
 from tinygrad_llm.kernels.shape import broadcast_to, concatenate, getitem, reshape, stack, transpose
 
 __all__ = [
@@ -41,10 +43,12 @@ __all__ = [
     "causal_self_attention",
     "concatenate",
     "cross_entropy",
+    "cumsum",
     "divide",
     "dropout",
     "einsum",
     "embedding",
+    "erf",
     "exp",
     "gelu",
     "getitem",
@@ -61,11 +65,13 @@ __all__ = [
     "mean",
     "multiply",
     "negative",
+    "norm",
     "power",
     "relu",
     "reshape",
     "sigmoid",
     "softmax",
+    "softplus",
     "sqrt",
     "stack",
     "subtract",

@@ -1,5 +1,6 @@
 """Operations on each element by itself; two arrays broadcast as in NumPy."""
 
+import functools
 import math
 
 import numpy as np
@@ -195,6 +196,74 @@ def tanh(x: Array) -> Result:
     return y, vjp
 
 
+# The polynomials in Cody's approximations of erf: their coefficients, highest power first.
+_NEAR = (
+    (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
+    (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
+)
+_FAR = (
+    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594, 6.61191906371416295e1, 2.98635138197400131e2,
+     8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3),
+    (1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
+     3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3),
+)  # fmt: skip
+
+
+def _quotient(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
+    above, below = (functools.reduce(lambda y, c: y * x + c, p, 0 * x) for p in polynomials)
+    ratio: Array = above / below
+    return ratio
+
+
+@kernel
+@analytic
+def erf(x: Array) -> Result:
+    """y = erf x = 2/√π · ∫₀ˣ exp(−t²) dt.   dx = g · 2/√π · exp(−x²)
+
+    The forward pass is a rational function times exp(−x²), so it takes complex numbers, and its error is that of
+    rounding (1e-15 in float64).
+
+    Source: Cody 1969, Mathematics of Computation 23, 631–637.
+
+    Derivation:
+        The derivative of an integral by its upper limit is the integrand: ∂y/∂x = 2/√π · exp(−x²), and
+        dx = g · 2/√π · exp(−x²).
+    """
+    sign = np.where(x.real < 0, -1, 1).astype(x.real.dtype)
+    z = x * sign
+    near = z.real <= 0.46875
+    small, large = np.where(near, z, 0), np.where(z.real > 6, 6, z)  # beyond 6, y rounds to 1
+    y = sign * np.where(
+        near, small * _quotient(_NEAR, small * small), 1 - np.exp(-large * large) * _quotient(_FAR, large)
+    )
+
+    def vjp(g: Array) -> tuple[Array]:
+        with np.errstate(under="ignore", over="ignore"):
+            return (g * (2 / math.sqrt(math.pi)) * np.exp(-x * x),)
+
+    return y, vjp
+
+
+@kernel
+@analytic
+def softplus(x: Array) -> Result:
+    """y = ln(1 + eˣ).   dx = g · σ(x),  σ(x) = eˣ / (1 + eˣ)
+
+    Derivation:
+        ∂y/∂x = eˣ / (1 + eˣ) = σ(x), so dx = g · σ(x).
+        The code's form: ln(1 + eˣ) = x + ln(1 + e⁻ˣ), which it takes for x > 0, so that no exponential overflows.
+    """
+    positive = x.real > 0
+    e = np.exp(np.where(positive, -x, x))
+    y = np.where(positive, x, 0) + np.log1p(e)
+    sigma = np.where(positive, 1, e) / (1 + e)
+
+    def vjp(g: Array) -> tuple[Array]:
+        return (g * sigma,)
+
+    return y, vjp
+
+
 @kernel
 @analytic
 def sigmoid(x: Array) -> Result:
@@ -298,19 +367,23 @@ def absolute(x: Array) -> Result:
 
 
 @kernel
-def maximum(a: Array, b: Array) -> Result:
+def maximum(a: Array, b: Array, *, lower: bool = False) -> Result:
     """y = max(a, b).   da = g · share,  db = g · (1 − share),  share = 1, ½ or 0 where a >, = or < b
+
+    lower: y = min(a, b) instead, with share = 1, ½ or 0 where a <, = or > b.
 
     Derivation:
         a > b: y = a, so ∂y/∂a = 1 and ∂y/∂b = 0: da = g, db = 0.   a < b: the other way round.
         a = b: for each s from 0 to 1, max(a', b') ≥ s·a' + (1 − s)·b' for all a', b', with equality at a' = b', so that
         (s, 1 − s) is a subgradient. s = ½ favors neither. All three cases are share = ½(1 + [a > b] − [a < b]).
+        min(a, b) = −max(−a, −b): the two signs cancel in the gradients, and the inequalities in share turn round.
     """
     a, b = alike(a, b)
     # np.maximum orders complex numbers by their real part first, so a complex step follows the same element.
-    y = np.maximum(a, b)
+    y = np.minimum(a, b) if lower else np.maximum(a, b)
+    more, less = (b.real, a.real) if lower else (a.real, b.real)
     # 0, ½ and 1 are exact in every dtype, so the cast from float64 loses nothing.
-    share = (0.5 * ((a.real > b.real) + 1.0 - (a.real < b.real))).astype(np.result_type(a.real, b.real))
+    share = (0.5 * ((more > less) + 1.0 - (more < less))).astype(np.result_type(a.real, b.real))
     a_shape, b_shape = a.shape, b.shape
 
     def vjp(g: Array) -> tuple[Array, Array]:

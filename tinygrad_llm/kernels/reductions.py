@@ -65,16 +65,19 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
 
 
 @kernel
-def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
+def max(x: Array, *, axis: Axis = None, keepdims: bool = False, lowest: bool = False) -> Result:
     """y = max x.   dx = g at the maximum, shared equally among equal maxima
+
+    lowest: y = min x instead, and dx = g at the minimum.
 
     Derivation:
         One maximum, at w: y = x_w, also for all x nearby, so ∂y/∂x_i = δ_iw, and dx is g at w and 0 elsewhere.
         k equal maxima: for weights s_i ≥ 0 on them alone, with Σ_i s_i = 1, max z ≥ Σ_i s_i z_i for every z, with
         equality at z = x: s is a subgradient. Equal weights, s_i = 1 / k, favor none: dx_i = g / k at each maximum.
+        min x = −max(−x): the two signs cancel in dx.
     """
     # NumPy orders complex numbers by their real part first, so a complex step follows the same element.
-    highest = np.max(x, axis=axis, keepdims=True)
+    highest = (np.min if lowest else np.max)(x, axis=axis, keepdims=True)
     y = highest if keepdims else np.squeeze(highest, axis=axis)
     winners = x == highest
 
@@ -106,5 +109,38 @@ def var(x: Array, *, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -
 
     def vjp(g: Array) -> tuple[Array]:
         return (restore_axes(g, centered.shape, axis, keepdims) * (2 / n) * centered,)
+
+    return y, vjp
+
+
+@kernel
+@analytic
+def norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
+    """y = √(Σ x²).   dx = g · x / y (0 where y = 0)
+
+    Derivation:
+        y² = Σ_j x_j²; differentiate both sides: 2y · ∂y/∂x_i = 2x_i, so ∂y/∂x_i = x_i / y and dx_i = g · x_i / y.
+        y = 0, where all x are 0: ‖z‖ ≥ Σ_i s_i z_i for every z if ‖s‖ ≤ 1: s is a subgradient. The code takes s = 0.
+    """
+    kept = np.sqrt(np.sum(x * x, axis=axis, keepdims=True))
+    y = kept if keepdims else np.squeeze(kept, axis=axis)
+
+    def vjp(g: Array) -> tuple[Array]:
+        return (restore_axes(g, x.shape, axis, keepdims) * (x / np.where(kept == 0, 1, kept)),)
+
+    return y, vjp
+
+
+@kernel
+def cumsum(x: Array, *, axis: int) -> Result:
+    """y = cumulative sums along `axis`, y_i = Σ x_j over j ≤ i.   dx = g summed from the end, dx_j = Σ g_i over i ≥ j
+
+    Derivation:
+        ∂y_i/∂x_j = 1 where j ≤ i, else 0, so dx_j = Σ_i g_i ∂y_i/∂x_j = Σ g_i over i ≥ j: the same sums from the end.
+    """
+    y = np.cumsum(x, axis=axis, dtype=np.int64 if x.dtype.kind in "iub" else None)
+
+    def vjp(g: Array) -> tuple[Array]:
+        return (np.flip(np.cumsum(np.flip(g, axis), axis), axis),)
 
     return y, vjp

@@ -2,7 +2,7 @@
 
 from tinygrad_llm.nn.attention import LayerCache, MultiHeadAttention
 from tinygrad_llm.nn.attention_steps import CausalAttention, MultiHeadWrapper, SelfAttention, simple_self_attention
-from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear
+from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear, ModuleList, ReLU, RMSNorm, Sequential
 from tinygrad_llm.nn.module import Module, Parameter
 from tinygrad_llm.nn.report import LearningReport, learning_report
 
@@ -16,10 +16,14 @@ __all__ = [
     "LearningReport",
     "Linear",
     "Module",
+    "ModuleList",
     "MultiHeadAttention",
     "MultiHeadWrapper",
     "Parameter",
+    "RMSNorm",
+    "ReLU",
     "SelfAttention",
+    "Sequential",
     "learning_report",
     "simple_self_attention",
 ]

@@ -5,6 +5,8 @@ from the same stream in the same order. With a number, they start as in GPT-2: N
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 import numpy as np
 
@@ -91,7 +93,66 @@ class Dropout(Module):
 
 
 class GELU(Module):
-    """GPT-2's activation: see `functional.gelu`."""
+    """GPT-2's activation, or with approximate="none" the erf form: see `functional.gelu`."""
+
+    def __init__(self, approximate: str = "tanh") -> None:
+        self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x)
+        return F.gelu(x, self.approximate)
+
+
+class ReLU(Module):
+    """max(x, 0): see `functional.relu`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class RMSNorm(Module):
+    """Divide each row by the root of its mean square, then scale it: see `functional.rms_norm`.
+
+    Shapes:   weight (size,), starting at 1; x (..., size) → the same.
+    """
+
+    def __init__(self, size: int, eps: float | None = None) -> None:
+        self.weight = Parameter(np.ones(size, np.float32))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class ModuleList(Module):
+    """Modules in a list, whose names are their numbers, as torch.nn.ModuleList."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} holds Modules, got {type(module).__name__}")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __iter__(self) -> Iterator[Module]:
+        return (x for name, x in vars(self).items() if name.isdecimal())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
+
+
+class Sequential(ModuleList):
+    """Modules one after another: each gets the output of the one before, as torch.nn.Sequential."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__(modules)
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x

@@ -48,6 +48,7 @@ class Optimizer:
     """
 
     keeps: tuple[str, ...] = ()
+    maximize = False
 
     def __init__(
         self, params: Iterable[Tensor | Named] | Sequence[dict[str, Any]], lr: float, weight_decay: float
@@ -147,6 +148,9 @@ class Optimizer:
             update = partial(self._update, state.steps, group["lr"], group["weight_decay"])
             updates += [(update, arrays) for arrays in stretches(p.data, p.grad, *state.arrays)]
 
+        if self.maximize:
+            grad_scale = -grad_scale
+
         def job(updates: list[tuple[Callable[..., None], tuple[Array, ...]]]) -> None:
             for update, (p, g, *arrays) in updates:
                 update(p, g if grad_scale == 1.0 else g * grad_scale, *arrays)
@@ -225,7 +229,7 @@ class SGD(Optimizer):
         p ← p − lr · b                           (with nesterov: p ← p − lr · (g + momentum · b))
 
     Args:     params: as for `Optimizer`. momentum: in [0, 1); with 0, b is g, and no array is kept.
-              dampening: in [0, 1]. nesterov: needs momentum above 0 and dampening 0.
+              dampening: in [0, 1]. nesterov: needs momentum above 0 and dampening 0. maximize: −g in place of g.
     Raises:   ValueError: as for `Optimizer`; a setting is out of its range.
     Source:   Polyak 1964; Sutskever et al. 2013, ICML (Nesterov's form); torch.optim.SGD.
     """
@@ -238,8 +242,11 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         super().__init__(params, lr, weight_decay)
+        self.maximize = maximize
         if not (0 <= momentum < 1 and 0 <= dampening <= 1):
             raise self._error(f"momentum must be in [0, 1) and dampening in [0, 1], got {momentum} and {dampening}")
         if nesterov and (momentum == 0 or dampening != 0):
@@ -271,11 +278,12 @@ class Adam(Optimizer):
         p ← p − lr · m̂ / (√v̂ + eps),   m̂ = m / (1 − β₁ᵗ),   v̂ = v / (1 − β₂ᵗ)
 
     Args:     params: as for `Optimizer`. betas: β₁ and β₂, in [0, 1). eps: ≥ 0; keeps the step finite where g is 0.
+              amsgrad: the largest v so far takes the place of v in v̂. maximize: −g in place of g.
     Raises:   ValueError: as for `Optimizer`; a setting is out of its range.
     Source:   Kingma and Ba 2015, arXiv:1412.6980; torch.optim.Adam.
     """
 
-    keeps = ("m", "v")
+    keeps: tuple[str, ...] = ("m", "v")
     decoupled = False  # False: weight decay enters the gradient. True: it shrinks p itself.
 
     def __init__(
@@ -285,14 +293,20 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         super().__init__(params, lr, weight_decay)
+        self.maximize = maximize
+        if amsgrad:
+            self.keeps = ("m", "v", "largest")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas) or not 0 <= eps < math.inf:
             raise self._error(f"betas must be two numbers in [0, 1) and eps ≥ 0, got {betas} and {eps}")
         self.betas, self.eps = betas, eps
 
     def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
-        m, v = arrays
+        m, v, *largest = arrays
         beta1, beta2 = self.betas
         if weight_decay and not self.decoupled:
             g = g + weight_decay * p
@@ -308,6 +322,8 @@ class Adam(Optimizer):
         # With root = √(1 − β₂ᵗ):  lr · m̂ / (√v̂ + eps) = lr · root / (1 − β₁ᵗ) · m / (√v + eps · root).
         # So the corrections of m̂ and v̂ are two numbers; applied to arrays, each would cost a pass over memory.
         root = math.sqrt(1 - beta2**t)
+        for top in largest:  # with amsgrad
+            v = np.maximum(top, v, out=top)
         np.sqrt(v, out=scratch)
         scratch += self.eps * root
         np.divide(m, scratch, out=scratch)
@@ -340,8 +356,11 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
 
 
 def decay_groups(named_parameters: Iterable[Named], weight_decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,115 @@
+"""Tensor's methods with PyTorch's names that are made of other operations: values, gradients and refusals."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import Tensor, grad, nn
+
+X = np.random.default_rng(0).standard_normal((3, 4))
+
+
+def leaf(values, dtype=np.float64):
+    return Tensor(np.array(values, dtype), requires_grad=True)
+
+
+def test_the_layer_norm_of_the_book_runs_as_printed():
+    class LayerNorm(nn.Module):
+        def __init__(self, emb_dim):
+            self.eps = 1e-5
+            self.scale = nn.Parameter(np.ones(emb_dim))
+            self.shift = nn.Parameter(np.zeros(emb_dim))
+
+        def forward(self, x):
+            mean = x.mean(dim=-1, keepdim=True)
+            var = x.var(dim=-1, keepdim=True, unbiased=False)
+            norm_x = (x - mean) / (var + self.eps).sqrt()
+            return self.scale * norm_x + self.shift
+
+    expected = (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(LayerNorm(4)(Tensor(X)).data, expected, rtol=1e-13)
+
+
+def test_methods_equal_numpy(for_each):
+    t, rows = Tensor(X), [[0, 3], [1, 1]]
+    table = [
+        (t.sum(dim=[0, 1]), X.sum()),
+        (t.mean(dim=[0]), X.mean(0)),
+        (t.amax(dim=[0, 1]), X.max()),
+        (t.amin(dim=1), X.min(1)),
+        (t.var(False), X.var()),
+        (t.var(1, False), X.var(1)),
+        (t.std(), X.std(ddof=1)),
+        (t.std(True), X.std(ddof=1)),
+        (t.std(dim=1, keepdim=True, unbiased=False), X.std(1, keepdims=True)),
+        (t.norm(), np.sqrt((X * X).sum())),
+        (t.norm(dim=1), np.sqrt((X * X).sum(1))),
+        (t.norm(1, 0), np.abs(X).sum(0)),
+        (t.norm(math.inf, -1, True), np.abs(X).max(-1, keepdims=True)),
+        (t.clamp(-0.5, 0.5), np.clip(X, -0.5, 0.5)),
+        (t.clamp(max=0), np.minimum(X, 0)),
+        (t.minimum(0.1), np.minimum(X, 0.1)),
+        (t.min(), X.min()),
+        (t.min(1).values, X.min(1)),
+        (t.min(dim=0).indices, X.argmin(0)),
+        (t.max(0, keepdim=True).values, X.max(0, keepdims=True)),
+        (t.gather(1, Tensor(np.array(rows))), np.take_along_axis(X[:2], np.array(rows), 1)),
+        (t.cumsum(-1), X.cumsum(-1)),
+        (Tensor([True, True]).cumsum(0), [1, 2]),
+        (t.tril(-1), np.tril(X, -1)),
+        (t.triu(1), np.triu(X, 1)),
+        (t.contiguous().clone(), X),
+        (t.split(3, dim=1)[1], X[:, 3:]),
+        (t.split([1, 2])[1], X[1:]),
+        (t.chunk(3, dim=1)[1], X[:, 2:]),
+        (t.erf(), np.vectorize(math.erf)(X)),
+    ]
+
+    def check(row):
+        np.testing.assert_allclose(row[0].data, row[1], rtol=1e-13)
+
+    for_each(table, check)
+    assert [len(t.chunk(n, 1)) for n in (1, 2, 3, 4, 9)] == [1, 2, 2, 4, 4]  # as torch
+
+
+def test_gradients_at_ties_limits_and_zeros_are_those_of_torch():
+    x = leaf([-1.0, 0.0, 1.0, np.nan])
+    assert grad(x.clamp(-1.0, 0.0).sum(), x)[0].tolist() == [1, 1, 0, 1]
+    low = leaf(0.5)
+    assert grad(x.clamp(low)[:3].sum(), low)[0] == 2
+    equal = leaf([2.0, 2.0])
+    assert grad(equal.std(), equal)[0].tolist() == [0, 0]
+    assert grad(leaf([0.0, 0.0]).norm() * 1, equal)[0].tolist() == [0, 0]
+    zero = leaf([0.0, 0.0])
+    assert grad(zero.norm(), zero)[0].tolist() == [0, 0]
+    assert grad(equal.min(), equal)[0].tolist() == [0.5, 0.5]
+    assert grad(equal.minimum(2).sum(), equal)[0].tolist() == [0.5, 0.5]
+
+
+def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
+    x = Tensor([1.0, -0.0]).requires_grad_()
+    y = x.clone()
+    assert not np.shares_memory(y.data, x.data)
+    assert np.signbit(y.data[1])
+    assert grad(y.sum(), x)[0].tolist() == [1, 1]
+    assert not x.requires_grad_(False).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda t: t.gather(1, np.array([[-1]])), IndexError, "outside 0 … 3"),
+        (lambda t: t.gather(1, np.array([0])), TypeError, "integers on 2 axes"),
+        (lambda t: t.gather(1, np.array([[0.0]])), TypeError, "integers on 2 axes"),
+        (lambda t: t.split(0), ValueError, "length of 0"),
+        (lambda t: t.split([1, 1]), ValueError, "add up to 3"),
+        (lambda t: t.chunk(0), ValueError, "got 0 pieces"),
+        (lambda t: t.norm(3), ValueError, "norm: got p=3"),
+        (lambda t: t[:1].std(0), ValueError, "std: got 1 element"),
+        (lambda t: t[0].tril(), ValueError, "two axes"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(Tensor(X))
