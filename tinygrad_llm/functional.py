@@ -327,8 +327,8 @@ def cross_entropy(
     if target.shape != shape:
         raise ValueError(f"cross_entropy: got input {input.shape} and target {target.shape}, which must be {shape}")
     if weight is None:
-        losses = apply(K.cross_entropy, logits, target.reshape(-1), **options)
-        return losses.reshape(shape) if reduction == "none" else losses
+        losses = apply(K.cross_entropy, logits, target.data.reshape(-1), **options)
+        return losses.reshape(shape) if reduction == "none" and input.ndim != 2 else losses
     return _weighted(logits.log_softmax(1), target, weight, ignore_index, reduction, label_smoothing)
 
 
@@ -359,6 +359,8 @@ def _rows(x: Tensor) -> Tensor:
     """(N, V, …) or (V,) → (N · …, V)."""
     if x.ndim == 0:
         raise ValueError("a loss over classes needs an axis of classes, got a Tensor without axes")
+    if x.ndim == 2:  # nothing to do, and nothing to record
+        return x
     if x.ndim > 2:
         x = x.permute(0, *range(2, x.ndim), 1)
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

@@ -157,7 +157,7 @@ def test_the_failure_speaks_of_the_numbers_of_the_example(monkeypatch):
 
 
 def test_a_wrong_layer_fails_its_proof(monkeypatch):
-    monkeypatch.setattr(F, "gelu", lambda x: x.detach() * x)
+    monkeypatch.setattr(F, "gelu", lambda x, *_: x.detach() * x)
     e = explained("GELU")
     assert not e.proof
     assert "is wrong at" in e.failure
