@@ -14,7 +14,7 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 LONGEST = 60  # lines of code, without docstring, comments and empty lines
-TABLES = {"basic_cases", "add_arguments"}  # one entry per case, or per option of a command
+TABLES = {"_function_cases", "basic_cases", "add_arguments"}  # one entry per case, or per option of a command
 
 
 def code_lines(function, lines):
