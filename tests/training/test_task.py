@@ -196,9 +196,9 @@ def test_a_negative_count_is_refused():
         task.evaluate(Curve())
 
 
-def test_a_trainer_without_held_out_batches_is_refused():
+def test_a_run_without_held_out_batches_is_refused():
     with pytest.raises(ConfigError, match=r"^Task has no held-out batches"):
-        Trainer(Curve(), Task(Examples(np.zeros((4, 2)), 2, Generator(0))), PLAIN)
+        next(Trainer(Curve(), Task(Examples(np.zeros((4, 2)), 2, Generator(0))), PLAIN).run())
 
 
 class OwnBatches(Task):

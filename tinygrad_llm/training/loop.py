@@ -30,12 +30,10 @@ class Trainer(TrainingState):
     before the Trainer is made: a later change of `requires_grad` is refused at the next step.
 
     Raises:   ConfigError: dropout with several workers or processes, whose masks would depend on which is faster; no
-              parameter requires a gradient; the task has no held-out batches.
+              parameter requires a gradient.
     """
 
     def __init__(self, model: Module, task: Task, settings: TrainSettings) -> None:
-        if not task.held_out and type(task).evaluate is Task.evaluate:
-            raise ConfigError(f"{type(task).__name__} has no held-out batches: give it held_out, at least one batch")
         super().__init__(model, task, make_optimizer(model, settings))
         self.settings = settings
         threads = settings.workers or fastest_threads(model, task)
@@ -49,9 +47,13 @@ class Trainer(TrainingState):
 
         Step 0 comes first, before any update. It carries the loss of the untrained model.
 
-        Raises:   TrainingError: as `advance`; or, after a step whose held-out loss is NaN or infinite was yielded,
+        Raises:   ConfigError: the task has no held-out batches.
+                  TrainingError: as `advance`; or, after a step whose held-out loss is NaN or infinite was yielded,
                   naming the first bad operation in it.
         """
+        if not self.task.held_out and type(self.task).evaluate is Task.evaluate:
+            name = type(self.task).__name__
+            raise ConfigError(f"{name} has no held-out batches, which run() needs: give held_out at least one batch")
         self.model.train()
         with self.workers:
             step = None if self.measured_untrained else self._untrained()
