@@ -70,6 +70,14 @@ def test_a_sample_has_about_the_norm_of_the_whole(rows, columns, transposed):
     assert layers.norm(sample) == pytest.approx(whole, rel=0.05 if p.data.size >= 2 * layers.SAMPLE else 1e-9)
 
 
+@pytest.mark.parametrize("column", [0, 1, 3])
+def test_a_sample_takes_from_all_columns_alike(column):
+    values = np.zeros((4096, 64))
+    values[:, column] = 1  # a sample of every fourth entry would see all of it, or nothing
+    assert values.size >= 2 * layers.SAMPLE
+    assert layers.norm(layers.sample([Tensor(values)])) == pytest.approx(64, rel=0.01)
+
+
 def test_weights_of_zero_have_no_ratio():
     model = new_model()
     for p in model.transformer.wpe.parameters():

@@ -25,7 +25,7 @@ from tinygrad_llm.datasets import BatchStream, DataError
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.optim import warmup_cosine
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, records, train
+from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, loop, records, train
 
 
 def test_a_repeating_text_is_learned():
@@ -217,6 +217,17 @@ def test_bad_steps_are_skipped_where_the_settings_say_so(monkeypatch):
     assert all(math.isnan(step.loss) == step.skipped for step in steps)
     assert all(step.z_score is None for step in steps)  # so few losses; those of skipped steps are not among them
     assert all(np.isfinite(p.data).all() for p in model.parameters())
+
+
+def test_bad_steps_that_are_not_in_a_row_never_stop_training(monkeypatch):
+    model = new_model()
+    original = model.loss
+    settings = dataclasses.replace(SETTINGS, on_bad_step="skip", steps=26, eval_every=26)
+    trainer = Trainer(model, text_task(), settings)
+    monkeypatch.setattr(model, "loss", lambda *batch: original(*batch) * (math.nan if trainer.step % 2 else 1))
+    for _ in range(settings.steps - 1):
+        trainer.advance()
+    assert trainer.skipped == 12 > loop.GIVE_UP
 
 
 def test_a_skipped_loss_is_not_remembered(monkeypatch):

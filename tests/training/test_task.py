@@ -39,6 +39,9 @@ from tinygrad_llm.training import (
     held_out_windows,
 )
 from tinygrad_llm.training import task as task_module
+from tinygrad_llm.training.records import MeanGradient
+from tinygrad_llm.training.task import take
+from tinygrad_llm.training.workers import Workers
 
 PLAIN = TrainSettings(
     steps=12, batch_size=5, lr=1e-2, warmup=0, weight_decay=0.0, eval_every=5, eval_batches=1, workers=1
@@ -94,6 +97,28 @@ def test_a_resumed_regression_equals_one_without_a_stop_bit_for_bit(stop, accumu
     rest = [dataclasses.replace(step, tokens_per_second=0.0) for step in resumed.run()]
     assert begun + rest == steps
     assert_same_weights(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_figures_of_accumulated_batches_are_those_of_one_large_batch():
+    task = regression(dtype=np.float64)
+    examples = task.batches.examples
+    whole, *parts = (take(examples, slice(*ends)) for ends in ((0, 15), (0, 3), (3, 10), (10, 15)))
+    found = MeanGradient()
+    with Workers(Curve().to(np.float64), task, 1) as workers:
+        for part in parts:
+            found.add(workers.gradient(part))
+        expected = workers.gradient(whole)
+    assert len({task.count(part) for part in parts}) > 1
+    assert (found.batches, found.count) == (3, expected.count)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    assert found.measures == pytest.approx(expected.measures, rel=1e-12)
+
+
+def test_a_resumed_training_remembers_the_losses():
+    first, resumed = (Trainer(Curve(), regression(), PLAIN) for _ in range(2))
+    losses = [first.advance().loss for _ in range(3)]
+    resumed.set_state(*first.get_state())
+    assert list(resumed.losses.losses) == losses
 
 
 def test_a_restored_state_has_its_own_arrays():
