@@ -4,6 +4,7 @@ Tests of a kernel that ignore a case's method and memory layout run over `basic_
 each (kernel, options, input arrays) once, where `all_cases()` repeats them by method and layout.
 """
 
+import gc
 import hashlib
 import os
 import sys
@@ -21,8 +22,14 @@ sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
 
 # No deadline, because machines differ. In CI every run draws the same examples, so that a failure can be repeated.
-settings.register_profile("tinygrad_llm", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("tinygrad_llm", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("tinygrad_llm")
+
+
+def pytest_collection_finish(session):
+    """Thousands of collected tests stay to the end: the garbage collector need not visit them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

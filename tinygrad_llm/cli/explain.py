@@ -49,7 +49,7 @@ def _list(found: list[Subject], as_json: bool) -> None:
     for group, members in itertools.groupby(found, key=lambda subject: subject.group):
         print("\n" + color(group, "bold"))
         for subject in members:
-            print(f"  {subject.name:<31}{subject.headline}")
+            print(f"  {subject.name:<30} {subject.headline}")
     print(f"\nfor one of them: {EXAMPLE}")
 
 
