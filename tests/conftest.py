@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs import run as run_module
 
 # Modules that several test files of a folder import are next to them.
 sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir()]
@@ -41,6 +42,19 @@ def verdict():
     data = Path(path).read_bytes()
     assert hashlib.sha256(data).hexdigest() == "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
     return data.decode()
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch, request):
+    """Drawing takes longer than a toy's run, so only tests with the fixture `pictures` draw."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: None)
+
+
+@pytest.fixture
+def pictures():
+    """This test draws."""
+    pytest.importorskip("matplotlib")
 
 
 @pytest.fixture

@@ -51,19 +51,6 @@ def toys(monkeypatch):
         monkeypatch.setitem(PRESETS, name, _toy(name))
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch, request):
-    """Drawing takes longer than a toy's run, so only tests with the fixture `pictures` draw."""
-    if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: None)
-
-
-@pytest.fixture
-def pictures():
-    """This test draws."""
-    pytest.importorskip("matplotlib")
-
-
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Saved runs by preset: characters (char-cpu) and byte pairs (stories), both on TEXT. Tests do not change them."""

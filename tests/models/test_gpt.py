@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from gpt_models import SMALL, change, shaken, some_ids
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
 
-SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 BLOCK = [
     "ln_1.weight",
     "ln_1.bias",
@@ -41,23 +41,6 @@ configs = st.builds(
     qkv_bias=st.booleans(),
     tie_weights=st.booleans(),
 )
-
-
-def change(config=SMALL, **fields):
-    return dataclasses.replace(config, **fields)
-
-
-def some_ids(batch, time, seed=0, vocab_size=SMALL.vocab_size):
-    return np.random.default_rng(seed).integers(0, vocab_size, (batch, time))
-
-
-def shaken(config, dtype=np.float64):
-    """A model none of whose parameters is a constant, so that each of them matters."""
-    model = GPT(config, Generator(1)).to(dtype)
-    noise = np.random.default_rng(2)
-    for p in model.parameters():
-        p.data = (p.data + 0.3 * noise.standard_normal(p.shape)).astype(dtype)
-    return model
 
 
 def oracle(state, config, ids):

@@ -3,25 +3,11 @@
 import pytest
 
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import DataSettings, RunConfig
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import TrainSettings
 
 TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch, request):
-    """Drawing takes longer than these runs, so only tests with the fixture `pictures` draw."""
-    if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: None)
-
-
-@pytest.fixture
-def pictures():
-    """This test draws."""
-    pytest.importorskip("matplotlib")
 
 
 @pytest.fixture

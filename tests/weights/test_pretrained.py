@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from gpt_models import SMALL, change, shaken, some_ids
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,30 +37,12 @@ from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer
 from tinygrad_llm.weights import FORMS, WEIGHTS, PreTrainedModel, pretrained, read_pretrained, write_pretrained
 
-SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=6)
 TINY = Path(__file__).with_name("gpt2_tiny")
 TINY_CONFIG = GPTConfig(vocab_size=19, block_size=12, n_layer=2, n_head=2, n_embd=8)
 HPARAMS = {"n_vocab": 19, "n_ctx": 12, "n_embd": 8, "n_head": 2, "n_layer": 2}
 with np.load(TINY / "logits.npz", allow_pickle=False) as _file:
     REFERENCE = dict(_file)
 IDS = REFERENCE["ids"]
-
-
-def change(config=SMALL, **fields):
-    return dataclasses.replace(config, **fields)
-
-
-def some_ids(batch, time, seed=0, vocab_size=SMALL.vocab_size):
-    return np.random.default_rng(seed).integers(0, vocab_size, (batch, time))
-
-
-def shaken(config, dtype=np.float64):
-    """A model none of whose parameters is a constant, so that each of them matters."""
-    model = GPT(config, Generator(1)).to(dtype)
-    noise = np.random.default_rng(2)
-    for p in model.parameters():
-        p.data = (p.data + 0.3 * noise.standard_normal(p.shape)).astype(dtype)
-    return model
 
 
 def logits(path, **options):

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinygrad_llm.datasets.checks import DataError
-from tinygrad_llm.storage.data import data_folder
-from tinygrad_llm.storage.files import LoadError, open_regular
+from tinygrad_llm.storage.files import LoadError, data_folder, open_regular
 from tinygrad_llm.tokenizer import TokenizerError, files
 from tinygrad_llm.tokenizer.files import StrPath
 

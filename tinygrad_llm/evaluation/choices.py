@@ -12,7 +12,7 @@ from tinygrad_llm.datasets import DataError
 from tinygrad_llm.evaluation.losses import Window, in_batches, rows_at_once, token_losses
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
-from tinygrad_llm.storage.data import data_folder
+from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode_text
 
 ENDINGS = 4  # per item

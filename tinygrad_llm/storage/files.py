@@ -1,4 +1,7 @@
-"""How files of unknown origin are read: one error for all that is wrong, no waiting, bounded memory, strict JSON."""
+"""How files of unknown origin are read: one error for all that is wrong, no waiting, bounded memory, strict JSON.
+
+`data_folder` has the files of known origin, which ship with the package.
+"""
 
 import contextlib
 import json
@@ -9,6 +12,7 @@ import reprlib
 import stat
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
 # The most bytes of JSON, such as a header of safetensors: few real ones have a megabyte. A value takes up to fifty
@@ -20,6 +24,13 @@ _MAX_VALUES = 1_200_000
 _short = reprlib.Repr()  # a hostile name or number may have megabytes
 _short.maxstring = _short.maxother = 200
 show = _short.repr
+
+
+def data_folder() -> Path:
+    """The files that ship with the package: `data/` inside it once it is installed; next to it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"
 
 
 class LoadError(ValueError):

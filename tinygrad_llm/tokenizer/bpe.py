@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, Literal
 
-from tinygrad_llm.storage.data import data_folder
+from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
 from tinygrad_llm.tokenizer.cache import Chunks, Words
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
