@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tinygrad_llm.datasets import CORPORA, DataError, corpora, corpus_hash, load_corpus, read_corpus
-from tinygrad_llm.storage import data
+from tinygrad_llm.storage import files as storage_files
 from tinygrad_llm.tokenizer import TokenizerError, load_tokenizer
 
 
@@ -84,7 +84,7 @@ def test_python_without_its_documentation_is_named(monkeypatch):
 def test_stories_are_inside_an_installed_package_or_next_to_it(tmp_path, monkeypatch):
     package = tmp_path / "tinygrad_llm"
     (package / "storage").mkdir(parents=True)
-    monkeypatch.setattr(data, "__file__", str(package / "storage" / "data.py"))
+    monkeypatch.setattr(storage_files, "__file__", str(package / "storage" / "files.py"))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "stories.txt").write_text("a checkout")
     assert load_corpus("stories") == "a checkout"

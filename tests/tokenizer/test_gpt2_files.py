@@ -10,7 +10,7 @@ from definition import BYTE_NAMES, VOCAB
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_llm.storage import data
+from tinygrad_llm.storage import files as storage_files
 from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 
 # ---- the merges --------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_gpt2_is_loaded_from_the_shipped_folder(tmp_path, monkeypatch):
     for folder, merges in ((tmp_path / "tinygrad_llm" / "data", 1), (tmp_path / "data", 2)):
         (folder / "gpt2").mkdir(parents=True)
         (folder / "gpt2" / "vocab.bpe").write_text("\n".join(["#version: 0.2", "a b", "c d"][: 1 + merges]))
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "tinygrad_llm" / "storage" / "data.py"))
+    monkeypatch.setattr(storage_files, "__file__", str(tmp_path / "tinygrad_llm" / "storage" / "files.py"))
     assert len(Tokenizer.gpt2().merges) == 1
     (tmp_path / "tinygrad_llm" / "data").rename(tmp_path / "elsewhere")
     assert len(Tokenizer.gpt2().merges) == 2
