@@ -83,11 +83,13 @@ class MakesCycles(GPT):
         return loss
 
 
+@pytest.mark.slow
 def test_a_small_leak_is_seen():
     now, peak, _ = growth(KeepsLosses(new_model().config, Generator(1)), 150)
     assert min(now, peak) > 50 * 200 > SLACK  # 200 bytes in each step
 
 
+@pytest.mark.slow
 def test_a_cycle_is_seen():
     *_, cycles = growth(MakesCycles(new_model().config, Generator(1)), 150)
     assert cycles >= 50
