@@ -163,9 +163,10 @@ def _read_shards(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     arrays: dict[str, NDArray[Any]] = {}
     metadata: dict[str, str] = {}
     for shard in files:
-        if not os.path.isfile(path.with_name(shard)):
+        place = os.path.join(path.parent, shard)  # pathlib would keep every name, which the file chooses, in a table
+        if not os.path.isfile(place):
             raise LoadError(f"{path}: weight_map: {show(shard)} is missing next to it")
-        held, more = load_safetensors(path.with_name(shard))
+        held, more = load_safetensors(place)
         wrong = {name for name, file in shards.items() if file == shard} ^ set(held)
         if wrong:
             raise LoadError(f"{path}: weight_map: {show(shard)} holds more or less than it says: {show(sorted(wrong))}")
