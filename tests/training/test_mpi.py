@@ -237,6 +237,8 @@ def test_the_printed_command_stops_and_saves(place):
     try:
         words = next(line for line in process.stdout if line.startswith("to stop and save: kill -INT ")).split()
         assert int(words[words.index("-INT") + 1]) == ranks_here()[0]
+        metrics = Path("new/metrics.jsonl")  # before its first step, a run has nothing to save
+        wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 1, process)
         os.kill(ranks_here()[0], signal.SIGINT)
     finally:
         watchdog.cancel()
