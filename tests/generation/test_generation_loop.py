@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor
 from tinygrad_llm.autograd import is_grad_enabled
-from tinygrad_llm.generation import generate, next_token_probs, stream, window_start
+from tinygrad_llm.generation import Sampling, generate, next_token_probs, stream, window_start
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 
@@ -71,7 +71,7 @@ def test_tokens_are_drawn_from_the_distribution_in_turn():
     ids, rng = prompt(2), Generator(9)
     expected = ids
     for _ in range(4):
-        probs = next_token_probs(MODEL(expected).data[:, -1], 1.3, 6, 0.95)
+        probs = next_token_probs(MODEL(expected).data[:, -1], Sampling(1.3, 6, 0.95))
         expected = np.concatenate([expected, rng.multinomial(probs)], axis=1)
     drawing = Generator(9)
     np.testing.assert_array_equal(MODEL.generate(ids, 4, 1.3, 6, 0.95, drawing), expected)
@@ -102,9 +102,9 @@ def test_seed_decides_the_ids():
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_stream_yields_what_generate_returns(temperature):
     ids = prompt(3)
-    pieces = list(stream(MODEL, ids, 10, temperature, rng=Generator(5)))
+    pieces = list(stream(MODEL, ids, 10, Sampling(temperature), rng=Generator(5)))
     assert [piece.shape for piece in pieces] == [(3,)] * 10
-    text = generate(MODEL, ids, 10, temperature, rng=Generator(5))
+    text = generate(MODEL, ids, 10, Sampling(temperature), rng=Generator(5))
     np.testing.assert_array_equal(text, np.concatenate([ids, np.stack(pieces, axis=1)], axis=1))
     np.testing.assert_array_equal(text, MODEL.generate(ids, 10, temperature, rng=Generator(5)))
 
@@ -175,7 +175,7 @@ def test_rows_of_different_lengths_may_be_of_any_kind():
     for same in ([np.array([1, 2, 3], np.uint16), np.array([4])], (Tensor([1, 2, 3]), [4])):
         texts = MODEL.generate(same, 5, temperature=0)
         assert [text.tolist() for text in texts] == [text.tolist() for text in expected]
-    pieces = np.stack(list(stream(MODEL, [[1, 2, 3], [4]], 5, 0)), axis=1)
+    pieces = np.stack(list(stream(MODEL, [[1, 2, 3], [4]], 5, Sampling(0))), axis=1)
     np.testing.assert_array_equal(pieces, [text[-5:] for text in expected])
 
 
@@ -252,7 +252,10 @@ def test_wrong_prompts_are_refused_by_the_call(ids, message):
 )
 def test_wrong_arguments_are_refused_by_the_call(options, message):
     with pytest.raises(ValueError, match=message):
-        stream(MODEL, [1, 2], **options)
+        MODEL.generate([1, 2], **options)
+    if "max_new_tokens" in message or "rng" in message:
+        with pytest.raises(ValueError, match=message):  # without waiting for the first token
+            stream(MODEL, [1, 2], **options)
 
 
 def test_generators_that_are_not_one_per_row_are_refused():

@@ -7,7 +7,7 @@ import pytest
 from generation_models import model_of
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.generation import KVCache, generate, start_ids, write
+from tinygrad_llm.generation import KVCache, Sampling, generate, start_ids, write
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 
@@ -35,7 +35,7 @@ class Parrot:
 
 
 def pieces_of(ids):
-    return list(write(Parrot(BYTES.n_vocab, ids), BYTES, [0], len(ids), temperature=0))
+    return list(write(Parrot(BYTES.n_vocab, ids), BYTES, [0], len(ids), Sampling(0)))
 
 
 def test_pieces_hold_whole_characters():
@@ -63,5 +63,5 @@ def test_start_of_a_text_is_end_of_text_or_a_newline_or_nothing():
 
 
 def test_wrong_arguments_are_refused_by_the_call():
-    with pytest.raises(ValueError, match="temperature must be"):
-        write(model_of(), CharTokenizer("ab"), [0], 3, temperature=np.nan)
+    with pytest.raises(ValueError, match="max_new_tokens must be"):
+        write(model_of(), CharTokenizer("ab"), [0], -3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.generation import check_sampling, next_token_probs
+from tinygrad_llm.generation import Sampling, next_token_probs
 from tinygrad_llm.random import Generator
 
 BOOK = np.array([[4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]], np.float32)  # the book's nine logits
@@ -31,20 +31,20 @@ def test_book_draw():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_book_thousand_draws(temperature, counts, dtype):
     rng = Generator(123)
-    probs = next_token_probs(BOOK, temperature).astype(dtype)
+    probs = next_token_probs(BOOK, Sampling(temperature)).astype(dtype)
     drawn = [int(rng.multinomial(probs)[0, 0]) for _ in range(1000)]
     assert np.bincount(drawn, minlength=9).tolist() == counts
 
 
 def test_book_temperature_and_top_k():
-    assert next_token_probs(BOOK, 5.0)[0, 6] == pytest.approx(0.0430, abs=PRINTED)  # ch05-17
+    assert next_token_probs(BOOK, Sampling(5.0))[0, 6] == pytest.approx(0.0430, abs=PRINTED)  # ch05-17
     expected = [[0.0615, 0, 0, 0.5775, 0, 0, 0, 0.3610, 0]]  # ch05-18
-    np.testing.assert_allclose(next_token_probs(BOOK, top_k=3), expected, rtol=0, atol=PRINTED)
+    np.testing.assert_allclose(next_token_probs(BOOK, Sampling(top_k=3)), expected, rtol=0, atol=PRINTED)
 
 
 @given(logit_rows, temperatures)
 def test_probs_without_limits_are_the_softmax(logits, temperature):
-    probs = next_token_probs(logits, temperature)
+    probs = next_token_probs(logits, Sampling(temperature))
     terms = [math.exp((v - logits.max()) / temperature) for v in logits[0]]
     assert probs.dtype == np.float64
     np.testing.assert_allclose(probs, [[term / math.fsum(terms) for term in terms]], rtol=1e-12, atol=0)
@@ -52,16 +52,16 @@ def test_probs_without_limits_are_the_softmax(logits, temperature):
 
 @given(logit_rows, temperatures, st.integers(1, 14))
 def test_top_k_keeps_the_k_likeliest_and_their_equals(logits, temperature, k):
-    probs = next_token_probs(logits, temperature, top_k=k)[0]
-    free = next_token_probs(logits, temperature)[0]
+    probs = next_token_probs(logits, Sampling(temperature, top_k=k))[0]
+    free = next_token_probs(logits, Sampling(temperature))[0]
     kth = sorted(logits[0], reverse=True)[min(k, logits.size) - 1]
     assert_limited(probs, free, logits[0] >= kth)
 
 
 @given(logit_rows, temperatures, st.floats(0.01, 1))
 def test_top_p_keeps_the_fewest_that_reach_p(logits, temperature, p):
-    probs = next_token_probs(logits, temperature, top_p=p)[0]
-    free = next_token_probs(logits, temperature)[0]
+    probs = next_token_probs(logits, Sampling(temperature, top_p=p))[0]
+    free = next_token_probs(logits, Sampling(temperature))[0]
     kept = probs > 0
     assert kept.any()
     # Rounding may change whether a sum that equals p reaches it.
@@ -84,53 +84,57 @@ def test_top_p_by_hand_where_sums_are_exact():
     probs = [0.5, 0.25, 0.125, 0.0625, 0.0625]
     logits = np.log([probs])
     for p, kept in [(0.4, 1), (0.5, 1), (0.6, 2), (0.75, 2), (0.76, 3), (0.9, 4), (0.99, 5), (1.0, 5)]:
-        assert np.count_nonzero(next_token_probs(logits, top_p=p)) == kept, p
+        assert np.count_nonzero(next_token_probs(logits, Sampling(top_p=p))) == kept, p
     # Of equal tokens, the first is kept; the order of the row does not matter otherwise.
-    assert next_token_probs(np.zeros((1, 4)), top_p=0.5).tolist() == [[0.5, 0.5, 0, 0]]
-    np.testing.assert_allclose(next_token_probs(logits[:, ::-1], top_p=0.7), [[0, 0, 0, 1 / 3, 2 / 3]], rtol=1e-12)
+    assert next_token_probs(np.zeros((1, 4)), Sampling(top_p=0.5)).tolist() == [[0.5, 0.5, 0, 0]]
+    np.testing.assert_allclose(
+        next_token_probs(logits[:, ::-1], Sampling(top_p=0.7)), [[0, 0, 0, 1 / 3, 2 / 3]], rtol=1e-12
+    )
 
 
 @given(logit_rows, temperatures, st.integers(1, 14), st.floats(0.01, 1))
 def test_top_p_comes_after_top_k(logits, temperature, k, p):
-    both = next_token_probs(logits, temperature, k, p)
-    limited = next_token_probs(logits, temperature, k)
+    both = next_token_probs(logits, Sampling(temperature, k, p))
+    limited = next_token_probs(logits, Sampling(temperature, k))
     with np.errstate(divide="ignore"):
-        np.testing.assert_allclose(both, next_token_probs(np.log(limited), 1.0, None, p), rtol=1e-11, atol=1e-300)
+        np.testing.assert_allclose(
+            both, next_token_probs(np.log(limited), Sampling(1.0, None, p)), rtol=1e-11, atol=1e-300
+        )
 
 
 @given(logit_rows)
 def test_temperature_0_leaves_the_first_of_the_likeliest(logits):
     expected = np.zeros_like(logits)
     expected[0, logits[0].tolist().index(logits.max())] = 1
-    np.testing.assert_array_equal(next_token_probs(logits, 0), expected)
-    np.testing.assert_array_equal(next_token_probs(logits, 0.0, 5, 0.3), expected)
+    np.testing.assert_array_equal(next_token_probs(logits, Sampling(0)), expected)
+    np.testing.assert_array_equal(next_token_probs(logits, Sampling(0.0, 5, 0.3)), expected)
 
 
 @given(st.lists(st.integers(-40, 40), min_size=2, max_size=8, unique=True))
 def test_low_temperature_comes_close_to_0(logits):
     row = np.array([logits], np.float64)
-    np.testing.assert_allclose(next_token_probs(row, 0.02), next_token_probs(row, 0), atol=1e-12)
+    np.testing.assert_allclose(next_token_probs(row, Sampling(0.02)), next_token_probs(row, Sampling(0)), atol=1e-12)
 
 
 def test_rows_are_independent_and_logits_unchanged():
     logits = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
     before = logits.copy()
     for arguments in [(0,), (0.7,), (0.7, 3), (1.3, None, 0.6), (1.3, 5, 0.6)]:
-        rows = [next_token_probs(row[None], *arguments)[0] for row in logits]
-        np.testing.assert_array_equal(next_token_probs(logits, *arguments), rows)
+        rows = [next_token_probs(row[None], Sampling(*arguments))[0] for row in logits]
+        np.testing.assert_array_equal(next_token_probs(logits, Sampling(*arguments)), rows)
     np.testing.assert_array_equal(logits, before)
 
 
 def test_large_logits_do_not_overflow():
-    np.testing.assert_array_equal(next_token_probs(np.array([[3e38, -3e38]], np.float32), 0.5), [[1, 0]])
+    np.testing.assert_array_equal(next_token_probs(np.array([[3e38, -3e38]], np.float32), Sampling(0.5)), [[1, 0]])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_logits_that_are_nan_or_infinite_are_refused(bad, temperature):
     with pytest.raises(ValueError, match="scores are NaN or infinite"):
-        next_token_probs(np.array([[1.0, bad]]), temperature)
-    assert next_token_probs(np.array([[1.0, -np.inf]]), temperature).tolist() == [[1, 0]]
+        next_token_probs(np.array([[1.0, bad]]), Sampling(temperature))
+    assert next_token_probs(np.array([[1.0, -np.inf]]), Sampling(temperature)).tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +151,4 @@ def test_logits_that_are_nan_or_infinite_are_refused(bad, temperature):
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        check_sampling(**{"temperature": 1.0, "top_k": None, "top_p": None, **arguments})
-    with pytest.raises(ValueError, match=message):
-        next_token_probs(BOOK, **arguments)
+        Sampling(**arguments)

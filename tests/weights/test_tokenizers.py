@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tinygrad_llm.generation import write
+from tinygrad_llm.generation import Sampling, write
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
@@ -81,7 +81,7 @@ def test_rows_padded_to_a_multiple_are_accepted_and_never_generated(tmp_path, fo
         model = GPT(rows(vocab_size), Generator(1))
         model.transformer.wte.weight.data[262:] *= 1000  # padded rows that would be chosen
         model.transformer.wte.weight.data[262:] -= 500 * np.sign(model.transformer.ln_f.bias.data + 1)
-        list(write(model, tokenizer, [1, 2], 40, temperature=9.0))  # an unknown id would raise
+        list(write(model, tokenizer, [1, 2], 40, Sampling(9.0)))  # an unknown id would raise
 
     for_each([264, 272, 288, 320, 384, 512, 1024], check)
 

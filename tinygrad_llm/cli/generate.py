@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, add_special, integer
-from tinygrad_llm.generation import start_ids, write
+from tinygrad_llm.generation import Sampling, start_ids, write
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import encode_text
@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     ids = encode_text(tokenizer, args.prompt, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give a --prompt")
-    sampling = args.temperature, args.top_k, args.top_p, Generator(args.seed)
     try:
+        sampling = Sampling(args.temperature, args.top_k, args.top_p)
         with np.errstate(all="ignore"):  # damaged weights are one line of ours, not warnings of NumPy's
-            pieces = write(model, tokenizer, ids, args.max_new_tokens, *sampling)
+            pieces = write(model, tokenizer, ids, args.max_new_tokens, sampling, Generator(args.seed))
             if args.json:
                 print(json.dumps({"prompt": args.prompt, "text": "".join(pieces), "seed": args.seed}))
                 return 0

@@ -8,14 +8,14 @@ text.py       ids that become text while they are generated
 
 from tinygrad_llm.generation.cache import KVCache
 from tinygrad_llm.generation.loop import LanguageModel, Prompt, generate, stream, window_start
-from tinygrad_llm.generation.sampling import check_sampling, next_token_probs
+from tinygrad_llm.generation.sampling import Sampling, next_token_probs
 from tinygrad_llm.generation.text import start_ids, write
 
 __all__ = [
     "KVCache",
     "LanguageModel",
     "Prompt",
-    "check_sampling",
+    "Sampling",
     "generate",
     "next_token_probs",
     "start_ids",

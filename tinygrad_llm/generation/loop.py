@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation.cache import KVCache
-from tinygrad_llm.generation.sampling import Ids, Sampling, check_sampling, choose
+from tinygrad_llm.generation.sampling import Ids, Sampling, choose
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
 
@@ -41,9 +41,7 @@ def generate(
     model: LanguageModel,
     ids: Prompt,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    sampling: Sampling = Sampling(),
     rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
 ) -> Any:
@@ -53,7 +51,7 @@ def generate(
     Returns:  int64 ids of the prompt's rank, (T + n,) or (B, T + n); for rows of different lengths, a list of B rows.
     Raises:   as `stream`.
     """
-    new = list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache))
+    new = list(stream(model, ids, max_new_tokens, sampling, rng, use_cache))
     rows = _prompt_rows(ids)
     columns = np.stack(new, axis=1) if new else np.empty((len(rows), 0), np.int64)
     texts = [np.concatenate([row, more]) for row, more in zip(rows, columns, strict=True)]
@@ -66,9 +64,7 @@ def stream(
     model: LanguageModel,
     ids: Prompt,
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    sampling: Sampling = Sampling(),
     rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
     n_vocab: int | None = None,
@@ -79,14 +75,12 @@ def stream(
     and the cache changes no id, except where two scores are equal up to rounding.
 
     Args:     ids: the prompt, (T,) or (B, T), or B rows of different lengths; 1 ≤ T ≤ block_size.
-              temperature, top_k, top_p: see `next_token_probs`. temperature 0 draws no random numbers.
               rng: the rows draw from it in turn for each new token; None: Generator(0). Or one generator for each row,
               which then draws as if it were alone.
               n_vocab: draw only ids below it, where the rows of a vocabulary are padded; None: all.
     Raises:   ValueError: the prompt is empty or too long, or an argument is out of range; raised by the call itself.
               IndexError: an id is outside the vocabulary; raised when the first token is asked for.
     """
-    check_sampling(temperature, top_k, top_p)
     rows = _prompt_rows(ids)
     longest = max(len(row) for row in rows)
     if longest > model.block_size:
@@ -101,9 +95,7 @@ def stream(
     # Rows of one length make one (B, T) text; rows of different lengths make B texts of one row.
     texts = [np.stack(rows)] if len({len(row) for row in rows}) == 1 else [row[None] for row in rows]
     # The checks above must not wait for the first next(), so the loop is a separate generator function.
-    return _loop(
-        model, texts, max_new_tokens, Sampling(temperature, top_k, top_p), rng or Generator(0), use_cache, n_vocab
-    )
+    return _loop(model, texts, max_new_tokens, sampling, rng or Generator(0), use_cache, n_vocab)
 
 
 def _loop(

@@ -1,7 +1,8 @@
 """How the next token is chosen from the model's logits: `choose`, from the distribution of `next_token_probs`."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,28 @@ from tinygrad_llm.random import Generator
 Ids: TypeAlias = NDArray[np.int64]
 
 
-class Sampling(NamedTuple):
-    """The arguments of `next_token_probs`."""
+@dataclass(frozen=True)
+class Sampling:
+    """The settings by which a next token is chosen.
+
+    Args:     temperature: below 1 sharpens, above 1 flattens; 0 leaves only the likeliest token, and draws no random
+              number. top_k: keep the k likeliest tokens, and those as likely as the k-th. top_p: of these, keep the
+              fewest whose probabilities sum to at least p.
+    Raises:   ValueError: one is out of range.
+    Source:   top-p: Holtzman et al. 2020, arXiv:1904.09751.
+    """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be ≥ 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be ≥ 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
 
 
 def choose(logits: Array, sampling: Sampling, rng: Generator | Sequence[Generator]) -> Ids:
@@ -31,25 +48,20 @@ def choose(logits: Array, sampling: Sampling, rng: Generator | Sequence[Generato
         _check_logits(logits)
         likeliest: Ids = np.argmax(logits, axis=-1)
         return likeliest
-    probs = next_token_probs(logits, *sampling)
+    probs = next_token_probs(logits, sampling)
     if isinstance(rng, Generator):
         return rng.multinomial(probs)[:, 0]
     return np.concatenate([own.multinomial(row) for own, row in zip(rng, probs, strict=True)])
 
 
-def next_token_probs(
-    logits: Array, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> Array:
+def next_token_probs(logits: Array, sampling: Sampling = Sampling()) -> Array:
     """Compute the distribution that the next token is drawn from.
 
-    Args:     logits: (B, V). temperature: below 1 sharpens, above 1 flattens; 0 leaves only the likeliest token.
-              top_k: keep the k likeliest tokens, and those as likely as the k-th. top_p: of these, keep the fewest
-              whose probabilities sum to at least p.
+    Args:     logits: (B, V).
     Returns:  (B, V) float64; each row sums to 1.
-    Raises:   ValueError: an argument is out of range; a logit is NaN or +∞.
-    Source:   top-p: Holtzman et al. 2020, arXiv:1904.09751.
+    Raises:   ValueError: a logit is NaN or +∞.
     """
-    check_sampling(temperature, top_k, top_p)
+    temperature, top_k, top_p = sampling.temperature, sampling.top_k, sampling.top_p
     _check_logits(logits)
     logits = logits.astype(np.float64)
     if temperature == 0:
@@ -79,19 +91,6 @@ def _keep_top_p(row: Array, top_p: float) -> None:
     falling[np.cumsum(falling) - falling >= top_p] = 0
     row[:] = 0
     row[order] = falling
-
-
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Check the arguments of `next_token_probs`.
-
-    Raises:   ValueError: one is out of range.
-    """
-    if not temperature >= 0:
-        raise ValueError(f"temperature must be ≥ 0, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be ≥ 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
 
 
 def _check_logits(logits: Array) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tinygrad_llm.generation.loop import LanguageModel, stream
+from tinygrad_llm.generation.sampling import Sampling
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, TokenizerError
 
@@ -22,9 +23,7 @@ def write(
     tokenizer: AnyTokenizer,
     ids: list[int],
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    sampling: Sampling = Sampling(),
     rng: Generator | None = None,
 ) -> Iterator[str]:
     """Continue ids as text: yields one piece per token, and ends at the end-of-text token.
@@ -33,7 +32,7 @@ def write(
 
     Raises:   ValueError: as `generation.stream`; raised by the call itself.
     """
-    new = stream(model, ids, max_new_tokens, temperature, top_k, top_p, rng, n_vocab=tokenizer.n_vocab)
+    new = stream(model, ids, max_new_tokens, sampling, rng, n_vocab=tokenizer.n_vocab)
     decoder = StreamDecoder(tokenizer)
 
     def pieces() -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.generation import KVCache, generate
+from tinygrad_llm.generation import KVCache, Sampling, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerCache, LayerNorm, Linear, Module, MultiHeadAttention
@@ -199,7 +199,7 @@ class GPT(PreTrainedModel):
         use_cache: bool = True,
     ) -> Any:
         """The prompt, (T,), (B, T) or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
-        return generate(self, ids, max_new_tokens, temperature, top_k, top_p, rng, use_cache)
+        return generate(self, ids, max_new_tokens, Sampling(temperature, top_k, top_p), rng, use_cache)
 
 
 def _ids(ids: Any, what: str = "ids") -> Array:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.formats.checkpoint import NotFiniteError
-from tinygrad_llm.generation import start_ids, write
+from tinygrad_llm.generation import Sampling, start_ids, write
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
@@ -185,7 +185,7 @@ class Run:
         or, where the text has none, at its first token.
         """
         start = start_ids(self.data.tokenizer) or [int(self.data.training[0][0])]
-        pieces = write(self.model, self.data.tokenizer, start, max_new_tokens, temperature=0.8, rng=Generator(seed))
+        pieces = write(self.model, self.data.tokenizer, start, max_new_tokens, Sampling(0.8), Generator(seed))
         text = "".join(pieces)
         step = self.steps[-1].step if self.steps else 0
         self.samples.append((step, text))
