@@ -61,7 +61,7 @@ MISTAKES = {
     "a tokenizer over another": ("tokenizer train {text} --out {tokenizer}", "exists already"),
     "a tokenizer below a file": ("tokenizer train {text} --out {text}/new.json", "text.txt"),
     "a tokenizer of an empty text": ("tokenizer train {empty} --out new.json", "empty.txt: the file is empty"),
-    "an unknown kernel": ("gradcheck tanh tahn", "nothing is named 'tahn', did you mean tanh"),
+    "an unknown kernel": ("gradcheck tanh tahn", "nothing is named 'tahn': did you mean tanh"),
     "an unknown command": ("trian", "trian"),
     "no command": ("", "COMMAND"),
     "no action": ("tokenizer", "ACTION"),

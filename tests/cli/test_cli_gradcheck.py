@@ -180,7 +180,7 @@ def test_the_curve_is_a_table_and_a_picture(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tahn"], "nothing is named 'tahn', did you mean tanh"),
+        (["tahn"], "nothing is named 'tahn': did you mean tanh"),
         (["GPT", "--mutants"], "nothing is named 'GPT'"),
         (["--curve", "tahn"], "did you mean tanh"),
         (["tanh", "--curve", "tanh"], "--curve takes one name"),

@@ -6,11 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from tinygrad_llm.storage.text import finite, one_line, to_json
+from tinygrad_llm.storage.text import finite, nearest, one_line, to_json
 
 
 def test_one_line_joins_every_run_of_white_space():
     assert one_line(ValueError("two\n  words\tand more\n")) == "two words and more"
+
+
+def test_nearest_names_the_most_similar_name_or_all():
+    assert nearest("layernorm", iter(["linear", "layer_norm", "norm"])) == ": did you mean layer_norm?"
+    assert nearest("xyz", {"linear": 1, "tanh": 2}) == ": there are linear, tanh"
 
 
 def test_to_json_writes_null_for_nan_and_infinity_at_every_depth():

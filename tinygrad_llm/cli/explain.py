@@ -2,16 +2,15 @@
 
 import argparse
 import itertools
-import json
-import math
 import textwrap
 from typing import Any
 
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, closest, color
+from tinygrad_llm.cli.options import add_json, add_seed, color
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.storage.text import nearest, to_json
 from tinygrad_llm.study import Derivative, Example, Explanation, Subject, explain, subjects
 from tinygrad_llm.study.explain import CENTRAL_STEP, COMPLEX_STEP
 
@@ -32,11 +31,10 @@ def run(args: argparse.Namespace) -> int:
         _list(list(known.values()), args.json)
         return 0
     if args.name not in known:
-        like = closest(args.name, list(known))
-        raise UsageError(f"nothing here is named {args.name!r}{like} (there are: {', '.join(known)})")
+        raise UsageError(f"nothing is named {args.name!r}{nearest(args.name, known)}")
     explanation = explain(known[args.name], args.seed)
     if args.json:
-        print(json.dumps(_finite(_as_dict(explanation))))
+        print(to_json(_as_dict(explanation)))
     else:
         _show(explanation)
     return 1 if explanation.failure else 0
@@ -44,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(found: list[Subject], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([{"group": s.group, "name": s.name, "formula": s.headline} for s in found]))
+        print(to_json([{"group": s.group, "name": s.name, "formula": s.headline} for s in found]))
         return
     for group, members in itertools.groupby(found, key=lambda subject: subject.group):
         print("\n" + color(group, "bold"))
@@ -84,15 +82,6 @@ def _as_dict(e: Explanation) -> dict[str, Any]:
             "complex": d.complex,
         },
     }
-
-
-def _finite(x: Any) -> Any:
-    """JSON has no NaN or infinity: null."""
-    if isinstance(x, dict):
-        return {key: _finite(value) for key, value in x.items()}
-    if isinstance(x, list):
-        return [_finite(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------

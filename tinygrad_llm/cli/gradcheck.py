@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, closest, color
+from tinygrad_llm.cli.options import add_json, add_seed, color
 from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
 from tinygrad_llm.kernels import KERNELS
-from tinygrad_llm.storage.text import to_json
+from tinygrad_llm.storage.text import nearest, to_json
 
 EXAMPLE = "tinygrad-llm gradcheck layer_norm GPT"
 
@@ -68,8 +68,7 @@ def _known(names: Sequence[str], known: Iterable[str]) -> None:
     known = list(dict.fromkeys(known))
     for name in names:
         if name not in known:
-            hint = closest(name, known) or f"; there are: {', '.join(known)}"
-            raise UsageError(f"nothing is named {name!r}{hint}")
+            raise UsageError(f"nothing is named {name!r}{nearest(name, known)}")
 
 
 # ---- the ledger --------------------------------------------------------------------------------------------------

@@ -1,10 +1,9 @@
 """Parts that several subcommands share: types of arguments, options, checks of folders, and colors."""
 
 import argparse
-import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
@@ -113,9 +112,3 @@ def color(text: str, name: str) -> str:
     """The text in a color, if stdout is a terminal and the user has not set NO_COLOR (no-color.org)."""
     shown = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if shown else text
-
-
-def closest(name: str, known: Sequence[str]) -> str:
-    """ ", did you mean …?" with the known names that are most like `name`; empty if none is close."""
-    like = difflib.get_close_matches(name, known, n=3)
-    return f", did you mean {' or '.join(like)}?" if like else ""

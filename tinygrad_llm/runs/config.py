@@ -14,18 +14,18 @@ the values that it leaves out:
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.training.settings import setting
 
@@ -301,13 +301,6 @@ def _find(key: str) -> tuple[str, str, Any]:
         near = nearest(key, known if dot else [k.split(".")[1] for k in known])
         raise ConfigError(f"unknown key {key!r}" + (f": did you mean {meant[0]}?" if meant else near))
     return *found[0], _TYPES[found[0][0]][found[0][1]]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the most similar known one, or all of them."""
-    known = list(known)
-    like = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.models import GPTConfig
-from tinygrad_llm.runs.config import DataSettings, RunConfig, nearest, read_toml
+from tinygrad_llm.runs.config import DataSettings, RunConfig, read_toml
+from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
 
 PRESETS = {

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import Checkpoints
-from tinygrad_llm.runs.config import RunConfig, nearest, read_text, read_toml
+from tinygrad_llm.runs.config import RunConfig, read_text, read_toml
 from tinygrad_llm.runs.folder import CHECKPOINTS, CONFIG, METRICS, clear_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import find_preset, load_config
@@ -33,7 +33,7 @@ from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.lock import lock
-from tinygrad_llm.storage.text import finite, to_csv
+from tinygrad_llm.storage.text import finite, nearest, to_csv
 from tinygrad_llm.tokenizer import TokenizerError
 from tinygrad_llm.training import ConfigError, Step, TrainingError
 from tinygrad_llm.weights import WEIGHTS

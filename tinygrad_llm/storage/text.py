@@ -4,13 +4,22 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
 def one_line(message: object) -> str:
     """The text of an object in one line: each run of white space becomes one space."""
     return " ".join(str(message).split())
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is most like it, or all where none is."""
+    import difflib  # takes milliseconds, and only errors need it
+
+    known = list(known)
+    like = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {like[0]}?" if like else f": there are {', '.join(known)}"
 
 
 def finite(value: Any) -> Any:
