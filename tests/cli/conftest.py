@@ -15,10 +15,13 @@ TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" *
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """Each test works in an empty folder of its own."""
+    """Each test works in an empty folder of its own, on a terminal of 80 columns that has colors."""
     folder = tmp_path / "work place"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for subprocesses
     return folder
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tinygrad_llm import __version__
 from tinygrad_llm import cli as command_line
 from tinygrad_llm.cli import COMMANDS, main
 
@@ -52,6 +53,29 @@ def test_help_lists_every_command(cli):
     for name, summary in COMMANDS.items():
         assert name in out
         assert summary.split()[0] in out
+
+
+def test_version_is_the_package_s(cli):
+    assert cli("--version") == (0, f"tinygrad-llm {__version__}\n", "")
+
+
+TERMINALS = {
+    "a terminal": (True, {}, True),
+    "NO_COLOR": (True, {"NO_COLOR": "1"}, False),
+    "an empty NO_COLOR": (True, {"NO_COLOR": ""}, True),
+    "TERM=dumb": (True, {"TERM": "dumb"}, False),
+    "a file": (False, {}, False),
+}
+
+
+@pytest.mark.parametrize("kind", TERMINALS)
+def test_colors_are_for_terminals_that_have_them(kind, cli, monkeypatch):
+    terminal, variables, colored = TERMINALS[kind]
+    for name, value in {"NO_COLOR": "", "TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    for words in (["explain", "tanh"], ["gradcheck", "tanh"], ["tokenizer", "explain", "tea"]):
+        assert ("\x1b" in cli(*words)[1]) is colored
 
 
 def test_python_m_is_the_same_command():

@@ -62,10 +62,15 @@ MISTAKES = {
     "a tokenizer below a file": ("tokenizer train {text} --out {text}/new.json", "text.txt"),
     "a tokenizer of an empty text": ("tokenizer train {empty} --out new.json", "empty.txt: the file is empty"),
     "an unknown kernel": ("gradcheck tanh tahn", "nothing is named 'tahn': did you mean tanh"),
-    "an unknown command": ("trian", "trian"),
+    "an unknown command": ("trian", "got 'trian': did you mean train?"),
+    "an unknown action": ("bench decoder", "got 'decoder': did you mean decode?"),
     "no command": ("", "COMMAND"),
     "no action": ("tokenizer", "ACTION"),
-    "an unknown option": ("doctor --jsn", "--jsn"),
+    "an unknown option": ("doctor --jsn", "doctor: unknown option --jsn: did you mean --json?"),
+    "an unknown option with a value": ("train --stepz=3", "unknown option --stepz: did you mean --steps?"),
+    "an unknown option of an action": ("tokenizer stats x --tpo 3", "unknown option --tpo: did you mean --top?"),
+    "an unknown choice": ("gradcheck --method complix", "--method: got 'complix': did you mean complex?"),
+    "too many arguments": ("eval {run} {text} {text}", "got more than it takes: "),
     "an argument of two lines": ("doctor one\ntwo", "one two"),
 }  # fmt: skip
 

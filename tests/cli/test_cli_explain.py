@@ -110,11 +110,3 @@ def test_a_wrong_gradient_is_printed_with_exit_status_1(vjp, message, cli, monke
     status, out, _ = cli("explain", "tanh", "--json")
     assert status == 1
     assert message in strict(out)["message"]
-
-
-def test_headings_are_bold_on_a_terminal(cli, monkeypatch):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    _, out, _ = cli("explain", "tanh")
-    assert "\x1b[1mexample\x1b[0m" in out
-    assert "\x1b[32mok\x1b[0m" in out

@@ -186,7 +186,7 @@ def test_the_curve_is_a_table_and_a_picture(cli, tmp_path):
         (["tanh", "--curve", "tanh"], "--curve takes one name"),
         (["tanh", "--out", "x.png"], "add --curve NAME"),
         (["--mutants", "--curve", "tanh"], "not allowed with"),
-        (["--method", "exact"], "invalid choice"),
+        (["--method", "exact"], "got 'exact': there are complex"),
         (["--curve", "tanh", "--out", "no such folder/x.png"], "no such folder"),
         (["--curve", "tanh", "--out", "."], "must be a .png file"),
         (["--curve", "tanh", "--out", "x.jpg"], "must be a .png file"),

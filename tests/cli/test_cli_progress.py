@@ -65,6 +65,12 @@ def test_a_terminal_gets_a_bar():
         assert part in final
 
 
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    pytest.importorskip("tqdm")
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\r" not in show_all(40, Terminal())
+
+
 def test_a_file_gets_no_bar():
     pytest.importorskip("tqdm")
     assert "\r" not in show_all(40, io.StringIO())

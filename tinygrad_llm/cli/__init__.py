@@ -14,8 +14,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol
 
+from tinygrad_llm import __version__
 from tinygrad_llm.runtime import started
-from tinygrad_llm.storage.text import one_line
+from tinygrad_llm.storage.text import nearest, one_line
 
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
@@ -38,10 +39,24 @@ class UsageError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """argparse with errors of one line, which suggest a name that is like an unknown one."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Also called for the arguments of a command, whose parser alone knows its options."""
+        known, unknown = super().parse_known_args(args, namespace)
+        options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if options:
+            self.error(f"unknown option {options[0]}{nearest(options[0], self._option_string_actions)}")
+        if unknown:
+            self.error(f"got more than it takes: {' '.join(unknown)}")
+        return known, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"got {value!r}{nearest(str(value), map(str, action.choices))}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if started()[0] == 0:  # under mpiexec, only one of the processes prints
@@ -70,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Build a large language model from scratch, in NumPy.",
         epilog="tinygrad-llm COMMAND --help explains one command.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")

@@ -16,6 +16,7 @@ from tinygrad_llm.bench.table import ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.doctor import kernels
 from tinygrad_llm.cli.options import integer
+from tinygrad_llm.cli.progress import is_terminal
 from tinygrad_llm.datasets import load_corpus
 
 EXAMPLE = "tinygrad-llm bench train --config char-cpu baby --against torch"
@@ -142,7 +143,7 @@ def _measures(args: argparse.Namespace, against: Sequence[str], threads: int) ->
 
 def _progress(what: str) -> None:
     """On a terminal, replace the last line by this one."""
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 

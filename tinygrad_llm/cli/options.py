@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.progress import is_terminal
 from tinygrad_llm.runs.folder import FILES, holds_run
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
 
@@ -109,6 +110,6 @@ _CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
 
 
 def color(text: str, name: str) -> str:
-    """The text in a color, if stdout is a terminal and the user has not set NO_COLOR (no-color.org)."""
-    shown = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """The text in a color, if stdout is a terminal that has them and the user has not set NO_COLOR (no-color.org)."""
+    shown = is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
     return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if shown else text

@@ -47,7 +47,7 @@ class Bar:
         self._start, self._shown = done, 0
         self._began = self._reported = time.monotonic()
         self._bar: Any = None
-        if _terminal(self.file):
+        if is_terminal(self.file):
             try:
                 from tqdm import tqdm
             except ImportError:
@@ -108,7 +108,7 @@ class Bar:
 @contextlib.contextmanager
 def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] | None]:
     """The `update` of a Bar that is open during the block; None, and no bar, where stderr is no terminal."""
-    if not _terminal(sys.stderr):
+    if not is_terminal(sys.stderr):
         yield None
         return
     bar = Bar(unit, name)
@@ -118,6 +118,6 @@ def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] |
         bar.close()
 
 
-def _terminal(file: TextIO | None) -> bool:
-    """Whether a bar can be drawn there; `2>&-` leaves a program without stderr."""
-    return file is not None and file.isatty()
+def is_terminal(file: TextIO | None) -> bool:
+    """Whether colors and bars can be shown there. `2>&-` leaves a program without stderr; TERM=dumb knows no codes."""
+    return file is not None and file.isatty() and os.environ.get("TERM") != "dumb"
