@@ -1,10 +1,8 @@
 """Graphs of every shape and arrays of every layout: broadcasting, repeated use, and who owns the memory."""
 
-import gc
 import inspect
 import operator
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -348,22 +346,23 @@ def test_diamonds_within_diamonds():
 # ---- memory and depth of a walk --------------------------------------------------------------------------------------
 
 
-def test_the_walk_holds_a_few_gradients_at_a_time():
+def test_the_walk_holds_a_few_gradients_at_a_time(peak_memory):
     """Along 300 links of 80 kB each, backward needs memory for a few: it frees what it has used."""
     size = 10_000
-    peaks = {}
-    for links in (30, 300):
+
+    def chain(links):
         y = leaf(np.ones(size))
         for _ in range(links):
             y = y.tanh()
-        y = y.sum()
-        gc.collect()
-        tracemalloc.start()
-        y.backward()
-        peaks[links] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peaks[30] <= 8 * 8 * size
-    assert peaks[300] <= peaks[30] + 8 * size
+        return y.sum()
+
+    def peak(links):
+        chains = [chain(links), chain(links)]  # one for each measurement
+        return peak_memory(lambda: chains.pop().backward())
+
+    few = peak(30)
+    assert few <= 8 * 8 * size
+    assert peak(300) <= few + 8 * size
 
 
 def test_no_step_of_the_engine_recurses():

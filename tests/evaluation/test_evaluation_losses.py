@@ -1,7 +1,6 @@
 """−ln p of every id: windows that score each id once, and their losses against the definition."""
 
 import math
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def test_stride_outside_the_block_is_refused_by_the_call(stride: int) -> None:
         score_tokens(model_of(5), [np.arange(4)], stride)
 
 
-def test_windows_hold_at_most_one_piece_and_one_window() -> None:
+def test_windows_hold_at_most_one_piece_and_one_window(peak_memory: Any) -> None:
     """The next piece is read when the windows before it are used up, and used ids are dropped."""
     read: list[int] = []
 
@@ -52,13 +51,12 @@ def test_windows_hold_at_most_one_piece_and_one_window() -> None:
     for inputs, _ in scoring_windows(pieces(100, 10), 7, 3):
         assert read[-1] <= inputs[-1] + 1  # the target of the last input is in the last piece read
 
-    tracemalloc.start()
-    try:
+    def score() -> None:
         for _ in scoring_windows(pieces(100, 5_000), 64, 32):
             pass
-        assert tracemalloc.get_traced_memory()[1] < 10 * 5_000 * 8  # of 100 pieces, 8 bytes per id
-    finally:
-        tracemalloc.stop()
+
+    limit = 10 * 5_000 * 8  # 10 of the 100 pieces, 8 bytes per id
+    assert peak_memory(score, limit) < limit
 
 
 def test_losses_with_stride_1_equal_the_definition() -> None:

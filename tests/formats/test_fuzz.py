@@ -1,12 +1,13 @@
 """Thousands of damaged files: each loads, or is refused in the package's own words, in bounded memory."""
 
+import contextlib
 import functools
 import io
+import itertools
 import json
 import random
 import struct
 import tempfile
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -174,43 +175,56 @@ FUZZED = {
 }
 
 
-def fuzz(tmp_path, reader, count, seed):
-    read, good_files, damage = FUZZED[reader]
+def fuzz(tmp_path, peak_memory, fuzzed, count, seed):
+    read, good_files, damage = fuzzed
     rng = random.Random(seed)
     good = good_files(tmp_path)
     path = tmp_path / "file.index"  # always the same: pathlib keeps every name, in a table that grows by megabytes
+    refused = None
+
+    def call():
+        nonlocal refused
+        refused = None
+        try:
+            read(path)
+        except LoadError as error:
+            refused = str(error)
+
     loaded = 0
-    tracemalloc.start()
-    try:
-        for number in range(count):
-            content = damage(rng, rng.choice(good), good)
-            path.unlink(missing_ok=True)  # to truncate it would wait for the disk
-            path.write_bytes(content)
-            before = tracemalloc.get_traced_memory()[0]
-            tracemalloc.reset_peak()
-            refused = None
-            try:
-                read(path)
-            except LoadError as error:
-                refused = str(error)
-            loaded += refused is None
-            # Those 64 kB at the end of a file that zipfile searches; and what deflate may unpack of so little.
-            assert tracemalloc.get_traced_memory()[1] - before < 200_000 + 50 * len(content), f"file {number}"
-            if refused is not None:
-                assert str(path.with_suffix("")) in refused or ".safetensors: " in refused  # a shard
-                assert len(refused.splitlines()) == 1
-                assert len(refused) < 2000
-    finally:
-        tracemalloc.stop()
+    for number in range(count):
+        content = damage(rng, rng.choice(good), good)
+        path.unlink(missing_ok=True)  # to truncate it would wait for the disk
+        path.write_bytes(content)
+        limit = 200_000 + 50 * len(content)  # zipfile searches 64 kB at the end of a file; deflate packs a lot
+        assert peak_memory(call, limit) < limit, f"file {number}"
+        loaded += refused is None
+        if refused is not None:
+            assert str(path.with_suffix("")) in refused or ".safetensors: " in refused  # a shard
+            assert len(refused.splitlines()) == 1
+            assert len(refused) < 2000
     assert 0 < loaded < count / 2  # neither all junk nor hardly touched
 
 
 @pytest.mark.parametrize("reader", FUZZED)
-def test_300_damaged_files(tmp_path, reader):
-    fuzz(tmp_path, reader, 300, seed=1)
+def test_300_damaged_files(tmp_path, peak_memory, reader):
+    fuzz(tmp_path, peak_memory, FUZZED[reader], 300, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", FUZZED)
-def test_5000_damaged_files(tmp_path, reader):
-    fuzz(tmp_path, reader, 5000, seed=2)
+def test_5000_damaged_files(tmp_path, peak_memory, reader):
+    fuzz(tmp_path, peak_memory, FUZZED[reader], 5000, seed=2)
+
+
+@pytest.mark.parametrize("every", [1, 100], ids=["each", "now and then"])
+def test_memory_that_a_reader_takes_for_each_file_is_seen(tmp_path, peak_memory, every):
+    """A reader that allocates 2 MB each time is caught; one that does so for every 100th file is not."""
+    reads = itertools.count(1)
+
+    def read(path):
+        if next(reads) % every == 0:
+            bytearray(2_000_000)
+        return load_safetensors(path)
+
+    with pytest.raises(AssertionError, match="file 0") if every == 1 else contextlib.nullcontext():
+        fuzz(tmp_path, peak_memory, (read, safetensors, mutate), 300, seed=1)

@@ -3,7 +3,6 @@
 import io
 import pickle
 import struct
-import tracemalloc
 import warnings
 import zipfile
 
@@ -186,25 +185,31 @@ BAD_ARRAYS = {
 }
 
 
-def refuse(load, path, content, message):
-    path.write_bytes(content)
-    tracemalloc.start()
-    try:
-        with pytest.raises(LoadError, match=rf"^\S*bad\.np[yz]: .*{message}") as caught:
-            load(path)
+@pytest.fixture
+def refuse(peak_memory):
+    """A function (load, path, content, message): assert that this content is refused, in memory that fits it."""
+
+    def check(load, path, content, message):
+        path.write_bytes(content)
         # zipfile searches 64 kB for the end of a zip, and a parsed header of 10 kB may take some megabytes.
-        assert tracemalloc.get_traced_memory()[1] < 4_000_000 + 20 * len(content)
-    finally:
-        tracemalloc.stop()
-    assert len(str(caught.value).splitlines()) == 1
-    assert len(str(caught.value)) < 1000 + len(str(path))
+        limit = 4_000_000 + 20 * len(content)
+
+        def read():
+            with pytest.raises(LoadError, match=rf"^\S*bad\.np[yz]: .*{message}") as caught:
+                load(path)
+            assert len(str(caught.value).splitlines()) == 1
+            assert len(str(caught.value)) < 1000 + len(str(path))
+
+        assert peak_memory(read, limit) < limit
+
+    return check
 
 
-def test_bad_arrays_are_refused_by_file_and_field(tmp_path, for_each):
+def test_bad_arrays_are_refused_by_file_and_field(tmp_path, refuse, for_each):
     for_each(BAD_ARRAYS, lambda name: refuse(load_npy, tmp_path / "bad.npy", *BAD_ARRAYS[name]))
 
 
-def test_bad_members_are_refused_by_file_member_and_field(tmp_path, for_each):
+def test_bad_members_are_refused_by_file_member_and_field(tmp_path, refuse, for_each):
     def check(name):
         content, message = BAD_ARRAYS[name]
         whole = zipped(("good.npy", npy()), ("x.npy", content))
@@ -287,7 +292,7 @@ BAD_ARCHIVES = {
 }
 
 
-def test_bad_archives_are_refused_by_file_and_member(tmp_path, for_each):
+def test_bad_archives_are_refused_by_file_and_member(tmp_path, refuse, for_each):
     for_each(BAD_ARCHIVES, lambda name: refuse(load_npz, tmp_path / "bad.npz", *BAD_ARCHIVES[name]))
 
 

@@ -5,7 +5,6 @@ import json
 import mmap
 import pickle
 import struct
-import tracemalloc
 import weakref
 
 import numpy as np
@@ -134,15 +133,11 @@ def test_a_map_outlives_a_file_that_is_replaced_or_deleted(tmp_path):
     assert (loaded == old).all()
 
 
-def test_a_map_takes_no_memory_and_is_closed_with_its_last_array(tmp_path):
+def test_a_map_takes_no_memory_and_is_closed_with_its_last_array(tmp_path, peak_memory):
     path = tmp_path / "x.safetensors"
     save_safetensors(path, {"x": np.zeros(1_000_000), "y": np.zeros(1_000_000)})
-    tracemalloc.start()
-    try:
-        loaded, _ = load_safetensors(path, mmap=True)
-        assert tracemalloc.get_traced_memory()[1] < 100_000
-    finally:
-        tracemalloc.stop()
+    assert peak_memory(lambda: load_safetensors(path, mmap=True), 100_000) < 100_000
+    loaded, _ = load_safetensors(path, mmap=True)
     mapped = weakref.ref(_map_of(loaded["x"]))
     last = loaded.pop("y")
     del loaded
@@ -262,49 +257,47 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["read", "mapped"])
-def test_bad_files_are_refused_by_name_and_field(tmp_path, mapped, for_each):
+def test_bad_files_are_refused_by_name_and_field(tmp_path, peak_memory, mapped, for_each):
     path = tmp_path / "bad.safetensors"
 
     def check(name):
         content, message = BAD_FILES[name]
         path.write_bytes(content)
-        tracemalloc.start()
-        try:
+
+        def read():
             with pytest.raises(LoadError, match=rf"^\S*bad\.safetensors: .*{message}") as caught:
                 load_safetensors(path, mmap=mapped)
-            # The largest of these files is a megabyte; a reader that believes a size would take 4 GB and more.
-            assert tracemalloc.get_traced_memory()[1] < 20_000_000
-        finally:
-            tracemalloc.stop()
-        assert len(str(caught.value).splitlines()) == 1
-        assert len(str(caught.value)) < 1000 + len(str(path))
+            assert len(str(caught.value).splitlines()) == 1
+            assert len(str(caught.value)) < 1000 + len(str(path))
+
+        # The largest of these files is a megabyte; a reader that believes a size would take 4 GB and more.
+        assert peak_memory(read, 20_000_000) < 20_000_000
 
     for_each(BAD_FILES, check)
 
 
 @pytest.mark.parametrize("item", ['"":0,', "[],", '"x":{"a":', "["])
-def test_a_header_of_two_million_values_is_refused_before_it_is_parsed(tmp_path, item):
+def test_a_header_of_two_million_values_is_refused_before_it_is_parsed(tmp_path, peak_memory, item):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(raw('{"x":' + item * 2_000_000))
-    tracemalloc.start()
-    try:
+    limit = 2 * path.stat().st_size
+
+    def read():
         with pytest.raises(LoadError, match=r"bad\.safetensors: header: about \d+ values"):
             load_safetensors(path)
-        assert tracemalloc.get_traced_memory()[1] < 2 * path.stat().st_size
-    finally:
-        tracemalloc.stop()
+
+    assert peak_memory(read, limit) < limit
 
 
-def test_megabytes_of_metadata_are_refused_before_they_are_read(tmp_path):
+def test_megabytes_of_metadata_are_refused_before_they_are_read(tmp_path, peak_memory):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(raw({"__metadata__": {"x": "y" * 97_000_000}}))
-    tracemalloc.start()
-    try:
+
+    def read():
         with pytest.raises(LoadError, match="header length: 97000027 bytes, more than the 20000000 accepted"):
             load_safetensors(path)
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    finally:
-        tracemalloc.stop()
+
+    assert peak_memory(read, 1_000_000) < 1_000_000
     with pytest.raises(ValueError, match=r"header: 20000\d* bytes, more than the 20000000 accepted"):
         save_safetensors(path, {}, {"x": "y" * 20_000_000})
 

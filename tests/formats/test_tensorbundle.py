@@ -2,7 +2,6 @@
 
 import os
 import struct
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -105,17 +104,12 @@ def save(prefix, index, data=ONE):
 # Verified without being held
 
 
-def test_a_bundle_is_verified_in_pieces(tmp_path, monkeypatch):
+def test_a_bundle_is_verified_in_pieces(tmp_path, monkeypatch, peak_memory):
     named = {"a": np.arange(100_000.0), "b": np.zeros((0, 3)), "c": np.array(True)}
     write_tensorbundle(tmp_path / "x", named)
     monkeypatch.setattr(tensorbundle, "_PIECE", 4096)
-    verify_tensorbundle(tmp_path / "x")  # what is made once
-    tracemalloc.start()
-    try:
-        assert verify_tensorbundle(tmp_path / "x") == {"a": (100_000,), "b": (0, 3), "c": ()}
-        assert tracemalloc.get_traced_memory()[1] < 150_000
-    finally:
-        tracemalloc.stop()
+    assert verify_tensorbundle(tmp_path / "x") == {"a": (100_000,), "b": (0, 3), "c": ()}
+    assert peak_memory(lambda: verify_tensorbundle(tmp_path / "x"), 150_000) < 150_000
 
 
 def test_damage_is_found_by_verification(tmp_path):
@@ -414,23 +408,28 @@ BAD_INDEXES = {
 }
 
 
-def refuse(tmp_path, index, data, message):
-    save(tmp_path / "bad", index, data)
-    tracemalloc.start()
-    try:
-        with pytest.raises(LoadError, match=rf"^\S*bad\.{message}") as caught:
-            read_tensorbundle(tmp_path / "bad")
-        assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    finally:
-        tracemalloc.stop()
-    assert len(str(caught.value).splitlines()) == 1
-    assert len(str(caught.value)) < 1000 + len(str(tmp_path))
+@pytest.fixture
+def refuse(tmp_path, peak_memory):
+    """A function (index, data, message): assert that this bundle is refused with this message, in little memory."""
+
+    def check(index, data, message):
+        save(tmp_path / "bad", index, data)
+
+        def read():
+            with pytest.raises(LoadError, match=rf"^\S*bad\.{message}") as caught:
+                read_tensorbundle(tmp_path / "bad")
+            assert len(str(caught.value).splitlines()) == 1
+            assert len(str(caught.value)) < 1000 + len(str(tmp_path))
+
+        assert peak_memory(read, 1_000_000) < 1_000_000
+
+    return check
 
 
-def test_bad_indexes_are_refused_by_name_and_field(tmp_path, for_each):
+def test_bad_indexes_are_refused_by_name_and_field(refuse, for_each):
     def check(name):
         index, message = BAD_INDEXES[name]
-        refuse(tmp_path, index, ONE, rf"index: .*{message}")
+        refuse(index, ONE, rf"index: .*{message}")
 
     for_each(BAD_INDEXES, check)
 
@@ -455,10 +454,10 @@ BAD_DATA = {
 }
 
 
-def test_bad_data_is_refused_by_name_and_tensor(tmp_path, for_each):
+def test_bad_data_is_refused_by_name_and_tensor(refuse, for_each):
     def check(name):
         index, data, message = BAD_DATA[name]
-        refuse(tmp_path, index, data, rf"data-00000-of-00001: tensor {message}")
+        refuse(index, data, rf"data-00000-of-00001: tensor {message}")
 
     for_each(BAD_DATA, check)
 

@@ -1,7 +1,6 @@
 """Fused kernels: equal to the same thing composed of others, in less memory, and stable for numbers of any size."""
 
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -186,17 +185,7 @@ def test_a_float64_head_on_float32_states_computes_in_float64():
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 
-def peak(function):
-    """The most memory, in bytes, that was held at one time during a call, beyond what was there before."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def test_attention_that_recomputes_holds_no_matrix_of_all_positions():
+def test_attention_that_recomputes_holds_no_matrix_of_all_positions(peak_memory):
     T, D = 1024, 8
     qkv = np.random.default_rng(0).standard_normal((1, T, 3 * D)).astype(np.float32)
     one, g = 4 * T * T, np.ones((1, T, D), np.float32)
@@ -204,12 +193,12 @@ def test_attention_that_recomputes_holds_no_matrix_of_all_positions():
     def there_and_back(recompute):
         K.causal_self_attention(qkv, n_head=1, block=32, recompute=recompute)[1](g)
 
-    assert peak(lambda: there_and_back(True)) < one / 4
-    kept = peak(lambda: there_and_back(False))
+    assert peak_memory(lambda: there_and_back(True)) < one / 4
+    kept = peak_memory(lambda: there_and_back(False))
     assert one / 2 < kept < 0.8 * one  # the half below the diagonal
 
 
-def test_a_head_with_its_loss_holds_no_matrix_of_all_logits():
+def test_a_head_with_its_loss_holds_no_matrix_of_all_logits(peak_memory):
     rng = np.random.default_rng(0)
     N, C, V = 1024, 4, 4096
     x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((N, C), (V, C)))
@@ -219,9 +208,9 @@ def test_a_head_with_its_loss_holds_no_matrix_of_all_logits():
     def there_and_back(**options):
         K.linear_cross_entropy(x, weight, targets, **options)[1](np.array(0.5, np.float32))
 
-    assert peak(lambda: there_and_back(chunk=N * V // 16)) < logits / 4
-    assert peak(lambda: there_and_back(chunk=N * V // 16, label_smoothing=0.1, count=3)) < logits / 4
-    assert peak(there_and_back) > logits
+    assert peak_memory(lambda: there_and_back(chunk=N * V // 16)) < logits / 4
+    assert peak_memory(lambda: there_and_back(chunk=N * V // 16, label_smoothing=0.1, count=3)) < logits / 4
+    assert peak_memory(there_and_back) > logits
 
 
 # ---- stability -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Learning merges: against a naive trainer, by hand, from files and iterators, and in bounded memory."""
 
-import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
@@ -158,16 +157,15 @@ def test_words_are_counted_in_chunks_of_any_length(text):
         assert train.count_words([text, text]) == Counter(pattern.split_words(text) * 2)
 
 
-def test_texts_larger_than_memory_leave_only_counts(monkeypatch):
+def test_texts_larger_than_memory_leave_only_counts(monkeypatch, peak_memory):
     monkeypatch.setattr(pattern, "STRETCH", 1 << 12)
-    tracemalloc.start()
-    try:
+
+    def count():
         counts = train.count_words("the cat sat on the mat. " * 1_000 for _ in range(20))
-        assert tracemalloc.get_traced_memory()[1] < 300_000  # the texts are 480,000 characters
-    finally:
-        tracemalloc.stop()
-    assert counts["the"] == 20  # the one at the start of each text
-    assert counts[" the"] == 20 * 1_999
+        assert counts["the"] == 20  # the one at the start of each text
+        assert counts[" the"] == 20 * 1_999
+
+    assert peak_memory(count, 300_000) < 300_000  # the texts are 480,000 characters
 
 
 def test_one_long_word_is_not_quadratic():

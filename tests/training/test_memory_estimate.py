@@ -19,26 +19,21 @@ from tinygrad_llm.training.mpi import working_with
 SETTINGS = TrainSettings(steps=2, batch_size=4, warmup=0, eval_every=99, eval_batches=1, workers=1)
 
 
-def peak_of(config, settings, frozen=()):
-    """The most that a real training holds at once, from the first step on, with the model itself."""
+def train_a_model(config, settings, frozen=()):
+    """Make a model and train it; the peak of memory is that from the first step on, with the model itself."""
     ids = np.random.default_rng(0).integers(0, config.vocab_size, 12 * config.block_size + 1)
-    tracemalloc.start()
-    try:
-        model = GPT(config, Generator(1), recompute=settings.recompute)
-        for name, p in model.named_parameters():
-            p.requires_grad = name not in frozen
-        for step in train(model, ids, ids, settings):
-            if step.step == 0:
-                tracemalloc.reset_peak()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    model = GPT(config, Generator(1), recompute=settings.recompute)
+    for name, p in model.named_parameters():
+        p.requires_grad = name not in frozen
+    for step in train(model, ids, ids, settings):
+        if step.step == 0:
+            tracemalloc.reset_peak()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
     """A first step imports and caches things that do not belong to a model."""
-    peak_of(GPTConfig(9, 4, 1, 1, 4), SETTINGS)
+    train_a_model(GPTConfig(9, 4, 1, 1, 4), SETTINGS)
 
 
 # The peak is at different moments: at the loss, whose logits a worker computes at once, in two parts, or in four; in
@@ -68,18 +63,24 @@ LARGE = {
 WAYS = {"one worker": {}, "two": {"workers": 2}, "recomputing": {"recompute": True}}
 
 
-def check_memory_of(config, changes, frozen=()):
-    if config.dropout > 0 and changes.get("workers", 1) > 1:
-        pytest.skip("dropout takes one worker")
-    settings = dataclasses.replace(SETTINGS, **changes)
-    expected = memory(config, settings, settings.batch_size, frozen)
-    assert expected.parameters == 4 * GPT(config, Generator(0)).num_parameters()
-    peak = peak_of(config, settings, frozen)
-    for _ in range(5):  # two threads need not reach their peaks at the same time in every try
-        if settings.workers == 1 or peak * 1.15 > expected.peak:
-            break
-        peak = max(peak, peak_of(config, settings, frozen))
-    assert expected.peak == pytest.approx(peak, rel=0.15)
+@pytest.fixture
+def check_memory_of(peak_memory):
+    """A function (config, changes of the settings, frozen): assert that the estimate is within 15 % of the peak."""
+
+    def check(config, changes, frozen=()):
+        if config.dropout > 0 and changes.get("workers", 1) > 1:
+            pytest.skip("dropout takes one worker")
+        settings = dataclasses.replace(SETTINGS, **changes)
+        expected = memory(config, settings, settings.batch_size, frozen)
+        assert expected.parameters == 4 * GPT(config, Generator(0)).num_parameters()
+        peak = 0
+        for _ in range(6 if settings.workers > 1 else 1):  # two threads need not reach their peaks at the same time
+            peak = max(peak, peak_memory(lambda: train_a_model(config, settings, frozen), expected.peak / 0.85))
+            if peak * 1.15 > expected.peak:
+                break
+        assert expected.peak == pytest.approx(peak, rel=0.15)
+
+    return check
 
 
 # Of each size, the default tests measure one way; `pytest -m slow` measures the others.
@@ -91,7 +92,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
-def test_the_memory_is_within_15_percent_of_the_measured_peak(name, way):
+def test_the_memory_is_within_15_percent_of_the_measured_peak(check_memory_of, name, way):
     config, changes = SIZES[name]
     check_memory_of(config, changes | WAYS[way])
 
@@ -112,7 +113,7 @@ FROZEN = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FROZEN)
-def test_frozen_parameters_take_no_gradient_and_no_optimizer_state(name, way):
+def test_frozen_parameters_take_no_gradient_and_no_optimizer_state(check_memory_of, name, way):
     config, frozen = FROZEN[name]
     trained = sum(math.prod(shape) for key, shape in config.shapes() if key not in frozen)
     found = memory(config, SETTINGS, 4, frozen)
@@ -125,7 +126,7 @@ def test_frozen_parameters_take_no_gradient_and_no_optimizer_state(name, way):
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", LARGE)
-def test_the_memory_of_the_larger_presets_is_within_15_percent(name, way):
+def test_the_memory_of_the_larger_presets_is_within_15_percent(check_memory_of, name, way):
     config, changes = LARGE[name]
     check_memory_of(config, changes | WAYS[way])
 

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tracemalloc
 from pathlib import Path
 from typing import ClassVar
 
@@ -500,17 +499,12 @@ def test_a_published_name_without_a_folder_says_how_to_download_it(tmp_path, mon
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_reading_takes_little_more_memory_than_the_file(tmp_path, form):
+def test_reading_takes_little_more_memory_than_the_file(tmp_path, peak_memory, form):
     config = GPTConfig(vocab_size=4000, block_size=64, n_layer=8, n_head=2, n_embd=128)
     write_pretrained(tmp_path, config, GPT(config).state_dict(), form)
     size = sum(file.stat().st_size for file in tmp_path.iterdir())
-    tracemalloc.start()
-    try:
-        GPT.from_pretrained(tmp_path)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 1.3 * size
+    limit = 1.3 * size
+    assert peak_memory(lambda: GPT.from_pretrained(tmp_path), limit) < limit
 
 
 def test_no_weights_are_drawn_when_reading(monkeypatch):
@@ -655,17 +649,11 @@ def test_weights_that_do_not_fit_the_config_are_refused(tmp_path):
         refused(tmp_path / WEIGHTS, word)
 
 
-def test_a_hostile_config_is_refused_before_memory_is_allocated(tmp_path, for_each):
+def test_a_hostile_config_is_refused_before_memory_is_allocated(tmp_path, peak_memory, for_each):
     def check(case):
         fields, arrays = case
         write(tmp_path, {"config": config_json(**fields)}, arrays)
-        tracemalloc.start()
-        try:
-            refused(tmp_path / WEIGHTS)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 1_000_000
+        assert peak_memory(lambda: refused(tmp_path / WEIGHTS), 1_000_000) < 1_000_000
 
     # One array with as many bytes as the model has parameters: the count is right, but the objects of two thousand
     # layers would take hundreds of times the memory of the file.
