@@ -7,7 +7,10 @@ each (kernel, options, input arrays) once, where `all_cases()` repeats them by m
 import gc
 import hashlib
 import os
+import signal
+import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -32,6 +35,64 @@ def pytest_collection_finish(session):
     """Thousands of collected tests stay to the end: the garbage collector need not visit them again and again."""
     gc.collect()
     gc.freeze()
+
+
+DEADLINE, SLOW_DEADLINE = 180, 1800  # seconds; `slow` tests have the second
+
+
+@pytest.fixture(autouse=True)
+def deadline(request):
+    """The end of a test that waits for something that never comes: it fails. (On POSIX; a wait has its own end too.)"""
+
+    def expire(*_):
+        pytest.fail(f"the test took more than {seconds} seconds")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    seconds = SLOW_DEADLINE if request.node.get_closest_marker("slow") else DEADLINE
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)  # and again every five, because the test may wait while it fails
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def in_threads():
+    """A function: call these functions, each in a thread of its own, and return when all have ended."""
+
+    def run(*functions):
+        threads = [threading.Thread(target=function, daemon=True) for function in functions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
+    return run
+
+
+@pytest.fixture
+def popen():
+    """A function: `subprocess.Popen` in a session of its own; what still runs at the end of the test is killed."""
+    started = []
+
+    def start(command, **options):
+        started.append(subprocess.Popen(command, start_new_session=True, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGKILL)  # its children too
+            else:
+                process.kill()
+            process.wait(60)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 @pytest.fixture(scope="session")

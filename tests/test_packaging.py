@@ -70,7 +70,7 @@ def wheel(tmp_path_factory):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(source)]
     if can_build_here():
         command.append("--no-build-isolation")
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     (made,) = folder.glob("*.whl")
     return made
@@ -81,7 +81,8 @@ def can_build_here():
     if importlib.util.find_spec("setuptools") is None:
         return False
     code = "import setuptools; print(setuptools.__version__)"  # in another process, because importing it warns
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     version = tuple(int(part) for part in done.stdout.split(".")[:2])
     return version >= (70, 1) or (version >= (64, 0) and importlib.util.find_spec("wheel") is not None)
 
@@ -105,7 +106,7 @@ def test_the_wheel_works_from_anywhere(wheel, tmp_path, monkeypatch):
     target, empty = tmp_path / "installed", tmp_path / "empty"
     empty.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
+    subprocess.run(pip, check=True, capture_output=True, timeout=600)
     code = (
         "import tinygrad_llm\n"
         "from tinygrad_llm.datasets import load_corpus\n"
@@ -116,7 +117,8 @@ def test_the_wheel_works_from_anywhere(wheel, tmp_path, monkeypatch):
     environment = os.environ | {"PYTHONPATH": str(target)}
 
     def output(*args):
-        done = subprocess.run([sys.executable, *args], cwd=empty, env=environment, capture_output=True, text=True)
+        command = [sys.executable, *args]
+        done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
 

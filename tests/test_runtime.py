@@ -185,7 +185,7 @@ print(json.dumps([*shown, module.chosen, module.late]))
     ours = (runtime.KERNELS, runtime.OFF, *runtime.THREADS)
     clean = {name: value for name, value in os.environ.items() if name not in ours}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True, timeout=120)
     assert done.stderr == ""
     kernels, threads, chosen, late = json.loads(done.stdout)
     return {"kernels": kernels, "threads": threads, "chosen": chosen, "late": late}
@@ -258,7 +258,9 @@ print((resident() - before) / {count * size})
 """
     command = [sys.executable, "-c", code]
     environment = {**os.environ, runtime.OFF: tuning}
-    done = subprocess.run(command, cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=PACKAGE.parent, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
     return float(done.stdout)
 
 
@@ -282,9 +284,8 @@ def test_the_package_prepares_before_it_loads_numpy():
         "    return original(name, *rest)\n"
         "builtins.__import__ = note\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", spy + code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", spy + code]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split()[0] == "True"
 
 

@@ -42,3 +42,33 @@ def test_no_function_is_longer_than_a_screen():
             if isinstance(node, ast.FunctionDef) and node.name not in TABLES and code_lines(node, lines) > LONGEST:
                 long.append(f"{path.relative_to(ROOT)}: {node.name} has {code_lines(node, lines)} lines")
     assert long == []
+
+
+# ---- tests that wait -----------------------------------------------------------------------------------------------
+
+RUN = {"run", "call", "check_call", "check_output"}  # of subprocess
+WAITS = {"wait", "join", "communicate", "result", "get", "acquire"}  # without an argument they may wait for ever
+
+
+def endless(call):
+    """Whether this call may wait without an end."""
+    function, keywords = call.func, {keyword.arg for keyword in call.keywords}
+    name = getattr(function, "attr", getattr(function, "id", ""))
+    owner = getattr(getattr(function, "value", None), "id", "")
+    if owner == "subprocess" and name == "Popen":
+        return True
+    if name == "Thread":
+        return "daemon" not in keywords  # Python waits at its end for one that is none
+    if owner == "subprocess" and name in RUN:
+        return "timeout" not in keywords
+    return isinstance(function, ast.Attribute) and name in WAITS and not call.args and not keywords
+
+
+def test_every_wait_in_a_test_has_an_end():
+    wrong = []
+    for path in (path for path in SOURCES if "tests" in path.relative_to(ROOT).parts):
+        if path.name in ("conftest.py", "test_mpi.py"):  # their `popen` and `finish` end each process
+            continue
+        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if type(node) is ast.Call)
+        wrong += [f"{path.relative_to(ROOT)}:{call.lineno}" for call in calls if endless(call)]
+    assert wrong == []

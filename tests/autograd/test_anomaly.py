@@ -494,20 +494,20 @@ def test_it_does_not_reach_another_thread():
     def watched():
         with detect_anomaly():
             inside.set()
-            checked.wait(10)
+            checked.wait(60)
             try:
                 leaf(-1.0).log()
             except AnomalyError as error:
                 found.append(error.operation)
 
-    thread = threading.Thread(target=watched)
+    thread = threading.Thread(target=watched, daemon=True)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     with np.errstate(all="ignore"):
         assert np.isnan(leaf(-1.0).log().item())
     assert not on()
     checked.set()
-    thread.join()
+    thread.join(60)
     assert found == ["log"]
 
 

@@ -1,7 +1,7 @@
 """Changes in place: where they are allowed, and that backward never uses a value that changed after it was saved."""
 
 import operator
-import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -139,12 +139,10 @@ def test_training_changes_nothing_that_is_saved(options):
         loss.backward()
 
 
-def test_a_change_in_another_thread_is_seen():
+def test_a_change_in_another_thread_is_seen(in_threads):
     w = leaf(2, 3)
     y = (w * w).sum()
-    thread = threading.Thread(target=subtract, args=(w,))
-    thread.start()
-    thread.join()
+    in_threads(partial(subtract, w))
     with pytest.raises(RuntimeError, match=CHANGED):
         y.backward()
 

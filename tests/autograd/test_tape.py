@@ -312,17 +312,17 @@ def test_no_grad_does_not_reach_another_thread():
     results = {}
 
     def other():
-        inside.wait(10)
+        inside.wait(60)
         results["other"] = (leaf(1.0) * 2).requires_grad
         seen.set()
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     with no_grad():
         inside.set()
-        assert seen.wait(10)
+        assert seen.wait(60)
         results["here"] = (leaf(1.0) * 2).requires_grad
-    thread.join()
+    thread.join(60)
     assert results == {"other": True, "here": False}
 
 

@@ -411,7 +411,7 @@ def test_a_model_unpickled_in_another_process_has_the_gradients_it_had():
     model = GPT(config, Generator(0))
     root = Path(tinygrad_llm.__file__).parents[1]
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, input=pickle.dumps(model), cwd=root, capture_output=True, check=True)
+    done = subprocess.run(command, input=pickle.dumps(model), cwd=root, capture_output=True, timeout=120, check=True)
     model.loss(np.array([[1, 2]]), np.array([[2, 3]])).backward()
     for p, g in zip(model.parameters(), pickle.loads(done.stdout), strict=True):
         np.testing.assert_array_equal(p.grad, g)

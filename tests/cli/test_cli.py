@@ -79,14 +79,15 @@ def test_colors_are_for_terminals_that_have_them(kind, cli, monkeypatch):
 
 
 def test_python_m_is_the_same_command():
-    done = subprocess.run(python("-m", "tinygrad_llm", "tokenizer", "decode", "15496"), capture_output=True, text=True)
+    command = python("-m", "tinygrad_llm", "tokenizer", "decode", "15496")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
 
 
 def test_a_console_that_lacks_a_character_shows_a_question_mark():
     done = subprocess.run(
         python("-m", "tinygrad_llm", "tokenizer", "decode", "8582", "99", "232"),
-        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"?", b"")
 
@@ -101,16 +102,16 @@ def test_ctrl_c_prints_one_word(cli, monkeypatch):
 
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["words", "json"])
 @pytest.mark.skipif(os.name != "posix", reason="pipes close otherwise here")
-def test_a_closed_pipe_is_no_error(json, runs):
+def test_a_closed_pipe_is_no_error(json, runs, popen):
     """`generate … | head -c 1`: the pipe is closed after the first character (text), or before any (JSON)."""
     command = python("-m", "tinygrad_llm", "generate", str(runs["char-cpu"]), "--prompt", "cat", *json)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered) as process:
-        if not json:
-            process.stdout.read(1)
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == 1
+    process = popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered)
+    if not json:
+        process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 1
 
 
 def test_a_command_restores_the_signal_handlers(cli):

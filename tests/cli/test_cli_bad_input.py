@@ -131,7 +131,7 @@ def test_a_mistake_costs_one_line(mistake, cli, files, snapshot, tmp_path, reque
 def test_a_mistake_costs_one_line_in_a_shell_too(mistake, files, snapshot, tmp_path):
     before = snapshot(tmp_path)
     command = [sys.executable, "-m", "tinygrad_llm", *arguments(MISTAKES[mistake][0], files)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert MISTAKES[mistake][1] in done.stderr

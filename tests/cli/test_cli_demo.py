@@ -128,7 +128,7 @@ def test_the_proof_covers_every_parameter_of_the_model(preset):
 @pytest.mark.slow
 def test_the_real_demo_learns(place):
     command = [sys.executable, "-m", "tinygrad_llm", "demo", "--steps", "8", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=600, check=True)
     figures = json.loads(done.stdout)
     assert figures["steps"] == 8
     assert figures["val_loss"] < figures["loss_before"] - 0.3

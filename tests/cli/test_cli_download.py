@@ -39,12 +39,12 @@ def web(tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIGS, "gpt2-medium", TINY)
     monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path / "cache"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=root)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", f"http://127.0.0.1:{server.server_port}")
         yield root / "355M"
         server.shutdown()
-        thread.join()
+        thread.join(60)
 
 
 def test_a_model_is_fetched_and_found_by_its_name(cli, tmp_path):

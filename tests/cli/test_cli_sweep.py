@@ -75,14 +75,14 @@ def test_ctrl_c_saves_and_the_same_command_resumes(sent, cli, sweep_file, monkey
         assert both[0] == both[1]
 
 
-def test_a_closed_pipe_does_not_end_a_sweep(sweep_file, place):
+def test_a_closed_pipe_does_not_end_a_sweep(sweep_file, place, popen):
     sizes = "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 16\nsteps = 2\nwarmup = 0\neval_batches = 1\nworkers = 1"
     command = [sys.executable, "-m", "tinygrad_llm", "sweep", sweep_file("seed = [1, 2]", sizes), "--out", "all"]
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert "2 runs" in process.stdout.readline()
-        process.stdout.close()
-        err = process.stderr.read()
-        assert process.wait(60) == 0
+    process = popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert "2 runs" in process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(60) == 0
     assert "Error" not in err
     assert [run["status"] for run in json.loads((place / "all/sweep.json").read_text())["runs"]] == ["finished"] * 2
 

@@ -207,22 +207,26 @@ SMALL = [
 SMALL += ["--set", "batch_size=2", "--set", "eval_batches=1", "--set", "eval_every=5", "--workers", "1"]
 
 
-def start(*arguments, **pipes):
-    """The program in a process of its own."""
-    command = [sys.executable, "-m", "tinygrad_llm", *map(str, arguments)]
-    return subprocess.Popen(command, text=True, encoding="utf-8", **pipes)
+@pytest.fixture
+def start(popen):
+    """A function: start the program in a process of its own."""
+
+    def run(*arguments, **pipes):
+        return popen([sys.executable, "-m", "tinygrad_llm", *map(str, arguments)], text=True, encoding="utf-8", **pipes)
+
+    return run
 
 
 @pytest.mark.parametrize(
     "both", [pytest.param(False, id="stdout", marks=pytest.mark.slow), pytest.param(True, id="stderr too")]
 )
-def test_a_closed_pipe_does_not_end_training(both, text_file, place):
+def test_a_closed_pipe_does_not_end_training(both, text_file, place, start):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if both else subprocess.PIPE}
-    with start("train", "--corpus", text_file, "--steps", 40, *SMALL, "--out", "new", **pipes) as process:
-        assert "characters" in process.stdout.readline()
-        process.stdout.close()
-        err = "" if both else process.stderr.read()
-        assert process.wait(60) == 0
+    process = start("train", "--corpus", text_file, "--steps", 40, *SMALL, "--out", "new", **pipes)
+    assert "characters" in process.stdout.readline()
+    process.stdout.close()
+    err = "" if both else process.stderr.read()
+    assert process.wait(60) == 0
     assert "Error" not in err
     assert both or "step 40/40" in err
     assert len(losses_of("new")) == 41
@@ -230,18 +234,19 @@ def test_a_closed_pipe_does_not_end_training(both, text_file, place):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_one_process_at_a_time_trains_a_run(cli, text_file, place, snapshot):
+def test_one_process_at_a_time_trains_a_run(cli, text_file, place, snapshot, start):
     arguments = ["train", "--corpus", text_file, "--steps", 10**6, *SMALL, "--out", "new"]
-    with start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        while "step 5: held-out" not in process.stdout.readline():
-            assert process.poll() is None
-        for second in (["train", "--resume", "new"], [*arguments, "--overwrite"]):
-            status, _, err = cli(*second)
-            assert status == 2
-            assert err.startswith(f"tinygrad-llm train: new: is being trained by process {process.pid}: ")
-            assert err.count("\n") == 1
-            assert [path.name for path in place.iterdir()] == ["new"]
-        process.kill()
+    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while "step 5: held-out" not in process.stdout.readline():
+        assert process.poll() is None
+    for second in (["train", "--resume", "new"], [*arguments, "--overwrite"]):
+        status, _, err = cli(*second)
+        assert status == 2
+        assert err.startswith(f"tinygrad-llm train: new: is being trained by process {process.pid}: ")
+        assert err.count("\n") == 1
+        assert [path.name for path in place.iterdir()] == ["new"]
+    process.kill()
+    process.wait(60)
     assert (place / "new" / "training.lock").exists()
     assert cli("train", "--resume", "new", "--steps", 2)[0] == 0
     assert not (place / "new" / "training.lock").exists()

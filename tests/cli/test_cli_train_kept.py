@@ -41,7 +41,9 @@ def finished(cli):
 def test_a_run_killed_anywhere_in_its_last_save_can_be_resumed(tmp_path):
     script = Path(__file__).with_name("stop_save_anywhere.py")
     environment = {"OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, env=environment, timeout=1200
+    )
     assert done.returncode == 0, done.stderr
     for name, report in json.loads(done.stdout).items():
         assert report["kills"] > 20, name
@@ -106,22 +108,19 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_a_run_saves_when_its_terminal_is_closed():
+def test_a_run_saves_when_its_terminal_is_closed(popen):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     arguments = ["train", "--corpus", "text.txt", *SETS, "--steps", "1000000", "--out", "run"]
     command = [sys.executable, "-c", IN_A_TERMINAL, *arguments]
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command, start_new_session=True, **streams) as process:
-        try:
-            os.close(theirs)
-            said = b""
-            while b"step 2: held-out" not in said:
-                said += os.read(ours, 10000)
-            os.close(ours)
-            assert process.wait(60) == 130
-        finally:
-            process.kill()  # else the test would wait for the millionth step
+    process = popen(command, **streams)  # in a session of its own, which the terminal then belongs to
+    os.close(theirs)
+    said = b""
+    while b"step 2: held-out" not in said:
+        said += os.read(ours, 10000)
+    os.close(ours)
+    assert process.wait(60) == 130
     load_run("run")
 
 
@@ -147,7 +146,7 @@ def test_sighup_stops_a_run_unless_it_is_ignored(ignored, cli, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_without_stderr_stdout_has_only_the_figures():
     words = ["sh", "-c", '"$@" 2>&-', "sh", *PROGRAM, *NEW, "--out", "run", "--json"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert json.loads(done.stdout)["steps"] == 3
 
@@ -155,7 +154,7 @@ def test_without_stderr_stdout_has_only_the_figures():
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_without_stderr_stdout_has_no_error():
     words = ["sh", "-c", '"$@" 2>&-', "sh", *PROGRAM, "train", "--resume", "nothing"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
 
 

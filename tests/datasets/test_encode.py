@@ -293,12 +293,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_file_and_no_process(folder):
+def test_ctrl_c_leaves_no_file_and_no_process(folder, popen):
     (folder / "text.txt").write_text("".join(f"word{i} {i * i}\n" for i in range(600_000)))
     (folder / "script.py").write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        [sys.executable, "script.py"], cwd=folder, env=environment, text=True, start_new_session=True,
+    process = popen(
+        [sys.executable, "script.py"], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -323,7 +323,8 @@ def test_script_without_a_main_guard_is_named(folder):
     (folder / "text.txt").write_text("a b c\n" * 100_000)
     (folder / "script.py").write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode != 0
     assert "DataError: text.txt: a worker process died" in done.stderr
     assert sorted(os.listdir(folder)) == ["script.py", "text.txt"]

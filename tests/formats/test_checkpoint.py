@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -352,14 +352,16 @@ def small_disk(tmp_path):
         pytest.skip("only root can mount")
 
     def mount(options):
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, timeout=60
+        )
         if mounted.returncode:
             pytest.skip(f"cannot mount here: {mounted.stderr.decode()}")
         return folder
 
     yield mount
     if os.path.ismount(folder):
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", folder], check=True, timeout=60)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(small_disk):
@@ -633,7 +635,7 @@ def test_checkpoints_that_were_removed_do_not_count(tmp_path):
     assert steps(tmp_path) == [1, 3]
 
 
-def test_two_savers_at_once_keep_their_own(tmp_path):
+def test_two_savers_at_once_keep_their_own(tmp_path, in_threads):
     """They share every folder, and one file."""
 
     def work(first):
@@ -651,11 +653,7 @@ def test_two_savers_at_once_keep_their_own(tmp_path):
         checkpoints.save(step, {})
     errors = []
     shared = tmp_path / "shared.safetensors"
-    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(partial(work, 0), partial(work, 1))
     assert not errors
     assert steps(tmp_path) == [26, 27, 28, 29]
     for path in tmp_path.iterdir():
@@ -667,49 +665,49 @@ def test_two_savers_at_once_keep_their_own(tmp_path):
 # SIGKILL
 
 
-def kill_savers(tmp_path, runs):
+def kill_savers(tmp_path, popen, runs):
     """Let a program save small and large checkpoints, kill it at random times, and look each time at what is there."""
     dice = random.Random(42)
     interrupted = 0
     program = [sys.executable, Path(__file__).with_name("save_until_killed.py")]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as saver:
-        for run in range(runs):
-            large = run % 5 == 0
-            folder = tmp_path / ("large" if large else "small")
-            folder.mkdir(exist_ok=True)
-            saver.stdin.write(f"{folder} {1_300_000 if large else 50_000}\n")
-            saver.stdin.flush()
-            child = int(saver.stdout.readline())
-            time.sleep(dice.uniform(0, 0.3 if large else 0.1))
-            until = time.monotonic() + 5  # a busy machine may not have begun: half of the kills wait for a save
-            while run % 2 and time.monotonic() < until and not list(folder.glob(".tinygrad_llm-*.tmp")):
-                time.sleep(0.0005)
-            os.kill(child, signal.SIGKILL)
-            said = 0  # the last step whose save had returned
-            while (line := saver.stdout.readline()) != "gone\n":
-                said = int(line)
-            left = len(list(folder.glob(".tinygrad_llm-*.tmp")))
-            assert left <= 1, "each save swept up what the last one had left"
-            interrupted += left
+    saver = popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    for run in range(runs):
+        large = run % 5 == 0
+        folder = tmp_path / ("large" if large else "small")
+        folder.mkdir(exist_ok=True)
+        saver.stdin.write(f"{folder} {1_300_000 if large else 50_000}\n")
+        saver.stdin.flush()
+        child = int(saver.stdout.readline())
+        time.sleep(dice.uniform(0, 0.3 if large else 0.1))
+        until = time.monotonic() + 5  # a busy machine may not have begun: half of the kills wait for a save
+        while run % 2 and time.monotonic() < until and not list(folder.glob(".tinygrad_llm-*.tmp")):
+            time.sleep(0.0005)
+        os.kill(child, signal.SIGKILL)
+        said = 0  # the last step whose save had returned
+        while (line := saver.stdout.readline()) != "gone\n":
+            said = int(line)
+        left = len(list(folder.glob(".tinygrad_llm-*.tmp")))
+        assert left <= 1, "each save swept up what the last one had left"
+        interrupted += left
 
-            found = steps(folder)
-            if not found:
-                assert said == 0
-                continue
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", DamagedCheckpointWarning)
-                arrays, metadata = Checkpoints(folder).load_latest()
-            for path in folder.glob("*.ckpt.safetensors"):
-                load_checkpoint(path)
-            assert metadata["step"] == found[-1] >= said
-            assert same(arrays, {"x": np.full_like(arrays["x"], metadata["step"])})
-            assert len(found) >= min(2, metadata["step"])
-            arrays, last = load_checkpoint(folder / "last.safetensors")
-            assert last["step"] - metadata["step"] in (0, 1)
-            assert same(arrays, {"x": np.full_like(arrays["x"], last["step"])})
-        saver.stdin.close()
-    assert saver.returncode == 0
+        found = steps(folder)
+        if not found:
+            assert said == 0
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DamagedCheckpointWarning)
+            arrays, metadata = Checkpoints(folder).load_latest()
+        for path in folder.glob("*.ckpt.safetensors"):
+            load_checkpoint(path)
+        assert metadata["step"] == found[-1] >= said
+        assert same(arrays, {"x": np.full_like(arrays["x"], metadata["step"])})
+        assert len(found) >= min(2, metadata["step"])
+        arrays, last = load_checkpoint(folder / "last.safetensors")
+        assert last["step"] - metadata["step"] in (0, 1)
+        assert same(arrays, {"x": np.full_like(arrays["x"], last["step"])})
+    saver.stdin.close()
+    assert saver.wait(60) == 0
     for folder in tmp_path.iterdir():
         save_checkpoint(folder / "last.safetensors", {})
         assert not list(folder.glob(".*"))
@@ -717,11 +715,11 @@ def kill_savers(tmp_path, runs):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_a_killed_saver_leaves_a_whole_checkpoint(tmp_path):
-    kill_savers(tmp_path, 10)
+def test_a_killed_saver_leaves_a_whole_checkpoint(tmp_path, popen):
+    kill_savers(tmp_path, popen, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-def test_two_hundred_killed_savers_leave_a_whole_checkpoint(tmp_path):
-    kill_savers(tmp_path, 200)
+def test_two_hundred_killed_savers_leave_a_whole_checkpoint(tmp_path, popen):
+    kill_savers(tmp_path, popen, 200)

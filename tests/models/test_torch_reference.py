@@ -170,7 +170,8 @@ def test_slightly_different_training_is_noticed(variant, dtype, flaw):
 def test_the_script_without_pytorch_ends_with_one_line(tmp_path):
     out = tmp_path / "reference.npz"
     code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
-    ended = subprocess.run([sys.executable, "-c", code, SCRIPT, "--out", out], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, SCRIPT, "--out", out]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert "pip install torch" in ended.stderr
@@ -183,7 +184,7 @@ def test_the_script_makes_the_stored_file(tmp_path):
     made = []
     for name in ("first.npz", "second.npz"):
         out = tmp_path / name
-        subprocess.run([sys.executable, SCRIPT, "--out", out], check=True)
+        subprocess.run([sys.executable, SCRIPT, "--out", out], check=True, timeout=600)
         made.append(out)
     assert made[0].read_bytes() == made[1].read_bytes()
     again = read(made[0])

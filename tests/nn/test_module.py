@@ -214,22 +214,22 @@ def test_evaluating_changes_no_module():
 def test_a_model_evaluates_in_one_thread_while_it_trains_in_others():
     model = GPT(GPTConfig(vocab_size=7, block_size=8, n_layer=1, n_head=2, n_embd=4, dropout=0.5), Generator(0))
     expected = model.generate([1, 2], 5)
-    inside, end = threading.Barrier(3, timeout=60), threading.Barrier(3, timeout=60)
+    inside, end = threading.Barrier(3), threading.Barrier(3)
 
     def evaluate():
         with model.evaluating():
-            inside.wait()
+            inside.wait(60)
             mode = model.training, is_grad_enabled()
-            end.wait()
+            end.wait(60)
             return mode, model.generate([1, 2], 5).tolist()
 
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(evaluate) for _ in range(2)]
-        inside.wait()
+        inside.wait(60)
         assert model.training
         assert is_grad_enabled()
         assert model.loss(np.array([[1, 2]]), np.array([[2, 3]])).requires_grad
-        end.wait()
+        end.wait(60)
         assert [future.result(60) for future in found] == [((False, False), expected.tolist())] * 2
         texts = pool.map(lambda _: model.generate([1, 2], 5).tolist(), range(8))
         assert list(texts) == [expected.tolist()] * 8

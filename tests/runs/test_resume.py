@@ -16,6 +16,7 @@ from tinygrad_llm.datasets import BatchStream, encode_file
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.optim import SCHEDULES
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.config import MAY_CHANGE
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import load_config
 from tinygrad_llm.runs.run import Run
@@ -267,12 +268,19 @@ def test_another_tokenizer_is_refused(new, tmp_path, text):
         Run.resume(tmp_path / "run")
 
 
-def test_settings_that_change_no_step_may_change(new, tmp_path):
+def test_settings_that_change_no_step_may_change_and_no_others(new, tmp_path):
+    losses = finish(new("whole"))
     stop_after(new("run"), 2)
-    changes = {"checkpoint_every": 5, "on_bad_step": "skip", "recompute": True}
+    changes = {"training.checkpoint_every": 5, "training.on_bad_step": "skip", "training.recompute": True}
     resumed = Run.resume(tmp_path / "run", changes)
+    finish(resumed)
+    assert [quiet(step) for step in resumed.steps] == losses
     assert resumed.config.training.checkpoint_every == 5
     assert resumed.model.recompute
+    # The steps at which the length of a run was changed are noted. Of the files, the contents are compared.
+    length = {f"training.{name}" for name in ("steps", "epochs", "extended")}
+    files = {f"data.{name}" for name in ("corpus", "files", "held_out", "tokenizer")}
+    assert {*changes, *length, *files} == MAY_CHANGE
 
 
 @pytest.mark.parametrize("gone", ["config.toml", "checkpoints"])
@@ -548,6 +556,7 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_the_same(kills, tmp_path):
         capture_output=True,
         text=True,
         env={"OPENBLAS_NUM_THREADS": "1"},
+        timeout=120 if kills == 10 else 1200,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -252,7 +252,7 @@ def test_eval_reads_a_run_without_the_training_package(trained):
     code = (
         f"import sys; from tinygrad_llm.cli import main; main(['eval', {folder!r}, '--next', 'T']); print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     modules = done.stdout.splitlines()[-1].split()
     assert "tinygrad_llm.runs.folder" in modules
     assert not [name for name in modules if name.startswith("tinygrad_llm.training")]

@@ -2,7 +2,7 @@
 
 import errno
 import os
-import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,18 +152,14 @@ class TestPosix:
         assert len(disk.synced) == 6
 
 
-def test_two_writers_at_once_leave_one_whole_file(good):
+def test_two_writers_at_once_leave_one_whole_file(good, in_threads):
     contents = [bytes([letter]) * 300_000 for letter in b"ab"]
 
     def work(content):
         for _ in range(10):
             write(good, content)
 
-    threads = [threading.Thread(target=work, args=(content,)) for content in contents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*(partial(work, content) for content in contents))
     assert good.read_bytes() in contents
     assert list(good.parent.iterdir()) == [good]
 

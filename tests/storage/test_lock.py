@@ -21,13 +21,12 @@ time.sleep(60)
 
 
 @pytest.fixture
-def holder(tmp_path):
+def holder(tmp_path, popen):
     """A process that has taken tmp_path."""
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
-        assert process.stdout.readline() == b"taken\n"
-        yield process
-        process.kill()
+    process = popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert process.stdout.readline() == b"taken\n"
+    return process
 
 
 def test_a_second_process_gets_the_number_of_the_first(holder, tmp_path):
@@ -40,7 +39,7 @@ def test_a_second_process_gets_the_number_of_the_first(holder, tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_process_holds_no_lock(holder, tmp_path):
     holder.kill()
-    holder.wait()
+    holder.wait(60)
     assert (tmp_path / LOCK).exists()
     lock(tmp_path)()
     assert not list(tmp_path.iterdir())

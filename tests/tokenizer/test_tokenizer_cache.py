@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import threading
 
 import definition
 import pytest
@@ -110,7 +109,7 @@ def test_ids_returned_are_not_shared_with_the_cache(gpt2):
     assert gpt2.encode(" tea") == [8887]
 
 
-def test_threads_can_share_a_tokenizer(monkeypatch):
+def test_threads_can_share_a_tokenizer(monkeypatch, in_threads):
     monkeypatch.setattr(cache, "CACHE_SIZE", 300)  # so that a thread empties what another has just filled
     monkeypatch.setattr(pattern, "STRETCH", 50)
     shared = Tokenizer.gpt2()
@@ -122,11 +121,7 @@ def test_threads_can_share_a_tokenizer(monkeypatch):
     def work():
         wrong.extend(1 for _ in range(5) if shared.encode(text) != expected)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[work] * 4)
     assert not wrong
 
 

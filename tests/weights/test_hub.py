@@ -82,7 +82,7 @@ def server(web, monkeypatch, tmp_path):
     hashes = {name: hashlib.sha256((web / "124M" / name).read_bytes()).hexdigest() for name in hub._SHA256}
     monkeypatch.setattr(hub, "_SHA256", hashes)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{running.server_port}"
         monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", url)
@@ -90,7 +90,7 @@ def server(web, monkeypatch, tmp_path):
         monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path / "cache"))
         yield state
         running.shutdown()
-        thread.join()
+        thread.join(60)
 
 
 def get(folder, name=NAME, source="openai", **options):

@@ -736,7 +736,7 @@ def test_the_script_writes_what_is_stored(tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
     script = Path(__file__).parents[2] / "scripts" / "make_transformers_reference.py"
-    subprocess.run([sys.executable, script, "--out", tmp_path], check=True, capture_output=True)
+    subprocess.run([sys.executable, script, "--out", tmp_path], check=True, capture_output=True, timeout=600)
     for folder in ("saved", "hub", "head", "untied", "float64"):
         made, stored = (load_safetensors(place / folder / WEIGHTS)[0] for place in (tmp_path, TINY))
         assert made.keys() == stored.keys()
