@@ -213,6 +213,50 @@ def test_published_ids_with_added_special_tokens(gpt2):
     assert longer.encode(longer.decode(special), allowed_special="all") == special
 
 
+# ---- the other names of tiktoken ---------------------------------------------------------------------------------
+
+
+def test_encode_ordinary_reads_special_tokens_as_plain_text(gpt2):
+    text = f"a{EOT} b"
+    assert gpt2.encode_ordinary(text) == gpt2.encode(text, disallowed_special=())
+    assert gpt2.eot_token not in gpt2.encode_ordinary(text)
+    assert gpt2.encode_ordinary("hello world") == [31373, 995]
+
+
+def test_encode_single_token_is_the_inverse_of_decoding_one_id(gpt2):
+    for token_id in [*range(300), 31373, 50255, 50256]:
+        assert gpt2.encode_single_token(gpt2.decode_bytes([token_id])) == token_id
+    assert gpt2.encode_single_token("hello") == 31373
+    assert gpt2.encode_single_token(EOT) == 50256
+    for text in ("hello world", "", b"", "\ud800"):
+        with pytest.raises(KeyError, match="is not one token"):
+            gpt2.encode_single_token(text)
+    twice = Tokenizer([(64, 65), (65, 66), (256, 66), (64, 257)])  # a, b, c: ids 258 and 259 both spell abc
+    assert twice.decode([258]) == twice.decode([259]) == "abc"
+    assert twice.encode_single_token("abc") == 258
+
+
+def test_decode_treats_bytes_that_are_not_utf8_as_asked(gpt2):
+    ids = gpt2.encode_bytes(b"a\xe4\xbdb")
+    assert gpt2.decode(ids) == gpt2.decode(ids, errors="replace") == "a\ufffdb"
+    assert gpt2.decode(ids, errors="ignore") == "ab"
+    assert gpt2.decode(ids, errors="surrogateescape") == "a\udce4\udcbdb"
+    with pytest.raises(UnicodeDecodeError):
+        gpt2.decode(ids, errors="strict")
+
+
+def test_decode_batch_decodes_row_by_row(gpt2):
+    rows = [gpt2.encode("hello world"), [], np.array(gpt2.encode_bytes(b"\xe4"))]
+    assert gpt2.decode_batch(rows) == ["hello world", "", "\ufffd"]
+    assert gpt2.decode_batch(rows, errors="ignore") == ["hello world", "", ""]
+
+
+def test_a_tokenizer_prints_its_sizes_and_special_tokens(gpt2):
+    assert repr(gpt2) == f"Tokenizer(50257 ids: 256 bytes, 50000 merges, special: {EOT} = 50256)"
+    assert repr(Tokenizer([(1, 2)], [])) == "Tokenizer(257 ids: 256 bytes, 1 merges, special: none)"
+    assert repr(Tokenizer([], ["abcd", *"exyz"])).endswith("special: abcd = 256, e = 257, x = 258 and 2 more)")
+
+
 # ---- offsets -----------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +280,7 @@ def test_offsets_by_hand(gpt2):
     assert gpt2.decode_with_offsets(ids) == ("\ufffd\ufffda\ufffd\ufffd", [0, 1, 2, 3, 3, 3, 4])
 
 
-def test_offsets_equal_tiktokens(gpt2):
+def test_offsets_and_other_results_equal_tiktokens(gpt2):
     tiktoken = pytest.importorskip("tiktoken")
     ranks = {gpt2.decode_bytes([token_id]): token_id for token_id in range(50256)}
     theirs = tiktoken.Encoding("gpt2", pat_str=pattern.PATTERN, mergeable_ranks=ranks, special_tokens={EOT: 50256})
@@ -245,8 +289,20 @@ def test_offsets_equal_tiktokens(gpt2):
     def same(text):
         ids = gpt2.encode(text, disallowed_special=())
         assert gpt2.decode_with_offsets(ids) == theirs.decode_with_offsets(ids)
+        assert gpt2.encode_ordinary(text) == theirs.encode_ordinary(text)
+        assert gpt2.decode_batch([ids, ids[1:]]) == theirs.decode_batch([ids, ids[1:]])
+        for errors in ("replace", "ignore", "backslashreplace"):
+            assert gpt2.decode(ids[1:], errors) == theirs.decode(ids[1:], errors)
 
     same()
+    for token in (b" the", "hello", "hello world", "", EOT, b"\xe4", "\n\n"):
+        found = []
+        for tokenizer in (gpt2, theirs):
+            try:
+                found.append(tokenizer.encode_single_token(token))
+            except KeyError:
+                found.append(None)
+        assert found[0] == found[1], token
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------

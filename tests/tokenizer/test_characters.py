@@ -35,6 +35,19 @@ def test_arguments_are_those_of_the_byte_pair_tokenizer():
     assert (characters.kind, characters.eot_token, characters.special_tokens) == ("char", None, {})
 
 
+def test_names_of_tiktoken_are_there_too():
+    tokenizer = CharTokenizer.train("abcé")
+    assert tokenizer.encode_ordinary("bé") == tokenizer.encode("bé") == [1, 3]
+    assert tokenizer.decode([1, 3], errors="strict") == "bé"
+    assert tokenizer.decode_batch([[1, 3], []], errors="ignore") == ["bé", ""]
+    assert tokenizer.encode_single_token("é") == tokenizer.encode_single_token("é".encode()) == 3
+    for text in ("d", "ab", "", b"\xc3"):
+        with pytest.raises(KeyError, match="is not one of the 4 characters"):
+            tokenizer.encode_single_token(text)
+    assert repr(tokenizer) == "CharTokenizer(4 ids: 'abcé')"
+    assert len(repr(CharTokenizer("".join(map(chr, range(32, 9000)))))) < 80
+
+
 @pytest.mark.parametrize(("text", "message"), [("abca?", "'?' at position 4"), ("\ud800", r"'\ud800' at position 0")])
 def test_unknown_character_is_named_with_its_position(text, message):
     with pytest.raises(TokenizerError, match=re.escape(message) + ".*3 characters"):

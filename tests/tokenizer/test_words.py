@@ -70,6 +70,11 @@ def test_several_texts_are_joined_by_end_of_text():
     assert tokenizer.decode([0, 1, 4, 3, 5]) == "a cat <|endoftext|> the <|unk|>"
 
 
+def test_word_tokenizers_print_their_size_and_first_words():
+    assert repr(SimpleTokenizerV1.train("b a")) == "SimpleTokenizerV1(2 ids: ['a', 'b'])"
+    assert len(repr(SimpleTokenizerV2.train(" ".join(f"w{i}" for i in range(99))))) < 80
+
+
 @pytest.mark.parametrize("kind", [SimpleTokenizerV1, SimpleTokenizerV2])
 @pytest.mark.parametrize("bad", [-1, 9, True, 1.0, "a"])
 def test_unknown_id_is_named(kind, bad):

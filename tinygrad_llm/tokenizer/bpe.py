@@ -78,6 +78,11 @@ class Tokenizer:
         self._place(_check_special_tokens(special_tokens), special_tokens)
         self._start_cache(learned=False)
 
+    def __repr__(self) -> str:
+        special = [f"{token} = {token_id}" for token, token_id in self.special_tokens.items()] or ["none"]
+        shown = ", ".join(special[:3]) + (f" and {len(special) - 3} more" if special[3:] else "")
+        return f"Tokenizer({self.n_vocab} ids: 256 bytes, {len(self.merges)} merges, special: {shown})"
+
     def _place(self, tokens: list[str], given: Iterable[str] | Mapping[str, int]) -> None:
         """Give the special tokens their ids, and the bytes and merges the ids that remain."""
         plain, n_vocab = iter(self._bytes), len(self._bytes) + len(tokens)
@@ -302,6 +307,24 @@ class Tokenizer:
                 self._encode_plain(piece, ids)
         return ids
 
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Encode a text in which special tokens are plain text.
+
+        Raises:   TokenizerError: half of a surrogate pair.
+        Source:   github.com/openai/tiktoken, as the next three methods of its names.
+        """
+        return self.encode(text, disallowed_special=())
+
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        """Return the id of one token, which may be a special one.
+
+        Raises:   KeyError: no token stands for exactly this text or these bytes.
+        """
+        data = text_or_bytes.encode(errors="surrogatepass") if isinstance(text_or_bytes, str) else bytes(text_or_bytes)
+        if data not in self._bytes:
+            raise KeyError(f"{text_or_bytes!r} is not one token: encode_ordinary splits a text into tokens")
+        return self._bytes.index(data)
+
     def encode_bytes(self, data: bytes) -> list[int]:
         """Encode any bytes so that `decode_bytes` gives them back.
 
@@ -347,12 +370,18 @@ class Tokenizer:
 
     # ---- ids → text ----
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Decode ids into text; bytes that are not UTF-8 become U+FFFD.
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """Decode ids into text.
 
-        Raises:   TokenizerError: an unknown id.
+        Args:     errors: what becomes of bytes that are not UTF-8, as for `bytes.decode`: "replace" (by U+FFFD),
+                  "ignore", "strict", ….
+        Raises:   TokenizerError: an unknown id. UnicodeDecodeError: bytes that are not UTF-8, if errors is "strict".
         """
-        return self.decode_bytes(ids).decode(errors="replace")
+        return self.decode_bytes(ids).decode(errors=errors)
+
+    def decode_batch(self, batch: Iterable[Iterable[int]], *, errors: str = "replace") -> list[str]:
+        """Decode several rows of ids; see `decode`."""
+        return [self.decode(ids, errors) for ids in batch]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Decode ids into exactly the bytes that they stand for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
@@ -33,6 +34,9 @@ class CharTokenizer:
             self._ids[character] = len(self._ids)
         if not characters:
             raise TokenizerError("a character tokenizer needs at least one character")
+
+    def __repr__(self) -> str:
+        return f"CharTokenizer({self.n_vocab} ids: {reprlib.repr(self.characters)})"
 
     @classmethod
     def train(cls, text_or_texts: str | Iterable[str]) -> CharTokenizer:
@@ -98,6 +102,20 @@ class CharTokenizer:
                 "characters this tokenizer was trained on"
             ) from None
 
+    def encode_ordinary(self, text: str) -> list[int]:
+        """As `encode`, since there are no special tokens."""
+        return self.encode(text)
+
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        """Return the id of one character.
+
+        Raises:   KeyError: it is not one character, or has no id.
+        """
+        text = text_or_bytes if isinstance(text_or_bytes, str) else bytes(text_or_bytes).decode(errors="replace")
+        if text not in self._ids:
+            raise KeyError(f"{text_or_bytes!r} is not one of the {self.n_vocab} characters")
+        return self._ids[text]
+
     def split(self, text: str) -> list[str]:
         """Return the characters of a text: each is a word of its own."""
         return list(text)
@@ -109,12 +127,17 @@ class CharTokenizer:
         """
         return [self.encode(word)]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """Decode ids into text.
 
+        Args:     errors: no effect, since every id is a whole character.
         Raises:   TokenizerError: an unknown id.
         """
         return "".join(self.characters[i] for i in check_ids(ids, self.n_vocab))
+
+    def decode_batch(self, batch: Iterable[Iterable[int]], *, errors: str = "replace") -> list[str]:
+        """Decode several rows of ids; see `decode`."""
+        return [self.decode(ids, errors) for ids in batch]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Decode ids into the UTF-8 of their text.

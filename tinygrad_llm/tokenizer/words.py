@@ -16,6 +16,7 @@ th e → the, but also the ␣ → "the␣", and perhaps "of the␣" in the end.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
@@ -64,6 +65,9 @@ class SimpleTokenizerV1:
     def split(text: str) -> list[str]:
         """Split into words and punctuation marks; white space separates them and is dropped."""
         return [piece for piece in map(str.strip, _SEPARATORS.split(text)) if piece]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n_vocab} ids: {reprlib.repr(self.words)})"
 
     @property
     def n_vocab(self) -> int:
