@@ -16,7 +16,7 @@ from tinygrad_llm.autograd import Tensor, apply, is_grad_enabled
 from tinygrad_llm.autograd.tensor import Operand, dims
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.kernels.losses import check_targets
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, check_generator
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -291,7 +291,7 @@ def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator |
         return None
     if rng is None:
         raise ValueError("dropout: got no random generator to draw the mask: pass rng=Generator(seed)")
-    return rng.bernoulli_keep(p, shape)
+    return check_generator(rng).bernoulli_keep(p, shape)
 
 
 def cross_entropy(

@@ -250,6 +250,17 @@ class Generator:
         return int(self._u64(1)[0]) % 2**63
 
 
+def check_generator(rng: Any) -> Generator:
+    """Return rng.
+
+    Raises:   TypeError: it is something else, such as a seed or NumPy's generator; the message says what to write.
+    """
+    if not isinstance(rng, Generator):
+        seed = rng if type(rng) is int else "seed"
+        raise TypeError(f"rng must be a tinygrad_llm.Generator, got {rng!r:.60}: write rng=Generator({seed})")
+    return rng
+
+
 def _box_muller(d: NDArray[Any]) -> NDArray[Any]:
     """Uniforms (rows, 16) → normals: r·cos θ then r·sin θ, r = √(−2 ln(1 − d₀₋₇)), θ = 2π·d₈₋₁₅."""
     r = np.sqrt(-2 * np.log(1 - d[:, :8]))

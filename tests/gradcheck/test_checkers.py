@@ -176,7 +176,7 @@ def test_float32_catches_a_promotion_and_no_wrong_formula():
 def test_float32_measures_a_vanishing_gradient_by_those_around_it():
     # A shift of all keys changes nothing: the gradient of the key bias is 0, and rounding in float32.
     for seed in range(5):
-        layer = nn.CausalAttention(3, 2, 0.0, True, rng=Generator(seed))
+        layer = nn.CausalAttention(3, 2, 8, 0.0, True, rng=Generator(seed))
         assert gradcheck(layer, [np.random.default_rng(seed).standard_normal((2, 4, 3))], "float32", seed=seed)
 
 

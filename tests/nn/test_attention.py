@@ -12,6 +12,7 @@ from tinygrad_llm import functional as F
 from tinygrad_llm.nn import (
     CausalAttention,
     MultiHeadAttention,
+    MultiHeadAttentionWrapper,
     MultiHeadWrapper,
     SelfAttention,
     simple_self_attention,
@@ -40,8 +41,8 @@ HEAD_1 = numbers(
 HEAD_2 = numbers(".4772 .1063 / .5891 .3257 / .6202 .3860 / .5478 .3589 / .5321 .3428 / .5077 .3493")  # ch03-19
 
 STEPS = {
-    "causal": lambda rng: CausalAttention(6, 6, qkv_bias=True, rng=rng),
-    "wrapper": lambda rng: MultiHeadWrapper(6, 3, 2, qkv_bias=True, rng=rng),
+    "causal": lambda rng: CausalAttention(6, 6, 8, 0.0, True, rng=rng),
+    "wrapper": lambda rng: MultiHeadWrapper(6, 3, 8, 0.0, 2, True, rng=rng),
     "multi-head": lambda rng: MultiHeadAttention(6, 2, rng=rng),
 }
 
@@ -116,7 +117,7 @@ def test_self_attention_gives_the_numbers_that_the_book_prints(seed, expected):
 
 
 def test_causal_weights_are_those_of_the_book_in_both_ways():
-    attention = CausalAttention(3, 2, rng=Generator(789))
+    attention = CausalAttention(3, 2, 6, 0.0, rng=Generator(789))
     raw = numbers(
         ".2899 0 0 0 0 0 / .4656 .1723 0 0 0 0 / .4594 .1703 .1731 0 0 0 / .2642 .1024 .1036 .0186 0 0"
         "/ .2183 .0874 .0882 .0177 .0786 0 / .3408 .1270 .1290 .0198 .1290 .0078"
@@ -130,7 +131,7 @@ def test_causal_weights_are_those_of_the_book_in_both_ways():
 
 
 def test_causal_weights_after_dropout_are_those_of_the_book():
-    weights = attention_weights(CausalAttention(3, 2, rng=Generator(789)), X)
+    weights = attention_weights(CausalAttention(3, 2, 6, 0.0, rng=Generator(789)), X)
     expected = numbers(
         "2 0 0 0 0 0 / 0 0 0 0 0 0 / .7599 .6194 .6206 0 0 0 / 0 .4921 .4925 0 0 0 / 0 .3966 0 .3775 0 0"
         "/ 0 .3327 .3331 .3084 .3331 0"
@@ -139,14 +140,14 @@ def test_causal_weights_after_dropout_are_those_of_the_book():
 
 
 def test_causal_attention_gives_the_numbers_that_the_book_prints():
-    attention = CausalAttention(3, 2, rng=Generator(123))
+    attention = CausalAttention(3, 2, 6, 0.0, rng=Generator(123))
     y = attention(Tensor(np.stack([X, X])))
     assert y.shape == (2, 6, 2)
     np.testing.assert_allclose(y.data, np.stack([HEAD_1, HEAD_1]), rtol=0, atol=PRINTED)
 
 
 def test_two_heads_give_the_numbers_that_the_book_prints():
-    y = MultiHeadWrapper(3, 2, 2, rng=Generator(123))(Tensor(np.stack([X, X])))
+    y = MultiHeadWrapper(3, 2, 6, 0.0, 2, rng=Generator(123))(Tensor(np.stack([X, X])))
     assert y.shape == (2, 6, 4)
     expected = np.concatenate([HEAD_1, HEAD_2], axis=-1)
     np.testing.assert_allclose(y.data, np.stack([expected, expected]), rtol=0, atol=PRINTED)
@@ -166,30 +167,30 @@ def test_self_attention_with_identity_projections_equals_simple_attention():
 def test_the_last_position_of_causal_attention_equals_that_of_self_attention():
     x = Tensor(randn(2, 5, 4))
     plain = SelfAttention(4, 3, True, rng=Generator(7)).to(np.float64)
-    causal = CausalAttention(4, 3, 0.0, True, rng=Generator(7)).to(np.float64)
+    causal = CausalAttention(4, 3, 5, 0.0, True, rng=Generator(7)).to(np.float64)
     np.testing.assert_allclose(causal(x)[:, -1].data, plain(x)[:, -1].data, rtol=1e-13)
     assert not np.allclose(causal(x)[:, 0].data, plain(x)[:, 0].data)
 
 
 def test_the_first_position_of_causal_attention_is_its_own_value():
     x = Tensor(randn(2, 5, 4))
-    causal = CausalAttention(4, 3, rng=Generator(7)).to(np.float64)
+    causal = CausalAttention(4, 3, 5, 0.0, rng=Generator(7)).to(np.float64)
     np.testing.assert_allclose(causal(x)[:, 0].data, causal.W_value(x)[:, 0].data, rtol=1e-13)
 
 
 def test_causal_attention_of_one_position_equals_self_attention():
     x = Tensor(randn(3, 1, 4))
     plain = SelfAttention(4, 3, rng=Generator(7)).to(np.float64)
-    causal = CausalAttention(4, 3, rng=Generator(7)).to(np.float64)
+    causal = CausalAttention(4, 3, 5, 0.0, rng=Generator(7)).to(np.float64)
     np.testing.assert_array_equal(causal(x).data, plain(x).data)
 
 
-@pytest.mark.parametrize("step", [CausalAttention, lambda *a, **k: MultiHeadAttention(4, 2, a[2], rng=k["rng"])])
+@pytest.mark.parametrize("step", [CausalAttention, lambda *a, **k: MultiHeadAttention(4, 2, a[3], rng=k["rng"])])
 def test_no_dropout_happens_with_p_0_or_after_eval(step):
     x = Tensor(randn(2, 5, 4))
     rng = Generator(7)
-    dropping = step(4, 4, 0.5, rng=rng).to(np.float64)
-    plain = step(4, 4, 0.0, rng=Generator(7)).to(np.float64)
+    dropping = step(4, 4, 5, 0.5, rng=rng).to(np.float64)
+    plain = step(4, 4, 5, 0.0, rng=Generator(7)).to(np.float64)
     assert not np.allclose(dropping(x).data, plain(x).data)
     dropping.eval()
     rng.manual_seed(0)
@@ -200,7 +201,7 @@ def test_no_dropout_happens_with_p_0_or_after_eval(step):
 def test_causal_dropout_sets_weights_to_0_and_scales_the_others():
     x = randn(5, 4)
     rng = Generator(7)
-    attention = CausalAttention(4, 3, 0.25, rng=rng).to(np.float64)
+    attention = CausalAttention(4, 3, 5, 0.25, rng=rng).to(np.float64)
     rng.manual_seed(99)
     keep = Generator(99).bernoulli_keep(0.25, (5, 5))
     assert not keep.all()
@@ -225,16 +226,16 @@ def test_multi_head_dropout_acts_on_the_weights_and_on_the_output():
 
 def test_the_wrapper_concatenates_its_heads():
     x = Tensor(randn(2, 5, 4))
-    wrapper = MultiHeadWrapper(4, 3, 2, rng=Generator(7)).to(np.float64)
+    wrapper = MultiHeadWrapper(4, 3, 5, 0.0, 2, rng=Generator(7)).to(np.float64)
     rng = Generator(7)
-    heads = [CausalAttention(4, 3, rng=rng).to(np.float64) for _ in range(2)]
+    heads = [CausalAttention(4, 3, 5, 0.0, rng=rng).to(np.float64) for _ in range(2)]
     np.testing.assert_array_equal(wrapper(x).data, np.concatenate([head(x).data for head in heads], axis=-1))
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_wrapper_as_one_module_gives_the_same_values_and_gradients(bias):
     x = randn(2, 5, 6)
-    wrapper = MultiHeadWrapper(6, 2, 3, qkv_bias=bias, rng=Generator(7)).to(np.float64)
+    wrapper = MultiHeadWrapper(6, 2, 5, 0.0, 3, bias, rng=Generator(7)).to(np.float64)
     attention = wrapper.as_multi_head(rng=Generator(0))
     assert (attention.c_attn.bias is not None) == bias
     np.testing.assert_allclose(attention(Tensor(x)).data, wrapper(Tensor(x)).data, rtol=1e-12)
@@ -250,12 +251,12 @@ def test_the_wrapper_as_one_module_gives_the_same_values_and_gradients(bias):
 
 
 def test_the_wrapper_as_one_module_keeps_its_dropout():
-    assert MultiHeadWrapper(6, 2, 3, 0.3, rng=Generator(7)).as_multi_head(rng=Generator(0)).attn_dropout.p == 0.3
+    assert MultiHeadWrapper(6, 2, 5, 0.3, 3, rng=Generator(7)).as_multi_head(rng=Generator(0)).attn_dropout.p == 0.3
 
 
 def test_a_wrapper_of_another_width_cannot_become_one_module():
     with pytest.raises(ValueError, match="got 2 heads with 4 channels, which must be as many as x has, 6"):
-        MultiHeadWrapper(6, 2, 2, rng=Generator(7)).as_multi_head(rng=Generator(0))
+        MultiHeadWrapper(6, 2, 5, 0.0, 2, rng=Generator(7)).as_multi_head(rng=Generator(0))
 
 
 @given(batch=st.integers(1, 3), time=st.integers(1, 6), n_head=st.integers(1, 3), size=st.integers(1, 3))
@@ -276,7 +277,30 @@ def test_multi_head_attention_without_bias_equals_a_bias_of_0():
     )
 
 
-@pytest.mark.parametrize(("n_embd", "n_head"), [(6, 4), (6, 0), (6, -2), (2, 4)])
+def test_the_books_positional_calls_mean_what_they_mean_in_the_book():
+    wrapper = MultiHeadAttentionWrapper(3, 2, 6, 0.1, 2, True, rng=Generator(0))  # context_length, dropout, num_heads
+    assert [head.W_key.weight.shape for head in wrapper.heads] == [(2, 3)] * 2
+    assert [head.dropout.p for head in wrapper.heads] == [0.1] * 2
+    assert [head.context_length for head in wrapper.heads] == [6] * 2
+    assert wrapper.heads[0].W_query.bias is not None
+    named = CausalAttention(d_in=3, d_out=2, context_length=6, dropout=0.0, rng=Generator(0))
+    for step in (wrapper.eval(), named):
+        with pytest.raises(ValueError, match="CausalAttention: got 7 positions, more than context_length 6"):
+            step(Tensor(randn(2, 7, 3)))
+
+
+def test_inputs_of_another_rank_are_named():
+    for fused in (True, False):
+        with pytest.raises(ValueError, match=r"MultiHeadAttention: got x \(3, 8\), which must be \(B, T, C\)"):
+            MultiHeadAttention(8, 2, rng=Generator(0))(Tensor(randn(3, 8)), fused=fused)
+    for step in (SelfAttention(8, 2, rng=Generator(0)), CausalAttention(8, 2, 4, 0.0, rng=Generator(0))):
+        with pytest.raises(ValueError, match=rf"{type(step).__name__}: got x \(8,\), which must be \(B, T, C\) or"):
+            step(Tensor(randn(8)))
+    with pytest.raises(ValueError, match=r"simple_self_attention: got x \(8,\), which must be"):
+        simple_self_attention(Tensor(randn(8)))
+
+
+@pytest.mark.parametrize(("n_embd", "n_head"), [(6, 4), (6, 0), (6, -2), (2, 4), (0, 2)])
 def test_heads_must_divide_the_channels(n_embd, n_head):
     with pytest.raises(ValueError, match=rf"n_embd \({n_embd}\) must be a multiple of n_head \({n_head}\)"):
         MultiHeadAttention(n_embd, n_head, rng=Generator(0))

@@ -1,11 +1,12 @@
 """The layers: PyTorch's initial values from the same seed, the book's printed numbers, and dropout's masks."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
 
-from tinygrad_llm import Tensor
+from tinygrad_llm import Tensor, nn
 from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
 from tinygrad_llm.nn import (
@@ -68,6 +69,60 @@ def test_linear_has_the_initial_weights_of_pytorch(seed, row, bias):
 )
 def test_embedding_has_the_initial_weights_of_pytorch(seed, row):
     np.testing.assert_allclose(Embedding(6, 3, rng=Generator(seed)).weight.data[0], row, rtol=0, atol=1e-6)
+
+
+def test_linear_without_inputs_gives_its_bias_of_0_as_pytorch_does():
+    layer = Linear(0, 4, rng=Generator(0))
+    y = layer(Tensor(np.zeros((2, 0), np.float32)))
+    y.sum().backward()
+    np.testing.assert_array_equal(y.data, np.zeros((2, 4)))
+    assert layer.weight.grad.shape == (4, 0)
+    np.testing.assert_array_equal(layer.bias.grad, [2] * 4)
+    assert Linear(3, 0, rng=Generator(0))(Tensor(np.zeros((2, 3), np.float32))).shape == (2, 0)
+
+
+@pytest.mark.parametrize("sizes", [(-1, 4), (4, -1)])
+@pytest.mark.parametrize("layer", [Linear, Embedding])
+def test_negative_sizes_are_refused(layer, sizes):
+    with pytest.raises(ValueError, match="shape must not be negative, got"):
+        layer(*sizes, rng=Generator(0))
+
+
+BUILT = {  # the arguments of every class that takes rng
+    "CausalAttention": (4, 2, 3, 0.1),
+    "Dropout": (0.1,),
+    "Embedding": (3, 2),
+    "Linear": (3, 2),
+    "MultiHeadAttention": (4, 2),
+    "MultiHeadAttentionWrapper": (4, 2, 3, 0.1, 2),
+    "MultiHeadWrapper": (4, 2, 3, 0.1, 2),
+    "SelfAttention": (4, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("rng", "message"),
+    [
+        (0, r"got 0: write rng=Generator\(0\)"),
+        (7, r"got 7: write rng=Generator\(7\)"),
+        (np.random.default_rng(0), r"got Generator\(PCG64\).*: write rng=Generator\(seed\)"),
+        (np.random.RandomState(0), "got RandomState"),
+        (None, "got None"),
+    ],
+)
+def test_every_layer_refuses_anything_but_a_generator_as_rng(rng, message, for_each):
+    taking = [name for name in nn.__all__ if "rng" in inspect.signature(getattr(nn, name)).parameters]
+    assert sorted(taking) == list(BUILT)
+
+    def check(name):
+        assert getattr(nn, name)(*BUILT[name], rng=Generator(0))
+        with pytest.raises(TypeError, match=f"rng must be a tinygrad_llm.Generator, {message}"):
+            getattr(nn, name)(*BUILT[name], rng=rng)
+
+    for_each(BUILT, check)
+    if rng is not None:
+        with pytest.raises(TypeError, match=f"rng must be a tinygrad_llm.Generator, {message}"):
+            F.dropout(Tensor([1.0]), 0.5, rng=rng)
 
 
 def test_embedding_gives_the_rows_that_the_book_prints():

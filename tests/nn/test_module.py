@@ -141,6 +141,11 @@ def test_loading_a_state_copies_its_arrays():
         assert not np.shares_memory(array, state[name])
 
 
+def test_a_state_that_is_no_dict_is_refused():
+    with pytest.raises(TypeError, match="load_state_dict takes a dict of arrays by name, got tuple"):
+        Tied().load_state_dict((Tied().state_dict(), {}))
+
+
 def test_loading_a_state_keeps_dtype_and_identity_of_the_parameters():
     model = Tied().to(np.float64)
     weight = model.first.weight
@@ -231,8 +236,9 @@ def test_a_model_evaluates_in_one_thread_while_it_trains_in_others():
         assert model.loss(np.array([[1, 2]]), np.array([[2, 3]])).requires_grad
         end.wait(60)
         assert [future.result(60) for future in found] == [((False, False), expected.tolist())] * 2
-        texts = pool.map(lambda _: model.generate([1, 2], 5).tolist(), range(8))
-        assert list(texts) == [expected.tolist()] * 8
+    with ThreadPoolExecutor(8) as pool:
+        texts = pool.map(lambda _: model.generate([1, 2], 5).tolist(), range(24))
+        assert list(texts) == [expected.tolist()] * 24
     assert model.training
 
 
@@ -261,12 +267,17 @@ def test_a_module_prints_as_a_tree():
             self.head = Linear(3, 3, False, rng=rng, weight=self.first.weight)
 
     assert repr(Model().eval()).splitlines() == [
-        "Model(scale=0.5, mask=(2, 2))",
+        "Model(scale=0.5, mask=(2, 2)): 24 parameters",
         "  first: Linear(weight=(3, 3), bias=(3,))",
         "  layers.0-1: 2 × LayerNorm(weight=(3,), bias=(3,), eps=1e-05)",
         "  layers.2.drop: Dropout(p=0.1)",
         "  head: Linear(weight=(3, 3) = first.weight)",
     ]
+    config = GPTConfig(vocab_size=5, block_size=4, n_layer=3, n_head=1, n_embd=100)
+    lines = repr(GPT(config)).splitlines()
+    assert lines[0] == "GPT(recompute=False, fused=True): 365,000 parameters"
+    assert lines[5] == "    h.0-2: 3 × Block: 121,300 parameters each"
+    assert lines[-1] == "  lm_head: Linear(weight=(5, 100) = transformer.wte.weight)"
     assert repr(Linear(1, 1, False, rng=Generator(0))) == str(Linear(1, 1, False, rng=Generator(0)))
     assert repr(Generator(5)) == "Generator(seed=5)"
     assert repr(Parameter([1.0])) == "Parameter([1.], requires_grad=True)"

@@ -229,7 +229,7 @@ def test_decay_groups_of_a_model_hold_each_parameter_once_and_are_printed():
     assert grouped == dict(model.named_parameters())
     assert sum(len(group["params"]) for group in groups) == len(grouped)
     assert not any(name.endswith("bias") or ".ln_" in name for name, _ in groups[0]["params"])
-    assert str(AdamW(groups, lr=3e-4)).splitlines() == [
+    assert repr(AdamW(groups, lr=3e-4)).splitlines() == [
         f"AdamW: {len(group['params'])} tensors, {sum(p.data.size for _, p in group['params'])} numbers, lr 0.0003, "
         f"weight decay {decay}"
         for group, decay in zip(groups, (0.1, 0), strict=True)

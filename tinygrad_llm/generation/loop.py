@@ -11,7 +11,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation.cache import KVCache
 from tinygrad_llm.generation.sampling import Ids, Sampling, choose
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, check_generator
 
 Prompt: TypeAlias = Array | Sequence[int] | Sequence[Sequence[int]] | Sequence[Array]
 
@@ -87,15 +87,15 @@ def stream(
         raise ValueError(f"the prompt has {longest} tokens, and the model reads at most {model.block_size}")
     if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be an integer ≥ 0, got {max_new_tokens}")
-    given = rng if isinstance(rng, Sequence) else [rng or Generator(0)]
-    if not all(isinstance(one, Generator) for one in given):
-        raise ValueError(f"rng must be one Generator, or one for each row, got {rng!r}")
+    rng = Generator(0) if rng is None else rng
+    for one in rng if isinstance(rng, list | tuple) else [rng]:
+        check_generator(one)
     if isinstance(rng, Sequence) and len(rng) != len(rows):
         raise ValueError(f"rng must be one Generator, or one for each of the {len(rows)} rows, got {len(rng)}")
     # Rows of one length make one (B, T) text; rows of different lengths make B texts of one row.
     texts = [np.stack(rows)] if len({len(row) for row in rows}) == 1 else [row[None] for row in rows]
     # The checks above must not wait for the first next(), so the loop is a separate generator function.
-    return _loop(model, texts, max_new_tokens, sampling, rng or Generator(0), use_cache, n_vocab)
+    return _loop(model, texts, max_new_tokens, sampling, rng, use_cache, n_vocab)
 
 
 def _loop(

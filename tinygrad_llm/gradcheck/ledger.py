@@ -51,8 +51,8 @@ def run(cases: Iterable[Case], seed: int = 0) -> Iterator[Row]:
 
 def needed() -> list[str]:
     """The names that need a case: all public kernels, functions on Tensors, layers, models and optimizers."""
-    classes = [getattr(package, name) for package in (nn, models, optim) for name in package.__all__]
-    wanted = [thing for thing in classes if isinstance(thing, type)]
+    things = [getattr(package, name) for package in (nn, models, optim) for name in package.__all__]
+    wanted = dict.fromkeys(thing for thing in things if isinstance(thing, type))  # once, if it has two names
     modules = sorted(m.__name__ for m in wanted if issubclass(m, nn.Module) and m not in (nn.Module, nn.ModuleList))
     updates = [m.__name__ for m in wanted if hasattr(m, "step") and m is not optim.Optimizer]
     updates += [name for name in optim.__all__ if name.endswith("_")]  # functions that change gradients

@@ -174,9 +174,9 @@ def _layer_cases() -> list[Case]:
             lambda rng: nn.Sequential(nn.Linear(3, 4, rng=rng), nn.GELU("none"), nn.RMSNorm(4, 0.1)), "", normal(2, 3)
         ),
         _layer(lambda rng: nn.SelfAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
-        _layer(lambda rng: nn.CausalAttention(3, 2, rng=rng), "", normal(2, 4, 3)),
-        _layer(lambda rng: nn.CausalAttention(3, 2, 0.3, True, rng=rng), "dropout, bias", normal(2, 4, 3)),
-        _layer(lambda rng: nn.MultiHeadWrapper(4, 2, 2, rng=rng), "", normal(2, 3, 4)),
+        _layer(lambda rng: nn.CausalAttention(3, 2, 4, 0.0, rng=rng), "", normal(2, 4, 3)),
+        _layer(lambda rng: nn.CausalAttention(3, 2, 4, 0.3, True, rng=rng), "dropout, bias", normal(2, 4, 3)),
+        _layer(lambda rng: nn.MultiHeadWrapper(4, 2, 3, 0.0, 2, rng=rng), "", normal(2, 3, 4)),
         _layer(lambda rng: nn.MultiHeadAttention(4, 2, rng=rng), "", normal(2, 3, 4)),
         _layer(lambda rng: nn.MultiHeadAttention(4, 2, 0.3, False, rng=rng), "dropout, no bias", normal(2, 3, 4)),
         _layer(lambda rng: models.MLP(_config(), rng), "", normal(2, 3, 4)),

@@ -1,7 +1,13 @@
 """Layers: objects that hold parameters and have a `forward`."""
 
 from tinygrad_llm.nn.attention import LayerCache, MultiHeadAttention
-from tinygrad_llm.nn.attention_steps import CausalAttention, MultiHeadWrapper, SelfAttention, simple_self_attention
+from tinygrad_llm.nn.attention_steps import (
+    CausalAttention,
+    MultiHeadAttentionWrapper,
+    MultiHeadWrapper,
+    SelfAttention,
+    simple_self_attention,
+)
 from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear, ModuleList, ReLU, RMSNorm, Sequential
 from tinygrad_llm.nn.module import Module, Parameter
 from tinygrad_llm.nn.report import LearningReport, learning_report
@@ -18,6 +24,7 @@ __all__ = [
     "Module",
     "ModuleList",
     "MultiHeadAttention",
+    "MultiHeadAttentionWrapper",
     "MultiHeadWrapper",
     "Parameter",
     "RMSNorm",

@@ -31,7 +31,7 @@ class MultiHeadAttention(Module):
     Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both places. qkv_bias: bias of c_attn.
               std, proj_std: initialization of c_attn and c_proj (see `nn.layers`).
     Shapes:   x (B, T, C) → (B, T, C).
-    Raises:   ValueError: n_embd is not a multiple of n_head.
+    Raises:   ValueError: n_embd is not a multiple of n_head; x is not (B, T, C).
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class MultiHeadAttention(Module):
         std: float | None = None,
         proj_std: float | None = None,
     ) -> None:
-        if n_head < 1 or n_embd % n_head:
-            raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
+        if n_head < 1 or n_embd < 1 or n_embd % n_head:
+            raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head}), both ≥ 1")
         self.n_head = n_head
         self.c_attn = Linear(n_embd, 3 * n_embd, qkv_bias, rng=rng, std=std)
         self.c_proj = Linear(n_embd, n_embd, rng=rng, std=proj_std)
@@ -62,6 +62,8 @@ class MultiHeadAttention(Module):
                   recompute: see `kernels.causal_attention`. fused: attend in one operation; with False, each step is
                   an operation of its own on the tape. A cached call records nothing, and is always fused.
         """
+        if x.ndim != 3:
+            raise ValueError(f"MultiHeadAttention: got x {x.shape}, which must be (B, T, C): for one text, x[None]")
         qkv = self.c_attn(x)
         if caches is not None:
             y = self._attend_to_cached(qkv, caches)

@@ -10,7 +10,8 @@
 tests/nn/test_attention.py shows where one step equals the next; `as_multi_head` turns 5 into 6. These classes are for
 reading and for small experiments. Models use 6.
 
-Shapes: x (B, T, C) or (T, C). The outputs have d_out channels.
+Shapes: x (B, T, C) or (T, C). The outputs have d_out channels. The arguments of 3 to 5 stand in the order of the book
+(Raschka 2024, "Build a Large Language Model (From Scratch)", chapter 3); a text has at most context_length positions.
 """
 
 import math
@@ -27,6 +28,7 @@ from tinygrad_llm.random import Generator
 
 def simple_self_attention(x: Tensor) -> Tensor:
     """Step 1. The dot product measures similarity, a softmax turns it into weights, and the weights mix the inputs."""
+    _check_shape("simple_self_attention", x)
     weights = (x @ x.mT).softmax(-1)  # (T, T): row t holds how much position t takes from each position
     return weights @ x
 
@@ -45,6 +47,7 @@ class SelfAttention(Module):
         self.W_value = Linear(d_in, d_out, qkv_bias, rng=rng)
 
     def scores(self, x: Tensor) -> Tensor:
+        _check_shape(type(self).__name__, x)
         q, k = self.W_query(x), self.W_key(x)
         scores: Tensor = q @ k.mT * (1 / math.sqrt(q.shape[-1]))
         return scores
@@ -60,14 +63,20 @@ class CausalAttention(SelfAttention):
     With dropout > 0, some weights are set to 0 while training, so that no position relies on a single other one.
     """
 
-    def __init__(self, d_in: int, d_out: int, dropout: float = 0.0, qkv_bias: bool = False, *, rng: Generator) -> None:
+    def __init__(
+        self, d_in: int, d_out: int, context_length: int, dropout: float, qkv_bias: bool = False, *, rng: Generator
+    ) -> None:
         super().__init__(d_in, d_out, qkv_bias, rng=rng)
+        self.context_length = context_length
         self.dropout = Dropout(dropout, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
+        scores = self.scores(x)
         T = x.shape[-2]
+        if self.context_length < T:
+            raise ValueError(f"CausalAttention: got {T} positions, more than context_length {self.context_length}")
         later = ~np.tri(T, dtype=bool)  # True where the key stands after the query
-        weights = self.scores(x).masked_fill(later, -math.inf).softmax(-1)
+        weights = scores.masked_fill(later, -math.inf).softmax(-1)
         context: Tensor = self.dropout(weights) @ self.W_value(x)
         return context
 
@@ -79,9 +88,19 @@ class MultiHeadWrapper(Module):
     """
 
     def __init__(
-        self, d_in: int, d_out: int, n_head: int, dropout: float = 0.0, qkv_bias: bool = False, *, rng: Generator
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,
+        *,
+        rng: Generator,
     ) -> None:
-        self.heads = [CausalAttention(d_in, d_out, dropout, qkv_bias, rng=rng) for _ in range(n_head)]
+        self.heads = [
+            CausalAttention(d_in, d_out, context_length, dropout, qkv_bias, rng=rng) for _ in range(num_heads)
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.cat([head(x) for head in self.heads], dim=-1)
@@ -107,3 +126,11 @@ class MultiHeadWrapper(Module):
         if attention.c_proj.bias is not None:
             attention.c_proj.bias.data = np.zeros(C, dtype=stacked.dtype)
         return attention
+
+
+MultiHeadAttentionWrapper = MultiHeadWrapper  # the book's name
+
+
+def _check_shape(name: str, x: Tensor) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"{name}: got x {x.shape}, which must be (B, T, C) or (T, C)")

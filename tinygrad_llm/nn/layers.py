@@ -14,7 +14,7 @@ from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn.module import Module, Parameter
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, check_generator
 
 
 class Linear(Module):
@@ -36,7 +36,8 @@ class Linear(Module):
         std: float | None = None,
         weight: Parameter | None = None,
     ) -> None:
-        bound = 1 / math.sqrt(in_features)
+        check_generator(rng)
+        bound = 1 / math.sqrt(in_features) if in_features > 0 else 0.0  # without inputs, the bias starts at 0
 
         def draw(*shape: int) -> Parameter:
             return Parameter(rng.uniform(-bound, bound, shape) if std is None else rng.normal(0.0, std, shape))
@@ -58,7 +59,7 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: Generator, std: float = 1.0) -> None:
-        self.weight = Parameter(rng.normal(0.0, std, (num_embeddings, embedding_dim)))
+        self.weight = Parameter(check_generator(rng).normal(0.0, std, (num_embeddings, embedding_dim)))
 
     def forward(self, ids: Tensor | Array) -> Tensor:
         return F.embedding(ids, self.weight)
@@ -86,7 +87,7 @@ class Dropout(Module):
         if not 0 <= p <= 1:
             raise ValueError(f"dropout: got p={p}, which must lie in [0, 1]")
         self.p = p
-        self.rng = rng
+        self.rng = check_generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training, self.rng)

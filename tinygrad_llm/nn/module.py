@@ -1,7 +1,7 @@
 """`Module` and `Parameter`: a model finds its parameters by walking its attributes."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -87,9 +87,13 @@ class Module:
     def parameters(self) -> Iterator[Parameter]:
         return (p for _, p in self.named_parameters())
 
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, Module) pairs of this Module, whose name is "", and of all Modules inside it."""
+        return ((name, item) for name, item in _walk(self, "") if isinstance(item, Module))
+
     def modules(self) -> Iterator["Module"]:
         """This Module and all Modules inside it."""
-        return (item for _, item in _walk(self, "") if isinstance(item, Module))
+        return (module for _, module in self.named_modules())
 
     def num_parameters(self) -> int:
         """The number of elements of all parameters; tied ones count once."""
@@ -132,11 +136,13 @@ class Module:
         """The parameters by name: the arrays themselves, not copies."""
         return {name: p.data for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, Array]) -> None:
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Copy arrays into the parameters, name by name: all of them or, on an error, none.
 
-        Raises:   ValueError: names, shapes or dtypes differ; one message lists all that do.
+        Raises:   TypeError: state is no dict. ValueError: names, shapes or dtypes differ; one message lists all.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict takes a dict of arrays by name, got {type(state).__name__}")
         own = dict(self.named_parameters())
         arrays = {name: np.asarray(array) for name, array in state.items()}
         wrong = [f"missing {name} {p.shape}" for name, p in own.items() if name not in arrays]
@@ -175,7 +181,9 @@ def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _tree(module: Module, path: str, first: dict[Parameter, str]) -> list[str]:
-    """The lines of a Module: its class, parameters and settings; then, indented, the Modules inside it.
+    """The lines of a Module: its class, settings and parameters; then, indented, the Modules inside it.
+
+    Where it has Modules inside, the number of all parameters follows; tied ones count once.
 
     Args:     first: the name under which each parameter is trained; a tied one shows it.
     """
@@ -191,11 +199,14 @@ def _tree(module: Module, path: str, first: dict[Parameter, str]) -> list[str]:
         elif isinstance(x, int | float | str) and name != "training" and not name.startswith("_"):
             own.append(f"{name}={x!r}")
     lines = [type(module).__name__ + (f"({', '.join(own)})" if own else "")]
+    if inside and (count := module.num_parameters()):
+        lines[0] += f": {count:,} parameters"
     # Equal Modules one after another in a list, such as the blocks of a GPT, are shown once.
     for (_, shown), run in itertools.groupby(inside, lambda entry: (entry[0].rpartition(".")[0] or entry[0], entry[1])):
         names = [name for name, _ in run]
         several = f"-{names[-1].rpartition('.')[2]}: {len(names)} ×" if len(names) > 1 else ":"
-        lines += [f"  {names[0]}{several} {shown[0]}", *(f"  {line}" for line in shown[1:])]
+        each = " each" if len(names) > 1 and shown[0].endswith(" parameters") else ""
+        lines += [f"  {names[0]}{several} {shown[0]}{each}", *(f"  {line}" for line in shown[1:])]
     return lines
 
 

@@ -100,7 +100,7 @@ class Optimizer:
     def _error(self, reason: str) -> ValueError:
         return ValueError(f"{type(self).__name__}: {reason}")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """One line for each group: the number of its tensors, the number of their elements, and its settings."""
         return "\n".join(
             f"{type(self).__name__}: {len(group['params'])} tensors, "
