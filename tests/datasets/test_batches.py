@@ -1,12 +1,14 @@
 """Batches: torch's order, the book's published batches, epochs, mixtures, and streams that are resumed."""
 
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tinygrad_llm import Tensor
 from tinygrad_llm.datasets import BatchStream, DataError, DataLoader, SlidingWindows, check_ids
 from tinygrad_llm.random import Generator
 
@@ -118,6 +120,78 @@ def test_examples_are_stacked_part_by_part():
     assert isinstance(first, tuple)
 
 
+class Pair(NamedTuple):
+    ids: object
+    label: object
+
+
+COLLATED = [  # (examples, their batch), as torch.utils.data.default_collate makes it
+    ([1, 2], np.array([1, 2])),
+    ([0.5, 2], np.array([0.5, 2.0])),
+    ([np.float32(1), np.float32(2)], np.array([1, 2], np.float32)),
+    ([np.zeros(2), np.ones(2)], np.array([[0.0, 0], [1, 1]])),
+    ([Tensor([1.0]), Tensor([2.0])], np.array([[1], [2]], np.float32)),
+    ([True, False], np.array([True, False])),
+    (["ab", "c"], ["ab", "c"]),
+    (
+        [{"ids": np.arange(2), "n": 1}, {"n": 2, "ids": np.arange(2)}],
+        {"ids": np.array([[0, 1]] * 2), "n": np.arange(1, 3)},
+    ),
+    ([("a", {"x": [1, 2.5]}), ("b", {"x": [3, 4.5]})], (["a", "b"], {"x": [np.array([1, 3]), np.array([2.5, 4.5])]})),
+    ([Pair([1], 0), Pair([2], 1)], Pair([np.array([1, 2])], np.array([0, 1]))),
+]
+
+
+def same(a, b):
+    if isinstance(b, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in b)
+    if isinstance(b, tuple | list):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return a == b if isinstance(b, str) else a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def test_a_batch_has_the_form_of_its_examples(for_each):
+    def check(pair):
+        examples, expected = pair
+        (batch,) = DataLoader(examples, batch_size=2)
+        assert same(batch, expected), batch
+
+    for_each(COLLATED, check)
+
+
+def test_a_data_set_may_make_batches_of_any_form():
+    class Dicts(Examples):
+        def batch(self, indices):
+            return {"rows": self.rows[indices]}
+
+    first, _ = DataLoader(Dicts(3), batch_size=2)
+    assert list(first) == ["rows"]
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([{"a": 1}, {"b": 1}], r"of a batch have other keys than \['a'\]"),
+        ([{"a": 1}, 1], "other keys"),
+        ([(1, 2), (1,)], "of a batch have not all 2 parts: pad them"),
+        ([([1, 2], 0), ([1, 2, 3], 0)], r"at \[0\] have not all 2 parts: pad them"),
+        ([(1, 2), 1], "not all 2 parts"),
+        (
+            [{"ids": np.zeros(2)}, {"ids": np.zeros(3)}],
+            r"at \['ids'\] have shapes \(2,\) and \(3,\): pad them, or give",
+        ),
+        (
+            [(1, None), (2, None)],
+            r"a batch needs numbers, arrays, strings, dicts, tuples or lists, got object at \[1\]",
+        ),
+        ([1, "a"], "a batch needs numbers"),
+    ],
+)
+def test_examples_that_cannot_be_stacked_are_refused(examples, message):
+    with pytest.raises(DataError, match=message):
+        list(DataLoader(examples, batch_size=2))
+
+
 def test_batch_of_the_data_set_equals_stacked_examples():
     class OneByOne(Examples):
         def __init__(self, windows):
@@ -140,6 +214,13 @@ def test_batch_of_the_data_set_equals_stacked_examples():
 def test_shuffle_without_a_generator_is_refused():
     with pytest.raises(ValueError, match=r"pass rng=Generator\(seed\)"):
         DataLoader(Examples(3), shuffle=True)
+
+
+@pytest.mark.parametrize("rng", [0, 7, np.random.default_rng(0)])
+def test_a_seed_or_another_generator_is_refused(rng):
+    for make in (lambda: DataLoader(Examples(3), rng=rng), lambda: BatchStream([np.arange(9)], 2, 2, rng)):
+        with pytest.raises(TypeError, match=r"rng must be a tinygrad_llm\.Generator, got .*: write rng=Generator"):
+            make()
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, None])

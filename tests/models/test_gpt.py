@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor, grad, no_grad
+from tinygrad_llm import functional as F
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
+from tinygrad_llm.nn import GELU, Linear, Sequential
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
 
@@ -301,6 +303,65 @@ def test_plain_model_writes_what_the_fused_one_writes(use_cache):
     np.testing.assert_array_equal(model.generate(prompt, 12, use_cache=use_cache), expected)
 
 
+class Scaled(Linear):
+    def forward(self, x):
+        return 0.5 * super().forward(x)
+
+
+class Capped(GPT):
+    def forward(self, ids, cache=None, logits_to_keep=None):
+        return 3 * (super().forward(ids, cache, logits_to_keep) / 3).tanh()
+
+
+def with_head(make):
+    model = shaken(SMALL)
+    rng = Generator(9)
+    model.lm_head = make(rng).to(np.float64)
+    for p in model.lm_head.parameters():
+        p.data = rng.randn(p.shape, np.float64)
+    return model
+
+
+def with_own_forward(model):
+    head = model.lm_head
+    head.forward = lambda x: F.linear(x * 2, head.weight)
+    return model
+
+
+def capped():
+    model = Capped(SMALL).to(np.float64)
+    model.load_state_dict(shaken(SMALL).state_dict())
+    return model
+
+
+HEADS = {
+    "a bias": lambda: with_head(lambda rng: Linear(6, 11, rng=rng)),
+    "more outputs": lambda: with_head(lambda rng: Linear(6, 13, rng=rng)),
+    "two layers": lambda: with_head(lambda rng: Sequential(Linear(6, 4, rng=rng), GELU(), Linear(4, 11, rng=rng))),
+    "a subclass": lambda: with_head(lambda rng: Scaled(6, 11, False, rng=rng)),
+    "another matrix": lambda: with_head(lambda rng: Linear(6, 11, False, rng=rng)),
+    "a forward of its own": lambda: with_own_forward(shaken(SMALL)),
+    "a subclass of the model": capped,
+}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_loss_and_gradients_are_those_of_the_logits_whatever_the_head_is(head, fused):
+    model = HEADS[head]()
+    model.fused = fused
+    ids, targets = some_ids(3, 5), some_ids(3, 5, seed=1)
+    targets[0, 2:] = -100
+    logits, parameters = model(ids), list(model.parameters())
+    expected = F.cross_entropy(logits.reshape(15, -1), targets.reshape(-1))
+    assert model.loss(ids, targets).item() == pytest.approx(expected.item(), rel=1e-12)
+    for found, right in zip(grad(model.loss(ids, targets), parameters), grad(expected, parameters), strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-12 * np.abs(right).max())
+    in_parts = [model.loss(ids[i : i + 1], targets[i : i + 1], 0.1, count=12).item() for i in range(3)]
+    assert sum(in_parts) == pytest.approx(model.loss(ids, targets, 0.1).item(), rel=1e-12)
+    assert (tape(model.loss(ids, targets))["linear_cross_entropy"] == 1) == (fused and head == "another matrix")
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_loss_of_a_count_below_1_is_refused(fused):
     with pytest.raises(ValueError, match="got count 0, which must be ≥ 1"):
@@ -363,6 +424,25 @@ def test_a_small_model_memorizes_a_batch():
 def test_sizes_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(ValueError, match=f"^GPTConfig: {message}$"):
         change(**fields)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"n_layer": 2}, r"got dict: write GPTConfig\(\*\*dict\)"),
+        (None, "got NoneType: write GPTConfig"),
+        ("gpt2", "got str: write GPTConfig"),
+    ],
+)
+def test_a_config_of_another_type_is_refused(config, message):
+    with pytest.raises(TypeError, match=f"config must be a GPTConfig, {message}"):
+        GPT(config)
+
+
+@pytest.mark.parametrize("rng", [0, 1, np.random.default_rng(0)])
+def test_a_model_takes_no_seed_or_other_generator_as_rng(rng):
+    with pytest.raises(TypeError, match=r"rng must be a tinygrad_llm\.Generator, got "):
+        GPT(SMALL, rng=rng)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tinygrad_llm.formats import load_safetensors, save_safetensors
 from tinygrad_llm.formats.npz import save_npz
 from tinygrad_llm.formats.tensorbundle import write_tensorbundle
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
-from tinygrad_llm.nn import Dropout, Linear
+from tinygrad_llm.nn import Dropout, Embedding, Linear, ReLU, Sequential
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
@@ -582,6 +582,64 @@ def test_broken_weights_are_not_saved_over_good_ones(tmp_path, for_each):
         assert [file.name for file in tmp_path.iterdir()] == [WEIGHTS]
 
     for_each([math.nan, math.inf, -math.inf], check)
+
+
+def changed_in(layer, **attributes):
+    def change_it(model):
+        for name, value in attributes.items():
+            setattr(dict(model.named_modules())[layer], name, value)
+
+    return change_it
+
+
+CHANGES = {  # of a model: what the message says
+    "lm_head.bias is (11,), not there": changed_in("", lm_head=Linear(6, 11, rng=Generator(0))),
+    "lm_head.weight is (11, 6), not there": changed_in("", lm_head=Linear(6, 11, False, rng=Generator(0))),
+    "lm_head is Sequential, not Linear": changed_in("", lm_head=Sequential(Linear(6, 11, False, rng=Generator(0)))),
+    "lm_head has a forward of its own": changed_in("lm_head", forward=lambda x: x),
+    "transformer.h.1.mlp.gelu is ReLU, not GELU": changed_in("transformer.h.1.mlp", gelu=ReLU()),
+    "transformer.h.0.mlp.gelu.approximate is 'none', not 'tanh'": changed_in(
+        "transformer.h.0.mlp.gelu", approximate="none"
+    ),
+    "transformer.ln_f.eps is 0.1, not 1e-05": changed_in("transformer.ln_f", eps=0.1),
+    "adapter is new": changed_in("", adapter=Linear(6, 6, rng=Generator(0))),
+    "transformer.h.1 is gone, not Block": lambda model: model.transformer.h.pop(),
+    "transformer.wpe.weight is (9, 6), not (8, 6)": changed_in("transformer", wpe=Embedding(9, 6, rng=Generator(0))),
+}
+
+
+def test_a_model_that_its_config_does_not_describe_is_not_saved(tmp_path, for_each):
+    def check(message):
+        model = GPT(SMALL, Generator(1))
+        CHANGES[message](model)
+        with pytest.raises(ValueError, match=r"not saved to .*Save its state_dict\(\) with formats\.") as e:
+            model.save_pretrained(tmp_path / "never")
+        assert message in str(e.value)
+        assert "\n" not in str(e.value)
+        assert not (tmp_path / "never").exists()
+
+    for_each(CHANGES, check)
+
+
+def test_a_changed_model_is_kept_as_the_message_says(tmp_path):
+    def changed(seed):
+        model = GPT(SMALL, Generator(seed)).eval()
+        model.lm_head = Linear(6, 11, rng=Generator(seed))
+        return model
+
+    model, loaded = changed(1), changed(2)
+    save_safetensors(tmp_path / "state.safetensors", model.state_dict())
+    loaded.load_state_dict(load_safetensors(tmp_path / "state.safetensors")[0])
+    ids = some_ids(2, 8)
+    np.testing.assert_array_equal(loaded(ids).data, model(ids).data)
+
+
+def test_mode_dropout_and_frozen_parameters_do_not_keep_a_model_from_being_saved(tmp_path):
+    model = GPT(change(dropout=0.1), recompute=True, fused=False).eval()
+    model.transformer.drop.p = 0.5
+    model.lm_head.weight.requires_grad = False
+    model.save_pretrained(tmp_path)
+    assert GPT.from_pretrained(tmp_path).transformer.drop.p == 0.1
 
 
 def test_a_missing_model_is_reported(tmp_path):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tinygrad_llm.datasets.checks import DataError, at_least_one
 from tinygrad_llm.datasets.permutation import Permutation
 from tinygrad_llm.datasets.windows import SlidingWindows
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, check_generator
 
 Order = Literal["epochs", "random"]
 
@@ -18,14 +18,14 @@ _LISTED = 1 << 20  # windows whose order is kept as a list; the order of more is
 
 
 class Dataset(Protocol):
-    """What a `DataLoader` reads: numbered examples, each a tuple of arrays or numbers.
+    """What a `DataLoader` reads: numbered examples, each of a form that `collate` takes.
 
     A data set with a method `batch(indices)` stacks (or pads) whole batches itself.
     """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 class DataLoader:
@@ -35,11 +35,12 @@ class DataLoader:
     one at its first batch; this number seeds a private generator, which permutes the examples. So a pass costs `rng`
     the same, whether it is long or short, finished or not. Without `rng`, nothing is drawn.
 
-    A batch is a tuple of arrays: the parts of its examples, stacked along a new first axis. A data set with a method
-    `batch(indices)` makes its own batches.
+    A batch has the form of its examples, with their numbers and arrays stacked along a new first axis: see `collate`. A
+    data set with a method `batch(indices)` makes its own batches.
 
     Args:     drop_last: leave out a last batch that is smaller than batch_size.
-    Raises:   ValueError: shuffle without rng; batch_size below 1.
+    Raises:   ValueError: shuffle without rng; batch_size below 1. TypeError: rng is no Generator. DataError: examples
+              that cannot be stacked, when their batch is asked for.
     Source:   torch.utils.data.DataLoader and RandomSampler, with num_workers=0 and without generators of their own.
     """
 
@@ -57,31 +58,60 @@ class DataLoader:
         self.batch_size = at_least_one("batch_size", batch_size)
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.rng = rng
+        self.rng = None if rng is None else check_generator(rng)
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[Any]:
         # Not a generator function: its first line would only run when the first batch is asked for.
         if self.rng is not None:
             self.rng.random_seed()
         return self._batches()
 
-    def _batches(self) -> Iterator[tuple[Any, ...]]:
+    def _batches(self) -> Iterator[Any]:
         order: Sequence[int] = range(len(self.dataset))
         if self.shuffle and self.rng is not None:
             order = Generator(self.rng.random_seed()).randperm(len(order)).tolist()
         for i in range(len(self)):
             yield self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
 
-    def _batch(self, indices: Sequence[int]) -> tuple[Any, ...]:
+    def _batch(self, indices: Sequence[int]) -> Any:
         own = getattr(self.dataset, "batch", None)
-        if own is not None:
-            return tuple(own(indices))
-        examples = [self.dataset[i] for i in indices]
-        return tuple(np.stack(part) for part in zip(*examples, strict=True))
+        return collate([self.dataset[i] for i in indices]) if own is None else own(indices)
+
+
+def collate(examples: Sequence[Any], part: str = "") -> Any:
+    """Examples → one batch: numbers and arrays are stacked along a new first axis.
+
+    Dicts, tuples and lists are collated part by part, and keep their form. Strings stay a list.
+
+    Args:     part: how errors call what is collated, inside each example.
+    Raises:   DataError: examples of different forms or shapes, or of another kind; the part is named.
+    Source:   torch.utils.data.default_collate.
+    """
+    first, where = examples[0], f" at {part}" if part else ""
+    if isinstance(first, str | bytes):
+        return list(examples)
+    if isinstance(first, Mapping):
+        if not all(isinstance(e, Mapping) and e.keys() == first.keys() for e in examples):
+            raise DataError(f"the examples of a batch{where} have other keys than {list(first)}")
+        return {key: collate([e[key] for e in examples], f"{part}[{key!r}]") for key in first}
+    if isinstance(first, tuple | list):
+        if not all(isinstance(e, tuple | list) and len(e) == len(first) for e in examples):
+            raise DataError(f"the examples of a batch{where} have not all {len(first)} parts: pad them")
+        parts = [collate(column, f"{part}[{i}]") for i, column in enumerate(zip(*examples, strict=True))]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    arrays = [np.asarray(e) for e in examples]
+    if kinds := [array.dtype for array in arrays if array.dtype.kind not in "fciub"]:
+        raise DataError(f"a batch needs numbers, arrays, strings, dicts, tuples or lists, got {kinds[0]}{where}")
+    if len(shapes := sorted({array.shape for array in arrays})) > 1:
+        raise DataError(
+            f"the examples of a batch{where} have shapes {shapes[0]} and {shapes[1]}: pad them, or give the data set "
+            "a method batch(indices)"
+        )
+    return np.stack(arrays)
 
 
 class BatchStream:
@@ -118,7 +148,7 @@ class BatchStream:
     ) -> None:
         if not sources:
             raise DataError("there are no ids to draw batches from")
-        self.rng = rng
+        self.rng = check_generator(rng)
         self.order = order
         self._windows = []
         for i, ids in enumerate(sources):

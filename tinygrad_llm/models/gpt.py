@@ -17,7 +17,7 @@ from tinygrad_llm.generation import KVCache, Sampling, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerCache, LayerNorm, Linear, Module, MultiHeadAttention
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.weights import PreTrainedModel
 
 
@@ -118,8 +118,8 @@ class GPT(PreTrainedModel):
     def __init__(
         self, config: GPTConfig, rng: Generator | None = None, *, recompute: bool = False, fused: bool = True
     ) -> None:
-        rng = rng or Generator(0)
-        super().__init__(config, rng)
+        super().__init__(config)
+        rng = Generator(0) if rng is None else check_generator(rng)
         self.recompute = recompute
         self.fused = fused
         self.transformer = Transformer(config, rng)
@@ -165,6 +165,8 @@ class GPT(PreTrainedModel):
     def loss(self, ids: Any, targets: Any, label_smoothing: float = 0.0, count: int | None = None) -> Tensor:
         """The mean cross-entropy of the targets (B, T), in nats per token; targets of −100 do not count.
 
+        The logits are those of `forward`, whatever `lm_head` is.
+
         Args:     label_smoothing, count: see `functional.linear_cross_entropy`.
         Raises:   ValueError, IndexError: as `forward`; also targets of another shape, or none that counts.
         """
@@ -173,15 +175,27 @@ class GPT(PreTrainedModel):
             raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
         if ids.shape[1] > self.config.block_size:
             raise ValueError(f"got {ids.shape[1]} positions, more than block_size {self.config.block_size}")
-        loss = self._fused_loss if self.fused else self._plain_loss
+        loss = self._fused_loss if self.fused and self._head_is_its_own else self._plain_loss
         return self.as_layer(loss, ids, targets.reshape(-1), label_smoothing, count)  # type: ignore[no-any-return]
 
+    @property
+    def _head_is_its_own(self) -> bool:
+        """Whether `forward` ends in a product with the head's weight and nothing else, as `linear_cross_entropy` does.
+
+        Someone may have put another head in its place, given it a bias, or another forward.
+        """
+        head = self.lm_head
+        overridden = type(self).forward is not GPT.forward or "forward" in {**vars(self), **vars(head)}
+        return type(head) is Linear and head.bias is None and not overridden
+
     def _fused_loss(self, ids: Array, targets: Array, label_smoothing: float, count: int | None) -> Tensor:
-        x = self.transformer(ids, None, self.recompute).reshape(-1, self.config.n_embd)
+        x = self.transformer(ids, None, self.recompute)
+        x = x.reshape(-1, x.shape[-1])
         return F.linear_cross_entropy(x, self.lm_head.weight, targets, label_smoothing=label_smoothing, count=count)
 
     def _plain_loss(self, ids: Array, targets: Array, label_smoothing: float, count: int | None) -> Tensor:
-        logits = self.forward(ids).reshape(-1, self.config.vocab_size)
+        logits = self.forward(ids)
+        logits = logits.reshape(-1, logits.shape[-1])  # another head may have another number of outputs
         if count is None:
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         if count < 1:

@@ -85,6 +85,10 @@ class PreTrainedModel(Module):
     config_class: ClassVar[type[Config]]
 
     def __init__(self, config: Any, rng: Generator | None = None) -> None:
+        wanted = self.config_class.__name__
+        if not isinstance(config, self.config_class):
+            hint = f"{wanted}(**dict)" if isinstance(config, dict) else f"{wanted}(…)"
+            raise TypeError(f"config must be a {wanted}, got {type(config).__name__}: write {hint}")
         self.config = config
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -93,8 +97,12 @@ class PreTrainedModel(Module):
         The folder is created if it is missing. The file is replaced only when the new one is complete. Other forms:
         `tinygrad-llm convert`.
 
-        Raises:   ValueError: a weight is NaN or infinite; nothing is written then.
+        Raises:   ValueError: a weight is NaN or infinite; a layer is not the one that the config describes, so that
+                  `from_pretrained` would make another model. Nothing is written then.
         """
+        changed = _changed_layers(self, type(self)(self.config, _Undrawn(0)))
+        if changed:
+            raise ValueError(_not_saved(path, changed))
         write_pretrained(path, self.config, self.state_dict())
 
     @classmethod
@@ -125,6 +133,31 @@ class _Undrawn(Generator):
 
     def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
         return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def _changed_layers(model: Module, made: Module) -> list[str]:
+    """The differences between a model and the one that its config makes: layers, and settings other than dropout's."""
+    own, expected = dict(model.named_modules()), dict(made.named_modules())
+    changed = [f"{name} is new" for name in own if name not in expected]
+    for name, layer in expected.items():
+        kinds = [type(x).__name__ for x in (own.get(name), layer)]
+        if name not in own or type(own[name]) is not type(layer):
+            changed.append(f"{name} is {kinds[0] if name in own else 'gone'}, not {kinds[1]}")
+        elif name and not isinstance(layer, Dropout):
+            there = vars(own[name])
+            settings = {k: v for k, v in vars(layer).items() if isinstance(v, int | float | str) and k[0] != "_"}
+            changed += [f"{name}.{k} is {there.get(k)!r}, not {v!r}" for k, v in settings.items() if there.get(k) != v]
+        if name in own and "forward" in vars(own[name]):
+            changed.append(f"{name or 'the model'} has a forward of its own")
+    return changed
+
+
+def _not_saved(path: str | Path, differences: list[str]) -> str:
+    return (
+        f"not saved to {path}: the model is not the one that its config describes, so from_pretrained would make "
+        f"another: {brief('; '.join(differences))}. Save its state_dict() with formats.save_safetensors, and load that "
+        "into a model that was changed in the same way"
+    )
 
 
 class Contents(NamedTuple):
@@ -192,14 +225,20 @@ def write_pretrained(
     number of heads.
 
     Args:     end_of_text: the id at which a text ends, for Hugging Face's config.json.
-    Raises:   ValueError: a weight is NaN or infinite, the form cannot hold this model, or the folder holds weights of
-              another form, which would be ambiguous; nothing is written then.
+    Raises:   ValueError: a weight is NaN or infinite, names or shapes are not those of the config, the form cannot hold
+              this model, or the folder holds weights of another form, which would be ambiguous; nothing is written
+              then.
               OSError: a file cannot be written.
     """
     folder = Path(folder)
     broken = not_finite(state)
     if broken:
         raise ValueError(f"not saved to {folder}: NaN or infinity in {', '.join(broken)}")
+    asked, shapes = dict(config.shapes()), {name: array.shape for name, array in state.items()}
+    if asked != shapes:
+        pairs = {name: (shapes.get(name, "gone"), asked.get(name, "there")) for name in {**asked, **shapes}}
+        wrong = [f"{name} is {own}, not {described}" for name, (own, described) in pairs.items() if own != described]
+        raise ValueError(_not_saved(folder, wrong))
     arrays = from_ours(state, form if form in STYLES else "ours")
     target = {"openai": INDEX, "npz": NPZ}.get(form, WEIGHTS)
     others = [name for name in (WEIGHTS, INDEX, NPZ) if name != target and os.path.lexists(folder / name)]
