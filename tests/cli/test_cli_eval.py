@@ -78,6 +78,20 @@ def test_text_is_scored(name, options, cli, models):
     assert ("the first is not scored" in out) == (name == "char")
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("what", [["text.txt"], ["--choices", "choices.jsonl"]], ids=["text", "choices"])
+def test_batch_size_is_the_most_rows_that_the_model_reads_at_once(what, size, cli, models, monkeypatch):
+    rows, forward = [], GPT.forward
+
+    def spy(model, ids, *more, **options):
+        rows.append(len(ids))
+        return forward(model, ids, *more, **options)
+
+    monkeypatch.setattr(GPT, "forward", spy)
+    assert cli("eval", "bpe", *what, "--batch-size", size)[0] == 0
+    assert max(rows) == size < sum(rows)
+
+
 def test_token_file_scores_as_its_text_with_special_tokens(cli, models, place):
     (place / "two.txt").write_text("a cat<|endoftext|>\nthe mat")
     encode_file(models["bpe"][1], "two.txt", "two.bin", workers=1, special="allow")

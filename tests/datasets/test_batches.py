@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor
-from tinygrad_llm.datasets import BatchStream, DataError, DataLoader, SlidingWindows, check_ids
+from tinygrad_llm.datasets import BatchStream, DataError, DataLoader, SlidingWindows, check_ids, mixture
+from tinygrad_llm.datasets import batches as batches_module
 from tinygrad_llm.random import Generator
 
 
@@ -304,6 +305,22 @@ def test_epoch_of_several_sources_holds_each_window_once(lengths, batch_size, st
     epochs = [inputs[i * len(every) : (i + 1) * len(every), 0].tolist() for i in range(3)]
     assert [sorted(epoch) for epoch in epochs] == [every] * 3
     assert len(every) < 12 or len(set(map(tuple, epochs))) > 1  # in another order
+
+
+def test_data_too_large_to_list_have_another_order_in_every_epoch(monkeypatch):
+    monkeypatch.setattr(batches_module, "_LISTED", 20)
+    batches = stream(batch_size=12, stride=8)  # 24 windows: two batches an epoch
+    epochs = [np.concatenate([x[:, 0] for x, _ in taken(batches, 2)]).tolist() for _ in range(4)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(0, 192, 8))] * 4
+    assert len(set(map(tuple, epochs))) == 4
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=5))
+def test_mixture_is_the_share_of_each_weight_or_of_each_length(weights):
+    expected = [weight / sum(weights) for weight in weights]
+    np.testing.assert_allclose(mixture(weights, [7] * len(weights)), expected, rtol=1e-12)
+    lengths = [round(10 * weight) for weight in weights]
+    np.testing.assert_allclose(mixture([], lengths), [length / sum(lengths) for length in lengths], rtol=1e-12)
 
 
 def test_mixture_draws_by_weight_and_each_source_in_epochs():

@@ -65,6 +65,16 @@ def test_cache_for_each_row_continues_where_the_row_stands(lengths, more):
     assert [cache.length for cache in caches] == [n + more for n in lengths]
 
 
+def test_the_longest_of_the_caches_must_have_room():
+    caches = [MODEL.new_cache() for _ in range(2)]
+    with no_grad():
+        MODEL(prompt(1, 3), caches[0])
+        MODEL(prompt(1, 7), caches[1])
+        with pytest.raises(ValueError, match="got 9 positions, more than block_size 8"):
+            MODEL(prompt(2, 2), caches)
+    assert [cache.length for cache in caches] == [3, 7]
+
+
 def test_caches_that_are_not_one_per_row_are_refused():
     with no_grad(), pytest.raises(ValueError, match="got 2 caches for 3 rows: give one for all, or one for each"):
         MODEL(prompt(3), [MODEL.new_cache() for _ in range(2)])

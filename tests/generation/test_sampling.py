@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.generation import Sampling, next_token_probs
+from tinygrad_llm.generation.sampling import choose
 from tinygrad_llm.random import Generator
 
 BOOK = np.array([[4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]], np.float32)  # the book's nine logits
@@ -108,6 +109,8 @@ def test_temperature_0_leaves_the_first_of_the_likeliest(logits):
     expected[0, logits[0].tolist().index(logits.max())] = 1
     np.testing.assert_array_equal(next_token_probs(logits, Sampling(0)), expected)
     np.testing.assert_array_equal(next_token_probs(logits, Sampling(0.0, 5, 0.3)), expected)
+    (chosen,) = choose(logits, Sampling(0.0), Generator(0))
+    assert expected[0, chosen] == 1
 
 
 @given(st.lists(st.integers(-40, 40), min_size=2, max_size=8, unique=True))

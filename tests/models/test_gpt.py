@@ -489,6 +489,14 @@ def test_targets_that_do_not_fit_are_refused(targets, error, message):
         GPT(SMALL).loss([[0, 1]], targets)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("block_size", [8, 1])  # with one position, its embedding would be repeated without an error
+def test_the_loss_of_more_positions_than_the_block_is_refused(block_size, fused):
+    ids = [[0] * (block_size + 1)]
+    with pytest.raises(ValueError, match=f"got {block_size + 1} positions, more than block_size {block_size}"):
+        GPT(dataclasses.replace(SMALL, block_size=block_size), fused=fused).loss(ids, ids)
+
+
 def test_a_cache_holds_block_size_positions():
     model = GPT(SMALL).eval()
     cache = model.new_cache()

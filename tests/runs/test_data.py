@@ -1,11 +1,14 @@
 """What a run learns from: the cut into training and held-out parts, tokenizers, and texts that are too short."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import DataError
+from tinygrad_llm.runs import data as data_module
 from tinygrad_llm.runs.data import load_data
-from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 from tinygrad_llm.training import ConfigError
 
 
@@ -49,6 +52,41 @@ def test_a_tokenizer_may_be_a_folder_with_gpt2s_pair_of_files(data_of, text, tmp
     tokenizer = Tokenizer.train(text, 280)
     tokenizer.save_gpt2(tmp_path / "pair")
     assert data_of(text, tokenizer=str(tmp_path / "pair")).tokenizer.merges == tokenizer.merges
+
+
+@pytest.fixture
+def token_data(tmp_path, config, text):
+    """A function: ids of two files → their RunData; the tokenizer is that of `text`."""
+    CharTokenizer.train(text).save(tmp_path / "tokenizer.json")
+
+    def load(*rows, **changes):
+        files = [str(tmp_path / f"{i}.bin") for i in range(len(rows))]
+        for file, ids in zip(files, rows, strict=True):
+            np.asarray(ids, "<u2").tofile(file)
+        data = {"files": files, "dtype": "uint16", "tokenizer": str(tmp_path / "tokenizer.json")}
+        return load_data(config.changed({**data, **changes}))
+
+    return load
+
+
+def test_nine_tenths_of_each_token_file_are_for_training_and_the_rest_is_held_out(token_data):
+    rows = [np.arange(n) % 13 for n in (200, 305)]
+    data = token_data(*rows)
+    for ids, training, held_out in zip(rows, data.training, data.held_out, strict=True):
+        cut = len(ids) * 9 // 10
+        assert training.tolist() == ids[:cut].tolist()
+        assert held_out.tolist() == ids[cut:].tolist()
+
+
+def test_every_id_of_a_token_file_counts_in_its_hash(token_data, monkeypatch):
+    monkeypatch.setattr(data_module, "_STRETCH", 64)
+    ids = np.arange(300) % 13
+    (about,) = token_data(ids).source.identity
+    assert about == {"tokens": 300, "sha256": hashlib.sha256(ids.astype("<u2").tobytes()).hexdigest()}
+    for place in (0, 64, 150, 299):  # in the first part, in others, and in the last one, which is shorter
+        other = ids.copy()
+        other[place] = 12 - ids[place] if ids[place] != 6 else 0
+        assert token_data(other).source.identity != [about]
 
 
 def test_token_files_need_the_tokenizer_that_made_them(config, tmp_path):

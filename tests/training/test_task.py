@@ -357,6 +357,16 @@ def test_held_out_windows_are_spread_over_the_text(n, block, batch_size, batches
         assert gaps.max() - gaps.min() <= 2  # even, apart from rounding at both ends of a gap
 
 
+@pytest.mark.parametrize(
+    ("weights", "counts"), [((), [3, 6, 3]), ((6, 1, 5), [6, 1, 5])], ids=["by length", "by weight"]
+)
+def test_held_out_windows_of_several_texts_follow_their_weights(weights, counts):
+    texts = [1000 * i + np.arange(n) for i, n in enumerate((200, 400, 200))]
+    found = held_out_windows(texts, 8, 4, 3, weights)
+    kinds = np.concatenate([inputs[:, 0] // 1000 for inputs, _ in found])
+    assert np.bincount(kinds).tolist() == counts
+
+
 def test_the_held_out_windows_never_change(monkeypatch):
     seen = []
     loss = LanguageModeling.held_out_loss
