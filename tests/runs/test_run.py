@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from power_cut import PowerCut
 
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
@@ -187,6 +188,19 @@ def test_the_log_is_on_the_disk_before_a_checkpoint_is_put_into_place(new, tmp_p
     checks.append(check)
     finish(new(**FEW))
     assert steps == [0, 2, 3]
+
+
+def test_every_rename_of_a_run_outlives_a_power_cut(new, tmp_path, monkeypatch):
+    disk = PowerCut(monkeypatch)
+    for changes in ({}, {"seed": 8}):  # the second replaces the first, whose place its checkpoints take
+        run = new(**FEW, **changes)
+        training = run.train()
+        next(training)
+        disk.check()
+        list(training)
+        run.save()
+        disk.check()
+    assert not (tmp_path / "run-stopped").exists()
 
 
 # ---- the folder itself -----------------------------------------------------------------------------------------

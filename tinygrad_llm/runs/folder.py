@@ -27,6 +27,7 @@ from typing import Any, TextIO
 
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.models import GPT
+from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
@@ -196,7 +197,7 @@ class RunFolder:
                     os.fsync(file.fileno())  # a power cut after the renames must not leave empty files
             for name in FILES:
                 if name in written:
-                    os.replace(saving / name, folder / name)
+                    rename(saving / name, folder / name)
                 elif whole:  # a picture of an earlier run, for example
                     (folder / name).unlink(missing_ok=True)
             if self.work != folder:  # last: until now the run could be resumed from where it worked
@@ -209,7 +210,7 @@ class RunFolder:
             path.unlink()
         for path in _own_checkpoints(self.work):
             (folder / CHECKPOINTS).mkdir(exist_ok=True)  # other files may be in it: they stay
-            os.replace(path, folder / CHECKPOINTS / path.name)
+            rename(path, folder / CHECKPOINTS / path.name)
 
 
 def _own_checkpoints(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import (
     AnyTokenizer,
@@ -92,7 +93,7 @@ def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = "sa
     tokenizer.save_gpt2(folder)
     if form == "huggingface":
         for openais, theirs in zip(*_PAIRS, strict=True):
-            os.replace(folder / openais, folder / theirs)
+            rename(folder / openais, folder / theirs)
 
 
 def _stated_hash(run: Path) -> str | None:
