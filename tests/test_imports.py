@@ -28,6 +28,7 @@ MAP = [
     ["datasets", "models"],
     ["evaluation", "gradcheck"],
     ["training"],
+    ["finetuning"],
     ["study"],
     ["runs"],
     ["bench"],

@@ -435,6 +435,30 @@ def binary_cross_entropy_with_logits(
     return _reduced(name, losses if weight is None else losses * weight, reduction)
 
 
+def dpo_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor | Array,
+    reference_rejected: Tensor | Array,
+    beta: float = 0.1,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Direct preference optimization: make the chosen one of two answers the likelier one.
+
+        margin = β · ((ln π(y₊) − ln π₀(y₊)) − (ln π(y₋) − ln π₀(y₋)))
+        loss   = −ln σ(margin)
+
+    Args:     the logarithms of the probability of each chosen answer y₊ and rejected answer y₋, (N,) each: by the model
+              that is trained, π, and by the one it started from, π₀.
+              beta: β, how strongly the model is held to π₀. reduction: "mean", "sum" or "none".
+    Returns:  the loss, which is ln 2 for π = π₀; and the margins (N,), by how much y₊ is rewarded more than y₋.
+    Raises:   ValueError: an unknown reduction.
+    Source:   Rafailov et al. 2023, arXiv:2305.18290, equation 7.
+    """
+    margin = ((policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)) * beta
+    return _reduced("dpo_loss", softplus(-margin), reduction), margin  # −ln σ(x) = softplus(−x)
+
+
 def linear_cross_entropy(
     input: Tensor,
     weight: Tensor,

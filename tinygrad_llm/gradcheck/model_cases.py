@@ -1,5 +1,6 @@
 """The table of cases, continued: functions on Tensors, layers, whole models, and optimizers."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def _function_cases() -> list[Case]:
                   positive(2, 4, 3)),
         _function(F.nll_loss, "F.nll_loss", x, fixed([1, -100, 3])),
         _function(F.mse_loss, "F.mse_loss", x, x),
+        _function(lambda *logps: F.dpo_loss(*logps, 0.7)[0], "F.dpo_loss", *[normal(5)] * 4),
         _function(F.binary_cross_entropy_with_logits, "F.binary_cross_entropy_with_logits", x, x, positive(4)),
         _function(lambda x, w: F.rms_norm(x, 4, w), "F.rms_norm", x, normal(4)),
         *(_function(partial(F.linear_cross_entropy, **o), f"F.linear_cross_entropy {label}", x, normal(5, 4),
@@ -155,6 +157,23 @@ def gpt_problem(config: models.GPTConfig, rng: Generator, *, recompute: bool = F
     return gpt_loss, list(named.values()), list(named)
 
 
+def _trained(module: Module, rng: Generator) -> Module:
+    """The module with other values in every parameter, none of them frozen: new adapters, for example, are zero."""
+    for p in module.parameters():
+        p.requires_grad = True
+        p.data = p.data + rng.normal(0.0, 0.5, p.shape)
+    return module
+
+
+def _adapter(rng: Generator, dropout: float, parts: int) -> Module:
+    return _trained(nn.LoRALinear(nn.Linear(3, 6, rng=rng), 2, 3.0, dropout, parts, rng=rng), rng)
+
+
+def _classifier(rng: Generator, **options: Any) -> Module:
+    sizes = dataclasses.asdict(_config(n_layer=1, **options))
+    return _trained(models.GPTClassifier(models.GPTClassifierConfig(**sizes, labels=("a", "b", "c")), rng), rng)
+
+
 def _config(**options: Any) -> models.GPTConfig:
     sizes: dict[str, Any] = {"vocab_size": 7, "block_size": 4, "n_layer": 2, "n_head": 2, "n_embd": 4}
     return models.GPTConfig(**(sizes | options))
@@ -185,6 +204,10 @@ def _layer_cases() -> list[Case]:
         _layer(lambda rng: models.Block(_config(dropout=0.2), rng), "dropout", normal(2, 3, 4)),
         _layer(lambda rng: models.Transformer(_config(n_layer=1), rng), "", ids(7, 2, 3)),
         _layer(lambda rng: models.GPT(_config(n_layer=1), rng), "logits", ids(7, 2, 3)),
+        _layer(lambda rng: _adapter(rng, 0.0, 1), "", normal(2, 3)),
+        _layer(lambda rng: _adapter(rng, 0.3, 3), "three parts, dropout", normal(2, 3)),
+        _layer(lambda rng: _classifier(rng), "all of a text", ids(7, 2, 3)),
+        _layer(lambda rng: _classifier(rng, dropout=0.2), "padded, dropout", ids(7, 2, 3), fixed([3, 1])),
         _gpt_loss("tied"),
         _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False, n_layer=1),
         _gpt_loss("tied, dropout", dropout=0.2, n_layer=1),

@@ -147,7 +147,7 @@ class GPT(PreTrainedModel):
         Raises:   ValueError: ids that are not (B, T), or more than block_size positions; a number of caches that is
                   neither 1 nor B; logits_to_keep below 1. IndexError: an id outside the vocabulary.
         """
-        ids = _ids(ids)
+        ids = as_ids(ids)
         if logits_to_keep is not None and logits_to_keep < 1:
             raise ValueError(f"logits_to_keep must be ≥ 1, or None for all, got {logits_to_keep}")
         caches = [cache] if isinstance(cache, KVCache) else cache
@@ -170,7 +170,7 @@ class GPT(PreTrainedModel):
         Args:     label_smoothing, count: see `functional.linear_cross_entropy`.
         Raises:   ValueError, IndexError: as `forward`; also targets of another shape, or none that counts.
         """
-        ids, targets = _ids(ids), _ids(targets, "targets")
+        ids, targets = as_ids(ids), as_ids(targets, "targets")
         if targets.shape != ids.shape:
             raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
         if ids.shape[1] > self.config.block_size:
@@ -202,6 +202,20 @@ class GPT(PreTrainedModel):
             raise ValueError(f"got count {count}, which must be ≥ 1")
         return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing) / float(count)
 
+    def log_probs(self, ids: Any, targets: Any) -> Tensor:
+        """The logarithm of the probability of each row's targets: the sum over those that are not −100.
+
+        Args:     ids, targets: (B, T) each, as for `loss`.
+        Returns:  (B,), in nats.
+        Raises:   as `loss`, but for rows without a target that counts: they give 0.
+        """
+        ids, targets = as_ids(ids), as_ids(targets, "targets")
+        if targets.shape != ids.shape:
+            raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
+        logits = self(ids).reshape(-1, self.config.vocab_size)
+        losses = F.cross_entropy(logits, targets.reshape(-1), reduction="none")
+        return -losses.reshape(*ids.shape).sum(1)
+
     def generate(
         self,
         ids: Any,
@@ -216,7 +230,11 @@ class GPT(PreTrainedModel):
         return generate(self, ids, max_new_tokens, Sampling(temperature, top_k, top_p), rng, use_cache)
 
 
-def _ids(ids: Any, what: str = "ids") -> Array:
+def as_ids(ids: Any, what: str = "ids") -> Array:
+    """A batch of token ids, (B, T), as an array.
+
+    Raises:   ValueError: they are not integers of that shape, or there are none.
+    """
     array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
     if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0:
         raise ValueError(f"{what} must be integers of shape (B, T), got {array.dtype} of shape {array.shape}")

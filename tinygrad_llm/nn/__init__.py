@@ -9,6 +9,7 @@ from tinygrad_llm.nn.attention_steps import (
     simple_self_attention,
 )
 from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear, ModuleList, ReLU, RMSNorm, Sequential
+from tinygrad_llm.nn.lora import LoRALinear, add_lora, lora_layers, merge_lora
 from tinygrad_llm.nn.module import Module, Parameter
 from tinygrad_llm.nn.report import LearningReport, learning_report
 
@@ -21,6 +22,7 @@ __all__ = [
     "LayerNorm",
     "LearningReport",
     "Linear",
+    "LoRALinear",
     "Module",
     "ModuleList",
     "MultiHeadAttention",
@@ -31,6 +33,9 @@ __all__ = [
     "ReLU",
     "SelfAttention",
     "Sequential",
+    "add_lora",
     "learning_report",
+    "lora_layers",
+    "merge_lora",
     "simple_self_attention",
 ]

@@ -1,0 +1,117 @@
+"""Classification: a text gets one of several labels. The task, and what a trained classifier says of texts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor, enable_grad, grad
+from tinygrad_llm.autograd.observer import Observer, Operation, observing
+from tinygrad_llm.finetuning.batches import in_batches, pad
+from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.training.task import Batches, Task
+
+
+class Classification(Task):
+    """Texts with labels. A batch is {"ids": (B, T), "lengths": (B,), "labels": (B,)}, padded on the right.
+
+    Args:     batches, held_out: as for `Task`. class_weights: (K,), how much the loss of a text of each class counts;
+              None: as much. The loss is a mean over texts, so let the mean weight of the training texts be 1
+              (`balanced_weights`).
+    """
+
+    def __init__(
+        self, batches: Batches, held_out: Sequence[dict[str, Any]] = (), class_weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(batches, held_out)
+        self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float64)
+
+    def loss(self, model: GPTClassifier, batch: dict[str, Any], total: int) -> tuple[Tensor, dict[str, float]]:
+        labels = batch["labels"]
+        scores = model(batch["ids"], batch["lengths"])
+        right = int((scores.data.argmax(axis=-1) == labels).sum())
+        return F.cross_entropy(scores, labels, self.class_weights, reduction="sum") / total, {"accuracy": right / total}
+
+
+def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
+    """Weights with which every class counts as much as each other in the loss of all these texts: n / (K · n_k).
+
+    Args:     labels: (n,) class numbers. classes: K.
+    Returns:  (K,); their mean over the texts is 1.
+    Raises:   ValueError: a class has no text.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if (counts == 0).any():
+        raise ValueError(f"class {int(counts.argmin())} has no text, so it can have no balanced weight")
+    weights: NDArray[np.float64] = len(labels) / (classes * counts)
+    return weights
+
+
+def classify(model: GPTClassifier, rows: Sequence[Sequence[int]], batch_size: int = 32) -> NDArray[np.float64]:
+    """The probability of each class for each text.
+
+    Args:     rows: the ids of each text, at most block_size of them.
+    Returns:  (N, K); each row sums to 1.
+    Raises:   ValueError: there are no texts, or an empty one.
+    """
+    lengths = np.array([len(row) for row in rows])
+    order = np.argsort(lengths, kind="stable")  # texts of similar length together: less padding
+    batches = in_batches({"ids": pad([rows[i] for i in order], 0), "lengths": lengths[order]}, batch_size)
+    with model.evaluating():
+        scores = np.concatenate([model(batch["ids"], batch["lengths"]).data for batch in batches])
+    probabilities = np.empty(scores.shape, np.float64)
+    probabilities[order] = F.softmax(Tensor(scores.astype(np.float64)), -1).data
+    return probabilities
+
+
+class _Embedded(Observer):
+    """Keeps the output of the first embedding: the vectors of the tokens."""
+
+    output: Tensor | None = None
+
+    def on_operation(self, operation: Operation) -> None:
+        if self.output is None and operation.name == "embedding":
+            self.output = operation.output
+
+
+def token_influence(model: GPTClassifier, ids: Sequence[int]) -> tuple[int, NDArray[np.float64]]:
+    """How much each token speaks for the predicted class: the gradient of the decision times the token's vector.
+
+    The decision is measured by the log-odds of the predicted class, ln(p / (1 − p)). To first order it falls by the
+    influence of a token if the token's vector becomes zero.
+
+    Args:     ids: (T,) of one text.
+    Returns:  the predicted class; and (T,) influences in nats, below 0 for tokens that speak against it.
+    Raises:   ValueError: the token embedding is frozen, so it has no gradient.
+    Source:   gradient × input: Shrikumar et al. 2016, arXiv:1605.01713.
+    """
+    seen = _Embedded()
+    with model.evaluating(), enable_grad(), observing(seen):
+        scores = model(np.asarray(ids)[None])  # (1, K)
+        predicted = int(scores.data.argmax())
+        others = [k for k in range(scores.shape[1]) if k != predicted]
+        log_odds = scores[0, predicted] - scores[:, others].logsumexp(-1).sum()
+    if seen.output is None or not seen.output.requires_grad:
+        raise ValueError("the token embedding is frozen: set transformer.wte.weight.requires_grad = True")
+    (gradient,) = grad(log_odds, [seen.output])  # (1, T, C)
+    return predicted, (gradient[0] * seen.output.data[0]).sum(axis=-1).astype(np.float64)
+
+
+def confusion_matrix(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """Counts of texts, (K, K): row = the true class, column = the predicted one."""
+    counts: NDArray[np.int64] = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def scores_by_class(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Precision, recall and F1 of each class.
+
+    Args:     confusion: (K, K), as `confusion_matrix`.
+    Returns:  "precision", "recall" and "f1", (K,) each; NaN where a figure is 0 / 0: nothing predicted, or no text.
+    """
+    right = np.diag(confusion).astype(np.float64)
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return {"precision": right / predicted, "recall": right / true, "f1": 2 * right / (predicted + true)}

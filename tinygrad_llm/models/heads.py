@@ -1,0 +1,112 @@
+"""A GPT with another head: `GPTClassifier` names the class of a text.
+
+Shapes: B batch, T time, C channels (n_embd), K classes.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.models.config import GPTConfig
+from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
+from tinygrad_llm.nn import Linear
+from tinygrad_llm.random import Generator
+from tinygrad_llm.weights import PreTrainedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTClassifierConfig(GPTConfig):
+    """The sizes of a GPT, and the names of the classes.
+
+    Raises:   ValueError: as `GPTConfig`; fewer than two labels, an empty one, or one twice.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.labels, list | tuple) or not all(isinstance(x, str) and x for x in self.labels):
+            raise ValueError(f"GPTClassifierConfig: labels must be texts, got {self.labels!r}")
+        if len(set(self.labels)) < max(2, len(self.labels)):
+            raise ValueError(f"GPTClassifierConfig: labels must be at least two different texts, got {self.labels!r}")
+        object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives a list
+
+    @property
+    def num_parameters(self) -> int:
+        head = 0 if self.tie_weights else self.vocab_size * self.n_embd
+        return super().num_parameters - head + len(self.labels) * (self.n_embd + 1)
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((name, shape) for name, shape in super().shapes() if not name.startswith("lm_head."))
+        yield "score.weight", (len(self.labels), self.n_embd)
+        yield "score.bias", (len(self.labels),)
+
+
+class GPTClassifier(PreTrainedModel):
+    """A GPT whose head scores the classes of a text, from the hidden state of its last token.
+
+    Attention is causal, so only the last token has read the whole text. Texts of unequal lengths are padded on the
+    right: no token before the padding reads it, so a prediction depends neither on padding nor on the other rows.
+
+    Args:     config: the sizes and labels. rng: draws the initial weights; Generator(0) if None.
+              recompute, fused: as for `GPT`.
+    Shapes:   ids (B, T) → scores (B, K).
+    Source:   Radford et al. 2018 (GPT-1), section 3.2; transformers.GPT2ForSequenceClassification, whose head has the
+              same name and no bias.
+    """
+
+    config_class = GPTClassifierConfig
+    config: GPTClassifierConfig
+
+    def __init__(
+        self,
+        config: GPTClassifierConfig,
+        rng: Generator | None = None,
+        *,
+        recompute: bool = False,
+        fused: bool = True,
+        transformer: Transformer | None = None,
+    ) -> None:
+        rng = rng or Generator(0)
+        super().__init__(config, rng)
+        self.recompute = recompute
+        self.fused = fused
+        self.transformer = transformer or Transformer(config, rng)
+        self.score = Linear(config.n_embd, len(config.labels), rng=rng)
+
+    @classmethod
+    def from_gpt(cls, base: GPT, labels: Sequence[str], rng: Generator) -> "GPTClassifier":
+        """The transformer of a GPT, itself and not a copy, under a new head.
+
+        Raises:   ValueError: as `GPTClassifierConfig`.
+        """
+        sizes = {field.name: getattr(base.config, field.name) for field in dataclasses.fields(base.config)}
+        config = GPTClassifierConfig(**sizes, labels=tuple(labels))
+        model = cls(config, rng, transformer=base.transformer, recompute=base.recompute, fused=base.fused)
+        model.score.to(base.transformer.wte.weight.dtype)
+        return model
+
+    @property
+    def block_size(self) -> int:
+        return self.config.block_size
+
+    def forward(self, ids: Any, lengths: Any = None) -> Tensor:
+        """The scores of the classes.
+
+        Args:     ids: (B, T), padded on the right with any id. lengths: (B,) tokens of each row; None: all T.
+        Returns:  (B, K); their softmax is the probability of each class.
+        Raises:   ValueError, IndexError: as `GPT.forward`; lengths that are not B integers from 1 to T.
+        """
+        ids = as_ids(ids)
+        B, T = ids.shape
+        if self.config.block_size < T:
+            raise ValueError(f"got {T} positions, more than block_size {self.config.block_size}")
+        ends = np.full(B, T) if lengths is None else np.asarray(lengths)
+        if ends.shape != (B,) or ends.dtype.kind not in "iu" or not ((ends >= 1) & (ends <= T)).all():
+            raise ValueError(f"lengths must be {B} integers from 1 to {T}, got {lengths!r:.100}")
+        x = self.transformer(ids, None, self.recompute, self.fused)  # (B, T, C)
+        scores: Tensor = self.score(x[np.arange(B), ends - 1])
+        return scores

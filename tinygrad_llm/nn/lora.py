@@ -1,0 +1,186 @@
+"""LoRA: a frozen linear layer, and a small trained one beside it.
+
+    y = x Wᵀ + b + (alpha / rank) · x Aᵀ Bᵀ
+
+W (out, in) stays as it is. A (rank, in) and B (out, rank) are trained: rank · (in + out) numbers instead of in · out.
+B starts at zero, so a model computes the same with new adapters as without them, bit for bit.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from tinygrad_llm import functional as F
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn.layers import Dropout, Embedding, Linear
+from tinygrad_llm.nn.module import Module, Parameter
+from tinygrad_llm.random import Generator
+
+_PARTS = {"c_attn": 3}  # queries, keys and values: three projections in one layer
+
+
+class LoRALinear(Module):
+    """A frozen `Linear` with a trained adapter of low rank.
+
+    Args:     base_layer: the layer to adapt; its parameters are frozen. rank: columns of B. alpha: the adapter's
+              output is scaled by alpha / rank. dropout: of the adapter's input.
+              parts: number of adapters that share the layer, each for an equal part of its outputs. `c_attn` of a GPT
+              computes queries, keys and values, and with parts=3 each of them has its own A and B.
+    Shapes:   x (..., in) → (..., out). lora_A.weight (parts · rank, in); lora_B[i].weight (out / parts, rank).
+    Raises:   ValueError: rank below 1; parts that do not divide the outputs.
+    Source:   Hu et al. 2021, arXiv:2106.09685. A starts as in `Linear`, B at zero, as in `peft`.
+    """
+
+    def __init__(
+        self, base_layer: Linear, rank: int, alpha: float, dropout: float = 0.0, parts: int = 1, *, rng: Generator
+    ) -> None:
+        out, into = base_layer.weight.shape
+        if type(rank) is not int or rank < 1:
+            raise ValueError(f"LoRA: rank must be an integer ≥ 1, got {rank!r}")
+        if not 0 < alpha < float("inf"):
+            raise ValueError(f"LoRA: alpha must be finite and above 0, got {alpha!r}")
+        if out % parts:
+            raise ValueError(f"LoRA: {parts} parts do not divide {out} outputs")
+        for p in base_layer.parameters():
+            p.requires_grad = False
+        self.base_layer = base_layer
+        dtype = base_layer.weight.dtype
+        zeros = (np.zeros((out // parts, rank), dtype) for _ in range(parts))
+        self.lora_A = Linear(into, parts * rank, bias=False, rng=rng).to(dtype)
+        self.lora_B = [Linear(rank, len(B), bias=False, rng=rng, weight=Parameter(B)) for B in zeros]
+        self.lora_dropout = Dropout(dropout, rng=rng)
+        self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
+        self._unmerged: Array | None = None  # the weight without the adapter, while the adapter is merged into it
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base_layer(x)
+        if self.merged:
+            return y
+        low = self.lora_A(self.lora_dropout(x)).chunk(len(self.lora_B), -1)  # (..., rank) for each part
+        pieces = [up(part) for up, part in zip(self.lora_B, low, strict=True)]
+        return y + (pieces[0] if len(pieces) == 1 else F.cat(pieces, -1)) * self.scaling
+
+    @property
+    def merged(self) -> bool:
+        """Whether the adapter is part of the weight now."""
+        return self._unmerged is not None
+
+    def delta(self) -> Array:
+        """What the adapter adds to the weight: (alpha / rank) · B A, (out, in)."""
+        downs = np.split(self.lora_A.weight.data, len(self.lora_B))
+        product = np.concatenate([up.weight.data @ down for up, down in zip(self.lora_B, downs, strict=True)])
+        return np.asarray(product * self.scaling, product.dtype)
+
+    def merge(self) -> None:
+        """Add the adapter to the weight: the layer then costs as much as without an adapter."""
+        if not self.merged:
+            weight = self.base_layer.weight
+            self._unmerged, weight.data = weight.data, weight.data + self.delta()
+
+    def unmerge(self) -> None:
+        """Undo `merge`: the weight is again the same, to the bit."""
+        if self._unmerged is not None:
+            self.base_layer.weight.data, self._unmerged = self._unmerged, None
+
+
+def add_lora(
+    model: Module,
+    rank: int = 8,
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+    *,
+    rng: Generator,
+    joint: bool = False,
+) -> list[str]:
+    """Freeze a model, and put an adapter beside its linear layers, in place.
+
+    Args:     rank, alpha, dropout: see `LoRALinear`. targets: names of layers, whole ("transformer.h.0.attn.c_attn")
+              or their ends ("c_attn"); None: every `Linear`, except a head that is tied to the token embedding.
+              joint: one adapter for queries, keys and values together, as `peft` has, instead of one for each.
+    Returns:  the names of the adapted layers.
+    Raises:   ValueError: a name fits no Linear; a tied head, whose merged adapter would change the embedding too; a
+              model that has adapters.
+    """
+    if any(True for _ in lora_layers(model)):
+        raise ValueError("the model has LoRA adapters already: merge them first (merge_lora)")
+    linears = {
+        name: (owner, key, layer) for name, owner, key, layer in _children(model, "") if isinstance(layer, Linear)
+    }
+    tied = {name for name, (_, _, layer) in linears.items() if _is_tied(model, layer)}
+    chosen = list(linears) if targets is None else [name for name in linears if any(_fits(name, t) for t in targets)]
+    wrong = [t for t in targets or () if not any(_fits(name, t) for name in linears)]
+    if wrong or not chosen:
+        ends = sorted({name.rpartition(".")[2] for name in linears})
+        raise ValueError(f"LoRA: the model has no linear layer {', '.join(wrong)}: it has {', '.join(ends)}")
+    if targets is not None and tied & set(chosen):
+        raise ValueError(
+            f"LoRA: {', '.join(sorted(tied & set(chosen)))} shares its weight with the token embedding, which a merged "
+            "adapter would change too: leave it out"
+        )
+    adapters: dict[str, LoRALinear] = {}
+    for name in chosen:
+        if name not in tied:
+            parts = 1 if joint else _PARTS.get(name.rpartition(".")[2], 1)
+            adapters[name] = LoRALinear(linears[name][2], rank, alpha, dropout, parts, rng=rng)
+    for p in model.parameters():
+        p.requires_grad = False
+    for name, adapter in adapters.items():
+        owner, key, _ = linears[name]
+        _put(owner, key, adapter)
+    return list(adapters)
+
+
+def lora_layers(model: Module) -> Iterator[tuple[str, LoRALinear]]:
+    """(name, layer) of every adapted layer."""
+    for name, _, _, module in _children(model, ""):
+        if isinstance(module, LoRALinear):
+            yield name, module
+
+
+def merge_lora(model: Module) -> None:
+    """Add every adapter to its weight and remove it, in place: a plain model, with the same outputs up to rounding.
+
+    All parameters require a gradient then.
+    """
+    for _, owner, attribute, module in list(_children(model, "")):
+        if isinstance(module, LoRALinear):
+            module.merge()
+            _put(owner, attribute, module.base_layer)
+    for p in model.parameters():
+        p.requires_grad = True
+
+
+def _children(owner: object, path: str) -> Iterator[tuple[str, object, str, Module]]:
+    """(name, owner, attribute, Module) of every Module inside; the owner is a Module, a list or a dict."""
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(owner, Module | dict):
+        items = vars(owner).items() if isinstance(owner, Module) else owner.items()
+    elif isinstance(owner, list | tuple):
+        items = enumerate(owner)
+    for key, item in items:
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(item, Module):
+            yield name, owner, str(key), item
+        if not isinstance(item, LoRALinear):
+            yield from _children(item, name)
+
+
+def _put(owner: object, attribute: str, module: Module) -> None:
+    if isinstance(owner, Module):
+        setattr(owner, attribute, module)
+    elif isinstance(owner, list):
+        owner[int(attribute)] = module
+    elif isinstance(owner, dict):
+        owner[attribute] = module
+    else:
+        raise ValueError(f"LoRA: a layer in a tuple cannot be replaced: use a list (nn.ModuleList), layer {attribute}")
+
+
+def _fits(name: str, target: str) -> bool:
+    return name == target or name.endswith("." + target)
+
+
+def _is_tied(model: Module, layer: Linear) -> bool:
+    return any(isinstance(m, Embedding) and m.weight is layer.weight for m in model.modules())
