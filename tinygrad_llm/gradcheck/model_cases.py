@@ -71,7 +71,7 @@ def _function_cases() -> list[Case]:
                   positive(2, 4, 3)),
         _function(F.nll_loss, "F.nll_loss", x, fixed([1, -100, 3])),
         _function(F.mse_loss, "F.mse_loss", x, x),
-        _function(lambda *logps: F.dpo_loss(*logps, 0.7)[0], "F.dpo_loss", *[normal(5)] * 4),
+        _function(lambda a, b, c, d: F.dpo_loss(a, b, c, d, 0.7)[0], "F.dpo_loss", *[normal(5)] * 4),
         _function(F.binary_cross_entropy_with_logits, "F.binary_cross_entropy_with_logits", x, x, positive(4)),
         _function(lambda x, w: F.rms_norm(x, 4, w), "F.rms_norm", x, normal(4)),
         *(_function(partial(F.linear_cross_entropy, **o), f"F.linear_cross_entropy {label}", x, normal(5, 4),

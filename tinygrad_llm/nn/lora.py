@@ -6,7 +6,8 @@ W (out, in) stays as it is. A (rank, in) and B (out, rank) are trained: rank · 
 B starts at zero, so a model computes the same with new adapters as without them, bit for bit.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,15 @@ from tinygrad_llm.nn.module import Module, Parameter
 from tinygrad_llm.random import Generator
 
 _PARTS = {"c_attn": 3}  # queries, keys and values: three projections in one layer
+
+
+class LoRA(NamedTuple):
+    """The sizes of an adapter: see `LoRALinear`."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    parts: int = 1
 
 
 class LoRALinear(Module):
@@ -105,9 +115,7 @@ def add_lora(
     """
     if any(True for _ in lora_layers(model)):
         raise ValueError("the model has LoRA adapters already: merge them first (merge_lora)")
-    linears = {
-        name: (owner, key, layer) for name, owner, key, layer in _children(model, "") if isinstance(layer, Linear)
-    }
+    linears = _linears(model)
     tied = {name for name, (_, _, layer) in linears.items() if _is_tied(model, layer)}
     chosen = list(linears) if targets is None else [name for name in linears if any(_fits(name, t) for t in targets)]
     wrong = [t for t in targets or () if not any(_fits(name, t) for name in linears)]
@@ -119,17 +127,26 @@ def add_lora(
             f"LoRA: {', '.join(sorted(tied & set(chosen)))} shares its weight with the token embedding, which a merged "
             "adapter would change too: leave it out"
         )
-    adapters: dict[str, LoRALinear] = {}
-    for name in chosen:
-        if name not in tied:
-            parts = 1 if joint else _PARTS.get(name.rpartition(".")[2], 1)
-            adapters[name] = LoRALinear(linears[name][2], rank, alpha, dropout, parts, rng=rng)
+    parts = {name: 1 if joint else _PARTS.get(name.rpartition(".")[2], 1) for name in chosen if name not in tied}
+    adapt(model, {name: LoRA(rank, alpha, dropout, n) for name, n in parts.items()}, rng=rng)
+    return list(parts)
+
+
+def adapt(model: Module, adapters: Mapping[str, LoRA], *, rng: Generator) -> None:
+    """Freeze a model, and put an adapter beside each of the linear layers that are named, in place.
+
+    Raises:   ValueError: a name is no Linear of the model; as `LoRALinear`. Nothing is changed then.
+    """
+    linears = _linears(model)
+    unknown = [name for name in adapters if name not in linears]
+    if unknown:
+        raise ValueError(f"LoRA: the model has no linear layer {', '.join(unknown)}")
+    new = {name: LoRALinear(linears[name][2], *one, rng=rng) for name, one in adapters.items()}
     for p in model.parameters():
         p.requires_grad = False
-    for name, adapter in adapters.items():
+    for name, layer in new.items():
         owner, key, _ = linears[name]
-        _put(owner, key, adapter)
-    return list(adapters)
+        _put(owner, key, layer)
 
 
 def lora_layers(model: Module) -> Iterator[tuple[str, LoRALinear]]:
@@ -150,6 +167,10 @@ def merge_lora(model: Module) -> None:
             _put(owner, attribute, module.base_layer)
     for p in model.parameters():
         p.requires_grad = True
+
+
+def _linears(model: Module) -> dict[str, tuple[object, str, Linear]]:
+    return {name: (owner, key, layer) for name, owner, key, layer in _children(model, "") if isinstance(layer, Linear)}
 
 
 def _children(owner: object, path: str) -> Iterator[tuple[str, object, str, Module]]:

@@ -1,0 +1,191 @@
+"""Adapters in files: peft's names, and files that do not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gpt_models import SMALL, change, shaken, some_ids
+
+from tinygrad_llm.autograd import no_grad
+from tinygrad_llm.formats import load_safetensors, save_safetensors
+from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.nn import Linear, add_lora, lora_layers, merge_lora
+from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG, load_adapter, save_adapter
+
+UNTIED = change(SMALL, tie_weights=False)
+
+
+def logits(model):
+    with no_grad():
+        return model(some_ids(2, 5)).data
+
+
+def trained(model, **options):
+    add_lora(model, **{"rank": 2, "alpha": 6.0, **options}, rng=Generator(3))
+    noise = np.random.default_rng(4)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data = p.data + 0.3 * noise.standard_normal(p.shape)
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"joint": True}, {"targets": ["c_fc", "c_attn"]}, {"alpha": 0.5}])
+def test_saved_adapters_load_beside_the_same_base(tmp_path, options):
+    model = trained(shaken(UNTIED), **options)
+    save_adapter(model, tmp_path, "gpt2")
+    again = shaken(UNTIED)
+    load_adapter(again, tmp_path)
+    np.testing.assert_allclose(logits(again), logits(model), rtol=0, atol=1e-12)
+    assert not np.allclose(logits(shaken(UNTIED)), logits(model))
+    assert {path.name for path in tmp_path.iterdir()} == {ADAPTER, ADAPTER_CONFIG}
+
+
+def test_names_and_shapes_are_those_of_peft(tmp_path):
+    save_adapter(trained(shaken(UNTIED), targets=["c_attn", "c_fc"]), tmp_path, "gpt2")
+    arrays, metadata = load_safetensors(tmp_path / ADAPTER)
+    names = {f"base_model.model.transformer.h.{i}.{layer}.lora_{x}.weight"
+             for i in range(2) for layer in ("attn.c_attn", "mlp.c_fc") for x in "AB"}  # fmt: skip
+    assert arrays.keys() == names
+    C = SMALL.n_embd
+    assert arrays["base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"].shape == (3 * 2, C)
+    assert arrays["base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"].shape == (3 * C, 3 * 2)
+    assert metadata["format"] == "pt"
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    assert (config["peft_type"], config["task_type"], config["base_model_name_or_path"]) == (
+        "LORA",
+        "CAUSAL_LM",
+        "gpt2",
+    )
+    assert (config["r"], config["lora_alpha"]) == (2, 6.0)
+    assert config["rank_pattern"] == {f"transformer.h.{i}.attn.c_attn": 6 for i in range(2)}
+    assert config["alpha_pattern"] == {f"transformer.h.{i}.attn.c_attn": 18.0 for i in range(2)}
+
+
+def classifier(seed=4):
+    return GPTClassifier.from_gpt(shaken(UNTIED), ("no", "yes"), Generator(seed))
+
+
+@pytest.mark.parametrize("targets", [None, ["c_attn"]])
+def test_a_new_head_is_saved_whole(tmp_path, targets):
+    model = trained(classifier(), targets=targets)
+    save_adapter(model, tmp_path, "runs/base", whole=("score",))
+    again = classifier(seed=5)  # its head is another
+    load_adapter(again, tmp_path)
+    np.testing.assert_allclose(logits(again), logits(model), rtol=0, atol=1e-12)
+    assert json.loads((tmp_path / ADAPTER_CONFIG).read_text())["modules_to_save"] == ["score"]
+
+
+def test_a_merged_adapter_is_saved_as_an_unmerged_one(tmp_path):
+    model = trained(classifier())
+    save_adapter(model, tmp_path / "one", whole=("score",))
+    for _, layer in lora_layers(model):
+        layer.merge()
+    save_adapter(model, tmp_path / "other", whole=("score",))
+    assert (tmp_path / "one" / ADAPTER).read_bytes() == (tmp_path / "other" / ADAPTER).read_bytes()
+
+
+def test_loaded_adapters_can_be_merged(tmp_path):
+    model = trained(shaken(UNTIED))
+    save_adapter(model, tmp_path)
+    again = shaken(UNTIED)
+    load_adapter(again, tmp_path)
+    merge_lora(again)
+    np.testing.assert_allclose(logits(again), logits(model), rtol=0, atol=1e-12)
+
+
+def test_a_model_without_adapters_or_with_nan_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="no LoRA adapters to save"):
+        save_adapter(shaken(SMALL), tmp_path / "new")
+    model = trained(shaken(SMALL))
+    next(lora_layers(model))[1].lora_A.weight.data[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity in base_model.model.transformer.h.0.attn.c_attn.lora_A"):
+        save_adapter(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def changed_config(folder, **fields):
+    path = folder / ADAPTER_CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def changed_arrays(folder, change):
+    arrays, metadata = load_safetensors(folder / ADAPTER)
+    change(arrays)
+    save_safetensors(folder / ADAPTER, arrays, metadata)
+
+
+A0 = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / ADAPTER_CONFIG).unlink(), "no adapter here"),
+        (lambda f: (f / ADAPTER_CONFIG).write_text("[1]"), "must be a JSON object"),
+        (lambda f: (f / ADAPTER_CONFIG).write_text("{"), "adapter_config.json"),
+        (lambda f: changed_config(f, peft_type="IA3"), "peft_type is 'IA3', and only LORA can be read"),
+        (lambda f: changed_config(f, use_dora=True), "use_dora is True, which cannot be read"),
+        (lambda f: changed_config(f, bias="all"), "bias is 'all', which cannot be read"),
+        (lambda f: changed_config(f, lora_alpha="much"), "does not fit the model"),
+        (lambda f: changed_config(f, lora_alpha=-1), "alpha must be finite and above 0"),
+        (lambda f: changed_arrays(f, lambda a: a.pop(A0)), "must have one matrix lora_A and one lora_B"),
+        (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:1]})), "have unequal ranks"),
+        (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:, :2]})), "the model's is"),
+        (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][0]})), "must have one matrix"),
+        (lambda f: changed_arrays(f, lambda a: a.update({"wte": np.ones(2)})), "'wte' is not of a LoRA adapter"),
+        (lambda f: changed_arrays(f, lambda a: a.update({"base_model.model.x": np.ones(2)})), "'x' .* is no parameter"),
+        (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0].astype(int)})), "not of a LoRA adapter"),
+        (lambda f: changed_arrays(f, dict.clear), "holds no adapter"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused_and_change_nothing(tmp_path, damage, message):
+    save_adapter(trained(shaken(UNTIED)), tmp_path)
+    damage(tmp_path)
+    model = shaken(UNTIED)
+    before = logits(model)
+    with pytest.raises(LoadError, match=message):
+        load_adapter(model, tmp_path)
+    assert np.array_equal(logits(model), before)
+    assert not list(lora_layers(model))
+
+
+@pytest.mark.filterwarnings("default")  # those of the other libraries
+def test_peft_reads_ours_and_we_read_peft_s(tmp_path):
+    """Against transformers and peft, where they are installed."""
+    torch, transformers, peft = (pytest.importorskip(name) for name in ("torch", "transformers", "peft"))
+    from tinygrad_llm.weights import write_pretrained
+
+    base = shaken(UNTIED, np.float32)
+    write_pretrained(tmp_path / "base", base.config, base.state_dict(), "huggingface")
+    ids = some_ids(2, 5)
+
+    def theirs(folder):
+        plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        model = peft.PeftModel.from_pretrained(plain, folder).eval()
+        with torch.no_grad():
+            return model(torch.tensor(ids)).logits.numpy()
+
+    ours = trained(base, targets=["c_attn", "c_fc", "c_proj"])
+    save_adapter(ours, tmp_path / "ours", str(tmp_path / "base"))
+    np.testing.assert_allclose(theirs(tmp_path / "ours"), logits(ours), rtol=0, atol=1e-5)
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = peft.get_peft_model(plain, peft.LoraConfig(r=3, lora_alpha=5, target_modules=["c_attn", "c_proj"]))
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.3)
+    model.save_pretrained(tmp_path / "theirs")
+    again = shaken(UNTIED, np.float32)
+    load_adapter(again, tmp_path / "theirs")
+    np.testing.assert_allclose(logits(again), theirs(tmp_path / "theirs"), rtol=0, atol=1e-5)
+
+
+def test_the_folder_may_be_given_as_text(tmp_path):
+    save_adapter(trained(shaken(UNTIED)), str(tmp_path))
+    model = shaken(UNTIED)
+    load_adapter(model, str(tmp_path))
+    assert isinstance(model.lm_head.base_layer, Linear)
+    assert Path(tmp_path, ADAPTER).is_file()

@@ -1,0 +1,179 @@
+"""LoRA adapters in files, as `peft` of Hugging Face writes them: a small folder beside a base model.
+
+    adapter_model.safetensors   base_model.model.LAYER.lora_A.weight (rank, in), ….lora_B.weight (out, rank); and
+                                base_model.model.NAME, parameters that were trained as they are, such as a new head
+    adapter_config.json         rank, alpha, the adapted layers, and the path of the base
+
+Three adapters that share a layer, as ours of queries, keys and values do, are one of rank 3r in this form: its B has
+three blocks, and zeros elsewhere.
+
+Source:   peft 0.21: peft.LoraConfig, peft.utils.save_and_load.get_peft_model_state_dict.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_llm.formats import load_safetensors, save_safetensors
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.nn import LoRA, LoRALinear, Module, adapt, lora_layers
+from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.atomic import atomic_write
+from tinygrad_llm.storage.files import LoadError, open_regular, parse_json, show
+
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+_MAX_JSON = 1_000_000  # bytes
+_PREFIX = "base_model.model."
+_REFUSED = {"use_dora": False, "bias": "none"}  # what we do not have, and its harmless value
+
+
+def save_adapter(model: Module, folder: str | Path, base: str = "", whole: tuple[str, ...] = ()) -> None:
+    """Write the adapters of a model, without its frozen weights.
+
+    Args:     base: the path or name of the base model, for the reader. whole: layers, such as a new head, that the base
+              lacks: they are written whole, with their adapter merged.
+    Raises:   ValueError: the model has no adapters; a weight is NaN or infinite. OSError: a file cannot be written.
+    """
+    layers = dict(lora_layers(model))
+    if not layers:
+        raise ValueError("the model has no LoRA adapters to save")
+    arrays: dict[str, Array] = {}
+    for name, layer in layers.items():
+        if name in whole:
+            weight = layer.base_layer.weight.data
+            arrays[f"{_PREFIX}{name}.weight"] = weight if layer.merged else weight + layer.delta()
+            if layer.base_layer.bias is not None:
+                arrays[f"{_PREFIX}{name}.bias"] = layer.base_layer.bias.data
+        else:
+            arrays[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_A.weight.data
+            arrays[f"{_PREFIX}{name}.lora_B.weight"] = _block_diagonal([up.weight.data for up in layer.lora_B])
+    for name, p in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        if owner in whole and owner not in layers:
+            arrays[f"{_PREFIX}{name}"] = p.data
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise ValueError(f"not saved to {folder}: NaN or infinity in {', '.join(broken)}")
+    adapted = {name: layer for name, layer in layers.items() if name not in whole}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / ADAPTER_CONFIG) as file:
+        file.write((json.dumps(_config(adapted, base, whole), indent=2) + "\n").encode())
+    save_safetensors(folder / ADAPTER, arrays, {"format": "pt"})
+
+
+def _config(layers: dict[str, LoRALinear], base: str, whole: tuple[str, ...]) -> dict[str, Any]:
+    ranks = {name: layer.rank * len(layer.lora_B) for name, layer in layers.items()}
+    alphas = {name: layer.alpha * len(layer.lora_B) for name, layer in layers.items()}
+    rank, alpha = min(ranks.values(), default=1), min(alphas.values(), default=1)
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if whole else "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": next((layer.lora_dropout.p for layer in layers.values()), 0.0),
+        "target_modules": list(layers),
+        "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
+        "alpha_pattern": {name: a for name, a in alphas.items() if a != alpha},
+        "modules_to_save": list(whole) or None,
+        "fan_in_fan_out": True,  # GPT-2's layers of transformers hold their weights transposed
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def _block_diagonal(blocks: list[Array]) -> Array:
+    rows, columns = blocks[0].shape
+    whole = np.zeros((rows * len(blocks), columns * len(blocks)), blocks[0].dtype)
+    for i, block in enumerate(blocks):
+        whole[rows * i : rows * (i + 1), columns * i : columns * (i + 1)] = block
+    return whole
+
+
+def load_adapter(model: Module, folder: str | Path) -> None:
+    """Put the adapters of a folder beside the layers of their base model, in place.
+
+    Raises:   LoadError: a file is missing or damaged; a layer or a shape does not fit the model; a kind of adapter that
+              we do not have. The model is as it was then.
+    """
+    file = Path(folder) / ADAPTER
+    config = read_adapter_config(folder)
+    arrays, _ = load_safetensors(file)
+    pairs, whole = _sorted(arrays, str(file))
+    parameters = dict(model.named_parameters())
+    for name, array in whole.items():
+        if name not in parameters or parameters[name].shape != array.shape:
+            raise LoadError(f"{file}: {show(name)} {array.shape} is no parameter of the model")
+    shapes = {name.removesuffix(".weight"): p.shape for name, p in parameters.items()}
+    for name, (A, B) in pairs.items():
+        if shapes.get(name) != (B.shape[0], A.shape[1]):
+            raise LoadError(
+                f"{file}: the adapter of {show(name)} is for a layer {(B.shape[0], A.shape[1])}, and the model's is "
+                f"{shapes.get(name, 'missing')}"
+            )
+    try:
+        adapters = {name: LoRA(len(A), _alpha(config, name, len(A))) for name, (A, _) in pairs.items()}
+        adapt(model, adapters, rng=Generator(0))
+    except (TypeError, ValueError) as error:
+        raise LoadError(f"{file}: does not fit the model: {error}") from None
+    for name, array in whole.items():
+        parameters[name].data = array.astype(parameters[name].dtype)
+    for name, layer in lora_layers(model):
+        for linear, array in zip((layer.lora_A, *layer.lora_B), pairs[name], strict=True):
+            linear.weight.data = array.astype(linear.weight.dtype)
+
+
+def read_adapter_config(folder: str | Path) -> dict[str, Any]:
+    """The fields of adapter_config.json.
+
+    Raises:   LoadError: it is missing, damaged, or of a kind of adapter that we do not have.
+    """
+    path = Path(folder) / ADAPTER_CONFIG
+    if not path.is_file():
+        raise LoadError(f"{folder}: no adapter here ({ADAPTER_CONFIG} is missing)")
+    with open_regular(path) as file:
+        text = file.read(_MAX_JSON + 1)
+    config = parse_json(str(path), text) if len(text) <= _MAX_JSON else None
+    if not isinstance(config, dict):
+        raise LoadError(f"{path}: must be a JSON object of at most {_MAX_JSON} bytes")
+    if config.get("peft_type") != "LORA":
+        raise LoadError(f"{path}: peft_type is {show(config.get('peft_type'))}, and only LORA can be read")
+    for name, harmless in _REFUSED.items():
+        if config.get(name, harmless) not in (harmless, None):
+            raise LoadError(f"{path}: {name} is {show(config[name])}, which cannot be read")
+    return config
+
+
+def _sorted(arrays: dict[str, Array], where: str) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
+    """The pairs (A, B) of each adapted layer, and the parameters that were trained as they are."""
+    found: dict[str, dict[str, Array]] = {}
+    whole: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if not name.startswith(_PREFIX) or array.dtype.kind != "f":
+            raise LoadError(f"{where}: {show(name)} is not of a LoRA adapter of linear layers")
+        plain = name.removeprefix(_PREFIX).replace(".modules_to_save.default.", ".").replace(".default.", ".")
+        layer, half, _ = plain.rpartition(".lora_")
+        if half:
+            found.setdefault(layer, {})[plain.removeprefix(layer + half).removesuffix(".weight")] = array
+        else:
+            whole[plain] = array
+    for layer, halves in found.items():
+        if halves.keys() != {"A", "B"} or any(array.ndim != 2 for array in halves.values()):
+            raise LoadError(f"{where}: {show(layer)} must have one matrix lora_A and one lora_B")
+        if len(halves["A"]) != halves["B"].shape[1]:
+            raise LoadError(f"{where}: lora_A and lora_B of {show(layer)} have unequal ranks")
+    if not found:
+        raise LoadError(f"{where}: holds no adapter")
+    return {layer: (halves["A"], halves["B"]) for layer, halves in found.items()}, whole
+
+
+def _alpha(config: dict[str, Any], name: str, rank: int) -> float:
+    pattern = config.get("alpha_pattern") or {}
+    alpha = next((value for key, value in pattern.items() if name == key or name.endswith("." + key)), None)
+    number = float(config.get("lora_alpha", rank) if alpha is None else alpha)
+    return number * math.sqrt(rank) if config.get("use_rslora") else number
