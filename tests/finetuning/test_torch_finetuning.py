@@ -1,0 +1,82 @@
+"""Fine-tuning learns as PyTorch does: same first weights, same batches, the same fifty losses."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.finetuning import Classification, Preference, with_reference
+from tinygrad_llm.formats import load_npz
+from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.training import Trainer, TrainSettings
+
+HERE = Path(__file__).parent
+EXPECTED = load_npz(HERE / "torch_finetuning.npz")
+
+
+@pytest.fixture(scope="module")
+def rule():
+    """scripts/make_torch_finetuning.py, which says what weights and batches are."""
+    path = HERE.parents[1] / "scripts" / "make_torch_finetuning.py"
+    spec = importlib.util.spec_from_file_location("make_torch_finetuning", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Given:
+    """Batches that someone else has chosen."""
+
+    def __init__(self, batches, batch_size):
+        self.rng, self.batch_size, self.batches = Generator(0), batch_size, batches
+
+    def __next__(self):
+        return next(self.batches)
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        pass
+
+
+def gpt(rule):
+    sizes = {"vocab_size": rule.VOCABULARY, "block_size": rule.BLOCK}
+    return filled(GPT(GPTConfig(n_layer=rule.LAYERS, n_head=rule.HEADS, n_embd=rule.CHANNELS, **sizes)), rule)
+
+
+def filled(model, rule):
+    model.load_state_dict({name: rule.weights(name, p.shape) for name, p in model.named_parameters()})
+    return model
+
+
+def losses(model, task, rule, workers):
+    settings = TrainSettings(
+        steps=rule.STEPS + 1, eval_every=1000, batch_size=rule.BATCH, lr=rule.LR, schedule="constant", warmup=0, betas=(0.9, 0.999),
+        weight_decay=rule.DECAY, decay="all", clip=np.inf, workers=workers,
+    )  # fmt: skip
+    trainer = Trainer(model, task, settings)
+    model.train()
+    with trainer.workers:
+        return [trainer.advance().loss for _ in range(rule.STEPS)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_classifier_s_fifty_steps_follow_pytorch(rule, workers):
+    model = filled(GPTClassifier.from_gpt(gpt(rule), tuple("abc"), Generator(0)), rule)
+    found = losses(model, Classification(Given(rule.texts(), rule.BATCH)), rule, workers)
+    np.testing.assert_allclose(found, EXPECTED["classifier"], rtol=0, atol=1e-4)
+    assert EXPECTED["classifier"][:5].mean() - EXPECTED["classifier"][-5:].mean() > 0.1  # there was something to follow
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fifty_steps_of_dpo_follow_pytorch(rule, workers):
+    reference = gpt(rule)
+    lengths = np.full(rule.BATCH, rule.BLOCK)
+    batches = (with_reference(reference, {**batch, "lengths": lengths}) for batch in rule.pairs())
+    found = losses(gpt(rule), Preference(Given(batches, rule.BATCH), beta=rule.BETA), rule, workers)
+    np.testing.assert_allclose(found, EXPECTED["dpo"], rtol=0, atol=1e-4)
+    assert found[0] == pytest.approx(np.log(2), abs=1e-6)
+    assert np.ptp(EXPECTED["dpo"]) > 0.05
