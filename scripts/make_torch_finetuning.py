@@ -2,7 +2,8 @@
 
 It needs PyTorch (`python -m pip install torch`) and nothing of this package. The model is that of
 make_torch_reference.py, in small. Both sides compute weights and batches by the same rules (`weights`, `texts` and
-`pairs` below), so the file contains only losses, and `made_by`. The optimizer is AdamW with torch's defaults and a constant rate.
+`pairs` below), so the file contains only losses, and `made_by`. The
+optimizer is AdamW with torch's defaults and a constant rate.
 """
 
 import sys

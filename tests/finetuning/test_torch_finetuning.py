@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.finetuning import Classification, Preference, with_reference
-from tinygrad_llm.formats import load_npz
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import Trainer, TrainSettings
 
 HERE = Path(__file__).parent
-EXPECTED = load_npz(HERE / "torch_finetuning.npz")
+EXPECTED = np.load(HERE / "torch_finetuning.npz")
 
 
 @pytest.fixture(scope="module")
