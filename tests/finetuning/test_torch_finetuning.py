@@ -53,8 +53,8 @@ def filled(model, rule):
 
 def losses(model, task, rule, workers):
     settings = TrainSettings(
-        steps=rule.STEPS + 1, eval_every=1000, batch_size=rule.BATCH, lr=rule.LR, schedule="constant", warmup=0, betas=(0.9, 0.999),
-        weight_decay=rule.DECAY, decay="all", clip=np.inf, workers=workers,
+        steps=rule.STEPS + 1, eval_every=1000, batch_size=rule.BATCH, lr=rule.LR, schedule="constant", warmup=0,
+        betas=(0.9, 0.999), weight_decay=rule.DECAY, decay="all", clip=np.inf, workers=workers,
     )  # fmt: skip
     trainer = Trainer(model, task, settings)
     model.train()

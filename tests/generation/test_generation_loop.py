@@ -307,3 +307,39 @@ def test_gradients_are_off_only_while_the_model_runs(listening):
     assert all(p.grad is not None for p in listening.parameters())
     del pieces
     assert is_grad_enabled()
+
+
+# ---- the end of a text -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_rows_repeat_the_id_at_which_they_end(use_cache):
+    """As without an end up to it; the others go on."""
+    free = generate(model_of(), prompt(3), 20, Sampling(1.0), Generator(3), use_cache)[:, 4:]
+    eos_id = int(free[0, 2])
+    ended = generate(model_of(), prompt(3), 20, Sampling(1.0), Generator(3), use_cache, eos_id=eos_id)[:, 4:]
+    first = [row.tolist().index(eos_id) if eos_id in row else len(row) for row in ended]
+    np.testing.assert_array_equal(ended[0, : first[0] + 1], free[0, : first[0] + 1])
+    for row, end in zip(ended, first, strict=True):
+        assert (row[end:] == eos_id).all()
+
+
+def test_generation_stops_when_all_rows_have_ended():
+    model = model_of()
+    eos_id = int(model.generate(prompt(1), 1, temperature=0)[0, -1])
+    assert model.generate(prompt(1), 20, temperature=0, eos_id=eos_id).shape == (1, 5)
+
+
+def test_a_forbidden_id_is_not_generated():
+    model = model_of()
+    likeliest = model.generate(prompt(1), 6, temperature=0)[0, 4:]
+    other = model.generate(prompt(1), 6, temperature=0, forbidden=likeliest.tolist())[0, 4:]
+    assert not set(likeliest.tolist()) & set(other.tolist())
+
+
+def test_a_penalty_makes_the_text_repeat_itself_less():
+    model = model_of(block_size=32)
+    free, penalized = (
+        model.generate(prompt(1), 24, temperature=0, repetition_penalty=penalty)[0, 4:] for penalty in (1.0, 5.0)
+    )
+    assert len(set(penalized.tolist())) > len(set(free.tolist()))

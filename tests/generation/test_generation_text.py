@@ -5,6 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 from generation_models import model_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation import KVCache, Sampling, generate, start_ids, write
@@ -65,3 +67,40 @@ def test_start_of_a_text_is_end_of_text_or_a_newline_or_nothing():
 def test_wrong_arguments_are_refused_by_the_call():
     with pytest.raises(ValueError, match="max_new_tokens must be"):
         write(model_of(), CharTokenizer("ab"), [0], -3)
+
+
+def pieces_before(stop, text="one two three", **options):
+    ids = BYTES.encode(text)
+    return list(write(Parrot(BYTES.n_vocab, ids), BYTES, [0], len(ids), Sampling(0), stop=stop, **options))
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (["two"], "one "),
+        ([" "], "one"),
+        (["three", "two"], "one "),
+        (["o"], ""),
+        (["twice"], "one two three"),
+        (["e t", "two"], "on"),
+        (["threefold"], "one two three"),
+    ],
+)
+def test_text_ends_before_the_first_stop_string(stop, text):
+    assert "".join(pieces_before(stop)) == text
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3))
+def test_stop_strings_cut_as_if_the_whole_text_were_known(text, stop):
+    places = [place for place in map(text.find, stop) if place >= 0]
+    pieces = pieces_before(stop, text)
+    assert "".join(pieces) == text[: min(places, default=len(text))]
+
+
+def test_a_piece_is_held_back_only_while_it_may_begin_a_stop_string():
+    assert pieces_before(["two"], "a twig") == ["a", " ", "", "", "twi", "g", "", ""]
+
+
+def test_an_empty_stop_string_is_refused():
+    with pytest.raises(ValueError, match="a stop string must not be empty"):
+        pieces_before(["two", ""])

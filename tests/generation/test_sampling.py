@@ -155,3 +155,53 @@ def test_logits_that_are_nan_or_infinite_are_refused(bad, temperature):
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**arguments)
+
+
+# ---- penalties and forbidden tokens ----------------------------------------------------------------------------------
+
+
+def test_the_penalty_lowers_the_tokens_of_each_row_alone():
+    """Keskar et al.: a logit above 0 is divided, one below 0 multiplied."""
+    logits = np.array([[2.0, -2.0, 3.0], [2.0, -2.0, 3.0]])
+    before = logits.copy()
+    found = Sampling(repetition_penalty=2.0).adjusted(logits, [np.array([0, 1, 1]), np.array([2])])
+    np.testing.assert_array_equal(found, [[1.0, -4.0, 3.0], [2.0, -2.0, 1.5]])
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_ids_without_a_logit_get_no_penalty():
+    found = Sampling(repetition_penalty=2.0).adjusted(np.array([[2.0, 4.0]]), [np.array([1, 7])])
+    np.testing.assert_array_equal(found, [[2.0, 2.0]])
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_forbidden_tokens_are_never_chosen(temperature):
+    sampling = Sampling(temperature, forbidden=(0, 2, 9))
+    logits = sampling.adjusted(np.array([[9.0, 1.0, 8.0, 0.0]] * 50), [np.array([0])] * 50)
+    assert set(choose(logits, sampling, Generator(0)).tolist()) <= {1, 3}
+    assert next_token_probs(logits, sampling)[:, [0, 2]].max() == 0
+
+
+def test_a_text_needs_a_token_that_is_not_forbidden():
+    with pytest.raises(ValueError, match="every one of the 2 tokens is forbidden"):
+        Sampling(forbidden=(0, 1)).adjusted(np.zeros((1, 2)), [np.array([0])])
+
+
+def test_without_penalty_and_forbidden_tokens_the_logits_are_the_same_array():
+    logits = np.zeros((1, 2))
+    assert Sampling().adjusted(logits, [np.array([0])]) is logits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be finite and above 0, got 0.0"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty must be finite and above 0, got nan"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty must be finite and above 0, got inf"),
+        ({"forbidden": (-1,)}, r"forbidden must be ids ≥ 0, got \(-1,\)"),
+        ({"forbidden": ("a",)}, r"forbidden must be ids ≥ 0, got \('a',\)"),
+    ],
+)
+def test_penalties_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)

@@ -44,14 +44,15 @@ def generate(
     sampling: Sampling = Sampling(),
     rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
+    eos_id: int | None = None,
 ) -> Any:
-    """Return the prompt followed by max_new_tokens more ids.
+    """Return the prompt followed by max_new_tokens more ids, or fewer where all rows have ended.
 
     Args:     as `stream`.
     Returns:  int64 ids of the prompt's rank, (T + n,) or (B, T + n); for rows of different lengths, a list of B rows.
     Raises:   as `stream`.
     """
-    new = list(stream(model, ids, max_new_tokens, sampling, rng, use_cache))
+    new = list(stream(model, ids, max_new_tokens, sampling, rng, use_cache, eos_id=eos_id))
     rows = _prompt_rows(ids)
     columns = np.stack(new, axis=1) if new else np.empty((len(rows), 0), np.int64)
     texts = [np.concatenate([row, more]) for row, more in zip(rows, columns, strict=True)]
@@ -68,6 +69,7 @@ def stream(
     rng: Generator | Sequence[Generator] | None = None,
     use_cache: bool = True,
     n_vocab: int | None = None,
+    eos_id: int | None = None,
 ) -> Iterator[Ids]:
     """Generate token by token: yields (B,) new ids, one for each row of the prompt.
 
@@ -78,6 +80,7 @@ def stream(
               rng: the rows draw from it in turn for each new token; None: Generator(0). Or one generator for each row,
               which then draws as if it were alone.
               n_vocab: draw only ids below it, where the rows of a vocabulary are padded; None: all.
+              eos_id: a row ends with this id, and repeats it; the stream ends when all rows have ended. None: no end.
     Raises:   ValueError: the prompt is empty or too long, or an argument is out of range; raised by the call itself.
               IndexError: an id is outside the vocabulary; raised when the first token is asked for.
     """
@@ -95,7 +98,7 @@ def stream(
     # Rows of one length make one (B, T) text; rows of different lengths make B texts of one row.
     texts = [np.stack(rows)] if len({len(row) for row in rows}) == 1 else [row[None] for row in rows]
     # The checks above must not wait for the first next(), so the loop is a separate generator function.
-    return _loop(model, texts, max_new_tokens, sampling, rng, use_cache, n_vocab)
+    return _loop(model, texts, max_new_tokens, sampling, rng, use_cache, n_vocab, eos_id)
 
 
 def _loop(
@@ -106,16 +109,24 @@ def _loop(
     rng: Generator | Sequence[Generator],
     use_cache: bool,
     n_vocab: int | None,
+    eos_id: int | None,
 ) -> Iterator[Ids]:
+    ended = np.zeros(sum(map(len, texts)), bool)
     caches = [model.new_cache() for _ in texts] if use_cache else None
     for _ in range(max_new_tokens):
         # Evaluation mode lasts for this call only: between two tokens, the caller may train the model.
         with model.evaluating():
             logits = _next_logits(model, texts, caches)
-        chosen = choose(logits[:, :n_vocab], sampling, rng)
+        logits = sampling.adjusted(logits[:, :n_vocab], [row for text in texts for row in text])
+        chosen = choose(logits, sampling, rng)
+        if eos_id is not None:
+            chosen = np.where(ended, eos_id, chosen)
+            ended |= chosen == eos_id
         columns = chosen.reshape(len(texts), -1, 1)  # (text, row of the text, 1)
         texts = [np.concatenate([text, column], axis=1) for text, column in zip(texts, columns, strict=True)]
         yield chosen
+        if ended.all():
+            return
 
 
 def _next_logits(model: LanguageModel, texts: list[Ids], caches: list[KVCache] | None) -> Array:

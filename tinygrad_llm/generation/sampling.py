@@ -1,5 +1,6 @@
 """How the next token is chosen from the model's logits: `choose`, from the distribution of `next_token_probs`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,14 +20,17 @@ class Sampling:
 
     Args:     temperature: below 1 sharpens, above 1 flattens; 0 leaves only the likeliest token, and draws no random
               number. top_k: keep the k likeliest tokens, and those as likely as the k-th. top_p: of these, keep the
-              fewest whose probabilities sum to at least p.
+              fewest whose probabilities sum to at least p. repetition_penalty: above 1, tokens that the text has
+              already become less likely. forbidden: ids that are never chosen.
     Raises:   ValueError: one is out of range.
-    Source:   top-p: Holtzman et al. 2020, arXiv:1904.09751.
+    Source:   top-p: Holtzman et al. 2020, arXiv:1904.09751; penalty: Keskar et al. 2019, arXiv:1909.05858.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    repetition_penalty: float = 1.0
+    forbidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -35,12 +39,37 @@ class Sampling:
             raise ValueError(f"top_k must be ≥ 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty must be finite and above 0, got {self.repetition_penalty}")
+        if not all(isinstance(token, int | np.integer) and token >= 0 for token in self.forbidden):
+            raise ValueError(f"forbidden must be ids ≥ 0, got {self.forbidden!r}")
+
+    def adjusted(self, logits: Array, texts: Sequence[Ids]) -> Array:
+        """The logits after the penalty, and without the forbidden tokens.
+
+        The penalty divides a logit above 0, and multiplies one below 0.
+
+        Args:     logits: (B, V). texts: the ids of each row so far.
+        Raises:   ValueError: every token is forbidden.
+        """
+        if self.repetition_penalty == 1 and not self.forbidden:
+            return logits
+        logits = logits.copy()
+        for row, text in zip(logits, texts, strict=True):
+            seen = np.unique(text[text < row.size])
+            row[seen] = np.where(
+                row[seen] > 0, row[seen] / self.repetition_penalty, row[seen] * self.repetition_penalty
+            )
+        logits[:, [token for token in self.forbidden if token < logits.shape[1]]] = -np.inf
+        if (logits == -np.inf).all(axis=1).any():
+            raise ValueError(f"every one of the {logits.shape[1]} tokens is forbidden")
+        return logits
 
 
 def choose(logits: Array, sampling: Sampling, rng: Generator | Sequence[Generator]) -> Ids:
     """Choose the next token of each row.
 
-    Args:     logits: (B, V). rng: one generator that the rows draw from in turn, or one for each row.
+    Args:     logits: (B, V), `adjusted`. rng: one generator that the rows draw from in turn, or one for each row.
     Returns:  (B,) ids: the likeliest ones if temperature is 0, else drawn from `next_token_probs`.
     Raises:   ValueError: a logit is NaN or +∞.
     """
@@ -57,7 +86,7 @@ def choose(logits: Array, sampling: Sampling, rng: Generator | Sequence[Generato
 def next_token_probs(logits: Array, sampling: Sampling = Sampling()) -> Array:
     """Compute the distribution that the next token is drawn from.
 
-    Args:     logits: (B, V).
+    Args:     logits: (B, V), `adjusted`.
     Returns:  (B, V) float64; each row sums to 1.
     Raises:   ValueError: a logit is NaN or +∞.
     """

@@ -1,6 +1,6 @@
 """Text from a model: ids become pieces of text while they are generated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tinygrad_llm.generation.loop import LanguageModel, stream
 from tinygrad_llm.generation.sampling import Sampling
@@ -25,13 +25,17 @@ def write(
     max_new_tokens: int,
     sampling: Sampling = Sampling(),
     rng: Generator | None = None,
+    stop: Sequence[str] = (),
 ) -> Iterator[str]:
     """Continue ids as text: yields one piece per token, and ends at the end-of-text token.
 
     A piece is empty while its character is incomplete. Ids that the tokenizer does not have are never drawn.
 
-    Raises:   ValueError: as `generation.stream`; raised by the call itself.
+    Args:     stop: the text ends before the first of these strings. A piece is held back while it may begin one.
+    Raises:   ValueError: as `generation.stream`, or an empty stop string; raised by the call itself.
     """
+    if not all(stop):
+        raise ValueError("a stop string must not be empty")
     new = stream(model, ids, max_new_tokens, sampling, rng, n_vocab=tokenizer.n_vocab)
     decoder = StreamDecoder(tokenizer)
 
@@ -42,4 +46,19 @@ def write(
             yield decoder.push(int(token[0]))
         yield decoder.finish()
 
-    return pieces()
+    return _before(pieces(), stop) if stop else pieces()
+
+
+def _before(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
+    """The pieces up to the first of the stop strings, one out for each one in, and a last one."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        places = [place for place in map(held.find, stop) if place >= 0]
+        if places:
+            yield held[: min(places)]
+            return
+        kept = max((n for end in stop for n in range(1, len(end)) if held.endswith(end[:n])), default=0)
+        yield held[: len(held) - kept]
+        held = held[len(held) - kept :]
+    yield held

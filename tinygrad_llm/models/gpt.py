@@ -225,9 +225,13 @@ class GPT(PreTrainedModel):
         top_p: float | None = None,
         rng: Generator | Sequence[Generator] | None = None,
         use_cache: bool = True,
+        repetition_penalty: float = 1.0,
+        forbidden: Sequence[int] = (),
+        eos_id: int | None = None,
     ) -> Any:
         """The prompt, (T,), (B, T) or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
-        return generate(self, ids, max_new_tokens, Sampling(temperature, top_k, top_p), rng, use_cache)
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty, tuple(forbidden))
+        return generate(self, ids, max_new_tokens, sampling, rng, use_cache, eos_id)
 
 
 def as_ids(ids: Any, what: str = "ids") -> Array:
