@@ -1,11 +1,25 @@
-"""What a model expects after a prompt: the likeliest next tokens."""
+"""What a model does with a prompt: the next tokens it expects, and tasks that it solves by prompting alone.
 
+A task is solved without training (zero-shot), or after a few solved examples in the prompt (few-shot): the label is
+chosen that is likeliest after the text.
+
+Source:   Brown et al. 2020, arXiv:2005.14165 (GPT-3).
+"""
+
+import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_llm.datasets import DataError
+from tinygrad_llm.evaluation.choices import Choice, score_choices
 from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.models import GPT
+from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
+from tinygrad_llm.tokenizer import AnyTokenizer, Special
 
 
 def next_tokens(model: GPT, ids: Sequence[int], top: int, n_vocab: int | None = None) -> list[tuple[int, float]]:
@@ -21,3 +35,111 @@ def next_tokens(model: GPT, ids: Sequence[int], top: int, n_vocab: int | None = 
     with model.evaluating(), np.errstate(all="ignore"):
         probs = next_token_probs(model(np.array([ids[-model.block_size :]])).data[:, -1])[0]
     return [(int(i), float(probs[i])) for i in np.argsort(-probs[:n_vocab], kind="stable")[:top]]
+
+
+class PromptTask(NamedTuple):
+    """A task in words. `labels` are the words to choose from; an example is a text and the number of its label."""
+
+    instruction: str
+    labels: tuple[str, ...]
+    examples: list[tuple[str, int]]
+    where: str  # the name of the task in errors
+
+
+class FewShotScore(NamedTuple):
+    """How many of a task's texts got the right label after `shots` solved examples."""
+
+    shots: int
+    n: int
+    accuracy: float
+    standard_error: float  # of the accuracy: √(p (1 − p) / n)
+    cut: int  # prompts that lost their beginning, because they did not fit into the block
+
+
+def read_prompts(path: str | Path) -> PromptTask:
+    """Read a task: {"instruction": …, "labels": [texts], "examples": [{"text": …, "label": one of labels}, …]}.
+
+    Raises:   DataError: the file cannot be read, or is not of this form; the field is named.
+    """
+    try:
+        with open_regular(path) as file:
+            fields = parse_json(str(path), file.read(MAX_JSON + 1))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except LoadError as error:
+        raise DataError(str(error)) from None
+    wanted = {"instruction": "a text", "labels": "at least two different texts", "examples": "a list of examples"}
+    if not isinstance(fields, dict) or fields.keys() != wanted.keys():
+        raise DataError(f"{path}: must be a JSON object with {', '.join(wanted)}, got {show(fields)}")
+    instruction, labels, examples = (fields[name] for name in wanted)
+    good = {
+        "instruction": isinstance(instruction, str),
+        "labels": isinstance(labels, list) and all(map(_is_text, labels)) and len(set(labels)) == len(labels) > 1,
+        "examples": isinstance(examples, list) and len(examples) > 0,
+    }
+    for name, is_good in good.items():
+        if not is_good:
+            raise DataError(f"{path}: {name} must be {wanted[name]}, got {show(fields[name])}")
+    return PromptTask(
+        instruction,
+        tuple(labels),
+        [_read_example(x, labels, f"{path}: example {number}") for number, x in enumerate(examples, 1)],
+        str(path),
+    )
+
+
+def _read_example(fields: Any, labels: list[str], where: str) -> tuple[str, int]:
+    if not isinstance(fields, dict) or fields.keys() != {"text", "label"} or not _is_text(fields["text"]):
+        raise DataError(f"{where}: must be an object with text and label, got {show(fields)}")
+    if fields["label"] not in labels:
+        raise DataError(f"{where}: label must be one of {', '.join(labels)}, got {show(fields['label'])}")
+    return fields["text"], labels.index(fields["label"])
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def few_shot_items(task: PromptTask, shots: int, rng: Generator) -> list[Choice]:
+    """Each text of a task as an item of multiple choice, whose endings are the labels.
+
+    Args:     shots: solved examples before each text. rng: draws them from the other texts of the task, anew for each.
+    Raises:   ValueError: more shots than there are other texts.
+    """
+    n = len(task.examples)
+    if not 0 <= shots < n:
+        raise ValueError(f"{task.where}: got {shots} shots, which must be from 0 to {n - 1}: there are {n} examples")
+
+    def block(number: int, solved: bool) -> str:
+        text, label = task.examples[number]
+        return f"Text: {text}\nLabel:" + (f" {task.labels[label]}" if solved else "")
+
+    items = []
+    for number, (_, label) in enumerate(task.examples):
+        others = [i + (i >= number) for i in rng.randperm(n - 1)[:shots].tolist()]
+        blocks = [task.instruction, *(block(i, True) for i in others), block(number, False)]
+        where = f"{task.where}: example {number + 1}"
+        items.append(Choice("\n\n".join(part for part in blocks if part), task.labels, label, where))
+    return items
+
+
+def score_prompts(
+    model: GPT,
+    tokenizer: AnyTokenizer,
+    task: PromptTask,
+    shots: int,
+    seed: int = 0,
+    batch_size: int | None = None,
+    special: Special = "error",
+) -> FewShotScore:
+    """Let a model choose a label for each text of a task: the one with the largest Σ ln p(token | prompt).
+
+    Args:     shots, seed: see `few_shot_items`. batch_size, special: as for `score_choices`.
+    Raises:   as `few_shot_items` and `score_choices`.
+    """
+    items = few_shot_items(task, shots, Generator(seed))
+    scores = list(score_choices(model, tokenizer, items, batch_size, special))
+    n = len(scores)
+    accuracy = sum(score.right for score in scores) / n
+    spread = math.sqrt(accuracy * (1 - accuracy) / n)
+    return FewShotScore(shots, n, accuracy, spread, sum(score.cut for score in scores))
