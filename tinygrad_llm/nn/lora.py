@@ -52,8 +52,6 @@ class LoRALinear(Module):
             raise ValueError(f"LoRA: alpha must be finite and above 0, got {alpha!r}")
         if out % parts:
             raise ValueError(f"LoRA: {parts} parts do not divide {out} outputs")
-        for p in base_layer.parameters():
-            p.requires_grad = False
         self.base_layer = base_layer
         dtype = base_layer.weight.dtype
         zeros = (np.zeros((out // parts, rank), dtype) for _ in range(parts))
@@ -62,6 +60,8 @@ class LoRALinear(Module):
         self.lora_dropout = Dropout(dropout, rng=rng)
         self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
         self._unmerged: Array | None = None  # the weight without the adapter, while the adapter is merged into it
+        for p in base_layer.parameters():
+            p.requires_grad = False
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base_layer(x)
