@@ -228,6 +228,7 @@ def test_bundles_of_other_writers_are_read(tmp_path):
         "model/zero": [],
     }
     assert loaded["model/zero"].shape == (0, 3)
+    assert verify_tensorbundle(tmp_path / "x") == {name: array.shape for name, array in loaded.items()}
     save(tmp_path / "none", index_file(block(HEADER)), b"")
     assert read_tensorbundle(tmp_path / "none") == {}
 

@@ -51,6 +51,11 @@ def test_text_ends_at_the_end_of_text_token():
     assert "".join(pieces_of([*BYTES.encode("one"), BYTES.eot_token, *BYTES.encode("two")])) == "one"
 
 
+def test_rows_that_pad_the_vocabulary_are_never_written():
+    padded = Parrot(BYTES.n_vocab + 7, [BYTES.n_vocab, BYTES.n_vocab + 6])  # the likeliest ids have no token
+    assert "".join(write(padded, BYTES, [0], 2, Sampling(0))) == BYTES.decode([0, 0])
+
+
 def test_pieces_join_to_the_generated_ids_of_the_seed():
     letters = CharTokenizer("abcdefghijk \n")
     texts = ["".join(write(model_of(), letters, [0, 1], 20, rng=Generator(seed))) for seed in (1, 1, 2)]

@@ -27,6 +27,15 @@ def test_cache_returns_all_keys_and_values_up_to_its_capacity():
     assert cache.length == 5
 
 
+@pytest.mark.parametrize(("held", "given"), [(2, 1), (2, 3), (1, 2)])
+def test_a_cache_of_another_number_of_texts_is_refused(held, given):
+    cache = MODEL.new_cache()
+    with no_grad():
+        MODEL(prompt(held, 2), cache)
+        with pytest.raises(ValueError, match=f"the cache holds {held} texts, got {given}: make a new one"):
+            MODEL(prompt(given, 1), cache)
+
+
 def test_cache_never_moves_what_it_holds():
     cache = MODEL.new_cache()
     moved = []

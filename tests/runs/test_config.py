@@ -253,9 +253,13 @@ def test_fewer_steps_keep_the_shape_of_a_run(steps):
 
 def test_absolute_paths_are_valid_in_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = RunConfig(data=DataSettings(corpus="a.txt", files=("b.bin",), tokenizer="runs/c")).absolute().data
-    assert (data.corpus, data.files) == (str(tmp_path / "a.txt"), (str(tmp_path / "b.bin"),))
-    assert (data.tokenizer, data.held_out) == (str(tmp_path / "runs/c"), "")
+    data = DataSettings(corpus="a.txt", files=("b.bin",), held_out="d.bin", tokenizer="runs/c")
+    assert RunConfig(data=data).absolute().data == DataSettings(
+        corpus=str(tmp_path / "a.txt"),
+        files=(str(tmp_path / "b.bin"),),
+        held_out=str(tmp_path / "d.bin"),
+        tokenizer=str(tmp_path / "runs/c"),
+    )
     assert PRESETS["stories"].absolute() == PRESETS["stories"]
 
 

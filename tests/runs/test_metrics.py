@@ -56,6 +56,7 @@ def test_lines_that_are_damaged_or_out_of_order_are_left_out(tmp_path):
     bad = [
         '{"step":"x","loss":1,"lr":1,"grad_norm":1,"tokens_per_second":1,"val_loss":1}\n',
         good[0],
+        good[1],
         "\xff\n",
         json.dumps(fields | {"loss": "x"}) + "\n",
         json.dumps(fields | {"update_ratio": [1, 2]}) + "\n",

@@ -229,7 +229,7 @@ def test_the_table_is_sorted_by_held_out_loss(place):
         Outcome("worse", values, "finished", 4, 1.0, 2.0),
         Outcome("gone", values, "diverged", 2, None, 0.5, "NaN, at once"),
         Outcome("unknown", values, "finished", 4, 1.0, None),
-        Outcome("best", values, "finished", 4, 3.0, 1.0),
+        Outcome("best", values, "finished", 4, 3.0, 0.0),
     ]
     assert [outcome.name for outcome in ranked(outcomes)] == ["best", "worse", "unknown", "gone"]
     paths = write_table(outcomes, place / "new" / "out")
@@ -241,7 +241,7 @@ def test_the_table_is_sorted_by_held_out_loss(place):
     assert lines[0]["training.lr"] == "1.0"
     runs = json.loads(paths[1].read_text())["runs"]
     assert runs[0] == {
-        "name": "best", "values": values, "status": "finished", "steps": 4, "loss": 3.0, "val_loss": 1.0, "reason": "",
+        "name": "best", "values": values, "status": "finished", "steps": 4, "loss": 3.0, "val_loss": 0.0, "reason": "",
     }  # fmt: skip
 
 

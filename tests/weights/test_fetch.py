@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import threading
+import types
 
 import pytest
 
@@ -445,6 +446,14 @@ def test_a_long_file_may_break_more_often_than_there_are_attempts(part):
         get(server, part, attempts=2, limit=1 << 24)
         assert len(server.seen) == 4
     assert part.read_bytes() == data
+
+
+def test_the_pause_doubles_from_one_attempt_to_the_next(part, monkeypatch):
+    pauses = []
+    monkeypatch.setattr("tinygrad_llm.weights.fetch.time", types.SimpleNamespace(sleep=pauses.append))
+    with Server(answer(status=503)) as server, pytest.raises(Unreachable):
+        get(server, part, attempts=5, pause=0.25)
+    assert pauses == [0.25, 0.5, 1, 2]
 
 
 def test_a_server_that_makes_us_start_over_and_over_is_left(part):

@@ -729,6 +729,14 @@ def test_half_precision_weights_are_read_as_float32(tmp_path):
         np.testing.assert_array_equal(array, state[name])
 
 
+@pytest.mark.parametrize("wide", [0, 1, -1], ids=["none", "one", "all but one"])
+def test_weights_of_two_precisions_are_read_as_float32(tmp_path, wide):
+    state = GPT(SMALL).state_dict()
+    state |= {name: state[name].astype(np.float64) for name in list(state)[:wide]}
+    write(tmp_path, {"config": config_json()}, state)
+    assert {array.dtype for array in GPT.from_pretrained(tmp_path).state_dict().values()} == {np.dtype(np.float32)}
+
+
 @dataclasses.dataclass(frozen=True)
 class RegressorConfig:
     """The sizes of a model that is no GPT."""
