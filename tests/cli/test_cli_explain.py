@@ -33,9 +33,11 @@ def test_every_part_of_an_explanation_is_printed(name, cli):
     e = explain(subjects()[name])
     status, out, err = cli("explain", name)
     assert (status, err) == (0, "")
-    assert out.startswith(e.formula)
-    for part in (e.notes, e.derivation, e.source, ", ".join(e.kernels)):
-        assert part in out
+    words = " ".join(out.split())  # long lines are folded: see test_cli_width.py
+    assert words.startswith(" ".join(e.formula.split()))
+    for part in (e.notes, e.derivation, ", ".join(e.kernels)):
+        assert " ".join(part.split()) in words
+    assert set(e.source.split()) <= set(out.split())
     assert f"\nsource, {e.file}\n" in out
     for label, shape in e.shapes.items():
         assert f"  {label:<40}{shape}\n" in out

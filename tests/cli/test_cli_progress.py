@@ -61,8 +61,21 @@ def test_a_terminal_gets_a_bar():
     pytest.importorskip("tqdm")
     text = show_all(40, Terminal())
     final = text.rstrip().split("\r")[-1]
-    for part in ("40/40", "100%", "loss 3.000", "held-out 3.210", "12,346 tokens/s"):
+    for part in ("40/40", "loss 3.000", "held-out 3.210", "12,346 tokens/s", "00:00 left"):
         assert part in final
+
+
+@pytest.mark.parametrize("columns", [120, 80, 60, 40])
+def test_a_bar_keeps_ten_columns(columns, monkeypatch):
+    """The words that do not fit next to it are left out."""
+    tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(tqdm.std, "_screen_shape_wrapper", lambda: lambda file: (columns, 24))
+    final = show_all(2000, Terminal()).rstrip().split("\r")[-1]
+    assert final.startswith("2000/2000 |")
+    assert len(final) <= columns
+    assert len(final.split("|")[1]) >= 10
+    assert ("12,346 tokens/s" in final) is (columns >= 80)
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):

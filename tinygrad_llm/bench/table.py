@@ -20,10 +20,17 @@ def cells(measures: Sequence[Measure], names: Sequence[str]) -> list[list[str]]:
     return [head, *(_row(one, names, limited) for one in measures)]
 
 
-def plain(rows: list[list[str]]) -> list[str]:
-    """The lines of a table with aligned columns."""
+def plain(rows: list[list[str]], width: int) -> list[str]:
+    """The lines of a table with aligned columns; where it is wider than `width`, of one table per row, on its side."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    (_, *heads), *rest = rows
+    longest = max(map(len, heads))
+    lines = []
+    for name, *figures in rest:
+        lines += [name, *(f"  {head:<{longest}}  {cell}".rstrip() for head, cell in zip(heads, figures, strict=True))]
+    return lines
 
 
 def markdown(rows: list[list[str]]) -> list[str]:
@@ -36,16 +43,20 @@ def notes(measures: Sequence[Measure], facts: dict[str, Any], threads: int) -> I
     """Lines for below the table: how to read it, and the machine and programs that it was measured with."""
     counts = sorted({one.rounds for one in measures})
     rounds = f"{' or '.join(map(str, counts))} round{'' if counts == [1] else 's'}"
-    yield f"Median (min–max) of {rounds}. Ratio: their median time divided by ours (min–max of single rounds);"
-    yield f"above 1, ours is faster. {threads} thread(s) each, in turns, each in its own process."
+    yield (
+        f"Median (min–max) of {rounds}. Ratio: their median time divided by ours (min–max of single rounds); above 1, "
+        f"ours is faster. {threads} thread(s) each, in turns, each in its own process."
+    )
     few = [one.name for one in measures if one.rounds < ROUNDS and len(one.timings) > 1]
     if few:
         yield f"Too few rounds for a reliable ratio (fewer than {ROUNDS}): {', '.join(few)}"
     limits = [one.limits for one in measures if one.limits]
     if limits:
         flops, bandwidth = max(limit.flops for limit in limits), max(limit.bandwidth for limit in limits)
-        yield f"Limit: at NumPy's best rates in the same run, up to {flops / 1e9:.0f} GF/s in float32 products and"
-        yield f"{bandwidth / 1e9:.0f} GB/s in reading memory (a matrix times a vector)."
+        yield (
+            f"Limit: at NumPy's best rates in the same run, up to {flops / 1e9:.0f} GF/s in float32 products and "
+            f"{bandwidth / 1e9:.0f} GB/s in reading memory (a matrix times a vector)."
+        )
     cpu, busy = facts["cpu"] or "processor unknown", facts["load_average"]
     yield f"{cpu}, {facts['cores']} core(s); Python {facts['python']}, NumPy {facts['numpy']}"
     if busy is not None and busy > BUSY:

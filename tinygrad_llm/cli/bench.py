@@ -16,7 +16,7 @@ from tinygrad_llm.bench.table import ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.doctor import kernels
 from tinygrad_llm.cli.options import integer
-from tinygrad_llm.cli.progress import is_terminal
+from tinygrad_llm.cli.progress import WIDTH, fold, is_terminal
 from tinygrad_llm.datasets import load_corpus
 
 EXAMPLE = "tinygrad-llm bench train --config char-cpu baby --against torch"
@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one = subjects.add_parser(name, help=theme.summary, epilog=f"example: {example}")
         if name == "train":
             configs = list(train.CONFIGS)
-            one.add_argument("--config", nargs="+", choices=configs, default=configs, help="which (default: all)")
+            words = f"which of {', '.join(configs)} (default: all)"
+            one.add_argument("--config", nargs="+", choices=configs, default=configs, metavar="NAME", help=words)
         if name == "tokenizer":
             words = "UTF-8 texts (default: python-docs, and the standard library)"
             one.add_argument("--corpus", nargs="+", metavar="FILE", help=words)
@@ -58,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument(
                 "--threads", type=integer(1), metavar="N", help="threads for each contender (default: all cores)"
             )
-        words = "compare with these (default: those installed)"
-        one.add_argument("--against", nargs="*", choices=theme.theirs, help=words)
+        words = f"compare with these of {', '.join(theme.theirs)} (default: those installed)"
+        one.add_argument("--against", nargs="*", choices=theme.theirs, metavar="NAME", help=words)
         if COMPILE in theme.theirs:
             one.add_argument("--compile", action="store_true", help=f"add {COMPILE} to --against")
         words = f"counted rounds (default {ROUNDS}; a ratio from fewer rounds is not reliable)"
@@ -106,9 +107,10 @@ def _show(
         print(json.dumps(about | {"rows": [one.row() for one in measures]}))
         return
     rows = cells(measures, [OURS, *against])
-    print("\n".join(markdown(rows) if args.markdown else plain(rows)), end="\n\n")
+    print("\n".join(markdown(rows) if args.markdown else plain(rows, WIDTH)), end="\n\n")
     advice = kernels(facts) if any(one.limits for one in measures) else []
-    print("\n".join([*notes(measures, facts, threads), *advice]))
+    for line in [*notes(measures, facts, threads), *advice]:
+        print(fold(line))
 
 
 def _load_average() -> float | None:

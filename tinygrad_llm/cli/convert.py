@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, integer
+from tinygrad_llm.cli.progress import fold
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.atomic import atomic_folder
 from tinygrad_llm.weights import (
@@ -80,6 +81,6 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(figures))
     else:
-        print(f"{source} ({found}): {config.num_parameters:,} parameters")
-        print(f"{destination} ({args.to}): {', '.join(files)}, {size:,} bytes")
+        print(fold(f"{source} ({found}): {config.num_parameters:,} parameters", hang="    "))
+        print(fold(f"{destination} ({args.to}): {', '.join(files)}, {size:,} bytes", hang="    "))
     return 0

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
-from tinygrad_llm.cli.progress import say
-from tinygrad_llm.cli.watch import watch
+from tinygrad_llm.cli.progress import command_line, fold, listed, say
+from tinygrad_llm.cli.watch import NOTHING, watch
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
@@ -54,19 +53,19 @@ def run(args: argparse.Namespace) -> int:
 
     tell("6. What it writes now, each from another seed:\n")
     for seed in (11, 12, 13):
-        tell("   " + training.sample(250, seed).strip() + "\n")
+        tell(fold(training.sample(250, seed).strip() or NOTHING, "   ", break_words=True) + "\n")
     written = training.save()
     figures = _figures(training, proof, time.perf_counter() - began)
     tell(
         f"Held-out loss {figures['loss_before']:.2f} → {figures['val_loss']:.2f} nats per token, "
         f"in {figures['seconds']:.0f} s."
     )
-    tell("Saved " + ", ".join(str(path) for path in written))
+    tell(listed(written))
     if not any(path.suffix == ".png" for path in written):
         tell("(for a picture of the losses: pip install 'tinygrad_llm[app]')")
     tell("\nTry next:")
     for line in next_commands(training.folder.path):
-        tell("   " + line)
+        tell(line)
     if args.json:
         say(to_json(figures))
     return status
@@ -74,32 +73,37 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(config: RunConfig, place: Path, tell: Callable[[str], None]) -> Run:
     """The first three steps: text, tokenizer, model."""
-    tell("1. A text. Short stories, made by a grammar (scripts/make_stories.py); 90 % to learn from, 10 % held out.")
+    tell(
+        "1. A text. Short stories, made by a grammar (scripts/make_stories.py);\n   90 % to learn from, 10 % held out."
+    )
     source = read_source(config.data)
-    tell(f"   {len(source.text):,} characters. They begin:\n   {source.text[:100]!r} …")
+    tell(
+        f"   {len(source.text):,} characters. They begin:\n"
+        + fold(source.text[:150].rpartition(" ")[0] + " …", " " * 6)
+    )
 
     tell("\n2. A tokenizer, learned from it: byte pairs that are frequent become tokens.")
     tokenizer = make_tokenizer(config.data, source)
     data = tokenize(config, source, tokenizer)
     words = tokenizer.encode("Once upon a time there was a little fox.")
     tell(f"   {tokenizer.n_vocab} tokens; {sum(map(len, data.training + data.held_out)):,} of them spell the stories.")
-    tell("   " + "|".join(tokenizer.decode([i]) for i in words) + f"  →  {words}")
+    tell(fold("|".join(tokenizer.decode([i]) for i in words), "      "))
+    tell(fold(" ".join(map(str, words)), "      "))
 
     tell("\n3. A model: a GPT, GPT-2's architecture, in NumPy.")
     training = Run.new(config, place, data)
     c = training.model.config
-    tell(
-        f"   {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, {c.block_size} tokens at a time: "
-        f"{training.model.num_parameters():,} parameters."
-    )
+    sizes = f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, {c.block_size} tokens at a time"
+    tell(fold(f"{sizes}: {training.model.num_parameters():,} parameters.", "   "))
     return training
 
 
 def _prove(training: Run, tell: Callable[[str], None]) -> GradcheckResult:
     """The fourth step: the gradient of a small copy of the model."""
-    tell("\n4. Proof of its gradient. A small copy, each of its parameters, by complex step (exact to rounding):")
+    tell("\n4. Proof of its gradient. A small copy, each of its parameters, by complex step\n   (exact to rounding):")
     proof = prove_small_copy(training.model)
-    tell(f"   {_checked(proof):,} derivatives, worst relative error {proof.worst.error:.1e}. Backprop is right.")
+    count, error = _checked(proof), proof.worst.error
+    tell(fold(f"{count:,} derivatives, worst relative error {error:.1e}. Backprop is right.", "   "))
     return proof
 
 
@@ -133,11 +137,20 @@ def prove_small_copy(model: GPT) -> GradcheckResult:
 def next_commands(folder: Path) -> list[str]:
     """Commands that work as they are printed, called in the same way as this one."""
     script = Path(sys.argv[0]).name
-    call = "tinygrad-llm" if script.startswith("tinygrad-llm") else f"{shlex.quote(sys.executable)} -m tinygrad_llm"
+    call = ["tinygrad-llm"] if script.startswith("tinygrad-llm") else [_here(sys.executable), "-m", "tinygrad_llm"]
     return [
-        f'{call} generate {shlex.quote(str(folder))} --prompt "Once there was a" --seed 7',
-        f"{call} gradcheck",
-        f"{call} train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs",
-        f'{call} tokenizer encode "Hello, do you like tea?"',
-        f"{call} doctor",
+        command_line([*call, *words], "   ")
+        for words in (
+            ["generate", str(folder), "--prompt", "Once there was a", "--seed", "7"],
+            ["gradcheck"],
+            ["train", "--corpus", "python-docs", "--steps", "500", "--out", "runs/docs"],
+            ["tokenizer", "encode", "Hello, do you like tea?"],
+            ["doctor"],
+        )
     ]
+
+
+def _here(program: str) -> str:
+    """The path of a program, from the current folder if it is below it."""
+    path, here = Path(program), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else program

@@ -7,6 +7,7 @@ from typing import Any
 from tinygrad_llm import runtime
 from tinygrad_llm.bench import machine
 from tinygrad_llm.cli.options import add_json
+from tinygrad_llm.cli.progress import fold
 
 EXAMPLE = "tinygrad-llm doctor"
 
@@ -27,9 +28,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts | {"speed": speed, "advice": advice}))
         return 0
-    print("\n".join(_words(facts, speed)))
+    for line in _words(facts, speed):
+        print(fold(line, hang="    "))
     for line in advice or ["nothing to improve"]:
-        print(f"* {line}")
+        print(fold(line, "* ", "  "))
     return 0
 
 

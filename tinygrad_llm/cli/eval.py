@@ -8,7 +8,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_special, find_tokenizer, integer, visible
-from tinygrad_llm.cli.progress import bar_on_terminal
+from tinygrad_llm.cli.progress import bar_on_terminal, fold
 from tinygrad_llm.evaluation import default_stride, next_tokens, read_choices, score_choices, score_file
 from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
@@ -88,20 +88,19 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
 
         def show(nats: float, tokens: int) -> None:
             if update is not None:
-                update(tokens, words=f"{nats / tokens:.4f} nats per token")
+                update(tokens, words=[f"{nats / tokens:.4f} nats per token"])
 
         score = score_file(model, tokenizer, args.file, stride, args.batch_size, args.special, args.dtype, show)
     if not args.json:
         first = "predicted from the end of text" if tokenizer.eot_token is not None else "not scored"
-        print(f"{args.file}: {score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes")
+        counts = f"{score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes"
+        print(fold(f"{args.file}: {counts}", hang="    "))
         print(f"loss                   {score.loss:.4f} nats per token")
         print(f"perplexity per token   {score.perplexity:,.2f}")
         print(f"perplexity per word    {score.word_perplexity:,.2f}   (words are separated by white space)")
         print(f"bits per byte          {score.bits_per_byte:.4f}   (bytes of UTF-8)")
-        print(
-            f"stride {stride} of {model.block_size}: each token scored once, with at least "
-            f"{model.block_size - stride + 1} before it, except at the start (the first is {first})"
-        )
+        how = f"each token scored once, with at least {model.block_size - stride + 1} before it, except at the start"
+        print(fold(f"stride {stride} of {model.block_size}: {how} (the first is {first})", hang="    "))
     return {
         "file": args.file,
         "loss": score.loss,
@@ -131,7 +130,8 @@ def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> d
         print(f"acc_norm   {acc_norm:6.1%}   the right ending has the largest Σ ln p(token) / characters")
         print(f"chance     {chance:6.1%}   ± {spread:.1%} (standard deviation of guessing {n} times)")
         if cut:
-            print(f"in {cut} of {n} items the context lost its beginning: the model reads {model.block_size} tokens")
+            lost = f"in {cut} of {n} items the context lost its beginning: the model reads {model.block_size} tokens"
+            print(fold(lost, hang="    "))
     return {
         "choices": args.choices,
         "n": n,

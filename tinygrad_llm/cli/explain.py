@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import re
 import textwrap
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, color
+from tinygrad_llm.cli.progress import WIDTH, fold
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.storage.text import nearest, to_json
 from tinygrad_llm.study import Derivative, Example, Explanation, Subject, explain, subjects
 from tinygrad_llm.study.explain import CENTRAL_STEP, COMPLEX_STEP
 
 EXAMPLE = "tinygrad-llm explain layer_norm"
+SOURCE_WIDTH = 120  # columns of the package's own files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +50,7 @@ def _list(found: list[Subject], as_json: bool) -> None:
     for group, members in itertools.groupby(found, key=lambda subject: subject.group):
         print("\n" + color(group, "bold"))
         for subject in members:
-            print(f"  {subject.name:<30} {subject.headline}")
+            print(_cut(f"  {subject.name:<30} {subject.headline}"))
     print(f"\nfor one of them: {EXAMPLE}")
 
 
@@ -88,17 +91,70 @@ def _as_dict(e: Explanation) -> dict[str, Any]:
 
 
 def _show(e: Explanation) -> None:
-    print(e.formula)
-    _section("", e.notes)
-    _section("derivation", e.derivation)
-    _section(f"source, {e.file}", e.source)
+    print(_reflowed(e.formula))
+    _section("", _reflowed(e.notes))
+    _section("derivation", _reflowed(e.derivation, 8))
+    _section(f"source, {e.file}", "\n".join(map(_folded_code, e.source.splitlines())))
     if e.example is not None:
         _show_example(e.example)
     if e.derivative is not None:
         _show_derivative(e.derivative)
-    _section(f"example {e.subject.case.name}", "\n".join(f"  {name:<40}{shape}" for name, shape in e.shapes.items()))
-    _section("kernels it is made of; `explain` derives each", ", ".join(e.kernels) and "  " + ", ".join(e.kernels))
+    shapes = "\n".join(f"  {name:<40}{shape}" for name, shape in e.shapes.items())
+    _section(f"example {e.subject.case.name}", shapes)
+    _section("kernels it is made of; `explain` derives each", ", ".join(e.kernels) and fold(", ".join(e.kernels), "  "))
     _show_proof(e)
+
+
+def _cut(line: str) -> str:
+    """A line that ends with … where it would be longer than 80 columns, if possible between two formulas."""
+    if len(line) <= WIDTH:
+        return line
+    line = line[: WIDTH - 2]
+    between = line.rfind("   ", WIDTH // 2)
+    return line[: between if between > 0 else line.rfind(" ")].rstrip(" ,;") + " …"
+
+
+def _reflowed(text: str, indent: int = 4) -> str:
+    """A docstring, whose lines have up to 120 columns, in lines of 80. Only what continues a sentence is joined.
+
+    Args:     indent: of the docstring in its file.
+    """
+    paragraphs: list[tuple[str, str]] = []  # (what stands before a text, the text)
+    last = 0  # columns of the line above, in its file
+    for line in text.split("\n"):
+        before, words = re.match(r"((?:\w+:  +)?\s*)(.*)", line).groups()  # type: ignore[union-attr]
+        full = last + 1 + len(words.split(" ")[0]) > SOURCE_WIDTH and "  " not in paragraphs[-1][1]
+        if words and full and before == " " * len(paragraphs[-1][0]):
+            paragraphs[-1] = (paragraphs[-1][0], f"{paragraphs[-1][1]} {words}")
+        else:
+            paragraphs.append((before, words))
+        last = indent + len(line)
+    return "\n".join(_folded_formulas(before, words) for before, words in paragraphs)
+
+
+def _folded_formulas(before: str, text: str) -> str:
+    """A paragraph in lines of 80 columns, broken between formulas, which have a wide gap between them, if possible."""
+    hang = " " * len(before) if before else "    "
+    lines = [before]
+    for part in re.split(r"(?<=\S)(?=  +\S)", text):
+        if len(lines[-1]) + len(part) <= WIDTH:
+            lines[-1] += part
+        elif lines[-1] == before or len(hang) + len(part.strip()) > WIDTH:
+            lines[-1:] = fold(lines[-1] + part, hang=hang).split("\n")
+        else:
+            lines.append(hang + part.strip())
+    return "\n".join(lines)
+
+
+def _folded_code(line: str) -> str:
+    """A line of code in lines of 80 columns: a comment behind code goes above it."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    code, _, comment = line.partition("  # ")
+    if len(line) <= WIDTH:
+        return line
+    if code.strip() and comment:
+        return f"{_folded_code(f'{indent}# {comment}')}\n{_folded_code(code)}"
+    return fold(line.strip(), indent, indent + ("# " if line.strip().startswith("# ") else "    "))
 
 
 def _section(title: str, text: str) -> None:
@@ -125,13 +181,13 @@ def _show_arrays(arrays: dict[str, Array], most: int = 36) -> None:
         first = "" if array.ndim == whole.ndim else f", [{', '.join('0' * (whole.ndim - array.ndim))}] of it"
         if array.dtype.kind == "f":
             array = np.round(array, 4) + 0.0  # −0 + 0 = 0
-        shown = np.array2string(array, max_line_width=110)
+        shown = np.array2string(array, max_line_width=WIDTH - 4)
         print(f"  {label} {whole.shape}{first}\n" + textwrap.indent(shown.replace("\n\n", "\n"), "    "))
 
 
 def _show_derivative(d: Derivative) -> None:
     at = f"{d.input}[{', '.join(map(str, d.index))}]" if d.index else d.input
-    print(f"\none derivative by hand: move {at} by h, keep everything else, and see how L changes")
+    print(fold(f"\none derivative by hand: move {at} by h, keep everything else, and see how L changes"))
     print(f"  vjp              {d.analytic:.16g}")
     print(f"  (L(+h) − L(−h)) / 2h,  h = {CENTRAL_STEP:g}:  ({d.above:.12g} − {d.below:.12g}) / {2 * CENTRAL_STEP:g}")
     print(f"                   {d.central:.16g}")
@@ -149,4 +205,4 @@ def _show_proof(e: Explanation) -> None:
             mark = color("ok", "green") if c.error <= e.proof.tolerance else color("FAILED", "red")
             print(f"  {c.name:<40}{c.elements:>6,} elements, error {c.error:.1e}  {mark}")
     if e.failure:
-        print(f"{color('FAILED', 'red')} {e.failure}")
+        print(fold(f"{color('FAILED', 'red')} {e.failure}", hang="    "))

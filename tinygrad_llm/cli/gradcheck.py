@@ -5,13 +5,13 @@ import dataclasses
 import itertools
 import math
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_seed, color
+from tinygrad_llm.cli.progress import fold
 from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
 from tinygrad_llm.kernels import KERNELS
@@ -26,6 +26,7 @@ COLUMNS = {
     "adjoint": ("adjoint",),
     "float32": ("float32",),
 }
+NAME = 30  # columns of a name
 LEGEND = (
     "exact: the complex step, element by element; for optimizers, their formula.\n"
     "diff.: Richardson's differences, for functions with a kink.\n"
@@ -89,7 +90,7 @@ def _ledger(args: argparse.Namespace) -> int:
         if not args.json:
             if not rows or rows[-1].group != group:
                 columns = "".join(f"{name:>8}" for name in COLUMNS)
-                print(f"\n{group:<30}{'cases':>5}{'numbers':>8}{columns}")
+                print(f"\n{group:<{NAME}}{'cases':>5}{'numbers':>8}{columns}")
             _print_row(covers, done)
         rows += done
     seconds = time.perf_counter() - began
@@ -111,17 +112,14 @@ def _ledger(args: argparse.Namespace) -> int:
     else:
         print(f"\n{LEGEND}\n")
         for row in failed:
-            _print_wrapped(f"{color('FAILED', 'red')} {row.name}: {row.message}")
+            print(fold(f"{color('FAILED', 'red')} {row.name}: {row.message}", hang="    "))
         for name in missing:
-            _print_wrapped(
-                f"{color('NO CASE', 'red')} {name}: add one to tinygrad_llm/gradcheck/cases.py or model_cases.py"
-            )
+            where = "tinygrad_llm/gradcheck/cases.py or model_cases.py"
+            print(fold(f"{color('NO CASE', 'red')} {name}: add one to {where}", hang="    "))
         # Directions and float32 compare whole tensors.
         single = sum(row.elements for row in rows if row.method not in ("directions", "float32"))
-        _print_wrapped(
-            f"{len(rows)} cases, {single:,} numbers compared one by one, {len(failed)} failed, "
-            f"in {seconds:.1f} s" + (f"; worst exact error {max(exact):.1e}" if exact else "")
-        )
+        summary = f"{len(rows)} cases, {single:,} numbers compared one by one, {len(failed)} failed, in {seconds:.1f} s"
+        print(fold(summary + (f"; worst exact error {max(exact):.1e}" if exact else ""), hang="    "))
     return 1 if failed or missing else 0
 
 
@@ -156,11 +154,8 @@ def _print_row(covers: str, rows: list[Row]) -> None:
         worst = max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=None)
         cells.append(f"{'–' if worst is None else '0' if worst == 0 else f'{worst:.1e}':>8}")
     mark = color("ok", "green") if all(row.passed for row in rows) else color("FAIL", "red")
-    print(f"{covers:<30}{len(rows):>5}{sum(row.elements for row in rows):>8,}{''.join(cells)} {mark}", flush=True)
-
-
-def _print_wrapped(text: str, indent: str = "    ") -> None:
-    print(textwrap.fill(text, 80, subsequent_indent=indent, break_on_hyphens=False), flush=True)
+    name = f"{covers:<{NAME}}" if len(covers) <= NAME else f"{covers}\n{'':{NAME}}"  # a long one has its own line
+    print(f"{name}{len(rows):>5}{sum(row.elements for row in rows):>8,}{''.join(cells)} {mark}", flush=True)
 
 
 # ---- mutants -----------------------------------------------------------------------------------------------------
@@ -179,7 +174,7 @@ def _mutants(args: argparse.Namespace) -> int:
             mark = color(f"{missed} missed", "red") if missed else color("all caught", "green")
             print(f"\n{kernel}: {len(done)} planted, {mark}")
             for hunt in done:
-                _print_wrapped(f"  {hunt.mutant:<36} {_fate(hunt)}", " " * 6)
+                print(fold(f"{hunt.mutant:<36} {_fate(hunt)}", "  ", "      "), flush=True)
     if not hunts and args.method is None:
         raise UsageError(
             f"{', '.join(args.names)}: every case fails before a mutant is planted: run gradcheck without --mutants"
@@ -195,7 +190,7 @@ def _mutants(args: argparse.Namespace) -> int:
     else:
         print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
         if args.method in _LESSONS and caught < len(hunts):
-            _print_wrapped(_LESSONS[args.method])
+            print(fold(_LESSONS[args.method], hang="    "))
     # That a weaker method misses some is no failure.
     return 1 if args.method is None and caught < len(hunts) else 0
 

@@ -2,12 +2,20 @@
 
 import contextlib
 import os
+import re
+import shlex
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
+WIDTH = 80  # of all that is printed for readers
 _SECONDS = 5.0  # between two plain lines
+_BAR = 10  # columns of a bar that can be read
+_STEPS = "{n_fmt}/{total_fmt} |{bar}| {desc}  {remaining} left"  # tqdm's own puts the rate of steps first
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -23,6 +31,60 @@ def say(text: str, file: TextIO | None = None) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, file.fileno())  # the rest of the buffer goes there too
         os.close(nowhere)
+
+
+def fold(text: str, indent: str = "", hang: str | None = None, break_words: bool = False) -> str:
+    """The text in lines of at most 80 columns, each line of it by itself: words stay whole.
+
+    Args:     indent: before each line of the text. hang: before what continues a line; None: as indent.
+              break_words: also break words that are longer than a line; else they stick out, and can be copied.
+    """
+    folded = textwrap.TextWrapper(
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent if hang is None else hang,
+        break_long_words=break_words,
+        break_on_hyphens=False,
+    )
+    return "\n".join(folded.fill(line) for line in text.split("\n"))
+
+
+def flowing(pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces of a text that ends with a line break, for a terminal: a word that would cross its edge begins a new line.
+
+    A word is held back until it is complete.
+    """
+    columns, column, held = shutil.get_terminal_size().columns, 0, ""
+    for piece in pieces:
+        held += piece
+        while found := re.match(r"([^\S\n]*)(\n|\S+(?=\s))", held):
+            gap, word = found.groups()
+            held = held[found.end() :]
+            if word != "\n" and column and column + len(gap + word) > columns:
+                gap, column = "\n", -1
+            yield gap + word
+            column = 0 if word == "\n" else column + len(gap + word)
+
+
+def listed(paths: Sequence[Path]) -> str:
+    """Files that were written, as "wrote FOLDER: a, b", with each folder named once."""
+    folders: dict[Path, list[str]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path.name)
+    return fold("\n".join(f"wrote {folder}: {', '.join(names)}" for folder, names in folders.items()), hang="    ")
+
+
+def command_line(words: Sequence[str], indent: str = "") -> str:
+    """A command to copy, in lines of at most 80 columns where the shell can continue it on the next one."""
+    # Double quotes also work in shells that are not POSIX's.
+    quoted = [f'"{word}"' if re.fullmatch(r"[\w,.?-]+( [\w,.?-]+)+", word) else shlex.quote(word) for word in words]
+    lines = [indent + quoted[0]]
+    for word in quoted[1:]:
+        if len(lines[-1]) + 1 + len(word) > WIDTH - 2 and os.name == "posix":
+            lines.append(f"{indent}    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n".join(lines)
 
 
 class Bar:
@@ -52,21 +114,34 @@ class Bar:
                 from tqdm import tqdm
             except ImportError:
                 return
-            scaled: dict[str, Any] = {} if unit == "step" else {"unit_scale": True, "unit_divisor": 1000}
+            kind: dict[str, Any] = {"bar_format": _STEPS} if unit == "step" else {"unit_scale": True}
             self._bar = tqdm(
-                desc=name or None, total=total, initial=done, file=self.file, unit=unit, dynamic_ncols=True, **scaled
+                desc=name or None, total=total, initial=done, file=self.file, unit=unit, dynamic_ncols=True, **kind
             )
 
-    def update(self, done: int, total: int | None = None, words: str = "") -> None:
-        """Show how much is done now, out of how much, and some words about it."""
+    def update(self, done: int, total: int | None = None, words: Sequence[str] = ()) -> None:
+        """Show how much is done now, out of how much, and some words about it: the last ones where there is room."""
         self.total = self.total if total is None else total
         if self._bar is not None:
             self._bar.total = self.total
-            if words:
-                self._bar.set_postfix_str(words, refresh=False)
+            if self.unit == "step":
+                self._bar.set_description_str(self._fitting(words), refresh=False)
+            else:
+                self._bar.set_postfix_str(", ".join(words), refresh=False)
             self._bar.update(done - self._bar.n)
         elif self.file is not None and self._due(done):
-            say("  ".join(part for part in (self._position(done), words, self._time_left(done)) if part), self.file)
+            say("  ".join(part for part in (self._position(done), *words, self._time_left(done)) if part), self.file)
+
+    def _fitting(self, words: Sequence[str]) -> str:
+        """As many of the words as leave room for the bar."""
+        room = shutil.get_terminal_size().columns - len(f"{self.total}/{self.total} ||   00:00 left") - _BAR
+        shown = ""
+        for word in words:
+            longer = f"{shown}  {word}".strip()
+            if len(longer) > room:
+                break
+            shown = longer
+        return shown
 
     def write(self, text: str, file: TextIO | None = None) -> None:
         """`say` a line without breaking the bar."""

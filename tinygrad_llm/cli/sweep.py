@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli.options import add_json, check_out, folder
-from tinygrad_llm.cli.progress import say
+from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import STOPPED, Signals, StepBar
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.sweep import (
@@ -28,12 +27,13 @@ EXAMPLE = "tinygrad-llm sweep sweep.toml --out runs/sweep"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Train one run for every combination of some settings, and rank them by held-out loss. Ctrl-C or SIGTERM lets\n"
-        "the step end, saves and stops (exit status 130); the same command then resumes. The file:\n\n"
+        "Train one run for every combination of some settings, and rank them by held-out\n"
+        "loss. Ctrl-C or SIGTERM lets the step end, saves and stops (exit status 130);\n"
+        "the same command then resumes. The file:\n\n"
         "  [base]                         # shared by all runs\n"
-        '  preset = "char-cpu"            # or config = "FILE"; then any of the keys in `train --help`\n'
-        "  training.steps = 500\n\n"
-        "  [grid]                         # each key with the values to try: here 2 × 2 = 4 runs\n"
+        '  preset = "char-cpu"            # or config = "FILE"\n'
+        "  training.steps = 500           # any of the keys in `train --help`\n\n"
+        "  [grid]                         # the values to try: here 2 × 2 = 4 runs\n"
         "  training.lr = [1e-3, 3e-4]\n"
         "  model.n_layer = [2, 4]"
     )
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     out = sys.stderr if args.json else sys.stdout
     sweep = read_sweep(args.sweep)
     check_folder(sweep, check_out(args.out, False))
-    say(str(sweep), out)
+    say(fold(str(sweep), hang="    "), out)
     outcomes: list[Outcome] = []
     with Signals() as signals:
         for i, trial in enumerate(sweep.trials, 1):
-            say(f"run {i}/{len(sweep.trials)}: {trial.name}", out)
+            say(_name(trial.name, f"run {i}/{len(sweep.trials)}: ", "    "), out)
             shown = _Shown()
             try:
                 outcome = run_trial(trial, args.out, lambda: signals.stopped, shown)
@@ -64,16 +64,16 @@ def run(args: argparse.Namespace) -> int:
                 shown.close()
             outcomes.append(outcome)
             written = write_table(outcomes, args.out)
-            say(f"  {_words(outcome)}", out)
+            say(fold(_words(outcome), "  ", "    "), out)
             if signals.stopped:
                 break
     if args.json:
         say(json.dumps(json.loads(written[-1].read_text(encoding="utf-8")) | {"out": str(args.out)}))
     else:
-        say("\n" + _table(outcomes) + "\nwrote " + ", ".join(map(str, written)))
+        say("\n" + _table(outcomes) + "\n" + listed(written))
     if signals.stopped:
-        again = shlex.join(["tinygrad-llm", "sweep", str(args.sweep), "--out", str(args.out)])
-        say(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to resume: {again}", sys.stderr)
+        again = command_line(["tinygrad-llm", "sweep", str(args.sweep), "--out", str(args.out)], "    ")
+        say(f"stopped after {len(outcomes)} of {len(sweep.trials)} runs; to resume:\n{again}", sys.stderr)
         return STOPPED
     return 0 if any(outcome.status == "finished" for outcome in outcomes) else 3
 
@@ -107,4 +107,13 @@ def _loss(loss: float | None) -> str:
 def _table(outcomes: Sequence[Outcome]) -> str:
     rows = [("held-out", "training", "steps", "status", "run")]
     rows += [(_loss(o.val_loss), _loss(o.loss), str(o.steps), o.status, o.name) for o in ranked(outcomes)]
-    return "\n".join(f"{a:>10}{b:>10}{c:>8}  {d:<9} {e}" for a, b, c, d, e in rows)
+    lines = []
+    for a, b, c, d, e in rows:
+        numbers = f"{a:>10}{b:>10}{c:>8}  {d:<9} "
+        lines.append(_name(e, numbers, " " * len(numbers)))
+    return "\n".join(lines)
+
+
+def _name(name: str, indent: str, hang: str) -> str:
+    """The name of a run; a long one continues after a comma."""
+    return indent + fold(name.replace(",", ", "), " " * len(indent), hang).lstrip().replace(", ", ",")

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder, integer
-from tinygrad_llm.cli.progress import say
+from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.runs.config import RunConfig, keys, parse_change, read_toml
@@ -25,20 +24,19 @@ from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training.workers import LaunchError, launch, processes
 
-EXAMPLE = "tinygrad-llm train --corpus python-docs --preset char-cpu --steps 500 --out runs/docs"
+EXAMPLE = "tinygrad-llm train --corpus python-docs --steps 500 --out runs/docs"
 PRESET = "char-cpu"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (
-        "Train a GPT on a text. Ctrl-C or SIGTERM lets the step end, saves and stops (exit status 130); --resume then\n"
-        "continues, bit for bit as if the run had never stopped. NaN or infinity ends a run before the update (exit\n"
-        "status 3) and keeps the last good checkpoint. Only one process at a time can train in a folder.\n\n"
-        "Settings come from the preset, then --config, then the options below, then --set. The folder keeps all of\n"
+    parser.description = fold(
+        "Train a GPT on a text. Ctrl-C or SIGTERM lets the step end, saves and stops (exit status 130); --resume "
+        "then continues, bit for bit as if the run had never stopped. NaN or infinity ends a run before the update "
+        "(exit status 3) and keeps the last good checkpoint. Only one process at a time can train in a folder.\n\n"
+        "Settings come from the preset, then --config, then the options below, then --set. The folder keeps all of "
         "them in config.toml: --config RUN/config.toml repeats a run. The keys for --set and config.toml:\n\n"
-        + "\n".join(f"  {key:<27} {text}" for key, text in keys())
-    )
+    ) + "\n".join(fold(text, f"  {key:<27} ", " " * 30) for key, text in keys())
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, or the path of a UTF-8 text file (default: stories)")
     parser.add_argument("--data", nargs="+", metavar="TOKENS", help="token files, made by `tinygrad-llm tokenizer`")
     parser.add_argument(
@@ -149,7 +147,7 @@ def _beginning(run: Run) -> str:
     text += f"{run.model.num_parameters():,} parameters; {settings.steps} steps"
     text += f" on {number} processes" if number > 1 else ""
     text += f", resumed after step {run.trainer.step}" if run.steps else ""
-    return f"{text}\n{run.trainer.optimizer}" + (_how_to_stop() if number > 1 else "")
+    return fold(f"{text}\n{run.trainer.optimizer}", hang="    ") + (_how_to_stop() if number > 1 else "")
 
 
 def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
@@ -160,7 +158,7 @@ def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
         lines.append(f"held-out loss {last.val_loss:.3f} nats per token after {last.step} steps")
     if run.trainer.skipped:
         lines.append(f"{run.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
-    lines.append("wrote " + ", ".join(str(path) for path in written))
+    lines.append(listed(written))
     if not any(path.suffix == ".png" for path in written):
         lines.append("for pictures of losses and gradients: pip install 'tinygrad_llm[app]'")
     command = ["train", "--resume", folder]
@@ -168,7 +166,7 @@ def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
         # A prompt that the tokenizer surely knows; where there is an end-of-text token, none is needed.
         prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + _first_word(run)]
         command = ["generate", folder, *prompt, "--seed", "1"]
-    return "\n".join([*lines, "next: " + shlex.join(["tinygrad-llm", *command])])
+    return "\n".join([*lines, "next:", command_line(["tinygrad-llm", *command], "    ")])
 
 
 def _figures(run: Run) -> dict[str, Any]:

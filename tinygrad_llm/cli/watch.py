@@ -9,10 +9,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tinygrad_llm.cli.progress import Bar, say
+from tinygrad_llm.cli.progress import Bar, fold, say
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import Step
 
+NOTHING = "(nothing: it ends the text at once)"  # in place of a sample
 STOPPED = 130  # exit status after a request to stop; the run is saved, and can be resumed. A shell's own for Ctrl-C
 _HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
 _STOP = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
@@ -26,16 +27,16 @@ class StepBar:
 
     def __init__(self, steps: int, file: TextIO | None = None, done: int = 0) -> None:
         self._bar = Bar("step", total=steps, done=done, file=file, lines=20)
-        self._held_out = ""
+        self._held_out: list[str] = []
         self.write, self.close = self._bar.write, self._bar.close
 
     def show(self, step: Step) -> None:
         """Show one step."""
         if step.val_loss is not None:
-            self._held_out = f"  held-out {step.val_loss:.3f}"
+            self._held_out = [f"held-out {step.val_loss:.3f}"]
         if step.step:  # step 0 only carries the loss before training
             speed = f"{step.tokens_per_second:,.0f} tokens/s"
-            self._bar.update(step.step, words=f"loss {step.loss:.3f}{self._held_out}  {speed}")
+            self._bar.update(step.step, words=[f"loss {step.loss:.3f}", *self._held_out, speed])
 
 
 class Signals:
@@ -99,8 +100,8 @@ def _remarks(run: Run, step: Step) -> list[str]:
             f"step {step.step}: loss {step.loss:.3f} is {step.z_score:.1f} standard deviations above the last hundred"
         )
     if step.val_loss is not None:
-        text = _sample(run).replace("\n", "\n    ") or "(nothing: it ends the text at once)"
-        lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n    {text}\n")
+        text = fold(_sample(run) or NOTHING, "    ", break_words=True)
+        lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n{text}\n")
     return lines
 
 

@@ -21,7 +21,7 @@ from tinygrad_llm.runs.data import RunData, make_batches, make_task
 from tinygrad_llm.training import ConfigError, LanguageModeling, Trainer, TrainSettings
 from tinygrad_llm.training.memory import Memory, available_memory, check_memory, memory, readable
 
-FLOPS_FORMULA = "6 · (12·L·C² + V·C) · tokens + 12 · L·C·T · tokens"
+FLOPS_FORMULA = "6·(12·L·C² + V·C)·tokens + 12·L·C·T·tokens"
 
 _SECONDS = 3.0  # of measuring; where a batch is likely to take longer, a part of it is measured
 _STEPS = 20  # at most
@@ -81,27 +81,29 @@ class Plan:
         """Lines about what is known without measuring."""
         lines = [f"parameters    {sum(self.parameters.values()):>15,}"]
         lines += [f"  {part:<12}{count:>15,}" for part, count in self.parameters.items()]
-        free = "" if self.available is None else f"; {readable(self.available)} are free"
+        free = [] if self.available is None else [f"              {readable(self.available):>15} are free"]
         parts = {name: f"{readable(size):>15}" for name, size in dataclasses.asdict(self.memory).items()}
         parts["gradients"] += "" if self.memory.gradients else " (none exists yet)"
         lines += [
             f"a step        {self.tokens:>15,} tokens",
             f"              {self.flops:>15.4g} FLOPs = {FLOPS_FORMULA}",
-            f"memory        {readable(self.memory.peak):>15} at its peak, on top of Python and the text{free}; of it",
+            f"memory        {readable(self.memory.peak):>15} at its peak, on top of Python and the text",
         ]
-        lines += [f"  {part:<12}{size}" for part, size in parts.items()]
+        lines += [f"  {part:<12}{size}" for part, size in parts.items()] + free
         return "\n".join(lines)
 
     @property
     def time(self) -> str:
         """Lines about what was measured."""
         if self.speed is None:
-            return "time          not measured: there is not enough memory. Make the batch or the model smaller"
+            return "time          not measured: too little memory. Shrink the batch or the model"
         speed, flops = self.tokens / self.speed.step, self.flops / self.speed.step
         return (
-            f"speed         {speed:>15,.0f} tokens/s, {flops / 1e9:,.1f} GFLOP/s, from {self.speed.measured}\n"
-            f"time          {_duration(self.seconds or 0):>15}: {self.steps:,} steps of {self.speed.step:.3g} s, "
-            f"{self.evaluations:,} held-out losses of {self.speed.evaluation:.3g} s"
+            f"speed         {speed:>15,.0f} tokens/s, from {self.speed.measured}\n"
+            f"              {flops / 1e9:>15,.1f} GFLOP/s\n"
+            f"time          {_duration(self.seconds or 0):>15}\n"
+            f"  steps       {self.steps:>15,} of {self.speed.step:.3g} s\n"
+            f"  held-out    {self.evaluations:>15,} losses of {self.speed.evaluation:.3g} s"
         )
 
 
