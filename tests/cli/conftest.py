@@ -2,19 +2,42 @@
 
 import contextlib
 import io
+import os
 from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.cli import main
+from tinygrad_llm.cli import main, watch
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.tokenizer import Tokenizer
 
 TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 60
 
 
+@pytest.fixture(scope="session")
+def no_matplotlib(tmp_path_factory):
+    """A folder whose `matplotlib` cannot be imported: a program with it on its path loses no time with pictures."""
+    folder = tmp_path_factory.mktemp("no matplotlib")
+    (folder / "matplotlib.py").write_text("raise ImportError")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    """GPT-2's tokenizer, loaded once."""
+    return Tokenizer.gpt2()
+
+
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
+def quick(gpt2, monkeypatch):
+    """Commands do not load GPT-2's tokenizer again, and samples of a training are short."""
+    monkeypatch.setattr(Tokenizer, "gpt2", lambda: gpt2)
+    monkeypatch.setattr(watch, "SAMPLE_TOKENS", 6)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, no_matplotlib, monkeypatch):
     """Each test works in an empty folder of its own, on a terminal of 80 columns that has colors."""
     folder = tmp_path / "work place"
     folder.mkdir()
@@ -22,7 +45,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for subprocesses
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(no_matplotlib), str(Path(__file__).parents[2])]))
     return folder
 
 

@@ -14,17 +14,6 @@ TEXT = "Hello, do you like tea?"
 IDS = [15496, 11, 466, 345, 588, 8887, 30]  # GPT-2's
 
 
-@pytest.fixture(scope="module")
-def gpt2():
-    return Tokenizer.gpt2()
-
-
-@pytest.fixture(autouse=True)
-def load_once(gpt2, monkeypatch):
-    """Load GPT-2's merges once, not for each test."""
-    monkeypatch.setattr(Tokenizer, "gpt2", lambda: gpt2)
-
-
 @pytest.fixture
 def letters(text_file, place):
     """The file of a character tokenizer."""

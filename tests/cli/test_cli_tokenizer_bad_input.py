@@ -59,15 +59,15 @@ MISTAKES = {
     "a tokenizer over another": ("train text.txt --out ab.json", "ab.json: exists already"),
     "export of characters": ("export ab.json pair", "its tokens are characters"),
     "export of a missing file": ("export missing.json pair", "missing.json: cannot be read"),
-    "export over another": ("export large.json exported", "exists already"),
-    "export below a file": ("export large.json text.txt/pair", "text.txt"),
+    "export over another": ("export gpt2 exported", "exists already"),
+    "export below a file": ("export gpt2 text.txt/pair", "text.txt"),
 }  # fmt: skip
 
 
 @pytest.fixture
-def files(place):
+def files(place, gpt2):
     """The working folder with all the files that the mistakes name."""
-    gpt2, folder = Tokenizer.gpt2(), place
+    folder = place
     texts = {"text": b"text and a text", "latin": b"caf\xe9", "empty": b"", "end": b"a b c <|endoftext|>"}
     for name, data in texts.items():
         (folder / f"{name}.txt").write_bytes(data)
@@ -85,9 +85,7 @@ def files(place):
     return folder
 
 
-def test_mistakes_with_tokens_cost_one_line_each(cli, for_each, files, snapshot, monkeypatch):
-    gpt2 = Tokenizer.gpt2()
-    monkeypatch.setattr(Tokenizer, "gpt2", lambda: gpt2)  # loaded once, not for each mistake
+def test_mistakes_with_tokens_cost_one_line_each(cli, for_each, files, snapshot):
     before = snapshot(files.parent)
 
     def check(mistake):

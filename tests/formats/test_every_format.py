@@ -67,12 +67,6 @@ every_format = pytest.mark.parametrize("name", FORMATS)
 SMALL = {"a": np.arange(3, dtype=np.int16), "b": np.array([True]), "c": np.zeros((0, 3)), "d": np.array(1, np.float16)}
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """Without syncing, which takes nearly all the time of a small write."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def same(left, right):
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
 
@@ -90,7 +84,7 @@ def replace(path, data):
 
 
 @every_format
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_arrays_come_back_bit_for_bit(tmp_path, name, data):
     save, load, names, codes, files = FORMATS[name]

@@ -23,6 +23,7 @@ from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import TrainSettings
 
 sys.modules["matplotlib"] = None  # drawing takes longer than these runs
+os.fsync = lambda file: None  # processes are killed here, not the machine
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 (folder / "text.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 12)

@@ -1,4 +1,4 @@
-"""A training step keeps no memory: after thousands of steps as much is in use as after a hundred."""
+"""A training step keeps no memory: after two thousand steps as much is in use as after a hundred."""
 
 import gc
 import tracemalloc
@@ -11,7 +11,7 @@ from tinygrad_llm.random import Generator
 from tinygrad_llm.training import TrainSettings, train
 
 IDS = np.tile(np.array([0, 1, 2, 3, 4]), 20)
-SLACK = 8_000  # bytes: less than 2 a step of the last 4,900
+SLACK = 8_000  # bytes: less than 5 a step of the last 1,900
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def new_model():
     return GPT(GPTConfig(**sizes), Generator(1))
 
 
-@pytest.mark.parametrize("steps", [200, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_after_a_hundred_steps(steps):
     now, peak, cycles = growth(new_model(), steps)
     if max(now, peak) > SLACK:  # a table of the interpreter may have grown, which it does not do twice in a row

@@ -84,14 +84,15 @@ def check_memory_of(peak_memory):
 
 
 # Of each size, the default tests measure one way; `pytest -m slow` measures the others.
-CASES = [
-    pytest.param(name, way, marks=[pytest.mark.slow] if (i + j) % len(WAYS) else [])
-    for i, name in enumerate(SIZES)
-    for j, way in enumerate(WAYS)
-]
+def in_one_way_each(names):
+    return [
+        pytest.param(name, way, marks=[pytest.mark.slow] if (i + j) % len(WAYS) else [])
+        for i, name in enumerate(names)
+        for j, way in enumerate(WAYS)
+    ]
 
 
-@pytest.mark.parametrize(("name", "way"), CASES)
+@pytest.mark.parametrize(("name", "way"), in_one_way_each(SIZES))
 def test_the_memory_is_within_15_percent_of_the_measured_peak(check_memory_of, name, way):
     config, changes = SIZES[name]
     check_memory_of(config, changes | WAYS[way])
@@ -111,8 +112,7 @@ FROZEN = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize(("name", "way"), in_one_way_each(FROZEN))
 def test_frozen_parameters_take_no_gradient_and_no_optimizer_state(check_memory_of, name, way):
     config, frozen = FROZEN[name]
     trained = sum(math.prod(shape) for key, shape in config.shapes() if key not in frozen)

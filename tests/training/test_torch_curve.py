@@ -40,7 +40,8 @@ class Given(BatchStream):
         return {}
 
 
-def test_fifty_steps_follow_pytorch(rule):
+@pytest.mark.parametrize(("steps", "fall"), [(15, 0.5), pytest.param(50, 1.0, marks=pytest.mark.slow)])
+def test_the_first_steps_follow_pytorch(steps, fall, rule):
     config = PRESETS["char-cpu"].changed({"workers": 2})
     model = GPT(dataclasses.replace(config.model, vocab_size=rule.text_ids()[1]))
     model.load_state_dict({name: rule.weights(name, p.shape) for name, p in model.named_parameters()})
@@ -49,8 +50,8 @@ def test_fifty_steps_follow_pytorch(rule):
     assert config.training.batch_size == rule.BATCH
     model.train()
     with trainer.workers:
-        losses = [trainer.advance().loss for _ in range(rule.STEPS)]
-    expected = load_npz(HERE / "torch_curve.npz")["losses"]
+        losses = [trainer.advance().loss for _ in range(steps)]
+    expected = load_npz(HERE / "torch_curve.npz")["losses"][:steps]
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-3)
-    assert expected[0] - expected[-1] > 1  # there was something to follow
-    assert task.evaluate(model, list(rule.batches())[:1]).loss < expected[0] - 1
+    assert expected[0] - expected[-1] > fall  # there was something to follow
+    assert task.evaluate(model, list(rule.batches())[:1]).loss < expected[0] - fall

@@ -16,6 +16,7 @@ from tinygrad_llm.training import Step
 NOTHING = "(nothing: it ends the text at once)"  # in place of a sample
 STOPPED = 130  # exit status after a request to stop; the run is saved, and can be resumed. A shell's own for Ctrl-C
 _HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
+SAMPLE_TOKENS = 60  # of the text that the model writes at each evaluation
 _STOP = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
 
 
@@ -108,6 +109,6 @@ def _remarks(run: Run, step: Step) -> list[str]:
 def _sample(run: Run) -> str:
     try:
         with np.errstate(all="ignore"):
-            return run.sample(60).strip()
+            return run.sample(SAMPLE_TOKENS).strip()
     except ValueError as error:  # a run that diverges is reported by its losses, and need not end here
         return f"(nothing: {error})"

@@ -100,8 +100,7 @@ class TokenFile:
         Raises:   DataError: the description names another tokenizer; an id is outside the vocabulary; the ids are
                   wider than the dtype they were read as.
         """
-        own = vocabulary_hash(tokenizer)
-        if self.tokenizer not in (None, own):
+        if self.tokenizer is not None and self.tokenizer != (own := vocabulary_hash(tokenizer)):
             raise DataError(
                 f"{self.path}: its ids are of another tokenizer ({self.n_vocab} tokens, SHA-256 "
                 f"{str(self.tokenizer)[:12]}…) than this one ({tokenizer.n_vocab} tokens, {own[:12]}…): name that one"

@@ -80,10 +80,12 @@ def complex_step(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[A
     h = step or _H
     out = np.zeros(t.shape)
     z = t.data.astype(np.complex128)
-    for index in np.ndindex(z.shape):
-        z[index] += 1j * h
-        out[index] = _imaginary(L, t, z) / h
-        z[index] = z[index].real
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        for index in np.ndindex(z.shape):
+            z[index] += 1j * h
+            out[index] = _imaginary(L, t, z) / h
+            z[index] = z[index].real
     return out, 0.0
 
 
@@ -103,16 +105,14 @@ def along(L: Scalar, t: Tensor, us: Sequence[Array]) -> tuple[Scalar, Tensor]:
 
 
 def _imaginary(L: Scalar, t: Tensor, z: Array) -> float:
-    """Im L at the input z."""
+    """Im L at the input z. NumPy's warning that an imaginary part gets lost is an error here."""
     t.data = z
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", np.exceptions.ComplexWarning)
-        try:
-            y = L.value()
-        except np.exceptions.ComplexWarning as error:
-            raise NotAnalytic("fn writes complex numbers into a float array") from error
-        except (TypeError, ValueError) as error:  # np.hypot, math.exp, …
-            raise NotAnalytic(f"fn fails on complex numbers, {type(error).__name__}: {error}") from error
+    try:
+        y = L.value()
+    except np.exceptions.ComplexWarning as error:
+        raise NotAnalytic("fn writes complex numbers into a float array") from error
+    except (TypeError, ValueError) as error:  # np.hypot, math.exp, …
+        raise NotAnalytic(f"fn fails on complex numbers, {type(error).__name__}: {error}") from error
     if np.iscomplexobj(y):
         return float(y.imag)
     # A real L is right only if L does not depend on this input, so that moving the input does not change L.
