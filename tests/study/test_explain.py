@@ -147,6 +147,19 @@ def test_a_wrong_kernel_fails_its_proof(vjp, message, monkeypatch):
     assert "def tanh(x):" in e.source  # the source of the wrong one
 
 
+def test_a_kernel_that_is_no_longer_analytic_fails_its_proof(monkeypatch):
+    """Its gradient is right, and real differences agree; but the case says that the complex step proves it."""
+
+    def tanh(x):
+        y = np.tanh(x.real)
+        return y, lambda g: (g * (1 - y * y),)
+
+    monkeypatch.setattr(K, "tanh", tanh)
+    e = explained("tanh")
+    assert e.failure.startswith("fn is not analytic, so real differences decide: .real loses the imaginary part (")
+    assert (e.proof, e.derivative) == (None, None)
+
+
 def test_the_failure_speaks_of_the_numbers_of_the_example(monkeypatch):
     monkeypatch.setattr(K, "tanh", planted(lambda g, y: (g * (1 - y * y) * 1.5,)))
     e = explained("tanh")

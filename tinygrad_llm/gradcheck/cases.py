@@ -5,7 +5,7 @@ A kernel, function, layer or optimizer without a case is an error (`ledger.uncov
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,14 +74,21 @@ class Case:
         return f"{self.covers} {self.label}".strip()
 
     def check(self, seed: int = 0) -> GradcheckResult:
-        """Draw the inputs and check the gradient.
-
-        Returns:  the result, which is false if the gradient is wrong.
-        Raises:   GradcheckError: the gradient cannot be checked.
-        """
+        """Draw the inputs and `prove` the gradient."""
         fn, inputs, names = self.make(Generator(seed))
-        result = gradcheck(fn, inputs, self.method, names=names, seed=seed + 1, raise_exception=False)
-        if result.note:  # what is said to be analytic must be
+        return self.prove(fn, inputs, names, seed=seed + 1)
+
+    def prove(
+        self, fn: Callable[..., Any], inputs: Sequence[Any], names: Sequence[str], **options: Any
+    ) -> GradcheckResult:
+        """Check the gradient of fn by the method of this case, which must be the one that decides.
+
+        Args:     fn, inputs, names, options: as for `gradcheck`.
+        Returns:  the result, which is false if the gradient is wrong.
+        Raises:   GradcheckError: the gradient cannot be checked; or fn is not analytic, and the method needs that.
+        """
+        result = gradcheck(fn, inputs, self.method, names=names, raise_exception=False, **options)
+        if result.note:
             raise GradcheckError(result.note)
         return result
 
