@@ -22,6 +22,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Shape = int | tuple[int, ...]
 
+MAX_SEED = (1 << 32) - 1  # a larger seed has the stream of a smaller one
+
 _CHUNK = 1 << 15  # elements per draw, so that temporaries stay in the cache; a multiple of 16
 _BLOCK = 16  # normals are computed in blocks of 16 uniforms
 
@@ -45,7 +47,7 @@ class Generator:
     def manual_seed(self, seed: int) -> None:
         """Start the stream of `seed` from its beginning, and drop a cached normal."""
         self.seed = _integer("seed", seed)
-        self._mt19937 = np.random.RandomState(self.seed & 0xFFFFFFFF)
+        self._mt19937 = np.random.RandomState(self.seed & MAX_SEED)
         self._cached_normal: float | None = None
 
     # The state

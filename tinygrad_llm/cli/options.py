@@ -8,20 +8,22 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.progress import is_terminal
+from tinygrad_llm.random import MAX_SEED
 from tinygrad_llm.runs.folder import FILES, holds_run
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
 
 
-def integer(least: int) -> Callable[[str], int]:
-    """An argparse type: an integer of at least `least`."""
+def integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: an integer of at least `least`, and at most `most`."""
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"got {text!r}, but it must be an integer of at least {least}")
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"got {text!r}, but it must be an integer {allowed}")
         return value
 
     return parse
@@ -34,10 +36,14 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
-    """Add --seed."""
+def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
+    """Add --seed; without a default, the preset decides it."""
     parser.add_argument(
-        "--seed", type=integer(0), default=default, metavar="N", help=f"seed of all random numbers (default {default})"
+        "--seed",
+        type=integer(0, MAX_SEED),
+        default=default,
+        metavar="N",
+        help=f"seed of all random numbers (default: {'that of the preset' if default is None else default})",
     )
 
 

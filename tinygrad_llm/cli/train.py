@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, check_out, folder, integer
+from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import CORPORA
@@ -71,9 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=integer(1), metavar="N", help="number of threads (default: measured on this machine)"
     )
-    parser.add_argument(
-        "--seed", type=integer(0), metavar="N", help="seed of all random numbers (default: the preset's)"
-    )
+    add_seed(parser, default=None)
     add_json(parser)
 
 

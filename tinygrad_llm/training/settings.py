@@ -7,6 +7,7 @@ import typing
 from typing import Any, Literal
 
 from tinygrad_llm.optim import SCHEDULES
+from tinygrad_llm.random import MAX_SEED
 
 
 class ConfigError(ValueError):
@@ -75,6 +76,8 @@ class TrainSettings:
         for name in ("epochs", "lr", "min_lr", "warmup", "eps", "weight_decay", "stride", "checkpoint_every", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"training.{name}: must be finite and ≥ 0, got {getattr(self, name)}")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"training.seed: must be at most {MAX_SEED}, got {self.seed}")
         for name in ("betas", "momentum", "label_smoothing"):
             value = getattr(self, name)
             if not all(0 <= part < 1 for part in (value if isinstance(value, tuple) else (value,))):
