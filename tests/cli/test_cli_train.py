@@ -362,6 +362,16 @@ def test_a_file_changes_the_preset_and_options_change_both(cli, text_file, place
     assert (values["training.lr"], values["training.seed"], values["training.batch_size"]) == (0.5, 5, 3)
 
 
+@pytest.mark.parametrize("way", ["--steps", "--set", "--config"])
+def test_every_way_to_ask_for_fewer_steps_shortens_the_warm_up(way, cli, text_file, place, monkeypatch):
+    monkeypatch.setitem(PRESETS, "char-cpu", PRESETS["char-cpu"].changed({"steps": 90, "warmup": 60, "eval_every": 80}))
+    (place / "few.toml").write_text("training.steps = 20\n")
+    arguments = {"--steps": ["--steps", 20], "--set": ["--set", "steps=20"], "--config": ["--config", "few.toml"]}
+    assert cli("train", "--corpus", text_file, *arguments[way], "--out", "new")[0] == 0
+    values = read_toml("new/config.toml")
+    assert [values[f"training.{name}"] for name in ("steps", "warmup", "eval_every")] == [20, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -243,12 +243,27 @@ def test_the_written_file_explains_each_key():
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 100])
 def test_fewer_steps_keep_the_shape_of_a_run(steps):
-    settings = PRESETS["stories"].shortened(steps).training
+    settings = PRESETS["stories"].fitted({"steps": steps}).training
     assert settings.steps == steps
     assert settings.warmup < steps
     assert 1 <= settings.eval_every <= steps
-    assert PRESETS["stories"].shortened(None) == PRESETS["stories"]
-    assert PRESETS["book-mini"].shortened(steps).training.epochs == 0
+    assert PRESETS["stories"].fitted({}) == PRESETS["stories"]
+    assert PRESETS["book-mini"].fitted({"training.steps": steps}).training.epochs == 0
+
+
+def test_a_setting_that_is_given_with_the_steps_is_not_fitted_to_them():
+    settings = PRESETS["char-cpu"].fitted({"steps": 30, "training.warmup": 20, "eval_every": 50}).training
+    assert (settings.steps, settings.warmup, settings.eval_every) == (30, 20, 50)
+    with pytest.raises(ConfigError, match=r"training\.warmup: 31 steps of warm-up are more than the run's 30"):
+        PRESETS["char-cpu"].fitted({"steps": 30, "warmup": 31})
+    assert PRESETS["book-mini"].fitted({"steps": 30, "epochs": 2}).training.epochs == 2
+    with pytest.raises(ConfigError, match=r"training\.steps: must be an integer, got 'few'"):
+        PRESETS["char-cpu"].fitted({"steps": "few"})
+
+
+def test_the_steps_of_a_file_are_fitted_over_its_preset(tmp_path):
+    (tmp_path / "my.toml").write_text("preset = 'char-cpu'\n[training]\nsteps = 30\n")
+    assert load_config(tmp_path / "my.toml") == PRESETS["char-cpu"].fitted({"steps": 30})
 
 
 def test_absolute_paths_are_valid_in_every_folder(tmp_path, monkeypatch):

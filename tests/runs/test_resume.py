@@ -199,7 +199,7 @@ def test_a_second_extension_at_the_same_step_replaces_the_first(new, tmp_path):
 
 
 def test_another_number_of_steps_on_the_command_line_is_one_schedule(config):
-    assert config.changed({"extended": [[3, 5]]}).shortened(7).training.extended == ()
+    assert config.changed({"extended": [[3, 5]]}).fitted({"steps": 7}).training.extended == ()
 
 
 def test_metrics_and_samples_after_the_checkpoint_are_removed_by_a_resume(new, tmp_path):

@@ -72,6 +72,12 @@ def test_a_file_changes_the_preset_and_keys_change_both(sweep_of, place):
     assert trial.config.training.lr == 1.0
 
 
+def test_the_steps_of_base_and_grid_are_fitted(sweep_of):
+    sweep = sweep_of("[base]\ntraining.steps = 500\n[grid]\ntraining.steps = [30, 200]\n")
+    found = [(t.config.training.steps, t.config.training.warmup, t.config.training.eval_every) for t in sweep.trials]
+    assert found == [(30, 6, 7), (200, 40, 50)]
+
+
 def test_values_may_be_lists_and_paths(sweep_of, place):
     sweep = sweep_of(
         BASE + '[grid]\ntraining.betas = [[0.9, 0.95], [0.9, 0.99]]\n"data.corpus" = ["../a/b", "..-a-b", "x"]\n'

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     ours = args.out == FOLDER and about_run(FOLDER).get("corpus") == "stories"  # an earlier demo's, to be replaced
     place = check_out(args.out, args.overwrite or ours)
-    config = PRESETS["stories"].shortened(args.steps).changed({"training.seed": args.seed})
+    steps = {} if args.steps is None else {"training.steps": args.steps}
+    config = PRESETS["stories"].fitted(steps | {"training.seed": args.seed})
     out = sys.stderr if args.json else sys.stdout
 
     def tell(text: str) -> None:

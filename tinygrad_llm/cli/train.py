@@ -201,10 +201,11 @@ def configured(args: argparse.Namespace) -> RunConfig:
     named = values.pop("preset", "")
     config = find_preset((named or PRESET) if args.preset is None else args.preset)
     try:
-        config = config.changed(values)
+        config = config.fitted(values)
     except ConfigError as error:
         raise ConfigError(f"{args.config}: {error}") from None
-    return config.shortened(args.steps).changed(_changes(args))
+    steps = {} if args.steps is None else {"training.steps": args.steps}
+    return config.fitted(steps | _changes(args))
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:

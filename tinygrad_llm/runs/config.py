@@ -133,16 +133,25 @@ class RunConfig:
                     lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
         return "\n".join(lines) + "\n"
 
-    def shortened(self, steps: int | None) -> "RunConfig":
-        """A copy for another number of steps, with a warm-up and evaluations that fit; None: the same steps."""
-        if steps is None:
-            return self
-        settings = self.training
-        warmup, eval_every = min(settings.warmup, steps // 5), min(settings.eval_every, max(1, steps // 4))
-        settings = dataclasses.replace(
-            settings, steps=steps, extended=(), epochs=0, warmup=warmup, eval_every=eval_every
-        )
-        return dataclasses.replace(self, training=settings)
+    def fitted(self, changes: Mapping[str, Any]) -> "RunConfig":
+        """As `changed`, for a new run: where `changes` set the steps, settings that depend on them fit the new number.
+
+        The warm-up and the steps between evaluations become shorter; epochs and the schedule of an extended run end.
+        A setting that is among the changes stays as it is there.
+
+        Raises:   as `changed`.
+        """
+        given = {f"{table}.{name}": changes[key] for key in changes for table, name, _ in [_find(key)]}
+        steps = given.get("training.steps")
+        if type(steps) is not int or given.get("training.epochs"):
+            return self.changed(changes)
+        fit = {
+            "training.warmup": min(self.training.warmup, steps // 5),
+            "training.eval_every": min(self.training.eval_every, max(1, steps // 4)),
+            "training.extended": (),
+            "training.epochs": 0,
+        }
+        return self.changed({**changes, **{key: value for key, value in fit.items() if key not in given}})
 
     def absolute(self) -> "RunConfig":
         """A copy with absolute paths, which is valid in every folder."""

@@ -80,12 +80,12 @@ def load_config(path: str | Path) -> RunConfig:
 
 
 def over_preset(values: dict[str, Any], where: str) -> RunConfig:
-    """The preset that `values` name, or else the defaults, changed by the other values.
+    """The preset that `values` name, or else the defaults, changed by the other values and fitted to their steps.
 
-    Raises:   ConfigError: as `RunConfig.changed`; begins with `where`.
+    Raises:   ConfigError: as `RunConfig.fitted`; begins with `where`.
     """
     name = values.pop("preset", "")
     try:
-        return (find_preset(name) if name else RunConfig()).changed(values)
+        return (find_preset(name) if name else RunConfig()).fitted(values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None

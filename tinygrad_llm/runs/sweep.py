@@ -119,7 +119,7 @@ def _sweep(text: str) -> Sweep:
         chosen = dict(zip(grid, combination, strict=True))
         name = _name(chosen)
         try:
-            trial = Trial(name, chosen, base.changed(chosen))
+            trial = Trial(name, chosen, base.fitted(chosen))
         except ConfigError as error:
             raise ConfigError(f"grid: {name}: {error}") from None
         if trial.config in trials:
@@ -138,7 +138,7 @@ def _base(values: dict[str, Any]) -> RunConfig:
     named = of_file.pop("preset", "")
     try:
         config = find_preset(preset or named or "char-cpu")
-        return config.changed(of_file).changed(values)
+        return config.fitted(of_file).fitted(values)
     except ConfigError as error:
         raise ConfigError(f"base: {error}") from None
 
