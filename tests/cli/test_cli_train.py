@@ -381,6 +381,8 @@ def test_every_way_to_ask_for_fewer_steps_shortens_the_warm_up(way, cli, text_fi
         (["--set", "lr=3", "--set", "training.lr=2"], "--set lr=3 and --set training.lr=2 set the same key"),
         (["--config", "none.toml"], "none.toml"),
         (["--set", "optimizer=adagrad"], "training.optimizer: must be 'adamw'"),
+        (["--set", "batch_size=1000"], "batch_size is 1000, and the data have 457 windows: use a smaller"),
+        (["--set", "batch_size=1000", "--plan"], "batch_size is 1000, and the data have 457 windows: use a smaller"),
         (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, got 2"),
         (["--data", "x.bin"], "x.bin"),
         (["--resume", "nowhere"], "give --out FOLDER for a new run, or --resume RUN"),

@@ -256,7 +256,8 @@ def test_stream_of_one_source_equals_a_loader(n, batch_size, stride, seed):
     ids = np.arange(n)
     windows = SlidingWindows(ids, 8, stride)
     rng = Generator(seed)
-    loader = DataLoader(windows, min(batch_size, len(windows)), shuffle=True, drop_last=True, rng=rng)
+    assume(batch_size <= len(windows))
+    loader = DataLoader(windows, batch_size, shuffle=True, drop_last=True, rng=rng)
     batches = BatchStream([ids], 8, batch_size, Generator(seed), stride)
     expected = [batch for _ in range(3) for batch in loader]
     assert_same_batches(taken(batches, len(expected)), expected)
@@ -296,8 +297,9 @@ def test_stream_resumes_where_it_stopped(options, before, after):
 def test_epoch_of_several_sources_holds_each_window_once(lengths, batch_size, stride, seed):
     assume(not any(10 < n <= 5 + stride for n in lengths))  # such lengths are refused
     sources = [1000 * i + np.arange(n) for i, n in enumerate(lengths)]
-    batches = BatchStream(sources, 5, batch_size, Generator(seed), stride)
     every = [start for ids in sources for start in ids[: len(ids) - 5 : stride].tolist()]
+    assume(batch_size <= len(every))
+    batches = BatchStream(sources, 5, batch_size, Generator(seed), stride)
     inputs, targets = (
         np.concatenate(part) for part in zip(*taken(batches, -(-3 * len(every) // batches.batch_size)), strict=True)
     )
@@ -351,6 +353,16 @@ def test_random_windows_begin_anywhere_and_end_inside():
 def test_wrong_weights_are_refused(weights):
     with pytest.raises(DataError, match="3 sources need as many weights"):
         stream(ROWS, weights=weights)
+
+
+def test_a_batch_of_more_windows_than_there_are_is_refused():
+    message = "batch_size is 30, and the data have 24 windows: use a smaller batch_size or stride, or more data"
+    for options in ({}, {"weights": [1.0]}):  # a weight of the only source changes nothing
+        with pytest.raises(DataError, match=message):
+            stream(batch_size=30, stride=8, **options)
+    assert len(next(stream(batch_size=24, stride=8))[0]) == 24
+    for options in ({"order": "random"}, {"weights": [1.0, 2.0], "sources": ROWS[:2]}):  # these repeat windows
+        assert len(next(stream(batch_size=300, **options))[0]) == 300
 
 
 def test_short_source_is_named():

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.datasets.checks import DataError, at_least_one
+from tinygrad_llm.datasets.checks import DataError, at_least_one, check_batch
 from tinygrad_llm.datasets.permutation import Permutation
 from tinygrad_llm.datasets.windows import SlidingWindows
 from tinygrad_llm.random import Generator, check_generator
@@ -128,11 +128,10 @@ class BatchStream:
 
     The ids may be a mapped file: only the windows of a batch are copied.
 
-    Args:     sources: rows of ids, (n,) integers each. batch_size: rows; in order "epochs" without weights, it is
-              lowered to the number of windows. rng: shuffles and draws. stride: as `SlidingWindows`. names: how errors
-              call the sources.
+    Args:     sources: rows of ids, (n,) integers each. batch_size: rows. rng: shuffles and draws. stride: as
+              `SlidingWindows`. names: how errors call the sources.
     Raises:   DataError: a source is shorter than a block with its target; weights that are not one number > 0 per
-              source.
+              source; without weights, in order "epochs", a batch of more windows than there are.
     """
 
     def __init__(
@@ -158,10 +157,11 @@ class BatchStream:
                 raise DataError(f"{names[i]}: {error}" if names else str(error)) from None
         lengths = [len(windows) for windows in self._windows]
         self._ends = np.cumsum(lengths)  # where the windows of each source end, if all are numbered through
-        self._weights = mixture(weights, lengths) if len(weights) else None
+        mixed = mixture(weights, lengths) if len(weights) else None
+        self._weights = mixed if len(sources) > 1 else None
         self.batch_size = at_least_one("batch_size", batch_size)
         if self._weights is None and order == "epochs":
-            self.batch_size = min(self.batch_size, sum(lengths))
+            check_batch(self.batch_size, sum(lengths), "windows: use a smaller batch_size or stride, or more data")
         self._epochs = [Epoch(n, rng) for n in ([sum(lengths)] if self._weights is None else lengths)]
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

@@ -27,6 +27,16 @@ def at_least_one(name: str, value: int) -> int:
     return number
 
 
+def check_batch(batch_size: int, n: int, what: str) -> None:
+    """Check that an epoch has at least one batch.
+
+    Args:     n: how many examples the data have. what: how errors call them, and how to mend it.
+    Raises:   DataError: a batch would need more examples than there are.
+    """
+    if batch_size > n:
+        raise DataError(f"batch_size is {batch_size}, and the data have {n} {what}")
+
+
 def check_ids(ids: NDArray[Any], n_vocab: int, name: str) -> None:
     """Check that all ids are in the vocabulary; a mapped file is read piece by piece.
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinygrad_llm.datasets.batches import Epoch
-from tinygrad_llm.datasets.checks import at_least_one
+from tinygrad_llm.datasets.checks import at_least_one, check_batch
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.task import Batch, rows, take
 
@@ -16,9 +16,8 @@ class Examples:
 
     A subclass whose examples have unequal lengths pads them in `batch`.
 
-    Args:     examples: a nest (tuple, list or dict) of arrays; an example is one row of each. batch_size: lowered to
-              the number of examples where it is larger. rng: shuffles them.
-    Raises:   ValueError: no examples; arrays of unequal lengths; batch_size below 1.
+    Args:     examples: a nest (tuple, list or dict) of arrays; an example is one row of each. rng: shuffles them.
+    Raises:   ValueError: no examples; arrays of unequal lengths; batch_size below 1 or above the number of examples.
     """
 
     def __init__(self, examples: Batch, batch_size: int, rng: Generator) -> None:
@@ -27,7 +26,8 @@ class Examples:
         n = rows(examples)
         if n == 0:
             raise ValueError("there are no examples: give at least one")
-        self.batch_size = min(at_least_one("batch_size", batch_size), n)
+        self.batch_size = at_least_one("batch_size", batch_size)
+        check_batch(self.batch_size, n, "examples: use a smaller batch_size")
         self._epoch = Epoch(n, rng)
 
     def __iter__(self) -> Self:
