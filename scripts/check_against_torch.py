@@ -5,8 +5,8 @@
     python scripts/check_against_torch.py softmax var
 
 Each sample of `op_db` runs on both sides in float64 and float32. Compared are shapes, dtypes, values, and the gradients
-of Σ v·y for a random v. The table at the end lists the disagreements that are meant, with their reason, and the arguments
-that we do not offer. Any other disagreement is printed, and the exit status is 1.
+of Σ v·y for a random v. The table at the end lists the disagreements that are meant, with their reason, and the
+arguments that we do not offer. Any other disagreement is printed, and the exit status is 1.
 """
 
 import argparse

@@ -54,6 +54,15 @@ def test_methods_equal_numpy(for_each):
         (t.min(1).values, X.min(1)),
         (t.min(dim=0).indices, X.argmin(0)),
         (t.max(0, keepdim=True).values, X.max(0, keepdims=True)),
+        (t.max(-t), np.abs(X)),
+        (t.min(X[0]), np.minimum(X, X[0])),
+        (t.var(correction=None), X.var(ddof=1)),
+        (t.std(1, None), X.std(1, ddof=1)),
+        (t[:0].std(1), np.zeros(0)),
+        (t[0, 0].gather(0, np.array([0])), X[0, :1]),
+        (t[0, 0].gather(-1, np.array(0)), X[0, 0]),
+        (t[0].gather(0, Tensor(3)), X[0, 3]),
+        (t[0].gather(0, np.zeros((2, 0), np.uint8)), np.zeros((2, 0))),
         (t.gather(1, Tensor(np.array(rows))), np.take_along_axis(X[:2], np.array(rows), 1)),
         (t.cumsum(-1), X.cumsum(-1)),
         (Tensor([True, True]).cumsum(0), [1, 2]),
@@ -87,6 +96,69 @@ def test_gradients_at_ties_limits_and_zeros_are_those_of_torch():
     assert grad(equal.minimum(2).sum(), equal)[0].tolist() == [0.5, 0.5]
 
 
+def test_the_gradient_of_max_goes_to_nan_if_the_maximum_is_nan_and_to_all_from_amax():
+    one, two = leaf([1.0, np.nan, 3.0]), leaf([[np.nan, 1.0], [2.0, np.nan]])
+    for method in ("max", "min"):
+        assert np.isnan(getattr(one, method)().item())
+        assert grad(getattr(one, method)(), one)[0].tolist() == [0, 1, 0]
+        assert grad(getattr(two, method)(), two)[0].tolist() == [[0.5, 0], [0, 0.5]]
+        assert grad(getattr(one, method)(0).values, one)[0].tolist() == [0, 1, 0]
+        assert np.isnan(grad(getattr(one, f"a{method}")(), one)[0]).all()
+    single = leaf(np.nan)
+    assert grad(single.max(0).values, single)[0] == 1
+
+
+HALF = np.array([1.0, -2.0, 3e-5, 60000.0, np.inf], np.float16)
+NEXT_TO_NUMBERS = {
+    "1e5 * x": lambda x: 1e5 * x,
+    "x * 100000": lambda x: x * 100000,
+    "x / 1e5": lambda x: x / 1e5,
+    "1e5 / x": lambda x: 1e5 / x,
+    "x + 1e5": lambda x: x + 1e5,
+    "1e5 - x": lambda x: 1e5 - x,
+    "x - 1e5": lambda x: x - 1e5,
+    "x ** 2.5": lambda x: x**2.5,
+    "0.99999 ** x": lambda x: 0.99999**x,
+    "maximum": lambda x: x.maximum(0.1),
+    "minimum": lambda x: x.minimum(1e5),
+    "masked_fill": lambda x: x.masked_fill(HALF > 1, 1e5),
+    "clamp": lambda x: x.clamp(-1.1, 0.1),
+    "NumPy's number": lambda x: np.float64(1e5) * x,
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # of −2 ** 2.5
+def test_float16_next_to_a_number_is_computed_in_float32_and_rounded_once(for_each):
+    def check(name):
+        f, g = NEXT_TO_NUMBERS[name], np.array([1, 0.5, 2, 1, 1], np.float16)
+        x, wide = leaf(HALF, np.float16), leaf(HALF, np.float32)
+        y, expected = f(x), f(wide)
+        assert y.dtype == np.float16
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(y.data, expected.data.astype(np.float16))
+            right = grad(expected, wide, g.astype(np.float32))[0].astype(np.float16)
+        found = grad(y, x, g)[0]
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, right)
+
+    for_each(NEXT_TO_NUMBERS, check)
+
+
+def test_a_number_that_float16_cannot_hold_does_not_spoil_what_it_can():
+    x = leaf(3e-5, np.float16)
+    y = 1e5 * x
+    assert y.item() == pytest.approx(3, rel=1e-3)
+    assert y.dtype == np.float16
+    for c in (1e5, 100000, np.float32(1e5)):
+        z = Tensor(HALF.copy())
+        z /= c
+        assert z.tolist() == (Tensor(HALF) / c).tolist()
+        z = Tensor(HALF.copy())
+        z *= c
+        assert z.tolist() == (c * Tensor(HALF)).tolist()
+    assert (Tensor(HALF) < 1e5).tolist() == [True, True, True, True, False]
+
+
 def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
     x = Tensor([1.0, -0.0]).requires_grad_()
     y = x.clone()
@@ -107,6 +179,11 @@ def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
         (lambda t: t.chunk(0), ValueError, "got 0 pieces"),
         (lambda t: t.norm(3), ValueError, "norm: got p=3"),
         (lambda t: t[:1].std(0), ValueError, "std: got 1 element"),
+        (lambda t: t[:0].std(0), ValueError, "std: got 0 element"),
+        (lambda t: t[:0].amax(0), ValueError, r"max: got shape \(0, 4\), which has no elements along axis 0"),
+        (lambda t: t[:0].min(0), ValueError, r"min: got shape \(0, 4\), which has no elements along axis 0"),
+        (lambda t: t[:0].argmax(0), ValueError, r"argmax: got shape \(0, 4\), which has no elements along axis 0"),
+        (lambda t: t[:, :0].max(), ValueError, r"max: got shape \(3, 0\), which has no elements"),
         (lambda t: t[0].tril(), ValueError, "two axes"),
     ],
 )

@@ -76,6 +76,17 @@ def test_maximum_shares_the_gradient_between_equals():
     assert db.tolist() == [1, 0.5, 0]
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_maximum_next_to_nan_gives_both_the_gradient_as_pytorch_does(lower):
+    nan = math.nan
+    y, _ = K.maximum(np.array([nan, 1.0, nan]), np.array([1.0, nan, nan]), lower=lower)
+    assert np.isnan(y).all()
+    for d in gradients_of_ones(K.maximum, [nan, 1.0, nan, 2.0], [1.0, nan, nan, 2.0], lower=lower):
+        assert d.tolist() == [1, 1, 1, 0.5]
+    infinite = gradients_of_ones(K.maximum, [math.inf, -math.inf], [math.inf, math.inf], lower=lower)
+    assert [d.tolist() for d in infinite] == ([[0.5, 1], [0.5, 0]] if lower else [[0.5, 0], [0.5, 1]])
+
+
 def test_maximum_of_a_value_with_itself_has_slope_1():
     x = Tensor([1.0, -2.0], requires_grad=True)
     assert grad(x.maximum(x).sum(), [x])[0].tolist() == [1, 1]

@@ -30,6 +30,21 @@ def test_logsumexp_equals_the_composed_one(seed, shape, data, keepdims):
     assert_agree(K.logsumexp, [x], lambda x: x.exp().sum(axis, keepdims).log(), axis=axis, keepdims=keepdims)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((0,), 0), ((0, 3), 0), ((0, 3), 1), ((5, 0, 0), -1), ((3, 0), -1)])
+def test_an_empty_axis_has_an_empty_softmax_and_a_sum_of_0(shape, axis):
+    for kernel in (K.softmax, K.log_softmax):
+        y, vjp = kernel(zeros(*shape), axis=axis)
+        assert (y.shape, vjp(y)[0].shape) == (shape, shape)
+    y, vjp = K.logsumexp(zeros(*shape), axis=axis)
+    np.testing.assert_array_equal(y, np.full(np.sum(zeros(*shape), axis=axis).shape, -np.inf))
+    assert vjp(np.ones_like(y))[0].shape == shape
+
+
+def test_layer_norm_of_rows_without_elements_is_empty():
+    y, vjp = K.layer_norm(zeros(2, 0), zeros(0), zeros(0))
+    assert [d.shape for d in (y, *vjp(y))] == [(2, 0), (2, 0), (0,), (0,)]
+
+
 def test_logsumexp_of_infinities_is_their_limit():
     x = np.array([[-np.inf, -np.inf], [np.inf, 0.0], [-np.inf, 1.0]])
     np.testing.assert_array_equal(K.logsumexp(x, axis=-1)[0], [-np.inf, np.inf, 1.0])

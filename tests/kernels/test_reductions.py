@@ -48,10 +48,13 @@ def test_sum_of_small_integers_does_not_wrap():
     ("kernel", "x", "options", "message"),
     [
         (K.mean, zeros(0, 3), {"axis": 0}, r"mean: got shape \(0, 3\), which has no elements along axis 0"),
+        (K.max, zeros(3, 0), {"axis": -1}, r"max: got shape \(3, 0\), which has no elements along axis -1"),
+        (K.max, zeros(0, 0), {"axis": 0}, r"max: got shape \(0, 0\), which has no elements along axis 0"),
+        (K.max, zeros(0), {"lowest": True}, r"min: got shape \(0,\), which has no elements along axis None"),
         (K.var, zeros(0, 3), {"axis": 0}, r"var: got 0 element\(s\) along axis 0; ddof=0 takes 1 or more"),
         (K.var, zeros(1), {"ddof": 1}, r"var: got 1 element\(s\) along axis None; ddof=1 takes 2 or more"),
     ],
 )
-def test_an_average_of_too_few_elements_is_an_error(kernel, x, options, message):
+def test_a_reduction_of_too_few_elements_is_an_error(kernel, x, options, message):
     with pytest.raises(ValueError, match=message):
         kernel(x, **options)

@@ -3,11 +3,13 @@
 Its names, shapes and defaults are PyTorch's. Each operator is one line that applies a kernel.
 """
 
+import functools
 import itertools
 import math
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +21,7 @@ from tinygrad_llm.autograd.observer import Operation, current_observer
 from tinygrad_llm.autograd.tape import is_grad_enabled, run_hooks, walk_back
 from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.kernels.contract import Result
+from tinygrad_llm.kernels.reductions import count, count_some
 
 Operand: TypeAlias = "Tensor | Array | complex"
 Dim: TypeAlias = int | Sequence[int] | None
@@ -39,7 +42,9 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
             if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
                 # NumPy made a scalar of data without axes. Its dtype counts: the user did not write it as a number.
                 arrays[i] = np.asarray(x.data)
-        arrays = _lift(arrays)
+        arrays, dtype = _lift(arrays)
+        if dtype == np.float16:
+            kernel = _next_to_numbers(kernel)
     recording = is_grad_enabled() and nodes.count(None) < len(nodes)
     if "needs" in (getattr(kernel, "__kwdefaults__", None) or ()):
         options["needs"] = tuple([recording and node is not None for node in nodes])
@@ -59,8 +64,20 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     return out
 
 
-def _lift(inputs: list[Any]) -> list[Array]:
-    """Convert the numbers among the inputs to arrays."""
+def _next_to_numbers(kernel: Kernel) -> Kernel:
+    """A kernel for float16 next to numbers, which it gets in float32: float16 cannot hold 1e5, but perhaps 1e5 · x."""
+
+    @functools.wraps(kernel, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"))
+    def run(*inputs: Array, **options: Any) -> Result:
+        y, vjp = kernel(*inputs, **options)
+        with np.errstate(over="ignore"):  # beyond 65504 the rounded value is infinite
+            return np.asarray(y).astype(np.float16), lambda g: vjp(g.astype(np.float32))
+
+    return run
+
+
+def _lift(inputs: list[Any]) -> tuple[list[Array], np.dtype[Any]]:
+    """Convert the numbers among the inputs to arrays, and return the dtype of all; for float16, numbers are float32."""
     for x in inputs:
         if not isinstance(x, np.ndarray | np.generic | int | float | complex):
             raise TypeError(
@@ -70,10 +87,10 @@ def _lift(inputs: list[Any]) -> list[Array]:
     plain = [x.item() if isinstance(x, np.generic) else x for x in inputs]
     dtype = np.result_type(*plain)
     if dtype == np.float64 and not any(isinstance(x, np.ndarray) and x.dtype == np.float64 for x in inputs):
-        return [
-            np.asarray(x, dtype=np.float32) for x in inputs
-        ]  # the default float dtype for integers with a Python float
-    return [x if isinstance(x, np.ndarray) else np.asarray(x, dtype=dtype) for x in inputs]
+        # the default float dtype for integers with a Python float
+        return [np.asarray(x, dtype=np.float32) for x in inputs], dtype
+    wide = np.float32 if dtype == np.float16 else dtype
+    return [x if isinstance(x, np.ndarray) else np.asarray(x, dtype=wide) for x in inputs], dtype
 
 
 class Tensor:
@@ -387,8 +404,11 @@ class Tensor:
             if self.requires_grad or (isinstance(other, Tensor) and other.requires_grad):
                 return apply(_OPERATORS[ufunc], self, other)
         y = other.data if isinstance(other, Tensor) else other.item() if isinstance(other, np.generic) else other
+        half = self.dtype == np.float16
         changed(self.data)
-        ufunc(self.data, y, out=self.data, casting="same_kind")
+        with np.errstate(over="ignore") if half else nullcontext():
+            y = np.float32(y) if half and isinstance(y, int | float) else y  # as in `_next_to_numbers`
+            ufunc(self.data, y, out=self.data, casting="same_kind")
         return self
 
     def _refuse_if_leaf(self) -> None:
@@ -402,7 +422,8 @@ class Tensor:
     # identity.
 
     def _compare(self, other: Operand, operation: Callable[[Any, Any], Any]) -> "Tensor":
-        return Tensor(np.asarray(operation(self.data, other.data if isinstance(other, Tensor) else other)))
+        with np.errstate(over="ignore"):  # a number beyond 65504 is infinite next to float16
+            return Tensor(np.asarray(operation(self.data, other.data if isinstance(other, Tensor) else other)))
 
     def __eq__(self, other: Any) -> "Tensor":  # type: ignore[override]
         return self._compare(other, np.equal)
@@ -490,26 +511,25 @@ class Tensor:
         return apply(K.mean, self, axis=self._axis(dim), keepdims=keepdim)
 
     def var(
-        self, dim: Dim = None, correction: int = 1, keepdim: bool = False, *, unbiased: bool | None = None
+        self, dim: Dim = None, correction: int | None = 1, keepdim: bool = False, *, unbiased: bool | None = None
     ) -> "Tensor":
         """Σ (x − mean)² / (n − correction); PyTorch's default is the unbiased form, correction=1."""
         if isinstance(dim, bool):  # PyTorch's older call, var(unbiased)
             dim, unbiased = None, dim
-        correction = correction if unbiased is None else int(unbiased)
+        correction = _correction(correction, unbiased)
         return apply(K.var, self, axis=self._axis(dim), ddof=correction, keepdims=keepdim)
 
     def std(
-        self, dim: Dim = None, correction: int = 1, keepdim: bool = False, *, unbiased: bool | None = None
+        self, dim: Dim = None, correction: int | None = 1, keepdim: bool = False, *, unbiased: bool | None = None
     ) -> "Tensor":
         """√var. Its gradient is 0 where all elements are equal, as PyTorch's."""
         if isinstance(dim, bool):
             dim, unbiased = None, dim
-        correction = correction if unbiased is None else int(unbiased)
-        length = (self - self.mean(dim, keepdim=True)).norm(dim=dim, keepdim=keepdim)
-        n = self.numel() // max(length.numel(), 1) - correction
+        correction = _correction(correction, unbiased)
+        n = count(self.shape, self._axis(dim)) - correction
         if n <= 0:
             raise ValueError(f"std: got {n + correction} element(s), which must be more than correction={correction}")
-        return length / math.sqrt(n)
+        return (self - self.mean(dim, keepdim=True)).norm(dim=dim, keepdim=keepdim) / math.sqrt(n)
 
     def norm(self, p: float | str = 2, dim: Dim = None, keepdim: bool = False) -> "Tensor":
         """√Σ x² for p=2 or "fro", Σ |x| for p=1, max |x| for p=math.inf."""
@@ -530,18 +550,31 @@ class Tensor:
     def amin(self, dim: Dim = None, keepdim: bool = False) -> "Tensor":
         return apply(K.max, self, axis=self._axis(dim), keepdims=keepdim, lowest=True)
 
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Without dim, the largest element. With dim, (values, indices): the gradient goes to these indices."""
-        return self.amax() if dim is None else self._extreme(np.argmax, dim, keepdim)
+    def max(self, dim: "int | Tensor | Array | None" = None, keepdim: bool = False) -> Any:
+        """Without dim, the largest element. With dim, (values, indices): the gradient goes to these indices.
 
-    def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        As in PyTorch, `x.max(other)` is `x.maximum(other)`.
+        """
+        if isinstance(dim, Tensor | np.ndarray):
+            return self.maximum(dim)
+        return self._largest(self.amax) if dim is None else self._extreme(np.argmax, dim, keepdim)
+
+    def min(self, dim: "int | Tensor | Array | None" = None, keepdim: bool = False) -> Any:
         """As `max`, for the smallest element."""
-        return self.amin() if dim is None else self._extreme(np.argmin, dim, keepdim)
+        if isinstance(dim, Tensor | np.ndarray):
+            return self.minimum(dim)
+        return self._largest(self.amin) if dim is None else self._extreme(np.argmin, dim, keepdim)
+
+    def _largest(self, reduce: Callable[[], "Tensor"]) -> "Tensor":
+        """The largest or smallest element. If it is NaN, the NaNs share the gradient, as in PyTorch."""
+        nans = np.isnan(self.data)
+        return self[nans].mean() if nans.any() else reduce()
 
     def _extreme(self, search: Callable[..., Any], dim: int, keepdim: bool) -> "Maxima":
         if not self.ndim:
-            return Maxima(self.amax(self._one_axis(dim)), Tensor(0))
+            return Maxima(self._largest(lambda: self.amax(self._one_axis(dim))), Tensor(0))
         (dim,) = dims((dim,), self.shape)
+        count_some(search.__name__.removeprefix("arg"), self.shape, dim)
         indices = np.expand_dims(search(self.data.real, axis=dim), dim)
         values = self.gather(dim, indices)
         if not keepdim:
@@ -550,9 +583,9 @@ class Tensor:
         return Maxima(values, Tensor(indices))
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> "Tensor":
-        return Tensor(
-            np.asarray(np.argmax(self.data, axis=None if dim is None else self._one_axis(dim), keepdims=keepdim))
-        )
+        axis = None if dim is None else self._one_axis(dim)
+        count_some("argmax", self.shape, axis)
+        return Tensor(np.asarray(np.argmax(self.data, axis=axis, keepdims=keepdim)))
 
     def logsumexp(self, dim: Dim, keepdim: bool = False) -> "Tensor":
         return apply(K.logsumexp, self, axis=self._axis(dim), keepdims=keepdim)
@@ -640,11 +673,15 @@ class Tensor:
 
     def gather(self, dim: int, index: Any) -> "Tensor":
         """y[i, j, …] = x[index[i, j, …], j, …] for dim 0, and likewise for the other dims."""
-        (dim,) = dims((dim,), self.shape, scalar=False)
-        index = _index(index)
+        named, index = dims((dim,), self.shape), _index(index)
+        if 0 in (self.ndim, index.ndim) and max(self.ndim, index.ndim) < 2:  # without axes counts as one axis
+            return self.reshape(-1).gather(0, index.reshape(-1)).reshape(index.shape)
+        (dim,) = named
+        if not index.size:
+            return self.reshape(-1)[index]
         if index.dtype.kind not in "iu" or index.ndim != self.ndim:
             raise TypeError(f"gather: index must be integers on {self.ndim} axes, got {index.dtype} {index.shape}")
-        if index.size and not 0 <= index.min() <= index.max() < self.shape[dim]:
+        if not 0 <= index.min() <= index.max() < self.shape[dim]:
             raise IndexError(f"gather: got indices outside 0 … {self.shape[dim] - 1}")  # NumPy would count from the end
         axes: list[Array] = list(np.indices(index.shape, sparse=True))
         axes[dim] = index
@@ -741,6 +778,11 @@ def _sizes(shape: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
     if min(sizes, default=0) < -1:
         raise ValueError(f"a size must be ≥ 0, or −1 for the one that fits, got {sizes}")
     return sizes
+
+
+def _correction(correction: int | None, unbiased: bool | None) -> int:
+    """PyTorch's two ways to say it: None is the default, 1."""
+    return (1 if correction is None else correction) if unbiased is None else int(unbiased)
 
 
 def _triangle(shape: tuple[int, ...], diagonal: int) -> Array:

@@ -114,7 +114,9 @@ def _in_float32(function: Kernel, inputs: tuple[Array, ...], options: dict[str, 
 
     def rounded(g: Array) -> tuple[Array | None, ...]:
         grads = vjp(g.astype(np.float32) if narrow else g)
-        return tuple(d.astype(_HALF) if half and d is not None else d for d, half in zip(grads, halves, strict=False))
+        pairs = zip(grads, halves, strict=False)
+        with np.errstate(over="ignore"):
+            return tuple(d.astype(_HALF) if half and d is not None else d for d, half in pairs)
 
     with np.errstate(over="ignore"):  # beyond 65504 the rounded value is infinite
         return np.asarray(y).astype(_HALF) if narrow else y, rounded

@@ -368,26 +368,31 @@ def absolute(x: Array) -> Result:
 
 @kernel
 def maximum(a: Array, b: Array, *, lower: bool = False) -> Result:
-    """y = max(a, b).   da = g · share,  db = g · (1 − share),  share = 1, ½ or 0 where a >, = or < b
+    """y = max(a, b).   da = g, ½g or 0 where a >, = or < b;  db = 0, ½g or g
 
-    lower: y = min(a, b) instead, with share = 1, ½ or 0 where a <, = or > b.
+    Where one is NaN, so is y, and both receive g, as in PyTorch: no comparison says that one was not taken.
+    lower: y = min(a, b) instead. The gradients follow the smaller one.
 
     Derivation:
         a > b: y = a, so ∂y/∂a = 1 and ∂y/∂b = 0: da = g, db = 0.   a < b: the other way round.
         a = b: for each s from 0 to 1, max(a', b') ≥ s·a' + (1 − s)·b' for all a', b', with equality at a' = b', so that
-        (s, 1 − s) is a subgradient. s = ½ favors neither. All three cases are share = ½(1 + [a > b] − [a < b]).
-        min(a, b) = −max(−a, −b): the two signs cancel in the gradients, and the inequalities in share turn round.
+        (s, 1 − s) is a subgradient. s = ½ favors neither.
+        min(a, b) = −max(−a, −b): the two signs cancel in the gradients, and the inequalities turn round.
     """
     a, b = alike(a, b)
     # np.maximum orders complex numbers by their real part first, so a complex step follows the same element.
     y = np.minimum(a, b) if lower else np.maximum(a, b)
     more, less = (b.real, a.real) if lower else (a.real, b.real)
-    # 0, ½ and 1 are exact in every dtype, so the cast from float64 loses nothing.
-    share = (0.5 * ((more > less) + 1.0 - (more < less))).astype(np.result_type(a.real, b.real))
+    # 1 where a is taken, −1 where b is, 0 where they are equal, 2 where one is NaN
+    taken = (more > less).astype(np.int8) - (more < less) + 2 * np.isnan(y).astype(np.int8)
     a_shape, b_shape = a.shape, b.shape
 
     def vjp(g: Array) -> tuple[Array, Array]:
-        return unbroadcast(g * share, a_shape), unbroadcast(g * (1 - share), b_shape)
+        shared = np.where(taken == 0, g * 0.5, g)
+        return (
+            unbroadcast(np.where(taken == -1, 0, shared), a_shape),
+            unbroadcast(np.where(taken == 1, 0, shared), b_shape),
+        )
 
     return y, vjp
 

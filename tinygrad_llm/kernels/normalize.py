@@ -17,7 +17,7 @@ def softmax(x: Array, *, axis: int = -1) -> Result:
         dx_i = Σ_j g_j y_j (δ_ij − y_i) = g_i y_i − y_i Σ_j g_j y_j = y_i (g_i − Σ_j g_j y_j).
         Shifting x by its maximum multiplies exp(x_j) and Z by the same number, so y and its gradient stay.
     """
-    y = np.exp(x - np.max(x.real, axis=axis, keepdims=True))  # shifted, so that no exponential overflows
+    y = np.exp(x - _top(x, axis))  # shifted, so that no exponential overflows
     y /= np.sum(y, axis=axis, keepdims=True)
 
     def vjp(g: Array) -> tuple[Array]:
@@ -37,8 +37,9 @@ def log_softmax(x: Array, *, axis: int = -1) -> Result:
         dx_i = Σ_j g_j (δ_ij − exp(y_i)) = g_i − exp(y_i) · Σ_j g_j.
         Shifting x by its maximum m moves x_j and ln Z by the same −m, so y and its gradient stay.
     """
-    shifted = x - np.max(x.real, axis=axis, keepdims=True)
-    y = shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    shifted = x - _top(x, axis)
+    with np.errstate(divide="ignore"):  # the sum over an empty axis is 0
+        y = shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
     def vjp(g: Array) -> tuple[Array]:
         return (g - np.exp(y) * np.sum(g, axis=axis, keepdims=True),)
@@ -57,7 +58,7 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
         ∂y/∂m = 1 − Σ_j exp(x_j − m) / Σ_j exp(x_j − m) = 0: that m = max x depends on x adds nothing to dx.
     """
     # Shifting by the largest x keeps every exponential ≤ 1.
-    top = np.max(x.real, axis=axis, keepdims=True)
+    top = _top(x, axis)
     top = np.where(np.isfinite(top), top, 0)  # ∞ − ∞ would be NaN
     with np.errstate(divide="ignore"):  # where all x are −∞, the sum is 0, and its logarithm −∞ is the right value
         kept = top + np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True))
@@ -67,6 +68,12 @@ def logsumexp(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
         return (restore_axes(g, x.shape, axis, keepdims) * np.exp(x - kept),)
 
     return y, vjp
+
+
+def _top(x: Array, axis: Axis) -> Array:
+    """The largest real part along axis, kept with length 1; −∞ where the axis is empty."""
+    top: Array = np.max(x.real, axis=axis, keepdims=True, initial=-np.inf)
+    return top
 
 
 @kernel
@@ -95,6 +102,7 @@ def layer_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     if any(p is not None and p.shape != (n,) for p in (weight, bias)):
         shapes = [None if p is None else p.shape for p in (weight, bias)]
         raise ValueError(f"layer_norm: got weight and bias of shapes {shapes}, which must be ({n},) for x {x.shape}")
+    n = max(n, 1)  # the means of empty rows are not used, but must not be 0 / 0
     weight, bias = (None if p is None else alike(x, p)[1] for p in (weight, bias))
 
     # x̂ = (x − mean) · rstd, row by row.

@@ -21,11 +21,22 @@ def restore_axes(y: Array, shape: tuple[int, ...], axis: Axis, keepdims: bool) -
     return np.expand_dims(y, tuple(axes))
 
 
-def _count(shape: tuple[int, ...], axis: Axis) -> int:
+def count(shape: tuple[int, ...], axis: Axis) -> int:
     """How many elements are reduced into one."""
     if axis is None:
         return math.prod(shape)
     return math.prod(shape[i] for i in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+def count_some(name: str, shape: tuple[int, ...], axis: Axis) -> int:
+    """How many elements are reduced into one.
+
+    Raises:   ValueError: none.
+    """
+    n = count(shape, axis)
+    if n == 0:
+        raise ValueError(f"{name}: got shape {shape}, which has no elements along axis {axis}")
+    return n
 
 
 @kernel
@@ -53,9 +64,7 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Result:
     Derivation:
         y = Σ_i x_i / n:  ∂y/∂x_i = 1 / n, so dx_i = g / n, with the g of that y to which x_i was added.
     """
-    shape, n = x.shape, _count(x.shape, axis)
-    if n == 0:
-        raise ValueError(f"mean: got shape {shape}, which has no elements along axis {axis}")
+    shape, n = x.shape, count_some("mean", x.shape, axis)
     y = np.mean(x, axis=axis, keepdims=keepdims)
 
     def vjp(g: Array) -> tuple[Array]:
@@ -76,6 +85,7 @@ def max(x: Array, *, axis: Axis = None, keepdims: bool = False, lowest: bool = F
         equality at z = x: s is a subgradient. Equal weights, s_i = 1 / k, favor none: dx_i = g / k at each maximum.
         min x = −max(−x): the two signs cancel in dx.
     """
+    count_some("min" if lowest else "max", x.shape, axis)
     # NumPy orders complex numbers by their real part first, so a complex step follows the same element.
     highest = (np.min if lowest else np.max)(x, axis=axis, keepdims=True)
     y = highest if keepdims else np.squeeze(highest, axis=axis)
@@ -100,7 +110,7 @@ def var(x: Array, *, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -
         ∂y/∂x_i = Σ_j 2(x_j − x̄) · (δ_ij − 1 / n) / (n − ddof) = 2(x_i − x̄ − Σ_j (x_j − x̄) / n) / (n − ddof).
         Σ_j (x_j − x̄) = n·x̄ − n·x̄ = 0: the path through the mean vanishes, and dx_i = g · 2(x_i − x̄) / (n − ddof).
     """
-    n = _count(x.shape, axis) - ddof
+    n = count(x.shape, axis) - ddof
     if n <= 0:
         raise ValueError(f"var: got {n + ddof} element(s) along axis {axis}; ddof={ddof} takes {ddof + 1} or more")
     centered = x - np.mean(x, axis=axis, keepdims=True)
