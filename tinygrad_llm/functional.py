@@ -1,7 +1,7 @@
 """Functions on Tensors with the names and arguments of `torch.nn.functional` and `torch`.
 
-Each applies a kernel, of the same name unless its docstring names another. `tinygrad_llm.kernels` has the formulas,
-forward and backward, with their derivations.
+Each function applies the kernel of its name, unless its docstring names another one. `tinygrad_llm.kernels` has the
+formulas, forward and backward, with their derivations.
 
 Shape letters: B batch, T time, C channels, H heads, D head size, V vocabulary.
 """
@@ -284,7 +284,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator
 
 
 def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator | None) -> Array | None:
-    """The mask of dropout, True where an element is kept. It is None, and nothing is drawn, where none is dropped."""
+    """The dropout mask, True where an element is kept. If no element is dropped, nothing is drawn, and it is None."""
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: got p={p}, which must lie in [0, 1]")
     if not training or p == 0:

@@ -6,7 +6,7 @@ Every draw is arithmetic on the same 32-bit outputs ("u32") of MT19937:
     u24 = (u32 mod 2²⁴) · 2⁻²⁴        float32 uniform in [0, 1): all the bits a float32 can hold
     u53 = (u64 mod 2⁵³) · 2⁻⁵³        float64 uniform in [0, 1)
 
-A distribution must use the same of these numbers as PyTorch, and as many: later draws depend on it.
+A distribution must use the same numbers as PyTorch, and the same count of them, because later draws depend on it.
 
 Source: Matsumoto and Nishimura 1998 (MT19937); PyTorch's ATen CPUGeneratorImpl, DistributionTemplates.h and
 TransformationHelper.h; Box and Muller 1958.
@@ -147,7 +147,7 @@ class Generator:
         """Normal: mean + std · z, with z by Box and Muller's transform of two uniforms.
 
         Sixteen or more elements are transformed in blocks of 16, in the array's own precision; if the count
-        is no multiple of 16, the last 16 elements are computed again from 16 new uniforms. Fewer than sixteen
+        is not a multiple of 16, the last 16 elements are computed again from 16 new uniforms. Fewer than sixteen
         are computed one by one in float64. They come in pairs, and the second is cached for the next small call.
         """
         mean, std = _finite("mean", mean), _finite("std", std)

@@ -110,7 +110,7 @@ def stale(what: str) -> RuntimeError:
 
 
 class _Changes:
-    """When which memory was last changed in place. Views share memory, so it is known by the array that owns it."""
+    """When each array was last changed in place. Views share memory, so the key is the array that owns the memory."""
 
     def __init__(self) -> None:
         self.latest = -1

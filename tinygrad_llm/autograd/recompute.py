@@ -24,7 +24,7 @@ def recompute(
     parameters: Iterable[Tensor],
     generators: Sequence[Restartable] = (),
 ) -> Tensor:
-    """function(input), of which only the input is kept until backward, which calls the function a second time.
+    """Return function(input), and keep only the input until backward, which calls the function a second time.
 
     A function that does the same both times has the same gradients as without `recompute`, to the last bit. The one
     exception is a parameter that two such functions share: its gradients are added in another order.

@@ -10,9 +10,9 @@ P = ParamSpec("P")
 
 
 def scope(function: Callable[P, Iterator[None]]) -> Callable[P, "Scope"]:
-    """As `contextlib.contextmanager`; but as a decorator of a generator function, it holds while the generator runs.
+    """Like `contextlib.contextmanager`; as a decorator of a generator function, it is active while the generator runs.
 
-    It does not hold between the generator's steps, because then the caller's code runs.
+    It is not active between the generator's steps, because then the caller's code runs.
     """
 
     @wraps(function)

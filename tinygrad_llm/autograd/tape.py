@@ -124,7 +124,7 @@ def accumulate(
     """
     if node not in pending:
         d = np.asarray(d)
-        # The memory is ours if the vjp made it: if d is neither g nor a view of it. Most arrays are no views at all.
+        # The memory is ours if the vjp made it: if d is neither g nor a view of it. Most arrays are not views.
         apart = (d.base is None and d is not g and d is not g.base) or not np.may_share_memory(d, g)
         pending[node] = d, apart and d.flags.writeable
     elif observer is None:

@@ -177,7 +177,7 @@ class Tensor:
             dtype = np.result_type(dtype, np.complex64)
         return apply(cast, self, dtype=dtype) if np.dtype(dtype).kind in "fc" else Tensor(self.data.astype(dtype))
 
-    # NumPy's functions know no gradients. They accept a Tensor that requires none; any other one must be detached.
+    # NumPy's functions compute no gradients. They accept a Tensor that requires none; others must be detached.
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(_values(self, "an ndarray"), dtype=dtype, copy=copy)
@@ -495,7 +495,7 @@ class Tensor:
     # Without dim, or with an empty one, they reduce all axes, as in PyTorch.
 
     def _axis(self, dim: Dim) -> Any:
-        """dim as NumPy's axis, once it is known to be right; None where there are no axes."""
+        """Check dim, and return it as NumPy's axis; None where there are no axes."""
         if dim is None or not (checked := dims(dim, self.shape)):
             return None
         return checked if isinstance(dim, Sequence) else dim
@@ -753,7 +753,7 @@ def dims(dim: int | Sequence[int], shape: tuple[int, ...], scalar: bool = True) 
     """The axes that `dim` names in this shape, counted from 0.
 
     Args:     scalar: whether dims 0 and −1 are allowed where there are no axes, as in PyTorch; they name none.
-    Raises:   AxisError: there is no such axis. ValueError: one is named twice. TypeError: dim is no integer.
+    Raises:   AxisError: there is no such axis. ValueError: one is named twice. TypeError: dim is not an integer.
     """
     n = len(shape) or int(scalar)
     found = []

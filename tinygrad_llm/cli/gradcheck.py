@@ -191,7 +191,7 @@ def _mutants(args: argparse.Namespace) -> int:
         print(f"\n{len(hunts)} wrong gradients planted, one at a time; {caught} caught, in {seconds:.1f} s")
         if args.method in _LESSONS and caught < len(hunts):
             print(fold(_LESSONS[args.method], hang="    "))
-    # That a weaker method misses some is no failure.
+    # A weaker method may miss some: this is not a failure.
     return 1 if args.method is None and caught < len(hunts) else 0
 
 

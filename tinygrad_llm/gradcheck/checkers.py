@@ -18,8 +18,8 @@ directions   the complex step along random vectors u of ±1: ⟨∂L/∂x, u⟩ 
              all u, hence in all eight with a probability of 1/256.
 adjoint      for fn that is linear in each input: ⟨v, J e_j⟩ = ⟨Jᵀv, e_j⟩ with ==. Inputs and v are small integers other
              than 0, on which float64 is exact. The difference of a linear function at step 1 is its derivative.
-float32      the gradient in float32 against the same gradient in float64. It proves nothing about the formula, but that
-             the dtype is kept and that rounding is small.
+float32      the gradient in float32 against the same gradient in float64. It proves that the dtype is kept and that
+             rounding is small, and nothing about the formula.
 
 Sources: Squire and Trapp 1998, SIAM Review 40(1) (complex step); Richardson 1911, Phil. Trans. A 210.
 """
@@ -69,7 +69,7 @@ def gradcheck(
     Returns:  a GradcheckResult.
     Raises:   GradcheckError: a wrong gradient (unless raise_exception is False), or nothing that can be checked: no
               float input, no element, no dependence, NaN, randomness, a kink within the step, differences that do
-              not settle, a vjp that returns other shapes, dtypes or numbers of gradients than there are inputs.
+              not settle, a vjp that returns a wrong number of gradients, or a wrong shape or dtype.
               ValueError: an unknown method; names, tolerance, step or cotangent that do not fit; an input that was
               computed from others.
     """
@@ -117,13 +117,13 @@ PLAIN = "fn takes and returns Tensors; for a plain NumPy function, use check_gra
 
 
 def _glue(error: Exception, tensors: Sequence[Any]) -> str:
-    """How to mend an error of someone who gave a plain NumPy function, or a kernel that is none; empty for others."""
+    """How to mend an error that a plain NumPy function or an incomplete kernel causes; empty for other errors."""
     if any(isinstance(t, Tensor) and np.iscomplexobj(t.data) for t in tensors):
         return ""  # fn fails on complex numbers only
     if "Tensor" in str(error):
         return PLAIN
     if any(words in str(error) for words in ("unpack", "has no attribute 'dtype'", "not callable")):
-        return "A kernel returns a pair, (out, vjp), in which out is an array, and vjp(g) a tuple of arrays"
+        return "A kernel returns a pair, (out, vjp): out is an array, and vjp(g) returns a tuple of arrays"
     return ""
 
 
@@ -240,7 +240,7 @@ class _Check:
         return GradcheckResult(method, self.tolerance, found, note)
 
     def _confirm(self, found: Comparison, t: Tensor, g: Array) -> bool:
-        """Whether real differences agree with the complex step that a gradient is wrong: not if they cannot tell.
+        """Whether real differences agree with the complex step that a gradient is wrong; False if they cannot decide.
 
         Raises:   NotAnalytic: they agree with the gradient, or with neither.
         """

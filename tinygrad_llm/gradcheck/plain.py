@@ -188,7 +188,7 @@ def _gradients(x: Any, d: Any, name: str = "") -> Iterator[tuple[str, Array]]:
         if found is None:
             raise GradcheckError(f"the gradient of {name or 'x'} is a {type(d).__name__}, not a {type(x).__name__}")
         if unknown := [str(key) for key in found if key not in parts]:
-            raise GradcheckError(f"df returned a gradient of {', '.join(unknown)}, which is no input")
+            raise GradcheckError(f"df returned a gradient of {', '.join(unknown)}, which is not an input")
         for key, part in parts.items():
             yield from _gradients(part, found.get(key), f"{name}.{key}" if name else str(key))
     elif _is_float(x):

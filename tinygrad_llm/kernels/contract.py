@@ -17,7 +17,7 @@ The contract, which tests/kernels/test_contract.py checks for every kernel:
 2. float32 in, float32 out, float32 gradients; likewise float64. Constants are Python floats. float16 is computed in
    float32 inside and rounded once at the end, the output as well as each gradient: half precision has no room for sums,
    counts, squares and exponentials. An analytic kernel computes integers and booleans in float32, too. `kernel` and
-   `analytic` see to both, so a kernel never receives float16, and an analytic one never receives integers to compute
+   `analytic` ensure both, so a kernel never receives float16, and an analytic one never receives integers to compute
    with.
 3. A vjp returns one gradient per array input, of its shape. It is `None` where an input is ids, a mask or an integer
    exponent.
@@ -26,7 +26,7 @@ The contract, which tests/kernels/test_contract.py checks for every kernel:
 6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`. A vjp is
    called once, and its caller may change what it returns.
 7. `needs=(bool, …)`, where a kernel takes it, says which gradients are wanted. The others are `None`, and nothing is
-   kept for them. A kernel may return `Rows` for a gradient that is 0 in most rows, but only where it is asked to.
+   kept for them. A kernel may return `Rows` for a gradient that is 0 in most rows, but only on request.
 """
 
 import functools

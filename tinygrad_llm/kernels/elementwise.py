@@ -377,7 +377,7 @@ def maximum(a: Array, b: Array, *, lower: bool = False) -> Result:
         a > b: y = a, so ∂y/∂a = 1 and ∂y/∂b = 0: da = g, db = 0.   a < b: the other way round.
         a = b: for each s from 0 to 1, max(a', b') ≥ s·a' + (1 − s)·b' for all a', b', with equality at a' = b', so that
         (s, 1 − s) is a subgradient. s = ½ favors neither.
-        min(a, b) = −max(−a, −b): the two signs cancel in the gradients, and the inequalities turn round.
+        min(a, b) = −max(−a, −b): the two signs cancel in the gradients, and the inequalities are reversed.
     """
     a, b = alike(a, b)
     # np.maximum orders complex numbers by their real part first, so a complex step follows the same element.

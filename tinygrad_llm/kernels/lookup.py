@@ -15,12 +15,12 @@ def embedding(weight: Array, ids: Array, *, sparse: bool = False) -> Result:
     count a negative one from the end. sparse: return dweight as `Rows`.
 
     Derivation:
-        Count the places of ids through, n = 1 … N, and let O = onehot(ids), (N, V): O_nv = 1 where ids_n = v, else 0.
+        Number the places of ids, n = 1 … N, and let O = onehot(ids), (N, V): O_nv = 1 where ids_n = v, else 0.
         y_nc = Σ_v O_nv weight_vc,  y = O weight: (N, V)(V, C)
         dweight_vc = Σ_n g_nc ∂y_nc/∂weight_vc = Σ_n O_nv g_nc,  dweight = Oᵀ g: (V, N)(N, C)
         Row v of Oᵀ g is the sum of those g_n that have ids_n = v; the code never makes O. Sorted by id, these g_n are
         neighbors, and `reduceat` adds up each run from its start to the next. The row of an id that does not occur is
-        0. A text has few of all ids, so `Rows` holds only the rows of those that occur.
+        0. A text contains few of the V ids, so `Rows` holds only the rows of those that occur.
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: got ids of {ids.dtype}, which must be integers")

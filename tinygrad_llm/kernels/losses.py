@@ -36,7 +36,7 @@ def cross_entropy(
         loss_i = Σ_k w_ik (ln Z_i − l_ik) = ln Z_i − (1 − s) l_it − s Σ_k l_ik / V
         ∂loss_i/∂l_ik = exp(l_ik) / Z_i − w_ik = p_ik − (1 − s) onehot(t)_k − s / V
         loss = Σ_i loss_i / n over the rows that count, so share_i = ∂L/∂loss_i = g / n, and 0 for the others;
-        dlogits_ik = share_i · (exp(l_ik) / Z_i − w_ik): the code scales the row, then takes share_i · w_ik off.
+        dlogits_ik = share_i · (exp(l_ik) / Z_i − w_ik): the code scales the row, then subtracts share_i · w_ik.
         Shifting row i by its maximum changes no loss_i, hence no gradient: the weighted l_ik and ln Z_i move alike.
     """
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:

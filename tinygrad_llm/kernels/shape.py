@@ -12,7 +12,8 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> Result:
     """y = x in another shape of as many elements.   dx = g in the old shape
 
     Derivation:
-        The elements keep their order: counted through, y_i = x_i, and ⟨g, y⟩ = Σ_i g_i x_i = ⟨dx, x⟩ with dx_i = g_i.
+        The elements keep their order, so with one index for all axes y_i = x_i, and ⟨g, y⟩ = Σ_i g_i x_i = ⟨dx, x⟩
+        with dx_i = g_i.
         The adjoint of a reshape is the reshape back.
     """
     y = x.reshape(shape)
