@@ -107,7 +107,7 @@ MISFITS = {
     "one for two": (lambda a, b: np.sum(a * b), lambda a, b: b, (X, Y), "1 gradients for 2 inputs: return a tuple"),
     "None": (lambda a, b: np.sum(a * b), lambda a, b: (b, None), (X, Y), "no gradient of b"),
     "a missing key": (lambda p: p["a"].sum(), lambda p: {}, {"a": X}, "no gradient of a"),
-    "an unknown key": (lambda p: p["a"].sum(), lambda p: {"a": 1 + 0 * X, "c": 1}, {"a": X}, "of c, which is not an input"),
+    "an unknown key": (lambda p: p["a"].sum(), lambda p: {"a": 1 + 0 * X, "c": 1}, {"a": X}, "is not an input"),
     "no dict": (lambda p: p["a"].sum(), lambda p: 1 + 0 * X, {"a": X}, "is a ndarray, not a dict"),
     "words": (lambda x: np.sum(x), lambda x: "ones", X, "must be a float array"),
     "zeros": (lambda x: np.sum(x * x), np.zeros_like, X, "is wrong at .*0 everywhere: was the array of np.zeros"),
