@@ -1,6 +1,9 @@
 """`tinygrad-llm generate`: the text that a seed gives, streamed and in JSON."""
 
+import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +29,69 @@ def test_seed_decides_the_text_and_json_holds_the_same(preset, cli, runs):
     assert figures == {"prompt": "The cat", "text": figures["text"], "seed": 1}
     assert text == figures["prompt"] + figures["text"] + "\n"
     assert figures["text"]
+
+
+def stdin(monkeypatch, data):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_prompt_may_come_from_stdin(end, cli, runs, monkeypatch):
+    expected = cli(*generate(runs, "stories", "--prompt", "The cät\nsat"))
+    stdin(monkeypatch, f"The cät\nsat{end}".encode())
+    assert cli(*generate(runs, "stories", "--prompt", "-")) == expected
+    assert expected[0] == 0
+
+
+def test_prompt_through_a_pipe(runs):
+    command = [sys.executable, "-m", "tinygrad_llm", *map(str, generate(runs)), "--prompt", "-"]
+    done = subprocess.run(command, input="The cat", capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("The cat")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"caf\xe9", "stdin is not UTF-8 text"), (b"a" * 1_000_001, "stdin has more than 1,000,000 bytes")],
+    ids=["latin", "long"],
+)
+def test_stdin_that_is_no_prompt_is_refused(data, message, cli, runs, monkeypatch):
+    stdin(monkeypatch, data)
+    status, out, err = cli(*generate(runs, "stories", "--prompt", "-"))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_several_samples_are_the_texts_of_their_seeds(cli, runs):
+    alone = [cli(*generate(runs, "stories", "--prompt", "The cat", "--seed", seed))[1] for seed in (5, 6, 7)]
+    status, out, err = cli(*generate(runs, "stories", "--prompt", "The cat", "--seed", 5, "--samples", 3))
+    assert (status, err) == (0, "")
+    assert out == "".join(f"seed {seed}\n{text}\n" for seed, text in zip((5, 6, 7), alone, strict=True))
+    out = cli(*generate(runs, "stories", "--prompt", "The cat", "--seed", 5, "--samples", 3, "--json"))[1]
+    figures = json.loads(out)
+    assert figures["prompt"] == "The cat"
+    assert [f"The cat{sample['text']}\n" for sample in figures["samples"]] == alone
+    assert [sample["seed"] for sample in figures["samples"]] == [5, 6, 7]
+
+
+def test_text_ends_before_a_stop_string(cli, runs):
+    whole = cli(*generate(runs, "char-cpu", "--prompt", "The cat"))[1]
+    stop = whole[12:14]
+    status, out, _ = cli(*generate(runs, "char-cpu", "--prompt", "The cat", "--stop", "###", "--stop", stop))
+    assert status == 0
+    assert out == "The cat" + whole.removeprefix("The cat").partition(stop)[0] + "\n"
+
+
+def test_words_stay_whole_on_a_terminal(cli, runs, monkeypatch):
+    words = generate(runs, "char-cpu", "--prompt", "The cat sat on", "--seed", 2)
+    text = cli(*words)[1]
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "sat on" in text
+    shown = cli(*words)[1]
+    assert shown.split() == text.split()
+    assert all(len(line) <= 30 or len(line.split()) == 1 for line in shown.split("\n"))
+    assert shown.count("\n") > text.count("\n")
 
 
 @pytest.mark.parametrize("preset", ["char-cpu", "stories"])

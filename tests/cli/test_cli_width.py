@@ -166,6 +166,14 @@ def test_flowing_text_breaks_between_words_only(text, size):
         assert shown == text
 
 
+def test_a_model_cannot_write_to_the_terminal_s_controls():
+    text = "a\x1b[2J\tb\x9b\r\x00c\n"
+    harmless = "a\N{REPLACEMENT CHARACTER}[2J\tb" + 3 * "\N{REPLACEMENT CHARACTER}" + "c\n"
+    assert "".join(progress.flowing([text])) == harmless
+    assert progress.sample_lines(text, "").split() == harmless.split()
+    assert progress.sample_lines(" \n", "  ") == "  (nothing: it ends the text at once)"
+
+
 def test_flowing_text_is_shown_word_by_word(monkeypatch):
     monkeypatch.setenv("COLUMNS", "9")
     pieces = iter(["On", "ce upon", " a ", "time", "\n"])

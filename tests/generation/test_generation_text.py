@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.generation import KVCache, Sampling, generate, start_ids, write
+from tinygrad_llm.generation import KVCache, Sampling, generate, start_ids, write, write_all
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 
@@ -61,6 +61,18 @@ def test_pieces_join_to_the_generated_ids_of_the_seed():
     texts = ["".join(write(model_of(), letters, [0, 1], 20, rng=Generator(seed))) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     assert texts[0] == letters.decode(generate(model_of(), [0, 1], 20, rng=Generator(1))[2:])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.9, top_k=4), Sampling(0)])
+def test_texts_at_once_are_those_of_each_generator_alone(sampling):
+    """Also beyond the block, with texts that end at different times, and with a stop string."""
+    tokenizer = Tokenizer([])
+    model = model_of(vocab_size=tokenizer.n_vocab, block_size=16)
+    model.transformer.wte.weight.data[tokenizer.eot_token] *= 3  # some texts end early
+    for stop in ((), ("e", "\N{REPLACEMENT CHARACTER}")):
+        texts = write_all(model, tokenizer, [40, 41], 30, sampling, [Generator(seed) for seed in range(8)], stop)
+        alone = ["".join(write(model, tokenizer, [40, 41], 30, sampling, Generator(seed), stop)) for seed in range(8)]
+        assert texts == alone
 
 
 def test_start_of_a_text_is_end_of_text_or_a_newline_or_nothing():

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
-from tinygrad_llm.cli.progress import command_line, fold, listed, say
-from tinygrad_llm.cli.watch import NOTHING, watch
+from tinygrad_llm.cli.progress import command_line, fold, listed, sample_lines, say
+from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     tell("6. What it writes now, each from another seed:\n")
     for seed in (11, 12, 13):
-        tell(fold(training.sample(250, seed).strip() or NOTHING, "   ", break_words=True) + "\n")
+        tell(sample_lines(training.sample(250, seed), "   ") + "\n")
     written = training.save()
     figures = _figures(training, proof, time.perf_counter() - began)
     tell(

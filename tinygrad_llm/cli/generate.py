@@ -2,54 +2,94 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, add_special, integer
-from tinygrad_llm.generation import Sampling, start_ids, write
+from tinygrad_llm.cli.options import add_json, add_sampling, add_seed, add_special, color, integer, sampling_of
+from tinygrad_llm.cli.progress import flowing, is_terminal
+from tinygrad_llm.generation import start_ids, write, write_all
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import encode_text
 from tinygrad_llm.weights import tokenizer_for
 
-EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --max-new-tokens 200 --seed 1'
+EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --seed 1'
+LONGEST = 1_000_000  # bytes of a prompt from stdin: more than any model reads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="the folder of a run or a GPT-2, or the name of a downloaded one: gpt2")
-    parser.add_argument("--prompt", default="", help="the text to continue (default: none, a new text)")
+    parser.add_argument(
+        "--prompt", default="", help="the text to continue; -: read it from stdin (default: a new text)"
+    )
     parser.add_argument(
         "--max-new-tokens", type=integer(0), default=200, metavar="N", help="most tokens to write (default 200)"
     )
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest token (default 0.8)")
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K likeliest tokens")
     parser.add_argument(
-        "--top-p", type=float, metavar="P", help="draw only from the fewest likeliest tokens that sum to P"
+        "--samples", type=integer(1), default=1, metavar="N", help="texts, from seeds SEED, SEED + 1, …"
     )
+    add_sampling(parser)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this; may be repeated")
     add_special(parser)
     add_seed(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    sampling = sampling_of(args)
+    prompt = _from_stdin() if args.prompt == "-" else args.prompt
     model = GPT.from_pretrained(args.run)
     tokenizer = tokenizer_for(args.run, model.config)
-    ids = encode_text(tokenizer, args.prompt, args.special) or start_ids(tokenizer)
+    ids = encode_text(tokenizer, prompt, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give a --prompt")
+    seeds = range(args.seed, args.seed + args.samples)
     try:
-        sampling = Sampling(args.temperature, args.top_k, args.top_p)
+        rngs = [Generator(seed) for seed in seeds]
         with np.errstate(all="ignore"):  # damaged weights are one line of ours, not warnings of NumPy's
-            pieces = write(model, tokenizer, ids, args.max_new_tokens, sampling, Generator(args.seed))
-            if args.json:
-                print(json.dumps({"prompt": args.prompt, "text": "".join(pieces), "seed": args.seed}))
+            if len(rngs) == 1:
+                pieces = write(model, tokenizer, ids, args.max_new_tokens, sampling, rngs[0], args.stop)
+                _show(prompt, pieces, args)
                 return 0
-            print(args.prompt, end="", flush=True)
-            for piece in pieces:
-                print(piece, end="", flush=True)
-            print()
-    except ValueError as error:  # a prompt longer than the block, a temperature below 0, …
+            texts = write_all(model, tokenizer, ids, args.max_new_tokens, sampling, rngs, args.stop)
+    except ValueError as error:  # a prompt longer than the block, damaged weights, …
         raise UsageError(str(error)) from None
+    if args.json:
+        samples = [{"text": text, "seed": seed} for text, seed in zip(texts, seeds, strict=True)]
+        print(json.dumps({"prompt": prompt, "samples": samples}))
+        return 0
+    for seed, text in zip(seeds, texts, strict=True):
+        print(color(f"seed {seed}", "bold"))
+        _print(chain([prompt, text, "\n\n"]))
     return 0
+
+
+def _from_stdin() -> str:
+    """The text on stdin, without the line break at its end, which `echo` adds."""
+    if sys.stdin is None:
+        raise UsageError("--prompt -: there is no stdin")
+    data = sys.stdin.buffer.read(LONGEST + 1)
+    if len(data) > LONGEST:
+        raise UsageError(f"--prompt -: stdin has more than {LONGEST:,} bytes")
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--prompt -: stdin is not UTF-8 text: {error}") from None
+
+
+def _show(prompt: str, pieces: Iterator[str], args: argparse.Namespace) -> None:
+    if args.json:
+        print(json.dumps({"prompt": prompt, "text": "".join(pieces), "seed": args.seed}))
+    else:
+        _print(chain([prompt], pieces, ["\n"]))
+
+
+def _print(pieces: Iterator[str]) -> None:
+    """Print a text piece by piece; on a terminal, with line breaks between words. A file gets the text itself."""
+    for piece in flowing(pieces) if is_terminal(sys.stdout) else pieces:
+        print(piece, end="", flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.progress import is_terminal
+from tinygrad_llm.generation import Sampling
 from tinygrad_llm.random import MAX_SEED
 from tinygrad_llm.runs.folder import FILES, holds_run
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
@@ -66,6 +67,28 @@ def add_special(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--plain-special", dest="special", action="store_const", const="plain", help="read it as plain text"
     )
+
+
+def add_sampling(parser: argparse.ArgumentParser, temperature: float = 0.8) -> None:
+    """Add the options of `sampling_of`."""
+    words = f"0: always the likeliest token (default {temperature})"
+    parser.add_argument("--temperature", type=float, default=temperature, metavar="T", help=words)
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K likeliest tokens")
+    words = "draw only from the fewest likeliest tokens that sum to P"
+    parser.add_argument("--top-p", type=float, metavar="P", help=words)
+    words = "above 1: tokens that the text has already are less likely (default 1)"
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help=words)
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling:
+    """How the user wants tokens to be chosen.
+
+    Raises:   UsageError: a number is out of range.
+    """
+    try:
+        return Sampling(args.temperature, args.top_k, args.top_p, args.repetition_penalty)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def find_tokenizer(name: str) -> AnyTokenizer:

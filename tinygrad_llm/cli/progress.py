@@ -15,6 +15,8 @@ from typing import Any, TextIO
 WIDTH = 80  # of all that is printed for readers
 _SECONDS = 5.0  # between two plain lines
 _BAR = 10  # columns of a bar that can be read
+# A model may write them too, and they would move the cursor or color the terminal.
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 _STEPS = "{n_fmt}/{total_fmt} |{bar}| {desc}  {remaining} left"  # tqdm's own puts the rate of steps first
 
 
@@ -31,6 +33,12 @@ def say(text: str, file: TextIO | None = None) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, file.fileno())  # the rest of the buffer goes there too
         os.close(nowhere)
+
+
+def sample_lines(text: str, indent: str) -> str:
+    """A text that a model wrote, for readers."""
+    text = text.strip().translate(_CONTROLS)
+    return fold(text or "(nothing: it ends the text at once)", indent, break_words=True)
 
 
 def fold(text: str, indent: str = "", hang: str | None = None, break_words: bool = False) -> str:
@@ -56,7 +64,7 @@ def flowing(pieces: Iterable[str]) -> Iterator[str]:
     """
     columns, column, held = shutil.get_terminal_size().columns, 0, ""
     for piece in pieces:
-        held += piece
+        held += piece.translate(_CONTROLS)
         while found := re.match(r"([^\S\n]*)(\n|\S+(?=\s))", held):
             gap, word = found.groups()
             held = held[found.end() :]

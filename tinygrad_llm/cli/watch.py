@@ -9,11 +9,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tinygrad_llm.cli.progress import Bar, fold, say
+from tinygrad_llm.cli.progress import Bar, sample_lines, say
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.training import Step
 
-NOTHING = "(nothing: it ends the text at once)"  # in place of a sample
 STOPPED = 130  # exit status after a request to stop; the run is saved, and can be resumed. A shell's own for Ctrl-C
 _HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
 SAMPLE_TOKENS = 60  # of the text that the model writes at each evaluation
@@ -101,7 +100,7 @@ def _remarks(run: Run, step: Step) -> list[str]:
             f"step {step.step}: loss {step.loss:.3f} is {step.z_score:.1f} standard deviations above the last hundred"
         )
     if step.val_loss is not None:
-        text = fold(_sample(run) or NOTHING, "    ", break_words=True)
+        text = sample_lines(_sample(run), "    ")
         lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n{text}\n")
     return lines
 
@@ -109,6 +108,6 @@ def _remarks(run: Run, step: Step) -> list[str]:
 def _sample(run: Run) -> str:
     try:
         with np.errstate(all="ignore"):
-            return run.sample(SAMPLE_TOKENS).strip()
+            return run.sample(SAMPLE_TOKENS)
     except ValueError as error:  # a run that diverges is reported by its losses, and need not end here
         return f"(nothing: {error})"

@@ -9,7 +9,7 @@ text.py       ids that become text while they are generated
 from tinygrad_llm.generation.cache import KVCache
 from tinygrad_llm.generation.loop import LanguageModel, Prompt, generate, stream, window_start
 from tinygrad_llm.generation.sampling import Sampling, next_token_probs
-from tinygrad_llm.generation.text import start_ids, write
+from tinygrad_llm.generation.text import start_ids, write, write_all
 
 __all__ = [
     "KVCache",
@@ -22,4 +22,5 @@ __all__ = [
     "stream",
     "window_start",
     "write",
+    "write_all",
 ]

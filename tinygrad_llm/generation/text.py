@@ -1,6 +1,6 @@
 """Text from a model: ids become pieces of text while they are generated."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tinygrad_llm.generation.loop import LanguageModel, stream
 from tinygrad_llm.generation.sampling import Sampling
@@ -34,19 +34,47 @@ def write(
     Args:     stop: the text ends before the first of these strings. A piece is held back while it may begin one.
     Raises:   ValueError: as `generation.stream`, or an empty stop string; raised by the call itself.
     """
+    _check_stop(stop)
+    new = stream(model, ids, max_new_tokens, sampling, rng, n_vocab=tokenizer.n_vocab, eos_id=tokenizer.eot_token)
+    pieces = _pieces((int(token[0]) for token in new), tokenizer)
+    return _before(pieces, stop) if stop else pieces
+
+
+def write_all(
+    model: LanguageModel,
+    tokenizer: AnyTokenizer,
+    ids: list[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    rngs: Sequence[Generator],
+    stop: Sequence[str] = (),
+) -> list[str]:
+    """Continue ids once with each generator, all at the same time: the texts that `write` gives with each alone.
+
+    The weights are read once per token for all texts, so this takes less time than one text after another.
+
+    Raises:   ValueError: as `write`.
+    """
+    _check_stop(stop)
+    rows = [ids] * len(rngs)
+    new = stream(model, rows, max_new_tokens, sampling, rngs, n_vocab=tokenizer.n_vocab, eos_id=tokenizer.eot_token)
+    columns = [column.tolist() for column in new]
+    return ["".join(_before(_pieces((column[i] for column in columns), tokenizer), stop)) for i in range(len(rngs))]
+
+
+def _check_stop(stop: Sequence[str]) -> None:
     if not all(stop):
         raise ValueError("a stop string must not be empty")
-    new = stream(model, ids, max_new_tokens, sampling, rng, n_vocab=tokenizer.n_vocab)
+
+
+def _pieces(ids: Iterable[int], tokenizer: AnyTokenizer) -> Iterator[str]:
+    """The text of each id up to the end of text, and a last piece."""
     decoder = StreamDecoder(tokenizer)
-
-    def pieces() -> Iterator[str]:
-        for token in new:
-            if token[0] == tokenizer.eot_token:
-                break
-            yield decoder.push(int(token[0]))
-        yield decoder.finish()
-
-    return _before(pieces(), stop) if stop else pieces()
+    for token in ids:
+        if token == tokenizer.eot_token:
+            break
+        yield decoder.push(token)
+    yield decoder.finish()
 
 
 def _before(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
