@@ -101,6 +101,10 @@ def pieces_before(stop, text="one two three", **options):
         (["twice"], "one two three"),
         (["e t", "two"], "on"),
         (["threefold"], "one two three"),
+        (["w", "two t"], "one "),  # the second begins first, and is complete later
+        (["w", "two four"], "one t"),
+        (["e", "threes"], "on"),
+        (["ee", "threes"], "one two thr"),
     ],
 )
 def test_text_ends_before_the_first_stop_string(stop, text):

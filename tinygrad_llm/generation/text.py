@@ -82,11 +82,13 @@ def _before(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
     held = ""
     for piece in pieces:
         held += piece
-        places = [place for place in map(held.find, stop) if place >= 0]
-        if places:
-            yield held[: min(places)]
+        found = min((place for place in map(held.find, stop) if place >= 0), default=len(held) + 1)
+        # A stop string that has begun earlier may still be completed, and would then be the first.
+        open_ends = (i for i in range(len(held)) for end in stop if end.startswith(held[i:]) and end != held[i:])
+        begun = min(open_ends, default=len(held))
+        if found <= begun:
+            yield held[:found]
             return
-        kept = max((n for end in stop for n in range(1, len(end)) if held.endswith(end[:n])), default=0)
-        yield held[: len(held) - kept]
-        held = held[len(held) - kept :]
-    yield held
+        yield held[:begun]
+        held = held[begun:]
+    yield held[: min((place for place in map(held.find, stop) if place >= 0), default=len(held))]
