@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.finetuning import STYLES, Entry, Instructions, PaddedExamples, collate, encode_entries, prompt_of
+from tinygrad_llm.datasets import Entry
+from tinygrad_llm.finetuning import STYLES, Instructions, PaddedExamples, collate, encode_entries, prompt_of
 from tinygrad_llm.finetuning.assistant import exact_match, token_f1
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator

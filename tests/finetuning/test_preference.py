@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from tinygrad_llm.finetuning import STYLES, Entry, PaddedExamples, Preference, encode_pairs, with_reference
+from tinygrad_llm.datasets import Entry
+from tinygrad_llm.finetuning import STYLES, PaddedExamples, Preference, encode_pairs, with_reference
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import Tokenizer

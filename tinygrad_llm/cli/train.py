@@ -15,10 +15,11 @@ from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.runs.config import RunConfig, keys, parse_change, read_toml
-from tinygrad_llm.runs.data import load_data
+from tinygrad_llm.runs.data import RunData, load_data
+from tinygrad_llm.runs.finetune import Subject
 from tinygrad_llm.runs.folder import RunFolder
 from tinygrad_llm.runs.plan import measure_run, plan_run
-from tinygrad_llm.runs.presets import PRESETS, find_preset
+from tinygrad_llm.runs.presets import FINE_TUNING, PRESETS, find_preset
 from tinygrad_llm.runs.run import Run, load_saved
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
@@ -26,6 +27,7 @@ from tinygrad_llm.training.workers import LaunchError, launch, processes
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --steps 500 --out runs/docs"
 PRESET = "char-cpu"
+_PRESETS = [name for name in PRESETS if name not in FINE_TUNING]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", help="char or bpe, learned from the text; gpt2; a tokenizer file; or the folder of a run"
     )
-    parser.add_argument("--preset", help=f"sizes and settings: {', '.join(PRESETS)} (default: {PRESET})")
+    parser.add_argument(
+        "--preset",
+        help=f"sizes and settings: {', '.join(_PRESETS)} (default: {PRESET})",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file, such as RUN/config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     parser.add_argument(
@@ -89,9 +94,9 @@ def _train(args: argparse.Namespace) -> int:
     if args.plan:
         return _plan(args, out)
     run = _resumed(args) if args.resume else Run.new(configured(args), check_out(args.out, args.overwrite))
-    say(_beginning(run), out)
+    say(beginning(run), out)
     status, written = watch(run, out)
-    say(to_json(_figures(run)) if args.json else _ending(run, status, written))
+    say(to_json(figures(run)) if args.json else ending(run, status, written))
     return status
 
 
@@ -101,13 +106,16 @@ def _plan(args: argparse.Namespace, out: TextIO) -> int:
         raise UsageError(f"--plan is for one process, and here are {processes().size}: call it without mpiexec")
     if args.resume:
         saved = load_saved(args.resume, _changes_of_resumed(args), args.steps)
+        data: Subject
         config, data, done = saved.config, saved.data, saved.step
     else:
         config = configured(args)
         data, done = load_data(config), 0
+    if not isinstance(data, RunData):
+        raise UsageError(f"{args.resume}: --plan is for training on a text, and this run fine-tunes")
     costs = plan_run(config, data, done)
     if args.resume:
-        _check_rest(RunFolder(args.resume, resumed=True), done, done + costs.steps)
+        check_rest(RunFolder(args.resume, resumed=True), done, done + costs.steps)
     say(costs.sizes, out)
     costs = measure_run(config, data, costs)
     say(json.dumps(costs.figures()) if args.json else costs.time)
@@ -116,7 +124,7 @@ def _plan(args: argparse.Namespace, out: TextIO) -> int:
 
 def _resumed(args: argparse.Namespace) -> Run:
     run = Run.resume(args.resume, _changes_of_resumed(args), args.steps)
-    _check_rest(run.folder, run.trainer.step, run.config.training.steps)
+    check_rest(run.folder, run.trainer.step, run.config.training.steps)
     return run
 
 
@@ -128,7 +136,7 @@ def _changes_of_resumed(args: argparse.Namespace) -> dict[str, Any]:
     return _changes(args)
 
 
-def _check_rest(folder: RunFolder, done: int, steps: int) -> None:
+def check_rest(folder: RunFolder, done: int, steps: int) -> None:
     """Refuse to resume a run that has nothing left to do."""
     if done > steps:
         raise UsageError(f"{folder.path}: {done} steps are done, more than the {steps} asked for")
@@ -136,19 +144,16 @@ def _check_rest(folder: RunFolder, done: int, steps: int) -> None:
         raise UsageError(f"{folder.path}: all its {steps} steps are done; add --steps N for N more")
 
 
-def _beginning(run: Run) -> str:
+def beginning(run: Run) -> str:
     """What is printed before the first step."""
-    data, settings, number = run.data, run.config.training, processes().size
-    tokens = [sum(map(len, part)) for part in (data.training, data.held_out)]
-    text = f"{len(data.source.text):,} characters, " if data.source.text else ""
-    text += f"{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {data.tokenizer.n_vocab}); "
-    text += f"{run.model.num_parameters():,} parameters; {settings.steps} steps"
+    settings, number = run.config.training, processes().size
+    text = f"{run.data.summary}; {run.model.num_parameters():,} parameters; {settings.steps} steps"
     text += f" on {number} processes" if number > 1 else ""
     text += f", resumed after step {run.trainer.step}" if run.steps else ""
     return fold(f"{text}\n{run.trainer.optimizer}", hang="    ") + (_how_to_stop() if number > 1 else "")
 
 
-def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
+def ending(run: Run, status: int, written: Sequence[Path]) -> str:
     """What is printed after the save: results, files, and the next command."""
     last, folder, tokenizer = run.steps[-1], str(run.folder.path), run.data.tokenizer
     lines = []
@@ -162,12 +167,12 @@ def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
     command = ["train", "--resume", folder]
     if not status:
         # A prompt that the tokenizer surely knows; where there is an end-of-text token, none is needed.
-        prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + _first_word(run)]
+        prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + run.data.first_word]
         command = ["generate", folder, *prompt, "--seed", "1"]
     return "\n".join([*lines, "next:", command_line(["tinygrad-llm", *command], "    ")])
 
 
-def _figures(run: Run) -> dict[str, Any]:
+def figures(run: Run) -> dict[str, Any]:
     last = run.steps[-1]
     return {
         "out": str(run.folder.path),
@@ -178,12 +183,6 @@ def _figures(run: Run) -> dict[str, Any]:
         "parameters": run.model.num_parameters(),
         "skipped": run.trainer.skipped,
     }
-
-
-def _first_word(run: Run) -> str:
-    """The beginning of the text, or of the tokens."""
-    text = run.data.source.text or run.data.tokenizer.decode(run.data.training[0][:100].tolist())
-    return (text.split() or [text])[0][:10]
 
 
 def _how_to_stop() -> str:
@@ -199,6 +198,8 @@ def configured(args: argparse.Namespace) -> RunConfig:
     """
     values = read_toml(args.config) if args.config else {}
     named = values.pop("preset", "")
+    if {named, args.preset} & set(FINE_TUNING):
+        raise UsageError(f"{args.preset or named} fine-tunes a model: use `tinygrad-llm finetune`")
     config = find_preset((named or PRESET) if args.preset is None else args.preset)
     try:
         config = config.fitted(values)
@@ -225,14 +226,18 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("give --corpus, a text, or --data, token files; not both")
     if args.corpus is not None:
         given |= {"data.files": [], "data.weights": [], "data.held_out": ""}
+    return given | set_changes(args.set, ("data", "model", "training"))
+
+
+def set_changes(given: Sequence[str], tables: Sequence[str]) -> dict[str, Any]:
+    """The settings of --set, with their full names where one of these tables has them: "seed" is "training.seed"."""
+    found: dict[str, Any] = {}
     changed: dict[str, str] = {}
-    for change in args.set:
+    for change in given:
         key, value = parse_change(change)
-        full = [
-            known for known, _ in keys() if known.endswith(f".{key}")
-        ]  # so that --seed and --set seed=1 are the same
+        full = [known for known, _ in keys(tables) if known.endswith(f".{key}")]
         name = full[0] if len(full) == 1 else key
         if name in changed:
             raise UsageError(f"--set {changed[name]} and --set {change} set the same key: give it once")
-        given[name], changed[name] = value, change
-    return given
+        found[name], changed[name] = value, change
+    return found

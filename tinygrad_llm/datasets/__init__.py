@@ -5,6 +5,8 @@ tokens.py       token files: ids on the disk, read as if they were an array in m
 encode.py       text file → token file, on all cores (`encode_workers.py`), in bounded memory
 windows.py      ids → windows: an input of block_size ids, and the target one id further on
 batches.py      windows → batches: `DataLoader` (one pass, as in PyTorch) and `BatchStream` (without end)
+messages.py     texts with labels, for a classifier
+instructions.py instructions with answers, and pairs of answers, for an assistant
 permutation.py  the shuffled order of very many windows, without a list of them
 """
 
@@ -12,6 +14,8 @@ from tinygrad_llm.datasets.batches import BatchStream, DataLoader, Dataset, Orde
 from tinygrad_llm.datasets.checks import DataError, check_ids
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches
 from tinygrad_llm.datasets.encode import encode_file
+from tinygrad_llm.datasets.instructions import Entry, Pair, read_instructions, read_preferences
+from tinygrad_llm.datasets.messages import Message, balance, read_messages, split_messages
 from tinygrad_llm.datasets.permutation import Permutation
 from tinygrad_llm.datasets.tokens import TokenFile
 from tinygrad_llm.datasets.windows import SlidingWindows, split
@@ -22,16 +26,24 @@ __all__ = [
     "DataError",
     "DataLoader",
     "Dataset",
+    "Entry",
+    "Message",
     "Order",
+    "Pair",
     "Permutation",
     "SlidingWindows",
     "TokenFile",
+    "balance",
     "check_ids",
     "corpus_hash",
     "encode_file",
     "load_corpus",
     "mixture",
     "read_corpus",
+    "read_instructions",
+    "read_messages",
+    "read_preferences",
     "read_stretches",
     "split",
+    "split_messages",
 ]

@@ -1,6 +1,6 @@
 """From a model of text to a classifier, to an assistant, and to one that is preferred. Each is a small `Task`."""
 
-from tinygrad_llm.finetuning.assistant import STYLES, Entry, Instructions, collate, encode_entries, prompt_of
+from tinygrad_llm.finetuning.assistant import STYLES, Instructions, collate, encode_entries, prompt_of
 from tinygrad_llm.finetuning.batches import PaddedExamples, in_batches, pad
 from tinygrad_llm.finetuning.classifier import Classification, balanced_weights, classify, token_influence
 from tinygrad_llm.finetuning.preference import Preference, encode_pairs, with_reference
@@ -8,7 +8,6 @@ from tinygrad_llm.finetuning.preference import Preference, encode_pairs, with_re
 __all__ = [
     "STYLES",
     "Classification",
-    "Entry",
     "Instructions",
     "PaddedExamples",
     "Preference",

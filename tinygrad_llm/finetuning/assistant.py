@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.datasets import Entry
 from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
@@ -19,10 +20,11 @@ from tinygrad_llm.training.task import Task
 
 
 class Style(NamedTuple):
-    """How an entry is written: a text that ends where the answer begins, what stands before the answer, and its end."""
+    """How an entry is written: `prompt` of instruction and input, then `answer`, then the answer after a `space`."""
 
     prompt: Callable[[str, str], str]
     answer: str
+    space: str = ""
 
 
 def _alpaca(instruction: str, input: str) -> str:
@@ -33,21 +35,21 @@ def _alpaca(instruction: str, input: str) -> str:
     return f"{text}\n\n### Input:\n{input}" if input else text
 
 
+def _plain(instruction: str, input: str) -> str:
+    return f"Q: {instruction}" + (f" {input}" if input else "")
+
+
 def _phi3(instruction: str, input: str) -> str:
     return f"<|user|>\n{instruction}" + (f" {input}" if input else "")
 
 
-# Taori et al. 2023 (Stanford Alpaca); Abdin et al. 2024, arXiv:2404.14219 (Phi-3).
-STYLES = {"alpaca": Style(_alpaca, "\n\n### Response:\n"), "phi3": Style(_phi3, "\n<|assistant|>:\n")}
-
-
-class Entry(NamedTuple):
-    """An instruction, what it is about (may be empty), the answer, and the kind of task (may be empty)."""
-
-    instruction: str
-    input: str
-    output: str
-    kind: str = ""
+# Taori et al. 2023 (Stanford Alpaca); Abdin et al. 2024, arXiv:2404.14219 (Phi-3); and one of few tokens, for small
+# models whose tokenizers cut the words of the other two into many pieces.
+STYLES = {
+    "alpaca": Style(_alpaca, "\n\n### Response:\n"),
+    "phi3": Style(_phi3, "\n<|assistant|>:\n"),
+    "plain": Style(_plain, "\nA:", " "),
+}
 
 
 def prompt_of(instruction: str, input: str, style: Style) -> str:
@@ -100,7 +102,7 @@ def encode_entries(
     rows, prompts, cut, dropped = [], [], [], []
     for number, entry in enumerate(entries):
         prompt = tokenizer.encode(prompt_of(entry.instruction, entry.input, style))
-        row = prompt + tokenizer.encode(entry.output)
+        row = prompt + tokenizer.encode(style.space + entry.output)
         if len(prompt) >= block_size:
             dropped.append(number)
             continue

@@ -11,6 +11,7 @@ from tinygrad_llm.autograd import Tensor, enable_grad, grad
 from tinygrad_llm.autograd.observer import Observer, Operation, observing
 from tinygrad_llm.finetuning.batches import in_batches, pad
 from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.training.task import Batches, Task
 
 
@@ -23,7 +24,10 @@ class Classification(Task):
     """
 
     def __init__(
-        self, batches: Batches, held_out: Sequence[dict[str, Any]] = (), class_weights: Sequence[float] | None = None
+        self,
+        batches: Batches,
+        held_out: Sequence[dict[str, Any]] = (),
+        class_weights: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
         super().__init__(batches, held_out)
         self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float64)
@@ -33,6 +37,12 @@ class Classification(Task):
         scores = model(batch["ids"], batch["lengths"])
         right = int((scores.data.argmax(axis=-1) == labels).sum())
         return F.cross_entropy(scores, labels, self.class_weights, reduction="sum") / total, {"accuracy": right / total}
+
+
+def encode_messages(texts: Sequence[str], tokenizer: AnyTokenizer, longest: int) -> tuple[list[list[int]], int]:
+    """The ids of each text, cut to what the model reads; and how many were cut. A special token is read as text."""
+    rows = [tokenizer.encode(text, disallowed_special=()) for text in texts]
+    return [row[:longest] for row in rows], sum(len(row) > longest for row in rows)
 
 
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:

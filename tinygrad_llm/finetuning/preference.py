@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.finetuning.assistant import Entry, Style, encode_entries
+from tinygrad_llm.datasets import Entry
+from tinygrad_llm.finetuning.assistant import Style, encode_entries
 from tinygrad_llm.finetuning.batches import in_batches
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT

@@ -5,16 +5,19 @@ Shapes: B batch, T time, C channels (n_embd), K classes.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
-from tinygrad_llm.nn import Linear
+from tinygrad_llm.nn import Linear, merge_lora
 from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.weights import PreTrainedModel
+from tinygrad_llm.weights.adapters import check_base, find_adapter, load_adapter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,7 @@ class GPTClassifier(PreTrainedModel):
         self.score = Linear(config.n_embd, len(config.labels), rng=rng)
 
     @classmethod
-    def from_gpt(cls, base: GPT, labels: Sequence[str], rng: Generator) -> "GPTClassifier":
+    def from_gpt(cls, base: GPT, labels: Sequence[str], rng: Generator) -> Self:
         """The transformer of a GPT, itself and not a copy, under a new head.
 
         Raises:   ValueError: as `GPTClassifierConfig`.
@@ -87,6 +90,21 @@ class GPTClassifier(PreTrainedModel):
         config = GPTClassifierConfig(**sizes, labels=tuple(labels))
         model = cls(config, rng, transformer=base.transformer, recompute=base.recompute, fused=base.fused)
         model.score.to(base.transformer.wte.weight.dtype)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *args: Any, **options: Any) -> Self:
+        """As `PreTrainedModel.from_pretrained`; the base of an adapter is a GPT."""
+        adapter = find_adapter(path)
+        if adapter is None:
+            return super().from_pretrained(path, *args, **options)
+        if not adapter.labels:
+            raise LoadError(f"{path}: holds an adapter of a language model, and not of a classifier: check the path")
+        base = GPT.from_pretrained(adapter.base)
+        check_base(base, adapter, path)
+        model = cls.from_gpt(base, adapter.labels, Generator(0))
+        load_adapter(model, path)
+        merge_lora(model)
         return model
 
     @property

@@ -19,11 +19,12 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
@@ -87,6 +88,12 @@ class RunConfig:
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     model: GPTConfig = dataclasses.field(default_factory=GPTConfig)
     training: TrainSettings = dataclasses.field(default_factory=TrainSettings)
+    finetune: FineTuneSettings = dataclasses.field(default_factory=FineTuneSettings)
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that matter: a fine-tuning run has its text, tokenizer and sizes from the base."""
+        return ["training", "finetune"] if self.finetune.task else ["data", "model", "training"]
 
     def flat(self) -> dict[str, Any]:
         """Every key, as "training.lr", with its value."""
@@ -125,9 +132,9 @@ class RunConfig:
         Raises:   ConfigError: a path that is not Unicode text.
         """
         lines = [f"preset = {_toml(self.preset)}"]
-        for table, fields in _TABLES.items():
+        for table in self.tables:
             lines += ["", f"[{table}]"]
-            for field in fields:
+            for field in _TABLES[table]:
                 value = getattr(getattr(self, table), field.name)
                 if value is not None:
                     lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
@@ -164,11 +171,18 @@ class RunConfig:
             held_out=data.held_out and str(Path(data.held_out).absolute()),
             tokenizer=data.tokenizer if data.tokenizer in TOKENIZERS else str(Path(data.tokenizer).absolute()),
         )
-        return dataclasses.replace(self, data=data)
+
+        def there(path: str) -> str:  # else the name of a model or of a file that ships with the package
+            return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+        s = self.finetune
+        return dataclasses.replace(
+            self, data=data, finetune=dataclasses.replace(s, base=there(s.base), data=there(s.data))
+        )
 
 
 TOKENIZERS = ("char", "bpe", "gpt2")
-_CLASSES = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings}
+_CLASSES = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings, "finetune": FineTuneSettings}
 _TABLES = {
     table: tuple(field for field in dataclasses.fields(kind) if (table, field.name) != ("model", "vocab_size"))
     for table, kind in _CLASSES.items()
@@ -206,14 +220,14 @@ _ELSEWHERE = {
 MAY_CHANGE = frozenset(
     {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
     | {"training.recompute"}
-    | {"data.corpus", "data.files", "data.held_out", "data.tokenizer"}
+    | {"data.corpus", "data.files", "data.held_out", "data.tokenizer", "finetune.base", "finetune.data"}
 )
 
 
-def keys() -> Iterator[tuple[str, str]]:
-    """(key, help) of every setting."""
-    for table, fields in _TABLES.items():
-        for field in fields:
+def keys(tables: Iterable[str] = ("data", "model", "training")) -> Iterator[tuple[str, str]]:
+    """(key, help) of every setting of these tables."""
+    for table in tables:
+        for field in _TABLES[table]:
             yield f"{table}.{field.name}", _help(field)
 
 
@@ -305,7 +319,7 @@ def _find(key: str) -> tuple[str, str, Any]:
         (t, field.name) for t, fields in _TABLES.items() for field in fields if field.name == name and table in ("", t)
     ]
     if len(found) != 1:
-        known = [known for known, _ in keys()]
+        known = [known for known, _ in keys(_TABLES)]
         meant = [k for k in known if k.endswith("." + _ELSEWHERE.get(name, name))]
         near = nearest(key, known if dot else [k.split(".")[1] for k in known])
         raise ConfigError(f"unknown key {key!r}" + (f": did you mean {meant[0]}?" if meant else near))

@@ -1,19 +1,24 @@
 """What a run learns from: a text or token files; a tokenizer; ids for training, and ids held out."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm.datasets import BatchStream, DataError, TokenFile, corpus_hash, load_corpus
+from tinygrad_llm.generation import Sampling, start_ids, write
+from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import DataSettings, RunConfig
 from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer, vocabulary_hash
 from tinygrad_llm.training import ConfigError, LanguageModeling, held_out_windows
+from tinygrad_llm.training.memory import check_memory
 
 TRAIN_FRACTION = 0.9  # of each text or file; the rest is held out
 LEARNED = ("char", "bpe")  # tokenizers that are learned from the text, and so are kept with the run
@@ -55,6 +60,40 @@ class RunData:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to: it is resumed only with the same corpus and tokenizer."""
         return identity(self.source, self.tokenizer)
+
+    # ---- what a Run asks of its subject: see `runs.finetune.Subject` -------------------------------------------------
+
+    def make_task(self, config: RunConfig, rng: Generator) -> tuple[LanguageModeling, int]:
+        batches = make_batches(config, self, rng)
+        return make_task(config, self, batches), batches.batches_per_epoch
+
+    def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> GPT:
+        sizes = dataclasses.replace(config.model, vocab_size=self.tokenizer.n_vocab)
+        check_memory(sizes, config.training, batch_size)
+        return GPT(sizes, rng, recompute=config.training.recompute)
+
+    def sample(self, model: GPT, max_new_tokens: int, seed: int) -> str:
+        """A text from the end-of-text token up to the next one; else from a newline, or from the first token."""
+        start = start_ids(self.tokenizer) or [int(self.training[0][0])]
+        return "".join(write(model, self.tokenizer, start, max_new_tokens, Sampling(0.8), Generator(seed)))
+
+    def results(self, model: GPT) -> None:
+        """There is no test: the held-out loss says all."""
+
+    def save(self, model: GPT, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    @property
+    def first_word(self) -> str:
+        """The beginning of the text, or of the tokens."""
+        text = self.source.text or self.tokenizer.decode(self.training[0][:100].tolist())
+        return (text.split() or [text])[0][:10]
+
+    @property
+    def summary(self) -> str:
+        tokens = [sum(map(len, part)) for part in (self.training, self.held_out)]
+        text = f"{len(self.source.text):,} characters, " if self.source.text else ""
+        return f"{text}{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {self.tokenizer.n_vocab})"
 
 
 def read_source(data: DataSettings) -> Source:

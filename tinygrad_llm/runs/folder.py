@@ -31,13 +31,19 @@ from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
+from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG
 
 CONFIG, TOKENIZER, ABOUT = "config.toml", "tokenizer.json", "run.json"
 METRICS, TABLE, SAMPLES = "metrics.jsonl", "metrics.csv", "samples.txt"
 PICTURES = ("loss.png", "gradients.png")
+CONFUSION = "confusion.png"  # of a classifier
+RESULTS = "results.json"  # of the test after a fine-tuning
 CHECKPOINTS = "checkpoints"
 # In the order in which a save puts them into place. run.json, which says how many steps they are of, is the last.
-FILES = (CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, WEIGHTS, ABOUT)
+FILES = (
+    *(CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, CONFUSION, RESULTS, WEIGHTS, ADAPTER, ADAPTER_CONFIG),
+    ABOUT,
+)
 
 _OWN_CHECKPOINTS = ("step-*.ckpt.safetensors", ".tinygrad_llm-*.tmp")  # a kill during a save leaves the second
 _SAVING = ".saving"  # the files of a save that is not complete; those of a killed one stay until the next save
@@ -97,7 +103,8 @@ class RunFolder:
 
     def is_saved(self, step: int) -> bool:
         """Whether a save after this step is complete in the folder."""
-        whole = (self.work / WEIGHTS).is_file() and not (self.work / _SAVING).exists()
+        written = any((self.work / name).is_file() for name in (WEIGHTS, ADAPTER))
+        whole = written and not (self.work / _SAVING).exists()
         return whole and about_run(self.work).get("steps_done") == step
 
     # ---- one process at a time -------------------------------------------------------------------------------------

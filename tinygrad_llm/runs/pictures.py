@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm.runs.folder import PICTURES
+from tinygrad_llm.runs.folder import CONFUSION, PICTURES
 from tinygrad_llm.storage.figure import new_figure, save_figure
 from tinygrad_llm.training import Step
 
@@ -17,6 +17,35 @@ def save_pictures(steps: Sequence[Step], folder: Path) -> None:
         return
     for name, figure in zip(PICTURES, figures, strict=True):
         save_figure(figure, folder / name)
+
+
+def save_confusion(results: dict[str, Any], folder: Path) -> None:
+    """Draw confusion.png into the folder; nothing where matplotlib is missing.
+
+    Args:     results: of `MessageData.results`.
+    """
+    try:
+        figure = confusion_matrix(results["confusion"], results["labels"])
+    except ImportError:
+        return
+    save_figure(figure, folder / CONFUSION)
+
+
+def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Any:
+    """A figure of how many texts of each true class (row) got each class (column)."""
+    side = 2.5 + 0.8 * len(labels)
+    figure = new_figure(side + 1, side)
+    axes = figure.add_subplot()
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(counts):
+        for j, count in enumerate(row):
+            color = "white" if shares[i][j] > 0.6 else "black"
+            axes.text(j, i, f"{count}\n{shares[i][j]:.0%}", ha="center", va="center", color=color)
+    axes.set(xlabel="predicted", ylabel="true", title="test texts, and shares of each true class")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    return figure
 
 
 def loss_curve(steps: Sequence[Step]) -> Any:

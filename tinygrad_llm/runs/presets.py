@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.runs.config import DataSettings, RunConfig, read_toml
 from tinygrad_llm.storage.text import nearest
@@ -58,7 +59,33 @@ PRESETS = {
             order="random", eval_every=1000, checkpoint_every=100,
         ),
     ),
+    # What `finetune` starts from. The learning rates suit small models; GPT-2 takes a hundredth of them.
+    "classifier": RunConfig(
+        "a classifier of messages: the last block, the final norm and a new head",
+        "classifier",
+        training=TrainSettings(
+            epochs=5, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=20, weight_decay=0.1, eval_every=50, eval_batches=100,
+        ),
+        finetune=FineTuneSettings(layers="last"),
+    ),
+    "assistant": RunConfig(
+        "an assistant that follows instructions",
+        "assistant",
+        training=TrainSettings(
+            epochs=10, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=20, weight_decay=0.1, eval_every=100,
+            eval_batches=100,
+        ),
+    ),
+    "preference": RunConfig(
+        "an assistant that prefers the chosen one of two answers (DPO)",
+        "preference",
+        training=TrainSettings(
+            epochs=3, batch_size=8, lr=1e-4, min_lr=1e-5, warmup=10, weight_decay=0.01, eval_every=25,
+            eval_batches=100,
+        ),
+    ),
 }  # fmt: skip
+FINE_TUNING = ("classifier", "assistant", "preference")
 
 
 def find_preset(name: str) -> RunConfig:

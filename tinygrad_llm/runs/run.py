@@ -7,27 +7,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.formats.checkpoint import NotFiniteError
-from tinygrad_llm.generation import Sampling, start_ids, write
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import RunConfig, differences, parse_toml
-from tinygrad_llm.runs.data import (
-    LEARNED,
-    RunData,
-    data_differences,
-    load_data,
-    make_batches,
-    make_task,
-    make_tokenizer,
-    read_source,
-    tokenize,
-)
-from tinygrad_llm.runs.folder import ABOUT, CHECKPOINTS, CONFIG, METRICS, SAMPLES, TABLE, TOKENIZER, RunFolder
+from tinygrad_llm.runs.data import LEARNED, data_differences, load_data, make_tokenizer, read_source, tokenize
+from tinygrad_llm.runs.finetune import Subject, load_examples
+from tinygrad_llm.runs.folder import ABOUT, CHECKPOINTS, CONFIG, METRICS, RESULTS, SAMPLES, TABLE, TOKENIZER, RunFolder
 from tinygrad_llm.runs.metrics import (
     read_metrics,
     read_samples,
@@ -35,12 +24,12 @@ from tinygrad_llm.runs.metrics import (
     step_to_json,
     steps_to_csv,
 )
-from tinygrad_llm.runs.pictures import save_pictures
+from tinygrad_llm.runs.pictures import save_confusion, save_pictures
 from tinygrad_llm.runs.presets import load_config, over_preset
 from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import load_tokenizer
 from tinygrad_llm.training import ConfigError, Step, Trainer, TrainingError, TrainSettings
-from tinygrad_llm.training.memory import check_memory
 from tinygrad_llm.training.workers import fastest_threads, processes
 
 
@@ -51,31 +40,32 @@ class Run:
     From the first step, or from `resume`, to `save`, other processes are kept out of the folder.
     """
 
-    def __init__(self, config: RunConfig, data: RunData, trainer: Trainer, folder: RunFolder) -> None:
+    def __init__(self, config: RunConfig, data: Subject, trainer: Trainer, folder: RunFolder) -> None:
         self.config = config
         self.data = data
         self.trainer = trainer
         self.folder = folder
         self.steps: list[Step] = []
         self.samples: list[tuple[int, str]] = []
+        self.results: dict[str, Any] | None = None  # of a test after the last step, if the subject has one
         self._saved_at: tuple[int, int] | None = None  # the position of the last checkpoint
 
     @property
-    def model(self) -> GPT:
-        """The model that is trained."""
-        return cast(GPT, self.trainer.model)
+    def model(self) -> Any:
+        """The model that is trained: a GPT, or a GPTClassifier."""
+        return self.trainer.model
 
     # ---- making one ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def new(cls, config: RunConfig, folder: Path, data: RunData | None = None) -> "Run":
+    def new(cls, config: RunConfig, folder: Path, data: Subject | None = None) -> "Run":
         """A run that has not made a step.
 
-        Args:     data: the result of `load_data(config)`, if it was computed before.
+        Args:     data: the result of `load_subject(config)`, if it was computed before.
         Raises:   ConfigError: settings that do not fit each other, the data, or the memory; a setting that config.toml
                   cannot hold. DataError: the corpus cannot be used.
         """
-        data = load_data(config) if data is None else data
+        data = load_subject(config) if data is None else data
         config, trainer = make_trainer(config, data)
         return cls(config, data, trainer, RunFolder(folder))
 
@@ -179,14 +169,8 @@ class Run:
         return f"the last good checkpoint is {latest}" if latest else "there is no good checkpoint"
 
     def sample(self, max_new_tokens: int = 120, seed: int = 1) -> str:
-        """Let the model write a text, and keep it.
-
-        It starts at the end-of-text token and writes up to the next one; without such a token it starts at a newline,
-        or, where the text has none, at its first token.
-        """
-        start = start_ids(self.data.tokenizer) or [int(self.data.training[0][0])]
-        pieces = write(self.model, self.data.tokenizer, start, max_new_tokens, Sampling(0.8), Generator(seed))
-        text = "".join(pieces)
+        """Show in words what the model can do now, and keep it: a text, or answers, or classes of messages."""
+        text = self.data.sample(self.model, max_new_tokens, seed)
         step = self.steps[-1].step if self.steps else 0
         self.samples.append((step, text))
         self.folder.add_sample(sample_to_text(step, text))
@@ -206,7 +190,9 @@ class Run:
             self.folder.lock()
             if self._saved_at != self._position:
                 self.checkpoint()
-            return self.folder.save(self._write_all, ended=self.trainer.step >= self.config.training.steps)
+            ended = self.trainer.step >= self.config.training.steps
+            self.results = self.data.results(self.model) if ended else None
+            return self.folder.save(self._write_all, ended)
         finally:
             self.folder.release()
 
@@ -214,7 +200,7 @@ class Run:
         """The files that a resume needs, besides a checkpoint."""
         about = {
             "preset": self.config.preset,
-            "corpus": list(self.config.data.files) or self.config.data.corpus,
+            "corpus": self.config.finetune.data or list(self.config.data.files) or self.config.data.corpus,
             "steps_done": self.steps[-1].step if self.steps else 0,
             "processes": processes().size,
             "identity": self.data.identity,
@@ -232,7 +218,11 @@ class Run:
         self._write_notes(folder)
         _write_texts(folder, {TABLE: steps_to_csv(self.steps)})
         save_pictures(self.steps, folder)
-        self.model.save_pretrained(folder)
+        self.data.save(self.model, folder)
+        if self.results is not None:
+            _write_texts(folder, {RESULTS: to_json(self.results, indent=2) + "\n"})
+            if "confusion" in self.results:
+                save_confusion(self.results, folder)
 
 
 def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
@@ -247,7 +237,7 @@ class Saved:
     where: str  # the checkpoint, for messages
     config: RunConfig  # with the changes
     before: TrainSettings  # without them
-    data: RunData
+    data: Subject
     step: int
     arrays: dict[str, Array]
     trainer: dict[str, Any]  # with the arrays, the state of the trainer
@@ -273,6 +263,8 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
             f"{where} is within the warm-up of {before.training.warmup} steps: give --steps of at least {rest}"
         )
     config = before.changed({**(changes or {}), **extension})
+    if config.finetune.task:
+        return _saved_examples(where, config, before, saved, arrays, checkpoints)
     source = read_source(config.data)
     learned = config.data.tokenizer in LEARNED and not source.files
     tokenizer = load_tokenizer(folder / TOKENIZER) if learned else make_tokenizer(config.data, source)
@@ -283,16 +275,53 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
         state = saved["trainer"]
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(f"{where} is not of a run: {error}") from error
+    _refuse_changed(where, different)
+    data = tokenize(config, source, tokenizer)  # only now: another text may have characters unknown to the tokenizer
+    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints)
+
+
+def load_subject(config: RunConfig) -> Subject:
+    """What a new run learns from: a text with its tokenizer, or examples with a base model.
+
+    Raises:   as `load_data` and `load_examples`.
+    """
+    if config.finetune.task:
+        return load_examples(config)
+    return load_data(config)
+
+
+def _saved_examples(
+    where: str,
+    config: RunConfig,
+    before: RunConfig,
+    saved: Mapping[str, Any],
+    arrays: dict[str, Array],
+    checkpoints: Checkpoints,
+) -> Saved:
+    """A fine-tuning run as its last checkpoint has it."""
+    data = load_subject(config)
+    try:
+        different = differences(over_preset(parse_toml(saved["config"]), where), config)
+        for name, now in data.identity.items():
+            if saved[name] != now:
+                what = {"corpus": "the examples", "tokenizer": "the tokenizer of", "base": "the base model"}[name]
+                different.append(f"{what} {config.finetune.data if name == 'corpus' else config.finetune.base}")
+        state = saved["trainer"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadError(f"{where} is not of a run: {error}") from error
+    _refuse_changed(where, different)
+    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints)
+
+
+def _refuse_changed(where: str, different: list[str]) -> None:
     if different:
         raise ConfigError(
             f"{where} cannot be resumed, because something has changed: {'; '.join(different)}. Put it back, or start "
             "a new run"
         )
-    data = tokenize(config, source, tokenizer)  # only now: another text may have characters unknown to the tokenizer
-    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints)
 
 
-def make_trainer(config: RunConfig, data: RunData, saved: Saved | None = None) -> tuple[RunConfig, Trainer]:
+def make_trainer(config: RunConfig, data: Subject, saved: Saved | None = None) -> tuple[RunConfig, Trainer]:
     """The trainer of a run: a task on the data, and a model of the configured sizes with weights from the seed.
 
     Args:     saved: the run that is resumed.
@@ -302,14 +331,12 @@ def make_trainer(config: RunConfig, data: RunData, saved: Saved | None = None) -
     """
     config.absolute().to_toml()  # a path that is not Unicode text, for example, is refused before the work
     rng = Generator(config.training.seed)
-    batches = make_batches(config, data, rng)
-    task = make_task(config, data, batches)
-    settings = config.training.counted(batches.batches_per_epoch)
+    task, batches_per_epoch = data.make_task(config, rng)
+    settings = config.training.counted(batches_per_epoch)
     if saved is not None:
         settings = _extended(settings, saved)
-    sizes = dataclasses.replace(config.model, vocab_size=data.tokenizer.n_vocab)
-    check_memory(sizes, settings, task.batch_size)
-    model = GPT(sizes, rng, recompute=settings.recompute)
+    config = dataclasses.replace(config, training=settings)
+    model = data.make_model(config, rng, task.batch_size)
     settings = dataclasses.replace(settings, workers=settings.workers or fastest_threads(model, task))
     return dataclasses.replace(config, training=settings), Trainer(model, task, settings)
 

@@ -10,10 +10,11 @@ three blocks, and zeros elsewhere.
 Source:   peft 0.21: peft.LoraConfig, peft.utils.save_and_load.get_peft_model_state_dict.
 """
 
+import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,19 +24,29 @@ from tinygrad_llm.nn import LoRA, LoRALinear, Module, adapt, lora_layers
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, open_regular, parse_json, show
+from tinygrad_llm.weights.find import WEIGHTS
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
+_LABELS, _BASE = "tinygrad_llm.labels", "tinygrad_llm.base_sha256"  # in the metadata of the arrays
 _MAX_JSON = 1_000_000  # bytes
 _PREFIX = "base_model.model."
 _REFUSED = {"use_dora": False, "bias": "none"}  # what we do not have, and its harmless value
 
 
-def save_adapter(model: Module, folder: str | Path, base: str = "", whole: tuple[str, ...] = ()) -> None:
+def save_adapter(
+    model: Module,
+    folder: str | Path,
+    base: str = "",
+    base_hash: str = "",
+    whole: tuple[str, ...] = (),
+    labels: tuple[str, ...] = (),
+) -> None:
     """Write the adapters of a model, without its frozen weights.
 
-    Args:     base: the path or name of the base model, for the reader. whole: layers, such as a new head, that the base
-              lacks: they are written whole, with their adapter merged.
+    Args:     base: the path or name of the base model, for the reader. base_hash: `state_hash` of it.
+              whole: layers, such as a new head, that the base lacks: they are written whole, with their adapter merged.
+              labels: of a classifier.
     Raises:   ValueError: the model has no adapters; a weight is NaN or infinite. OSError: a file cannot be written.
     """
     layers = dict(lora_layers(model))
@@ -63,7 +74,8 @@ def save_adapter(model: Module, folder: str | Path, base: str = "", whole: tuple
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / ADAPTER_CONFIG) as file:
         file.write((json.dumps(_config(adapted, base, whole), indent=2) + "\n").encode())
-    save_safetensors(folder / ADAPTER, arrays, {"format": "pt"})
+    metadata = {"format": "pt", _LABELS: json.dumps(labels) if labels else "", _BASE: base_hash}
+    save_safetensors(folder / ADAPTER, arrays, {name: text for name, text in metadata.items() if text})
 
 
 def _config(layers: dict[str, LoRALinear], base: str, whole: tuple[str, ...]) -> dict[str, Any]:
@@ -93,6 +105,51 @@ def _block_diagonal(blocks: list[Array]) -> Array:
     for i, block in enumerate(blocks):
         whole[rows * i : rows * (i + 1), columns * i : columns * (i + 1)] = block
     return whole
+
+
+class Adapter(NamedTuple):
+    """What an adapter says of its base: where it is, its hash ("": unknown), and the labels of a classifier."""
+
+    base: str
+    base_hash: str
+    labels: tuple[str, ...]
+
+
+def find_adapter(path: str | Path) -> Adapter | None:
+    """What the adapter in a folder says of its base; None where the folder holds no adapter, or a whole model.
+
+    Raises:   LoadError: its files are damaged, or name no base.
+    """
+    folder = Path(path)
+    if not (folder / ADAPTER).is_file() or (folder / WEIGHTS).is_file():
+        return None
+    base = read_adapter_config(folder).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise LoadError(
+            f"{folder / ADAPTER_CONFIG}: base_model_name_or_path must name the base model, got {show(base)}"
+        )
+    _, metadata = load_safetensors(folder / ADAPTER)
+    labels = parse_json(f"{folder / ADAPTER}: labels", metadata.get(_LABELS, "[]").encode())
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise LoadError(f"{folder / ADAPTER}: labels must be a list of texts, got {show(labels)}")
+    return Adapter(base, metadata.get(_BASE, ""), tuple(labels))
+
+
+def check_base(base: Module, adapter: Adapter, path: str | Path) -> None:
+    """Raise LoadError if the base is not the one that the adapter was trained with."""
+    if adapter.base_hash and state_hash(base) != adapter.base_hash:
+        raise LoadError(
+            f"{path}: its base {adapter.base} has other weights than when the adapter was trained: put it back"
+        )
+
+
+def state_hash(model: Module) -> str:
+    """The SHA-256 of all parameters, by name."""
+    digest = hashlib.sha256()
+    for name, array in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def load_adapter(model: Module, folder: str | Path) -> None:

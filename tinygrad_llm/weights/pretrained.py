@@ -25,10 +25,11 @@ from numpy.typing import DTypeLike
 
 from tinygrad_llm.formats import Arrays, read_arrays, save_npz, save_safetensors, write_tensorbundle
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import Dropout, Module
+from tinygrad_llm.nn import Dropout, Module, merge_lora
 from tinygrad_llm.random import Generator, Shape
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, parse_json, show
+from tinygrad_llm.weights.adapters import check_base, find_adapter, load_adapter
 from tinygrad_llm.weights.find import CONFIG, HPARAMS, INDEX, NPZ, WEIGHTS, find_weights, folder_of
 from tinygrad_llm.weights.names import (
     STYLES,
@@ -111,12 +112,21 @@ class PreTrainedModel(Module):
     ) -> Self:
         """Read a model from a folder or file: one of `save_pretrained`, or a GPT-2 of OpenAI or Hugging Face.
 
+        A folder with a LoRA adapter alone names its base: that is read, and the adapter merged.
+
         Args:     path: or a name such as "gpt2", for the folder that `tinygrad-llm download` fills.
                   n_head: the number of heads where no file states it; the default is GPT-2's rule, n_embd / 64.
                   allow_non_finite: also accept weights that are NaN or infinite.
                   options: further arguments of the model's constructor.
         Raises:   LoadError: no model there, a damaged file, or weights that do not fit the config.
         """
+        adapter = find_adapter(path)
+        if adapter is not None:
+            model = cls.from_pretrained(adapter.base, n_head, allow_non_finite, **options)
+            check_base(model, adapter, path)
+            load_adapter(model, path)
+            merge_lora(model)
+            return model
         config, state, _ = read_pretrained(path, cls.config_class, n_head, allow_non_finite)
         model = cls(config, _Undrawn(0), **options)
         for name, p in model.named_parameters():

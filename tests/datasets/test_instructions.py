@@ -1,0 +1,79 @@
+"""Instructions with answers, and pairs of answers."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tinygrad_llm.datasets import DataError, Entry, Pair, read_instructions, read_preferences
+
+ENTRIES = [Entry("Add.", "1, 2", "3", "sum"), Entry("Say hi.", "", "hi")]
+
+
+def written(folder, content, name="data.json"):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def objects(entries):
+    return [{key: value for key, value in entry._asdict().items() if value} for entry in entries]
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize("form", ["json", "lines"])
+def test_entries_are_read_from_a_list_and_from_lines(tmp_path, form, bom):
+    found = objects(ENTRIES)
+    text = json.dumps(found, indent=1) if form == "json" else "\n\n".join(map(json.dumps, found)) + "\n"
+    assert read_instructions(written(tmp_path, bom + text)) == ENTRIES
+
+
+def test_pairs_are_read_with_or_without_an_output(tmp_path):
+    fields = {"instruction": "Add.", "input": "1, 2", "chosen": "3", "rejected": "4"}
+    path = written(tmp_path, json.dumps([fields, {**fields, "output": "3"}]))
+    assert read_preferences(path) == [Pair("Add.", "1, 2", "3", "4")] * 2
+
+
+GOOD = {"instruction": "Add.", "output": "3"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "data.json: Expecting value"),
+        (json.dumps(GOOD) + "\n{\n", "data.json: line 2: Expecting"),
+        ("", "there are no entries"),
+        ("[]", "there are no entries"),
+        (b"[\xff]", "utf-8"),
+        (json.dumps([GOOD, 1]), "entry 2: must be an object with instruction, output, got 1"),
+        (
+            json.dumps([{"instruction": "Add."}]),
+            "entry 1: output is missing: the keys are instruction, output, input, kind",
+        ),
+        (json.dumps([{**GOOD, "answer": "3"}]), "entry 1: unknown key 'answer': the keys are"),
+        (json.dumps([{**GOOD, "output": 3}]), "entry 1: output must be a text that is not empty, got 3"),
+        (json.dumps([{**GOOD, "output": " "}]), "entry 1: output must be a text that is not empty"),
+        (json.dumps([{**GOOD, "input": None}]), "entry 1: input must be a text"),
+        ('[{"instruction": "a", "instruction": "b", "output": "c"}]', "the key 'instruction' appears twice"),
+    ],
+)
+def test_a_file_that_is_no_list_of_instructions_is_refused(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        read_instructions(written(tmp_path, content))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none.json: cannot be read: No such file"):
+        read_instructions(tmp_path / "none.json")
+
+
+def test_the_book_s_data_are_read():
+    """Where they are at hand: the folder that TINYGRAD_LLM_DATA names."""
+    folder = Path(os.environ.get("TINYGRAD_LLM_DATA", ""))
+    if not (folder / "instruction-data.json").is_file():
+        pytest.skip("TINYGRAD_LLM_DATA names no folder with instruction-data.json")
+    entries = read_instructions(folder / "instruction-data.json")
+    assert len(entries) == 1100
+    assert (entries[50].input != "", entries[999].input) == (True, "")
+    assert len(read_preferences(folder / "instruction-data-with-preference.json")) == 1100

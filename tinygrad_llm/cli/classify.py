@@ -1,0 +1,76 @@
+"""`tinygrad-llm classify`: the class of a text, or of each line of a file."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.options import add_json, color, visible
+from tinygrad_llm.finetuning import classify, token_influence
+from tinygrad_llm.finetuning.classifier import encode_messages
+from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.storage.files import open_regular
+from tinygrad_llm.weights import tokenizer_for
+
+_MAX_BYTES = 20_000_000
+EXAMPLE = 'tinygrad-llm classify runs/spam "You have won a prize! Call now." --explain'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="the folder of a classifier")
+    parser.add_argument("text", nargs="?", help="the text to classify")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="classify each line of a UTF-8 text instead")
+    parser.add_argument(
+        "--explain", action="store_true", help="show how much each token speaks for the class (gradient × input)"
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.text is None) == (args.file is None):
+        raise UsageError("give a text, or --file FILE with one text on each line")
+    texts = [args.text] if args.file is None else _lines(args.file)
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise UsageError("there is no text: give at least one that is not empty")
+    model = GPTClassifier.from_pretrained(args.run)
+    tokenizer = tokenizer_for(args.run, model.config)
+    rows, cut = encode_messages(texts, tokenizer, model.block_size)
+    with np.errstate(all="ignore"):
+        probabilities = classify(model, rows)
+    if not np.isfinite(probabilities).all():
+        raise UsageError(f"{args.run}: the model's scores are NaN or infinite: its weights are damaged")
+    labels = model.config.labels
+    for text, row, p in zip(texts, rows, probabilities, strict=True):
+        best = int(p.argmax())
+        influence = token_influence(model, row)[1].tolist() if args.explain else None
+        if args.json:
+            by_label = dict(zip(labels, p.tolist(), strict=True))
+            found = {"text": text, "label": labels[best], "probabilities": by_label}
+            if influence is not None:
+                tokens = [visible(tokenizer.decode_bytes([i])) for i in row]
+                found["influence"] = [[token, value] for token, value in zip(tokens, influence, strict=True)]
+            print(json.dumps(found))
+            continue
+        print(f"{labels[best]:<12} {p[best]:>6.1%}  {text if args.file is None else text[:60]}")
+        if influence is not None:
+            print(f"\n   nats  token (above 0: speaks for {labels[best]})")
+            for token_id, value in zip(row, influence, strict=True):
+                shown = f"{value:>+7.2f}  {visible(tokenizer.decode_bytes([token_id]))}"
+                print(color(shown, "green" if value > 0 else "red"))
+    if cut and not args.json:
+        print(f"({cut} of {len(rows)} texts were cut to the {model.block_size} tokens that the model reads)")
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    with open_regular(path) as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{path}: longer than {_MAX_BYTES} bytes: split it")
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text: {error}") from None

@@ -1,0 +1,126 @@
+"""`tinygrad-llm finetune`: a base model and examples in; a classifier or an assistant out."""
+
+import argparse
+import sys
+from typing import Any
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.options import add_json, check_out, folder, integer
+from tinygrad_llm.cli.progress import say
+from tinygrad_llm.cli.train import beginning, check_rest, set_changes
+from tinygrad_llm.cli.watch import watch
+from tinygrad_llm.finetuning.settings import TASKS
+from tinygrad_llm.runs.config import RunConfig, keys
+from tinygrad_llm.runs.finetune import SHIPPED
+from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.storage.text import to_json
+from tinygrad_llm.training.workers import LaunchError, launch
+
+EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out runs/spam"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Fine-tune a model: into a classifier of messages (label and text, separated by a tab), into an assistant\n"
+        "(JSON with instruction, input and output), or on preferences (instruction, input, chosen and rejected).\n"
+        "Stopping and resuming work as in `train`. The keys for --set:\n\n"
+        + "\n".join(f"  {key:<22} {text}" for key, text in keys(["finetune"]))
+    )
+    parser.add_argument("task", nargs="?", choices=TASKS, help="what the model becomes: " + ", ".join(TASKS))
+    parser.add_argument("data", nargs="?", help=f"the file with examples; {', '.join(SHIPPED)} ship with the package")
+    parser.add_argument("--base", metavar="MODEL", help="the model to start from: a run's folder, or a GPT-2's")
+    parser.add_argument("--out", type=folder, metavar="FOLDER", help="the folder of the new run")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")
+    parser.add_argument("--layers", choices=["all", "last", "head", "lora"], help="what is trained (see below)")
+    parser.add_argument("--epochs", type=integer(1), metavar="N", help="passes over the examples")
+    parser.add_argument("--steps", type=integer(1), metavar="N", help="updates, instead of --epochs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    parser.add_argument("--workers", type=integer(1), metavar="N", help="number of threads (default: measured)")
+    parser.add_argument("--seed", type=integer(0), metavar="N", help="seed of all random numbers")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        return launch(lambda: _finetune(args))
+    except LaunchError as error:
+        raise UsageError(str(error)) from None
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    if bool(args.out) == bool(args.resume):
+        raise UsageError("give --out FOLDER for a new run, or --resume RUN to continue one")
+    out = sys.stderr if args.json else sys.stdout
+    run = _resumed(args) if args.resume else Run.new(_configured(args), check_out(args.out, args.overwrite))
+    say(beginning(run), out)
+    status, written = watch(run, out)
+    say("wrote " + ", ".join(str(path) for path in written), out)
+    if run.results is not None:
+        say(to_json({"out": str(run.folder.path), **run.results}) if args.json else report(run.results))
+    return status
+
+
+def _configured(args: argparse.Namespace) -> RunConfig:
+    """The configuration: the task's preset, changed by the options."""
+    if not (args.task and args.data and args.base):
+        raise UsageError(f"name a task ({', '.join(TASKS)}), a file with examples, and --base MODEL")
+    config = PRESETS[args.task].shortened(args.steps)
+    return config.changed({"finetune.task": args.task, **_changes(args)})
+
+
+def _resumed(args: argparse.Namespace) -> Run:
+    if args.task or args.overwrite:
+        raise UsageError("a run is resumed with its own task and data: give --resume RUN without them")
+    run = Run.resume(args.resume, _changes(args), args.steps)
+    if not run.config.finetune.task:
+        raise UsageError(f"{args.resume}: this run trains on a text: use `tinygrad-llm train --resume`")
+    check_rest(run.folder, run.trainer.step, run.config.training.steps)
+    return run
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    options = {
+        "finetune.data": args.data,
+        "finetune.base": args.base,
+        "finetune.layers": args.layers,
+        "training.epochs": args.epochs,
+        "training.workers": args.workers,
+        "training.seed": args.seed,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return given | set_changes(args.set, ("training", "finetune"))
+
+
+def report(results: dict[str, Any]) -> str:
+    """The figures of a test, as lines."""
+    if "confusion" in results:
+        return _classes(results)
+    if "kinds" in results:
+        return _kinds(results)
+    return "\n".join(f"test {name.replace('_', ' '):<18} {value:.4f}" for name, value in results.items())
+
+
+def _classes(results: dict[str, Any]) -> str:
+    labels = results["labels"]
+    width = max(9, *map(len, labels))
+    lines = ["accuracy: " + ", ".join(f"{part} {value:.1%}" for part, value in results["accuracy"].items())]
+    lines += ["", "on the test part; a row for each true class, a column for each predicted one:"]
+    header = " ".join(f"{label:>{width}}" for label in [*labels, "precision", "recall", "F1"])
+    lines.append(" " * (width + 1) + header)
+    for i, label in enumerate(labels):
+        counts = [f"{count:>{width}}" for count in results["confusion"][i]]
+        figures = [results[name][i] for name in ("precision", "recall", "f1")]
+        cells = [f"{x:>{width}.1%}" if x == x else f"{'–':>{width}}" for x in figures]
+        lines.append(" ".join([f"{label:<{width}}", *counts, *cells]))
+    return "\n".join(lines)
+
+
+def _kinds(results: dict[str, Any]) -> str:
+    lines = [f"{'kind of task':<32} {'n':>5} {'exact':>8} {'token F1':>9}"]
+    for kind, one in results["kinds"].items():
+        lines.append(f"{kind[:32]:<32} {one['n']:>5} {one['exact']:>8.1%} {one['f1']:>9.1%}")
+    lines.append(f"{'all':<32} {results['n']:>5} {results['exact_match']:>8.1%} {results['token_f1']:>9.1%}")
+    return "\n".join(lines)

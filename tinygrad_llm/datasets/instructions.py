@@ -1,0 +1,95 @@
+"""Instructions with answers, and pairs of answers: JSON, or JSON lines, with the keys of Stanford Alpaca.
+
+    {"instruction": "Say the plural.", "input": "fox", "output": "One fox, two foxes."}
+    {"instruction": "Say the plural.", "input": "fox", "chosen": "One fox, two foxes.", "rejected": "Foxes, of course."}
+
+`input` may be missing or empty; `kind` names the kind of task, for figures by kind.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinygrad_llm.datasets.checks import DataError
+from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
+
+_MAX_BYTES = 400_000_000  # of JSON lines
+
+
+class Entry(NamedTuple):
+    """An instruction, what it is about (may be empty), the answer, and the kind of task (may be empty)."""
+
+    instruction: str
+    input: str
+    output: str
+    kind: str = ""
+
+
+class Pair(NamedTuple):
+    """An instruction with a better and a worse answer."""
+
+    instruction: str
+    input: str
+    chosen: str
+    rejected: str
+    kind: str = ""
+
+
+def read_instructions(path: str | Path) -> list[Entry]:
+    """Read instructions with their answers.
+
+    Raises:   DataError: the file cannot be read, is not JSON, or has no entries; a key of an entry is missing, unknown,
+              empty or no text. The entry, or the line, is named.
+    """
+    return [Entry(**fields) for fields in _entries(path, ("output",), ())]
+
+
+def read_preferences(path: str | Path) -> list[Pair]:
+    """Read pairs of answers. An `output` beside them is ignored.
+
+    Raises:   DataError: as `read_instructions`.
+    """
+    return [Pair(**fields) for fields in _entries(path, ("chosen", "rejected"), ("output",))]
+
+
+def _entries(path: str | Path, answers: tuple[str, ...], ignored: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """The fields of each entry: instruction, input, kind, and those of `answers`."""
+    needed, free = ("instruction", *answers), ("input", "kind")
+    for number, entry in enumerate(_objects(path), 1):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict):
+            raise DataError(f"{where}: must be an object with {', '.join(needed)}, got {show(entry)}")
+        missing = [name for name in needed if name not in entry]
+        unknown = [name for name in entry if name not in (*needed, *free, *ignored)]
+        if missing or unknown:
+            said = f"{missing[0]} is missing" if missing else f"unknown key {show(unknown[0])}"
+            raise DataError(f"{where}: {said}: the keys are {', '.join((*needed, *free))}")
+        for name in (*needed, *free):
+            value = entry.get(name, "")
+            if not isinstance(value, str) or (name in needed and not value.strip()):
+                raise DataError(f"{where}: {name} must be a text that is not empty, got {show(value)}")
+        yield {name: entry.get(name, "") for name in (*needed, *free)}
+
+
+def _objects(path: str | Path) -> list[Any]:
+    """The entries of a JSON list, or of JSON lines."""
+    try:
+        with open_regular(path) as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
+        data = data.removeprefix(b"\xef\xbb\xbf")
+        if data.lstrip()[:1] == b"[":
+            if len(data) > MAX_JSON:
+                raise DataError(f"{path}: longer than the {MAX_JSON} bytes accepted: give JSON lines")
+            found = parse_json(str(path), data)
+        else:
+            lines = enumerate(data.split(b"\n"), 1)
+            found = [parse_json(f"{path}: line {number}", line) for number, line in lines if line.strip()]
+    except LoadError as error:
+        raise DataError(str(error)) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not found:
+        raise DataError(f"{path}: there are no entries")
+    return list(found)

@@ -1,0 +1,419 @@
+"""What a fine-tuning run learns from: a base model and examples. They do for `Run` what `RunData` does."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_llm.datasets import (
+    DataError,
+    Entry,
+    Message,
+    balance,
+    read_instructions,
+    read_messages,
+    read_preferences,
+    split_messages,
+)
+from tinygrad_llm.finetuning import (
+    STYLES,
+    Classification,
+    Instructions,
+    PaddedExamples,
+    Preference,
+    balanced_weights,
+    classify,
+    encode_entries,
+    encode_pairs,
+    in_batches,
+    pad,
+    with_reference,
+)
+from tinygrad_llm.finetuning.assistant import exact_match, prompt_of, token_f1
+from tinygrad_llm.finetuning.classifier import confusion_matrix, encode_messages, scores_by_class
+from tinygrad_llm.finetuning.settings import FineTuneSettings, choose_trained
+from tinygrad_llm.generation import Sampling, write
+from tinygrad_llm.models import GPT, GPTClassifier
+from tinygrad_llm.nn import Dropout
+from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.config import RunConfig
+from tinygrad_llm.storage.files import data_folder
+from tinygrad_llm.tokenizer import AnyTokenizer, vocabulary_hash
+from tinygrad_llm.training import ConfigError, Task
+from tinygrad_llm.training.memory import check_memory
+from tinygrad_llm.weights import tokenizer_for
+from tinygrad_llm.weights.adapters import save_adapter, state_hash
+
+SHIPPED = {"messages": "messages.tsv", "instructions": "instructions.jsonl", "preferences": "preferences.jsonl"}
+PARTS = ("training", "held-out", "test")
+_LONGEST_ANSWER = 100  # tokens, of an answer that is scored
+
+Model = GPT | GPTClassifier
+Arrays = dict[str, NDArray[Any]]
+
+
+class Subject(Protocol):
+    """What a `Run` trains on: `RunData`, or one of the classes below."""
+
+    @property
+    def tokenizer(self) -> AnyTokenizer: ...
+    @property
+    def identity(self) -> dict[str, Any]: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def first_word(self) -> str: ...
+    def make_task(self, config: RunConfig, rng: Generator) -> tuple[Task, int]: ...
+    def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> Any: ...
+    def sample(self, model: Any, max_new_tokens: int, seed: int) -> str: ...
+    def results(self, model: Any) -> dict[str, Any] | None: ...
+    def save(self, model: Any, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class FineTuneData:
+    """A base model and encoded examples.
+
+    Args:     training, held_out: arrays for `PaddedExamples`. size: examples in the file. digest: its SHA-256.
+              notes: what was left out or cut, for the user.
+    """
+
+    settings: FineTuneSettings
+    base: GPT
+    base_hash: str  # before it is trained
+    tokenizer: AnyTokenizer
+    training: Arrays
+    held_out: Arrays
+    size: int
+    digest: str
+    notes: list[str]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint belongs to: it is resumed only with the same base, examples and tokenizer."""
+        return {
+            "corpus": [{"examples": self.size, "sha256": self.digest}],
+            "tokenizer": {"tokens": self.tokenizer.n_vocab, "sha256": vocabulary_hash(self.tokenizer)},
+            "base": {"parameters": self.base.num_parameters(), "sha256": self.base_hash},
+        }
+
+    @property
+    def summary(self) -> str:
+        """What is printed before the first step."""
+        counts = len(self.training["lengths"]), len(self.held_out["lengths"]), self.test_size
+        named = ", ".join(f"{count:,} {part}" for count, part in zip(counts, PARTS, strict=True))
+        return "\n".join([*self.notes, f"{self.size:,} examples: {named}"])
+
+    @property
+    def test_size(self) -> int:
+        raise NotImplementedError
+
+    first_word = ""
+
+    def make_task(self, config: RunConfig, rng: Generator) -> tuple[Task, int]:
+        """The task, and the number of batches in an epoch."""
+        batches = PaddedExamples(self.training, config.training.batch_size, rng, self._grouped)
+        held_out = in_batches(self.held_out, config.training.batch_size)[: config.training.eval_batches]
+        return self._task(batches, held_out), batches.batches_per_epoch
+
+    _grouped = False
+
+    def sample(self, model: Any, max_new_tokens: int, seed: int) -> str:
+        """What the model can do now, in a few lines."""
+        raise NotImplementedError
+
+    def results(self, model: Any) -> dict[str, Any]:
+        """The figures of the test after the last step."""
+        raise NotImplementedError
+
+    def _task(self, batches: PaddedExamples, held_out: list[dict[str, Any]]) -> Task:
+        raise NotImplementedError
+
+    def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> Model:
+        """The model to train, on the weights of the base."""
+        model = self._model(rng)
+        model.recompute = config.training.recompute
+        choose_trained(model, self.settings, rng)
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        check_memory(self.base.config, config.training, batch_size, frozen)
+        return model
+
+    def _model(self, rng: Generator) -> Model:
+        return self.base
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write the model; of a model with adapters, those alone."""
+        if self.settings.layers != "lora":
+            model.save_pretrained(folder)
+            return
+        base = str(Path(self.settings.base).absolute()) if Path(self.settings.base).exists() else self.settings.base
+        if isinstance(model, GPTClassifier):
+            save_adapter(model, folder, base, self.base_hash, ("score",), model.config.labels)
+        else:
+            save_adapter(model, folder, base, self.base_hash)
+
+
+@dataclass(frozen=True)
+class MessageData(FineTuneData):
+    """Messages with labels, for a classifier. test: their ids, and the numbers of their labels."""
+
+    labels: tuple[str, ...]
+    test: tuple[list[list[int]], NDArray[Any]]
+    texts: list[str]  # of the first held-out messages, for samples
+
+    @property
+    def test_size(self) -> int:
+        return len(self.test[0])
+
+    def _task(self, batches: PaddedExamples, held_out: list[dict[str, Any]]) -> Task:
+        labels = self.training["labels"]
+        weights = balanced_weights(labels, len(self.labels)) if self.settings.class_weights else None
+        return Classification(batches, held_out, weights)
+
+    def _model(self, rng: Generator) -> GPTClassifier:
+        return GPTClassifier.from_gpt(self.base, self.labels, rng)
+
+    def sample(self, model: GPTClassifier, max_new_tokens: int, seed: int) -> str:
+        """What the model says of three held-out messages."""
+        rows = [self.tokenizer.encode(text)[: model.block_size] for text in self.texts]
+        found = classify(model, rows)
+        names = [f"{self.labels[k]} {p:.0%}" for k, p in zip(found.argmax(axis=1), found.max(axis=1), strict=True)]
+        return "\n".join(f"{name:<12} {text[:60]}" for name, text in zip(names, self.texts, strict=True))
+
+    def results(self, model: GPTClassifier) -> dict[str, Any]:
+        """Accuracy on all parts; on the test part, counts and figures by class."""
+        rows, labels = self.test
+        predicted = classify(model, rows).argmax(axis=1)
+        confusion = confusion_matrix(labels, predicted, len(self.labels))
+        parts = {}
+        for part, arrays in zip(PARTS, (self.training, self.held_out), strict=False):
+            ids = [row[:n].tolist() for row, n in zip(arrays["ids"], arrays["lengths"], strict=True)]
+            parts[part] = float((classify(model, ids).argmax(axis=1) == arrays["labels"]).mean())
+        return {
+            "accuracy": {**parts, "test": float((predicted == labels).mean())},
+            "labels": list(self.labels),
+            "confusion": confusion.tolist(),
+            **{name: figures.tolist() for name, figures in scores_by_class(confusion).items()},
+        }
+
+
+@dataclass(frozen=True)
+class AnswerData(FineTuneData):
+    """Instructions with answers, for an assistant."""
+
+    test: list[Entry]
+
+    @property
+    def _grouped(self) -> bool:  # type: ignore[override]
+        return self.settings.grouped
+
+    @property
+    def test_size(self) -> int:
+        return len(self.test)
+
+    def _task(self, batches: PaddedExamples, held_out: list[dict[str, Any]]) -> Task:
+        return Instructions(batches, held_out)
+
+    def sample(self, model: GPT, max_new_tokens: int, seed: int) -> str:
+        """The model's answers to three test entries, beside the expected ones."""
+        lines = []
+        for entry in self.test[:3]:
+            said = answer(model, self.tokenizer, entry, self.settings.style, max_new_tokens)
+            lines.append(
+                f"{entry.instruction} {entry.input}".strip() + f"\n  → {said or '(nothing)'}   [{entry.output}]"
+            )
+        return "\n".join(lines)
+
+    def results(self, model: GPT) -> dict[str, Any]:
+        """Exact match and token F1 of the answers to the test entries, by kind of task."""
+        return score_answers(model, self.tokenizer, self.test, self.settings.style)
+
+
+@dataclass(frozen=True)
+class PairData(AnswerData):
+    """Pairs of answers, for training on preferences; `test` holds the chosen answers, for samples."""
+
+    test_arrays: Arrays
+
+    @property
+    def _grouped(self) -> bool:  # type: ignore[override]
+        return False
+
+    def _task(self, batches: PaddedExamples, held_out: list[dict[str, Any]]) -> Task:
+        return Preference(batches, held_out, self.settings.beta)
+
+    def results(self, model: GPT) -> dict[str, Any]:
+        """On the test pairs: the loss, and how often and by how much the chosen answer is rewarded more."""
+        found = Preference(None, in_batches(self.test_arrays, 16), self.settings.beta).evaluate(model)  # type: ignore[arg-type]
+        return {"loss": found.loss, **found.measures}
+
+
+def answer(model: GPT, tokenizer: AnyTokenizer, entry: Entry, style: str, max_new_tokens: int) -> str:
+    """What the model answers to an instruction, choosing the likeliest token each time."""
+    ids = tokenizer.encode(prompt_of(entry.instruction, entry.input, STYLES[style]))
+    room = min(max_new_tokens, model.block_size - len(ids))
+    return "".join(write(model, tokenizer, ids, room, Sampling(0.0))).strip() if room > 0 else ""
+
+
+def score_answers(model: GPT, tokenizer: AnyTokenizer, entries: Sequence[Entry], style: str) -> dict[str, Any]:
+    """Exact match and token F1 of a model's answers, over all entries and by kind of task; and the answers."""
+    said = [answer(model, tokenizer, entry, style, _LONGEST_ANSWER) for entry in entries]
+    rows = [
+        (entry.kind or "all", exact_match(text, entry.output), token_f1(text, entry.output))
+        for entry, text in zip(entries, said, strict=True)
+    ]
+    kinds = {}
+    for kind in sorted({kind for kind, _, _ in rows}):
+        own = [row for row in rows if row[0] == kind]
+        kinds[kind] = {"n": len(own), "exact": _mean(row[1] for row in own), "f1": _mean(row[2] for row in own)}
+    return {
+        "n": len(rows),
+        "exact_match": _mean(row[1] for row in rows),
+        "token_f1": _mean(row[2] for row in rows),
+        "kinds": kinds,
+        "answers": [
+            {"instruction": entry.instruction, "input": entry.input, "output": entry.output, "answer": text}
+            for entry, text in zip(entries, said, strict=True)
+        ],
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean([float(value) for value in values]))
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def load_examples(config: RunConfig) -> FineTuneData:
+    """The base and the examples of a fine-tuning run.
+
+    Raises:   LoadError, TokenizerError: the base cannot be used. DataError: the examples cannot. ConfigError: an
+              example is too long, and those are refused.
+    """
+    s = config.finetune
+    base = GPT.from_pretrained(s.base)
+    base = _with_dropout(base, config.model.dropout)
+    tokenizer = tokenizer_for(s.base, base.config)
+    path = example_file(s.data)
+    common = {
+        "settings": s,
+        "base": base,
+        "base_hash": state_hash(base),
+        "tokenizer": tokenizer,
+        "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    rng = Generator(config.training.seed)
+    return {"classifier": _messages, "assistant": _answers, "preference": _pairs}[s.task](s, path, common, rng)
+
+
+def example_file(name: str) -> Path:
+    """The path of a file with examples: a path, or the name of one that ships with the package.
+
+    Raises:   DataError: there is none.
+    """
+    path = data_folder() / SHIPPED[name] if name in SHIPPED else Path(name)
+    if not path.is_file():
+        raise DataError(f"{name}: no such file; those that ship with the package are {', '.join(SHIPPED)}")
+    return path
+
+
+def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> MessageData:
+    messages, notes = read_messages(path)
+    size = len(messages)
+    if s.balance:
+        messages = balance(messages, rng)
+    parts = split_messages(messages, rng)
+    labels = tuple(sorted({message.label for message in messages}))
+    tokenizer, longest = common["tokenizer"], common["base"].block_size
+    encoded = [encode_messages([m.text for m in part], tokenizer, longest) for part in parts]
+    cut = sum(long for _, long in encoded)
+    notes = [*notes, *_too_long(s, cut, "messages", longest)]
+    arrays = [
+        {"ids": pad(rows, 0), "lengths": np.array([len(row) for row in rows]), "labels": _numbers(part, labels)}
+        for part, (rows, _) in zip(parts, encoded, strict=True)
+    ]
+    texts = [message.text for message in parts[1][:3]]
+    return MessageData(
+        **common, training=arrays[0], held_out=arrays[1], size=size, notes=notes, labels=labels,
+        test=(encoded[2][0], arrays[2]["labels"]), texts=texts,
+    )  # fmt: skip
+
+
+def _numbers(messages: Sequence[Message], labels: tuple[str, ...]) -> NDArray[Any]:
+    return np.array([labels.index(message.label) for message in messages])
+
+
+def _answers(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> AnswerData:
+    entries = read_instructions(path)
+    parts = cut_parts(entries, rng)
+    encoded = [_encoded(s, part, common) for part in parts[:2]]
+    notes = [note for _, own in encoded for note in own]
+    return AnswerData(
+        **common, training=encoded[0][0], held_out=encoded[1][0], size=len(entries), notes=notes, test=parts[2]
+    )
+
+
+def _encoded(s: FineTuneSettings, entries: list[Entry], common: dict[str, Any]) -> tuple[Arrays, list[str]]:
+    longest = common["base"].block_size
+    found = encode_entries(entries, common["tokenizer"], STYLES[s.style], longest, s.mask_prompt)
+    notes = _too_long(s, len(found.cut), "answers", longest)
+    if found.dropped:
+        notes += _too_long(s, len(found.dropped), "prompts", longest, "left out")
+    return found.examples, notes
+
+
+def _pairs(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> PairData:
+    pairs = read_preferences(path)
+    parts = cut_parts(pairs, rng)
+    longest, notes, arrays = common["base"].block_size, [], []
+    for part in parts:
+        chosen = [Entry(x.instruction, x.input, x.chosen) for x in part]
+        rejected = [Entry(x.instruction, x.input, x.rejected) for x in part]
+        found, out = encode_pairs(chosen, rejected, common["tokenizer"], STYLES[s.style], longest)
+        notes += _too_long(s, len(out), "pairs", longest, "left out")
+        arrays.append(with_reference(common["base"], found))
+    test = [Entry(x.instruction, x.input, x.chosen) for x in parts[2]]
+    return PairData(
+        **common, training=arrays[0], held_out=arrays[1], size=len(pairs), notes=notes, test=test, test_arrays=arrays[2]
+    )
+
+
+def cut_parts(examples: Sequence[Any], rng: Generator) -> list[list[Any]]:
+    """The examples shuffled, in parts of 85, 5 and 10 percent: training, held out, test.
+
+    Raises:   DataError: too few examples for three parts.
+    """
+    n = len(examples)
+    if n < 10:
+        raise DataError(f"got {n} examples, which are too few to train, to measure and to test on: give at least 10")
+    shuffled = [examples[i] for i in rng.randperm(n).tolist()]
+    test, held_out = n // 10, max(1, n // 20)
+    return [shuffled[: n - test - held_out], shuffled[n - test - held_out : n - test], shuffled[n - test :]]
+
+
+def _too_long(s: FineTuneSettings, count: int, what: str, longest: int, done: str = "cut") -> list[str]:
+    """A note about examples that are longer than the model reads.
+
+    Raises:   ConfigError: there are some, and the settings refuse them.
+    """
+    if not count:
+        return []
+    text = f"{count} {what} are longer than the {longest} tokens that the model reads"
+    if s.too_long == "refuse":
+        raise ConfigError(f"{text}: set finetune.too_long=cut, or choose another base")
+    return [f"{text}: {done}"]
+
+
+def _with_dropout(base: GPT, p: float) -> GPT:
+    """The model with another dropout: that of the base is of its own training."""
+    for module in base.modules():
+        if isinstance(module, Dropout):
+            module.p = p
+    base.config = dataclasses.replace(base.config, dropout=p)
+    return base
