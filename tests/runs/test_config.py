@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.runs import config as config_module
 from tinygrad_llm.runs.config import (
@@ -84,9 +85,9 @@ def test_a_value_that_is_toml_is_read_as_toml(text, value):
 
 
 def test_every_key_has_a_help_text():
-    classes = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings}
+    classes = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings, "finetune": FineTuneSettings}
     fields = {f"{t}.{f.name}" for t, c in classes.items() for f in dataclasses.fields(c)}
-    assert {key for key, text in keys() if text} == fields - {"model.vocab_size"}
+    assert {key for key, text in keys(classes) if text} == fields - {"model.vocab_size"}
     assert set(config_module.MODEL_HELP) == {f.name for f in dataclasses.fields(GPTConfig)} - {"vocab_size"}
     assert fields >= config_module.MAY_CHANGE
 

@@ -226,7 +226,7 @@ def test_a_run_that_cannot_fit_into_memory_is_refused_before_a_model_is_made(num
     monkeypatch.setattr("tinygrad_llm.training.memory.processes", lambda: SimpleNamespace(size=number, here=number))
     need = memory(TINY_OF_TEXT, SETTINGS, 4).peak
     monkeypatch.setattr("tinygrad_llm.training.memory.available_memory", lambda: need // 2)
-    monkeypatch.setattr("tinygrad_llm.runs.run.GPT", lambda *args, **options: pytest.fail("a model was made"))
+    monkeypatch.setattr("tinygrad_llm.runs.data.GPT", lambda *args, **options: pytest.fail("a model was made"))
     what = r"needs .* of memory, and .* are free: make training.batch_size \(4\)" if number == 1 else "for 4 processes"
     with pytest.raises(ConfigError, match=what):
         Run.new(config, tmp_path / "new", data)

@@ -281,6 +281,7 @@ def test_settings_that_change_no_step_may_change_and_no_others(new, tmp_path):
     # The steps at which the length of a run was changed are noted. Of the files, the contents are compared.
     length = {f"training.{name}" for name in ("steps", "epochs", "extended")}
     files = {f"data.{name}" for name in ("corpus", "files", "held_out", "tokenizer")}
+    files |= {"finetune.base", "finetune.data"}
     assert {*changes, *length, *files} == MAY_CHANGE
 
 

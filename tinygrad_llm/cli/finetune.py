@@ -67,8 +67,8 @@ def _configured(args: argparse.Namespace) -> RunConfig:
     """The configuration: the task's preset, changed by the options."""
     if not (args.task and args.data and args.base):
         raise UsageError(f"name a task ({', '.join(TASKS)}), a file with examples, and --base MODEL")
-    config = PRESETS[args.task].shortened(args.steps)
-    return config.changed({"finetune.task": args.task, **_changes(args)})
+    steps = {} if args.steps is None else {"training.steps": args.steps}
+    return PRESETS[args.task].fitted({**steps, "finetune.task": args.task, **_changes(args)})
 
 
 def _resumed(args: argparse.Namespace) -> Run:

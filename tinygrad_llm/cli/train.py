@@ -96,7 +96,7 @@ def _train(args: argparse.Namespace) -> int:
     run = _resumed(args) if args.resume else Run.new(configured(args), check_out(args.out, args.overwrite))
     say(beginning(run), out)
     status, written = watch(run, out)
-    say(to_json(figures(run)) if args.json else ending(run, status, written))
+    say(to_json(_figures(run)) if args.json else _ending(run, status, written))
     return status
 
 
@@ -153,7 +153,7 @@ def beginning(run: Run) -> str:
     return fold(f"{text}\n{run.trainer.optimizer}", hang="    ") + (_how_to_stop() if number > 1 else "")
 
 
-def ending(run: Run, status: int, written: Sequence[Path]) -> str:
+def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
     """What is printed after the save: results, files, and the next command."""
     last, folder, tokenizer = run.steps[-1], str(run.folder.path), run.data.tokenizer
     lines = []
@@ -172,7 +172,7 @@ def ending(run: Run, status: int, written: Sequence[Path]) -> str:
     return "\n".join([*lines, "next:", command_line(["tinygrad-llm", *command], "    ")])
 
 
-def figures(run: Run) -> dict[str, Any]:
+def _figures(run: Run) -> dict[str, Any]:
     last = run.steps[-1]
     return {
         "out": str(run.folder.path),

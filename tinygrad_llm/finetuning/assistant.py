@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.datasets import Entry
+from tinygrad_llm.datasets import DataError, Entry
 from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
@@ -94,11 +94,11 @@ def encode_entries(
     """Entries as inputs and targets, cut to what the model can read.
 
     Args:     mask_prompt: whether the targets of the prompt do not count.
-    Raises:   ValueError: the tokenizer has no end-of-text token; no entry has an answer within block_size tokens.
+    Raises:   DataError: the tokenizer has no end-of-text token; no entry has an answer within block_size tokens.
     """
     end = tokenizer.eot_token
     if end is None:
-        raise ValueError("the tokenizer has no end-of-text token, so the model could not learn where an answer ends")
+        raise DataError("the tokenizer has no end-of-text token, so the model could not learn where an answer ends")
     rows, prompts, cut, dropped = [], [], [], []
     for number, entry in enumerate(entries):
         prompt = tokenizer.encode(prompt_of(entry.instruction, entry.input, style))
@@ -111,7 +111,7 @@ def encode_entries(
         rows.append(row)
         prompts.append(len(prompt))
     if not rows:
-        raise ValueError(f"none of the {len(entries)} entries has its answer within the model's {block_size} tokens")
+        raise DataError(f"none of the {len(entries)} entries has its answer within the model's {block_size} tokens")
     ids, targets = collate(rows, end, prompts if mask_prompt else None, block_size)
     lengths = np.array([min(len(row), block_size) for row in rows])
     return Encoded({"ids": ids, "targets": targets, "lengths": lengths}, cut, dropped)

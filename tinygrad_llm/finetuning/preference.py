@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.datasets import Entry
+from tinygrad_llm.datasets import DataError, Entry
 from tinygrad_llm.finetuning.assistant import Style, encode_entries
 from tinygrad_llm.finetuning.batches import in_batches
 from tinygrad_llm.kernels import IGNORE_INDEX
@@ -60,13 +60,13 @@ def encode_pairs(
 
     Args:     chosen, rejected: the same prompts with the better and with the worse answer.
     Returns:  the arrays; and the numbers of the pairs that are left out, because an answer does not fit.
-    Raises:   ValueError: as `encode_entries`.
+    Raises:   DataError: as `encode_entries`.
     """
     sides = [encode_entries(entries, tokenizer, style, block_size, True) for entries in (chosen, rejected)]
     out = sorted({number for side in sides for number in (*side.cut, *side.dropped)})
     keep = [number for number in range(len(chosen)) if number not in out]
     if not keep:
-        raise ValueError(f"none of the {len(chosen)} pairs fits into the model's {block_size} tokens")
+        raise DataError(f"none of the {len(chosen)} pairs fits into the model's {block_size} tokens")
     arrays: dict[str, Any] = {}
     lengths = []
     for name, entries in zip(SIDES, (chosen, rejected), strict=True):

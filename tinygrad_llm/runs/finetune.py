@@ -99,7 +99,7 @@ class FineTuneData:
         return {
             "corpus": [{"examples": self.size, "sha256": self.digest}],
             "tokenizer": {"tokens": self.tokenizer.n_vocab, "sha256": vocabulary_hash(self.tokenizer)},
-            "base": {"parameters": self.base.num_parameters(), "sha256": self.base_hash},
+            "base": {"sha256": self.base_hash},
         }
 
     @property

@@ -64,7 +64,7 @@ PRESETS = {
         "a classifier of messages: the last block, the final norm and a new head",
         "classifier",
         training=TrainSettings(
-            epochs=5, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=20, weight_decay=0.1, eval_every=50, eval_batches=100,
+            epochs=5, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=0, weight_decay=0.1, eval_every=50, eval_batches=100,
         ),
         finetune=FineTuneSettings(layers="last"),
     ),
@@ -72,7 +72,7 @@ PRESETS = {
         "an assistant that follows instructions",
         "assistant",
         training=TrainSettings(
-            epochs=10, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=20, weight_decay=0.1, eval_every=100,
+            epochs=10, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=0, weight_decay=0.1, eval_every=100,
             eval_batches=100,
         ),
     ),
@@ -80,7 +80,7 @@ PRESETS = {
         "an assistant that prefers the chosen one of two answers (DPO)",
         "preference",
         training=TrainSettings(
-            epochs=3, batch_size=8, lr=1e-4, min_lr=1e-5, warmup=10, weight_decay=0.01, eval_every=25,
+            epochs=3, batch_size=8, lr=1e-4, min_lr=1e-5, warmup=0, weight_decay=0.01, eval_every=25,
             eval_batches=100,
         ),
     ),

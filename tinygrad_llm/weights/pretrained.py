@@ -122,6 +122,8 @@ class PreTrainedModel(Module):
         """
         adapter = find_adapter(path)
         if adapter is not None:
+            if adapter.labels:
+                raise LoadError(f"{path}: holds an adapter of a classifier, with labels {', '.join(adapter.labels)}")
             model = cls.from_pretrained(adapter.base, n_head, allow_non_finite, **options)
             check_base(model, adapter, path)
             load_adapter(model, path)

@@ -1,0 +1,121 @@
+"""`tinygrad-llm finetune` and `classify`: from a base and examples to answers, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.cli.finetune import report
+
+ROWS = "".join(f"{('ham', 'spam')[i % 2]}\tthe cat {('sat', 'won')[i % 2]} on mat {i}\n" for i in range(40))
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "messages.tsv").write_text(ROWS)
+    entries = [{"instruction": "Say the cat.", "input": str(i), "output": "the cat", "kind": "say"} for i in range(30)]
+    (tmp_path / "instructions.json").write_text(json.dumps(entries))
+    pairs = [{"instruction": "Say it.", "chosen": "the cat", "rejected": f"the mat {i}"} for i in range(30)]
+    (tmp_path / "preferences.json").write_text(json.dumps(pairs))
+    return tmp_path
+
+
+FAST = ("--steps", "8", "--workers", "1", "--set", "batch_size=4")
+
+
+def test_a_classifier_is_trained_tested_and_asked(cli, runs, files):
+    base = runs["stories"]
+    more = ("--layers", "all", "--set", "lr=0.01", "--set", "steps=60")
+    status, out, _ = cli(
+        "finetune", "classifier", files / "messages.tsv", "--base", base, "--out", "spam", *FAST[2:], *more
+    )
+    assert status == 0
+    assert "40 examples: 28 training, 4 held-out, 8 test" in out
+    assert "accuracy: training 100.0%" in out
+    assert "precision" in out
+    status, out, _ = cli("classify", "spam", "the cat won on mat 3", "--explain")
+    assert status == 0
+    assert out.startswith("spam ")
+    assert "␣" in out
+    (files / "lines.txt").write_text("the cat sat on mat 3\n\nthe cat won on mat 3\n")
+    status, out, _ = cli("classify", "spam", "--file", files / "lines.txt", "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["label"] for one in found] == ["ham", "spam"]
+    assert all(sum(one["probabilities"].values()) == pytest.approx(1) for one in found)
+
+
+@pytest.mark.parametrize(("task", "file"), [("assistant", "instructions.json"), ("preference", "preferences.json")])
+def test_answers_are_trained_on_and_resumed(cli, toys, text_file, files, task, file):
+    wide = ("--preset", "stories", "--set", "model.block_size=64", "--out", "base")
+    assert cli("train", "--corpus", text_file, *wide)[0] == 0
+    plain = ("--set", "style=plain")
+    status, out, _ = cli("finetune", task, files / file, "--base", "base", "--out", "new", *FAST, *plain)
+    assert status == 0
+    assert "30 examples: 26 training, 1 held-out, 3 test" in out
+    status, out, _ = cli("finetune", "--resume", "new", "--steps", "2", "--json")
+    assert status == 0
+    assert json.loads(out)["out"] == "new"
+
+
+def test_prompts_that_no_answer_fits_after_are_refused(cli, runs, files, place):
+    status, _, err = cli(
+        "finetune", "assistant", files / "instructions.json", "--base", runs["stories"], "--out", "new", *FAST
+    )
+    assert status == 2
+    assert "none of the 26 entries has its answer within the model's 16 tokens" in err
+    assert not (place / "new").exists()
+
+
+def test_the_figures_are_shown_as_tables_of_80_columns():
+    classes = {
+        "labels": ["ham", "spam"], "accuracy": {"training": 1.0, "held-out": 0.95, "test": 0.9},
+        "confusion": [[9, 1], [1, 9]], "precision": [0.9, 0.9], "recall": [0.9, np.nan], "f1": [0.9, 0.9],
+    }  # fmt: skip
+    kinds = {"n": 3, "exact_match": 1 / 3, "token_f1": 0.5, "kinds": {"plural": {"n": 3, "exact": 1 / 3, "f1": 0.5}}}
+    for results in (classes, kinds, {"loss": 0.5, "reward_margin": 1.0, "reward_accuracy": 0.9}):
+        lines = report(results).splitlines()
+        assert max(map(len, lines)) <= 80
+    assert "–" in report(classes)  # a figure that does not exist
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --out FOLDER for a new run, or --resume RUN to continue one"),
+        (("classifier", "messages", "--out", "new"), "name a task (classifier, assistant, preference), a file with"),
+        (("--resume", "new", "classifier"), "a run is resumed with its own task and data"),
+        (("painter", "messages"), "got 'painter'"),
+        (("classifier", "nowhere.tsv", "--base", "{base}", "--out", "new"), "nowhere.tsv: no such file"),
+        (("classifier", "messages", "--base", "nowhere", "--out", "new"), "nowhere: no model here"),
+        (("classifier", "x.tsv", "--base", "{base}", "--out", "new", "--set", "rank=0"), "finetune.rank: must be"),
+        (("--resume", "{base}"), "this run trains on a text: use `tinygrad-llm train --resume`"),
+    ],
+)
+def test_wrong_arguments_of_finetune_are_refused(cli, runs, place, arguments, message):
+    given = [str(argument).replace("{base}", str(runs["stories"])) for argument in arguments]
+    status, _, err = cli("finetune", *given)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a text, or --file FILE"),
+        (("a", "--file", "b"), "give a text, or --file FILE"),
+        ((" ",), "there is no text: give at least one that is not empty"),
+        (("--file", "nowhere.txt"), "nowhere.txt: no such file"),
+        (("a",), "holds 'tinygrad_llm.GPT', and 'tinygrad_llm.GPTClassifier' is needed"),
+    ],
+)
+def test_wrong_arguments_of_classify_are_refused(cli, runs, arguments, message):
+    status, _, err = cli("classify", runs["stories"], *arguments)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_a_preset_of_fine_tuning_is_not_for_train(cli):
+    status, _, err = cli("train", "--preset", "classifier", "--out", "new")
+    assert status == 2
+    assert "classifier fine-tunes a model: use `tinygrad-llm finetune`" in err

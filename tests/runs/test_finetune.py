@@ -1,0 +1,229 @@
+"""Fine-tuning runs: the same Run on another subject. Resume, adapters, results, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.datasets import DataError
+from tinygrad_llm.formats import load_safetensors
+from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
+from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.finetune import load_examples
+from tinygrad_llm.runs.presets import PRESETS, load_config
+from tinygrad_llm.runs.run import Run
+from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.training import ConfigError
+from tinygrad_llm.weights import tokenizer_for
+from tinygrad_llm.weights.adapters import ADAPTER
+
+TASKS = ("classifier", "assistant", "preference")
+WORDS = ["red", "blue", "green", "fox", "cat", "dog", "sun", "moon", "tree", "lake"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The folder of a small model."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = Tokenizer.train("Q: Say red blue green fox cat dog sun moon tree lake.\nA: the not\n" * 3, 280)
+    sizes = GPTConfig(vocab_size=tokenizer.n_vocab, block_size=32, n_layer=2, n_head=2, n_embd=8, initializer_range=0.2)
+    GPT(sizes, Generator(0)).save_pretrained(folder)
+    tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Files with forty examples for each task."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    pairs = [(WORDS[i], WORDS[j]) for i, j in rng.integers(0, 10, (40, 2))]
+    rows = [f"{'spam' if i % 2 else 'ham'}\t{a} {b} {'not' if i % 2 else 'the'} {i}" for i, (a, b) in enumerate(pairs)]
+    entries = [{"instruction": "Say", "input": f"{a} {b}", "output": a, "kind": f"kind {len(a)}"} for a, b in pairs]
+    answers = [{"instruction": "Say", "input": f"{a} {b}", "chosen": f"the {a}", "rejected": b} for a, b in pairs]
+    (folder / "classifier").write_text("\n".join(rows))
+    (folder / "assistant").write_text(json.dumps(entries))
+    (folder / "preference").write_text("\n".join(map(json.dumps, answers)))
+    return folder
+
+
+def configured(task, base, data, **changes):
+    fixed = {"finetune.task": task, "finetune.base": str(base), "finetune.data": str(data / task)}
+    fixed |= {"finetune.style": "plain", "training.steps": 8, "training.epochs": 0, "training.batch_size": 4}
+    fixed |= {"training.eval_every": 4, "training.workers": 1, "training.checkpoint_every": 3}
+    return PRESETS[task].changed(fixed | changes)
+
+
+def finished(run, stop_at=None):
+    for _ in run.train(lambda: run.trainer.step == stop_at):
+        pass
+    run.save()
+    return run
+
+
+def losses(run):
+    return [(step.step, step.loss, step.val_loss, step.measures) for step in run.steps]
+
+
+def equal_files(one, other, names):
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("layers", ["all", "last", "lora"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path, base, data, task, layers):
+    config = configured(task, base, data, layers=layers)
+    whole = finished(Run.new(config, tmp_path / "whole"))
+    finished(Run.new(config, tmp_path / "stopped"), stop_at=5)
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    resumed = finished(Run.resume(tmp_path / "stopped"))
+    assert losses(resumed) == losses(whole)
+    weights = ADAPTER if layers == "lora" else "model.safetensors"
+    equal_files(tmp_path / "whole", tmp_path / "stopped", [weights, "results.json", "tokenizer.json"])
+    assert resumed.results == whole.results
+
+
+@pytest.mark.parametrize("layers", ["all", "lora"])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_was_saved_is_what_was_trained(tmp_path, base, data, task, layers):
+    run = finished(Run.new(configured(task, base, data, layers=layers), tmp_path / "run"))
+    kind = GPTClassifier if task == "classifier" else GPT
+    again, ids = kind.from_pretrained(tmp_path / "run"), np.arange(12).reshape(2, 6)
+    with run.model.evaluating():
+        np.testing.assert_allclose(again(ids).data, run.model(ids).data, rtol=0, atol=1e-5)
+    assert tokenizer_for(tmp_path / "run", again.config).n_vocab == again.config.vocab_size
+    assert (tmp_path / "run" / "model.safetensors").exists() == (layers != "lora")
+    if layers == "lora":
+        names = load_safetensors(tmp_path / "run" / ADAPTER)[0]
+        assert not any("wte" in name for name in names)
+
+
+@pytest.mark.parametrize(("layers", "trained"), [
+    ("head", {"score"}),
+    ("last", {"score", "transformer.h.1", "transformer.ln_f"}),
+    ("all", {"score", "transformer.wte", "transformer.wpe", "transformer.h.0", "transformer.h.1", "transformer.ln_f"}),
+])  # fmt: skip
+def test_the_layers_that_are_chosen_change_and_no_others(tmp_path, base, data, layers, trained):
+    run = Run.new(configured("classifier", base, data, layers=layers), tmp_path / "run")
+    before = {name: p.data.copy() for name, p in run.model.named_parameters()}
+    finished(run)
+    changed = {name for name, p in run.model.named_parameters() if not np.array_equal(p.data, before[name])}
+    assert {".".join(name.split(".")[: 3 if ".h." in name else 2]).removesuffix(".weight").removesuffix(".bias")
+            for name in changed} == trained  # fmt: skip
+
+
+def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data):
+    run = finished(
+        Run.new(
+            configured("classifier", base, data, layers="all", **{"training.steps": 60, "lr": 1e-2}), tmp_path / "run"
+        )
+    )
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    counts = np.array(results["confusion"])
+    assert counts.sum() == len(run.data.test[0]) == 8  # a fifth of forty
+    assert results["accuracy"]["test"] == np.trace(counts) / counts.sum()
+    assert results["accuracy"]["training"] > 0.9
+    assert results["labels"] == ["ham", "spam"]
+
+
+def test_results_of_an_assistant_are_by_kind(tmp_path, base, data):
+    results = finished(Run.new(configured("assistant", base, data), tmp_path / "run")).results
+    assert results["n"] == len(results["answers"]) == sum(kind["n"] for kind in results["kinds"].values()) == 4
+    right = [one["answer"].strip() == one["output"] for one in results["answers"]]
+    assert results["exact_match"] == np.mean(right)
+
+
+def test_preference_starts_at_ln_2(tmp_path, base, data):
+    run = finished(Run.new(configured("preference", base, data), tmp_path / "run"))
+    assert run.steps[0].val_loss == pytest.approx(np.log(2), abs=1e-6)
+    assert set(run.results) == {"loss", "reward_margin", "reward_accuracy"}
+
+
+def test_the_same_config_repeats_the_run(tmp_path, base, data):
+    """config.toml has the fine-tuning table, and neither a text nor sizes, which are the base's."""
+    finished(Run.new(configured("classifier", base, data), tmp_path / "one"))
+    text = (tmp_path / "one" / "config.toml").read_text()
+    assert "[finetune]" in text
+    assert "[model]" not in text
+    finished(Run.new(load_config(tmp_path / "one" / "config.toml"), tmp_path / "two"))
+    equal_files(tmp_path / "one", tmp_path / "two", ["model.safetensors", "results.json"])
+
+
+@pytest.mark.parametrize("what", ["base", "data"])
+def test_a_changed_base_or_file_is_noticed_at_a_resume(tmp_path, base, data, what):
+    own_base, own_data = shutil.copytree(base, tmp_path / "base"), shutil.copytree(data, tmp_path / "data")
+    finished(Run.new(configured("classifier", own_base, own_data), tmp_path / "run"), stop_at=2)
+    if what == "base":
+        model = GPT.from_pretrained(own_base)
+        model.transformer.ln_f.bias.data[0] += 1
+        model.save_pretrained(own_base)
+    else:
+        with open(own_data / "classifier", "a") as file:
+            file.write("\nham\tone more\n")
+    with pytest.raises(ConfigError, match=r"has changed: the (base model|examples) "):
+        Run.resume(tmp_path / "run")
+
+
+def test_an_adapter_needs_the_base_that_it_was_trained_with(tmp_path, base, data):
+    own = shutil.copytree(base, tmp_path / "base")
+    finished(Run.new(configured("classifier", own, data, layers="lora"), tmp_path / "run"))
+    model = GPT.from_pretrained(own)
+    model.transformer.ln_f.bias.data[0] += 1
+    model.save_pretrained(own)
+    with pytest.raises(LoadError, match="has other weights than when the adapter was trained"):
+        GPTClassifier.from_pretrained(tmp_path / "run")
+    with pytest.raises(LoadError, match="holds an adapter of a classifier"):
+        GPT.from_pretrained(tmp_path / "run")
+
+
+def test_two_workers_train_as_one(tmp_path, base, data):
+    runs = [
+        finished(Run.new(configured("assistant", base, data, **{"training.workers": n}), tmp_path / str(n)))
+        for n in (1, 2)
+    ]
+    np.testing.assert_allclose(*[[step.loss for step in run.steps] for run in runs], rtol=1e-4)
+
+
+def test_long_examples_are_cut_or_refused(tmp_path, base):
+    (tmp_path / "classifier").write_text("".join(f"{'ab'[i % 2]}\t{'long text ' * 20}{i}\n" for i in range(40)))
+    config = configured("classifier", base, tmp_path)
+    assert load_examples(config).notes == ["40 messages are longer than the 32 tokens that the model reads: cut"]
+    with pytest.raises(ConfigError, match=r"40 messages are longer than the 32 tokens .*set finetune.too_long=cut"):
+        load_examples(config.changed({"too_long": "refuse"}))
+
+
+def test_wrong_files_and_bases_are_refused(tmp_path, base, data):
+    config = configured("assistant", base, data)
+    with pytest.raises(DataError, match="nowhere: no such file; those that ship with the package are"):
+        load_examples(config.changed({"finetune.data": "nowhere"}))
+    with pytest.raises(LoadError, match="no model here"):
+        load_examples(config.changed({"finetune.base": str(tmp_path)}))
+    with pytest.raises(DataError, match="line 1: Expecting value"):
+        load_examples(config.changed({"finetune.data": str(data / "classifier")}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 0}, "finetune.rank: must be at least 1, got 0"),
+        ({"alpha": 0.0}, "finetune.alpha: must be finite and above 0, got 0.0"),
+        ({"beta": float("inf")}, "finetune.beta: must be finite and above 0, got inf"),
+        ({"lora_dropout": 1.0}, r"finetune.lora_dropout: must lie in \[0, 1\), got 1.0"),
+        ({"layers": "head"}, "finetune.layers: head is for a classifier"),
+        ({"finetune.base": ""}, "name the base model and the file with examples"),
+        ({"class_weights": True}, "has no effect on balanced classes"),
+        ({"layers": "some"}, "finetune.layers: must be 'all', 'last', 'head' or 'lora', got 'some'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(base, data, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        configured("assistant", base, data, **changes)
+
+
+def test_dropout_is_that_of_the_run_and_not_of_the_base(tmp_path, base, data):
+    run = Run.new(configured("assistant", base, data, **{"model.dropout": 0.25}), tmp_path / "run")
+    assert run.model.config.dropout == 0.25
+    assert dataclasses.replace(run.model.config, dropout=0.0) == GPT.from_pretrained(base).config
