@@ -174,9 +174,9 @@ def test_a_data_set_may_make_batches_of_any_form():
     [
         ([{"a": 1}, {"b": 1}], r"of a batch have other keys than \['a'\]"),
         ([{"a": 1}, 1], "other keys"),
-        ([(1, 2), (1,)], "of a batch have not all 2 parts: pad them"),
-        ([([1, 2], 0), ([1, 2, 3], 0)], r"at \[0\] have not all 2 parts: pad them"),
-        ([(1, 2), 1], "not all 2 parts"),
+        ([(1, 2), (1,)], "of a batch do not all have 2 parts: pad them"),
+        ([([1, 2], 0), ([1, 2, 3], 0)], r"at \[0\] do not all have 2 parts: pad them"),
+        ([(1, 2), 1], "not all have 2 parts"),
         (
             [{"ids": np.zeros(2)}, {"ids": np.zeros(3)}],
             r"at \['ids'\] have shapes \(2,\) and \(3,\): pad them, or give",

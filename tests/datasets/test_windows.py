@@ -73,7 +73,7 @@ def test_book_split_of_the_story(verdict):
 
 
 def test_stride_that_leaves_one_window_is_refused():
-    with pytest.raises(DataError, match="has 40 tokens, of which a stride of 32 would leave one window of 8: use a sm"):
+    with pytest.raises(DataError, match="has 40 tokens: a stride of 32 would leave one window of 8; use a smaller"):
         SlidingWindows(range(40), 8, 32)
     assert [len(SlidingWindows(range(40), 8, stride)) for stride in (31, 8)] == [2, 4]
     assert len(SlidingWindows(range(16), 8, 32)) == 1  # there is no other that does not overlap

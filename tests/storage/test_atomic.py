@@ -135,7 +135,7 @@ class TestPosix:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         for path in (pipe, tmp_path, Path("/dev/null")):
-            with pytest.raises(ValueError, match=f"{path}.*no regular file"):
+            with pytest.raises(ValueError, match=f"{path}.*not a regular file"):
                 write(path, b"new")
         assert pipe.is_fifo()
         assert list(tmp_path.iterdir()) == [pipe]

@@ -21,7 +21,7 @@ def cells(measures: Sequence[Measure], names: Sequence[str]) -> list[list[str]]:
 
 
 def plain(rows: list[list[str]], width: int) -> list[str]:
-    """The lines of a table with aligned columns; where it is wider than `width`, of one table per row, on its side."""
+    """The lines of a table with aligned columns; if it is wider than `width`, each row becomes a list of its cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if sum(widths) + 2 * (len(widths) - 1) <= width:
         return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]

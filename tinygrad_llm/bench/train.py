@@ -41,7 +41,7 @@ CONFIGS = {  # with the rows of a batch
     "gpt2-124M": (_config(12, 12, 768, 64, 50257), 4),
 }
 
-# One learning rate for all steps. So many that none is the last, and none of those at which a held-out loss is due.
+# One learning rate for all steps. With so many steps, no timed step is the last one or measures a held-out loss.
 SETTINGS = TrainSettings(
     steps=10**9, eval_every=10**9, eval_batches=1, lr=6e-4, warmup=0, schedule="constant", betas=(0.9, 0.95),
     eps=1e-8, weight_decay=0.1, clip=1.0, order="random",
@@ -51,7 +51,7 @@ TOLERANCE = 1e-3
 
 
 def cases(names: Sequence[str]) -> Cases:
-    """The configurations of these names; the files of each are there until the next is asked for."""
+    """Yield the configurations of these names; the files of each exist until the next one is requested."""
     for name in names:
         config, batch = CONFIGS[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def cases(names: Sequence[str]) -> Cases:
 
 
 def batches(config: GPTConfig, batch: int) -> BatchStream:
-    """Windows of a text in which, as in any, the n-th most frequent token has a share of about 1 / n (Zipf's law)."""
+    """Windows of a text in which the n-th most frequent token has a share of about 1 / n (Zipf's law)."""
     rng = Generator(1)
     ranks = (config.vocab_size + 1) ** rng.rand((100_000,), np.float64)  # [r, r + 1) is hit with a share of ln(1 + 1/r)
     ids = ranks.astype(np.int64) - 1
@@ -76,7 +76,7 @@ def training(folder: str, batch: int) -> Subject:
     imported = peak_memory()
     model = GPT.from_pretrained(folder)
     stream = batches(model.config, batch)
-    held_out = [next(batches(model.config, 1))]  # of which the Trainer must have one
+    held_out = [next(batches(model.config, 1))]  # the Trainer needs at least one
     task = LanguageModeling(stream, held_out)
     workers = fastest_threads(model, task)  # chosen here, because the facts report it
     trainer = Trainer(model, task, replace(SETTINGS, batch_size=batch, workers=workers))

@@ -11,7 +11,7 @@ from tinygrad_llm.cli.progress import fold
 
 EXAMPLE = "tinygrad-llm doctor"
 
-# The instructions that OpenBLAS's families of kernels use. About families that are not listed, no advice is given.
+# The instructions that OpenBLAS's families of kernels use. Families that are not listed get no advice.
 AVX512 = {"SkylakeX", "Cooperlake", "Sapphirerapids"}
 AVX2 = {"Haswell", "Zen", "Excavator"}
 LESS = {"Prescott", "Core2", "Nehalem", "Sandybridge", "Barcelona", "Bobcat", "Bulldozer", "Piledriver", "Steamroller"}

@@ -115,7 +115,7 @@ def _cut(line: str) -> str:
 
 
 def _reflowed(text: str, indent: int = 4) -> str:
-    """A docstring, whose lines have up to 120 columns, in lines of 80. Only what continues a sentence is joined.
+    """A docstring, whose lines have up to 120 columns, in lines of 80. Two lines are joined only within a sentence.
 
     Args:     indent: of the docstring in its file.
     """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-WIDTH = 80  # of all that is printed for readers
+WIDTH = 80  # columns of all output for readers
 _SECONDS = 5.0  # between two plain lines
 _BAR = 10  # columns of a bar that can be read
 # A model may write them too, and they would move the cursor or color the terminal.
@@ -23,8 +23,8 @@ _STEPS = "{n_fmt}/{total_fmt} |{bar}| {desc}  {remaining} left"  # tqdm's own pu
 def say(text: str, file: TextIO | None = None) -> None:
     """Print a line at once, to stdout or to `file`.
 
-    Where nobody reads any more (`… | head`, a terminal that was closed), this line and all later ones are dropped. A
-    night of training is worth more than its output, which the run's folder holds too.
+    If the reader has gone (`… | head`, a terminal that was closed), this line and all later ones are dropped. So
+    training continues without its output, which the run's folder also holds.
     """
     file = file or sys.stdout
     try:
@@ -190,7 +190,7 @@ class Bar:
 
 @contextlib.contextmanager
 def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] | None]:
-    """The `update` of a Bar that is open during the block; None, and no bar, where stderr is no terminal."""
+    """Yield the `update` of a Bar that is open during the block; None, without a bar, if stderr is not a terminal."""
     if not is_terminal(sys.stderr):
         yield None
         return
@@ -202,5 +202,5 @@ def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] |
 
 
 def is_terminal(file: TextIO | None) -> bool:
-    """Whether colors and bars can be shown there. `2>&-` leaves a program without stderr; TERM=dumb knows no codes."""
+    """Whether colors and bars can be shown there. `2>&-` leaves a program without stderr; TERM=dumb has no colors."""
     return file is not None and file.isatty() and os.environ.get("TERM") != "dumb"

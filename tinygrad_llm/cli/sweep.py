@@ -1,4 +1,4 @@
-"""`tinygrad-llm sweep`: a grid of settings in; one run for each combination, and a sorted table, out."""
+"""`tinygrad-llm sweep`: train one run for each combination of a grid of settings, and print a sorted table."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`tinygrad-llm train`: a text, or files of tokens, in; a run's folder out. --resume continues a run."""
+"""`tinygrad-llm train`: train on a text or on token files, and save the run in a folder; --resume continues it."""
 
 import argparse
 import json

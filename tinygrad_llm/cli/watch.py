@@ -91,7 +91,7 @@ def watch(run: Run, out: TextIO) -> tuple[int, list[Path]]:
 
 
 def _remarks(run: Run, step: Step) -> list[str]:
-    """What is said about a step besides its place on the bar."""
+    """Lines about a step, which are printed in addition to the bar."""
     lines = []
     if step.skipped:
         lines.append(f"step {step.step}: skipped, its loss is {step.loss}, its gradient norm {step.grad_norm}")

@@ -87,7 +87,7 @@ def collate(examples: Sequence[Any], part: str = "") -> Any:
 
     Dicts, tuples and lists are collated part by part, and keep their form. Strings stay a list.
 
-    Args:     part: how errors call what is collated, inside each example.
+    Args:     part: the name in errors of the part that is collated, inside each example.
     Raises:   DataError: examples of different forms or shapes, or of another kind; the part is named.
     Source:   torch.utils.data.default_collate.
     """
@@ -100,7 +100,7 @@ def collate(examples: Sequence[Any], part: str = "") -> Any:
         return {key: collate([e[key] for e in examples], f"{part}[{key!r}]") for key in first}
     if isinstance(first, tuple | list):
         if not all(isinstance(e, tuple | list) and len(e) == len(first) for e in examples):
-            raise DataError(f"the examples of a batch{where} have not all {len(first)} parts: pad them")
+            raise DataError(f"the examples of a batch{where} do not all have {len(first)} parts: pad them")
         parts = [collate(column, f"{part}[{i}]") for i, column in enumerate(zip(*examples, strict=True))]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     arrays = [np.asarray(e) for e in examples]
@@ -129,7 +129,7 @@ class BatchStream:
     The ids may be a mapped file: only the windows of a batch are copied.
 
     Args:     sources: rows of ids, (n,) integers each. batch_size: rows. rng: shuffles and draws. stride: as
-              `SlidingWindows`. names: how errors call the sources.
+              `SlidingWindows`. names: of the sources, for errors.
     Raises:   DataError: a source is shorter than a block with its target; weights that are not one number > 0 per
               source; without weights, in order "epochs", a batch of more windows than there are.
     """
@@ -156,7 +156,7 @@ class BatchStream:
             except DataError as error:
                 raise DataError(f"{names[i]}: {error}" if names else str(error)) from None
         lengths = [len(windows) for windows in self._windows]
-        self._ends = np.cumsum(lengths)  # where the windows of each source end, if all are numbered through
+        self._ends = np.cumsum(lengths)  # where the windows of each source end, if all windows are numbered in one row
         mixed = mixture(weights, lengths) if len(weights) else None
         self._weights = mixed if len(sources) > 1 else None
         self.batch_size = at_least_one("batch_size", batch_size)

@@ -30,7 +30,7 @@ def at_least_one(name: str, value: int) -> int:
 def check_batch(batch_size: int, n: int, what: str) -> None:
     """Check that an epoch has at least one batch.
 
-    Args:     n: how many examples the data have. what: how errors call them, and how to mend it.
+    Args:     n: how many examples the data have. what: their name in errors, and how to mend it.
     Raises:   DataError: a batch would need more examples than there are.
     """
     if batch_size > n:
@@ -40,7 +40,7 @@ def check_batch(batch_size: int, n: int, what: str) -> None:
 def check_ids(ids: NDArray[Any], n_vocab: int, name: str) -> None:
     """Check that all ids are in the vocabulary; a mapped file is read piece by piece.
 
-    Args:     ids: (n,) integers. name: how errors call them.
+    Args:     ids: (n,) integers. name: of the ids, for errors.
     Raises:   DataError: an id is negative, or n_vocab or more; the message names the first one and its index.
     """
     for start in range(0, len(ids), IDS_AT_ONCE):

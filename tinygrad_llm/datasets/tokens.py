@@ -35,7 +35,7 @@ MAX_DESCRIPTION_BYTES = 1 << 16
 # Pairs of ids that `_halves_of_wider` looks at: at most, at least, and at least if id 0 is white space.
 _PAIRS, _FEW_PAIRS, _MANY_PAIRS = 1 << 16, 9, 5000
 
-# How files of ids and more begin, as NumPy, PyTorch, pickle, Parquet and Arrow write them.
+# How files that hold more than ids begin, as NumPy, PyTorch, pickle, Parquet and Arrow write them.
 _OTHERS = {
     rb"\x93NUMPY": "an .npy file",
     rb"PK\x03\x04": "a zip archive, such as an .npz or a file of PyTorch",
@@ -200,7 +200,7 @@ def _halves_of_wider(ids: NDArray[Any], zero_is_space: bool) -> bool:
 
 
 def _check_raw(path: Path) -> None:
-    """Raise DataError for a file of something else, which would be taken for ids: no id shows it."""
+    """Raise DataError for a file of something else: its bytes would be read as ids, and no check of ids finds that."""
     with open(path, "rb") as file:
         head = file.read(512)
     for sign, what in _OTHERS.items():

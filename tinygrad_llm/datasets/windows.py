@@ -36,8 +36,8 @@ class SlidingWindows:
             )
         if 2 * self.block_size < len(array) <= self.block_size + self.stride:
             raise DataError(
-                f"the corpus has {len(array)} tokens, of which a stride of {self.stride} would leave one window of "
-                f"{self.block_size}: use a smaller stride"
+                f"the corpus has {len(array)} tokens: a stride of {self.stride} would leave one window of "
+                f"{self.block_size}; use a smaller stride"
             )
         if not np.issubdtype(array.dtype, np.integer):
             raise DataError(f"ids must be integers, got {array.dtype}")

@@ -103,7 +103,7 @@ def _is_text(value: object) -> bool:
 def few_shot_items(task: PromptTask, shots: int, rng: Generator) -> list[Choice]:
     """Each text of a task as an item of multiple choice, whose endings are the labels.
 
-    Args:     shots: solved examples before each text. rng: draws them from the other texts of the task, anew for each.
+    Args:     shots: solved examples before each text. rng: draws them from the task's other texts, for each text again.
     Raises:   ValueError: more shots than there are other texts.
     """
     n = len(task.examples)

@@ -1,4 +1,4 @@
-"""From a model of text to a classifier, to an assistant, and to one that is preferred. Each is a small `Task`."""
+"""From a language model to a classifier, an assistant, and a model trained on preferences. Each is a small `Task`."""
 
 from tinygrad_llm.finetuning.assistant import STYLES, Instructions, collate, encode_entries, prompt_of
 from tinygrad_llm.finetuning.batches import PaddedExamples, in_batches, pad

@@ -1,4 +1,4 @@
-"""Classification: a text gets one of several labels. The task, and what a trained classifier says of texts."""
+"""Classification: a text gets one of several labels. The task, and the predictions of a trained classifier."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ class Classification(Task):
     """Texts with labels. A batch is {"ids": (B, T), "lengths": (B,), "labels": (B,)}, padded on the right.
 
     Args:     batches, held_out: as for `Task`. class_weights: (K,), how much the loss of a text of each class counts;
-              None: as much. The loss is a mean over texts, so let the mean weight of the training texts be 1
+              None: all equally. The loss is a mean over texts, so let the mean weight of the training texts be 1
               (`balanced_weights`).
     """
 
@@ -46,7 +46,7 @@ def encode_messages(texts: Sequence[str], tokenizer: AnyTokenizer, longest: int)
 
 
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
-    """Weights with which every class counts as much as each other in the loss of all these texts: n / (K · n_k).
+    """Weights that give every class the same share of the loss of all these texts: n / (K · n_k).
 
     Args:     labels: (n,) class numbers. classes: K.
     Returns:  (K,); their mean over the texts is 1.
@@ -87,7 +87,7 @@ class _Embedded(Observer):
 
 
 def token_influence(model: GPTClassifier, ids: Sequence[int]) -> tuple[int, NDArray[np.float64]]:
-    """How much each token speaks for the predicted class: the gradient of the decision times the token's vector.
+    """How much each token supports the predicted class: the gradient of the decision times the token's vector.
 
     The decision is measured by the log-odds of the predicted class, ln(p / (1 − p)). To first order it falls by the
     influence of a token if the token's vector becomes zero.

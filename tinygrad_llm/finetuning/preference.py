@@ -1,4 +1,4 @@
-"""Preferences: of two answers, one is better. Direct preference optimization makes it the likelier one.
+"""Preferences: one of two answers is better, and direct preference optimization makes it the likelier one.
 
 `functional.dpo_loss` has the formula. It compares the trained model with the frozen one that it starts from.
 """
@@ -44,7 +44,7 @@ class Preference(Task):
 
 
 def with_reference(model: GPT, examples: dict[str, Any], batch_size: int = 8) -> dict[str, Any]:
-    """The examples with what the frozen model says of them. It is computed once, because that model does not change."""
+    """The examples with the frozen model's ln π₀ of each answer, computed once, because that model does not change."""
     found: dict[str, list[NDArray[Any]]] = {side: [] for side in SIDES}
     with model.evaluating():
         for batch in in_batches(examples, batch_size):

@@ -55,7 +55,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
     prefix (`model.ckpt`) for its `.index`. The array of an `.npy` file is called `arr_0`, NumPy's name for an array
     without one. Half precision, bfloat16 and float16, becomes float32; all others keep their dtype.
 
-    Raises:   LoadError: the file is damaged, or something else: then says what; names the file.
+    Raises:   LoadError: the file is damaged, or is something else, which the message names.
               OSError: the file is missing or cannot be read.
     """
     path = Path(path)

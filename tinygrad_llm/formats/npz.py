@@ -43,7 +43,7 @@ _MAX_DIRECTORY = 2_000_000  # of a zip; each of its bytes takes some fifteen in 
 def load_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Read a `.npy` file: one array, in writable memory of the machine's byte order.
 
-    Raises:   LoadError: the file is damaged, or holds something else than numbers; names the file and the field.
+    Raises:   LoadError: the file is damaged, or does not hold numbers; names the file and the field.
               OSError: the file cannot be opened or read.
     """
     with open_regular(path) as file:

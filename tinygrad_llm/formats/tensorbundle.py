@@ -62,7 +62,7 @@ def read_tensorbundle(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Returns:  arrays that own writable memory of the machine's byte order. bfloat16, which NumPy lacks, becomes
               float32; all others keep their dtype.
     Raises:   LoadError: a file of the bundle is missing, damaged, or something else; or the bundle holds something
-              that is no array, such as the strings of TensorFlow 2. Names the file and the field or tensor.
+              that is not an array of numbers, such as TensorFlow 2's strings. Names the file and the field or tensor.
               OSError: a file cannot be opened or read.
     """
     arrays: dict[str, NDArray[Any]] = {}
@@ -252,7 +252,7 @@ def _parse_entry(path: str, key: bytes, value: bytes, shards: int) -> Entry:
     entry = _Message(value, where)
     dtype = entry.integer(1, "dtype")
     if dtype == _STRING:
-        raise LoadError(f"{where}: dtype: strings, which are no array of numbers; save the variables without it")
+        raise LoadError(f"{where}: dtype: strings, not numbers; save the variables without it")
     if dtype not in _DTYPES:
         raise LoadError(f"{where}: dtype: number {dtype} of TensorFlow's is unknown here")
     if 7 in entry.parts:

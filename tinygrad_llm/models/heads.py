@@ -82,7 +82,7 @@ class GPTClassifier(PreTrainedModel):
 
     @classmethod
     def from_gpt(cls, base: GPT, labels: Sequence[str], rng: Generator) -> Self:
-        """The transformer of a GPT, itself and not a copy, under a new head.
+        """The transformer of a GPT, shared and not copied, with a new head.
 
         Raises:   ValueError: as `GPTClassifierConfig`.
         """

@@ -72,7 +72,7 @@ class Module:
     def _path_below(self, path: str, outer: object) -> str:
         """The path of this Module, given that of its caller: "GPT.transformer" → "GPT.transformer.h.0"."""
         own = next((name for name, item in _walk(outer, "") if item is self), None)
-        if own is None:  # this Module is no attribute of its caller
+        if own is None:  # this Module is not an attribute of its caller
             own = f"<{type(self).__name__}>" if path else type(self).__name__
         return ".".join(part for part in (path, own) if part)
 

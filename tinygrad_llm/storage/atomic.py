@@ -41,7 +41,7 @@ def atomic_write(path: str | os.PathLike[str], verify: Callable[[Path], object] 
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise ValueError(f"{os.fspath(path)}: cannot be replaced, it is no regular file")
+        raise ValueError(f"{os.fspath(path)}: cannot be replaced: it is not a regular file")
     _sweep(target.parent)
     temporary = _temporary(target)
     try:

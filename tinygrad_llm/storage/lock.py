@@ -69,7 +69,7 @@ def lock(folder: Path) -> Callable[[], None]:
             os.close(descriptor)
         with contextlib.suppress(OSError):
             path.unlink()
-        if sys.platform != "win32":  # after the removal, which else could hit a file that another process has locked
+        if sys.platform != "win32":  # last, so that the removal cannot hit a file that another process has locked
             os.close(descriptor)
 
     return release

@@ -14,7 +14,7 @@ def one_line(message: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one that is most like it, or all where none is."""
+    """The end of a message about an unknown name: the most similar known one, or all of them if none is similar."""
     import difflib  # takes milliseconds, and only errors need it
 
     known = list(known)

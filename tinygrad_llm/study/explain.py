@@ -99,7 +99,7 @@ def subjects() -> dict[str, Subject]:
 
 
 def explain(subject: Subject, seed: int = 0) -> Explanation:
-    """Compute all that there is to say of a subject.
+    """Compute the explanation of a subject.
 
     Args:     seed: of the example's numbers.
     """
@@ -176,7 +176,7 @@ def _check(case: Case, example: Example) -> GradcheckResult:
 
 
 def _one_derivative(case: Case, example: Example) -> Derivative:
-    """The largest element of the first gradient, and what differences say of it."""
+    """The largest element of the first gradient, and the differences that confirm it."""
     gradient, d = next(iter(example.gradients.items()))
     name = gradient.removeprefix("d")
     index = tuple(int(n) for n in np.unravel_index(int(np.argmax(np.abs(d))), d.shape))

@@ -21,7 +21,7 @@ def encode_text(
 ) -> list[int]:
     """Encode a text from outside.
 
-    Args:     special: what a special token in the text becomes. where: how errors call the text. start: the text's
+    Args:     special: what a special token in the text becomes. where: the text's name in errors. start: the text's
               first byte, if it is a part of something longer.
     Raises:   TokenizerError: a special token, if special is "error"; a character the tokenizer cannot encode. The
               message begins with `where`.
