@@ -237,7 +237,7 @@ def test_the_last_two_checkpoints_and_the_best_stay(new, tmp_path):
 def test_another_corpus_is_refused(new, tmp_path, text):
     stop_after(new("run"), 2)
     (tmp_path / "text.txt").write_text(text.replace("sat", "xyz"), encoding="utf-8")  # with new characters, too
-    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters as before, but other ones"):
+    with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters as before, but different ones"):
         Run.resume(tmp_path / "run")
     (tmp_path / "text.txt").write_text(text * 2, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"the corpus .*/text\.txt: 576 characters before, 1,152 now\. Put it back"):
@@ -524,7 +524,7 @@ def test_a_mixture_of_token_files_is_resumed(order, config, text, tmp_path):
     resumed.save()
     with open(files[1], "r+b") as file:  # the same length, another id
         file.write(b"\x01")
-    with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: 576 tokens as before, but other ones"):
+    with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: 576 tokens as before, but different ones"):
         Run.resume(tmp_path / "parts")
     with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
         Run.resume(tmp_path / "parts", {"data.files": files[:1], "data.weights": []})

@@ -136,7 +136,7 @@ A0 = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
         (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:, :2]})), "the model's is"),
         (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][0]})), "must have one matrix"),
         (lambda f: changed_arrays(f, lambda a: a.update({"wte": np.ones(2)})), "'wte' is not of a LoRA adapter"),
-        (lambda f: changed_arrays(f, lambda a: a.update({"base_model.model.x": np.ones(2)})), "'x' .* is no parameter"),
+        (lambda f: changed_arrays(f, lambda a: a.update({"base_model.model.x": np.ones(2)})), "'x' .* not a parameter"),
         (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0].astype(int)})), "not of a LoRA adapter"),
         (lambda f: changed_arrays(f, dict.clear), "holds no adapter"),
     ],

@@ -163,7 +163,7 @@ BAD = [
     ("openai", DATA, b"", "announces 0 bytes"),
     ("openai", DATA, PAGE.ljust(4 * TINY.num_parameters), "a web page"),
     ("openai", DATA, b"x" * 4 * TINY.num_parameters, "CRC mismatch"),
-    ("huggingface", "config.json", b'{"model_type": "llama"}', "not a model that GPT can be"),
+    ("huggingface", "config.json", b'{"model_type": "llama"}', "not a model that GPT can represent"),
     ("huggingface", "config.json", b"null", "not the sizes of a GPT-2"),
     ("huggingface", "vocab.json", b"[]", "expected an object"),
     ("huggingface", "model.safetensors", b"x" * 5000, "not a safetensors file"),

@@ -305,7 +305,7 @@ def test_variants_of_config_json_are_read_or_refused_by_name(for_each):
         if message is None:
             assert from_huggingface(published | changes) == from_huggingface(published)
             return
-        with pytest.raises(ValueError, match=f"not a model that GPT can be: {message}.*use transformers"):
+        with pytest.raises(ValueError, match=f"not a model that GPT can represent: {message}.*use transformers"):
             from_huggingface(published | changes)
 
     same = [{"activation_function": name} for name in ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")]

@@ -272,7 +272,7 @@ def test_a_model_that_gpt_cannot_be_is_refused(tmp_path, for_each):
         {"n_inner": [1]},
         {"activation_function": {"a": 1}, "layer_norm_epsilon": "1e-5"},
     ]
-    words = "not a model that GPT can be"
+    words = "not a model that GPT can represent"
     for_each(wrong, lambda fields: refused(folder_with(tmp_path, fields), words, "config.json", *fields))
 
 

@@ -35,7 +35,7 @@ _MAX_BYTES = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """What a run learns from, and how it is cut into tokens.
+    """The data that a run learns from, and how it is cut into tokens.
 
     Raises:   ConfigError: an empty name; another number of weights than of files, or a weight that is not above 0;
               vocab_size below 257.
@@ -295,7 +295,7 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def differences(before: RunConfig, now: RunConfig) -> list[str]:
-    """The differences with which a run cannot be resumed, such as "training.lr: 0.001 before, 0.01 now"."""
+    """The differences that prevent a run from being resumed, such as "training.lr: 0.001 before, 0.01 now"."""
     old, new = before.flat(), now.flat()
     return [
         f"{key}: {_toml(old[key])} before, {_toml(new[key])} now"

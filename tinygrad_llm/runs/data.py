@@ -1,4 +1,4 @@
-"""What a run learns from: a text or token files; a tokenizer; ids for training, and ids held out."""
+"""The data of a run: a text or token files, a tokenizer, ids for training, and ids that are held out."""
 
 import dataclasses
 import functools
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RunData:
-    """A source as its tokenizer cuts it: one array of ids for each text or file, for training and held out."""
+    """The token ids of a source: for each text or file one array to train on, and one that is held out."""
 
     source: Source
     tokenizer: AnyTokenizer
@@ -58,7 +58,7 @@ class RunData:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint belongs to: it is resumed only with the same corpus and tokenizer."""
+        """The corpus and tokenizer of a checkpoint, by size and SHA-256; only with the same ones can it be resumed."""
         return identity(self.source, self.tokenizer)
 
     # ---- what a Run asks of its subject: see `runs.finetune.Subject` -------------------------------------------------
@@ -123,7 +123,7 @@ def make_tokenizer(data: DataSettings, source: Source) -> AnyTokenizer:
 
 
 def tokenize(config: RunConfig, source: Source, tokenizer: AnyTokenizer) -> RunData:
-    """Cut the source into ids, and hold out the last tenth of it, or the files that were named for that.
+    """Cut the source into ids, and hold out the last tenth of it, or use the files that were named for that.
 
     Raises:   DataError: a part is shorter than one block with its target; token files of another tokenizer.
     """
@@ -169,7 +169,7 @@ def load_data(config: RunConfig) -> RunData:
 def make_batches(config: RunConfig, data: RunData, rng: Generator, batch_size: int | None = None) -> BatchStream:
     """The training batches, as the settings say.
 
-    Args:     rng: shuffles the windows. batch_size: another than that of the settings.
+    Args:     rng: shuffles the windows. batch_size: replaces that of the settings.
     """
     s, size = config.training, config.training.batch_size if batch_size is None else batch_size
     block_size, weights = config.model.block_size, config.data.weights
@@ -195,7 +195,7 @@ def data_differences(
 ) -> list[str]:
     """How corpus and tokenizer differ from those with the identity `before`, for a message; [] where they do not.
 
-    Raises:   KeyError, TypeError: `before` is no such identity.
+    Raises:   KeyError, TypeError: `before` is not such an identity.
     """
     now = identity(source, tokenizer)
     names = [f"the token file {file.path}" for file in source.all_files] or [f"the corpus {corpus_name}"]
@@ -213,7 +213,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return "a text before, a token file now" if unit == "tokens" else "a token file before, a text now"
     if before[unit] != size:
         return f"{before[unit]:,} {unit} before, {size:,} now"
-    return f"{size:,} {unit} as before, but other ones"
+    return f"{size:,} {unit} as before, but different ones"
 
 
 def _hash(ids: NDArray[Any]) -> str:

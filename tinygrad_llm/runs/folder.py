@@ -39,7 +39,7 @@ PICTURES = ("loss.png", "gradients.png")
 CONFUSION = "confusion.png"  # of a classifier
 RESULTS = "results.json"  # of the test after a fine-tuning
 CHECKPOINTS = "checkpoints"
-# In the order in which a save puts them into place. run.json, which says how many steps they are of, is the last.
+# In the order in which a save puts them into place. run.json, which states their number of steps, is the last.
 FILES = (
     *(CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, CONFUSION, RESULTS, WEIGHTS, ADAPTER, ADAPTER_CONFIG),
     ABOUT,
@@ -88,7 +88,7 @@ class RunFolder:
     """The folder of a run in training: its lock, its log, its checkpoints, and a save of all files at once.
 
     A run that will replace another one works next to it, in FOLDER-stopped (or FOLDER-stopped-2, …), and moves when
-    it has ended: a finished run is worth more than the beginning of another.
+    it has ended. So a run that is stopped does not replace a finished one.
 
     Args:     path: where the run will be. resumed: whether it is there already.
     """
@@ -152,7 +152,7 @@ class RunFolder:
         self._log.write(line)
 
     def sync_log(self) -> None:
-        """Put the log on the disk: before a checkpoint, or steps would be missing from it after a power cut."""
+        """Put the log on the disk; before a checkpoint, so that after a power cut no step is missing from the log."""
         if self._log is not None:
             self._log.flush()
             os.fsync(self._log.fileno())

@@ -1,4 +1,4 @@
-"""What a run notes of each step and each sample: metrics.jsonl, the same as a table, and samples.txt."""
+"""The records of each step and each sample of a run: metrics.jsonl, the same as a table, and samples.txt."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def read_metrics(path: Path, last: int | None = None) -> list[Step]:
 def _step(fields: dict[str, Any]) -> Step:
     """The Step of a line.
 
-    Raises:   AttributeError, KeyError, TypeError, ValueError: it is none.
+    Raises:   AttributeError, KeyError, TypeError, ValueError: it is not a Step.
     """
     fields |= {name: math.nan for name in _ALWAYS if fields[name] is None}
     for name, value in fields.items():

@@ -132,9 +132,10 @@ def plan_run(config: RunConfig, data: RunData, done: int = 0) -> Plan:
 
 
 def measure_run(config: RunConfig, data: RunData, plan: Plan) -> Plan:
-    """The plan of this run with its speed, measured with a new model; without, where not even one sequence fits.
+    """The plan of this run with its speed, measured with a new model; without it, if not even one sequence fits.
 
-    A part of a batch is measured where the whole would take long, or more memory than there is. Nothing is written.
+    Only a part of a batch is measured if the whole batch would take long, or needs more memory than there is. Nothing
+    is written.
 
     Raises:   ConfigError: as `Trainer`.
     """

@@ -1,4 +1,4 @@
-"""Named configurations: what to start a run from."""
+"""Named configurations, to start a run from."""
 
 import math
 from pathlib import Path

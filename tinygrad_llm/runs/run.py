@@ -34,7 +34,7 @@ from tinygrad_llm.training.workers import fastest_threads, processes
 
 
 class Run:
-    """A model on its way through training, with everything that belongs in its folder.
+    """A run in training: its model, its trainer, and everything that belongs in its folder.
 
     `Run.new` starts one and `Run.resume` continues one; `train` yields the steps, and `save` completes the folder.
     From the first step, or from `resume`, to `save`, other processes are kept out of the folder.
@@ -59,7 +59,7 @@ class Run:
 
     @classmethod
     def new(cls, config: RunConfig, folder: Path, data: Subject | None = None) -> "Run":
-        """A run that has not made a step.
+        """Start a run, which has not made a step yet.
 
         Args:     data: the result of `load_subject(config)`, if it was computed before.
         Raises:   ConfigError: settings that do not fit each other, the data, or the memory; a setting that config.toml
@@ -232,7 +232,7 @@ def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Saved:
-    """A run as its last checkpoint has it."""
+    """The state of a run in its last checkpoint."""
 
     where: str  # the checkpoint, for messages
     config: RunConfig  # with the changes
@@ -245,7 +245,7 @@ class Saved:
 
 
 def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int | None = None) -> Saved:
-    """Read the last checkpoint of a run, and compare its configuration and data with those of now.
+    """Read the last checkpoint of a run, and compare its configuration and data with the present ones.
 
     Args:     changes, more: as for `Run.resume`.
     Raises:   ConfigError: the configuration, the corpus or the tokenizer has changed; the difference is shown.
@@ -342,7 +342,7 @@ def make_trainer(config: RunConfig, data: Subject, saved: Saved | None = None) -
 
 
 def _extended(settings: TrainSettings, saved: Saved) -> TrainSettings:
-    """The settings with a note on the schedule so far, where the number of steps has changed: they repeat the run."""
+    """The settings, with the schedule so far if the number of steps has changed, so that they repeat the run."""
     if not saved.step or settings.steps == saved.before.steps:
         return settings
     earlier = (part for part in saved.before.extended if part[0] < saved.step)

@@ -39,7 +39,7 @@ from tinygrad_llm.training import ConfigError, Step, TrainingError
 from tinygrad_llm.weights import WEIGHTS
 
 CSV, JSON = "sweep.csv", "sweep.json"
-DIVERGED = "diverged.txt"  # in the folder of a run that did: why
+DIVERGED = "diverged.txt"  # the reason, in the folder of a run that diverged
 
 _MAX_RUNS = 10_000
 _MAX_NAME = 100  # characters of a folder's name; file systems take 255 bytes

@@ -1,7 +1,7 @@
 """Text ↔ ids. Read the files in this order; each step repairs what the step before it cannot do.
 
     words.py        A word is a token. Easy to read, but a word outside the vocabulary has no id.
-    characters.py   A character is a token. Nothing of a known alphabet is lost, but the rows of ids are long.
+    characters.py   A character is a token. Text in a known alphabet comes back, but the rows of ids are long.
     pattern.py      How GPT-2 splits a text into words. Read `split_words`; the cuts before it only save time.
     merge.py        Byte-pair encoding of one word. `merge_steps` is the plain loop; the rest does the same faster.
     train.py        Where the merges come from: join the most frequent pair of neighbors, again and again.

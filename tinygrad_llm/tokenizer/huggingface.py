@@ -1,8 +1,8 @@
 """Hugging Face's tokenizer files: tokenizer.json, and the small files next to it.
 
-tokenizer.json describes a pipeline of which many parts can be other than GPT-2's. What this package computes is read:
-byte-level BPE with GPT-2's pattern, and single characters. Each other choice would give other ids without a word, so
-it is refused by its name.
+tokenizer.json describes a pipeline, and many of its parts can differ from GPT-2's. This package reads the pipelines
+that it can compute: byte-level BPE with GPT-2's pattern, and single characters. Any other choice would silently give
+different ids, so it is refused, and the message names it.
 
     tokenizer.json                                  the pipeline, the merges, all ids
     added_tokens.json                               ids of tokens added to merges.txt and vocab.json
@@ -56,7 +56,7 @@ def is_huggingfaces(document: Any) -> bool:
 def from_huggingface(document: dict[str, Any], path: StrPath) -> Tokenizer | CharTokenizer:
     """Build a tokenizer from the object in a tokenizer.json of Hugging Face; the files next to it name the last token.
 
-    Raises:   TokenizerError: something that this package does not compute, by its field; a damaged file.
+    Raises:   TokenizerError: a field asks for something that this package does not compute; a damaged file.
     """
     try:
         model, added = document["model"], document.get("added_tokens") or []

@@ -64,8 +64,8 @@ def learn_merges(
 
     merges: list[Pair] = []
     while heap and len(merges) < n_merges:
-        # Take the most frequent pair. The counts of old pairs only fall, so a heap entry may promise too much: then
-        # push it again with its true count.
+        # Take the most frequent pair. The counts of old pairs only fall, so a heap entry may hold too large a count:
+        # then push it again with its true count.
         promised, pair = heappop(heap)
         count = pair_counts[pair]
         if count < 2:

@@ -47,7 +47,7 @@ class Examples:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Resume from a `get_state()` of the same examples.
 
-        Raises:   ValueError: the state belongs to other data, or is none.
+        Raises:   ValueError: the state belongs to other data, or is not a state.
         """
         place = state if isinstance(state, Mapping) else {}
         seed, position = place.get("seed"), place.get("position", -1)

@@ -9,11 +9,11 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.optim import grad_norm
 
-SAMPLE = 1 << 16  # entries of a parameter that its update is measured by
+SAMPLE = 1 << 16  # entries of a parameter, from which its update is measured
 
 
 def by_layer(named: Iterable[tuple[str, Tensor]]) -> dict[str, list[Tensor]]:
-    """The parameters of each layer: of a GPT wte, wpe, h.0, h.1, …, ln_f, and lm_head where it has its own weight.
+    """The parameters of each layer. A GPT has wte, wpe, h.0, h.1, …, ln_f, and lm_head if that has its own weight.
 
     A layer is the first part of the name, with its number where it is one of a list.
     """
@@ -49,7 +49,7 @@ class LayerFigures:
 def sample(parameters: Sequence[Tensor]) -> Array:
     """Entries of some parameters, copied into one vector whose norm is about theirs.
 
-    Of a large parameter only evenly spaced entries are taken, scaled so that their squares stand for all: a large
+    From a large parameter only evenly spaced entries are taken, scaled so that their squares stand for all: a large
     model has no memory to spare for a copy of all weights.
     """
     parts = []

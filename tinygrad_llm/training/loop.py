@@ -117,7 +117,7 @@ class Trainer(TrainingState):
         return Step(0, loss, 0.0, 0.0, 0.0, loss, measures=measures or None)
 
     def _completed(self, norm: float, layers: LayerFigures, skipped: bool) -> Step:
-        """Count a step, and say what it did."""
+        """Count a step, and return its record."""
         if self._looks_at_layers or self._peak is None:
             self._peak = peak_memory()
         loss, measures, measured = self.total.loss, self.total.measures, self._is_measured

@@ -119,12 +119,12 @@ class _Worker:
         return f"transformer.h.{block}.{linear}.weight" in self.sizes
 
     def inside(self, block: int) -> float:
-        """What the tape has of all operations in a block."""
+        """The floats that the tape keeps for all operations in a block."""
         inputs = sum(self.trains(block, linear) for linear in ("attn.c_attn", "attn.c_proj", "mlp.c_fc"))
         return self.always + (inputs + 4 * self.trains(block, "mlp.c_proj")) * self.x
 
     def kept(self, left: int) -> float:
-        """What the tape has while backward is in the last of the first `left` blocks."""
+        """The floats that the tape keeps while backward is in the last of the first `left` blocks."""
         if left <= self.first:
             return 0.0
         if self.recompute:
@@ -160,10 +160,10 @@ class _Worker:
         return self.kept(left) + (more - self.gelu_output(left)) * self.x, ready
 
     def in_attention(self, left: int) -> tuple[float, float]:
-        """Backward through attention: the MLP is done.
+        """Backward through attention, after the MLP.
 
-        There are the gradients of the residual, of attention's output, and of q, k and v; a product of that size; and
-        some scores, with those before them, and two more with dropout.
+        In memory are the gradients of the residual, of attention's output, and of q, k and v; a product of that
+        size; and some scores, with those before them, and two more with dropout.
         """
         done = 5 + self.trains(left - 1, "mlp.c_fc") + self.gelu_output(left)
         scores = (1 + self.cut + 2 * self.drops + self.recompute) * self.scores
@@ -199,7 +199,7 @@ def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int, fr
 
 
 def available_memory() -> int | None:
-    """Bytes that are free without swapping. Where the system does not tell: all that it has, or else None."""
+    """Bytes that are free without swapping; if the system does not report them, all its memory, or else None."""
     free = memory_available()
     if free is None:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # not on Windows

@@ -1,6 +1,6 @@
 """Processes that `mpiexec` started together: how they find each other, and what they send.
 
-This file is all that the package knows of MPI. `workers.py` uses it through `processes()`, which is one process alone
+Only this file uses MPI. `workers.py` uses it through `processes()`, which is one process alone
 where nothing else was started. Process 0 (rank 0) trains; the others wait for its orders.
 
 What is sent is pickled, with arrays as the bytes they are. That is safe here, because both ends are processes of the
@@ -184,7 +184,7 @@ processes: Callable[[], Processes] = _processes.get  # those that this one works
 
 @contextlib.contextmanager
 def working_with(others: Processes) -> Iterator[Processes]:
-    """Inside, `processes()` is this."""
+    """Inside the block, `processes()` returns this object."""
     token = _processes.set(others)
     try:
         yield others
@@ -194,7 +194,7 @@ def working_with(others: Processes) -> Iterator[Processes]:
 
 @contextlib.contextmanager
 def connected() -> Iterator[Processes]:
-    """Inside, `processes()` are those that `mpiexec` started; BLAS has the threads that are this one's share.
+    """Inside the block, `processes()` are those that `mpiexec` started, and BLAS has this process's share of threads.
 
     Where neither the launcher nor mpi4py tells how many there are, rank 0 continues alone.
 
@@ -227,7 +227,7 @@ def connected() -> Iterator[Processes]:
 
 
 def _world(size: int) -> tuple[Any, Any]:
-    """mpi4py's communicators: of all processes, of which the launcher started `size`, and of those on this machine.
+    """mpi4py's communicators: of all processes (the launcher started `size`), and of those on this machine.
 
     Raises:   LaunchError: as `connected`.
     """

@@ -19,7 +19,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. `val_loss` is set where the model was measured, always at the last step."""
+    """The record of one step. `val_loss` is set where the model was measured, always at the last step."""
 
     step: int  # how many updates have been made
     loss: float  # of the batch, before its update
@@ -82,7 +82,7 @@ class MeanGradient:
 
 
 class Clock:
-    """How long training took, without what is done between its steps; and for how many targets."""
+    """The time of training, without the work between its steps, and the number of its targets."""
 
     def __init__(self) -> None:
         self.seconds, self.targets = 0.0, 0

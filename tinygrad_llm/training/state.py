@@ -1,4 +1,4 @@
-"""All that the next step of a training depends on: as arrays and numbers that a checkpoint holds, and restored."""
+"""The state that the next training step depends on: as arrays and numbers for a checkpoint, and restored."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -188,7 +188,7 @@ def with_measures(task: Task, loss: Loss) -> tuple[Tensor, dict[str, float]]:
     for key, figure in measures.items():
         if not isinstance(key, str) or key.startswith("val_") or key in _TAKEN:
             raise ValueError(
-                f"{name}: the name of a figure must be text that is no field of Step and does not begin with val_; "
+                f"{name}: the name of a figure must be text that is not a field of Step and does not begin with val_; "
                 f"got {key!r}"
             )
         number = figure.item() if getattr(figure, "shape", None) == () else figure  # NumPy's are not all JSON

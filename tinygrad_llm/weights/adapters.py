@@ -31,7 +31,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _LABELS, _BASE = "tinygrad_llm.labels", "tinygrad_llm.base_sha256"  # in the metadata of the arrays
 _MAX_JSON = 1_000_000  # bytes
 _PREFIX = "base_model.model."
-_REFUSED = {"use_dora": False, "bias": "none"}  # what we do not have, and its harmless value
+_REFUSED = {"use_dora": False, "bias": "none"}  # fields that we do not support, with their harmless values
 
 
 def save_adapter(
@@ -156,7 +156,7 @@ def load_adapter(model: Module, folder: str | Path) -> None:
     """Put the adapters of a folder beside the layers of their base model, in place.
 
     Raises:   LoadError: a file is missing or damaged; a layer or a shape does not fit the model; a kind of adapter that
-              we do not have. The model is as it was then.
+              we do not have. The model is then unchanged.
     """
     file = Path(folder) / ADAPTER
     config = read_adapter_config(folder)
@@ -165,7 +165,7 @@ def load_adapter(model: Module, folder: str | Path) -> None:
     parameters = dict(model.named_parameters())
     for name, array in whole.items():
         if name not in parameters or parameters[name].shape != array.shape:
-            raise LoadError(f"{file}: {show(name)} {array.shape} is no parameter of the model")
+            raise LoadError(f"{file}: {show(name)} {array.shape} is not a parameter of the model")
     shapes = {name.removesuffix(".weight"): p.shape for name, p in parameters.items()}
     for name, (A, B) in pairs.items():
         if shapes.get(name) != (B.shape[0], A.shape[1]):

@@ -29,11 +29,11 @@ class DownloadError(LoadError):
 
 
 class Unreachable(DownloadError):
-    """The server, or the file on it, cannot be reached: it might be at another time, or by another way."""
+    """The server, or the file on it, cannot be reached: another attempt or another address may succeed."""
 
 
 class Transient(Exception):
-    """A failure that another attempt may not have."""
+    """A failure that another attempt may not meet."""
 
 
 class NoName(Transient):
@@ -78,8 +78,8 @@ def open_url(url: str, headers: dict[str, str], timeout: float, window: float, r
 
     Args:     timeout: seconds without a byte until the connection counts as broken. window: seconds over which the
               connection must bring 1 kB/s.
-    Raises:   DownloadError: not an http or https URL. HTTPError: a status that is no success.
-              What `network_errors` translates: everything else.
+    Raises:   DownloadError: not an http or https URL. HTTPError: a status other than success.
+              All other failures are those that `network_errors` translates.
     """
     if urlsplit(url).scheme not in ("http", "https"):  # urllib also opens files
         raise DownloadError(f"{url}: the URL must begin with https://")
@@ -88,7 +88,7 @@ def open_url(url: str, headers: dict[str, str], timeout: float, window: float, r
 
 
 def refusal(url: str, error: urllib.error.HTTPError) -> Exception:
-    """Return the error for a status that is no success: Transient, or Unreachable."""
+    """Return the error for a status other than success: Transient, or Unreachable."""
     words = one_line(f"{error.code} {error.reason}")[:200]
     if error.code in _TRANSIENT:
         return Transient(f"the server answers {words}")

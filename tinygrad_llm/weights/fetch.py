@@ -1,4 +1,4 @@
-"""Files from the web, which can be interrupted, be wrong, and change: every size is checked, no byte comes twice.
+"""Files from the web. They can be cut off, wrong, or changed: every size is checked, and no byte is fetched twice.
 
 The bytes so far are in a `.part`. Next to it, `.part.version` holds the server's identifier for that version of the
 file: its ETag, or else the time of its last change. The next attempt, in this process or a later one, requests

@@ -77,7 +77,7 @@ class Fetched(NamedTuple):
 def model_url(name: str, source: str) -> str:
     """Return the URL, with a slash at its end, of the folder that holds the files of a model.
 
-    Raises:   DownloadError: a variable names a mirror that is no https or http URL.
+    Raises:   DownloadError: a variable names a mirror that is not an https or http URL.
     """
     variable, server = SERVERS[source]
     mirror = os.environ.get(variable)

@@ -33,7 +33,7 @@ STYLES = {
 
 
 class Writer(NamedTuple):
-    """Whose files have a name that matches `sign`, and the style in which they are read, or why they are not."""
+    """The program whose files have a name that matches `sign`, and their style, or why they are refused."""
 
     who: str
     sign: str
@@ -181,7 +181,7 @@ def from_ours(state: Mapping[str, Array], style: str) -> dict[str, Array]:
 
 
 def _cleaned(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Remove what is no parameter, and the prefixes of wrappers."""
+    """Remove tensors that are not parameters, and the prefixes of wrappers."""
     kept = _renamed(arrays, lambda name: _WRAPPERS.sub("", name))
     for prefix in ("module.", "model."):  # of DDP; of a class that holds the model
         if kept and all(name.startswith(prefix) for name in kept):
@@ -312,7 +312,7 @@ def from_huggingface(fields: Mapping[str, Any]) -> dict[str, Any]:
     if fields.get("n_inner") not in (None, 4 * fields.get("n_embd", 0)):
         wrong.append(f"n_inner {fields['n_inner']!r} (only null, which is 4 n_embd)")
     if wrong:
-        raise ValueError(f"not a model that GPT can be: {', '.join(wrong)}; use transformers for it")
+        raise ValueError(f"not a model that GPT can represent: {', '.join(wrong)}; use transformers for it")
     if "n_positions" not in fields and "n_ctx" in fields:  # the first versions used this name
         fields = {**fields, "n_positions": fields["n_ctx"]}
     return {ours: fields[theirs] for ours, theirs in _HUGGINGFACE.items() if theirs in fields}

@@ -56,7 +56,7 @@ from tinygrad_llm.weights.tensors import (
 
 FORMS = ("safetensors", "huggingface", "openai", "npz")
 
-_OURS, _PYTORCH = "tinygrad_llm.", "pt"  # what the field `format` in the metadata of weights begins with, or is
+_OURS, _PYTORCH = "tinygrad_llm.", "pt"  # the start, or the whole, of the field `format` in the metadata of weights
 _MAX_JSON = 1_000_000  # bytes
 _HEAD_SIZE = 64  # channels of one head in all GPT-2s
 
@@ -68,7 +68,7 @@ _NANOGPT = (
 
 
 class OtherModelWarning(UserWarning):
-    """A model is read that GPT computes only nearly as the program that wrote it."""
+    """GPT computes the model that is read only approximately as the program that wrote it."""
 
 
 class PreTrainedModel(Module):
@@ -185,9 +185,9 @@ def read_pretrained(
 ) -> Contents:
     """Read the sizes and parameters of a model from a folder or a file of any of the forms above.
 
-    The sizes come from the model's own metadata, from hparams.json or from config.json. The tensors show what none of
-    them states, except the number of heads: that is `n_head`, or n_embd / 64, GPT-2's rule. Dropout comes from the
-    model's own metadata; else it is 0.
+    The sizes come from the model's own metadata, from hparams.json or from config.json. The tensors give a size
+    that these do not state, except the number of heads: that is `n_head`, or n_embd / 64, GPT-2's rule. Dropout
+    comes from the model's own metadata; else it is 0.
 
     Args:     path: or a name such as "gpt2", for the folder that `tinygrad-llm download` fills.
               config_class: of the sizes, such as `GPTConfig`.
@@ -282,7 +282,7 @@ def _own_format(config_class: type[Config]) -> str:
 
 
 def _read_gpt2(file: Path, read: Arrays, n_head: int | None) -> tuple[str, dict[str, Any], dict[str, Array], str]:
-    """Return what states the sizes, the fields of the config, the tensors by our names, and a description."""
+    """Return the source of the sizes, the fields of the config, the tensors by our names, and a description."""
     try:
         style = recognize(read.arrays, _says_huggingface(file, read.metadata))
         state = to_ours(read.arrays, style)
@@ -300,7 +300,7 @@ def _read_gpt2(file: Path, read: Arrays, n_head: int | None) -> tuple[str, dict[
         C = state[WTE].shape[1]
         if C % _HEAD_SIZE:
             raise LoadError(
-                f"{file}: n_head is stated nowhere and cannot be seen, and n_embd, {C}, is no multiple of "
+                f"{file}: n_head is stated nowhere and cannot be seen, and n_embd, {C}, is not a multiple of "
                 f"{_HEAD_SIZE}, the size of GPT-2's heads: give n_head, or put the {HPARAMS} next to the file"
             )
         fields["n_head"] = C // _HEAD_SIZE
@@ -324,7 +324,7 @@ def _stated_next_to(file: Path, style: str) -> tuple[str, dict[str, Any]]:
 
 
 def _says_huggingface(file: Path, metadata: Mapping[str, str]) -> str:
-    """Return what says that the weights are Hugging Face's: the metadata, the path of config.json, or ""."""
+    """Return the evidence that the weights are Hugging Face's: the metadata, the path of config.json, or ""."""
     if metadata.get("format") == _PYTORCH:
         return "its metadata"
     path = folder_of(file) / CONFIG

@@ -1,4 +1,4 @@
-"""What the tensors of a file must be, so that they are the parameters of a model."""
+"""Checks that the tensors of a file are the parameters of a model, and their conversion to one dtype."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
