@@ -115,12 +115,20 @@ def test_infinite_perplexity_is_null_in_json(cli, models, place):
     assert "inf" in cli("eval", "char", "long.txt")[1]
 
 
-def test_progress_is_shown_on_a_terminal(cli, models, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("time.monotonic", iter(range(1000)).__next__)
-    status, _, err = cli("eval", "char", "text.txt", "--batch-size", 5)
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("what", [("text.txt",), ("--choices", "choices.jsonl")], ids=["text", "choices"])
+def test_progress_is_shown_where_it_takes_long(what, terminal, cli, models, place, monkeypatch):
+    (place / "choices.jsonl").write_text("".join(json.dumps(ITEM) + "\n" for _ in range(9)))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    if terminal:
+        pytest.importorskip("tqdm")
+    assert cli("eval", "char", *what, "--batch-size", 5)[::2] == (0, "")
+    monkeypatch.setattr("tinygrad_llm.cli.progress._DELAY", 0.0)
+    monkeypatch.setattr("tinygrad_llm.cli.progress._SECONDS", 0.0)
+    status, _, err = cli("eval", "char", *what, "--batch-size", 5)
     assert status == 0
-    assert "nats per token" in err
+    assert ("00:00 left" if terminal else "0 s left\n") in err
+    assert ("nats per token" in err) is ("text.txt" in what)
 
 
 @pytest.mark.parametrize("name", ["bpe", "char"])

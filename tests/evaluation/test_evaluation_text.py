@@ -41,11 +41,33 @@ def test_nats_are_the_sum_of_the_losses(tokenizer: Tokenizer | CharTokenizer, st
     start = [] if tokenizer.eot_token is None else [tokenizer.eot_token]
     ids = np.array(start + tokenizer.encode(TEXT))
     losses = np.concatenate(list(score_tokens(model, [ids], stride)))
-    calls: list[tuple[float, int]] = []
+    calls: list[tuple[float, int, int]] = []
     score = score_file(model, tokenizer, text_file, stride, progress=lambda *so_far: calls.append(so_far))
     assert score.nats == pytest.approx(math.fsum(losses), rel=1e-12)
     assert score.tokens == len(losses)
-    assert calls[-1] == (score.nats, score.tokens)
+    assert calls[-1] == (score.nats, score.tokens, score.tokens)
+
+
+@TOKENIZERS
+@pytest.mark.parametrize("kind", ["text", "tokens"])
+def test_the_number_of_tokens_is_expected_early(
+    tokenizer: Tokenizer | CharTokenizer, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinygrad_llm.datasets.corpora.STRETCH", 1000)
+    monkeypatch.setattr("tinygrad_llm.evaluation.text.IDS_AT_ONCE", 500)
+    path = tmp_path / "long.txt"
+    path.write_text(TEXT * (10_000 // len(TEXT)), encoding="utf-8")
+    file = str(path)
+    if kind == "tokens":
+        file = str(encode_file(tokenizer, file, tmp_path / "long.bin", workers=1).path)
+    calls: list[tuple[float, int, int]] = []
+    model = uniform(tokenizer.n_vocab)
+    score = score_file(model, tokenizer, file, batch_size=1, progress=lambda *so_far: calls.append(so_far))
+    expected = [call[2] for call in calls]
+    assert expected[0] == pytest.approx(score.tokens, rel=0.1)
+    assert expected[-1] == score.tokens
+    assert len(set(expected)) > 1 or kind == "tokens"
+    assert all(tokens <= total for _, tokens, total in calls)
 
 
 def test_averages_by_hand() -> None:

@@ -8,8 +8,15 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_special, find_tokenizer, integer, visible
-from tinygrad_llm.cli.progress import bar_on_terminal, fold
-from tinygrad_llm.evaluation import default_stride, next_tokens, read_choices, score_choices, score_file
+from tinygrad_llm.cli.progress import fold, progress
+from tinygrad_llm.evaluation import (
+    ChoiceScore,
+    default_stride,
+    next_tokens,
+    read_choices,
+    score_choices,
+    score_file,
+)
 from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
 from tinygrad_llm.storage.text import to_json
@@ -84,11 +91,10 @@ def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
 
 def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     stride = default_stride(model) if args.stride is None else args.stride
-    with bar_on_terminal("token") as update:
+    with progress("token", Path(args.file).name) as update:
 
-        def show(nats: float, tokens: int) -> None:
-            if update is not None:
-                update(tokens, words=[f"{nats / tokens:.4f} nats per token"])
+        def show(nats: float, tokens: int, expected: int) -> None:
+            update(tokens, expected, [f"{nats / tokens:.4f} nats per token"])
 
         score = score_file(model, tokenizer, args.file, stride, args.batch_size, args.special, args.dtype, show)
     if not args.json:
@@ -117,7 +123,11 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
 
 def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     items = read_choices(args.choices)
-    scores = list(score_choices(model, tokenizer, items, args.batch_size, args.special))
+    scores: list[ChoiceScore] = []
+    with progress("item", Path(args.choices).name, len(items)) as update:
+        for score in score_choices(model, tokenizer, items, args.batch_size, args.special):
+            scores.append(score)
+            update(len(scores))
     n = len(scores)
     acc = sum(score.right for score in scores) / n
     acc_norm = sum(score.right_normalized for score in scores) / n

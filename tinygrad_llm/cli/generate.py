@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for seed, text in zip(seeds, texts, strict=True):
         print(color(f"seed {seed}", "bold"))
-        _print(chain([prompt, text, "\n\n"]))
+        _print(chain([prompt, text.rstrip(), "\n\n"]))
     return 0
 
 

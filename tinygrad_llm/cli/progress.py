@@ -14,10 +14,11 @@ from typing import Any, TextIO
 
 WIDTH = 80  # columns of all output for readers
 _SECONDS = 5.0  # between two plain lines
+_DELAY = 1.0  # seconds: what takes less shows no bar, except for steps of training
 _BAR = 10  # columns of a bar that can be read
 # A model may write them too, and they would move the cursor or color the terminal.
 _CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
-_STEPS = "{n_fmt}/{total_fmt} |{bar}| {desc}  {remaining} left"  # tqdm's own puts the rate of steps first
+_LAYOUT = "{n_fmt}/{total_fmt} |{bar}| {desc}  {remaining} left"  # tqdm's own leaves little room for the bar
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -122,9 +123,16 @@ class Bar:
                 from tqdm import tqdm
             except ImportError:
                 return
-            kind: dict[str, Any] = {"bar_format": _STEPS} if unit == "step" else {"unit_scale": True}
+            self._front = "" if unit == "step" else f"{name or unit} "
             self._bar = tqdm(
-                desc=name or None, total=total, initial=done, file=self.file, unit=unit, dynamic_ncols=True, **kind
+                total=total,
+                initial=done,
+                file=self.file,
+                unit=unit,
+                dynamic_ncols=True,
+                bar_format=self._front.replace("{", "{{").replace("}", "}}") + _LAYOUT,
+                unit_scale=unit == "B",
+                delay=0 if unit == "step" else _DELAY,
             )
 
     def update(self, done: int, total: int | None = None, words: Sequence[str] = ()) -> None:
@@ -132,17 +140,16 @@ class Bar:
         self.total = self.total if total is None else total
         if self._bar is not None:
             self._bar.total = self.total
-            if self.unit == "step":
-                self._bar.set_description_str(self._fitting(words), refresh=False)
-            else:
-                self._bar.set_postfix_str(", ".join(words), refresh=False)
+            self._bar.set_description_str(self._fitting(words or self._rate(done)), refresh=False)
             self._bar.update(done - self._bar.n)
         elif self.file is not None and self._due(done):
             say("  ".join(part for part in (self._position(done), *words, self._time_left(done)) if part), self.file)
 
     def _fitting(self, words: Sequence[str]) -> str:
         """As many of the words as leave room for the bar."""
-        room = shutil.get_terminal_size().columns - len(f"{self.total}/{self.total} ||   00:00 left") - _BAR
+        room = (
+            shutil.get_terminal_size().columns - len(f"{self._front}{self.total}/{self.total} ||   00:00 left") - _BAR
+        )
         shown = ""
         for word in words:
             longer = f"{shown}  {word}".strip()
@@ -181,6 +188,13 @@ class Bar:
         numbers = "/".join(f"{count / 1e6:.1f}" if megabytes else str(count) for count in counts)
         return f"{self.name or self.unit} {numbers}{' MB' if megabytes else ''}"
 
+    def _rate(self, done: int) -> list[str]:
+        seconds = time.monotonic() - self._began
+        if not seconds or done <= self._start:
+            return []
+        rate = (done - self._start) / seconds
+        return [f"{rate / 1e6:.1f} MB/s" if self.unit == "B" else f"{rate:,.0f} {self.unit}/s"]
+
     def _time_left(self, done: int) -> str:
         if self.total is None or done <= self._start:
             return ""
@@ -189,12 +203,9 @@ class Bar:
 
 
 @contextlib.contextmanager
-def bar_on_terminal(unit: str, name: str = "") -> Iterator[Callable[..., None] | None]:
-    """Yield the `update` of a Bar that is open during the block; None, without a bar, if stderr is not a terminal."""
-    if not is_terminal(sys.stderr):
-        yield None
-        return
-    bar = Bar(unit, name)
+def progress(unit: str, name: str = "", total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Yield the `update` of a Bar that is open during the block."""
+    bar = Bar(unit, name, total)
     try:
         yield bar.update
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_special, color, find_tokenizer, integer, visible
-from tinygrad_llm.cli.progress import bar_on_terminal
+from tinygrad_llm.cli.progress import progress
 from tinygrad_llm.datasets import TokenFile, encode_file, read_corpus
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer, encode_text, refuse_special
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, split_at
@@ -128,8 +128,8 @@ def _train(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.out}: its folder cannot be made: {error.strerror}; choose another --out") from error
     special_tokens = list(dict.fromkeys([END_OF_TEXT, *args.special]))
     texts = (stretch.text for name in args.corpus for stretch in read_corpus(name, special_tokens))
-    with bar_on_terminal("merges") as progress:
-        tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=progress)
+    with progress("merges") as update:
+        tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=update)
     tokenizer.save(args.out)
     figures = {"out": str(args.out), "n_vocab": tokenizer.n_vocab, "special_tokens": tokenizer.special_tokens}
     print(json.dumps(figures) if args.json else f"wrote {args.out}: {tokenizer.n_vocab} tokens")
@@ -161,8 +161,8 @@ def _printable(text: str) -> str:
 
 def _encode_file(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(args.tokenizer)
-    with bar_on_terminal("B", "read") as progress:
-        made = encode_file(tokenizer, args.text, args.out, args.workers, args.dtype, args.special, progress)
+    with progress("B", "read") as update:
+        made = encode_file(tokenizer, args.text, args.out, args.workers, args.dtype, args.special, update)
     kind, source = made.ids.dtype.name, os.path.getsize(args.text)
     if args.json:
         figures = {"out": str(made.path), "tokens": len(made), "dtype": kind, "n_vocab": made.n_vocab, "bytes": source}

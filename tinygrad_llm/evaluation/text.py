@@ -72,7 +72,7 @@ def score_file(
     batch_size: int | None = None,
     special: Special = "error",
     dtype: DTypeLike | None = None,
-    progress: Callable[[float, int], None] | None = None,
+    progress: Callable[[float, int, int], None] | None = None,
 ) -> TextScore:
     """Score a text, or a file of its tokens, of any size, in bounded memory.
 
@@ -82,7 +82,7 @@ def score_file(
     Args:     file: a UTF-8 text, the name of a bundled corpus, or a token file. A token file ends in .bin, has its
               .json next to it, or comes with dtype (uint16 or uint32). stride, batch_size: see `score_tokens`.
               special: what a special token in a text becomes (see `tokenizer.special`).
-              progress: called with (nats, tokens) so far.
+              progress: called with (nats, tokens) so far, and about how many tokens there will be.
     Raises:   DataError: the file cannot be read; it has no words or no token to score, a special token that is not
               allowed, a character the tokenizer does not know, an id outside the vocabulary, or the ids of another
               tokenizer. ValueError: as `score_tokens`.
@@ -95,7 +95,7 @@ def score_file(
         nats += float(np.sum(losses))
         tokens += len(losses)
         if progress is not None:
-            progress(nats, tokens)
+            progress(nats, tokens, max(tokens, counter.expected))
     if not counter.words:
         raise DataError(f"{file}: holds no words; give a file with text in it")
     if not tokens:
@@ -104,18 +104,19 @@ def score_file(
 
 
 class _Piece(NamedTuple):
-    """Some ids, their text (whole characters of it), and the number of bytes that they stand for."""
+    """Some ids, their text (whole characters of it), the number of bytes that they stand for, and how much is read."""
 
     ids: NDArray[Any]
     text: str
     bytes: int
+    share: float  # of the file, up to the end of this piece
 
 
 class _Counter:
-    """Counts words and bytes while the ids are read."""
+    """Counts words and bytes while the ids are read, and expects so many tokens in all."""
 
     def __init__(self, eot_token: int | None, pieces: Iterable[_Piece]) -> None:
-        self.words = self.bytes = 0
+        self.words = self.bytes = self.expected = 0
         self._eot = eot_token
         self._pieces = pieces
 
@@ -124,8 +125,11 @@ class _Counter:
         if self._eot is not None:
             yield np.array([self._eot])
         inside_word = False  # whether the piece before ended inside a word
-        for ids, text, size in self._pieces:
+        read = 0 if self._eot is not None else -1  # without an end of text, the first one is not scored
+        for ids, text, size, share in self._pieces:
             self.bytes += size
+            read += len(ids)
+            self.expected = round(read / share)
             if text:
                 self.words += len(text.split()) - (inside_word and not text[0].isspace())
                 inside_word = not text[-1].isspace()
@@ -140,12 +144,13 @@ def _read_pieces(tokenizer: AnyTokenizer, file: str, special: Special, dtype: DT
 
 
 def _read_text(tokenizer: AnyTokenizer, file: str, special: Special) -> Iterator[_Piece]:
-    for start, _, text in read_corpus(file, tokenizer.special_tokens):
+    size = Path(file).stat().st_size if file not in CORPORA and Path(file).is_file() else 0
+    for start, stop, text in read_corpus(file, tokenizer.special_tokens):
         try:
             ids = encode_text(tokenizer, text, special, file, start)
         except TokenizerError as error:
             raise DataError(str(error)) from error
-        yield _Piece(np.array(ids, np.int64), text, len(text.encode()))
+        yield _Piece(np.array(ids, np.int64), text, len(text.encode()), stop / size if stop < size else 1.0)
 
 
 def _read_tokens(tokenizer: AnyTokenizer, file: TokenFile) -> Iterator[_Piece]:
@@ -154,4 +159,5 @@ def _read_tokens(tokenizer: AnyTokenizer, file: TokenFile) -> Iterator[_Piece]:
     for start in range(0, len(file), IDS_AT_ONCE):
         ids = file.ids[start : start + IDS_AT_ONCE]
         each = ids.tolist()
-        yield _Piece(ids, "".join(map(decoder.push, each)), len(tokenizer.decode_bytes(each)))
+        text, share = "".join(map(decoder.push, each)), (start + len(ids)) / len(file)
+        yield _Piece(ids, text, len(tokenizer.decode_bytes(each)), share)
