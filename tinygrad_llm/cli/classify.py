@@ -8,6 +8,7 @@ import numpy as np
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, color, visible
+from tinygrad_llm.cli.progress import WIDTH, fold
 from tinygrad_llm.finetuning import classify, token_influence
 from tinygrad_llm.finetuning.classifier import encode_messages
 from tinygrad_llm.models import GPTClassifier
@@ -54,15 +55,20 @@ def run(args: argparse.Namespace) -> int:
                 found["influence"] = [[token, value] for token, value in zip(tokens, influence, strict=True)]
             print(json.dumps(found))
             continue
-        print(f"{labels[best]:<12} {p[best]:>6.1%}  {text if args.file is None else text[:60]}")
+        verdict = f"{labels[best]:<12} {p[best]:>6.1%}  "
+        print(fold(text, verdict, " " * len(verdict)) if args.file is None else _cut(verdict + text))
         if influence is not None:
             print(f"\n   nats  token (above 0: speaks for {labels[best]})")
             for token_id, value in zip(row, influence, strict=True):
                 shown = f"{value:>+7.2f}  {visible(tokenizer.decode_bytes([token_id]))}"
                 print(color(shown, "green" if value > 0 else "red"))
     if cut and not args.json:
-        print(f"({cut} of {len(rows)} texts were cut to the {model.block_size} tokens that the model reads)")
+        print(fold(f"({cut} of {len(rows)} texts were cut to the {model.block_size} tokens that the model reads)"))
     return 0
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 2].rstrip() + " …"
 
 
 def _lines(path: Path) -> list[str]:

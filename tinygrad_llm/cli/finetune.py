@@ -6,7 +6,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, check_out, folder, integer
-from tinygrad_llm.cli.progress import say
+from tinygrad_llm.cli.progress import fold, listed, say
 from tinygrad_llm.cli.train import beginning, check_rest, set_changes
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.finetuning.settings import TASKS
@@ -17,17 +17,16 @@ from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training.workers import LaunchError, launch
 
-EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out runs/spam"
+EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out spam"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (
-        "Fine-tune a model: into a classifier of messages (label and text, separated by a tab), into an assistant\n"
-        "(JSON with instruction, input and output), or on preferences (instruction, input, chosen and rejected).\n"
+    parser.description = fold(
+        "Fine-tune a model: into a classifier of messages (label and text, separated by a tab), into an assistant "
+        "(JSON with instruction, input and output), or on preferences (instruction, input, chosen and rejected). "
         "Stopping and resuming work as in `train`. The keys for --set:\n\n"
-        + "\n".join(f"  {key:<22} {text}" for key, text in keys(["finetune"]))
-    )
+    ) + "\n".join(fold(text, f"  {key:<22} ", " " * 25) for key, text in keys(["finetune"]))
     parser.add_argument("task", nargs="?", choices=TASKS, help="what the model becomes: " + ", ".join(TASKS))
     parser.add_argument("data", nargs="?", help=f"the file with examples; {', '.join(SHIPPED)} ship with the package")
     parser.add_argument("--base", metavar="MODEL", help="the model to start from: a run's folder, or a GPT-2's")
@@ -57,7 +56,7 @@ def _finetune(args: argparse.Namespace) -> int:
     run = _resumed(args) if args.resume else Run.new(_configured(args), check_out(args.out, args.overwrite))
     say(beginning(run), out)
     status, written = watch(run, out)
-    say("wrote " + ", ".join(str(path) for path in written), out)
+    say(listed(written), out)
     if run.results is not None:
         say(to_json({"out": str(run.folder.path), **run.results}) if args.json else report(run.results))
     return status
