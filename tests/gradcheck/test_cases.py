@@ -60,7 +60,7 @@ def test_every_gradient_is_proven(covers, for_each):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_every_gradient_is_proven_on_other_inputs(seed):
     assert [(row.name, row.message) for row in run(CASES, seed) if not row.passed] == []
 

@@ -102,7 +102,7 @@ def test_every_mutant_is_caught(kernel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("seed", range(1, 3))
 def test_every_mutant_is_caught_on_other_inputs(seed):
     assert missed(hunt(ALL, seed=seed)) == []
 

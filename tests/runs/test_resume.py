@@ -550,7 +550,7 @@ def test_a_state_of_another_model_is_refused(config):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_and_resumed_ends_the_same(kills, tmp_path):
     script = Path(__file__).with_name("train_until_killed.py")
     done = subprocess.run(
