@@ -255,8 +255,11 @@ def test_nothing_to_differentiate(make):
 
 def test_the_seed_takes_the_dtype_of_the_output():
     x = Tensor([1.0, 2.0], requires_grad=True)
-    (x * 2).backward(np.ones(2))
-    assert x.grad.dtype == np.float32
+    y, seen = x * 2, []
+    y.register_hook(lambda g: seen.append(g.dtype))
+    y.backward(np.ones(2))
+    x.backward([1, 1])
+    assert [*seen, x.grad.dtype, *(g.dtype for g in grad(x, x, np.ones(2)))] == [np.float32] * 3
 
 
 def test_a_complex_gradient_is_added_to_real_ones():

@@ -172,6 +172,7 @@ def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
     ("call", "error", "message"),
     [
         (lambda t: t.gather(1, np.array([[-1]])), IndexError, "outside 0 … 3"),
+        (lambda t: t.gather(1, np.array([[4]])), IndexError, "outside 0 … 3"),
         (lambda t: t.gather(1, np.array([0])), TypeError, "integers on 2 axes"),
         (lambda t: t.gather(1, np.array([[0.0]])), TypeError, "integers on 2 axes"),
         (lambda t: t.split(0), ValueError, "length of 0"),

@@ -255,15 +255,16 @@ def test_interruption_between_the_two_files_leaves_neither(folder, monkeypatch):
     assert os.listdir(folder) == ["text.txt"]
 
 
-def test_text_that_shrinks_while_it_is_read_is_refused(folder):
+@pytest.mark.parametrize("size", [50, 120_000], ids=["shrinks", "grows"])
+def test_text_that_changes_while_it_is_read_is_refused(folder, size):
     text = folder / "text.txt"
     text.write_text("some words " * 10_000)  # more than is read ahead
 
-    def cut(done, total):
-        os.truncate(text, 50)
+    def change(done, total):
+        os.truncate(text, size)
 
     with stretches_of(100), pytest.raises(DataError, match="changed while it was read"):
-        encode_file(TRAINED, text, folder / "t.bin", 1, progress=cut)
+        encode_file(TRAINED, text, folder / "t.bin", 1, progress=change)
     assert os.listdir(folder) == ["text.txt"]
 
 

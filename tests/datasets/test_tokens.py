@@ -102,6 +102,7 @@ def test_files_that_hold_no_ids_are_refused(tmp_path):
 def test_vocabulary_hash_differs_between_vocabularies():
     kinds = [CharTokenizer("ab"), CharTokenizer("ba"), Tokenizer([]), Tokenizer([], []), Tokenizer([], ["x", "yz"])]
     kinds += [Tokenizer([], ["xy", "z"]), Tokenizer([(0, 1)]), Tokenizer([(1, 0)])]
+    kinds += [Tokenizer([(0, 1)], []), Tokenizer([], ['!"'])]  # the same bytes, once merged and once special
     assert len({vocabulary_hash(kind) for kind in kinds}) == len(kinds)
     assert vocabulary_hash(CharTokenizer("ab")) == vocabulary_hash(CharTokenizer("ab"))
 

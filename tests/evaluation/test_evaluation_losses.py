@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tinygrad_llm import GPT, GPTConfig
 from tinygrad_llm.evaluation import default_stride, score_tokens, scoring_windows, token_losses
+from tinygrad_llm.evaluation import losses as losses_module
 from tinygrad_llm.kernels import IGNORE_INDEX
 
 
@@ -88,6 +89,13 @@ def test_batch_size_changes_no_loss() -> None:
     np.testing.assert_allclose(one, many, rtol=1e-12)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         score_tokens(model, [ids], 3, 0)
+
+
+def test_at_least_one_window_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = model_of(11), np.random.default_rng(1).integers(0, 11, 60)
+    expected = np.concatenate(list(score_tokens(model, [ids])))
+    monkeypatch.setattr(losses_module, "LOGITS_AT_ONCE", 1)  # less than one window has
+    np.testing.assert_allclose(np.concatenate(list(score_tokens(model, [ids]))), expected, rtol=1e-12)
 
 
 def test_default_stride_is_half_the_block() -> None:

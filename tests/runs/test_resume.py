@@ -269,6 +269,12 @@ def test_another_tokenizer_is_refused(new, tmp_path, text):
         Run.resume(tmp_path / "run")
 
 
+def test_another_kind_of_learned_tokenizer_is_refused(new, tmp_path):
+    stop_after(new("run"), 2)
+    with pytest.raises(ConfigError, match=r'data\.tokenizer: "char" before, "bpe" now'):
+        Run.resume(tmp_path / "run", {"data.tokenizer": "bpe"})
+
+
 def test_settings_that_change_no_step_may_change_and_no_others(new, tmp_path):
     losses = finish(new("whole"))
     stop_after(new("run"), 2)
@@ -504,8 +510,8 @@ def test_ten_bad_steps_in_a_row_are_too_many_also_when_resumed_between_them(new,
 # ---- token files -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", ["epochs", "random"])
-def test_a_mixture_of_token_files_is_resumed(order, config, text, tmp_path):
+@pytest.mark.parametrize(("order", "held_out"), [("epochs", False), ("random", True)])
+def test_a_mixture_of_token_files_is_resumed(order, held_out, config, text, tmp_path):
     tokenizer = CharTokenizer.train(text)
     tokenizer.save(tmp_path / "tokenizer.json")
     files = []
@@ -514,6 +520,7 @@ def test_a_mixture_of_token_files_is_resumed(order, config, text, tmp_path):
         encode_file(tokenizer, tmp_path / f"{name}.txt", tmp_path / f"{name}.bin", workers=1)
         files.append(str(tmp_path / f"{name}.bin"))
     data = {"files": files, "weights": [0.7, 0.3], "tokenizer": str(tmp_path / "tokenizer.json"), "order": order}
+    data["held_out"] = files[0] if held_out else ""  # the weights are those of the training files
     runs = [Run.new(config.changed(data), tmp_path / folder) for folder in ("whole", "parts")]
     losses = finish(runs[0])
     stop_after(runs[1], 5)
@@ -526,10 +533,10 @@ def test_a_mixture_of_token_files_is_resumed(order, config, text, tmp_path):
         file.write(b"\x01")
     with pytest.raises(ConfigError, match=r"the token file .*/b\.bin: 576 tokens as before, but different ones"):
         Run.resume(tmp_path / "parts")
-    with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
+    with pytest.raises(ConfigError, match=f"the corpus: {2 + held_out} files before, {1 + held_out} now"):
         Run.resume(tmp_path / "parts", {"data.files": files[:1], "data.weights": []})
-    with pytest.raises(ConfigError, match="the corpus: 2 files before, 1 now"):
-        Run.resume(tmp_path / "parts", {"data.files": [], "data.weights": []})
+    with pytest.raises(ConfigError, match=f"the corpus: {2 + held_out} files before, 1 now"):
+        Run.resume(tmp_path / "parts", {"data.files": [], "data.weights": [], "data.held_out": ""})
 
 
 # ---- a trainer by itself ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tinygrad_llm.storage.files import LoadError, open_regular, parse_json
+from tinygrad_llm.storage.files import LoadError, is_text, open_regular, parse_json
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
@@ -19,6 +19,12 @@ def test_a_missing_file_and_a_folder_are_the_usual_errors(tmp_path):
         open_regular(tmp_path / "none")
     with pytest.raises(OSError, match=tmp_path.name):
         open_regular(tmp_path)
+
+
+def test_a_text_may_be_cut_inside_a_letter():
+    text = "tée🦊\n".encode()
+    assert all(is_text(text[:end]) for end in range(1, len(text) + 1))
+    assert not any(map(is_text, [b"", b"\xff", b"tea\xff and more", b"tea\0", b"\x1b[1m"]))
 
 
 def test_ambiguous_json_is_refused(for_each):

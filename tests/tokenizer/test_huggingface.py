@@ -66,8 +66,8 @@ def test_the_end_of_a_text_is_what_the_first_file_that_names_it_says(tmp_path):
     steps = [
         (None, None, None),
         ("config.json", {"eos_token_id": 50256}, None),  # the default of transformers; no token has this id
-        ("config.json", {"eos_token_id": 1}, 1),
         ("config.json", [1], None),
+        ("config.json", {"eos_token_id": 1}, 1),
         ("tokenizer_config.json", {"eos_token": "<x>"}, 275),
         ("special_tokens_map.json", {"eos_token": {"content": "<pad>"}}, 0),
         ("special_tokens_map.json", {"eos_token": None}, 275),

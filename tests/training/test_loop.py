@@ -60,9 +60,12 @@ def test_the_seed_decides_everything():
     assert run(new_model()) != run(new_model(), seed=6)
 
 
-def test_a_batch_is_at_most_as_large_as_the_text():
-    steps = run(new_model(), ids=IDS[: 2 * BLOCK + 1], batch_size=50, stride=0)
+def test_a_batch_may_hold_all_windows_of_a_text_and_no_more():
+    ids = IDS[: 2 * BLOCK + 1]
+    steps = run(new_model(), ids=ids, batch_size=2, stride=0)
     assert steps[-1].val_loss < steps[0].val_loss
+    with pytest.raises(DataError, match="batch_size is 3, and the data have 2 windows"):
+        run(new_model(), ids=ids, batch_size=3, stride=0)
 
 
 def test_the_speed_counts_training_only(monkeypatch):
@@ -293,6 +296,21 @@ def test_accumulated_batches_equal_one_large_batch(sizes, workers):
         np.testing.assert_allclose(p.grad, large.parameters[name].grad, rtol=1e-10, atol=1e-15)
 
 
+def test_an_accumulation_ends_at_its_first_bad_batch(monkeypatch):
+    batch = IDS[None, :BLOCK], IDS[None, 1 : BLOCK + 1]
+    trainer = trainer_on([batch] * 9, accumulation=3, on_bad_step="skip")
+    original, taken = trainer.model.loss, []
+
+    def broken(*batch):
+        taken.append(trainer.step)
+        return original(*batch) * (math.nan if len(taken) == 2 else 1)
+
+    monkeypatch.setattr(trainer.model, "loss", broken)
+    steps = [step for step in (trainer.advance() for _ in range(5)) if step]
+    assert [step.skipped for step in steps] == [True, False]
+    assert taken == [0, 0, 1, 1, 1]
+
+
 def test_label_smoothing_counts_in_training_and_not_in_held_out_losses():
     batch = IDS[None, :BLOCK], IDS[None, 1 : BLOCK + 1]
     smooth, plain = trainer_on([batch], label_smoothing=0.1), trainer_on([batch])
@@ -355,7 +373,8 @@ def test_a_text_that_is_too_short_is_refused():
         run(new_model(), ids=IDS[:BLOCK])
     with pytest.raises(DataError, match=r"held-out part is too short: .*5 tokens"):
         run(new_model(), val_ids=IDS[:5])
-    assert len(run(new_model(), ids=IDS[: BLOCK + 1], val_ids=IDS[: BLOCK + 1])) == 7  # just long enough
+    just_enough = IDS[: BLOCK + 1]
+    assert len(run(new_model(), ids=just_enough, val_ids=just_enough, batch_size=1)) == 7
 
 
 @pytest.mark.parametrize("wrong", [VOCAB, -1])

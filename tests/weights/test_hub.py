@@ -202,6 +202,18 @@ def test_one_wrong_bit_is_found_by_the_hash_or_the_crcs(server, web, tmp_path, f
     for_each(hashed + [(NAME, DATA, place, "CRC mismatch") for place in (0, 0.3, 1)], check)
 
 
+def test_a_file_that_is_there_must_have_its_size(server, tmp_path, for_each):
+    get(tmp_path / "gpt2")
+
+    def check(size):
+        os.truncate(tmp_path / "gpt2" / DATA, size)  # the CRCs do not see what follows the tensors
+        with pytest.raises(DownloadError, match=f"{DATA}: has {size} bytes, not {whole}: replace it with --overwrite"):
+            get(tmp_path / "gpt2")
+
+    whole = 4 * TINY.num_parameters
+    for_each([whole - 1, whole + 1], check)
+
+
 def weights_of_another(state):
     """Tensors that are no GPT-2 of these sizes, though some have as many bytes as one."""
     bias, scale = "transformer.ln_f.bias", "transformer.ln_f.weight"

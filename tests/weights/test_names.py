@@ -161,6 +161,12 @@ def test_sizes_come_back_from_both_statements():
     assert from_huggingface(to_huggingface(config)) == sizes | {"tie_weights": False, "initializer_range": 0.02}
 
 
+def test_dropout_is_written_for_all_three_places():
+    written = to_huggingface(GPTConfig(vocab_size=7, block_size=4, n_layer=1, n_head=1, n_embd=6, dropout=0.25))
+    places = {name: value for name, value in written.items() if name.endswith("drop")}
+    assert places == dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.25)
+
+
 def test_published_hparams_are_those_of_gpt2():
     published = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}  # of OpenAI's 124M
     assert to_hparams(GPTConfig()) == published
