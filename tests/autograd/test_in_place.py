@@ -73,7 +73,7 @@ def test_backward_through_a_value_that_changed_raises(change):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_a_value_that_backward_does_not_need_is_no_error(change):
+def test_a_change_of_a_value_that_backward_does_not_need_is_not_an_error(change):
     for name, read in PASSES.items():
         w = leaf(2, 3)
         (expected,) = grad(read(w).sum(), w)
@@ -95,7 +95,7 @@ def test_the_error_names_the_operation_and_the_line_if_known():
             y.backward()
 
 
-def test_a_new_array_is_no_change():
+def test_a_new_array_makes_no_change():
     """The saved array keeps its values if `.data` is replaced, as `load_state_dict` does."""
     layer = Linear(3, 2, rng=Generator(0))
     y = (layer(Tensor(np.ones((1, 3), np.float32))) ** 2).sum()

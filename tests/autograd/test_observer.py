@@ -164,7 +164,7 @@ class Replay(Observer):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_calls_tell_every_gradient_and_every_sum(name):
+def test_the_calls_report_every_gradient_and_every_sum(name):
     x = Tensor(np.array([[0.5, -1.0], [2.0, 0.25]]), requires_grad=True)
     replay = Replay()
     with observing(replay):
@@ -219,7 +219,7 @@ def test_it_ends_with_its_block_also_after_an_error():
     x.exp().backward()
 
 
-def test_backward_after_the_block_is_not_told_unless_an_origin_was_left():
+def test_backward_after_the_block_is_not_reported_unless_an_origin_was_left():
     class Follows(Log):
         def on_operation(self, operation):
             if operation.name == "exp":
@@ -315,7 +315,7 @@ def test_a_layer_ends_with_its_block():
 # ---- nested walks ----------------------------------------------------------------------------------------------------
 
 
-def test_recomputed_operations_are_told_inside_the_vjp_of_recompute():
+def test_recomputed_operations_are_reported_inside_the_vjp_of_recompute():
     x, w = leaf(1.0), leaf(3.0)
     log = Log()
     with observing(log):
@@ -334,7 +334,7 @@ def test_recomputed_operations_are_told_inside_the_vjp_of_recompute():
     ]
 
 
-def test_what_is_no_observer_is_refused():
+def test_an_object_that_is_not_an_observer_is_refused():
     for wrong in (Observer, None, print):
         with pytest.raises(TypeError, match="observing: takes an instance of Observer, got"), observing(wrong):
             pass

@@ -102,7 +102,7 @@ def test_ctrl_c_prints_one_word(cli, monkeypatch):
 
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["words", "json"])
 @pytest.mark.skipif(os.name != "posix", reason="pipes close otherwise here")
-def test_a_closed_pipe_is_no_error(json, runs, popen):
+def test_a_closed_pipe_is_not_an_error(json, runs, popen):
     """`generate … | head -c 1`: the pipe is closed after the first character (text), or before any (JSON)."""
     command = python("-m", "tinygrad_llm", "generate", str(runs["char-cpu"]), "--prompt", "cat", *json)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

@@ -123,7 +123,7 @@ def test_advice_has_cause_and_remedy(changes, advice, cli, monkeypatch):
         {"threads": 8, "cores": 8, "quota": 7.5, "environment": {"OMP_NUM_THREADS": "8"}},
     ],
 )
-def test_no_advice_where_nothing_is_to_be_gained(changes, cli, monkeypatch):
+def test_there_is_no_advice_where_nothing_can_be_gained(changes, cli, monkeypatch):
     monkeypatch.setattr(machine, "facts", lambda: facts(**changes))
     assert json.loads(cli("doctor", "--json")[1])["advice"] == []
 

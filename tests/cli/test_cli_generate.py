@@ -55,7 +55,7 @@ def test_prompt_through_a_pipe(runs):
     [(b"caf\xe9", "stdin is not UTF-8 text"), (b"a" * 1_000_001, "stdin has more than 1,000,000 bytes")],
     ids=["latin", "long"],
 )
-def test_stdin_that_is_no_prompt_is_refused(data, message, cli, runs, monkeypatch):
+def test_stdin_that_is_not_a_prompt_is_refused(data, message, cli, runs, monkeypatch):
     stdin(monkeypatch, data)
     status, out, err = cli(*generate(runs, "stories", "--prompt", "-"))
     assert (status, out, err.count("\n")) == (2, "", 1)

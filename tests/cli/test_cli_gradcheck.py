@@ -153,7 +153,7 @@ def test_mutants_are_planted_and_caught(cli):
     assert f"{figures['planted']} wrong gradients planted, one at a time; {figures['planted']} caught" in out
 
 
-def test_mutants_that_a_weaker_method_misses_are_no_failure(cli):
+def test_mutants_that_a_weaker_method_misses_are_not_a_failure(cli):
     status, out, _ = cli("gradcheck", "gelu", "--mutants", "--method", "central")
     assert status == 0
     assert "not caught, error" in out

@@ -120,7 +120,7 @@ def test_without_stderr_nothing_is_shown(monkeypatch, capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that refuses every word")
-def test_words_that_cannot_be_written_end_nothing():
+def test_lines_that_cannot_be_written_raise_nothing():
     with open("/dev/full", "w") as file:
         progress.say("words", file)
         progress.say("more", file)

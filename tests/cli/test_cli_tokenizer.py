@@ -209,7 +209,7 @@ def test_train_on_several_files_with_special_tokens(cli, text_file, place):
     assert figures == {"out": "new.json", "n_vocab": 275, "special_tokens": special}
 
 
-def test_train_says_if_nothing_more_repeats(cli, place):
+def test_train_reports_that_no_other_pair_repeats(cli, place):
     (place / "short.txt").write_text("abab")
     status, out, err = cli("tokenizer", "train", "short.txt", "--vocab-size", 300, "--out", "new.json")
     assert (status, out) == (0, "wrote new.json: 258 tokens\n")

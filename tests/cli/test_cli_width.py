@@ -119,7 +119,7 @@ def test_every_explanation_fits_and_loses_no_word(for_each):
     for_each(subjects().values(), check)
 
 
-def test_only_what_continues_a_sentence_is_joined():
+def test_lines_are_joined_only_within_a_sentence():
     prose = "word " * 22 + "end"  # 113 columns, and 4 before it: "another" did not fit
     formulas = "y = x.   dx = g" + " · g" * 25
     text = f"{prose}\nanother sentence.\n{formulas}\nanother formula\n\nArgs:     x: {prose[:104]}\n          again."

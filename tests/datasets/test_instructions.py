@@ -58,7 +58,7 @@ GOOD = {"instruction": "Add.", "output": "3"}
         ('[{"instruction": "a", "instruction": "b", "output": "c"}]', "the key 'instruction' appears twice"),
     ],
 )
-def test_a_file_that_is_no_list_of_instructions_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_a_list_of_instructions_is_refused(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         read_instructions(written(tmp_path, content))
 

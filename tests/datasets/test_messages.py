@@ -55,7 +55,7 @@ def test_a_quoted_text_that_swallows_lines_is_reported(tmp_path):
         ("ham\t" + "a" * 200_000 + "\n", "line 1: field larger than field limit"),
     ],
 )
-def test_a_file_that_is_no_table_of_messages_is_refused(tmp_path, text, message):
+def test_a_file_that_is_not_a_table_of_messages_is_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read_messages(written(tmp_path, text))
 

@@ -118,7 +118,7 @@ def test_window_index_counts_from_the_end_and_is_checked():
 
 
 @pytest.mark.parametrize("ids", [[], [5], range(4), np.arange(4)])
-def test_short_corpus_is_refused_with_what_it_has_and_needs(ids):
+def test_short_corpus_is_refused_with_its_length_and_the_length_needed(ids):
     with pytest.raises(DataError, match=rf"has {len(ids)} tokens.*block_size 4.*need 5"):
         SlidingWindows(ids, 4)
     assert len(SlidingWindows(range(5), 4)) == 1

@@ -113,7 +113,7 @@ def test_the_score_counts_the_likeliest_labels():
         ({**FIELDS, "examples": [{"text": "a", "label": "maybe"}]}, "label must be one of yes, no, got 'maybe'"),
     ],
 )
-def test_a_file_that_is_no_task_is_refused(tmp_path, fields, message):
+def test_a_file_that_is_not_a_task_is_refused(tmp_path, fields, message):
     with pytest.raises(DataError, match=message):
         read_prompts(written(tmp_path, fields))
 

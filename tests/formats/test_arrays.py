@@ -256,7 +256,7 @@ def test_a_missing_file_is_the_usual_error(tmp_path):
         read_arrays(tmp_path / "none")
 
 
-def test_of_two_bundles_the_one_named_by_checkpoint_is_read(tmp_path):
+def test_the_checkpoint_file_decides_which_of_two_bundles_is_read(tmp_path):
     for step in (1, 2):
         write_tensorbundle(tmp_path / f"model.ckpt-{step}", {"step": np.array(step)})
     with pytest.raises(LoadError, match="name the one to read"):

@@ -143,7 +143,7 @@ BAD_NAMES["checkpoint"] = BAD_NAMES["mapped"] = BAD_NAMES["safetensors"]
 
 
 @every_format
-def test_what_a_format_cannot_hold_is_refused_and_the_old_file_stays(tmp_path, name, for_each):
+def test_arrays_that_a_format_cannot_hold_are_refused_and_the_old_file_stays(tmp_path, name, for_each):
     save = FORMATS[name].save
     path = tmp_path / "model"
     save(path, {"old": np.ones(3)})

@@ -312,7 +312,7 @@ def test_a_hundred_thousand_tensors_are_read(tmp_path):
     assert len(load_safetensors(tmp_path / "x.safetensors", mmap=True)[0]) == 100_000
 
 
-def test_many_tensors_of_which_the_last_two_share_a_name(tmp_path):
+def test_a_repeated_name_is_found_among_many_tensors(tmp_path):
     path = tmp_path / "bad.safetensors"
     items = [f'"{i}":0' for i in range(100_000)] + ['"99999":0']
     path.write_bytes(raw("{" + ",".join(items) + "}"))

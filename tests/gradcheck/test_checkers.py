@@ -730,7 +730,7 @@ def test_an_extreme_smooth_function_has_no_kink(name, for_each):
     for_each(ANY_FUNCTION, check)
 
 
-def test_a_pole_near_the_input_is_no_kink_to_the_complex_step():
+def test_a_pole_near_the_input_is_not_a_kink_for_the_complex_step():
     for method in ANALYTIC:
         assert gradcheck(lambda x: 1 / x, [np.array([1e-7, -1e-9])], method)
 

@@ -115,7 +115,7 @@ MISFITS = {
 }
 
 
-def test_what_does_not_fit_gets_a_message_of_its_own(for_each):
+def test_functions_and_gradients_that_do_not_fit_have_their_own_messages(for_each):
     def check(name):
         f, df, x, message = MISFITS[name]
         with pytest.raises(GradcheckError) as caught:
@@ -125,7 +125,7 @@ def test_what_does_not_fit_gets_a_message_of_its_own(for_each):
     for_each(MISFITS, check)
 
 
-def test_gradcheck_says_what_a_plain_numpy_function_or_a_half_kernel_needs(for_each):
+def test_gradcheck_advises_on_a_plain_numpy_function_and_an_incomplete_kernel(for_each):
     cases = [
         (lambda x: x.dot(Y.T), "'Tensor' object has no attribute 'dot'. .*use check_gradient"),
         (lambda x: x.data * 2, "got ndarray. .*use check_gradient"),

@@ -91,7 +91,7 @@ def test_a_classifier_is_not_read_as_a_gpt_and_the_other_way_round(tmp_path):
         ("ab", "must be texts"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused(labels, message):
+def test_labels_that_are_not_classes_are_refused(labels, message):
     with pytest.raises(ValueError, match=f"labels must be.*{message.removeprefix('must be ')}"):
         GPTClassifierConfig(**dataclasses.asdict(SMALL), labels=labels)
 

@@ -141,7 +141,7 @@ def test_loading_a_state_copies_its_arrays():
         assert not np.shares_memory(array, state[name])
 
 
-def test_a_state_that_is_no_dict_is_refused():
+def test_a_state_that_is_not_a_dict_is_refused():
     with pytest.raises(TypeError, match="load_state_dict takes a dict of arrays by name, got tuple"):
         Tied().load_state_dict((Tied().state_dict(), {}))
 

@@ -73,7 +73,7 @@ def test_a_value_that_is_not_toml_is_the_text_itself(text):
 
 
 @pytest.mark.parametrize("text", ["1\nb = 2", "2024.txt", "[x", "true story", "C:\\x", "'it's'", "a=b", "é.txt"])
-def test_what_only_begins_like_toml_is_the_text_itself(text):
+def test_a_value_that_only_begins_like_toml_is_the_text_itself(text):
     assert parse_change(f"data.corpus={text}") == ("data.corpus", text)
 
 
@@ -192,7 +192,7 @@ def test_epochs_are_as_many_steps_as_their_batches_fill(epochs, batches, accumul
     assert settings.counted(batches).steps == steps
 
 
-def test_every_file_has_a_weight_or_none_has():
+def test_either_all_files_have_weights_or_none_has():
     assert DataSettings(files=("a",), weights=(1.0,)).weights == (1.0,)
     with pytest.raises(ConfigError, match=r"data\.weights: got 2 for 1 files"):
         DataSettings(files=("a",), weights=(1.0, 2.0))

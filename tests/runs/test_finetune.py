@@ -88,7 +88,7 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path, base, data, task, layers):
 
 @pytest.mark.parametrize("layers", ["all", "lora"])
 @pytest.mark.parametrize("task", TASKS)
-def test_what_was_saved_is_what_was_trained(tmp_path, base, data, task, layers):
+def test_the_saved_model_is_the_trained_one(tmp_path, base, data, task, layers):
     run = finished(Run.new(configured(task, base, data, layers=layers), tmp_path / "run"))
     kind = GPTClassifier if task == "classifier" else GPT
     again, ids = kind.from_pretrained(tmp_path / "run"), np.arange(12).reshape(2, 6)

@@ -196,7 +196,7 @@ def test_steps_are_timed_for_three_seconds_or_twenty_steps(seconds, batch, steps
 
 
 @pytest.mark.usefixtures("quick")
-def test_little_memory_lets_one_sequence_be_measured_and_less_none(run, monkeypatch):
+def test_with_little_memory_one_sequence_is_measured_and_with_less_none(run, monkeypatch):
     config, data = run()
     whole, one = (memory(TINY_OF_TEXT, SETTINGS, rows).peak for rows in (4, 1))
     for free, measured in ((whole, "with 4 sequences"), (whole - 1, "1 of 4 sequences, and scaled")):

@@ -172,7 +172,7 @@ def test_an_extension_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
     assert_same_state(state(repeated(tmp_path).trainer), state(extended.trainer))
 
 
-def test_as_many_steps_as_before_are_no_extension(new, tmp_path):
+def test_as_many_steps_as_before_are_not_an_extension(new, tmp_path):
     stop_after(new("run"), 5)
     assert Run.resume(tmp_path / "run", more=4).config.training.extended == ()
 

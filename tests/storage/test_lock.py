@@ -54,7 +54,7 @@ def test_a_released_lock_can_be_taken_again(tmp_path):
     lock(tmp_path)()
 
 
-def test_a_file_that_another_process_removes_is_no_lock(tmp_path, monkeypatch):
+def test_a_file_that_another_process_removes_is_not_a_lock(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     times = []
 
@@ -128,7 +128,7 @@ def test_where_there_is_no_fcntl_an_open_file_is_the_lock(tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_removed_while_it_is_compared_is_no_lock(tmp_path, monkeypatch):
+def test_a_file_that_is_removed_while_it_is_compared_is_not_a_lock(tmp_path, monkeypatch):
     pytest.importorskip("fcntl")
     original = type(tmp_path).stat
     times = []

@@ -160,7 +160,7 @@ def test_a_kernel_that_is_no_longer_analytic_fails_its_proof(monkeypatch):
     assert (e.proof, e.derivative) == (None, None)
 
 
-def test_the_failure_speaks_of_the_numbers_of_the_example(monkeypatch):
+def test_the_failure_names_the_numbers_of_the_example(monkeypatch):
     monkeypatch.setattr(K, "tanh", planted(lambda g, y: (g * (1 - y * y) * 1.5,)))
     e = explained("tanh")
     at = re.search(r"index \((\d+), (\d+)\): analytic ([-\d.e]+), numeric \(complex\) ([-\d.e]+);", e.failure)

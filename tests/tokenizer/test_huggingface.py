@@ -61,7 +61,7 @@ def test_merges_may_be_written_in_one_string(tmp_path):
     assert loaded.merges == load_tokenizer(THEIRS).merges
 
 
-def test_the_end_of_a_text_is_what_the_first_file_that_names_it_says(tmp_path):
+def test_the_first_file_that_names_the_end_of_a_text_decides_it(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(DOCUMENT))
     steps = [
         (None, None, None),
@@ -103,7 +103,7 @@ KINDS["other end"].end_of_text = "</s>"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_we_write_comes_back_and_transformers_gives_the_same_ids(tmp_path, kind):
+def test_files_that_we_write_come_back_and_transformers_gives_the_same_ids(tmp_path, kind):
     tokenizer, text = KINDS[kind], "the\n hehe"
     save_huggingface(tmp_path, tokenizer)
     same(load_tokenizer(tmp_path), tokenizer)
@@ -154,7 +154,7 @@ REFUSED = [
 ]
 
 
-def test_what_this_package_does_not_compute_is_refused_by_name(tmp_path, for_each):
+def test_a_pipeline_that_this_package_does_not_compute_is_refused_by_name(tmp_path, for_each):
     path = tmp_path / "tokenizer.json"
 
     def check(case):

@@ -127,7 +127,7 @@ def test_texts_of_the_wrong_type_are_refused(texts):
 
 @settings(max_examples=40)
 @given(texts=st.lists(st.text(alphabet="aab <>\n\x85é'"), max_size=4))
-def test_files_and_iterators_teach_what_texts_teach(tmp_path_factory, texts):
+def test_files_and_iterators_give_the_merges_that_texts_give(tmp_path_factory, texts):
     folder = tmp_path_factory.getbasetemp()
     paths = [folder / f"training text {number}" for number in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):

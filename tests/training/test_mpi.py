@@ -247,7 +247,7 @@ def test_the_printed_command_stops_and_saves(place):
     train(2, "--resume", "new", "--steps", 2)
 
 
-def test_ctrl_c_on_mpiexec_leaves_a_run_to_go_on_with(place):
+def test_ctrl_c_on_mpiexec_leaves_a_run_that_can_be_resumed(place):
     """Open MPI gives its ranks SIGTERM and, a quarter of a second later, SIGKILL: too soon to count on a save."""
     process = start(2, *ARGUMENTS, *LONG, "--set", "checkpoint_every=4", "--steps", 100_000, "--out", "new")
     try:

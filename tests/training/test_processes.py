@@ -347,7 +347,7 @@ def test_an_error_in_a_gradient_ends_all(error, status, words, failing, monkeypa
     assert words in line
 
 
-def test_alone_nothing_is_sent():
+def test_one_process_alone_sends_nothing():
     with Processes() as own:
         own.order("anything")
         assert (own.rank, own.size) == (0, 1)

@@ -32,7 +32,7 @@ def test_the_run_is_the_same_to_the_last_bit(changes):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_training_is_resumed_with_it_or_without(recompute):
+def test_training_is_resumed_with_or_without_recompute(recompute):
     whole = end_of(trainer_of(False))
     trainer = trainer_of(not recompute)
     first = [(step.loss, step.grad_norm, step.val_loss) for step in trainer.run(lambda: trainer.step == 2)]

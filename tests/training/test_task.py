@@ -185,7 +185,7 @@ def test_a_batch_in_which_nothing_counts_is_refused():
         Trainer(new_model(), task, SETTINGS).advance()
 
 
-def test_a_loss_that_is_no_scalar_or_a_measure_that_is_no_number_is_refused():
+def test_a_loss_must_be_a_scalar_and_a_figure_a_number():
     def step_with(change):
         task = regression()
         loss = task.loss

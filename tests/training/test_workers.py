@@ -229,7 +229,7 @@ def test_a_hook_sees_the_whole_gradient_once(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_anomalies_are_looked_for_in_every_thread(threads):
+def test_anomalies_are_found_in_every_thread(threads):
     model = new_model()
     model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = math.nan
     with detect_anomaly(), pytest.raises(AnomalyError, match=r"GPT\.transformer\.h\.0\.mlp\.c_fc"):

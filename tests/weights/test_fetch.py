@@ -235,7 +235,7 @@ def test_a_weak_tag_is_never_sent_back(for_each_part):
     for_each_part(["", "Mon, 02 Mar 2026 10:00:00 GMT"], check)
 
 
-def test_the_room_of_the_missing_bytes_is_looked_at(for_each_part, monkeypatch):
+def test_the_space_for_the_missing_bytes_is_checked(for_each_part, monkeypatch):
     """The spare megabyte stays free; the bytes that are there already need no room."""
 
     def check(case, part):
@@ -456,7 +456,7 @@ def test_the_pause_doubles_from_one_attempt_to_the_next(part, monkeypatch):
     assert pauses == [0.25, 0.5, 1, 2]
 
 
-def test_a_server_that_makes_us_start_over_and_over_is_left(part):
+def test_a_server_that_makes_us_start_over_and_over_is_given_up(part):
     def elsewhere(handler):
         if "Range" in handler.headers:
             answer(status=206, ranges=False, Content_Range="x")(handler)

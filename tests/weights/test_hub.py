@@ -135,7 +135,7 @@ def test_an_existing_path_comes_before_the_name(tmp_path, monkeypatch):
     assert GPT.from_pretrained(NAME).config == other
 
 
-def test_an_incomplete_download_is_no_model(server):
+def test_an_incomplete_download_is_not_a_model(server):
     server.statuses[DATA] = 404
     with pytest.raises(Unreachable):
         get(None)
@@ -330,7 +330,7 @@ def test_a_killed_download_is_resumed_and_cleaned_up(server, web, tmp_path):
     assert DATA not in server.asked
 
 
-def test_no_network_says_what_to_try(tmp_path, monkeypatch):
+def test_without_a_network_the_message_names_what_to_try(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", "http://127.0.0.1:9")
     with pytest.raises(Unreachable) as error:
         get(tmp_path / "out")

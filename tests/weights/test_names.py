@@ -253,7 +253,7 @@ def test_files_of_others_are_read(for_each):
     for_each(READ, check)
 
 
-def test_a_model_without_any_bias_gets_zeros_and_one_that_lost_a_bias_does_not():
+def test_a_model_without_any_bias_gets_zeros_and_one_that_lacks_one_bias_does_not():
     """nanoGPT's bias=False. A bias of zeros changes nothing."""
     full, none = make(), {name: array for name, array in make().items() if not name.endswith(".bias")}
     state = to_ours(none, "ours")

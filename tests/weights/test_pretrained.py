@@ -260,7 +260,7 @@ def both(tmp_path, words, **options):
     assert WEIGHTS in message
 
 
-def test_a_model_that_gpt_cannot_be_is_refused(tmp_path, for_each):
+def test_a_model_that_gpt_cannot_represent_is_refused(tmp_path, for_each):
     wrong = [
         {"model_type": "llama"},
         {"activation_function": "relu"},
@@ -339,7 +339,7 @@ def test_sizes_that_no_file_states_are_read_from_the_tensors(tmp_path):
     refused(tmp_path, "transformer.wpe.weight has shape (12, 8), and not (13, 8)")
 
 
-def test_of_two_size_files_the_one_of_the_style_counts(tmp_path):
+def test_the_style_decides_which_of_two_size_files_counts(tmp_path):
     folder_with(tmp_path)
     (tmp_path / "hparams.json").write_text(json.dumps(HPARAMS | {"n_head": 4}))
     assert GPT.from_pretrained(tmp_path).config.n_head == 2
@@ -438,7 +438,7 @@ def test_a_base_model_without_its_head_is_refused_with_a_remedy(tmp_path):
     assert "GPT2LMHeadModel" not in refused(folder_with(tmp_path, arrays=without("transformer.ln_f.bias")))
 
 
-def test_a_statement_that_is_no_file_is_refused(tmp_path, for_each):
+def test_a_statement_that_is_not_a_file_is_refused(tmp_path, for_each):
     def check(case):
         name, make = case
         folder = tmp_path / f"{name} {make}"
@@ -779,7 +779,7 @@ def test_a_model_of_another_kind_is_saved_and_read_alike(tmp_path):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("config", [SMALL, change(tie_weights=False), change(qkv_bias=False), change(n_head=3)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_transformers_reads_what_we_write_and_we_what_it_writes(tmp_path, config, dtype):
+def test_transformers_reads_our_files_and_we_read_its_files(tmp_path, config, dtype):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     model = shaken(config, dtype).eval()
