@@ -23,7 +23,7 @@ def scope(function: Callable[P, Iterator[None]]) -> Callable[P, "Scope"]:
 
 
 class Scope(_GeneratorContextManager[None]):
-    """What a function that `scope` decorates returns."""
+    """The result of a function that `scope` decorates."""
 
     def __call__(self, function: Any) -> Any:
         if not inspect.isgeneratorfunction(function):

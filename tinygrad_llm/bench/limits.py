@@ -1,4 +1,4 @@
-"""What this machine can do at most, and how much a piece of work needs.
+"""The limits of this machine, and the arithmetic and memory traffic that a piece of work needs.
 
 Shapes: B batch, H heads, T time, D head size, C = H·D channels, L layers, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""What this machine is, and how fast it is now."""
+"""Facts about this machine, and its speed now."""
 
 import contextlib
 import os

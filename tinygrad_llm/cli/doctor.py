@@ -86,7 +86,7 @@ def _gigabytes(size: int | None) -> str:
 
 
 def _advice(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[str]:
-    """What to do, the most useful first."""
+    """Advice, the most useful first."""
     lines = []
     lines += kernels(facts)
     for blas in facts["blas"]:

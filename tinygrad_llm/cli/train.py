@@ -145,7 +145,7 @@ def check_rest(folder: RunFolder, done: int, steps: int) -> None:
 
 
 def beginning(run: Run) -> str:
-    """What is printed before the first step."""
+    """The lines before the first step."""
     settings, number = run.config.training, processes().size
     text = f"{run.data.summary}; {run.model.num_parameters():,} parameters; {settings.steps} steps"
     text += f" on {number} processes" if number > 1 else ""
@@ -154,7 +154,7 @@ def beginning(run: Run) -> str:
 
 
 def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
-    """What is printed after the save: results, files, and the next command."""
+    """The lines after the save: results, files, and the next command."""
     last, folder, tokenizer = run.steps[-1], str(run.folder.path), run.data.tokenizer
     lines = []
     if last.val_loss is not None:

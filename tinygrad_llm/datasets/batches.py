@@ -18,7 +18,7 @@ _LISTED = 1 << 20  # windows whose order is kept as a list; the order of more is
 
 
 class Dataset(Protocol):
-    """What a `DataLoader` reads: numbered examples, each of a form that `collate` takes.
+    """The data of a `DataLoader`: numbered examples, each of a form that `collate` takes.
 
     A data set with a method `batch(indices)` stacks (or pads) whole batches itself.
     """

@@ -1,4 +1,4 @@
-"""What a model does with a prompt: the next tokens it expects, and tasks that it solves by prompting alone.
+"""Prompts: the next tokens that a model expects, and tasks that it solves by prompting alone.
 
 A task is solved without training (zero-shot), or after a few solved examples in the prompt (few-shot): the label is
 chosen that is likeliest after the text.

@@ -29,7 +29,7 @@ IDS_AT_ONCE = 1 << 16  # ids of a token file that are decoded at a time, to coun
 
 @dataclass(frozen=True)
 class TextScore:
-    """What a text costs a model. Words are separated by white space; bytes are those of the text as UTF-8."""
+    """The score of a text by a model. Words are separated by white space; bytes are those of the text as UTF-8."""
 
     nats: float  # Σ −ln p of all scored tokens
     tokens: int  # scored

@@ -1,6 +1,6 @@
 """Instructions and answers: how an entry becomes a prompt, and how entries become batches.
 
-The task itself is `LanguageModeling`: predict each token from those before it. What differs is which targets count.
+The task itself is `LanguageModeling`: predict each token from those before it. Only other targets count.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What all formats share about dtypes: the checks before arrays are written, and the last step after bytes are read.
+"""Dtypes, for all formats: the checks before arrays are written, and the last step after bytes are read.
 
 A dtype is written as NumPy's little-endian code, such as "<f4", or as BFLOAT16, which NumPy lacks.
 """

@@ -17,7 +17,7 @@ Prompt: TypeAlias = Array | Sequence[int] | Sequence[Sequence[int]] | Sequence[A
 
 
 class LanguageModel(Protocol):
-    """What `generate` needs from a model."""
+    """The part of a model that `generate` uses."""
 
     @property
     def block_size(self) -> int:

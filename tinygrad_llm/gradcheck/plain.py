@@ -87,7 +87,7 @@ def _names(f: Callable[..., Any], count: int) -> list[str]:
 
 
 def _parts(x: Any) -> dict[Any, Any] | None:
-    """What is inside a dict, tuple or list, by its key; None for anything else."""
+    """The items of a dict, tuple or list, by key; None for anything else."""
     return dict(enumerate(x)) if isinstance(x, tuple | list) else x if isinstance(x, dict) else None
 
 

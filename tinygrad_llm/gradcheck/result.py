@@ -1,4 +1,4 @@
-"""What a check found: the largest error of each input, whether it passes, and the words for it."""
+"""The result of a check: the largest error of each input, whether it passes, and the result in words."""
 
 from dataclasses import dataclass
 

@@ -98,7 +98,7 @@ def einsum(*operands: Array, subscripts: str) -> Result:
 
     Derivation:
         y = Σ x · a · b · …, each factor at its own indices, summed over the indices that the output lacks. Hence
-        ⟨g, y⟩ = Σ g · x · a · b · … over all indices. It is linear in x, and dx is what multiplies each element of x:
+        ⟨g, y⟩ = Σ g · x · a · b · … over all indices. It is linear in x, and dx is the factor of each element of x:
         dx = Σ g · a · b · … over the indices that x lacks, the einsum of g and the others onto x's own indices.
             "ij,jk->ik":  y_ik = Σ_j a_ij b_jk gives da_ij = Σ_k g_ik b_jk, "ik,jk->ij", and db_jk = Σ_i g_ik a_ij.
         An index that only x has was summed away: g · a · b · … does not contain it, so dx is constant along it.

@@ -77,7 +77,7 @@ class LoRALinear(Module):
         return self._unmerged is not None
 
     def delta(self) -> Array:
-        """What the adapter adds to the weight: (alpha / rank) · B A, (out, in)."""
+        """The change of the weight that the adapter makes: (alpha / rank) · B A, (out, in)."""
         downs = np.split(self.lora_A.weight.data, len(self.lora_B))
         product = np.concatenate([up.weight.data @ down for up, down in zip(self.lora_B, downs, strict=True)])
         return np.asarray(product * self.scaling, product.dtype)

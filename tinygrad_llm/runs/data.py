@@ -28,7 +28,7 @@ _STRETCH = 1 << 24  # ids hashed at a time
 
 @dataclass(frozen=True)
 class Source:
-    """What a run reads: a text, or else files of token ids, with files to measure on if there are any."""
+    """The input of a run: a text, or else files of token ids, with files to measure on if there are any."""
 
     text: str
     files: list[TokenFile]

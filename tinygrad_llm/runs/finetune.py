@@ -1,4 +1,4 @@
-"""What a fine-tuning run learns from: a base model and examples. They do for `Run` what `RunData` does."""
+"""The data of a fine-tuning run: a base model and examples. They do for `Run` what `RunData` does."""
 
 import dataclasses
 import hashlib
@@ -95,7 +95,7 @@ class FineTuneData:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint belongs to: it is resumed only with the same base, examples and tokenizer."""
+        """Base, examples and tokenizer of a checkpoint; only with the same ones can it be resumed."""
         return {
             "corpus": [{"examples": self.size, "sha256": self.digest}],
             "tokenizer": {"tokens": self.tokenizer.n_vocab, "sha256": vocabulary_hash(self.tokenizer)},
@@ -104,7 +104,7 @@ class FineTuneData:
 
     @property
     def summary(self) -> str:
-        """What is printed before the first step."""
+        """The lines before the first step."""
         counts = len(self.training["lengths"]), len(self.held_out["lengths"]), self.test_size
         named = ", ".join(f"{count:,} {part}" for count, part in zip(counts, PARTS, strict=True))
         return "\n".join([*self.notes, f"{self.size:,} examples: {named}"])

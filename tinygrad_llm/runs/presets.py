@@ -36,8 +36,8 @@ PRESETS = {
             eval_every=250,
         ),
     ),
-    # All parameters decay, the learning rate is constant and nothing is clipped, as in the book's chapter 5. What
-    # differs: the first weights are GPT-2's and not PyTorch's, and dropout acts where GPT's does.
+    # All parameters decay, the learning rate is constant and nothing is clipped, as in the book's chapter 5. Two
+    # things differ: the first weights are GPT-2's and not PyTorch's, and dropout acts where GPT's does.
     "book-mini": RunConfig(
         "163 M parameters, GPT-2's tokens: the book's chapter 5, for a short story; a GPT-2 that reads 256 tokens",
         "book-mini",

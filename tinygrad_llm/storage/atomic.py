@@ -71,7 +71,7 @@ def atomic_write(path: str | os.PathLike[str], verify: Callable[[Path], object] 
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Create a folder that gets its name, with all its files at once, at the end of the block.
 
-    If the block raises, it is removed. What a killed process left is removed as for `atomic_write`.
+    If the block raises, it is removed. Folders that a killed process left are removed as for `atomic_write`.
 
     Raises:   OSError: the folder cannot be created, or `target` is a folder with files in it.
     """

@@ -73,7 +73,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` returns. A kernel has an example; everything else has shapes and kernels."""
+    """The result of `explain`. A kernel has an example; everything else has shapes and kernels."""
 
     subject: Subject
     formula: str

@@ -1,4 +1,4 @@
-"""What the tokens of a text are like: how many, how long, and how often each occurs."""
+"""Statistics of the tokens of a text: how many, how long, and how often each occurs."""
 
 from __future__ import annotations
 

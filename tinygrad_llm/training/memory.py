@@ -84,8 +84,8 @@ class _Worker:
         N·C      x̂ and y of two layer norms: 4;  q, k, v: 3;  attention's output: 1;  GELU's slope and y: 4 each
         B·H·T²/2 the attention weights below the diagonal, rounded up to blocks of 64 queries
 
-    and, with dropout, a byte for each element of its masks (B·H·T² for the weights). What a frozen weight would need
-    for its own gradient, its input, is not kept. Blocks below all trained parameters keep nothing.
+    and, with dropout, a byte for each element of its masks (B·H·T² for the weights). The input of a frozen
+    weight, which only its own gradient needs, is not kept. Blocks below all trained parameters keep nothing.
     With `training.recompute` a block keeps its input only, N·C. Backward computes the rest again, for one block at a
     time, with the attention weights of 64 queries.
 

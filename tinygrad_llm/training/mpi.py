@@ -3,7 +3,7 @@
 Only this file uses MPI. `workers.py` uses it through `processes()`, which is one process alone
 where nothing else was started. Process 0 (rank 0) trains; the others wait for its orders.
 
-What is sent is pickled, with arrays as the bytes they are. That is safe here, because both ends are processes of the
+Messages are pickled, with arrays as their raw bytes. That is safe here, because both ends are processes of the
 same user and the same `mpiexec`; nothing that comes from a file is ever unpickled.
 """
 

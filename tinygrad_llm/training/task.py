@@ -1,4 +1,4 @@
-"""What a model is trained on: where batches come from, what their loss is, and how the model is measured.
+"""Tasks: where the batches of a training come from, their loss, and how the model is measured.
 
 A task is a small subclass of `Task`. A classifier, for example, is
 
@@ -53,7 +53,7 @@ class Evaluation:
 
 
 class Task:
-    """What a model is trained on. A subclass writes `loss`; the other methods have defaults.
+    """The base of all tasks. A subclass writes `loss`; the other methods have defaults.
 
     Every array of a batch has one row for each example. Constants, such as class weights, belong on the Task.
 

@@ -108,7 +108,7 @@ def _block_diagonal(blocks: list[Array]) -> Array:
 
 
 class Adapter(NamedTuple):
-    """What an adapter says of its base: where it is, its hash ("": unknown), and the labels of a classifier."""
+    """The base of an adapter: where it is, its hash ("": unknown), and the labels of a classifier."""
 
     base: str
     base_hash: str
@@ -116,7 +116,7 @@ class Adapter(NamedTuple):
 
 
 def find_adapter(path: str | Path) -> Adapter | None:
-    """What the adapter in a folder says of its base; None where the folder holds no adapter, or a whole model.
+    """The base that the adapter in a folder states; None where the folder holds no adapter, or a whole model.
 
     Raises:   LoadError: its files are damaged, or name no base.
     """
