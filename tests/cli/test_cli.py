@@ -78,6 +78,37 @@ def test_colors_are_for_terminals_that_have_them(kind, cli, monkeypatch):
         assert ("\x1b" in cli(*words)[1]) is colored
 
 
+WRITERS = {
+    "train": "train --corpus {text} --out new",
+    "demo": "demo --steps 1 --out new",
+    "convert": "convert {run} new",
+    "tokenizer train": "tokenizer train {text} --vocab-size 260 --out new.json",
+    "tokenizer encode": "tokenizer encode {text} --tokenizer {run} --out new.bin",
+    "tokenizer export": "tokenizer export {run} new",
+    "gradcheck": "gradcheck --curve tanh --out new.png",
+}
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_there_is_replaced_only_with_overwrite(name, cli, runs, text_file, place, snapshot):
+    if name == "gradcheck":
+        pytest.importorskip("matplotlib")
+    words = WRITERS[name].format(text=text_file, run=runs["stories"]).split()
+    assert cli(*words)[0] == 0
+    whole = snapshot(place)
+    status, out, err = cli(*words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--overwrite" in err
+    assert snapshot(place) == whole
+    for path in (path for path, data in whole.items() if data is not None and path.suffix in (".json", ".bin", ".png")):
+        path.write_bytes(b"damaged")
+    assert cli(*words, "--overwrite")[0] == 0
+    again = snapshot(place)
+    assert set(again) == set(whole)
+    assert not any(data == b"damaged" for data in again.values())
+
+
 def test_python_m_is_the_same_command():
     command = python("-m", "tinygrad_llm", "tokenizer", "decode", "15496")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -80,6 +80,23 @@ def test_n_head_is_asked_for_where_no_file_states_it(cli, model, place):
     assert GPT.from_pretrained("new").config == CONFIG
 
 
+def test_a_model_is_replaced_only_where_it_is_asked_for_and_alone(cli, model, place):
+    assert cli("convert", "openai", "new")[0] == 0
+    (place / "new" / "model.safetensors").write_bytes(b"old")
+    status, _, err = cli("convert", "openai", "new")
+    assert status == 2
+    assert "new: exists already: choose another DST, or add --overwrite" in err
+    assert cli("convert", "openai", "new", "--overwrite")[0] == 0
+    assert GPT.from_pretrained("new").config == CONFIG
+    (place / "new" / "notes.txt").write_text("mine")
+    status, _, err = cli("convert", "openai", "new", "--overwrite")
+    assert status == 2
+    assert "new: cannot be written: it also holds notes.txt" in err
+    assert sorted(path.name for path in (place / "new").iterdir()) == ["model.safetensors", "notes.txt"]
+    assert cli("convert", "npz", "npz", "--to", "npz", "--overwrite")[0] == 0  # onto itself
+    assert GPT.from_pretrained("npz").config == CONFIG
+
+
 REFUSED = [
     ("nowhere new", "nowhere: no model here"),
     ("gpt2-xl new", "run `tinygrad-llm download gpt2-xl` first"),
@@ -87,6 +104,7 @@ REFUSED = [
     ("page new", "page: an HTML or XML page"),
     ("openai npz", "npz: exists already"),
     ("openai page", "page: exists already"),
+    ("openai page --overwrite", "page: exists already: choose another DST"),
     ("openai link", "link: exists already"),
     ("openai no/new", "no/new: its parent folder does not exist"),
     ("openai page/new", "page/new: its parent folder does not exist"),

@@ -152,6 +152,33 @@ class TestPosix:
         assert len(disk.synced) == 6
 
 
+def test_a_folder_is_replaced_only_if_all_its_files_are(tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+
+    def make(names, **options):
+        with atomic_folder(target, **options) as folder:
+            for name in names:
+                (folder / name).write_text(f"new {name}")
+
+    make("ab")
+    (target / "a").write_text("old")
+    with pytest.raises(OSError, match="not empty"):
+        make("ab")
+    with pytest.raises(FileExistsError, match="it also holds b"):
+        make("ac", overwrite=True)
+    assert (target / "a").read_text() == "old"
+    with monkeypatch.context() as patch:  # the new folder cannot take the place of the old one
+        rename = os.rename
+        patch.setattr(os, "rename", lambda old, new: rename(old, new) if old == target or new != target else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make("abc", overwrite=True)
+    assert (tmp_path / ".folder.old" / "a").read_text() == "old"
+    os.rename(tmp_path / ".folder.old", target)
+    make("abc", overwrite=True)
+    assert {path.name: path.read_text() for path in target.iterdir()} == {name: f"new {name}" for name in "abc"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_two_writers_at_once_leave_one_whole_file(good, in_threads):
     contents = [bytes([letter]) * 300_000 for letter in b"ab"]
 

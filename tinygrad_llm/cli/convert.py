@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, integer
+from tinygrad_llm.cli.options import add_json, add_overwrite, integer
 from tinygrad_llm.cli.progress import fold
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.atomic import atomic_folder
@@ -43,13 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--n-head", type=integer(1), metavar="N", help="the number of attention heads, where no file states it"
     )
+    add_overwrite(parser, "a model in DST, if DST holds nothing else")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     source, destination = args.source, args.destination
-    if os.path.lexists(destination):
-        raise UsageError(f"{destination}: exists already: choose another DST")
+    if os.path.lexists(destination) and not (args.overwrite and destination.is_dir()):
+        mend = "" if args.overwrite or not destination.is_dir() else ", or add --overwrite"
+        raise UsageError(f"{destination}: exists already: choose another DST{mend}")
     if destination.suffix in _SUFFIXES:
         raise UsageError(f"{destination}: DST is a folder, not a file: choose a DST without {destination.suffix}")
     if not destination.absolute().parent.is_dir():
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     config, state, found = read_pretrained(source, GPTConfig, args.n_head)
     tokenizer = None if find_tokenizer(source) is None else tokenizer_for(source, config)  # compared with the model
     try:
-        with atomic_folder(destination.absolute()) as temporary:
+        with atomic_folder(destination.absolute(), args.overwrite) as temporary:
             write_pretrained(temporary, config, state, args.to, None if tokenizer is None else tokenizer.eot_token)
             if tokenizer is not None:
                 write_tokenizer(temporary, tokenizer, args.to)

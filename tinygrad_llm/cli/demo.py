@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
+from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import command_line, fold, listed, sample_lines, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=folder, default=FOLDER, metavar="FOLDER", help=f"(default {FOLDER}, replaced each time)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a run in another folder given by --out")
+    add_overwrite(parser, "a run that is already in the folder of --out")
     add_seed(parser)
     add_json(parser)
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tinygrad_llm.cli.options import add_json
+from tinygrad_llm.cli.options import add_json, add_overwrite
 from tinygrad_llm.cli.progress import Bar
 from tinygrad_llm.models import CONFIGS
 from tinygrad_llm.weights.find import CACHE, cache_folder
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the target (default: a cache that GPT.from_pretrained searches)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files whose content does not match")
+    add_overwrite(parser, "files whose content does not match")
     add_json(parser)
     parser.add_argument_group(
         "environment variables",

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, check_out, folder, integer
+from tinygrad_llm.cli.options import add_json, add_overwrite, check_out, folder, integer
 from tinygrad_llm.cli.progress import fold, listed, say
 from tinygrad_llm.cli.train import beginning, check_rest, set_changes
 from tinygrad_llm.cli.watch import watch
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", help=f"the file with examples; {', '.join(SHIPPED)} ship with the package")
     parser.add_argument("--base", metavar="MODEL", help="the model to start from: a run's folder, or a GPT-2's")
     parser.add_argument("--out", type=folder, metavar="FOLDER", help="the folder of the new run")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    add_overwrite(parser, "a run that is already there")
     parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")
     parser.add_argument("--layers", choices=["all", "last", "head", "lora"], help="what is trained (see below)")
     parser.add_argument("--epochs", type=integer(1), metavar="N", help="passes over the examples")

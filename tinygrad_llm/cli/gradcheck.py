@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, color
+from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_new, color
 from tinygrad_llm.cli.progress import fold
 from tinygrad_llm.gradcheck import TOLERANCE, Case, Row, all_cases, curve, mutants, uncovered
 from tinygrad_llm.gradcheck import run as run_cases
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--mutants", action="store_true", help="plant wrong gradients, and report which are caught")
     what.add_argument("--curve", metavar="NAME", help="print the error of each method at each step size")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="with --curve: also draw it to this file")
+    add_overwrite(parser)
     add_seed(parser)
     add_json(parser)
 
@@ -56,8 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.curve is None:
         raise UsageError("--out is the picture of a --curve: add --curve NAME")
+    if args.overwrite and args.out is None:
+        raise UsageError("--overwrite is for the picture of a --curve: add --out FILE.png")
     if args.out is not None and (args.out.suffix != ".png" or args.out.is_dir() or not args.out.parent.is_dir()):
         raise UsageError(f"--out must be a .png file in an existing folder, got {args.out}")
+    if args.out is not None:
+        check_new(args.out, args.overwrite)
     if args.curve is not None:
         if args.names or args.method:
             raise UsageError("--curve takes one name and uses every method: leave out other names and --method")

@@ -115,6 +115,22 @@ def visible(data: bytes) -> str:
     return text
 
 
+def add_overwrite(parser: argparse.ArgumentParser, what: str = "a file that is already there") -> None:
+    """Add --overwrite. Without it, every command refuses to write over what is there."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Check before the work that a file may be written.
+
+    Raises:   UsageError: it is there already, and `overwrite` is false; it is a folder.
+    """
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"{path}: exists already: choose another name, or add --overwrite")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder: name a file")
+
+
 def check_out(folder: Path, overwrite: bool) -> Path:
     """Check before the work that a run can be written into a folder. Returns the folder.
 

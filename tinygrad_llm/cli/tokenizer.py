@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_special, color, find_tokenizer, integer, visible
+from tinygrad_llm.cli.options import (
+    add_json,
+    add_overwrite,
+    add_special,
+    check_new,
+    color,
+    find_tokenizer,
+    integer,
+    visible,
+)
 from tinygrad_llm.cli.progress import progress
 from tinygrad_llm.datasets import TokenFile, encode_file, read_corpus
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer, encode_text, refuse_special
@@ -50,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--special", nargs="+", default=[], metavar="TOKEN", help=f"special tokens in addition to {END_OF_TEXT}"
     )
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to save it, as JSON")
+    add_overwrite(train)
     add_json(train)
 
     encoding = actions.add_parser(
@@ -68,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["uint16", "uint32"],
         help="type of the ids in the file; only with --out (default: the smaller one that holds all)",
     )
+    add_overwrite(encoding)
 
     decoding = actions.add_parser(
         "decode",
@@ -104,6 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     export.add_argument("tokenizer", metavar="NAME", help="gpt2, a tokenizer file, or the folder of a run")
     export.add_argument("folder", type=Path, help="where to write vocab.bpe and encoder.json; made if it is missing")
+    add_overwrite(export)
     add_json(export)
 
 
@@ -120,8 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    if os.path.lexists(args.out):
-        raise UsageError(f"{args.out}: exists already; choose another --out")
+    check_new(args.out, args.overwrite)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
     except OSError as error:
@@ -141,8 +152,8 @@ def _train(args: argparse.Namespace) -> int:
 def _encode(args: argparse.Namespace) -> int:
     if args.out is not None:
         return _encode_file(args)
-    if args.workers or args.dtype:
-        raise UsageError("--workers and --dtype are for files: add --out, and give the name of a file")
+    if args.workers or args.dtype or args.overwrite:
+        raise UsageError("--workers, --dtype and --overwrite are for files: add --out, and give the name of a file")
     tokenizer = find_tokenizer(args.tokenizer)
     ids = encode_text(tokenizer, args.text, args.special)
     tokens = [tokenizer.decode([i]) for i in ids]
@@ -162,7 +173,9 @@ def _printable(text: str) -> str:
 def _encode_file(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(args.tokenizer)
     with progress("B", "read") as update:
-        made = encode_file(tokenizer, args.text, args.out, args.workers, args.dtype, args.special, update)
+        made = encode_file(
+            tokenizer, args.text, args.out, args.workers, args.dtype, args.special, update, args.overwrite
+        )
     kind, source = made.ids.dtype.name, os.path.getsize(args.text)
     if args.json:
         figures = {"out": str(made.path), "tokens": len(made), "dtype": kind, "n_vocab": made.n_vocab, "bytes": source}
@@ -318,8 +331,7 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.tokenizer}: its tokens are characters; GPT-2's files hold byte pairs")
     names = ("vocab.bpe", "encoder.json")
     for name in names:
-        if os.path.lexists(args.folder / name):
-            raise UsageError(f"{args.folder / name}: exists already; choose another folder")
+        check_new(args.folder / name, args.overwrite)
     tokenizer.save_gpt2(args.folder)
     written = [str(args.folder / name) for name in names]
     print(json.dumps({"written": written}) if args.json else f"wrote {' and '.join(written)}")

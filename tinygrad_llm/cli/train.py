@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_seed, check_out, folder, integer
+from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import CORPORA
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="steps between two checkpoints (default: at each held-out loss)",
     )
     parser.add_argument("--out", type=folder, metavar="FOLDER", help="the folder of the new run")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    add_overwrite(parser, "a run that is already there")
     parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")
     parser.add_argument("--plan", action="store_true", help="only print the cost: memory, arithmetic and time")
     parser.add_argument(

@@ -29,6 +29,7 @@ def encode_file(
     dtype: DTypeLike | None = None,
     special: Special = "error",
     progress: Callable[[int, int], None] | None = None,
+    overwrite: bool = False,
 ) -> TokenFile:
     """Write the ids of a UTF-8 file to a token file: the ids of `tokenizer.encode(text)`, in bounded memory.
 
@@ -42,7 +43,7 @@ def encode_file(
     Args:     workers: processes; None: one per core, but no more than stretches; 1: only this process.
               dtype: uint16 or uint32; None: uint16 if it holds every id of the vocabulary.
               special: what a special token in the text becomes (see `tokenizer.special`).
-              progress: called with (bytes done, bytes in total).
+              progress: called with (bytes done, bytes in total). overwrite: replace files that are already there.
     Raises:   DataError: the file is missing, empty or not UTF-8 (the byte is named), or it contains text that the
               tokenizer cannot encode, a special token that is not allowed, or a word of more than 4 million
               characters; `out` exists already or cannot be written; dtype cannot hold the ids; a worker died.
@@ -64,7 +65,7 @@ def encode_file(
     stretches = read_stretches(path, tokenizer.special_tokens)
     encoded = in_order(partial(_encode, tokenizer, special, kind, str(path)), stretches, workers)
     try:
-        with new_token_file(out) as (file, describe), contextlib.closing(encoded):
+        with new_token_file(out, overwrite) as (file, describe), contextlib.closing(encoded):
             for stretch, ids in encoded:
                 file.write(ids)
                 source.update(stretch.text.encode())

@@ -136,27 +136,32 @@ def description_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def new_token_file(out: Path) -> Iterator[tuple[BinaryIO, Callable[[dict[str, Any]], None]]]:
+def new_token_file(out: Path, overwrite: bool = False) -> Iterator[tuple[BinaryIO, Callable[[dict[str, Any]], None]]]:
     """Open a new token file; yields the file for the ids, and a function that writes their description.
 
     Both files appear when they are complete; if the block raises, neither does.
 
+    Args:     overwrite: replace files of these names.
     Raises:   DataError: one of the two exists already, or cannot be written.
     """
     if not out.parent.is_dir():
         raise DataError(f"{out}: there is no folder {out.parent}; make it first")
     for place in (out, description_path(out)):
-        if os.path.lexists(place):
-            raise DataError(f"{place}: exists already; choose another name, or remove it")
+        if os.path.lexists(place) and not overwrite:
+            raise DataError(f"{place}: exists already: choose another name, or overwrite it (--overwrite)")
+        if place.is_dir():
+            raise DataError(f"{place}: is a folder: choose another name")
     described = complete = False
 
     def describe(fields: dict[str, Any]) -> None:
         nonlocal described
+        if overwrite:
+            out.unlink(missing_ok=True)  # the new ids are complete; old ones must not stay with a new description
         with atomic_write(description_path(out)) as file:
             file.write(json.dumps({"format": FORMAT, "version": VERSION, **fields}).encode() + b"\n")
         described = True
         if out.exists():  # another process has made it in the meantime
-            raise DataError(f"{out}: exists already; choose another name")
+            raise DataError(f"{out}: exists already: choose another name")
 
     try:
         with atomic_write(out) as file:

@@ -68,12 +68,15 @@ def atomic_write(path: str | os.PathLike[str], verify: Callable[[Path], object] 
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     """Create a folder that gets its name, with all its files at once, at the end of the block.
 
     If the block raises, it is removed. Folders that a killed process left are removed as for `atomic_write`.
 
-    Raises:   OSError: the folder cannot be created, or `target` is a folder with files in it.
+    Args:     overwrite: replace a folder whose files all have new ones of the same names. It first moves aside, to
+              `.NAME.old` next to it, so that neither is lost if the process is killed in between.
+    Raises:   OSError: the folder cannot be created, or `target` is a folder with files in it; with `overwrite`, with
+              files of other names, which are named.
     """
     _sweep(target.parent)
     temporary = _temporary(target)
@@ -82,10 +85,28 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
                 _sync(path)
-            os.rename(temporary, target)
+            aside = _moved_aside(target, temporary) if overwrite and target.is_dir() else None
+            try:
+                os.rename(temporary, target)
+            except OSError:
+                if aside is not None:
+                    os.rename(aside, target)
+                raise
         _sync(target.parent)
+        if aside is not None:
+            shutil.rmtree(aside)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after a success there is none
+
+
+def _moved_aside(target: Path, new: Path) -> Path:
+    """Move a folder out of the way of a new one, unless it holds something else; return its new place."""
+    others = sorted({path.name for path in target.iterdir()} - {path.name for path in new.iterdir()})
+    if others:
+        raise FileExistsError(errno.EEXIST, f"it also holds {', '.join(others)}", os.fspath(target))
+    aside = target.with_name(f".{target.name}.old")
+    os.rename(target, aside)
+    return aside
 
 
 def rename(source: Path, target: Path) -> None:
