@@ -73,9 +73,11 @@ def test_a_saved_classifier_loads_with_its_labels(tmp_path):
 def test_a_classifier_is_not_read_as_a_gpt_and_the_other_way_round(tmp_path):
     classifier().save_pretrained(tmp_path / "classifier")
     shaken(SMALL).save_pretrained(tmp_path / "gpt")
-    with pytest.raises(LoadError, match=r"holds 'tinygrad_llm.GPTClassifier', and 'tinygrad_llm.GPT' is needed"):
+    message = r"holds 'tinygrad_llm.GPTClassifier', and 'tinygrad_llm.GPT' is needed: `tinygrad-llm classify` reads it"
+    with pytest.raises(LoadError, match=message):
         GPT.from_pretrained(tmp_path / "classifier")
-    with pytest.raises(LoadError, match=r"holds 'tinygrad_llm.GPT', and 'tinygrad_llm.GPTClassifier' is needed"):
+    message = r"holds 'tinygrad_llm.GPT', and 'tinygrad_llm.GPTClassifier' is needed: `tinygrad-llm generate`"
+    with pytest.raises(LoadError, match=message):
         GPTClassifier.from_pretrained(tmp_path / "gpt")
 
 

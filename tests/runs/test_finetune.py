@@ -175,7 +175,7 @@ def test_an_adapter_needs_the_base_that_it_was_trained_with(tmp_path, base, data
     model.save_pretrained(own)
     with pytest.raises(LoadError, match="has other weights than when the adapter was trained"):
         GPTClassifier.from_pretrained(tmp_path / "run")
-    with pytest.raises(LoadError, match="holds an adapter of a classifier"):
+    with pytest.raises(LoadError, match="holds an adapter of a classifier: `tinygrad-llm classify` reads it"):
         GPT.from_pretrained(tmp_path / "run")
 
 

@@ -57,6 +57,10 @@ from tinygrad_llm.weights.tensors import (
 FORMS = ("safetensors", "huggingface", "openai", "npz")
 
 _OURS, _PYTORCH = "tinygrad_llm.", "pt"  # the start, or the whole, of the field `format` in the metadata of weights
+_READ_BY = {
+    "tinygrad_llm.GPT": "`tinygrad-llm generate` and `chat` read it",
+    "tinygrad_llm.GPTClassifier": "`tinygrad-llm classify` reads it",
+}
 _MAX_JSON = 1_000_000  # bytes
 _HEAD_SIZE = 64  # channels of one head in all GPT-2s
 
@@ -123,7 +127,8 @@ class PreTrainedModel(Module):
         adapter = find_adapter(path)
         if adapter is not None:
             if adapter.labels:
-                raise LoadError(f"{path}: holds an adapter of a classifier, with labels {', '.join(adapter.labels)}")
+                hint = _READ_BY["tinygrad_llm.GPTClassifier"]
+                raise LoadError(f"{path}: holds an adapter of a classifier: {hint}")
             model = cls.from_pretrained(adapter.base, n_head, allow_non_finite, **options)
             check_base(model, adapter, path)
             load_adapter(model, path)
@@ -203,7 +208,8 @@ def read_pretrained(
         source, state, found = f"{file}: field 'config'", read.arrays, f"{read.format}, {STYLES['ours']}"
         fields = _parse(source, read.metadata.get("config", "").encode("utf-8", "replace"))
     elif form.startswith(_OURS):
-        raise LoadError(f"{file}: holds {show(form)}, and {show(own)} is needed: check the path")
+        hint = _READ_BY.get(form, "check the path")
+        raise LoadError(f"{file}: holds {show(form)}, and {show(own)} is needed: {hint}")
     else:
         source, fields, state, found = _read_gpt2(file, read, n_head)
     del read  # so that `unify` can free each original
