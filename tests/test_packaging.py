@@ -43,8 +43,16 @@ def test_setup_cfg_includes_every_data_file(config):
         if path.is_file():
             package = ".".join(("tinygrad_llm", *path.parent.relative_to(ROOT).parts))
             assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns[package]), path
-    assert "py.typed" in patterns["tinygrad_llm"]
-    assert (ROOT / "tinygrad_llm" / "py.typed").is_file()
+    for path in package_data():
+        name = ".".join(path.parent.relative_to(ROOT).parts)
+        assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns.get(name, [])), path
+    assert ROOT / "tinygrad_llm" / "py.typed" in package_data()
+
+
+def package_data():
+    """The files in the folder of the package that are no code."""
+    paths = (ROOT / "tinygrad_llm").rglob("*")
+    return [path for path in paths if path.is_file() and path.suffix not in (".py", ".pyc")]
 
 
 def test_the_version_is_that_of_setup_cfg(config):
@@ -94,7 +102,8 @@ def test_the_wheel_contains_all_packages_and_data(wheel):
     package = {name for name in names if ".dist-info/" not in name}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "tinygrad_llm").rglob("*.py")}
     expected |= {f"tinygrad_llm/{path.relative_to(ROOT)}" for path in (ROOT / "data").rglob("*") if path.is_file()}
-    assert package == expected | {"tinygrad_llm/py.typed"}
+    assert package == expected | {str(path.relative_to(ROOT)) for path in package_data()}
+    assert "tinygrad_llm/cli/chat.html" in package
     assert {f"tinygrad_llm/data/{name}" for name in ("gpt2/vocab.bpe", "gpt2/LICENSE", "stories.txt")} <= package
     info = {name.partition(".dist-info/")[2] for name in names} - {""}
     assert any(name.endswith("LICENSE") for name in info)

@@ -26,6 +26,7 @@ COMMANDS = {
     "sweep": "train a GPT with every combination of some settings, and rank them",
     "eval": "score a model: loss and perplexity on a text, multiple choice, next tokens",
     "generate": "let a trained model continue a prompt",
+    "chat": "talk with an assistant, in the terminal or on a page in the browser",
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
     "tokenizer": "train a tokenizer; encode and decode text",

@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import shutil
+import tomllib
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, TextIO
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.models import GPT
 from tinygrad_llm.storage.atomic import rename
+from tinygrad_llm.storage.files import open_regular
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
@@ -45,6 +47,7 @@ FILES = (
     ABOUT,
 )
 
+_MAX_CONFIG = 1_000_000  # bytes
 _OWN_CHECKPOINTS = ("step-*.ckpt.safetensors", ".tinygrad_llm-*.tmp")  # a kill during a save leaves the second
 _SAVING = ".saving"  # the files of a save that is not complete; those of a killed one stay until the next save
 
@@ -61,6 +64,16 @@ def about_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}
+
+
+def stated_style(folder: Path) -> str | None:
+    """The prompt style that an assistant was trained with; None where no config.toml states it."""
+    try:
+        with open_regular(folder / CONFIG) as file:
+            style = tomllib.loads(file.read(_MAX_CONFIG).decode())["finetune"]["style"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a folder of another program, for example
+        return None
+    return style if isinstance(style, str) else None
 
 
 def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:
