@@ -23,10 +23,12 @@ import argparse
 import random
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-SHIPPED = Path(__file__).resolve().parents[1] / "data" / "stories.txt"
+DATA = Path(__file__).resolve().parents[1] / "data"
+SHIPPED = DATA / "stories.txt"
 SEED = 2024
 SIZE = 1_050_000  # bytes
 END_OF_STORY = "<|endoftext|>"
@@ -734,13 +736,21 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+Option = TypeVar("Option")
+
+
 class Teller:
     """Makes stories. It draws from `random()` only, whose stream is the same in every version of Python."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, phrases: dict[str, list[str]] = PHRASE) -> None:
         self.random = random.Random(seed).random
+        self.phrases = phrases
 
-    def pick(self, options: Sequence[str]) -> str:
+    def number(self, low: int, high: int) -> int:
+        """An integer from low to high; both are possible."""
+        return low + int(self.random() * (high - low + 1))
+
+    def pick(self, options: Sequence[Option]) -> Option:
         return options[int(self.random() * len(options))]
 
     def fill(self, line: str, words: dict[str, str]) -> str:
@@ -749,7 +759,7 @@ class Teller:
             line = line[: choice.start()] + self.pick(choice[1].split("|")) + line[choice.end() :]
         while slot := re.search(r"\{(\w+)\}", line):
             key = slot[1].lower()
-            word = words[key] if key in words else self.fill(self.pick(PHRASE[key]), words)
+            word = words[key] if key in words else self.fill(self.pick(self.phrases[key]), words)
             line = line[: slot.start()] + (word if key == slot[1] else capital(word)) + line[slot.end() :]
         return line
 
@@ -780,9 +790,12 @@ class Teller:
         return polish(" ".join(capital(self.fill(self.pick(beat), words)) for beat in beats))
 
 
+def correct_articles(text: str) -> str:
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+
+
 def polish(story: str) -> str:
-    story = re.sub(r" +", " ", story).strip()
-    story = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", story)
+    story = correct_articles(re.sub(r" +", " ", story).strip())
     return re.sub(r"(^|[.!?] |\.\" )([a-z])", lambda m: m[1] + m[2].upper(), story)
 
 
@@ -802,10 +815,11 @@ def make(seed: int = SEED, size: int = SIZE) -> str:
     return "".join(stories)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the bundled corpus of short stories.")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="where to write (default: data/stories.txt)")
-    parser.add_argument("--seed", type=int, default=SEED)
+def run(make: Callable[[int], str], shipped: Path, description: str, seed: int) -> int:
+    """The command of a script whose `make(seed)` is the text of the file `shipped`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=shipped, help=f"where to write (default: data/{shipped.name})")
+    parser.add_argument("--seed", type=int, default=seed)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file differs")
     args = parser.parse_args()
     text = make(args.seed).encode("ascii")
@@ -818,6 +832,10 @@ def main() -> int:
         print(f"{args.out} is not what this script makes: run it without --check", file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    return run(make, SHIPPED, "Write the bundled corpus of short stories.", SEED)
 
 
 if __name__ == "__main__":

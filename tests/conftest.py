@@ -20,8 +20,9 @@ from hypothesis import settings
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import run as run_module
 
-# Modules that several test files of a folder import are next to them.
+# Modules that several test files of a folder import are next to them. The scripts that make data import each other.
 sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir()]
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 # The tests must not find models that the user has downloaded.
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
