@@ -1,12 +1,15 @@
-"""Run a job from a fresh checkout: create .venv, install the project into it, and start the job.
+"""Run a job from a fresh checkout: make .venv, install the project, start the job.
 
     python3 scripts/bootstrap.py demo [ARGS...]     python -m tinygrad_llm demo ARGS
     python3 scripts/bootstrap.py test [ARGS...]     python -m pytest ARGS
 
-Inside a virtual environment, the script uses that one, and otherwise .venv in the checkout. It installs the project
-once, and again only after setup.cfg or pyproject.toml have changed. It imports the standard library only. Its syntax is
-that of Python 3.8, so that an old interpreter can run it and report that it is too old.
+Inside a virtual environment, the script uses that one, and otherwise .venv in
+the checkout. It installs the project once, and again only after setup.cfg or
+pyproject.toml have changed. `demo --help` lists the options of the demo.
 """
+
+# This file imports the standard library only. Its syntax is that of Python 3.8, so that an old interpreter can run it
+# and report that it is too old.
 
 from __future__ import annotations
 
@@ -51,9 +54,9 @@ def job_named(arguments: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The extras and the command of the job that the arguments name."""
     jobs = " or ".join(JOBS)
     if not arguments:
-        raise Stop(f"got no job: run python3 scripts/bootstrap.py JOB [ARGS...], where JOB is {jobs}")
+        raise Stop(f"got no job: run python3 scripts/bootstrap.py JOB [ARGS...], where JOB is {jobs}; or --help")
     if arguments[0] not in JOBS:
-        raise Stop(f"got the unknown job {arguments[0]!r}: choose {jobs}")
+        raise Stop(f"got the unknown job {arguments[0]!r}: choose {jobs}, or --help")
     extras, command = JOBS[arguments[0]]
     return extras, command + tuple(arguments[1:])
 
@@ -160,6 +163,9 @@ def run(python: Path, command: tuple[str, ...]) -> int:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return 0
     try:
         check_version(sys.version_info[:2])
         extras, command = job_named(arguments)

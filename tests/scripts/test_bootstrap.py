@@ -73,6 +73,19 @@ def test_an_unknown_job_costs_one_line(arguments: list[str]) -> None:
     assert "demo or test" in ended.stderr
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_needs_no_environment(option: str, tmp_path: Path) -> None:
+    script = tmp_path / "scripts" / "bootstrap.py"  # a checkout of nothing else
+    script.parent.mkdir()
+    script.write_bytes(SCRIPT.read_bytes())
+    ended = subprocess.run([sys.executable, script, option], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "bootstrap.py demo" in ended.stdout
+    assert "bootstrap.py test" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_arguments_are_passed_to_the_job(boot: ModuleType) -> None:
     assert boot.job_named(["demo", "--steps", "5"]) == (("app",), ("-m", "tinygrad_llm", "demo", "--steps", "5"))
     assert boot.job_named(["test", "-k", "demo x"]) == (("app", "test"), ("-m", "pytest", "-k", "demo x"))
