@@ -1,7 +1,7 @@
-"""Run a job from a fresh checkout: make .venv, install the project, start the job.
+"""Make .venv in a fresh checkout, install the project, and start a job.
 
-    python3 scripts/bootstrap.py demo [ARGS...]     python -m tinygrad_llm demo ARGS
-    python3 scripts/bootstrap.py test [ARGS...]     python -m pytest ARGS
+    python3 scripts/bootstrap.py demo ARGS     python -m tinygrad_llm demo ARGS
+    python3 scripts/bootstrap.py test ARGS     python -m pytest ARGS
 
 Inside a virtual environment, the script uses that one, and otherwise .venv in
 the checkout. It installs the project once, and again only after setup.cfg or

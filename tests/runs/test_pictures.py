@@ -31,12 +31,14 @@ def test_both_pictures_are_png_files(steps, tmp_path):
 def test_losses_and_learning_rate_have_an_axis_each():
     pytest.importorskip("matplotlib")
     losses, rates = loss_curve(STEPS).axes
+    assert losses.get_zorder() > rates.get_zorder()  # the learning rate is in the background
+    assert losses.get_title() == "Held-out loss 4.000 → 2.000 after 4 steps"
     batch, held_out = (line.get_xydata().tolist() for line in losses.lines)
     assert batch[:2] + batch[3:] == [[1, 3.0], [2, 2.0], [4, 1.0]]
     assert held_out == [[0, 4.0], [2, 2.5], [4, 2.0]]
     assert rates.lines[0].get_xydata().tolist() == [[1, 0.1], [2, 0.05], [3, 0.01], [4, 0.0]]
     named = [text.get_text() for text in losses.get_legend().get_texts()]
-    assert named == ["training batch", "held out", "learning rate"]
+    assert named == ["training", "held out", "learning rate"]
 
 
 def test_gradients_have_a_line_for_each_layer():
@@ -44,8 +46,26 @@ def test_gradients_have_a_line_for_each_layer():
     (axes,) = gradients(STEPS).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert list(lines) == ["wte", "h.0", "ln_f"]
-    assert lines["wte"] == [[2, 0.5], [3, math.inf], [4, 0.25]]
-    assert [lines["h.0"][0], lines["h.0"][2]] == [[2, 0.1], [4, 0.2]]
+    for layer, first, last in (("wte", 0.5, 0.25), ("h.0", 0.1, 0.2)):
+        assert lines[layer][0] == [2, pytest.approx(first)]
+        assert math.isnan(lines[layer][1][1])
+        assert lines[layer][2] == [4, pytest.approx(last)]
+    assert axes.get_title().startswith("Gradient norm of each layer")
+
+
+@pytest.mark.parametrize("n", [9, 10, 200])
+def test_long_curves_are_smoothed_above_the_values_themselves(n):
+    pytest.importorskip("matplotlib")
+    steps = [Step(0, 5.0, 0.0, 0.0, 0.0, 5.0)]
+    for i in range(1, n + 1):
+        loss = 3 + (-1) ** i
+        steps.append(Step(i, loss, 0.1, 1.0, 9.0, None, layer_grad_norm={"wte": 10.0 ** (loss - 3)}))
+    for axes, label in ((loss_curve(steps).axes[0], "training"), (gradients(steps).axes[0], "wte")):
+        (shown,) = (line.get_ydata() for line in axes.lines if str(line.get_label()).startswith(label))
+        swings = max(shown[n // 2 :]) / min(shown[n // 2 :])
+        raw = [line for line in axes.lines if len(line.get_xydata()) == n]
+        assert len(raw) == (1 if n < 10 else 2)
+        assert n < 10 or swings < (2 if n == 200 else 5)
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ from tinygrad_llm.gradcheck.checkers import gradcheck
 from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.result import comparison
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.figure import new_figure, save_figure
+from tinygrad_llm.storage.figure import COLORS, new_figure, save_figure
 
 METHODS = ("forward", "central", "richardson", "complex")
 STEPS = tuple(10 ** (-k / 2) for k in range(1, 41))  # 10^-0.5 … 10^-20
@@ -153,14 +153,16 @@ def picture(points: Sequence[Point], path: str | os.PathLike[str], title: str) -
     axes = figure.add_subplot()
     shown = [p for p in points if p.h >= 1e-20]  # 1e-200 would leave no room for the rest
     h = np.geomspace(1e-17, 1, 18)
-    for name, guide, end in (("h", h, 4), ("h²", h**2, 2), ("eps/h", _EPS / h, -1)):
+    for name, guide, end in (("h", h, 4), ("h²", h**2, 1), ("eps/h", _EPS / h, -2)):
         inside = (guide > 1e-17) & (guide < 10)
         axes.loglog(h[inside], guide[inside], ls=":", lw=1, color="gray")
-        axes.annotate(name, (h[inside][end], guide[inside][end]), color="gray")
-    for method, some in itertools.groupby(shown, key=lambda p: p.method):
+        place = h[inside][end], guide[inside][end]
+        axes.annotate(name, place, (6, 6) if name == "eps/h" else (-20, 0), textcoords="offset points", color="gray")
+    for color, (method, some) in zip(COLORS, itertools.groupby(shown, key=lambda p: p.method), strict=False):
         xy = [(p.h, max(p.error, 1e-17)) for p in some]  # an error of 0 has no logarithm
         # Dashed, because it lies on top of the central difference wherever both are limited by h².
-        axes.loglog(*zip(*xy, strict=True), marker="o", ms=3, ls="--" if method == "complex" else "-", label=method)
+        dashes = "--" if method == "complex" else "-"
+        axes.loglog(*zip(*xy, strict=True), marker="o", ms=3, ls=dashes, color=color, label=method)
     axes.set(xlabel="step h", ylabel="error", ylim=(1e-18, 10), title=title)
     axes.grid(alpha=0.3)
     axes.legend()

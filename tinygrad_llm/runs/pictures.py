@@ -1,11 +1,12 @@
 """A run in pictures, where matplotlib is installed: losses and learning rate; gradients by layer."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.runs.folder import CONFUSION, PICTURES
-from tinygrad_llm.storage.figure import new_figure, save_figure
+from tinygrad_llm.storage.figure import COLORS, line_styles, new_figure, save_figure, smoothed, span_of
 from tinygrad_llm.training import Step
 
 
@@ -49,36 +50,55 @@ def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
 
 
 def loss_curve(steps: Sequence[Step]) -> Any:
-    """A figure of training loss, held-out loss and learning rate over the steps."""
+    """A figure of training loss and held-out loss over the steps, with the learning rate in the background."""
     figure = new_figure()
     axes = figure.add_subplot()
     taken = [s for s in steps if s.step > 0]
-    axes.plot([s.step for s in taken], [s.loss for s in taken], lw=0.8, alpha=0.6, label="training batch")
-    held_out = [(s.step, s.val_loss) for s in steps if s.val_loss is not None]
-    axes.plot(*zip(*held_out, strict=True), marker="o", ms=4, label="held out")
-    axes.set(xlabel="step", ylabel="loss (nats per token)")
-    axes.grid(alpha=0.3)
+    at, losses = [s.step for s in taken], [s.loss for s in taken]
     rates = axes.twinx()
-    rates.plot([s.step for s in taken], [s.lr for s in taken], color="gray", lw=0.8, ls="--", label="learning rate")
-    rates.set(ylabel="learning rate")
-    rates.set_ylim(bottom=0)
-    axes.legend(handles=[*axes.lines, *rates.lines])
+    axes.set_zorder(rates.get_zorder() + 1)  # the losses lie on top of the learning rate
+    axes.patch.set_visible(False)
+    rates.fill_between(at, [s.lr for s in taken], color="0.93", lw=0)
+    (rate,) = rates.plot(at, [s.lr for s in taken], color="0.75", lw=1, label="learning rate")
+    span = span_of(len(losses))
+    name = "training" if span == 1 else f"training, mean of {span} steps"
+    if span > 1:
+        axes.plot(at, losses, lw=0.8, alpha=0.3, color=COLORS[0])
+    (training,) = axes.plot(at, smoothed(losses, span), lw=1.6, color=COLORS[0], label=name)
+    held_out = [(s.step, s.val_loss) for s in steps if s.val_loss is not None]
+    measured_at, measured = [step for step, _ in held_out], [loss for _, loss in held_out]
+    (dots,) = axes.plot(measured_at, measured, marker="o", ms=5, color=COLORS[1], label="held out")
+    axes.set(xlabel="step", ylabel="loss (nats)", title=_title(held_out))
+    axes.grid(alpha=0.3)
+    rates.set(ylabel="learning rate", ylim=(0, None))
+    axes.legend(handles=[training, dots, rate], loc="upper right")
     return figure
 
 
-def gradients(steps: Sequence[Step]) -> Any:
-    """A figure of the gradient norm of each layer, from the input (dark) to the output (bright), over the steps."""
-    figure = new_figure()
-    from matplotlib import colormaps
+def _title(held_out: Sequence[tuple[int, float]]) -> str:
+    if not held_out:
+        return "Loss"
+    step, loss = held_out[-1]
+    return f"Held-out loss {held_out[0][1]:.3f} → {loss:.3f} after {step:,} steps"
 
+
+def gradients(steps: Sequence[Step]) -> Any:
+    """A figure of the gradient norm of each layer over the steps, from the input to the output; smoothed."""
+    figure = new_figure()
     axes = figure.add_subplot()
     looked_at = [(s.step, s.layer_grad_norm) for s in steps if s.layer_grad_norm]
     layers = list(looked_at[0][1]) if looked_at else []
-    for i, layer in enumerate(layers):
-        norms = [norms.get(layer, 0.0) or float("nan") for _, norms in looked_at]  # 0 has no place on a log scale
-        color = colormaps["viridis"](i / len(layers))
-        axes.plot([step for step, _ in looked_at], norms, color=color, lw=1, label=layer)
-    axes.set(xlabel="step", ylabel="norm of the gradient, before clipping", yscale="log")
+    span = span_of(len(looked_at))
+    at = [step for step, _ in looked_at]
+    for layer, style in zip(layers, line_styles(), strict=False):
+        # The scale is logarithmic, and 0 has no place on it. The mean is that of the logarithms.
+        logs = [math.log10(norms.get(layer) or math.nan) for _, norms in looked_at]
+        if span > 1:
+            axes.plot(at, [10**x for x in logs], lw=0.6, alpha=min(0.25, 1 / len(layers)), color=style["color"])
+        axes.plot(at, [10**x for x in smoothed(logs, span)], lw=1.6, label=layer, **style)
+    title = "Gradient norm of each layer, before clipping"
+    axes.set(xlabel="step", ylabel="norm", yscale="log")
+    axes.set_title(title if span == 1 else f"{title}; mean of {span} points")
     axes.grid(alpha=0.3)
     if layers:
         figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(layers) // 20)

@@ -1,9 +1,39 @@
 """Figures: drawn by matplotlib where it is installed, and saved as PNG files that are never half-written."""
 
+import itertools
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygrad_llm.storage.atomic import atomic_write
+
+# Okabe and Ito's colors, which color-blind readers can tell apart too, without the yellow, which is faint on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+
+
+def line_styles() -> Iterator[dict[str, str]]:
+    """The look of one line after another; 28 of them differ, the first seven by their colors alone."""
+    return itertools.cycle({"color": color, "linestyle": dashes} for dashes in DASHES for color in COLORS)
+
+
+def span_of(count: int) -> int:
+    """Over how many of its values a curve is smoothed, an odd number: about a twentieth, at least 3; 1 below ten."""
+    return 1 if count < 10 else 2 * max(1, count // 40) + 1
+
+
+def smoothed(values: Sequence[float], span: int) -> list[float]:
+    """The mean of the values around each one, itself included; fewer at the ends, and without NaN and infinity."""
+    array, at = np.array(values, np.float64), np.arange(len(values))
+    finite = np.isfinite(array)
+    sums, counts = (np.concatenate([[0], np.cumsum(x)]) for x in (np.where(finite, array, 0), finite))
+    half = np.minimum(span // 2, at)  # as many on either side at the beginning, where a loss falls steeply
+    first, last = at - half, np.minimum(at + half + 1, len(values))
+    with np.errstate(invalid="ignore"):  # NaN where no value is finite
+        means: list[float] = ((sums[last] - sums[first]) / (counts[last] - counts[first])).tolist()
+    return means
 
 
 def new_figure(width: float = 8.0, height: float = 4.5) -> Any:
