@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.cli import main, watch
+from tinygrad_llm.cli import demo, main, watch
+from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.tokenizer import Tokenizer
@@ -70,9 +71,16 @@ def _toy(name):
     return preset.changed(changes | {f"training.{k}": v for k, v in training.items()})
 
 
+@pytest.fixture(scope="session")
+def proof():
+    """The proof of the demo, computed once."""
+    return demo.prove_small_copy(GPT(GPTConfig(vocab_size=300, n_layer=1, n_head=2, n_embd=8, block_size=16)))
+
+
 @pytest.fixture
-def toys(monkeypatch):
-    """Small presets under the same names, whose runs take little time."""
+def toys(proof, monkeypatch):
+    """Small presets under the same names, whose runs take little time; the demo does not repeat its proof."""
+    monkeypatch.setattr(demo, "prove_small_copy", lambda model: proof)
     for name in PRESETS:
         monkeypatch.setitem(PRESETS, name, _toy(name))
 

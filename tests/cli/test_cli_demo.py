@@ -12,7 +12,7 @@ import pytest
 from tinygrad_llm import cli as command_line
 from tinygrad_llm.cli import demo
 from tinygrad_llm.cli import main as run_command
-from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.models import GPT
 from tinygrad_llm.runs import data as data_module
 from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.training import loop
@@ -20,17 +20,10 @@ from tinygrad_llm.training import loop
 CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
 
 
-@pytest.fixture(scope="session")
-def proof():
-    """What the demo proves, computed once."""
-    return demo.prove_small_copy(GPT(GPTConfig(vocab_size=300, n_layer=1, n_head=2, n_embd=8, block_size=16)))
-
-
 @pytest.fixture
-def toy(toys, proof, monkeypatch):
-    """The demo on a short text, with a proof that takes no time."""
+def toy(toys, monkeypatch):
+    """The demo on a short text."""
     monkeypatch.setattr(data_module, "load_corpus", lambda name: CORPUS)
-    monkeypatch.setattr(demo, "prove_small_copy", lambda model: proof)
 
 
 def words_of(line):

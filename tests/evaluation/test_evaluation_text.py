@@ -62,7 +62,7 @@ def test_the_number_of_tokens_is_expected_early(
         file = str(encode_file(tokenizer, file, tmp_path / "long.bin", workers=1).path)
     calls: list[tuple[float, int, int]] = []
     model = uniform(tokenizer.n_vocab)
-    score = score_file(model, tokenizer, file, batch_size=1, progress=lambda *so_far: calls.append(so_far))
+    score = score_file(model, tokenizer, file, batch_size=20, progress=lambda *so_far: calls.append(so_far))
     expected = [call[2] for call in calls]
     assert expected[0] == pytest.approx(score.tokens, rel=0.1)
     assert expected[-1] == score.tokens
