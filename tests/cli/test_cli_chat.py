@@ -116,7 +116,8 @@ def test_a_text_that_is_refused_is_one_line_and_the_next_is_answered(chat, assis
 def test_forgotten_turns_are_reported(chat, assistant):
     _, out, err = chat(assistant, ["hello"] * 5)
     assert out == f"{ALPHABET}\n" * 5
-    assert "(the first 1 turns no longer fit, and are not read)" in err
+    assert "(earlier turns that no longer fit, and are not read: 1)" in err
+    assert chat(assistant, ["hello"] * 5, "--history", 1)[2] == ""
 
 
 def test_seed_decides_a_drawn_answer(chat):

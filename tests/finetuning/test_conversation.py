@@ -97,6 +97,17 @@ def test_as_many_of_the_last_turns_are_kept_as_fit(lengths, longest):
     assert prompt_ids(TOKENIZER, PHI3, turns, "hello", "", longest) == (whole(kept), len(turns) - kept)
 
 
+@pytest.mark.parametrize("history", [0, 1, 2, 5])
+def test_the_last_turns_alone_are_read_where_a_number_is_given(history):
+    turns = [Turn("hello", answer) for answer in ("one", "two", "three")]
+    chat, other = conversation(512, history=history, max_new_tokens=9), conversation(512, max_new_tokens=9)
+    chat.turns, other.turns = turns, turns[max(0, 3 - history) :]
+    assert chat.prompt("hello") == other.prompt("hello")
+    list(chat.answer("hello"))
+    assert chat.forgotten == 0
+    assert len(chat.turns) == 4
+
+
 def test_forgotten_turns_are_counted_and_stay_in_the_conversation():
     chat = conversation(block_size=100, max_new_tokens=8)
     chat.turns = [Turn("hello", f"answer {i}") for i in range(9)]

@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=integer(1), default=200, metavar="N", help="most tokens of an answer (default 200)"
     )
     add_sampling(parser, temperature=0)
+    words = "earlier turns that the model reads (default: all that fit); 0: each text alone, as in training"
+    parser.add_argument("--history", type=integer(0), metavar="N", help=words)
     parser.add_argument("--system", default="", metavar="TEXT", help="a text that stands before the conversation")
     parser.add_argument("--web", action="store_true", help="serve a page on 127.0.0.1, for this computer alone")
     parser.add_argument(
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     def new() -> Conversation:
         rng = Generator(args.seed)
-        chat = Conversation(model, tokenizer, STYLES[style or _STYLE], sampling, rng, args.max_new_tokens)
+        chat = Conversation(model, tokenizer, STYLES[style or _STYLE], sampling, rng, args.max_new_tokens, args.history)
         chat.system = args.system
         return chat
 
@@ -130,7 +132,7 @@ class _Terminal:
         try:
             pieces = self.chat.answer(text)
             if self.chat.forgotten:
-                _note(f"the first {self.chat.forgotten} turns no longer fit, and are not read")
+                _note(f"earlier turns that no longer fit, and are not read: {self.chat.forgotten}")
             with _ctrl_c(self.is_watched) as pressed, contextlib.closing(pieces), np.errstate(all="ignore"):
                 line = _line(pieces, pressed)
                 for piece in flowing(line) if is_terminal(sys.stdout) else line:

@@ -34,7 +34,8 @@ class Conversation:
     could not read them and write an answer too. They stay in `turns`.
 
     Args:     style: how the assistant was trained. max_new_tokens: of one answer; at most half of what the model reads
-              is kept free for it.
+              is kept free for it. history: how many of the last turns the model reads; None: all that fit. An
+              assistant that was trained on single questions answers best without any.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Conversation:
         sampling: Sampling = GREEDY,
         rng: Generator | None = None,
         max_new_tokens: int = 200,
+        history: int | None = None,
     ) -> None:
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.sampling, self.rng, self.max_new_tokens = sampling, rng or Generator(0), max_new_tokens
+        self.history = history
         self.system = ""
         self.turns: list[Turn] = []
-        self.forgotten = 0  # how many of the first turns the last call of `answer` left out
+        self.forgotten = 0  # how many turns did not fit in the last call of `answer`
 
     def answer(self, text: str) -> abc.Generator[str, None, None]:
         """The answer to `text`, one piece for each token, without white space before and after it.
@@ -86,7 +89,8 @@ class Conversation:
                   the tokenizer lacks.
         """
         longest = self.model.block_size - min(self.max_new_tokens, self.model.block_size // 2)
-        return prompt_ids(self.tokenizer, self.style, self.turns, text, self.system, longest)
+        turns = self.turns if self.history is None else self.turns[max(0, len(self.turns) - self.history) :]
+        return prompt_ids(self.tokenizer, self.style, turns, text, self.system, longest)
 
     def reset(self) -> None:
         """Forget all turns; the system's text stays."""
