@@ -23,7 +23,7 @@ CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoft
 @pytest.fixture
 def toy(toys, monkeypatch):
     """The demo on a short text."""
-    monkeypatch.setattr(data_module, "load_corpus", lambda name: CORPUS)
+    monkeypatch.setattr(data_module, "load_corpus", lambda name, keep_newlines: CORPUS)
 
 
 def words_of(line):

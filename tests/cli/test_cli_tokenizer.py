@@ -62,7 +62,9 @@ def test_tokenizer_of_a_run_is_found_in_its_folder(preset, cli, runs):
 def test_file_becomes_a_token_file_and_comes_back(cli, gpt2, text_file, place):
     text = "\ufeff" + text_file.read_text() + "café 🤖<|endoftext|>\r\n"
     text_file.write_bytes(text.encode())
-    status, out, err = cli("tokenizer", "encode", text_file, "--out", "tokens.bin", "--allow-special")
+    status, out, err = cli(
+        "tokenizer", "encode", text_file, "--out", "tokens.bin", "--allow-special", "--keep-newlines"
+    )
     ids = gpt2.encode(text.removeprefix("\ufeff"), "all")
     per_token = len(text.encode()) / len(ids)
     assert (status, err) == (0, "")

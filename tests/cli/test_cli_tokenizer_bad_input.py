@@ -13,7 +13,7 @@ MISTAKES = {
     "a NUL in a file's name": ("encode a\0b --out new.bin", "cannot be read: embedded null"),
     "half a surrogate pair in a file's name": ("encode \udcff --out new.bin", "cannot be read"),
     "a file that is not UTF-8": ("encode latin.txt --out new.bin", "latin.txt: not UTF-8 text"),
-    "a file that is not UTF-8, with its byte": ("encode latin.txt --out new.bin", "byte 3"),
+    "a file that is not UTF-8, with its byte": ("encode latin.txt --out new.bin", "at position 3"),
     "an empty file": ("encode empty.txt --out new.bin", "empty.txt: the file is empty"),
     "a special token in a file": ("encode end.txt --out new.bin", "'<|endoftext|>' at byte 6: add --allow-special"),
     "--out that exists": ("encode text.txt --out text.bin", "text.bin: exists already"),

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_llm.datasets import encode_file
+from tinygrad_llm.datasets import TokenFile, corpora, encode_file
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
 from tinygrad_llm.runs.folder import FILES, load_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import PRESETS
-from tinygrad_llm.tokenizer import CharTokenizer
+from tinygrad_llm.tokenizer import CharTokenizer, pattern
 from tinygrad_llm.training import loop as loop_module
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -351,6 +351,47 @@ def test_the_configuration_of_a_run_that_was_extended_repeats_it_from_any_folder
     assert cli("train", "--config", one / "config.toml", "--out", "again")[0] == 0
     assert (losses_of("again"), weights_of("again")) == (losses_of(one), weights_of(one))
     assert (one / "config.toml").read_text() == Path("again/config.toml").read_text()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_remembers_how_newlines_were_read(keep, cli, text_file, place):
+    windows = place / "windows.txt"
+    windows.write_bytes(text_file.read_bytes().replace(b"\n", b"\r\n"))
+    option = ["--keep-newlines"] if keep else []
+    assert cli("train", "--corpus", windows, *option, "--out", "run")[0] == 0
+    assert ("\r" in load_run("run")[1].characters) == keep
+    size = windows.stat().st_size if keep else text_file.stat().st_size
+    assert figures_of(cli("eval", "run", windows, "--json")[1])["bytes"] == size
+    assert cli("tokenizer", "encode", windows, "--tokenizer", "run", "--out", "ids.bin")[0] == 0
+    assert TokenFile.open("ids.bin").ids.size == size
+    assert figures_of(cli("tokenizer", "stats", windows, "--tokenizer", "run", "--json")[1])["bytes"] == size
+    if keep:
+        other = figures_of(cli("eval", "run", windows, "--no-keep-newlines", "--json")[1])
+        assert other["bytes"] == text_file.stat().st_size
+    else:
+        status, _, err = cli("eval", "run", windows, "--keep-newlines")
+        assert (status, err.count("\n")) == (2, 1)
+        assert r"windows.txt: character '\r' at position" in err
+
+
+def test_a_text_without_white_space_is_scored_and_encoded_by_a_run_on_characters(cli, place, monkeypatch):
+    monkeypatch.setattr(pattern, "MAX_UNBROKEN", 1000)
+    monkeypatch.setattr(corpora, "STRETCH", 500)
+    (place / "dna.txt").write_text("ACGTTGCA" * 300)
+    assert cli("train", "--corpus", "dna.txt", "--out", "run")[0] == 0
+    figures = figures_of(cli("eval", "run", "dna.txt", "--json")[1])
+    assert (figures["tokens"], figures["words"]) == (2399, 1)
+    assert cli("tokenizer", "encode", "dna.txt", "--tokenizer", "run", "--out", "dna.bin")[0] == 0
+    assert figures_of(cli("tokenizer", "stats", "dna.txt", "--tokenizer", "run", "--json")[1])["words"] == 1
+    for arguments in (
+        ["train", "--corpus", "dna.txt", "--preset", "stories", "--out", "pairs"],
+        ["tokenizer", "train", "dna.txt", "--out", "pairs.json"],
+        ["tokenizer", "encode", "dna.txt", "--out", "pairs.bin"],
+        ["tokenizer", "stats", "dna.txt"],
+    ):
+        status, _, err = cli(*arguments)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "dna.txt: no white space in " in err
 
 
 def test_a_file_changes_the_preset_and_options_change_both(cli, text_file, place):

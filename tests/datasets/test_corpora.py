@@ -10,6 +10,7 @@ import pytest
 from tinygrad_llm.datasets import CORPORA, DataError, corpora, corpus_hash, load_corpus, read_corpus
 from tinygrad_llm.storage import files as storage_files
 from tinygrad_llm.tokenizer import TokenizerError, load_tokenizer
+from tinygrad_llm.tokenizer.files import normalize_newlines
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -19,7 +20,7 @@ def test_bundled_corpus_has_the_size_it_promises(name):
     assert len(text.encode()) == pytest.approx(promised * 1e6, rel=0.4)  # Python's own text grows from year to year
     assert load_corpus(name) == text
     assert "\r" not in text
-    assert list(read_corpus(name)) == [(0, len(text.encode()), text)]
+    assert list(read_corpus(name)) == [(0, len(text.encode()), text, 0)]
 
 
 def test_python_docs_are_the_language_reference():
@@ -28,19 +29,32 @@ def test_python_docs_are_the_language_reference():
     assert text.endswith("\n")
 
 
-def test_file_is_read_unchanged_except_for_its_byte_order_mark(tmp_path, monkeypatch):
+@pytest.mark.parametrize("keep", [False, True])
+def test_file_is_read_without_its_byte_order_mark_and_with_its_newlines_if_they_are_kept(keep, tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "STRETCH", 4)
     path = tmp_path / "text.txt"
-    text = "saß\r\n🦊 \ufeff\n"
+    text = "saß\r\n🦊 \ufeff\n\r\n\r\rab\r"
+    expected = text if keep else "saß\n🦊 \ufeff\n\n\n\nab\n"
     for mark in (b"", b"\xef\xbb\xbf"):
         path.write_bytes(mark + text.encode())
-        assert load_corpus(str(path)) == text
-        assert corpus_hash(load_corpus(str(path))) == hashlib.sha256(text.encode()).hexdigest()
-        stretches = list(read_corpus(str(path)))
-        assert len(stretches) > 1
-        assert "".join(stretch.text for stretch in stretches) == text
-        for start, stop, part in stretches:
-            assert path.read_bytes()[start:stop].decode() == part
+        assert load_corpus(str(path), keep) == expected
+        assert corpus_hash(load_corpus(str(path), keep)) == hashlib.sha256(expected.encode()).hexdigest()
+        for special_tokens in ((), None):
+            stretches = list(read_corpus(str(path), special_tokens, keep))
+            assert len(stretches) > 1
+            assert "".join(stretch.text for stretch in stretches) == expected
+            raw = [path.read_bytes()[stretch.start : stretch.stop].decode() for stretch in stretches]
+            assert "".join(raw) == text
+            assert [part if keep else normalize_newlines(part) for part in raw] == [part.text for part in stretches]
+
+
+def test_a_text_that_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "large.txt", "wb") as file:
+        file.truncate((1 << 30) + 1)  # zeros that take no place on the disk
+    with pytest.raises(
+        DataError, match=r"large\.txt: 1073741825 bytes, more than .*: encode it with `tinygrad-llm tok"
+    ):
+        load_corpus(str(tmp_path / "large.txt"))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,7 @@ def test_file_without_text_is_refused(content, message, tmp_path):
     with pytest.raises(DataError, match=f"text.txt: {message}") as failure:
         load_corpus(str(path))
     assert "\n" not in str(failure.value)
-    with pytest.raises(DataError, match=r"text.txt: (the file is empty|not UTF-8 text)"):
+    with pytest.raises(DataError, match=f"text.txt: {message}"):
         list(read_corpus(str(path)))
 
 

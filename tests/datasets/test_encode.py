@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_llm.datasets import DataError, corpora, corpus_hash, encode_file, read_stretches
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, files
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, pattern
 from tinygrad_llm.tokenizer import vocabulary_hash as hash_of
+from tinygrad_llm.tokenizer.files import normalize_newlines
 
 SPECIALS = ["<|endoftext|>", "a b", "b a b", "\n\n ", " x", "é é"]
 WHITE = "".join(
@@ -56,17 +57,18 @@ def stretches_of(size):
 @given(text=texts, size=st.integers(1, 12), specials=st.lists(st.sampled_from(SPECIALS), unique=True))
 @example(text="x a b a b", size=1, specials=["a b"])
 @example(text="a\n\n\n x", size=2, specials=["\n\n "])
+@example(text="a\r\n\r\n x", size=2, specials=["\n\n "])
 def test_stretches_join_to_the_text_and_their_ids_to_its_ids(gpt2, tmp_path_factory, text, size, specials):
     path = tmp_path_factory.getbasetemp() / "stretches.txt"
     path.write_bytes(text.encode())
-    text = text.removeprefix("\ufeff")
+    text = normalize_newlines(text.removeprefix("\ufeff"))
     with stretches_of(size):
         stretches = list(read_stretches(path, SPECIALS))
     assert "".join(stretch.text for stretch in stretches) == text
-    for start, stop, part in stretches:
-        assert path.read_bytes()[start:stop].decode() == part
+    for stretch in stretches:
+        assert normalize_newlines(path.read_bytes()[stretch.start : stretch.stop].decode()) == stretch.text
     for tokenizer, allowed in [(gpt2, "all"), (gpt2, ()), (TRAINED, "all"), (TRAINED, specials), (TRAINED, ())]:
-        parts = [tokenizer.encode(part, allowed, ()) for _, _, part in stretches]
+        parts = [tokenizer.encode(stretch.text, allowed, ()) for stretch in stretches]
         assert [*chain.from_iterable(parts)] == tokenizer.encode(text, allowed, ())
 
 
@@ -76,7 +78,7 @@ def test_token_file_holds_the_ids_of_the_whole_text(tmp_path_factory, text, size
     folder = tmp_path_factory.mktemp("whole")
     path, out = folder / "text.txt", folder / "tokens.bin"
     path.write_bytes(text.encode())
-    text = text.removeprefix("\ufeff")
+    text = normalize_newlines(text.removeprefix("\ufeff"))
     characters = CharTokenizer.train(text or " ")
     with stretches_of(size):
         for tokenizer in (TRAINED, characters):
@@ -108,13 +110,24 @@ def test_worker_processes_make_the_same_file(folder, workers):
             special="allow",
             progress=lambda *d: calls.append(d),
         )
-    ids = TRAINED.encode(text, "all")
+    ids = TRAINED.encode(text.replace("\r\n", "\n"), "all")
     assert made.ids.tolist() == ids
     assert (folder / "t.bin").read_bytes() == np.array(ids, "<u2").tobytes()
     size = (folder / "text.txt").stat().st_size
     assert calls == sorted(calls)
     assert len(calls) > 5
     assert calls[-1] == (size, size)
+
+
+def test_newlines_are_kept_where_that_is_asked_for(folder):
+    text = "a b\r\nab\rb"
+    (folder / "text.txt").write_bytes(text.encode())
+    kept = encode_file(TRAINED, folder / "text.txt", folder / "kept.bin", special="plain", keep_newlines=True)
+    assert kept.ids.tolist() == TRAINED.encode(text, (), ())
+    assert kept.source == corpus_hash(text)
+    read = encode_file(TRAINED, folder / "text.txt", folder / "read.bin", special="plain")
+    assert read.ids.tolist() == TRAINED.encode("a b\nab\nb", (), ())
+    assert read.source == corpus_hash("a b\nab\nb")
 
 
 def test_description_holds_the_ids_the_tokenizer_and_the_source(gpt2, folder):
@@ -160,12 +173,14 @@ def test_dtype_follows_the_vocabulary(folder):
     [
         (b"", "the file is ", "empty"),
         (b"\xef\xbb\xbf", "the file is ", "empty"),
-        (b"abc \xe9 def", "not UTF-8 text: ", "at byte 4"),
-        (b"ab " * 11 + b"\xf0\x9f\xa4", "not UTF-8 text: ", "at byte 33"),
-        (b"\xef\xbb\xbf" + b"ab " * 11 + b"\xf0\x9f\xa4x", "not UTF-8 text: ", "at byte 36"),
-        (b"\xed\xa0\x80", "not UTF-8 text: ", "at byte 0"),
+        (b"abc \xe9 def", "not UTF-8 text ", "(byte 0xe9 at position 4)"),
+        (b"ab " * 11 + b"\xf0\x9f\xa4", "not UTF-8 text ", "(byte 0xf0 at position 33)"),
+        (b"ab\r\n" * 11 + b"\xf0\x9f\xa4", "not UTF-8 text ", "(byte 0xf0 at position 44)"),
+        (b"\xef\xbb\xbf" + b"ab " * 11 + b"\xf0\x9f\xa4x", "not UTF-8 text ", "(byte 0xf0 at position 36)"),
+        (b"\xed\xa0\x80", "not UTF-8 text ", "(byte 0xed at position 0)"),
         ("é ".encode() * 11 + b"<|endoftext|>", "special token '<|endoftext|>' ", "at byte 33: add --allow-special"),
         (b"\xef\xbb\xbfa<|endoftext|>", "special token '<|endoftext|>' ", "at byte 4: add --allow-special"),
+        (b"ab\r\n" * 11 + b"<|endoftext|>", "(with \\r\\n read as \\n): holds the special token", "at byte 33: add"),
     ],
 )
 def test_bad_text_is_named_by_its_byte(folder, data, what, where):
@@ -174,7 +189,7 @@ def test_bad_text_is_named_by_its_byte(folder, data, what, where):
     for size in (1, 2, 5, 1000):
         with stretches_of(size), pytest.raises(DataError) as caught:
             encode_file(Tokenizer([]), path, folder / "t.bin", 1)
-        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).startswith((f"{path}: ", f"{path} (with "))
         assert what in str(caught.value)
         assert where in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -192,10 +207,16 @@ def test_failing_worker_ends_all_with_its_message(folder):
 
 def test_text_without_white_space_is_read_up_to_a_limit(folder, monkeypatch):
     (folder / "text.txt").write_text("a b" + "c" * 100 + " d")
-    monkeypatch.setattr(files, "MAX_UNBROKEN", 50)
-    with stretches_of(10), pytest.raises(DataError, match=r"no white space in \d+ characters: is it a text"):
-        encode_file(TRAINED, folder / "text.txt", folder / "t.bin", 1, special="plain")
+    monkeypatch.setattr(pattern, "MAX_UNBROKEN", 50)
+    message = r"text\.txt: no white space in \d+ characters, of which byte pairs take at most 50: is it a text"
+    for size in (10, 1000):  # found by the reader, or by the tokenizer
+        with stretches_of(size), pytest.raises(DataError, match=message):
+            encode_file(TRAINED, folder / "text.txt", folder / "t.bin", 1, special="plain")
     assert os.listdir(folder) == ["text.txt"]
+    characters = CharTokenizer("abcd ")
+    with stretches_of(10):
+        made = encode_file(characters, folder / "text.txt", folder / "t.bin", 1)
+    assert made.ids.tolist() == characters.encode("a b" + "c" * 100 + " d")
 
 
 def test_bad_places_and_arguments_are_refused(folder):

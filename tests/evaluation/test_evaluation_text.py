@@ -122,7 +122,7 @@ def test_bundled_corpus_is_scored_by_name(monkeypatch: pytest.MonkeyPatch) -> No
         (b" \n\n", CHARS, "the file is empty"),
         (b"a", CHARS, "holds one token, and nothing to predict it from"),
         ("cat Ω\n".encode(), CHARS, r"character '\\u03a9' at position 4 is not among"),
-        (b"caf\xe9", BPE, "not UTF-8 text: .* at byte 3"),
+        (b"caf\xe9", BPE, r"not UTF-8 text \(byte 0xe9 at position 3\)"),
         (b"a<|endoftext|>", BPE, r"holds the special token '<\|endoftext\|>' at byte 1: add --allow-special"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.runs import data as data_module
 from tinygrad_llm.runs.data import load_data
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, pattern
 from tinygrad_llm.training import ConfigError
 
 
@@ -52,6 +52,24 @@ def test_a_tokenizer_may_be_a_folder_with_gpt2s_pair_of_files(data_of, text, tmp
     tokenizer = Tokenizer.train(text, 280)
     tokenizer.save_gpt2(tmp_path / "pair")
     assert data_of(text, tokenizer=str(tmp_path / "pair")).tokenizer.merges == tokenizer.merges
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_newlines_of_windows_are_read_as_one_character_unless_they_are_kept(keep, tmp_path, config, text):
+    windows = text.replace("\n", "\r\n")
+    (tmp_path / "text.txt").write_bytes(windows.encode())
+    data = load_data(config.changed({"corpus": str(tmp_path / "text.txt"), "keep_newlines": keep}))
+    assert data.source.text == (windows if keep else text)
+    assert ("\r" in data.tokenizer.characters) == keep
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe", "gpt2"])
+def test_byte_pairs_of_a_text_without_white_space_are_refused_by_name(tokenizer, data_of, monkeypatch):
+    monkeypatch.setattr(pattern, "MAX_UNBROKEN", 300)
+    text = "a b " + "c" * 400
+    with pytest.raises(TokenizerError, match=r"text\.txt: no white space in \d+ characters, .* A tokenizer of char"):
+        data_of(text, tokenizer=tokenizer)
+    assert data_of(text).tokenizer.characters == " abc"
 
 
 @pytest.fixture

@@ -250,6 +250,14 @@ def test_the_same_corpus_in_another_place_is_accepted(new, tmp_path):
     assert Run.resume(tmp_path / "run", {"data.corpus": str(moved)}).trainer.step == 2
 
 
+def test_a_text_read_with_other_newlines_is_refused(new, tmp_path, text):
+    stop_after(new("run"), 2)
+    (tmp_path / "text.txt").write_bytes(text.replace("\n", "\r\n").encode())
+    assert Run.resume(tmp_path / "run").trainer.step == 2  # the same text as before
+    with pytest.raises(ConfigError, match=r"text\.txt: 576 characters before, 588 now"):
+        Run.resume(tmp_path / "run", {"keep_newlines": True})
+
+
 def test_another_configuration_is_refused(new, tmp_path):
     stop_after(new("run"), 2)
     with pytest.raises(
@@ -286,7 +294,7 @@ def test_settings_that_change_no_step_may_change_and_no_others(new, tmp_path):
     assert resumed.model.recompute
     # The steps at which the length of a run was changed are noted. Of the files, the contents are compared.
     length = {f"training.{name}" for name in ("steps", "epochs", "extended")}
-    files = {f"data.{name}" for name in ("corpus", "files", "held_out", "tokenizer")}
+    files = {f"data.{name}" for name in ("corpus", "keep_newlines", "files", "held_out", "tokenizer")}
     files |= {"finetune.base", "finetune.data"}
     assert {*changes, *length, *files} == MAY_CHANGE
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files, load_tokenizer
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files, load_tokenizer, pattern
 from tinygrad_llm.tokenizer.bpe import split_at
 from tinygrad_llm.tokenizer.pattern import split_words
 
@@ -275,17 +275,31 @@ def test_save_to_a_place_that_cannot_be_written_raises(tmp_path):
 
 
 @given(
-    text=st.text(alphabet="ab <>é\n\x85👩", max_size=60),
+    text=st.text(alphabet="ab <>é\n\r\x85👩\ufeff", max_size=60),
+    keep=st.booleans(),
     specials=st.lists(st.sampled_from(["<a b>", "<", "b\n"]), unique=True),
     size=st.integers(1, 9),
 )
-def test_stretches_of_a_file_join_to_it_and_cut_no_word(folder, text, specials, size):
-    (folder / "a.txt").write_bytes(text.encode())
-    stretches = list(files.read_stretches(folder / "a.txt", specials, size))
-    assert "".join(stretches) == text
+def test_stretches_of_a_file_join_to_it_and_cut_no_word(folder, text, keep, specials, size):
+    data = text.encode()
+    (folder / "a.txt").write_bytes(data)
+    text = text.removeprefix("\ufeff")
+    text = text if keep else "\n".join(re.split("\r\n|\r|\n", text))
+    parts = [stretch.text for stretch in files.read_stretches(folder / "a.txt", specials, size, keep)]
+    assert "".join(parts) == text
     expected = [word for piece in split_at(specials, text)[::2] for word in split_words(piece)]
-    found = [word for part in stretches for piece in split_at(specials, part)[::2] for word in split_words(piece)]
+    found = [word for part in parts for piece in split_at(specials, part)[::2] for word in split_words(piece)]
     assert found == expected
+    for special_tokens in (specials, None):
+        stretches = list(files.read_stretches(folder / "a.txt", special_tokens, size, keep))
+        assert "".join(stretch.text for stretch in stretches) == text
+        position = place = 3 * data.startswith(b"\xef\xbb\xbf")
+        for stretch in stretches:
+            assert (stretch.start, stretch.place) == (position, place)
+            own = data[stretch.start : stretch.stop].decode()
+            assert stretch.text == (own if keep else own.replace("\r\n", "\n").replace("\r", "\n"))
+            position, place = stretch.stop, place + len(stretch.text.encode())
+        assert position == len(data)
 
 
 @pytest.mark.parametrize(
@@ -294,13 +308,13 @@ def test_stretches_of_a_file_join_to_it_and_cut_no_word(folder, text, specials, 
 def test_file_that_is_not_utf8_is_named_with_the_byte(tmp_path, data, at):
     (tmp_path / "a.txt").write_bytes(data)
     for size in (1, 2, 7, 1000):
-        with pytest.raises(TokenizerError, match=rf"a\.txt: not UTF-8 text: .* at byte {at}$"):
+        with pytest.raises(TokenizerError, match=rf"a\.txt: not UTF-8 text \(byte 0x.. at position {at}\): save it as"):
             list(files.read_stretches(tmp_path / "a.txt", (), size))
 
 
 def test_file_without_a_safe_cut_is_read_whole(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a" * 300_000)
-    assert list(files.read_stretches(tmp_path / "a.txt", (), 10)) == ["a" * 300_000]
+    assert list(files.read_stretches(tmp_path / "a.txt", (), 10)) == [(0, 300_000, "a" * 300_000, 0)]
     with pytest.raises(TokenizerError, match="none: cannot be read"):
         list(files.read_stretches(tmp_path / "none", ()))
 
@@ -311,6 +325,39 @@ def test_endless_word_is_read_up_to_a_limit(monkeypatch):
             return b"c" * size
 
     monkeypatch.setattr("builtins.open", lambda *args, **kwargs: Endless())
-    monkeypatch.setattr(files, "MAX_UNBROKEN", 1000)
-    with pytest.raises(TokenizerError, match=r"no white space in \d{4} characters"):
+    monkeypatch.setattr(pattern, "MAX_UNBROKEN", 1000)
+    with pytest.raises(TokenizerError, match=r"endless\.txt: no white space in \d{4} characters"):
         list(files.read_stretches("endless.txt", (), 10))
+
+
+@pytest.mark.parametrize("text", ["c" * 70, " " * 70, "a b" + "c" * 60, "c" * 60 + " a"])
+@pytest.mark.parametrize("limit", [59, 70])
+def test_a_text_in_memory_has_the_limit_of_a_file(text, limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(pattern, "MAX_UNBROKEN", limit)
+    (tmp_path / "a.txt").write_text(text)
+
+    def refused(use):
+        try:
+            use()
+        except TokenizerError as error:
+            assert "no white space in" in str(error)  # noqa: PT017
+            return True
+        return False
+
+    ways = [
+        lambda: Tokenizer([]).encode(text),
+        lambda: Tokenizer([]).encode_ordinary(text),
+        lambda: Tokenizer.train(text, 260),
+        lambda: Tokenizer.train(tmp_path / "a.txt", 260),
+        lambda: [Tokenizer([]).encode(part.text) for part in files.read_stretches(tmp_path / "a.txt", (), 10)],
+    ]
+    assert {refused(way) for way in ways} == {limit == 59}
+
+
+def test_newlines_of_files_to_train_on_are_kept_where_that_is_asked_for(tmp_path):
+    text = "ab\r\n  ab\r\n" * 9
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    read = Tokenizer.train([tmp_path / "a.txt"], 270)
+    assert read.merges == Tokenizer.train(text.replace("\r\n", "\n"), 270).merges
+    kept = Tokenizer.train([tmp_path / "a.txt"], 270, keep_newlines=True)
+    assert kept.merges == Tokenizer.train(text, 270).merges != read.merges

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_special, find_tokenizer, integer, visible
+from tinygrad_llm.cli.options import (
+    add_json,
+    add_newlines,
+    add_special,
+    find_tokenizer,
+    integer,
+    read_newlines,
+    visible,
+)
 from tinygrad_llm.cli.progress import fold, progress
 from tinygrad_llm.evaluation import (
     ChoiceScore,
@@ -49,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=integer(1), metavar="N", help="windows at once (default: by memory)")
     parser.add_argument("--tokenizer", metavar="NAME", help="gpt2, a tokenizer file, or the folder of another run")
     parser.add_argument("--dtype", choices=["uint16", "uint32"], help="type of the ids in a file without its .json")
+    add_newlines(parser)
     add_special(parser)
     add_json(parser)
 
@@ -62,9 +71,11 @@ def run(args: argparse.Namespace) -> int:
     asked = [name for name in ways if getattr(args, name) is not None]
     if len(asked) != 1:
         raise UsageError("give one of these: a FILE to score, --choices FILE, or --next TEXT")
-    for option, way in (("stride", "file"), ("dtype", "file"), ("top", "next")):
+    for option, way in (("stride", "file"), ("dtype", "file"), ("keep_newlines", "file"), ("top", "next")):
         if getattr(args, option) is not None and asked != [way]:
-            raise UsageError(f"--{option} is for {'a FILE to score' if way == 'file' else '--next TEXT'}")
+            raise UsageError(
+                f"--{option.replace('_', '-')} is for {'a FILE to score' if way == 'file' else '--next TEXT'}"
+            )
     model, tokenizer = _load(args)
     try:
         figures = ways[asked[0]](args, model, tokenizer)
@@ -96,7 +107,17 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
         def show(nats: float, tokens: int, expected: int) -> None:
             update(tokens, expected, [f"{nats / tokens:.4f} nats per token"])
 
-        score = score_file(model, tokenizer, args.file, stride, args.batch_size, args.special, args.dtype, show)
+        score = score_file(
+            model,
+            tokenizer,
+            args.file,
+            stride,
+            args.batch_size,
+            args.special,
+            args.dtype,
+            show,
+            read_newlines(args, args.run),
+        )
     if not args.json:
         first = "predicted from the end of text" if tokenizer.eot_token is not None else "not scored"
         counts = f"{score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes"

@@ -14,8 +14,10 @@ from tinygrad_llm.cli.options import add_json, add_sampling, add_seed, add_speci
 from tinygrad_llm.cli.progress import flowing, is_terminal
 from tinygrad_llm.generation import start_ids, write, write_all
 from tinygrad_llm.models import GPT
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import MAX_SEED, Generator
+from tinygrad_llm.runs.folder import keeps_newlines
 from tinygrad_llm.tokenizer import encode_text
+from tinygrad_llm.tokenizer.files import normalize_newlines
 from tinygrad_llm.weights import tokenizer_for
 
 EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --seed 1'
@@ -42,13 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sampling = sampling_of(args)
-    prompt = _from_stdin() if args.prompt == "-" else args.prompt
+    prompt = _from_stdin(keeps_newlines(args.run)) if args.prompt == "-" else args.prompt
     model = GPT.from_pretrained(args.run)
     tokenizer = tokenizer_for(args.run, model.config)
     ids = encode_text(tokenizer, prompt, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give a --prompt")
     seeds = range(args.seed, args.seed + args.samples)
+    if seeds[-1] > MAX_SEED:
+        raise UsageError(f"--samples {args.samples}: the last seed would be {seeds[-1]}, more than {MAX_SEED}")
     try:
         rngs = [Generator(seed) for seed in seeds]
         with np.errstate(all="ignore"):  # damaged weights are one line of ours, not warnings of NumPy's
@@ -69,17 +73,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _from_stdin() -> str:
-    """The text on stdin, without the line break at its end, which `echo` adds."""
+def _from_stdin(keep_newlines: bool) -> str:
+    """The text on stdin, without the line break at its end, which `echo` adds; line ends as the run has them."""
     if sys.stdin is None:
         raise UsageError("--prompt -: there is no stdin")
     data = sys.stdin.buffer.read(LONGEST + 1)
     if len(data) > LONGEST:
         raise UsageError(f"--prompt -: stdin has more than {LONGEST:,} bytes")
     try:
-        return data.decode().removesuffix("\n").removesuffix("\r")
+        text = data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise UsageError(f"--prompt -: stdin is not UTF-8 text: {error}") from None
+    return text if keep_newlines else normalize_newlines(text)
 
 
 def _show(prompt: str, pieces: Iterator[str], args: argparse.Namespace) -> None:

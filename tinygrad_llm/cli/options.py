@@ -10,7 +10,7 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.progress import is_terminal
 from tinygrad_llm.generation import Sampling
 from tinygrad_llm.random import MAX_SEED
-from tinygrad_llm.runs.folder import FILES, holds_run
+from tinygrad_llm.runs.folder import FILES, holds_run, keeps_newlines
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
 
 
@@ -67,6 +67,23 @@ def add_special(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--plain-special", dest="special", action="store_const", const="plain", help="read it as plain text"
     )
+
+
+def add_newlines(parser: argparse.ArgumentParser) -> None:
+    """Add --keep-newlines; see `read_newlines`."""
+    parser.add_argument(
+        "--keep-newlines",
+        action=argparse.BooleanOptionalAction,
+        help="leave the line ends \\r\\n and \\r of Windows in the text, instead of reading them as \\n (default: as "
+        "the run did; without a run, no)",
+    )
+
+
+def read_newlines(args: argparse.Namespace, run: str | Path | None = None) -> bool:
+    """Whether line ends stay as they are in a text: as the user says, else as the run did."""
+    if args.keep_newlines is not None:
+        return bool(args.keep_newlines)
+    return run is not None and keeps_newlines(run)
 
 
 def add_sampling(parser: argparse.ArgumentParser, temperature: float = 0.8) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import (
     add_json,
+    add_newlines,
     add_overwrite,
     add_special,
     check_new,
     color,
     find_tokenizer,
     integer,
+    read_newlines,
     visible,
 )
 from tinygrad_llm.cli.progress import progress
-from tinygrad_llm.datasets import TokenFile, encode_file, read_corpus
+from tinygrad_llm.datasets import TokenFile, encode_file, read_corpus, uncut
 from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer, encode_text, refuse_special
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, split_at
 from tinygrad_llm.tokenizer.statistics import TokenStatistics, token_statistics
@@ -59,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--special", nargs="+", default=[], metavar="TOKEN", help=f"special tokens in addition to {END_OF_TEXT}"
     )
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to save it, as JSON")
+    add_newlines(train)
     add_overwrite(train)
     add_json(train)
 
@@ -78,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["uint16", "uint32"],
         help="type of the ids in the file; only with --out (default: the smaller one that holds all)",
     )
+    add_newlines(encoding)
     add_overwrite(encoding)
 
     decoding = actions.add_parser(
@@ -106,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         epilog="example: tinygrad-llm tokenizer stats stories --allow-special",
     )
     stats.add_argument("file", help="a UTF-8 text file, or the name of a bundled corpus")
+    add_newlines(stats)
     stats.add_argument("--top", type=integer(1), default=10, metavar="N", help="how many tokens to list (default 10)")
 
     export = actions.add_parser(
@@ -138,7 +143,7 @@ def _train(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"{args.out}: its folder cannot be made: {error.strerror}; choose another --out") from error
     special_tokens = list(dict.fromkeys([END_OF_TEXT, *args.special]))
-    texts = (stretch.text for name in args.corpus for stretch in read_corpus(name, special_tokens))
+    texts = (stretch.text for name in args.corpus for stretch in read_corpus(name, special_tokens, read_newlines(args)))
     with progress("merges") as update:
         tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=update)
     tokenizer.save(args.out)
@@ -152,8 +157,9 @@ def _train(args: argparse.Namespace) -> int:
 def _encode(args: argparse.Namespace) -> int:
     if args.out is not None:
         return _encode_file(args)
-    if args.workers or args.dtype or args.overwrite:
-        raise UsageError("--workers, --dtype and --overwrite are for files: add --out, and give the name of a file")
+    if args.workers or args.dtype or args.overwrite or args.keep_newlines is not None:
+        names = "--workers, --dtype, --overwrite and --keep-newlines"
+        raise UsageError(f"{names} are for files: add --out, and give the name of a file")
     tokenizer = find_tokenizer(args.tokenizer)
     ids = encode_text(tokenizer, args.text, args.special)
     tokens = [tokenizer.decode([i]) for i in ids]
@@ -172,9 +178,10 @@ def _printable(text: str) -> str:
 
 def _encode_file(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(args.tokenizer)
+    keep = read_newlines(args, args.tokenizer)
     with progress("B", "read") as update:
         made = encode_file(
-            tokenizer, args.text, args.out, args.workers, args.dtype, args.special, update, args.overwrite
+            tokenizer, args.text, args.out, args.workers, args.dtype, args.special, update, args.overwrite, keep
         )
     kind, source = made.ids.dtype.name, os.path.getsize(args.text)
     if args.json:
@@ -269,10 +276,10 @@ def _stats(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(args.tokenizer)
 
     def texts() -> Iterator[str]:
-        for start, _, text in read_corpus(args.file, tokenizer.special_tokens):
+        for stretch in read_corpus(args.file, uncut(tokenizer), read_newlines(args, args.tokenizer)):
             if args.special == "error":
-                refuse_special(tokenizer, text, args.file, start)
-            yield text
+                refuse_special(tokenizer, stretch.text, stretch.where(args.file), stretch.place)
+            yield stretch.text
 
     counts = token_statistics(tokenizer, texts(), args.special == "allow")
     figures = _figures(tokenizer, counts, args.top)

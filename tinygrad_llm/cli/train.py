@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
+from tinygrad_llm.cli.options import add_json, add_newlines, add_overwrite, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import CORPORA
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them in config.toml: --config RUN/config.toml repeats a run. The keys for --set and config.toml:\n\n"
     ) + "\n".join(fold(text, f"  {key:<27} ", " " * 30) for key, text in keys())
     parser.add_argument("--corpus", help=f"{', '.join(CORPORA)}, or the path of a UTF-8 text file (default: stories)")
+    add_newlines(parser)
     parser.add_argument("--data", nargs="+", metavar="TOKENS", help="token files, made by `tinygrad-llm tokenizer`")
     parser.add_argument(
         "--weights",
@@ -213,6 +214,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the options change: those with a name of their own, then --set."""
     options = {
         "data.corpus": args.corpus,
+        "data.keep_newlines": args.keep_newlines,
         "data.files": args.data,
         "data.weights": args.weights,
         "data.held_out": args.val,

@@ -13,12 +13,12 @@ from numpy.typing import DTypeLike
 
 from tinygrad_llm.datasets import corpora
 from tinygrad_llm.datasets.checks import DataError
-from tinygrad_llm.datasets.corpora import Stretch, read_stretches
+from tinygrad_llm.datasets.corpora import read_stretches, uncut
 from tinygrad_llm.datasets.encode_workers import in_order
 from tinygrad_llm.datasets.tokens import DTYPES, TokenFile, capacity, check_dtype, new_token_file
 from tinygrad_llm.runtime import cores
 from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode_text, vocabulary_hash
-from tinygrad_llm.tokenizer.files import StrPath
+from tinygrad_llm.tokenizer.files import Stretch, StrPath
 
 
 def encode_file(
@@ -30,12 +30,13 @@ def encode_file(
     special: Special = "error",
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
+    keep_newlines: bool = False,
 ) -> TokenFile:
     """Write the ids of a UTF-8 file to a token file: the ids of `tokenizer.encode(text)`, in bounded memory.
 
     The text is cut where no token can cross, into stretches of about 2 MB. Other processes encode the stretches; this
-    one writes the ids in order. A byte order mark at the beginning is left out, as in `load_corpus`. `out` and
-    `out` + ".json" appear when they are complete, or not at all.
+    one writes the ids in order. The text is read as by `read_corpus`: without a byte order mark, and with the line ends
+    of Windows as "\\n". `out` and `out` + ".json" appear when they are complete, or not at all.
 
     Worker processes start from nothing ("spawn"): a script that uses them must do its own work inside
     `if __name__ == "__main__":`.
@@ -44,9 +45,10 @@ def encode_file(
               dtype: uint16 or uint32; None: uint16 if it holds every id of the vocabulary.
               special: what a special token in the text becomes (see `tokenizer.special`).
               progress: called with (bytes done, bytes in total). overwrite: replace files that are already there.
+              keep_newlines: leave line ends as they are.
     Raises:   DataError: the file is missing, empty or not UTF-8 (the byte is named), or it contains text that the
-              tokenizer cannot encode, a special token that is not allowed, or a word of more than 4 million
-              characters; `out` exists already or cannot be written; dtype cannot hold the ids; a worker died.
+              tokenizer cannot encode, a special token that is not allowed, or 4 million characters without white
+              space; `out` exists already or cannot be written; dtype cannot hold the ids; a worker died.
     """
     path, out = Path(path), Path(out)
     if special not in get_args(Special):
@@ -62,7 +64,7 @@ def encode_file(
 
     source = hashlib.sha256()
     count = read = 0
-    stretches = read_stretches(path, tokenizer.special_tokens)
+    stretches = read_stretches(path, uncut(tokenizer), keep_newlines)
     encoded = in_order(partial(_encode, tokenizer, special, kind, str(path)), stretches, workers)
     try:
         with new_token_file(out, overwrite) as (file, describe), contextlib.closing(encoded):
@@ -101,4 +103,4 @@ def _dtype_for(tokenizer: AnyTokenizer, dtype: DTypeLike | None) -> np.dtype[Any
 
 def _encode(tokenizer: AnyTokenizer, special: Special, kind: np.dtype[Any], path: str, stretch: Stretch) -> bytes:
     """Return the ids of a stretch as the bytes of the token file; runs in a worker."""
-    return np.array(encode_text(tokenizer, stretch.text, special, path, stretch.start), kind).tobytes()
+    return np.array(encode_text(tokenizer, stretch.text, special, stretch.where(path), stretch.place), kind).tobytes()

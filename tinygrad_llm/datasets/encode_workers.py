@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Barrier
 from threading import Thread
 from typing import Any
 
-from tinygrad_llm.datasets.corpora import Stretch
+from tinygrad_llm.tokenizer.files import Stretch
 
 Job = Callable[[Stretch], bytes]
 

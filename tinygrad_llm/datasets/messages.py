@@ -16,6 +16,7 @@ from typing import NamedTuple
 from tinygrad_llm.datasets.checks import DataError
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError, open_regular, show
+from tinygrad_llm.tokenizer.files import normalize_newlines
 
 _MAX_BYTES = 200_000_000
 _COLUMNS = ("label", "text")
@@ -76,7 +77,7 @@ def _read(path: str | Path) -> str:
     if len(data) > _MAX_BYTES:
         raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
     try:
-        return data.decode("utf-8-sig")
+        return normalize_newlines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error}") from None
 

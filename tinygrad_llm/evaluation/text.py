@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinygrad_llm.datasets import CORPORA, DataError, TokenFile, read_corpus
+from tinygrad_llm.datasets import CORPORA, DataError, TokenFile, read_corpus, uncut
 from tinygrad_llm.evaluation.losses import score_tokens
 from tinygrad_llm.models import GPT
 from tinygrad_llm.tokenizer import AnyTokenizer, Special, StreamDecoder, TokenizerError, encode_text
@@ -73,6 +73,7 @@ def score_file(
     special: Special = "error",
     dtype: DTypeLike | None = None,
     progress: Callable[[float, int, int], None] | None = None,
+    keep_newlines: bool = False,
 ) -> TextScore:
     """Score a text, or a file of its tokens, of any size, in bounded memory.
 
@@ -83,13 +84,15 @@ def score_file(
               .json next to it, or comes with dtype (uint16 or uint32). stride, batch_size: see `score_tokens`.
               special: what a special token in a text becomes (see `tokenizer.special`).
               progress: called with (nats, tokens) so far, and about how many tokens there will be.
+              keep_newlines: leave the line ends of a text as they are; else "\\r\\n" and "\\r" are read as "\\n", and
+              counted so.
     Raises:   DataError: the file cannot be read; it has no words or no token to score, a special token that is not
               allowed, a character the tokenizer does not know, an id outside the vocabulary, or the ids of another
               tokenizer. ValueError: as `score_tokens`.
     Source:   perplexity: Jelinek et al. 1977, J. Acoust. Soc. Am. 62, S63. Bits per byte: Gao et al. 2020 (the Pile),
               arXiv:2101.00027, section 3.1.
     """
-    counter = _Counter(tokenizer.eot_token, _read_pieces(tokenizer, file, special, dtype))
+    counter = _Counter(tokenizer.eot_token, _read_pieces(tokenizer, file, special, dtype, keep_newlines))
     nats, tokens = 0.0, 0
     for losses in score_tokens(model, counter.ids(), stride, batch_size):
         nats += float(np.sum(losses))
@@ -136,21 +139,24 @@ class _Counter:
             yield ids
 
 
-def _read_pieces(tokenizer: AnyTokenizer, file: str, special: Special, dtype: DTypeLike | None) -> Iterator[_Piece]:
+def _read_pieces(
+    tokenizer: AnyTokenizer, file: str, special: Special, dtype: DTypeLike | None, keep_newlines: bool
+) -> Iterator[_Piece]:
     is_tokens = file not in CORPORA and (file.endswith(".bin") or Path(file + ".json").exists()) and Path(file).exists()
     if dtype is not None or is_tokens:
         return _read_tokens(tokenizer, TokenFile.open(file, dtype))
-    return _read_text(tokenizer, file, special)
+    return _read_text(tokenizer, file, special, keep_newlines)
 
 
-def _read_text(tokenizer: AnyTokenizer, file: str, special: Special) -> Iterator[_Piece]:
+def _read_text(tokenizer: AnyTokenizer, file: str, special: Special, keep_newlines: bool) -> Iterator[_Piece]:
     size = Path(file).stat().st_size if file not in CORPORA and Path(file).is_file() else 0
-    for start, stop, text in read_corpus(file, tokenizer.special_tokens):
+    for stretch in read_corpus(file, uncut(tokenizer), keep_newlines):
         try:
-            ids = encode_text(tokenizer, text, special, file, start)
+            ids = encode_text(tokenizer, stretch.text, special, stretch.where(file), stretch.place)
         except TokenizerError as error:
             raise DataError(str(error)) from error
-        yield _Piece(np.array(ids, np.int64), text, len(text.encode()), stop / size if stop < size else 1.0)
+        share = stretch.stop / size if stretch.stop < size else 1.0
+        yield _Piece(np.array(ids, np.int64), stretch.text, len(stretch.text.encode()), share)
 
 
 def _read_tokens(tokenizer: AnyTokenizer, file: TokenFile) -> Iterator[_Piece]:

@@ -46,6 +46,7 @@ class DataSettings:
     weights: tuple[float, ...] = setting(
         (), "how often to draw from each file, relative to the others; empty: each window once an epoch"
     )
+    keep_newlines: bool = setting(False, "leave the line ends \\r\\n and \\r in a text, instead of reading them as \\n")
     dtype: Literal["", "uint16", "uint32"] = setting("", "type of the ids in token files without a .json next to them")
     held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
     tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; a tokenizer file; or a run's folder")
@@ -220,7 +221,8 @@ _ELSEWHERE = {
 MAY_CHANGE = frozenset(
     {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
     | {"training.recompute"}
-    | {"data.corpus", "data.files", "data.held_out", "data.tokenizer", "finetune.base", "finetune.data"}
+    | {"data.corpus", "data.keep_newlines"}
+    | {"data.files", "data.held_out", "data.tokenizer", "finetune.base", "finetune.data"}
 )
 
 

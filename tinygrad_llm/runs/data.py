@@ -16,7 +16,15 @@ from tinygrad_llm.generation import Sampling, start_ids, write
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import DataSettings, RunConfig
-from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, Tokenizer, load_tokenizer, vocabulary_hash
+from tinygrad_llm.tokenizer import (
+    AnyTokenizer,
+    CharTokenizer,
+    Tokenizer,
+    TokenizerError,
+    encode_text,
+    load_tokenizer,
+    vocabulary_hash,
+)
 from tinygrad_llm.training import ConfigError, LanguageModeling, held_out_windows
 from tinygrad_llm.training.memory import check_memory
 
@@ -102,7 +110,7 @@ def read_source(data: DataSettings) -> Source:
     Raises:   DataError: one of them cannot be used.
     """
     if not data.files:
-        return Source(load_corpus(data.corpus), [], [])
+        return Source(load_corpus(data.corpus, data.keep_newlines), [], [])
     dtype = data.dtype or None
     held_out = [TokenFile.open(data.held_out, dtype)] if data.held_out else []
     return Source("", [TokenFile.open(file, dtype) for file in data.files], held_out)
@@ -118,7 +126,10 @@ def make_tokenizer(data: DataSettings, source: Source) -> AnyTokenizer:
     if data.tokenizer == "char":
         return CharTokenizer.train(source.text)
     if data.tokenizer == "bpe":
-        return Tokenizer.train(source.text, data.vocab_size)
+        try:
+            return Tokenizer.train(source.text, data.vocab_size)
+        except TokenizerError as error:
+            raise TokenizerError(f"{data.corpus}: {error}") from None
     return Tokenizer.gpt2() if data.tokenizer == "gpt2" else load_tokenizer(data.tokenizer)
 
 
@@ -140,8 +151,9 @@ def tokenize(config: RunConfig, source: Source, tokenizer: AnyTokenizer) -> RunD
         training = [ids[:cut] for ids, cut in zip(training, cuts, strict=True)]
     else:
         cut = int(TRAIN_FRACTION * len(source.text))
-        parts = source.text[:cut], source.text[cut:]
-        ids = [np.array(tokenizer.encode(part, allowed_special="all"), np.int32) for part in parts]
+        first, second = source.text[:cut], source.text[cut:]
+        starts = ((first, 0), (second, len(first.encode())))
+        ids = [np.array(encode_text(tokenizer, part, "allow", names[0], at), np.int32) for part, at in starts]
         training, held_out = ids[:1], ids[1:]
     _check_length(config.model.block_size, "training", names, training)
     _check_length(config.model.block_size, "held-out", held_out_names, held_out)

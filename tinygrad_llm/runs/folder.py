@@ -34,6 +34,7 @@ from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
 from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG
+from tinygrad_llm.weights.find import folder_of
 
 CONFIG, TOKENIZER, ABOUT = "config.toml", "tokenizer.json", "run.json"
 METRICS, TABLE, SAMPLES = "metrics.jsonl", "metrics.csv", "samples.txt"
@@ -74,6 +75,11 @@ def stated_style(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a folder of another program, for example
         return None
     return style if isinstance(style, str) else None
+
+
+def keeps_newlines(path: str | Path) -> bool:
+    """Whether the run at this path, a folder or a file in it, was trained on a text with its own line ends."""
+    return about_run(folder_of(Path(path))).get("keep_newlines") is True
 
 
 def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:

@@ -201,6 +201,7 @@ class Run:
         about = {
             "preset": self.config.preset,
             "corpus": self.config.finetune.data or list(self.config.data.files) or self.config.data.corpus,
+            "keep_newlines": self.config.data.keep_newlines,
             "steps_done": self.steps[-1].step if self.steps else 0,
             "processes": processes().size,
             "identity": self.data.identity,

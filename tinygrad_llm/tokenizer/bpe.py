@@ -14,7 +14,7 @@ import codecs
 import copy
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal
 
@@ -169,16 +169,19 @@ class Tokenizer:
         vocab_size: int,
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         progress: Callable[[int, int], None] | None = None,
+        keep_newlines: bool = False,
     ) -> Tokenizer:
         """Learn merges from one or several texts. Special tokens in a text are skipped: they teach nothing.
 
-        A `pathlib.Path` stands for the text of that file, without a byte order mark. Files and iterators are read
-        piece by piece; only the words and their counts stay in memory.
+        A `pathlib.Path` stands for the text of that file, as `files.read_stretches` reads it: without a byte order
+        mark, and with the line ends of Windows as "\\n". Files and iterators are read piece by piece; only the words
+        and their counts stay in memory.
 
         The most frequent pair is merged first; of equally frequent pairs, the one with the smallest ids. Training stops
         early if no pair occurs twice any more; `n_vocab` is then smaller than `vocab_size`.
 
         Args:     vocab_size: bytes, merges and special tokens together. progress: called with (merges done, wanted).
+                  keep_newlines: leave the line ends of files as they are.
         Raises:   TokenizerError: vocab_size is too small for the bytes and the special tokens, or above 1,114,112; a
                   text that `encode` would refuse; a file that is not UTF-8, with the byte.
         """
@@ -192,9 +195,12 @@ class Tokenizer:
         if vocab_size > MAX_IDS:
             raise TokenizerError(f"vocab_size is {vocab_size}; this trainer learns at most {MAX_IDS}")
         given = [text_or_texts] if isinstance(text_or_texts, str | os.PathLike) else text_or_texts
+
+        def read(path: os.PathLike[str]) -> Iterator[str]:
+            return (stretch.text for stretch in read_stretches(path, specials, keep_newlines=keep_newlines))
+
         texts = chain.from_iterable(
-            read_stretches(text, specials, bom=False) if isinstance(text, os.PathLike) else check_texts([text])
-            for text in given
+            read(text) if isinstance(text, os.PathLike) else check_texts([text]) for text in given
         )
         words = count_words(piece for text in texts for piece in split_at(specials, text)[::2])
         word_counts = {word.encode().translate(BYTE_IDS): count for word, count in words.items()}

@@ -11,20 +11,23 @@ text, where that is not <|endoftext|>. "sha256" is that of `json.dumps` of the o
 import codecs
 import json
 import os
+import re
 import reprlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, open_regular
+from tinygrad_llm.tokenizer import pattern
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.pattern import last_cut
 
 FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
 FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
 OPTIONAL = {"bpe": {"end_of_text"}, "char": set[str]()}
-MAX_UNBROKEN = 1 << 22  # characters: merging one word takes about 200 times its length in memory
+_BOM = "\ufeff"  # a byte order mark
 MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte, so a file of 32 MB is not a tokenizer
 
 StrPath = str | os.PathLike[str]
@@ -53,42 +56,99 @@ def read_text(path: StrPath) -> str:
         raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}, line {line}") from error
 
 
-def read_stretches(
-    path: StrPath, special_tokens: Collection[str], size: int = 1 << 20, bom: bool = True
-) -> Iterator[str]:
-    """Read a UTF-8 file of any length in pieces that no word and no special token crosses.
+class Stretch(NamedTuple):
+    """A part of a text file: the text of its bytes `start` to `stop`, which begins at byte `place` of the text read.
 
-    Args:     size: bytes to read at once; more if they contain no safe place to cut. bom: yield a byte order mark too.
-    Raises:   TokenizerError: missing, unreadable or not UTF-8, with the offset of the first wrong byte; 4 million
-              characters without white space.
+    The text has other places than the file where "\\r\\n" was read as "\\n".
     """
+
+    start: int
+    stop: int
+    text: str
+    place: int
+
+    def where(self, path: object) -> str:
+        """How a message calls the text in which it counts bytes: the path, and how line ends count if that matters."""
+        same = self.place == self.start and len(self.text.encode()) == self.stop - self.start
+        return str(path) if same else f"{path} (with \\r\\n read as \\n)"
+
+
+def read_stretches(
+    path: StrPath,
+    special_tokens: Collection[str] | None = (),
+    size: int = 1 << 20,
+    keep_newlines: bool = False,
+) -> Iterator[Stretch]:
+    """Read the text of a UTF-8 file of any length in stretches that no word and no special token crosses.
+
+    A byte order mark at the beginning is left out. The line ends "\\r\\n" and "\\r" are read as "\\n".
+
+    Args:     special_tokens: None: each character is a token, so that a stretch may end anywhere.
+              size: bytes to read at once; more if they contain no safe place to cut.
+              keep_newlines: leave line ends as they are.
+    Raises:   TokenizerError: missing, unreadable or not UTF-8, with the position of the first wrong byte; 4 million
+              characters without white space, unless each is a token.
+    """
+    start = place = 0
+    for text, more in _read_pieces(path, special_tokens, size, keep_newlines):
+        length = len(text.encode())
+        stop, end = start + length + more, place + length
+        if start == 0 and text.startswith(_BOM):
+            text = text.removeprefix(_BOM)
+            start = place = len(_BOM.encode())
+        if text:
+            yield Stretch(start, stop, text, place)
+        start, place = stop, end
+
+
+def normalize_newlines(text: str) -> str:
+    """Return a text with the line ends "\\r\\n" and "\\r" as "\\n"."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_pieces(
+    path: StrPath, special_tokens: Collection[str] | None, size: int, keep_newlines: bool
+) -> Iterator[tuple[str, int]]:
+    """Yield the text of a file in pieces, each with the number of bytes that the file has more."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    text, position = "", 0
+    text, position, held = "", 0, ""
+    shortened: list[int] = []  # indices in `text` of the line ends that have two bytes in the file
     try:
         with open(path, "rb") as file:
             while True:
                 data = file.read(size)
                 start = position - len(decoder.getstate()[0])  # the first byte decoded now: half a character may wait
-                text += decoder.decode(data, final=not data)
-                if not position and not bom:
-                    text = text.removeprefix("\ufeff")
+                new = held + decoder.decode(data, final=not data)
+                if not keep_newlines:
+                    held = "\r" if data and new.endswith("\r") else ""  # "\n" may follow
+                    new = new[: len(new) - len(held)]
+                    ends = (end.start() for end in re.finditer("\r\n", new))
+                    shortened += [len(text) + end - before for before, end in enumerate(ends)]
+                    new = normalize_newlines(new)
+                text += new
                 if not data:
                     break
                 position += len(data)
-                if cut := last_cut(text, special_tokens):
-                    yield text[:cut]
-                    text = text[cut:]
-                elif len(text) > MAX_UNBROKEN:
-                    raise TokenizerError(f"{path}: no white space in {len(text)} characters: is it a text?")
+                cut = len(text) if special_tokens is None else last_cut(text, special_tokens)
+                if cut:
+                    more = bisect_left(shortened, cut)
+                    yield text[:cut], more
+                    text, shortened = text[cut:], [index - cut for index in shortened[more:]]
                 else:
-                    size = min(2 * size, MAX_UNBROKEN)  # read more: fewer searches of text without a cut
+                    pattern.check_unbroken(len(text))
+                    size = min(2 * size, pattern.MAX_UNBROKEN)  # read more: fewer searches of text without a cut
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {start + error.start}") from error
+        byte, at = error.object[error.start], start + error.start
+        raise TokenizerError(
+            f"{path}: not UTF-8 text (byte {byte:#04x} at position {at}): save it as UTF-8, or give a text file"
+        ) from error
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from None
     except ValueError as error:  # a NUL in the name
-        raise error if isinstance(error, TokenizerError) else TokenizerError(f"{path!a}: {error}") from error
-    yield text
+        raise TokenizerError(f"{path!a}: {error}") from error
+    yield text, len(shortened)
 
 
 def read_object(path: StrPath) -> Any:

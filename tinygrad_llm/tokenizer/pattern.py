@@ -17,6 +17,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate, pairwise
 
+from tinygrad_llm.tokenizer.checks import TokenizerError
+
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 # Unicode's White_Space, which is what `\s` means in PATTERN. Python's own `\s` also contains U+001C … U+001F.
@@ -30,6 +32,7 @@ NEWER = """
     1B123-1B128 1B168 1D6A6 1DF1F-1DF24 1DF2B-1DF81 1DF90-1DF96 1DFCD-1DFFF 1E6C0-1E6DE 1E6E0-1E6E2 1E6E4-1E6E5
     1E6E7-1E6ED 1E6F0-1E6F4 1E6FE-1E6FF 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-33479 3D000-3FC3F
 """
+MAX_UNBROKEN = 1 << 22  # characters without a cut: merging one word takes about 200 times its length in memory
 STRETCH = 1 << 16  # characters: the chunks of one stretch stay in the processor's cache until they are looked up
 
 split_chunks = re.compile(rf" ?[^{WHITE_SPACE}]+|[{WHITE_SPACE}]+(?![^{WHITE_SPACE}])|[{WHITE_SPACE}]").findall
@@ -68,12 +71,35 @@ def _unicode() -> tuple[Callable[[str], list[str]], re.Pattern[str]]:
 
 
 def split_stretches(text: str) -> Iterator[str]:
-    """Yield the text in pieces that no word crosses: each ends at the first safe cut after `STRETCH` characters."""
+    """Yield the text in pieces that no word crosses: each ends at the first safe cut after `STRETCH` characters.
+
+    Raises:   TokenizerError: more than 4 million characters without a safe cut.
+    """
     start = 0
     while len(text) - start > STRETCH and (cut := _CUT.search(text, start + STRETCH)):
-        yield text[start : cut.end()]
+        yield _unbroken(text[start : cut.end()])
         start = cut.end()
-    yield text[start:] if start else text
+    yield _unbroken(text[start:] if start else text)
+
+
+def _unbroken(stretch: str) -> str:
+    """Return a stretch, after `check_unbroken` of its parts between safe cuts."""
+    if len(stretch) > MAX_UNBROKEN:
+        for start, end in pairwise([0, *(cut.end() for cut in _CUT.finditer(stretch)), len(stretch)]):
+            check_unbroken(end - start)
+    return stretch
+
+
+def check_unbroken(length: int) -> None:
+    """Check the length of a text without a safe cut: the one rule for texts in memory and in files.
+
+    Raises:   TokenizerError: it is too long to be merged.
+    """
+    if length > MAX_UNBROKEN:
+        raise TokenizerError(
+            f"no white space in {length} characters, of which byte pairs take at most {MAX_UNBROKEN}: is it a text? "
+            "A tokenizer of characters takes any text"
+        )
 
 
 def last_cut(text: str, special_tokens: Collection[str]) -> int:

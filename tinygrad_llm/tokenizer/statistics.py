@@ -24,7 +24,7 @@ class TokenStatistics:
 def token_statistics(
     tokenizer: Tokenizer | CharTokenizer, texts: Iterable[str], allow_special: bool = False
 ) -> TokenStatistics:
-    """Count the tokens of texts, each of which begins and ends at a safe cut; only counts are kept.
+    """Count the tokens of texts that follow each other, cut where no token crosses; only counts are kept.
 
     Args:     allow_special: special tokens in a text are their own id; else they are plain text.
     Raises:   TokenizerError: a text that the tokenizer cannot encode.
@@ -32,10 +32,12 @@ def token_statistics(
     counts = TokenStatistics()
     special = tokenizer.special_tokens if allow_special else {}
     distinct: Counter[str] = Counter()  # pre-tokens: each is encoded once, however often it occurs
-    for text in texts:
+    inside_word = False  # whether the text before ended inside a word
+    for text in filter(None, texts):
         counts.characters += len(text)
         counts.bytes += len(text.encode())
-        counts.words += len(text.split())
+        counts.words += len(text.split()) - (inside_word and not text[0].isspace())
+        inside_word = not text[-1].isspace()
         for index, part in enumerate(split_at(special, text)):
             if index % 2:
                 counts.tokens[special[part]] += 1
