@@ -24,6 +24,11 @@ from tinygrad_llm.runs import run as run_module
 sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir()]
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
+# A shell starts a job in the background with SIGINT ignored. The programs that the tests start would inherit that, and
+# never see the Ctrl-C that they are sent.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The tests must not find models that the user has downloaded.
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
 
