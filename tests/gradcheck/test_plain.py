@@ -26,6 +26,51 @@ def test_27_correct_gradients_of_students_pass_and_27_wrong_ones_do_not():
     assert (accused, passed) == ([], [])
 
 
+# Data of these means and deviations loses digits to rounding, or has another scale than the steps of differences.
+ILL_CONDITIONED = [
+    (1000, 1e-3),
+    (0, 1e-6),
+    (0, 1e6),
+    (1e8, 1),
+    pytest.param(1e6, 1e-4, marks=pytest.mark.slow),
+    pytest.param(1, 1e-6, marks=pytest.mark.slow),
+]
+NORMALIZE = {"batch norm", "layer norm", "(x − mean) / x.std", "RMS norm", "x / ‖x‖", "cosine distance"}
+
+
+def moved(x, mean, std):
+    """The first array in x, with another mean and standard deviation; the rest as it is."""
+    if isinstance(x, dict):
+        return {key: moved(part, mean, std) if key == "x" else part for key, part in x.items()}
+    return (moved(x[0], mean, std), *x[1:]) if isinstance(x, tuple) else mean + std * x
+
+
+@pytest.mark.parametrize(("mean", "std"), ILL_CONDITIONED)
+def test_no_correct_gradient_is_accused_on_ill_conditioned_data_and_the_message_says_what_to_do(mean, std):
+    accused, passed, silent, told = [], [], [], 0
+    for s in (s for s in STUDENTS if s.name in NORMALIZE):
+        x = moved(s.x, mean, std)
+        if s.name == "cosine distance":
+            x = tuple(mean + std * part for part in s.x)
+        for df in (s.right, s.wrong):
+            try:
+                result = check_gradient(s.f, df, x)
+                told += df is s.right
+                passed += [s.name] if df is s.wrong and result and not equal_there(s, x) else []
+            except GradcheckError as error:
+                accused += [str(error)] if df is s.right and "is wrong" in str(error) else []
+                silent += (
+                    [] if "is wrong" in str(error) or "Check the formula at other inputs" in str(error) else [error]
+                )
+    assert (accused, passed, silent) == ([], [], [])
+    assert told == 6 or mean != 0  # scale alone loses no digits
+
+
+def equal_there(s, x):
+    """Whether the mistake is too small to be seen at x: eps next to a variance of 1e12."""
+    return s.name == "layer norm" and np.std(x["x"]) > 1e5
+
+
 def quartic(p):
     return np.sum(p["a"] ** 2) * p["inner"][0] + p["n"]
 

@@ -35,8 +35,8 @@ from tinygrad_llm.autograd import Observer, Tensor, detect_anomaly, grad, observ
 from tinygrad_llm.autograd.node import Node
 from tinygrad_llm.gradcheck import methods
 from tinygrad_llm.gradcheck.analytic import lossy_operation
-from tinygrad_llm.gradcheck.methods import FLOOR, GradcheckError, NotAnalytic, Scalar
-from tinygrad_llm.gradcheck.result import TOLERANCE, Comparison, GradcheckResult, comparison, describe
+from tinygrad_llm.gradcheck.methods import FLOOR, GradcheckError, NotAnalytic, Scalar, unit
+from tinygrad_llm.gradcheck.result import ADVICE, TOLERANCE, Comparison, GradcheckResult, comparison, describe
 from tinygrad_llm.gradcheck.smoothness import measure_noise, refuse_kink, refuse_lost_part
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Module
@@ -171,7 +171,12 @@ _DIFFERENTIATE: dict[str, Callable[[Scalar, str, Tensor, float | None], tuple[Ar
     "central": methods.central,
     "adjoint": methods.adjoint,
 }
-STEPS = (0.02, 1e-3, 1e-4, 1e-5)  # of Richardson's differences, where they decide about another method
+_STEPS = (0.02, 1e-3, 1e-4, 1e-5)
+
+
+def _steps(x: Array) -> list[float]:
+    """The steps of Richardson's differences at x, where they decide about another method; parts of x's spread last."""
+    return [step * size for size in dict.fromkeys((1.0, unit(x))) for step in _STEPS]
 
 
 class _Promotions(Observer):
@@ -228,14 +233,17 @@ class _Check:
                 refuse_lost_part(L, grads)
                 return result
             i = result.comparisons.index(result.worst)
-            return replace(result, confirmed=self._confirm(result.worst, L.tensors[i], grads[i]))
+            confirmed = self._confirm(result.worst, L.tensors[i], grads[i])
+            if not confirmed:
+                refuse_lost_part(L, grads)
+            return replace(result, confirmed=confirmed)
         except NotAnalytic as reason:
             note = f"fn is not analytic, so real differences decide: {lossy_operation(L) or reason}"
         self.tolerance = max(self.tolerance, TOLERANCE["richardson"])
         try:
             found = [self._by_differences(*three) for three in zip(L.names, L.tensors, grads, strict=True)]
         except GradcheckError as error:
-            raise GradcheckError(f"{error} ({note})") from None
+            raise GradcheckError(f"{error}. {ADVICE} ({note})") from None
         method = "richardson" if self.method == "complex" else "richardson along directions"
         return GradcheckResult(method, self.tolerance, found, note)
 
@@ -258,11 +266,13 @@ class _Check:
                 numeric, _ = methods.complex_step(M, found.name, s, self.step)
                 i = int(np.argmax(np.abs(analytic - numeric)))  # the first NaN, if there is any
                 gap = abs(analytic[i] - numeric[i])
-                for step in STEPS:
+                for step in _steps(x):
                     s.data, spread = np.zeros(len(us)), np.inf
                     with suppress(GradcheckError):
                         real, spread = methods.richardson(M, found.name, s, step)
-                    if spread < 0.1 * gap or (np.isnan(gap) and spread < np.inf):
+                    if spread == np.inf or (real[i] == 0 and step < min(_STEPS)):
+                        continue  # the step is too wide, or perhaps too small to move L
+                    if spread < 0.1 * gap or np.isnan(gap):
                         sharp = True
                         if abs(real[i] - numeric[i]) <= 0.2 * gap:
                             return True
@@ -281,7 +291,7 @@ class _Check:
         """Compare one gradient at ever smaller steps, until it passes, or two steps agree that it is wrong."""
         failures: list[Comparison] = []
         unsettled = GradcheckError(f"the differences of {name} have not settled: fn is too steep, or rounds too much")
-        for step in STEPS:
+        for step in _steps(t.data):
             try:
                 found = self._one(name, t, g, "richardson", step)
             except GradcheckError as error:  # a kink or the end of the domain may be near
@@ -289,6 +299,8 @@ class _Check:
                 continue
             if found.error <= self.tolerance or not np.isfinite(found.error):
                 return found
+            if found.numeric == 0 and step < min(_STEPS):
+                continue  # the step is perhaps too small to move L
             if any(abs(f.error / found.error - 1) < 0.1 for f in failures):
                 return found
             failures.append(found)
@@ -345,8 +357,9 @@ class _Check:
             t.data = x
         found = comparison(name, g, numeric, scale)
         if found.error > self.tolerance and abs(found.analytic - found.numeric) <= spread:
+            how = f"are uncertain by {spread:.1g}" if np.isfinite(spread) else "grow as the step shrinks"
             raise GradcheckError(
-                f"the differences of {name} at index {found.index} have not settled: they are uncertain by {spread:.1g}"
+                f"the differences of {name} at index {found.index} have not settled: they {how}"
                 + ('. Give another step=, or use method="complex"' if by == self.method else "")
             )
         return found

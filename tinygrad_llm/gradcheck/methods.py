@@ -13,6 +13,7 @@ adjoint      ∂L/∂x_j = L(x + e_j) − L(x), for functions that are linear in
 
 import copy
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -104,6 +105,16 @@ def along(L: Scalar, t: Tensor, us: Sequence[Array]) -> tuple[Scalar, Tensor]:
     return M, s
 
 
+def unit(x: Array) -> float:
+    """The power of ten nearest to the standard deviation of x's elements: the steps of differences are a part of it.
+
+    It is 1 for 0.05 to 20, and for equal elements that are within this range themselves.
+    """
+    size = float(np.std(x)) if x.size > 1 else 0.0
+    size = size or float(np.max(np.abs(x), initial=0.0))
+    return 1.0 if size == 0 or 0.05 <= size <= 20 else 10.0 ** round(math.log10(size))
+
+
 def _imaginary(L: Scalar, t: Tensor, z: Array) -> float:
     """Im L at the input z. NumPy's warning that an imaginary part gets lost is an error here."""
     t.data = z
@@ -126,7 +137,7 @@ def central(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Array,
     """Central differences for every element, and their uncertainty."""
     h = step or 1e-5
     rows = _differences(L, name, t, h, 3)
-    return rows[0], _spread(L, rows[0] - rows[2], h=h)
+    return rows[0], _spread(L, rows, rows[0] - rows[2], h=h)
 
 
 def richardson(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Array, float]:
@@ -136,11 +147,17 @@ def richardson(L: Scalar, name: str, t: Tensor, step: float | None) -> tuple[Arr
     for m in range(1, 4):
         # D(h) = L' + a·h² + b·h⁴ + …: combining D(h) and D(h/2) cancels the lowest power of h that is left.
         before, row = row, [(4**m * fine - coarse) / (4**m - 1) for coarse, fine in itertools.pairwise(row)]
-    return row[0], _spread(L, row[0] - before[1], 0.01 * (row[0] - rows[-1]), h=h / 8)
+    return row[0], _spread(L, rows, row[0] - before[1], 0.01 * (row[0] - rows[-1]), h=h / 8)
 
 
-def _spread(L: Scalar, *variations: Array, h: float) -> float:
-    """How wrong differences may be: a few times their change with the step, and the rounding of L divided by h."""
+def _spread(L: Scalar, rows: Sequence[Array], *variations: Array, h: float) -> float:
+    """How wrong differences may be: a few times their change with the step, and the rounding of L divided by h.
+
+    It is infinite where differences grow as the step shrinks: then the step is wider than what fn does near x.
+    """
+    coarse, fine = (float(np.max(np.abs(row), initial=0.0)) for row in (rows[0], rows[-1]))
+    if fine > 2 * coarse + 20 * L.noise / h:
+        return math.inf
     return 4 * float(sum(np.max(np.abs(variation), initial=0.0) for variation in variations)) + 4 * L.noise / h
 
 

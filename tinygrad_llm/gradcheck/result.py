@@ -21,6 +21,12 @@ TOLERANCE = {
 }
 
 
+ADVICE = (
+    "Check the formula at other inputs, near 1 and about 1 apart, such as np.random.randn gives: there, fewer digits "
+    "are lost to rounding"
+)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One input's gradient compared with its numeric counterpart."""
@@ -57,7 +63,8 @@ class GradcheckResult:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"gradient {'passes' if self else 'FAILS'} by {self.method}, tolerance {self.tolerance:.0e}",
+                f"gradient {'passes' if self else 'FAILS' if self.confirmed else 'is not proven'} by {self.method}, "
+                f"tolerance {self.tolerance:.0e}",
                 *(f"  {c.name}: {c.elements:,} derivatives, error {c.error:.1e}" for c in self.comparisons),
                 *([f"  note: {self.note}"] if self.note else []),
             ]
@@ -72,6 +79,7 @@ def describe(result: GradcheckResult) -> str:
         f"{'direction' if 'directions' in result.method else 'index'} {c.index}: analytic {c.analytic:.17g}, numeric "
         f"({result.method}) {c.numeric:.17g}; error {c.error:.3g}, tolerance {result.tolerance:.3g}"
         + (f" ({result.note})" if result.note else "")
+        + ("" if result.confirmed else f". {ADVICE}")
     )
 
 

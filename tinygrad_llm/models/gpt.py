@@ -212,7 +212,8 @@ class GPT(PreTrainedModel):
         ids, targets = as_ids(ids), as_ids(targets, "targets")
         if targets.shape != ids.shape:
             raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
-        logits = self(ids).reshape(-1, self.config.vocab_size)
+        logits = self(ids)
+        logits = logits.reshape(-1, logits.shape[-1])
         losses = F.cross_entropy(logits, targets.reshape(-1), reduction="none")
         return -losses.reshape(*ids.shape).sum(1)
 

@@ -14,7 +14,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
 from tinygrad_llm.nn import Linear, merge_lora
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.weights import PreTrainedModel
 from tinygrad_llm.weights.adapters import check_base, find_adapter, load_adapter
@@ -73,7 +73,7 @@ class GPTClassifier(PreTrainedModel):
         fused: bool = True,
         transformer: Transformer | None = None,
     ) -> None:
-        rng = rng or Generator(0)
+        rng = Generator(0) if rng is None else check_generator(rng)
         super().__init__(config, rng)
         self.recompute = recompute
         self.fused = fused
