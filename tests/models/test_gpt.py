@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor, grad, no_grad
 from tinygrad_llm import functional as F
-from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
+from tinygrad_llm.models import CONFIGS, GPT, GPTClassifier, GPTClassifierConfig, GPTConfig
 from tinygrad_llm.nn import GELU, Linear, Sequential
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
@@ -357,6 +357,7 @@ def test_loss_and_gradients_are_those_of_the_logits_whatever_the_head_is(head, f
     assert model.loss(ids, targets).item() == pytest.approx(expected.item(), rel=1e-12)
     for found, right in zip(grad(model.loss(ids, targets), parameters), grad(expected, parameters), strict=True):
         np.testing.assert_allclose(found, right, rtol=0, atol=1e-12 * np.abs(right).max())
+    assert model.log_probs(ids, targets).data.sum() == pytest.approx(-12 * expected.item(), rel=1e-12)
     in_parts = [model.loss(ids[i : i + 1], targets[i : i + 1], 0.1, count=12).item() for i in range(3)]
     assert sum(in_parts) == pytest.approx(model.loss(ids, targets, 0.1).item(), rel=1e-12)
     assert (tape(model.loss(ids, targets))["linear_cross_entropy"] == 1) == (fused and head == "another matrix")
@@ -443,6 +444,8 @@ def test_a_config_of_another_type_is_refused(config, message):
 def test_a_model_takes_no_seed_or_other_generator_as_rng(rng):
     with pytest.raises(TypeError, match=r"rng must be a tinygrad_llm\.Generator, got "):
         GPT(SMALL, rng=rng)
+    with pytest.raises(TypeError, match=r"rng must be a tinygrad_llm\.Generator, got "):
+        GPTClassifier(GPTClassifierConfig(**dataclasses.asdict(SMALL), labels=("a", "b")), rng=rng)
 
 
 @pytest.mark.parametrize(
