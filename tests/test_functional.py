@@ -212,9 +212,14 @@ def test_a_loss_with_weights_ignores_masked_logits_and_names_what_does_not_fit()
         (lambda: F.cross_entropy(logits, np.zeros(2, int), np.ones(2)), r"class weights of shape \(2,\)"),
         (lambda: F.nll_loss(logits, np.array([-100, -100])), "the mean over no targets"),
         (lambda: F.nll_loss(logits, np.zeros(3, int)), "nll_loss: got input"),
+        (lambda: F.nll_loss(logits[0, 0], np.array(0)), "a Tensor without axes"),
+        (lambda: F.nll_loss(logits[:, :0], np.zeros(2, int)), r"at least one class, got shape \(2, 0\)"),
+        (lambda: F.cross_entropy(logits[:, :0], logits[:, :0]), r"at least one class, got shape \(2, 0\)"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    whole = Tensor(np.array([[0, 1], [2, 0]]))
+    assert F.nll_loss(whole, np.array([1, 0])).item() == -1.5
 
 
 def test_head_and_loss_equal_linear_and_cross_entropy():

@@ -351,14 +351,19 @@ def nll_loss(
     target = target if isinstance(target, Tensor) else Tensor(target)
     if target.shape != ((*input.shape[:1], *input.shape[2:]) if input.ndim > 1 else ()):
         raise ValueError(f"nll_loss: got input {input.shape} and target {target.shape}, which do not fit")
-    weight = np.ones(input.shape[min(1, input.ndim - 1)]) if weight is None else weight
-    return _weighted(_rows(input), target, weight, ignore_index, reduction, 0.0)
+    logp = _rows(input)
+    weight = np.ones(logp.shape[1]) if weight is None else weight
+    return _weighted(logp, target, weight, ignore_index, reduction, 0.0)
 
 
 def _rows(x: Tensor) -> Tensor:
     """(N, V, …) or (V,) → (N · …, V)."""
     if x.ndim == 0:
         raise ValueError("a loss over classes needs an axis of classes, got a Tensor without axes")
+    if x.shape[min(1, x.ndim - 1)] == 0:
+        raise ValueError(f"a loss over classes needs at least one class, got shape {x.shape}")
+    if x.dtype.kind in "iub":
+        x = x.to(np.float32)
     if x.ndim == 2:  # nothing to do, and nothing to record
         return x
     if x.ndim > 2:

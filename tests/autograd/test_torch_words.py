@@ -175,6 +175,7 @@ def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
         (lambda t: t.gather(1, np.array([[4]])), IndexError, "outside 0 … 3"),
         (lambda t: t.gather(1, np.array([0])), TypeError, "integers on 2 axes"),
         (lambda t: t.gather(1, np.array([[0.0]])), TypeError, "integers on 2 axes"),
+        (lambda t: t[0, 0].gather(0, np.array([[0]])), TypeError, "integers on 0 axes"),
         (lambda t: t.split(0), ValueError, "length of 0"),
         (lambda t: t.split([1, 1]), ValueError, "add up to 3"),
         (lambda t: t.chunk(0), ValueError, "got 0 pieces"),

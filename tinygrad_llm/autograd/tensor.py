@@ -676,11 +676,11 @@ class Tensor:
         named, index = dims((dim,), self.shape), _index(index)
         if 0 in (self.ndim, index.ndim) and max(self.ndim, index.ndim) < 2:  # without axes counts as one axis
             return self.reshape(-1).gather(0, index.reshape(-1)).reshape(index.shape)
-        (dim,) = named
         if not index.size:
             return self.reshape(-1)[index]
         if index.dtype.kind not in "iu" or index.ndim != self.ndim:
             raise TypeError(f"gather: index must be integers on {self.ndim} axes, got {index.dtype} {index.shape}")
+        (dim,) = named
         if not 0 <= index.min() <= index.max() < self.shape[dim]:
             raise IndexError(f"gather: got indices outside 0 … {self.shape[dim] - 1}")  # NumPy would count from the end
         axes: list[Array] = list(np.indices(index.shape, sparse=True))
