@@ -49,7 +49,8 @@ class Conversation:
         history: int | None = None,
     ) -> None:
         self.model, self.tokenizer, self.style = model, tokenizer, style
-        self.sampling, self.rng, self.max_new_tokens = sampling, rng or Generator(0), max_new_tokens
+        self.sampling, self.max_new_tokens = sampling, max_new_tokens
+        self.rng = Generator(0) if rng is None else rng
         self.history = history
         self.system = ""
         self.turns: list[Turn] = []

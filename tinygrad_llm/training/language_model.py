@@ -75,7 +75,7 @@ def train(
               ConfigError, TrainingError: as `Trainer`.
     """
     s, block_size = settings, model.config.block_size
-    rng = rng or Generator(s.seed)
+    rng = Generator(s.seed) if rng is None else rng
     for row, name in ((ids, "ids"), (val_ids, "val_ids")):
         check_ids(np.asarray(row), model.config.vocab_size, name)
     batches = BatchStream([ids], block_size, s.batch_size, rng, s.stride or None, s.order)
