@@ -7,14 +7,15 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import tinygrad_llm
 from tinygrad_llm import cli
 from tinygrad_llm import gradcheck as gradcheck_package
+from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.gradcheck import cases, gradcheck
 from tinygrad_llm.kernels import KERNELS, Array, kernel
 from tinygrad_llm.kernels.contract import Result
+from tinygrad_llm.runs.finetune import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,9 +27,8 @@ def blocks(text, indent=""):
     return ["\n".join(line.removeprefix(indent) for line in block.split("\n")) for block in found]
 
 
-def run_block(code):
+def run_block(code, **names):
     """The names that the code defines. A kernel that it registers is taken out of the table again."""
-    names = {"np": np, "kernel": kernel, "Array": Array, "Result": Result}
     before = dict(KERNELS)
     try:
         exec(compile(code, "README.md", "exec"), names)
@@ -87,7 +87,7 @@ def test_the_proofs_of_the_docstring_hold():
 
 def test_the_operation_of_contributing_passes_its_proof():
     code = blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "   ")[0]
-    softplus = run_block(code)["softplus"]
+    softplus = run_block(code, np=np, kernel=kernel, Array=Array, Result=Result)["softplus"]
     fn, inputs, _ = cases._kernel(softplus, "", cases.normal(3, 4)).make(cases.Generator(0))
     assert gradcheck(fn, inputs).worst.error < 1e-14
     np.testing.assert_allclose(softplus(np.array([-800.0, 0.0, 800.0]))[0], [0, np.log(2), 800])
@@ -96,18 +96,40 @@ def test_the_operation_of_contributing_passes_its_proof():
     assert isinstance(last, ast.Return)
 
 
+def shown():
+    """The words of every command shown, in order: in the text, in the table, and in code blocks."""
+    words = r"(?:tinygrad-llm|python3?|\.) [^`\n]+"
+    found = re.findall(rf"`({words})`|^({words})$", README, flags=re.M)
+    return [shlex.split(quoted or line, comments=True, posix=True) for quoted, line in found]
+
+
 def commands():
-    """Every command shown: in the text, in the table, and in code blocks."""
-    found = re.findall(r"`(tinygrad-llm [^`]+)`", README) + re.findall(r"^(tinygrad-llm .*)$", README, flags=re.M)
-    return [shlex.split(command, comments=True)[1:] for command in found]
+    """Those of this package."""
+    return [words[1:] for words in shown() if words[0] == "tinygrad-llm"]
 
 
 def test_every_command_is_in_the_readme():
     assert {command[0] for command in commands()} == set(cli.COMMANDS)
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_the_commands_shown_are_accepted(command, monkeypatch):
+def test_the_commands_of_a_fresh_checkout_are_those_of_the_first_block():
+    others = [words for words in shown() if words[0] != "tinygrad-llm"]
+    assert shown()[: len(others)] == others
+    made = []  # by the commands before
+    for words in others:
+        if words[0] == ".":
+            assert ".venv" in made
+            continue
+        script, *job = words[1:]
+        assert (ROOT / script).is_file()
+        if script == "scripts/bootstrap.py":
+            assert job[0] in re.findall(r'^    "(\w+)": \(\(', (ROOT / script).read_text(encoding="utf-8"), flags=re.M)
+            made.append(".venv")
+        assert words[0] == "python3" or ".venv" in made  # `python` is that of the environment
+
+
+def parsed(command, monkeypatch):
+    """The arguments of a command, which is not run."""
     real_load, seen = cli._load, []
 
     class Parsed:
@@ -119,9 +141,30 @@ def test_the_commands_shown_are_accepted(command, monkeypatch):
             self.add_arguments = real_load(name).add_arguments
 
         def run(self, args):
-            seen.append(args.command)
+            seen.append(args)
             return 0
 
     monkeypatch.setattr(cli, "_load", Parsed)
     assert cli.main(command) == 0
-    assert seen == command[:1]
+    (args,) = seen
+    assert args.command == command[0]
+    return vars(args)
+
+
+NEEDS = ("run", "file", "base", "source", "data", "corpus", "sweep", "resume")  # arguments that name what is read
+MAKES = ("out", "destination")
+BUNDLED = {*CORPORA, *SHIPPED, "choices"}
+
+
+def test_every_file_that_a_command_needs_is_there_or_was_made_before(monkeypatch):
+    made = ["runs/demo"]  # by the first command of all
+    for command in commands():
+        args = parsed(command, monkeypatch)
+        for name in filter(args.get, () if command[0] == "download" else NEEDS):
+            needed = str(args[name])
+            assert needed in BUNDLED or needed in made or (ROOT / needed).exists(), command
+        new = [str(args[name]) for name in filter(args.get, MAKES)]
+        new += command[1:2] * (command[0] == "download")
+        if command[0] != "demo":  # which replaces its own folder
+            assert not set(new) & set(made), command
+        made += new

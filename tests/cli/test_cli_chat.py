@@ -109,7 +109,7 @@ def test_a_text_that_is_refused_is_one_line_and_the_next_is_answered(chat, assis
     status, out, err = chat(assistant, ["x" * 400, "a<|endoftext|>b", "hello"])
     assert (status, out) == (2, f"{ALPHABET}\n")
     too_long, special = err.splitlines()
-    assert re.fullmatch(r"\(the prompt has 4\d\d tokens, more than the 200 that .*: shorten the text\)", too_long)
+    assert re.fullmatch(r"\(the prompt has 4\d\d tokens, more than the 350 that .*: shorten the text\)", too_long)
     assert special == "(the text holds the special token '<|endoftext|>': leave it out)"
 
 
@@ -301,7 +301,7 @@ def test_lines_can_be_edited_and_repeated_and_one_that_is_refused_ends_nothing(s
     chat.type("/save a.json\n")
     chat.until("saved")
     assert [text for role, text in saved(place / "a.json") if role == "user"] == ["hello", "hello!"]
-    chat.type(f"{'x' * 300}\n")
+    chat.type(f"{'x' * 400}\n")
     chat.until(rf"shorten the text\)\r\n{PROMPT}")
     chat.type("/quit\n")
     assert chat.process.wait(60) == 0  # although a text was refused: its user saw it

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import shutil
 import sys
 
@@ -113,6 +114,9 @@ def test_infinite_perplexity_is_null_in_json(cli, models, place):
     (place / "long.txt").write_text("cat" * 500)
     assert figures_of(cli("eval", "char", "long.txt", "--json")[1])["word_perplexity"] is None
     assert "inf" in cli("eval", "char", "long.txt")[1]
+    (place / "words.txt").write_text("catcatca " * 40)
+    (word,) = re.findall(r"perplexity per word +(\S+)", cli("eval", "char", "words.txt")[1])
+    assert re.fullmatch(r"\d\.\d\de\+\d\d", word)  # digits that nobody reads are left out
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import Entry
 from tinygrad_llm.finetuning import STYLES, encode_entries
-from tinygrad_llm.finetuning.conversation import Conversation, Turn, prompt_ids, stop_strings
+from tinygrad_llm.finetuning.conversation import Conversation, Prompt, Turn, prompt_ids, stop_strings
 from tinygrad_llm.generation import KVCache, generate
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
@@ -108,6 +108,17 @@ def test_the_last_turns_alone_are_read_where_a_number_is_given(history):
     assert len(chat.turns) == 4
 
 
+def test_a_long_text_leaves_an_eighth_for_the_answer_and_no_earlier_turn():
+    chat = conversation(block_size=64, max_new_tokens=200)
+    chat.turns = [Turn("a", "b")]
+    prompts: list[Prompt] = []
+    with pytest.raises(ValueError, match="more than the 56 that the model reads"):
+        prompts.extend(chat.prompt("x" * n) for n in range(65))
+    assert len(prompts[-1].ids) == 64 - 8
+    assert all(prompt.forgotten for prompt in prompts if len(prompt.ids) > 32)
+    assert {prompt.forgotten for prompt in prompts} == {0, 1}
+
+
 def test_forgotten_turns_are_counted_and_stay_in_the_conversation():
     chat = conversation(block_size=100, max_new_tokens=8)
     chat.turns = [Turn("hello", f"answer {i}") for i in range(9)]
@@ -128,7 +139,7 @@ def test_reset_forgets_the_turns_and_keeps_the_system_s_text():
 
 def test_a_text_that_is_too_long_is_refused_by_the_call():
     chat = conversation(block_size=32)
-    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens, more than the 16 that .*: shorten the text$"):
+    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens, more than the 28 that .*: shorten the text$"):
         chat.answer("a very long text " * 10)
     chat.system = "a very long text " * 10
     with pytest.raises(ValueError, match=r"or the system's text$"):

@@ -123,8 +123,8 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
         counts = f"{score.tokens:,} tokens scored, {score.words:,} words, {score.bytes:,} bytes"
         print(fold(f"{args.file}: {counts}", hang="    "))
         print(f"loss                   {score.loss:.4f} nats per token")
-        print(f"perplexity per token   {score.perplexity:,.2f}")
-        print(f"perplexity per word    {score.word_perplexity:,.2f}   (words are separated by white space)")
+        print(f"perplexity per token   {_rounded(score.perplexity)}")
+        print(f"perplexity per word    {_rounded(score.word_perplexity)}   (words are separated by white space)")
         print(f"bits per byte          {score.bits_per_byte:.4f}   (bytes of UTF-8)")
         how = f"each token scored once, with at least {model.block_size - stride + 1} before it, except at the start"
         print(fold(f"stride {stride} of {model.block_size}: {how} (the first is {first})", hang="    "))
@@ -140,6 +140,10 @@ def _file(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
         "stride": stride,
         "block_size": model.block_size,
     }
+
+
+def _rounded(x: float) -> str:
+    return f"{x:,.2f}" if x < 1e6 else f"{x:.2e}"
 
 
 def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:

@@ -34,8 +34,9 @@ class Conversation:
     could not read them and write an answer too. They stay in `turns`.
 
     Args:     style: how the assistant was trained. max_new_tokens: of one answer; at most half of what the model reads
-              is kept free for it. history: how many of the last turns the model reads; None: all that fit. An
-              assistant that was trained on single questions answers best without any.
+              is kept free for it, or an eighth if the next turn alone needs more. history: how many of the last turns
+              the model reads; None: all that fit. An assistant that was trained on single questions answers best
+              without any.
     """
 
     def __init__(
@@ -89,9 +90,11 @@ class Conversation:
         Raises:   ValueError: this text alone is too long for the model, holds a special token, or has a character that
                   the tokenizer lacks.
         """
-        longest = self.model.block_size - min(self.max_new_tokens, self.model.block_size // 2)
+        block = self.model.block_size
+        longest = block - min(self.max_new_tokens, block // 2)
+        alone = max(longest, block - max(1, block // 8))
         turns = self.turns if self.history is None else self.turns[max(0, len(self.turns) - self.history) :]
-        return prompt_ids(self.tokenizer, self.style, turns, text, self.system, longest)
+        return prompt_ids(self.tokenizer, self.style, turns, text, self.system, longest, alone)
 
     def reset(self) -> None:
         """Forget all turns; the system's text stays."""
@@ -104,10 +107,17 @@ def stop_strings(style: Style) -> tuple[str, ...]:
 
 
 def prompt_ids(
-    tokenizer: AnyTokenizer, style: Style, turns: Sequence[Turn], text: str, system: str, longest: int
+    tokenizer: AnyTokenizer,
+    style: Style,
+    turns: Sequence[Turn],
+    text: str,
+    system: str,
+    longest: int,
+    alone: int | None = None,
 ) -> Prompt:
     """The ids of a conversation whose next turn begins with `text`, at most `longest` of them.
 
+    Args:     alone: how many ids there may be without any earlier turn; None: longest.
     Raises:   ValueError: as `Conversation.prompt`.
     """
     for where, given in (("the system's text", system), ("the text", text)):
@@ -120,9 +130,10 @@ def prompt_ids(
     start = plain(f"{system}\n\n") if system else []
     last = plain(prompt_of(text, "", style))
     room = longest - len(start) - len(last)
-    if room < 0:
+    alone = longest if alone is None else alone
+    if len(start) + len(last) > alone:
         raise ValueError(
-            f"the prompt has {len(start) + len(last)} tokens, more than the {longest} that the model reads before it "
+            f"the prompt has {len(start) + len(last)} tokens, more than the {alone} that the model reads before it "
             "answers: shorten the text" + (" or the system's text" if system else "")
         )
     end = [] if tokenizer.eot_token is None else [tokenizer.eot_token]
