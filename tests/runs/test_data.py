@@ -72,6 +72,20 @@ def test_byte_pairs_of_a_text_without_white_space_are_refused_by_name(tokenizer,
     assert data_of(text).tokenizer.characters == " abc"
 
 
+@pytest.mark.parametrize(("texts", "shown"), [(["", " \n", "a cat", "b"], "a cat"), ([""] * 11, "")])
+def test_a_sample_that_ends_at_once_is_drawn_again(texts, shown, data_of, text, monkeypatch):
+    data, left, drawn = data_of(text), iter(texts), []
+
+    def write(model, tokenizer, ids, count, sampling, rng):
+        drawn.append(rng)
+        return iter(next(left))
+
+    monkeypatch.setattr(data_module, "write", write)
+    assert data.sample(None, 5, seed=3) == shown
+    assert len(set(drawn)) == 1  # the numbers go on
+    assert len(drawn) == (3 if shown else 10)
+
+
 @pytest.fixture
 def token_data(tmp_path, config, text):
     """A function: ids of two files → their RunData; the tokenizer is that of `text`."""

@@ -87,7 +87,9 @@ def _prepare(config: RunConfig, place: Path, tell: Callable[[str], None]) -> Run
     tokenizer = make_tokenizer(config.data, source)
     data = tokenize(config, source, tokenizer)
     words = tokenizer.encode("Once upon a time there was a little fox.")
-    tell(f"   {tokenizer.n_vocab} tokens; {sum(map(len, data.training + data.held_out)):,} of them spell the stories.")
+    tell(
+        f"   {tokenizer.n_vocab:,} tokens; {sum(map(len, data.training + data.held_out)):,} of them spell the stories."
+    )
     tell(fold("|".join(tokenizer.decode([i]) for i in words), "      "))
     tell(fold(" ".join(map(str, words)), "      "))
 

@@ -81,9 +81,16 @@ class RunData:
         return GPT(sizes, rng, recompute=config.training.recompute)
 
     def sample(self, model: GPT, max_new_tokens: int, seed: int) -> str:
-        """A text from the end-of-text token up to the next one; else from a newline, or from the first token."""
-        start = start_ids(self.tokenizer) or [int(self.training[0][0])]
-        return "".join(write(model, self.tokenizer, start, max_new_tokens, Sampling(0.8), Generator(seed)))
+        """A text from the end-of-text token up to the next one; else from a newline, or from the first token.
+
+        Where the model ends the text at once, which shows nothing, it begins again, up to ten times.
+        """
+        start, rng, text = start_ids(self.tokenizer) or [int(self.training[0][0])], Generator(seed), ""
+        for _ in range(10):
+            text = "".join(write(model, self.tokenizer, start, max_new_tokens, Sampling(0.8), rng))
+            if text.strip():
+                break
+        return text
 
     def results(self, model: GPT) -> None:
         """There is no test: the held-out loss says all."""
