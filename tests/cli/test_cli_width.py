@@ -1,9 +1,15 @@
 """All that the command line prints for readers has at most 80 columns, and words stay whole."""
 
 import argparse
+import contextlib
+import importlib.util
 import inspect
+import os
 import re
+import select
 import shutil
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -102,6 +108,53 @@ def test_output_fits(what, terminal, cli, files, monkeypatch):
     # A path of the test's own folder may stick out, so that it can be copied.
     assert [line for line in too_wide(out) if str(files["text"].parent) not in line] == []
     assert [line for line in too_wide(err) if str(files["text"].parent) not in line] == []
+
+
+def test_a_classifier_and_its_verdicts_fit(cli, files, place):
+    rows = "".join(f"{('ham', 'spam')[i % 2]}\tthe cat {('sat', 'won')[i % 2]} on mat {i}\n" for i in range(40))
+    (place / "messages.tsv").write_text(rows)
+    (place / "lines.txt").write_text("the cat sat on the mat, " * 9 + "\n")
+    words = ["finetune", "classifier", "messages.tsv", "--base", files["pairs"], "--out", "spam", "--steps", 2]
+    for command in (
+        words,
+        ["classify", "spam", "the cat sat on the mat, " * 9, "--explain"],
+        ["classify", "spam", "--file", "lines.txt"],
+    ):
+        status, out, _ = cli(*command)
+        assert status == 0
+        assert too_wide(out) == []
+
+
+def on_a_terminal(popen, *words):
+    """What a command writes on a terminal of 80 columns."""
+    termios = pytest.importorskip("termios")
+    ours, its = os.openpty()
+    termios.tcsetwinsize(its, (24, WIDTH))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "tinygrad_llm", *map(str, words)]
+    process = popen(command, stdin=its, stdout=its, stderr=its, env=environment)
+    os.close(its)
+    written = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while select.select([ours], [], [], 60)[0] and (more := os.read(ours, 65536)):
+            written += more
+    os.close(ours)
+    assert process.wait(60) == 0
+    return written.decode()
+
+
+def test_training_and_writing_fit_on_a_real_terminal(popen, runs, text_file):
+    shown = on_a_terminal(popen, "train", "--resume", shutil.copytree(runs["char-cpu"], "again"), "--steps", 2)
+    assert too_wide(shown) == []
+    if importlib.util.find_spec("tqdm"):
+        bars = re.findall(r"5/5 \|(.*?)\|", shown)
+        assert bars
+        assert min(map(len, bars)) >= 10
+    shown = on_a_terminal(popen, "generate", runs["char-cpu"], "--prompt", "The cat sat on", "--max-new-tokens", 300)
+    assert too_wide(shown) == []
+    alone = [sys.executable, "-m", "tinygrad_llm", "generate", str(runs["char-cpu"]), "--prompt", "The cat sat on"]
+    done = subprocess.run([*alone, "--max-new-tokens", "300"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == shown.split()
 
 
 def test_every_explanation_fits_and_loses_no_word(for_each):
