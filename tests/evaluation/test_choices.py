@@ -146,6 +146,13 @@ def test_wrong_line_is_named(line: str | bytes, message: str, tmp_path: Path) ->
     assert read_choices(str(path)) == [Choice("a", ("a", "b", "c", "d"), 1, f"{path}: line 1")]
 
 
+def test_a_file_without_an_end_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "_MAX_BYTES", 1000)
+    (tmp_path / "c.jsonl").write_text("\n" * 1001)
+    with pytest.raises(DataError, match=r"c\.jsonl: longer than the 1000 bytes accepted"):
+        read_choices(str(tmp_path / "c.jsonl"))
+
+
 def test_file_without_items_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n")
     for name, message in (("empty.jsonl", "is empty"), ("none", "no such file"), ("", "cannot be read")):

@@ -24,7 +24,7 @@ from tinygrad_llm.cli.options import (
 )
 from tinygrad_llm.cli.progress import progress
 from tinygrad_llm.datasets import TokenFile, encode_file, read_corpus, uncut
-from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer, encode_text, refuse_special
+from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer, TokenizerError, encode_text, refuse_special
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, split_at
 from tinygrad_llm.tokenizer.statistics import TokenStatistics, token_statistics
 
@@ -281,7 +281,10 @@ def _stats(args: argparse.Namespace) -> int:
                 refuse_special(tokenizer, stretch.text, stretch.where(args.file), stretch.place)
             yield stretch.text
 
-    counts = token_statistics(tokenizer, texts(), args.special == "allow")
+    try:
+        counts = token_statistics(tokenizer, texts(), args.special == "allow")
+    except TokenizerError as error:
+        raise UsageError(error if str(error).startswith(args.file) else f"{args.file}: {error}") from None
     figures = _figures(tokenizer, counts, args.top)
     if args.json:
         print(json.dumps(figures))

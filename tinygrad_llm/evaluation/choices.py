@@ -17,6 +17,7 @@ from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode
 
 ENDINGS = 4  # per item
 MAX_LINE = 1 << 20  # bytes of a line of a choices file
+_MAX_BYTES = 400_000_000  # of all lines, which are kept in memory; HellaSwag has 100 MB
 
 
 class Choice(NamedTuple):
@@ -41,9 +42,11 @@ def read_choices(file: str) -> list[Choice]:
     items = []
     try:
         with open(path, "rb") as lines:
-            number = 0
+            number = size = 0
             while line := lines.readline(MAX_LINE + 1):
-                number += 1
+                number, size = number + 1, size + len(line)
+                if size > _MAX_BYTES:
+                    raise DataError(f"{file}: longer than the {_MAX_BYTES} bytes accepted")
                 if line.strip():
                     items.append(_read_item(line, f"{file}: line {number}"))
     except FileNotFoundError:

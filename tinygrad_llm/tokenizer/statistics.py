@@ -31,7 +31,8 @@ def token_statistics(
     """
     counts = TokenStatistics()
     special = tokenizer.special_tokens if allow_special else {}
-    distinct: Counter[str] = Counter()  # pre-tokens: each is encoded once, however often it occurs
+    distinct: Counter[str] = Counter()
+    encoded: dict[str, list[int]] = {}  # each pre-token is encoded once, when it is first met
     inside_word = False  # whether the text before ended inside a word
     for text in filter(None, texts):
         counts.characters += len(text)
@@ -41,11 +42,13 @@ def token_statistics(
         for index, part in enumerate(split_at(special, text)):
             if index % 2:
                 counts.tokens[special[part]] += 1
-            else:
-                distinct.update(tokenizer.split(part))
+                continue
+            found = Counter(tokenizer.split(part))
+            distinct.update(found)
+            for word in found.keys() - encoded.keys():
+                encoded[word] = tokenizer.encode(word, disallowed_special=())
     for word, count in distinct.items():
-        ids = tokenizer.encode(word, disallowed_special=())
-        counts.pre_tokens[len(ids)] += count
-        for token_id in ids:
+        counts.pre_tokens[len(encoded[word])] += count
+        for token_id in encoded[word]:
             counts.tokens[token_id] += count
     return counts
