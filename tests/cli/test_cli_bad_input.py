@@ -1,5 +1,6 @@
 """Every mistake of a user gives one line on stderr and exit status 2, and changes nothing on disk."""
 
+import os
 import subprocess
 import sys
 
@@ -57,6 +58,12 @@ MISTAKES = {
     "a tokenizer of another run": ("generate {mixed} --prompt a", "they do not belong together"),
     "a permuted tokenizer of the same size": (
         "generate {permuted} --prompt a", "tokenizer.json is not the one that the run was trained with",
+    ),
+    "a permuted tokenizer to score with": (
+        "eval {permuted} {text}", "tokenizer.json is not the one that the run was trained with",
+    ),
+    "a permuted tokenizer from elsewhere": (
+        "eval {run} {text} --tokenizer {permuted}/tokenizer.json", "is not the one that the run was trained with",
     ),
     "a permuted tokenizer to convert": (
         "convert {permuted} {permuted}-new", "tokenizer.json is not the one that the run was trained with",
@@ -148,6 +155,37 @@ def test_a_mistake_costs_one_line_in_a_shell_too(mistake, files, snapshot, tmp_p
     assert done.stderr.count("\n") == 1
     assert MISTAKES[mistake][1] in done.stderr
     assert done.stdout == ""
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize(
+    "template",
+    [
+        "train --corpus /dev/zero --out new",
+        "train --data /dev/zero --tokenizer {run} --set dtype=uint16 --out new",
+        "train --config /dev/zero --out new",
+        "train --corpus {text} --tokenizer /dev/zero --out new",
+        "sweep /dev/zero --out new",
+        "eval {run} /dev/zero",
+        "eval {pairs} /dev/zero",
+        "eval {run} --choices /dev/zero",
+        "eval {run} {text} --tokenizer /dev/zero",
+        "generate /dev/zero",
+        "convert /dev/zero new",
+        "tokenizer train /dev/zero --out new",
+        "tokenizer encode /dev/zero --out new",
+        "tokenizer stats /dev/zero",
+        "tokenizer stats /dev/zero --tokenizer {run}",
+        "tokenizer decode /dev/zero --dtype uint16",
+    ],
+)
+def test_a_device_without_an_end_is_not_read_to_its_end(template, cli, files, tmp_path, snapshot):
+    before = snapshot(tmp_path)
+    status, out, err = cli(*arguments(template, files))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "/dev/zero" in err
     assert snapshot(tmp_path) == before
 
 

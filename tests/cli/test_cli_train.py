@@ -252,6 +252,72 @@ def test_one_process_at_a_time_trains_a_run(cli, text_file, place, snapshot, sta
     assert not (place / "new" / "training.lock").exists()
 
 
+@pytest.fixture
+def killed(cli, text_file, monkeypatch, capsys):
+    """A run that was killed after step 4 of 6, with checkpoints of steps 0, 2 and 4."""
+
+    class Killed(BaseException):
+        pass
+
+    original, calls = loop_module.AdamW.step, []
+
+    def step(optimizer, *args):
+        calls.append(optimizer)
+        if len(calls) == 5:
+            raise Killed
+        original(optimizer, *args)
+
+    arguments = ["--preset", "stories", "--steps", 6, "--set", "eval_every=2", "--out", "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module.AdamW, "step", step)
+        with pytest.raises(Killed):
+            cli("train", "--corpus", text_file, *arguments)
+    capsys.readouterr()  # what it printed
+    return Path("run")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "run", "--prompt", "The cat"],
+        ["eval", "run", "stories", "--allow-special"],
+        ["eval", "run", "--next", "The cat"],
+        ["convert", "run", "other"],
+    ],
+    ids=["generate", "eval", "next", "convert"],
+)
+def test_a_run_that_was_killed_is_read_from_its_newest_checkpoint(command, cli, killed, request):
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    if command[:2] == ["eval", "run"] and "stories" in command:
+        command = [*command[:2], str(request.getfixturevalue("text_file"))]
+    status, _, err = cli(*command)
+    assert status == 0
+    line = f"tinygrad-llm {command[0]}: run: it has no saved model yet: this is its checkpoint of step 4"
+    assert err.splitlines()[0] == line
+    assert {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()} == before
+    older = cli(*command[:2], *(word if word != "other" else "older" for word in command[2:]), "--checkpoint", 2)
+    assert older[0] == 0
+    assert "checkpoint step-00000002.ckpt.safetensors" in older[2]
+    if command[0] == "convert":
+        assert not np.array_equal(*(next(load_run(name)[0].parameters()).data for name in ("other", "older")))
+        assert (
+            load_run("other")[1].merges == load_run(killed / "checkpoints" / "step-00000004.ckpt.safetensors")[1].merges
+        )
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("3", "has no checkpoint of step 3: there are those of step 2, 4"),
+        ("newest", "must be best, last or the number"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_costs_one_line(which, message, cli, killed):
+    status, out, err = cli("generate", "run", "--checkpoint", which)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
 def test_a_damaged_checkpoint_costs_a_line_and_the_one_before_is_taken(cli, text_file, place):
     assert cli("train", "--corpus", text_file, "--out", "new")[0] == 0
     (place / "new" / "checkpoints" / "step-00000003.ckpt.safetensors").write_bytes(b"damaged")

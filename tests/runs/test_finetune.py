@@ -12,6 +12,7 @@ from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.finetune import load_examples
+from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.files import LoadError
@@ -99,6 +100,27 @@ def test_the_saved_model_is_the_trained_one(tmp_path, base, data, task, layers):
     if layers == "lora":
         names = load_safetensors(tmp_path / "run" / ADAPTER)[0]
         assert not any("wte" in name for name in names)
+
+
+@pytest.mark.parametrize("layers", ["all", "lora"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_model_of_a_killed_run_is_in_its_checkpoint_unless_it_has_adapters(tmp_path, base, data, task, layers):
+    run = Run.new(configured(task, base, data, layers=layers), tmp_path / "run")
+    for step in run.train():
+        if step.step == 6:  # with a checkpoint, as after step 3
+            break
+    path = choose_weights(tmp_path / "run").path
+    kind, ids = GPTClassifier if task == "classifier" else GPT, np.arange(12).reshape(2, 6)
+    if layers == "lora":
+        with pytest.raises(LoadError, match=r"holds LoRA layers in training: `tinygrad-llm finetune --resume` saves"):
+            kind.from_pretrained(path)
+        finished(Run.resume(tmp_path / "run"), stop_at=7)
+        assert choose_weights(tmp_path / "run").path == tmp_path / "run"
+        return
+    again = kind.from_pretrained(path)
+    with run.model.evaluating():
+        np.testing.assert_array_equal(again.eval()(ids).data, run.model(ids).data)
+    assert tokenizer_for(path, again.config).n_vocab == again.config.vocab_size
 
 
 @pytest.mark.parametrize(("layers", "trained"), [

@@ -77,6 +77,8 @@ def test_lines_without_newer_fields_are_read_and_unknown_fields_are_ignored(tmp_
 def test_read_samples_returns_those_up_to_a_step(tmp_path):
     samples = [(0, "one"), (4, "two\n--- not a step ---\nlines"), (9, "saß")]
     (tmp_path / "samples.txt").write_text("".join(sample_to_text(*sample) for sample in samples), encoding="utf-8")
-    assert [(step, text.strip()) for step, text in read_samples(tmp_path / "samples.txt", 4)] == samples[:2]
-    assert len(read_samples(tmp_path / "samples.txt", 9)) == 3
-    assert read_samples(tmp_path / "gone", 9) == []
+    found, damage = read_samples(tmp_path / "samples.txt", 4)
+    assert [(step, text.strip()) for step, text in found] == samples[:2]
+    assert damage == ""
+    assert len(read_samples(tmp_path / "samples.txt", 9)[0]) == 3
+    assert read_samples(tmp_path / "gone", 9) == ([], "")

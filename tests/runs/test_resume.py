@@ -4,9 +4,11 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,9 @@ from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.optim import SCHEDULES
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import MAY_CHANGE
-from tinygrad_llm.runs.metrics import read_metrics
+from tinygrad_llm.runs.metrics import read_metrics, read_samples
 from tinygrad_llm.runs.presets import load_config
-from tinygrad_llm.runs.run import Run
+from tinygrad_llm.runs.run import DamagedRunWarning, Run
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.lock import LOCK, InUseError
 from tinygrad_llm.tokenizer import CharTokenizer
@@ -220,6 +222,187 @@ def test_metrics_and_samples_after_the_checkpoint_are_removed_by_a_resume(new, t
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
     resumed.save()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(10))
+
+
+def test_a_sample_is_not_lost_between_a_checkpoint_and_the_next_step(new, tmp_path, monkeypatch):
+    whole = new("whole")
+    list(whole.train(sample=5))
+    whole.save()
+    for moment in ("before", "after"):
+        run = new(moment)
+        save = run.folder.checkpoints.save
+
+        def killed(step, *arguments, save=save, moment=moment):
+            if moment == "after" or step < 4:
+                save(step, *arguments)
+            if step == 4:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(run.folder.checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(run.train(sample=5))
+        resumed = Run.resume(tmp_path / moment)
+        assert resumed.trainer.step == (4 if moment == "after" else 0)
+        list(resumed.train(sample=5))
+        resumed.save()
+        assert (tmp_path / moment / "samples.txt").read_bytes() == (tmp_path / "whole" / "samples.txt").read_bytes()
+
+
+# ---- damaged files ---------------------------------------------------------------------------------------------
+
+
+def damage_metrics(path, how):
+    """Returns the steps that the file lost."""
+    lines = path.read_text().splitlines(keepends=True)
+    if how == "emptied":
+        path.write_text("")
+        return list(range(len(lines)))
+    if how == "removed":
+        path.unlink()
+        return list(range(len(lines)))
+    if how == "its beginning is gone":
+        path.write_text("".join(lines[3:]))
+        return [0, 1, 2]
+    if how == "cut off":
+        path.write_text("".join(lines[:3])[:-20])
+        return list(range(2, len(lines)))
+    if how == "bytes are not text":
+        path.write_bytes("".join(lines[:2]).encode() + b"\xff\xfe\n" + "".join(lines[3:]).encode())
+        return [2]
+    assert how == "a number is wrong"
+    path.write_text("".join([*lines[:2], lines[2].replace('"step": 2', '"step": 5'), *lines[3:]]))
+    return [2]
+
+
+DAMAGES = ["emptied", "removed", "its beginning is gone", "cut off", "bytes are not text", "a number is wrong"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("table", [True, False], ids=["with a table", "without"])
+def test_damaged_metrics_are_named_kept_and_restored_from_the_table(table, how, new, tmp_path):
+    losses = finish(new("whole"))
+    stop_after(new("run"), 6)
+    folder = tmp_path / "run"
+    if not table:
+        (folder / "metrics.csv").unlink()
+    lost = damage_metrics(folder / "metrics.jsonl", how)
+    damaged = None if how == "removed" else (folder / "metrics.jsonl").read_bytes()
+    with pytest.warns(DamagedRunWarning) as caught:
+        resumed = Run.resume(folder)
+    said = str(caught[0].message)
+    assert f"run/metrics.jsonl: damaged: {len(lost)} of 7 steps are missing, the first is {lost[0]}" in said
+    assert ("restored from metrics.csv" in said) == table
+    assert (f"; {len(lost)} are lost" in said) == (not table)
+    finish(resumed)
+    resumed.save()
+    assert [quiet(step) for step in resumed.steps] == [s for s in losses if table or s.step not in lost]
+    assert read_metrics(folder / "metrics.jsonl") == resumed.steps
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + len(resumed.steps)
+    kept = folder / "metrics.jsonl.damaged"
+    assert (kept.read_bytes() if kept.exists() else None) == damaged
+    again = Run.resume(folder, more=1)  # what is lost is known
+    finish(again)
+    again.save()
+    assert len(again.steps) == len(resumed.steps) + 1
+    assert not (folder / "metrics.jsonl.damaged-2").exists()
+
+
+def test_every_figure_is_restored_from_the_table(new, tmp_path):
+    run = new("run")
+    finish(run)
+    run.save()
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with pytest.warns(DamagedRunWarning, match=r"10 of them were restored from metrics\.csv"):
+        resumed = Run.resume(tmp_path / "run", more=1)
+    assert resumed.steps == run.steps  # also tokens per second, and the figures of each layer
+    assert resumed.steps[-1].layer_grad_norm
+
+
+def test_damaged_samples_are_named_and_kept(new, tmp_path):
+    run = new("run")
+    list(run.train(lambda: run.trainer.step == 6, sample=5))
+    run.save()
+    path = tmp_path / "run" / "samples.txt"
+    damaged = b"\xff" + path.read_bytes()[1:]
+    path.write_bytes(damaged)
+    with pytest.warns(DamagedRunWarning, match=r"run/samples\.txt: damaged; the old file is kept"):
+        resumed = Run.resume(tmp_path / "run")
+    finish(resumed)
+    resumed.save()
+    assert path.with_name("samples.txt.damaged").read_bytes() == damaged
+
+
+def test_a_configuration_that_is_cut_off_anywhere_is_named_and_restored(new, tmp_path):
+    stop_after(new("run"), 4)
+    path = tmp_path / "run" / "config.toml"
+    text = path.read_text()
+    whole = load_config(path)
+    for length in range(0, len(text), 101):
+        path.write_text(text[:length])
+        with pytest.warns(DamagedRunWarning, match=r"run/config\.toml: damaged: .*; the settings are .* step 4"):
+            resumed = Run.resume(tmp_path / "run")
+        assert resumed.config.absolute() == whole
+        resumed.folder.release()
+    finish(resumed)
+    resumed.save()
+    assert load_config(path) == whole
+    assert path.with_name("config.toml.damaged").read_text() == text[:length]
+
+
+# ---- a folder that is gone -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", ["removed", "renamed", "metrics.jsonl", "checkpoints"])
+@pytest.mark.parametrize("moment", [3, 9])
+def test_a_folder_that_is_removed_during_training_is_written_again(gone, moment, new, tmp_path):
+    whole = new("whole")
+    losses = finish(whole)
+    run, folder = new("run"), tmp_path / "run"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in run.train(sample=5):
+            if step.step == moment:
+                if gone == "renamed":
+                    folder.rename(tmp_path / "moved")
+                elif gone == "metrics.jsonl":
+                    (folder / gone).unlink()
+                else:
+                    shutil.rmtree(folder if gone == "removed" else folder / gone)
+        run.save()
+    said = [str(warning.message) for warning in caught]
+    if gone == "checkpoints":
+        assert not said
+    else:
+        what = "run/metrics.jsonl: was removed" if gone == "metrics.jsonl" else "run: was removed or renamed"
+        assert len(said) == 1
+        assert f"{what} during training: the run, with all its steps so far, is written again to {folder}" in said[0]
+    assert not (folder / LOCK).exists()
+    assert [quiet(step) for step in read_metrics(folder / "metrics.jsonl")] == losses
+    assert [step for step, _ in read_samples(folder / "samples.txt", 9)[0]] == [0, 4, 8, 9]
+    resumed = Run.resume(folder, more=1)
+    assert resumed.trainer.step == 9
+    assert_same_state(state(whole.trainer), state(resumed.trainer))
+
+
+def test_another_run_in_the_place_of_a_removed_one_is_left_alone(new, tmp_path, contents):
+    run, folder = new("run"), tmp_path / "run"
+    training = run.train()
+    for _ in range(4):
+        next(training)
+    shutil.rmtree(folder)
+    other = new("run", seed=8)
+    others = other.train()
+    next(others)
+    before = contents(folder)
+    with pytest.warns(DamagedRunWarning, match=r"is written again to .*run-stopped$"):
+        list(training)
+    run.save()
+    assert contents(folder) == before
+    assert run.folder.path == tmp_path / "run-stopped"
+    assert [step.step for step in read_metrics(tmp_path / "run-stopped" / "metrics.jsonl")] == list(range(10))
+    list(others)  # still locked, and undisturbed
+    other.save()
+    assert load_config(folder / "config.toml").training.seed == 8
 
 
 def test_the_last_two_checkpoints_and_the_best_stay(new, tmp_path):

@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 from power_cut import PowerCut
 
+from tinygrad_llm.formats.checkpoint import save_checkpoint
+from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
-from tinygrad_llm.runs.folder import FILES, RunFolder, about_run, clear_run, holds_run, load_run
+from tinygrad_llm.runs.folder import (
+    FILES,
+    RunFolder,
+    about_run,
+    choose_weights,
+    clear_run,
+    holds_run,
+    load_run,
+)
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import CharTokenizer
@@ -225,6 +235,16 @@ def test_clear_run_removes_its_own_files_and_no_others(trained, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["my own.txt"]
 
 
+def test_a_run_may_be_saved_twice(trained, tmp_path):
+    for changes in ({}, {"seed": 8}):  # the second replaces the first
+        run = trained(**changes)
+        written = run.save()
+        run.sample(5)
+        assert run.save() == written
+        assert (tmp_path / "run" / "samples.txt").read_text().count("--- step 3 ---") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "text.txt"]
+
+
 def test_a_run_that_was_stopped_earlier_is_left_alone(tmp_path):
     for name in ("run", "run-stopped"):
         (tmp_path / name).mkdir()
@@ -239,6 +259,96 @@ def test_about_run_is_empty_where_run_json_cannot_be_read(text, tmp_path):
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------
+
+
+def train_until(run, step):
+    """Train as if the process were killed after this step."""
+    weights = {}
+    for done in run.train():
+        if done.val_loss is not None:
+            weights[done.step] = {name: array.copy() for name, array in run.model.state_dict().items()}
+        if done.step == step:
+            return weights
+    raise AssertionError("it ended before")
+
+
+def assert_weights(path, expected):
+    found = load_run(path)[0].state_dict()
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, name)
+
+
+def test_the_weights_of_a_run_that_is_not_saved_are_in_its_newest_checkpoint(new, tmp_path):
+    weights = train_until(new(eval_every=2), 7)
+    chosen = choose_weights(tmp_path / "run")
+    assert chosen.path.name == "step-00000006.ckpt.safetensors"
+    assert chosen.note.endswith("run: it has no saved model yet: this is its checkpoint of step 6")
+    assert_weights(chosen.path, weights[6])
+    assert GPT.from_pretrained(chosen.path).config == load_run(chosen.path)[0].config
+    for asked, step in (("last", 6), (4, 4), (6, 6)):
+        chosen = choose_weights(tmp_path / "run", asked)
+        assert f"step-{step:08d}" in chosen.note
+        assert_weights(chosen.path, weights[step])
+    with pytest.raises(LoadError, match=r"run: has no checkpoint of step 5: there are those of step (\d, )*4, 6$"):
+        choose_weights(tmp_path / "run", 5)
+    with pytest.raises(LoadError, match=r"no model here .*: name a checkpoint .* such as .*step-00000006\.ckpt"):
+        GPT.from_pretrained(tmp_path / "run")
+
+
+def test_the_best_checkpoint_is_the_one_of_the_lowest_held_out_loss(new, tmp_path):
+    run = new(eval_every=1, lr=0.5, min_lr=0.5)  # which soon makes it worse
+    weights = train_until(run, 9)
+    best = min(run.steps, key=lambda step: (step.val_loss, -step.step)).step
+    assert best < 7
+    assert_weights(choose_weights(tmp_path / "run", "best").path, weights[best])
+
+
+def test_the_saved_model_is_read_unless_a_checkpoint_is_newer(new, tmp_path):
+    run = new(eval_every=2)
+    list(run.train(lambda: run.trainer.step == 4))
+    run.save()
+    assert choose_weights(tmp_path / "run") == (tmp_path / "run", "")
+    resumed = run_module.Run.resume(tmp_path / "run")
+    weights = train_until(resumed, 7)
+    chosen = choose_weights(tmp_path / "run")
+    assert chosen.note.endswith("run: its saved model is of step 4: this is its checkpoint of step 6")
+    assert_weights(chosen.path, weights[6])
+    finish(run_module.Run.resume(tmp_path / "run")).save()
+    assert choose_weights(tmp_path / "run") == (tmp_path / "run", "")
+
+
+def test_a_path_that_is_no_run_is_left_alone(tmp_path):
+    for path in ("gpt2", tmp_path, tmp_path / "nothing"):
+        assert choose_weights(path) == (Path(path), "")
+        with pytest.raises(LoadError, match="has no checkpoints"):
+            choose_weights(path, "best")
+
+
+def test_a_checkpoint_needs_the_tokenizer_that_it_was_trained_with(new, tmp_path):
+    train_until(new(eval_every=2), 3)
+    path = choose_weights(tmp_path / "run").path
+    tokenizer = load_run(path)[1]
+    (tmp_path / "run" / "run.json").unlink()  # the checkpoint states it too
+    CharTokenizer(tokenizer.characters[::-1]).save(tmp_path / "run" / "tokenizer.json")
+    with pytest.raises(LoadError, match=r"tokenizer\.json is not the one that the run was trained with"):
+        load_run(path)
+    (tmp_path / "run" / "tokenizer.json").unlink()
+    with pytest.raises(LoadError, match=r"tokenizer\.json is missing"):
+        load_run(path)
+
+
+def test_a_checkpoint_of_another_kind_is_refused(new, tmp_path):
+    train_until(new(eval_every=2), 3)
+    path = choose_weights(tmp_path / "run").path
+    with pytest.raises(LoadError, match=r"holds 'tinygrad_llm\.GPT', and 'tinygrad_llm\.GPTClassifier' is needed"):
+        GPTClassifier.from_pretrained(path)
+    save_checkpoint(path, {"model.x": np.ones(1)}, {"step": 2})
+    with pytest.raises(LoadError, match=r"does not state its model's sizes: `tinygrad-llm train --resume`"):
+        GPT.from_pretrained(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LoadError, match="truncated"):
+        GPT.from_pretrained(path)
 
 
 def test_files_that_do_not_make_a_run_are_refused(trained, tmp_path):

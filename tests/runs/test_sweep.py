@@ -78,6 +78,18 @@ def test_the_steps_of_base_and_grid_are_fitted(sweep_of):
     assert found == [(30, 6, 7), (200, 40, 50)]
 
 
+def test_a_configuration_that_is_cut_off_is_named_as_damaged(sweep_of, place):
+    sweep = sweep_of(BASE + "[grid]\ntraining.lr = [0.01]\n")
+    run_trial(sweep.trials[0], place / "out")
+    check_folder(sweep, place / "out")
+    path = place / "out" / sweep.trials[0].name / "config.toml"
+    text = path.read_text()
+    for cut in (text[: text.index("lr =")], text[: text.index("lr =") + 4]):
+        path.write_text(cut)
+        with pytest.raises(ConfigError, match=r"config\.toml: .*the file is damaged.*: remove the folder, or choose"):
+            check_folder(sweep, place / "out")
+
+
 def test_values_may_be_lists_and_paths(sweep_of, place):
     sweep = sweep_of(
         BASE + '[grid]\ntraining.betas = [[0.9, 0.95], [0.9, 0.99]]\n"data.corpus" = ["../a/b", "..-a-b", "x"]\n'

@@ -42,7 +42,7 @@ def train(place: Path, pipe: int | None = None) -> None:
     else:
         clear_run(place)  # left by a kill before the first checkpoint
         run = Run.new(config, place)
-    for _ in run.train():
+    for _ in run.train(sample=3):
         if pipe is not None:
             os.write(pipe, b".")  # a step is done
     run.save()
@@ -88,4 +88,6 @@ different = [name for name in one[0] if one[0][name].tobytes() != other[0][name]
 different += [name for name in one[1] if name != "config" and one[1][name] != other[1][name]]
 losses = [[step.loss for step in read_metrics(folder / name / "metrics.jsonl")] for name in ("whole", "parts")]
 different += ["metrics"] * (losses[0] != losses[1])
+samples = [(folder / name / "samples.txt").read_text() for name in ("whole", "parts")]
+different += ["samples"] * (samples[0] != samples[1])
 print(json.dumps({"killed": killed, "different": different, "moments": len(moments)}))

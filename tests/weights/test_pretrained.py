@@ -681,7 +681,8 @@ BAD_METADATA = [
     ({"config": config_json(tie_weights=False)}, "missing lm_head.weight (11, 6)"),
     ({"config": config_json(vocab_size=8, block_size=11)}, "transformer.wte.weight has shape (11, 6)"),
     ({"format": "tinygrad_llm.Encoder", "config": config_json()}, "'tinygrad_llm.Encoder', and 'tinygrad_llm.GPT' is"),
-    ({"format": "tinygrad_llm.checkpoint"}, "holds 'tinygrad_llm.checkpoint'"),
+    ({"format": "tinygrad_llm.checkpoint"}, "__metadata__: metadata"),
+    ({"format": "tinygrad_llm.checkpoint", "metadata": "{}"}, "does not state its model's sizes"),
 ]
 
 

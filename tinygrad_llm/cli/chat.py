@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_sampling, add_seed, integer, sampling_of
+from tinygrad_llm.cli.options import add_checkpoint, add_sampling, add_seed, integer, sampling_of, weights_of
 from tinygrad_llm.cli.progress import flowing, is_terminal
 from tinygrad_llm.finetuning import STYLES
 from tinygrad_llm.finetuning.conversation import Conversation
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=integer(1), default=200, metavar="N", help="most tokens of an answer (default 200)"
     )
+    add_checkpoint(parser)
     add_sampling(parser, temperature=0)
     words = "earlier turns that the model reads (default: all that fit); 0: each text alone, as in training"
     parser.add_argument("--history", type=integer(0), metavar="N", help=words)
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     style = args.style or stated_style(args.run)
     if style is not None and style not in STYLES:
         raise UsageError(f"{args.run}: was trained with the unknown style {style!r}: choose a --style")
-    model, tokenizer = load_run(args.run)
+    model, tokenizer = load_run(weights_of(args, args.run))
 
     def new() -> Conversation:
         rng = Generator(args.seed)

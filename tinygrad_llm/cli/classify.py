@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, color, visible
+from tinygrad_llm.cli.options import add_checkpoint, add_json, color, visible, weights_of
 from tinygrad_llm.cli.progress import WIDTH, fold
 from tinygrad_llm.finetuning import classify, token_influence
 from tinygrad_llm.finetuning.classifier import encode_messages
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="show how much each token speaks for the class (gradient × input)"
     )
+    add_checkpoint(parser)
     add_json(parser)
 
 
@@ -36,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UsageError("there is no text: give at least one that is not empty")
-    model = GPTClassifier.from_pretrained(args.run)
-    tokenizer = tokenizer_for(args.run, model.config)
+    path = weights_of(args, args.run)
+    model = GPTClassifier.from_pretrained(path)
+    tokenizer = tokenizer_for(path, model.config)
     rows, cut = encode_messages(texts, tokenizer, model.block_size)
     with np.errstate(all="ignore"):
         probabilities = classify(model, rows)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_overwrite, integer
+from tinygrad_llm.cli.options import add_checkpoint, add_json, add_overwrite, integer, weights_of
 from tinygrad_llm.cli.progress import fold
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.atomic import atomic_folder
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--n-head", type=integer(1), metavar="N", help="the number of attention heads, where no file states it"
     )
+    add_checkpoint(parser)
     add_overwrite(parser, "a model in DST, if DST holds nothing else")
     add_json(parser)
 
@@ -56,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{destination}: DST is a folder, not a file: choose a DST without {destination.suffix}")
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"{destination}: its parent folder does not exist: create that first")
-    config, state, found = read_pretrained(source, GPTConfig, args.n_head)
-    tokenizer = None if find_tokenizer(source) is None else tokenizer_for(source, config)  # compared with the model
+    path = weights_of(args, source)
+    config, state, found = read_pretrained(path, GPTConfig, args.n_head)
+    tokenizer = None if find_tokenizer(path) is None else tokenizer_for(path, config)  # compared with the model
     try:
         with atomic_folder(destination.absolute(), args.overwrite) as temporary:
             write_pretrained(temporary, config, state, args.to, None if tokenizer is None else tokenizer.eot_token)

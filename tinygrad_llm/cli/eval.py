@@ -8,6 +8,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import (
+    add_checkpoint,
     add_json,
     add_newlines,
     add_special,
@@ -15,6 +16,7 @@ from tinygrad_llm.cli.options import (
     integer,
     read_newlines,
     visible,
+    weights_of,
 )
 from tinygrad_llm.cli.progress import fold, progress
 from tinygrad_llm.evaluation import (
@@ -27,9 +29,10 @@ from tinygrad_llm.evaluation import (
 )
 from tinygrad_llm.generation import start_ids
 from tinygrad_llm.models import GPT
+from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
-from tinygrad_llm.weights import fit, tokenizer_for
+from tinygrad_llm.weights import check_stated, fit
 
 EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
 
@@ -57,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=integer(1), metavar="N", help="windows at once (default: by memory)")
     parser.add_argument("--tokenizer", metavar="NAME", help="gpt2, a tokenizer file, or the folder of another run")
     parser.add_argument("--dtype", choices=["uint16", "uint32"], help="type of the ids in a file without its .json")
+    add_checkpoint(parser)
     add_newlines(parser)
     add_special(parser)
     add_json(parser)
@@ -87,16 +91,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:
-    model = GPT.from_pretrained(args.run)
+    path = weights_of(args, args.run)
     if args.tokenizer is None:
-        return model, tokenizer_for(args.run, model.config)
-    tokenizer = find_tokenizer(args.tokenizer)
+        return load_run(path)
+    model, tokenizer = GPT.from_pretrained(path), find_tokenizer(args.tokenizer)
     fitting = fit(tokenizer, model.config.vocab_size)
     if fitting is None:
         raise UsageError(
             f"{args.tokenizer} has {tokenizer.n_vocab} tokens and {args.run} {model.config.vocab_size}: they do not "
             "belong together"
         )
+    check_stated(path, tokenizer, f"{args.tokenizer}: the tokenizer", "leave --tokenizer out, or name that one")
     return model, fitting
 
 

@@ -10,15 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_sampling, add_seed, add_special, color, integer, sampling_of
+from tinygrad_llm.cli.options import (
+    add_checkpoint,
+    add_json,
+    add_sampling,
+    add_seed,
+    add_special,
+    color,
+    integer,
+    sampling_of,
+    weights_of,
+)
 from tinygrad_llm.cli.progress import flowing, is_terminal
 from tinygrad_llm.generation import start_ids, write, write_all
-from tinygrad_llm.models import GPT
 from tinygrad_llm.random import MAX_SEED, Generator
-from tinygrad_llm.runs.folder import keeps_newlines
+from tinygrad_llm.runs.folder import keeps_newlines, load_run
 from tinygrad_llm.tokenizer import encode_text
 from tinygrad_llm.tokenizer.files import normalize_newlines
-from tinygrad_llm.weights import tokenizer_for
 
 EXAMPLE = 'tinygrad-llm generate runs/demo --prompt "Once upon a time" --seed 1'
 LONGEST = 1_000_000  # bytes of a prompt from stdin: more than any model reads
@@ -35,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=integer(1), default=1, metavar="N", help="texts, from seeds SEED, SEED + 1, …"
     )
+    add_checkpoint(parser)
     add_sampling(parser)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this; may be repeated")
     add_special(parser)
@@ -45,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     sampling = sampling_of(args)
     prompt = _from_stdin(keeps_newlines(args.run)) if args.prompt == "-" else args.prompt
-    model = GPT.from_pretrained(args.run)
-    tokenizer = tokenizer_for(args.run, model.config)
+    model, tokenizer = load_run(weights_of(args, args.run))
     ids = encode_text(tokenizer, prompt, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give a --prompt")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.progress import is_terminal
+from tinygrad_llm.cli.progress import is_terminal, say
 from tinygrad_llm.generation import Sampling
 from tinygrad_llm.random import MAX_SEED
-from tinygrad_llm.runs.folder import FILES, holds_run, keeps_newlines
+from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
 
 
@@ -67,6 +67,37 @@ def add_special(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--plain-special", dest="special", action="store_const", const="plain", help="read it as plain text"
     )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add --checkpoint; see `weights_of`."""
+    parser.add_argument(
+        "--checkpoint",
+        type=_checkpoint,
+        metavar="WHICH",
+        help="read a checkpoint of the run: best (the lowest held-out loss), last, or the number of its step (default: "
+        "the saved model; the last checkpoint, where that is newer)",
+    )
+
+
+def _checkpoint(text: str) -> str | int:
+    if text in ("best", "last"):
+        return text
+    try:
+        return integer(0)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, but it must be best, last or the number of a step") from None
+
+
+def weights_of(args: argparse.Namespace, path: Path) -> Path:
+    """The path of a run's weights, as --checkpoint asks for them; a checkpoint is named on stderr.
+
+    Raises:   LoadError: the checkpoint is not there.
+    """
+    chosen = choose_weights(path, args.checkpoint)
+    if chosen.note:
+        say(f"tinygrad-llm {args.command}: {chosen.note}", sys.stderr)
+    return chosen.path
 
 
 def add_newlines(parser: argparse.ArgumentParser) -> None:

@@ -78,7 +78,7 @@ def watch(run: Run, out: TextIO) -> tuple[int, list[Path]]:
     bar = StepBar(steps, done=run.trainer.step)
     with Signals() as signals:
         try:
-            for step in run.train(lambda: signals.stopped):
+            for step in run.train(lambda: signals.stopped, SAMPLE_TOKENS):
                 bar.show(step)
                 for line in _remarks(run, step):
                     bar.write(line, out)
@@ -100,12 +100,15 @@ def _remarks(run: Run, step: Step) -> list[str]:
             f"step {step.step}: loss {step.loss:.3f} is {step.z_score:.1f} standard deviations above the last hundred"
         )
     if step.val_loss is not None:
-        text = sample_lines(_sample(run), "    ")
+        text = sample_lines(_sample(run, step), "    ")
         lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n{text}\n")
     return lines
 
 
-def _sample(run: Run) -> str:
+def _sample(run: Run, step: Step) -> str:
+    """The sample of this step, or why there is none."""
+    if run.samples and run.samples[-1][0] == step.step:
+        return run.samples[-1][1]
     try:
         with np.errstate(all="ignore"):
             return run.sample(SAMPLE_TOKENS)

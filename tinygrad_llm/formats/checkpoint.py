@@ -125,7 +125,7 @@ class Checkpoints:
                   without `load_latest`, one of this step or a later one.
         """
         step = operator.index(step)
-        path = self.folder / f"step-{step:08d}.ckpt.safetensors"
+        path = self.path(step)
         if step < 0:
             raise ValueError(f"{self.folder}: step: must be ≥ 0, got {step}")
         if loss is not None and not math.isfinite(loss):
@@ -140,6 +140,14 @@ class Checkpoints:
         self._begun = True
         self._prune()
         return path
+
+    def path(self, step: int) -> Path:
+        """Return the path of the checkpoint of a step, whether it exists or not."""
+        return self.folder / f"step-{step:08d}.ckpt.safetensors"
+
+    def steps(self) -> list[int]:
+        """Return the steps of which there are checkpoints, in order."""
+        return sorted(map(_step, self._files()))
 
     def latest(self) -> Path | None:
         """Return the checkpoint of the highest step; None if there is none."""

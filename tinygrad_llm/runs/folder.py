@@ -17,31 +17,30 @@ This file imports nothing of the training package: a model that only writes text
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
 import tomllib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.models import GPT
-from tinygrad_llm.storage.atomic import rename
-from tinygrad_llm.storage.files import open_regular
+from tinygrad_llm.storage.atomic import atomic_write, rename
+from tinygrad_llm.storage.files import LoadError, open_regular, parse_json
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
 from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG
-from tinygrad_llm.weights.find import folder_of
+from tinygrad_llm.weights.find import CHECKPOINTS, folder_of
 
 CONFIG, TOKENIZER, ABOUT = "config.toml", "tokenizer.json", "run.json"
 METRICS, TABLE, SAMPLES = "metrics.jsonl", "metrics.csv", "samples.txt"
 PICTURES = ("loss.png", "gradients.png")
+ASIDE = ".damaged"  # added to the name of a damaged file that is kept
 CONFUSION = "confusion.png"  # of a classifier
 RESULTS = "results.json"  # of the test after a fine-tuning
-CHECKPOINTS = "checkpoints"
 # In the order in which a save puts them into place. run.json, which states their number of steps, is the last.
 FILES = (
     *(CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, CONFUSION, RESULTS, WEIGHTS, ADAPTER, ADAPTER_CONFIG),
@@ -49,6 +48,7 @@ FILES = (
 )
 
 _MAX_CONFIG = 1_000_000  # bytes
+_MAX_ABOUT = 1_000_000
 _OWN_CHECKPOINTS = ("step-*.ckpt.safetensors", ".tinygrad_llm-*.tmp")  # a kill during a save leaves the second
 _SAVING = ".saving"  # the files of a save that is not complete; those of a killed one stay until the next save
 
@@ -61,8 +61,9 @@ def holds_run(folder: Path) -> bool:
 def about_run(folder: Path) -> dict[str, Any]:
     """The content of run.json; {} where it is missing or cannot be read."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open_regular(folder / ABOUT) as file:
+            about = parse_json(ABOUT, file.read(_MAX_ABOUT))
+    except (OSError, LoadError):
         return {}
     return about if isinstance(about, dict) else {}
 
@@ -82,13 +83,51 @@ def keeps_newlines(path: str | Path) -> bool:
     return about_run(folder_of(Path(path))).get("keep_newlines") is True
 
 
-def load_run(folder: str | Path) -> tuple[GPT, AnyTokenizer]:
-    """The model and the tokenizer of a saved run.
+class Chosen(NamedTuple):
+    """Where the weights of a run are, for `read_pretrained`; and a note for the user, if they are in a checkpoint."""
+
+    path: Path
+    note: str
+
+
+def choose_weights(path: str | Path, checkpoint: str | int | None = None) -> Chosen:
+    """The saved model of a run, or one of its checkpoints: the newest, where the run has none that is as new.
+
+    So a run that is still training, or was killed, has a model. Any other path is returned as it is.
+
+    Args:     checkpoint: "best" (the lowest held-out loss), "last", or the number of a step; None: see above.
+    Raises:   LoadError: the checkpoint that was asked for is not there; the message lists those that are.
+    """
+    path = Path(path)
+    checkpoints = Checkpoints(path / CHECKPOINTS)
+    steps = checkpoints.steps() if path.is_dir() else []
+    if checkpoint is not None:
+        if not steps:
+            raise LoadError(f"{path}: has no checkpoints: a run has them, in its folder {CHECKPOINTS}")
+        if checkpoint == "best":
+            file = checkpoints.best()
+        else:
+            step = steps[-1] if checkpoint == "last" else checkpoint
+            file = checkpoints.path(step) if isinstance(step, int) and step in steps else None
+        if file is None:
+            wanted = "with a held-out loss" if checkpoint == "best" else f"of step {checkpoint}"
+            raise LoadError(f"{path}: has no checkpoint {wanted}: there are those of step {', '.join(map(str, steps))}")
+        return Chosen(file, f"{path}: this is its checkpoint {file.name}")
+    saved = any((path / name).is_file() for name in (WEIGHTS, ADAPTER))
+    done = about_run(path).get("steps_done")
+    if not steps or (saved and (not isinstance(done, int) or done >= steps[-1] or (path / ADAPTER).is_file())):
+        return Chosen(path, "")
+    why = f"its saved model is of step {done}" if saved else "it has no saved model yet"
+    return Chosen(checkpoints.path(steps[-1]), f"{path}: {why}: this is its checkpoint of step {steps[-1]}")
+
+
+def load_run(path: str | Path) -> tuple[GPT, AnyTokenizer]:
+    """The model and the tokenizer of a run, or of another path that `GPT.from_pretrained` reads.
 
     Raises:   LoadError, TokenizerError: one of them is missing or damaged, or they do not fit each other.
     """
-    model = GPT.from_pretrained(folder)
-    return model, tokenizer_for(folder, model.config)
+    model = GPT.from_pretrained(path)
+    return model, tokenizer_for(path, model.config)
 
 
 def clear_run(folder: Path) -> None:
@@ -116,7 +155,9 @@ class RunFolder:
         self.path = path
         self.work = path if resumed or not holds_run(path) else _name_beside(path)
         self.checkpoints = Checkpoints(self.work / CHECKPOINTS)
+        self.damaged: list[str] = []  # files that are kept when they are replaced
         self._is_new = not resumed
+        self._place: os.stat_result | None = None  # the folder where it works, once it has begun
         self._log: TextIO | None = None  # metrics.jsonl, while steps are written
         self._locks: dict[Path, weakref.finalize[..., Any]] = {}  # they also end with this object
 
@@ -149,21 +190,57 @@ class RunFolder:
 
     # ---- while it is trained ---------------------------------------------------------------------------------------
 
-    def begin(self, write: Callable[[Path], None]) -> None:
+    def begin(self, write: Callable[[Path], None]) -> str:
         """Make and lock the folder, write the files that a resume needs, and open the log; nothing, if it is open.
 
+        A folder that was removed or renamed since then is made again; where another run is now, next to that.
+
         Args:     write: writes the files into an empty folder.
+        Returns:  what was lost, and where the run is now, for the user; "" where nothing was.
         Raises:   InUseError: another process is training here, or has put a run here since this object was made.
         """
-        if self._log is not None:
-            return
+        lost = self.lost()
+        if self._log is not None and not lost:
+            return ""
+        self.close_log()
+        if lost:
+            self._choose_again()
+            lost += f": the run, with all its steps so far, is written again to {self.work}"
         self.work.mkdir(parents=True, exist_ok=True)
         self._lock(self.work)
         if self._is_new and holds_run(self.work):
             raise InUseError(f"{self.work}: another run was put there meanwhile: choose another folder")
         self._replace(self.work, write)
         self._is_new = False
+        self._place = self.work.stat()
         self._log = open(self.work / METRICS, "a", encoding="utf-8", newline="\n", buffering=1)  # noqa: SIM115
+
+        return lost
+
+    def lost(self) -> str:
+        """What is gone of the folder since `begin`, for the user; "" where nothing is."""
+        if self._place is None:
+            return ""
+        if not self._is_there():
+            return f"{self.work}: was removed or renamed during training"
+        return "" if (self.work / METRICS).is_file() else f"{self.work / METRICS}: was removed during training"
+
+    def _is_there(self) -> bool:
+        """Whether the folder in which this run works is still the one of `begin`."""
+        try:
+            return self._place is not None and os.path.samestat(self._place, self.work.stat())
+        except OSError:
+            return False
+
+    def _choose_again(self) -> None:
+        """Leave the folder if it is gone; if another run has its name now, choose another name."""
+        if self._is_there():
+            return
+        if self.work in self._locks:
+            self._locks.pop(self.work)()
+        if holds_run(self.work):
+            self.path = self.work = _name_beside(self.path)
+            self.checkpoints = Checkpoints(self.work / CHECKPOINTS)
 
     def log(self, line: str) -> None:
         """Add a line to metrics.jsonl, which `begin` has opened."""
@@ -184,8 +261,13 @@ class RunFolder:
     def add_sample(self, text: str) -> None:
         """Add to samples.txt while the log is open; else the next save writes all samples."""
         if self._log is not None:
-            with open(self.work / SAMPLES, "a", encoding="utf-8", newline="\n") as file:
+            with (
+                contextlib.suppress(FileNotFoundError),  # the folder was removed: the next step writes all samples
+                open(self.work / SAMPLES, "a", encoding="utf-8", newline="\n") as file,
+            ):
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # before the checkpoint, as the log
 
     # ---- the save --------------------------------------------------------------------------------------------------
 
@@ -208,6 +290,8 @@ class RunFolder:
             self._locks.pop(self.work)()  # its file would keep the folder from being empty
             clear_run(self.work)
             self.work = self.path
+            self.checkpoints = Checkpoints(self.work / CHECKPOINTS)
+        self._place = self.work.stat()
         return [self.path / name for name in (*FILES, CHECKPOINTS) if (self.path / name).exists()]
 
     def _replace(self, folder: Path, write: Callable[[Path], None], whole: bool = False) -> None:
@@ -221,6 +305,9 @@ class RunFolder:
             for name in written:
                 with open(saving / name, "rb+") as file:
                     os.fsync(file.fileno())  # a power cut after the renames must not leave empty files
+            for name in self.damaged:
+                _keep(folder / name)
+            self.damaged = []
             for name in FILES:
                 if name in written:
                     rename(saving / name, folder / name)
@@ -239,6 +326,19 @@ class RunFolder:
             rename(path, folder / CHECKPOINTS / path.name)
 
 
+def _keep(path: Path) -> None:
+    """Copy a damaged file to its name with `ASIDE` at the end, or the next such name."""
+    names = (path.with_name(f"{path.name}{ASIDE}{end}") for end in _endings())
+    name = next(name for name in names if not os.path.lexists(name))
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file, atomic_write(name) as copy:
+        shutil.copyfileobj(file, copy)
+
+
+def _endings() -> Iterator[str]:
+    """ "", "-2", "-3", …"""
+    return itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+
+
 def _own_checkpoints(folder: Path) -> list[Path]:
     return [path for pattern in _OWN_CHECKPOINTS for path in (folder / CHECKPOINTS).glob(pattern)]
 
@@ -246,6 +346,5 @@ def _own_checkpoints(folder: Path) -> list[Path]:
 def _name_beside(path: Path) -> Path:
     """FOLDER-stopped, or the next such name that no run has: a run that was stopped earlier may be worth resuming."""
     place = path.resolve() if path.name in ("", "..") else path  # "." has no name
-    ends = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
-    names = (place.with_name(f"{place.name}-stopped{end}") for end in ends)
+    names = (place.with_name(f"{place.name}-stopped{end}") for end in _endings())
     return next(name for name in names if not holds_run(name))

@@ -4,33 +4,53 @@ import contextlib
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.config import RunConfig, differences, parse_toml
+from tinygrad_llm.runs.config import RunConfig, differences, parse_toml, read_text, read_toml
 from tinygrad_llm.runs.data import LEARNED, data_differences, load_data, make_tokenizer, read_source, tokenize
 from tinygrad_llm.runs.finetune import Subject, load_examples
-from tinygrad_llm.runs.folder import ABOUT, CHECKPOINTS, CONFIG, METRICS, RESULTS, SAMPLES, TABLE, TOKENIZER, RunFolder
+from tinygrad_llm.runs.folder import (
+    ABOUT,
+    ASIDE,
+    CONFIG,
+    METRICS,
+    RESULTS,
+    SAMPLES,
+    TABLE,
+    TOKENIZER,
+    RunFolder,
+    about_run,
+)
 from tinygrad_llm.runs.metrics import (
-    read_metrics,
     read_samples,
+    recover_metrics,
     sample_to_text,
     step_to_json,
     steps_to_csv,
 )
 from tinygrad_llm.runs.pictures import save_confusion, save_pictures
-from tinygrad_llm.runs.presets import load_config, over_preset
+from tinygrad_llm.runs.presets import over_preset
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import load_tokenizer
 from tinygrad_llm.training import ConfigError, Step, Trainer, TrainingError, TrainSettings
 from tinygrad_llm.training.workers import fastest_threads, processes
+from tinygrad_llm.weights import about_model
+from tinygrad_llm.weights.find import CHECKPOINTS
+
+
+class DamagedRunWarning(UserWarning):
+    """A file of a run is damaged or gone; the message says what was done about it."""
 
 
 class Run:
@@ -47,6 +67,7 @@ class Run:
         self.folder = folder
         self.steps: list[Step] = []
         self.samples: list[tuple[int, str]] = []
+        self.lost: list[list[int]] = []  # first and last of steps whose records were lost
         self.results: dict[str, Any] | None = None  # of a test after the last step, if the subject has one
         self._saved_at: tuple[int, int] | None = None  # the position of the last checkpoint
 
@@ -96,15 +117,29 @@ class Run:
         place.checkpoints = saved.checkpoints
         run = cls(config, saved.data, trainer, place)
         run._saved_at = run._position
-        run.steps = read_metrics(place.path / METRICS, saved.step)
-        run.samples = read_samples(place.path / SAMPLES, saved.step)
+        metrics, table = place.path / METRICS, place.path / TABLE
+        lost = about_run(place.path).get("lost_steps", [])
+        run.steps, run.lost, damage = recover_metrics(metrics, table, saved.step, lost)
+        run._note_damage(damage, METRICS, TABLE)
+        run.samples, damage = read_samples(place.path / SAMPLES, saved.step)
+        run._note_damage(damage, SAMPLES)
+        run._note_damage(saved.damage, CONFIG)
         return run
+
+    def _note_damage(self, damage: str, *names: str) -> None:
+        """Warn of damaged files, if there is damage, and keep them when the next save replaces them."""
+        if damage:
+            self.folder.damaged += [name for name in names if (self.folder.path / name).is_file()]
+            kept = f"the old file is kept with the ending {ASIDE}"
+            warnings.warn(f"{damage}; {kept}", DamagedRunWarning, stacklevel=5)
 
     # ---- training --------------------------------------------------------------------------------------------------
 
-    def train(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+    def train(self, stop: Callable[[], bool] = lambda: False, sample: int = 0) -> Iterator[Step]:
         """Train, yield every step, and save checkpoints; `stop` is called after each micro-batch.
 
+        Args:     sample: how many tokens to write at each held-out loss. A sample is taken before the checkpoint of
+                  its step, so a resumed run has all samples of one that never stopped. 0: none.
         Raises:   TrainingError: as `Trainer.advance`; a checkpoint holds the state before the bad step.
                   InUseError: another process is training in this folder.
         """
@@ -112,9 +147,12 @@ class Run:
         try:
             self.folder.lock()
             for step in self.trainer.run(stop):
-                self.folder.begin(self._write_notes)
+                self._begin()
                 self.steps.append(step)
                 self.folder.log(step_to_json(step))
+                if sample and step.val_loss is not None:
+                    with contextlib.suppress(ValueError), np.errstate(all="ignore"):  # the model diverged
+                        self.sample(sample)
                 if self._is_due(step):
                     self.checkpoint()
                 yield step
@@ -125,6 +163,13 @@ class Run:
             self.folder.close_log()
             if not finished:
                 self.folder.release()
+
+    def _begin(self) -> None:
+        """Open the folder, if it is not open; if it was removed meanwhile, make it and all its files again."""
+        lost = self.folder.begin(self._write_notes)
+        if lost:
+            self._saved_at = None
+            warnings.warn(lost, DamagedRunWarning, stacklevel=3)
 
     def _is_due(self, step: Step) -> bool:
         """Whether a checkpoint follows this step."""
@@ -138,7 +183,7 @@ class Run:
         Raises:   TrainingError: a weight, or the held-out loss, is NaN or infinite. OSError: it cannot be written.
                   LoadError: checkpoints of another run are in the way.
         """
-        self.folder.begin(self._write_notes)
+        self._begin()
         self.folder.sync_log()
         step, task = self.trainer.step, self.trainer.task
         arrays, numbers = self.trainer.get_state()
@@ -148,7 +193,8 @@ class Run:
         found = task.evaluate(self.model, task.held_out[:1]).loss if loss is None else loss
         if not math.isfinite(found):
             raise TrainingError(f"step {step}: the held-out loss is {found}. Try a lower learning rate")
-        metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **self.data.identity}
+        about = {"model": about_model(self.model.config), **self.data.identity}
+        metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **about}
         try:
             self.folder.checkpoints.save(step, arrays, metadata, loss)
         except NotFiniteError as error:
@@ -188,17 +234,18 @@ class Run:
         """
         try:
             self.folder.lock()
-            if self._saved_at != self._position:
+            if self._saved_at != self._position or self.folder.lost() or self.folder.checkpoints.latest() is None:
                 self.checkpoint()
             ended = self.trainer.step >= self.config.training.steps
             self.results = self.data.results(self.model) if ended else None
             return self.folder.save(self._write_all, ended)
         finally:
+            self.folder.close_log()
             self.folder.release()
 
     def _write_notes(self, folder: Path) -> None:
         """The files that a resume needs, besides a checkpoint."""
-        about = {
+        about: dict[str, Any] = {
             "preset": self.config.preset,
             "corpus": self.config.finetune.data or list(self.config.data.files) or self.config.data.corpus,
             "keep_newlines": self.config.data.keep_newlines,
@@ -206,6 +253,8 @@ class Run:
             "processes": processes().size,
             "identity": self.data.identity,
         }
+        if self.lost:
+            about["lost_steps"] = self.lost
         texts = {
             CONFIG: self.config.absolute().to_toml(),
             ABOUT: json.dumps(about, indent=2) + "\n",
@@ -243,6 +292,7 @@ class Saved:
     arrays: dict[str, Array]
     trainer: dict[str, Any]  # with the arrays, the state of the trainer
     checkpoints: Checkpoints
+    damage: str  # of config.toml, for the user; "" if it is whole
 
 
 def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int | None = None) -> Saved:
@@ -257,7 +307,7 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     arrays, saved = checkpoints.load_latest()
     where = f"{folder}: its checkpoint of step {saved['step']}"
-    before = load_config(folder / CONFIG)
+    before, damage = _read_config(folder / CONFIG, saved.get("config"), where)
     extension = {} if more is None else {"training.steps": saved["step"] + more, "training.epochs": 0}
     if more is not None and more < (rest := before.training.warmup - saved["step"]):
         raise ConfigError(
@@ -265,7 +315,7 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
         )
     config = before.changed({**(changes or {}), **extension})
     if config.finetune.task:
-        return _saved_examples(where, config, before, saved, arrays, checkpoints)
+        return _saved_examples(where, config, before, saved, arrays, checkpoints, damage)
     source = read_source(config.data)
     learned = config.data.tokenizer in LEARNED and not source.files
     tokenizer = load_tokenizer(folder / TOKENIZER) if learned else make_tokenizer(config.data, source)
@@ -278,7 +328,29 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
         raise LoadError(f"{where} is not of a run: {error}") from error
     _refuse_changed(where, different)
     data = tokenize(config, source, tokenizer)  # only now: another text may have characters unknown to the tokenizer
-    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints)
+    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints, damage)
+
+
+def _read_config(path: Path, saved: Any, where: str) -> tuple[RunConfig, str]:
+    """The configuration of a run; and what is damaged: then it is the one of its checkpoint.
+
+    Args:     saved: the text of config.toml in the checkpoint.
+    Raises:   ConfigError: an unknown key or preset, a wrong type or value: a change of the user.
+    """
+    if not isinstance(saved, str):
+        raise LoadError(f"{where} is not of a run: config: must be a text, got {saved!r:.100}")
+    try:
+        values = read_toml(path)
+        lost = [key for key in parse_toml(saved) if key not in values]
+        damage = f"{len(lost)} settings are missing, the first is {lost[0]}" if lost else ""
+        text = read_text(path)
+        if text != saved and saved.startswith(text):
+            damage = damage or "its end is missing"
+    except ConfigError as error:
+        damage = str(error).removeprefix(f"{path}: ")
+    if damage:
+        return over_preset(parse_toml(saved), where), f"{path}: damaged: {damage}; the settings are those of {where}"
+    return over_preset(values, str(path)), ""
 
 
 def load_subject(config: RunConfig) -> Subject:
@@ -298,6 +370,7 @@ def _saved_examples(
     saved: Mapping[str, Any],
     arrays: dict[str, Array],
     checkpoints: Checkpoints,
+    damage: str,
 ) -> Saved:
     """A fine-tuning run as its last checkpoint has it."""
     data = load_subject(config)
@@ -311,7 +384,7 @@ def _saved_examples(
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(f"{where} is not of a run: {error}") from error
     _refuse_changed(where, different)
-    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints)
+    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints, damage)
 
 
 def _refuse_changed(where: str, different: list[str]) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.runs.config import RunConfig, read_text, read_toml
-from tinygrad_llm.runs.folder import CHECKPOINTS, CONFIG, METRICS, clear_run
+from tinygrad_llm.runs.folder import CONFIG, METRICS, clear_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import find_preset, load_config
 from tinygrad_llm.runs.run import Run
@@ -37,6 +37,7 @@ from tinygrad_llm.storage.text import finite, nearest, to_csv
 from tinygrad_llm.tokenizer import TokenizerError
 from tinygrad_llm.training import ConfigError, Step, TrainingError
 from tinygrad_llm.weights import WEIGHTS
+from tinygrad_llm.weights.find import CHECKPOINTS
 
 CSV, JSON = "sweep.csv", "sweep.json"
 DIVERGED = "diverged.txt"  # the reason, in the folder of a run that diverged
@@ -179,10 +180,17 @@ def check_folder(sweep: Sweep, folder: Path) -> None:
         place = folder / trial.name
         if not (place / CONFIG).is_file():
             continue
-        before, now = load_config(place / CONFIG).flat(), trial.config.absolute().flat()
+        mend = "remove the folder, or choose another --out"
+        try:
+            given, before = read_toml(place / CONFIG), load_config(place / CONFIG).flat()
+        except ConfigError as error:
+            raise ConfigError(f"{error}: the file is damaged: {mend}") from None
+        now = trial.config.absolute().flat()
         # A run writes into its config.toml what was left to the machine, and how many steps its epochs have.
         noted = {"training.workers": now["training.workers"] is None, "training.steps": now["training.epochs"] > 0}
         for key, value in now.items():
+            if before[key] != value and key not in given and value is not None:
+                raise ConfigError(f"{place / CONFIG}: the file is damaged, since {key} is missing: {mend}")
             if before[key] != value and not noted.get(key):
                 raise ConfigError(
                     f"{place}: was run with other settings: {key}: {before[key]!r} before, {value!r} now. "

@@ -68,7 +68,8 @@ def lock(folder: Path) -> Callable[[], None]:
         if sys.platform == "win32":  # an open file cannot be removed there
             os.close(descriptor)
         with contextlib.suppress(OSError):
-            path.unlink()
+            if sys.platform == "win32" or os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()  # not where the folder was removed, and another process has a lock of this name
         if sys.platform != "win32":  # last, so that the removal cannot hit a file that another process has locked
             os.close(descriptor)
 

@@ -10,6 +10,9 @@ WEIGHTS = "model.safetensors"  # the weights in a folder of ours, and of Hugging
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"  # OpenAI's
 NPZ = "model.npz"
 HPARAMS, CONFIG = "hparams.json", "config.json"  # the sizes: OpenAI's, Hugging Face's
+CHECKPOINTS = "checkpoints"  # the folder in a run for those of its training
+
+_CHECKPOINT = "step-*.ckpt.safetensors"
 
 CACHE = "TINYGRAD_LLM_CACHE"  # names the folder that holds a folder for each published model
 PUBLISHED = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}  # ours: OpenAI's name
@@ -40,7 +43,9 @@ def find_weights(path: str | Path) -> Path:
     if path.is_dir():
         kinds = ("*.safetensors*", "*.index", "*.npz", "pytorch_model*.bin")
         if not any(any(path.glob(kind)) for kind in kinds):
-            raise LoadError(f"{path}: no model here ({WEIGHTS} is missing): train one, or check the path")
+            checkpoint = max((path / CHECKPOINTS).glob(_CHECKPOINT), default=None)
+            hint = f"name a checkpoint of its training, such as {checkpoint}" if checkpoint else "train one"
+            raise LoadError(f"{path}: no model here ({WEIGHTS} is missing): {hint}, or check the path")
     elif not path.exists() and not path.with_name(path.name + ".index").exists():
         if str(path) not in PUBLISHED:
             raise LoadError(f"{path}: no model here: train one, or check the path")
@@ -52,5 +57,12 @@ def find_weights(path: str | Path) -> Path:
 
 
 def folder_of(weights: Path) -> Path:
-    """Return the folder that holds the other files of a model."""
-    return weights if weights.is_dir() else weights.parent
+    """Return the folder that holds the other files of a model; of a checkpoint, the folder of its run."""
+    if weights.is_dir():
+        return weights
+    return weights.parent.parent if is_checkpoint(weights) else weights.parent
+
+
+def is_checkpoint(weights: Path) -> bool:
+    """Whether a path is that of a checkpoint in the folder of a run."""
+    return weights.parent.name == CHECKPOINTS and weights.match(_CHECKPOINT)

@@ -6,6 +6,8 @@
     openai       model.ckpt.index, .data-00000-of-00001, checkpoint    hparams.json
     npz          model.npz                                             hparams.json
 
+The checkpoints of a run are read too: they state what `about_model` returns.
+
 Every check comes before memory is allocated for a model. Arrays are passed on instead of copied, so reading takes
 little more memory than the file has bytes.
 """
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_llm.formats import Arrays, read_arrays, save_npz, save_safetensors, write_tensorbundle
+from tinygrad_llm.formats.checkpoint import FORMAT as CHECKPOINT
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Dropout, Module, merge_lora
 from tinygrad_llm.random import Generator, Shape
@@ -203,6 +206,8 @@ def read_pretrained(
     """
     file = find_weights(path)
     read = read_arrays(file)
+    if read.metadata.get("format") == CHECKPOINT:
+        read = _model_in(file, read)
     form, own = read.metadata.get("format", ""), _own_format(config_class)
     if form == own:
         source, state, found = f"{file}: field 'config'", read.arrays, f"{read.format}, {STYLES['ours']}"
@@ -277,6 +282,27 @@ def write_pretrained(
                 file.write(b'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n')
         else:
             save_npz(folder / NPZ, arrays)
+
+
+def about_model(config: Config) -> dict[str, Any]:
+    """Return what a checkpoint states as "model", so that `read_pretrained` can read the model in it."""
+    return {"format": _own_format(type(config)), "config": dataclasses.asdict(config)}
+
+
+def _model_in(file: Path, read: Arrays) -> Arrays:
+    """Return the weights in a checkpoint, as if `save_pretrained` had written them alone."""
+    about = _parse(f"{file}: __metadata__: metadata", read.metadata.get("metadata", "").encode("utf-8", "replace"))
+    model = about.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("format"), str):
+        raise LoadError(
+            f"{file}: does not state its model's sizes: `tinygrad-llm train --resume` the run, which saves it"
+        )
+    if any(".lora_A." in name for name in read.arrays):
+        raise LoadError(f"{file}: holds LoRA layers in training: `tinygrad-llm finetune --resume` saves them")
+    start = "model."
+    state = {name.removeprefix(start): array for name, array in read.arrays.items() if name.startswith(start)}
+    metadata = {"format": model["format"], "config": json.dumps(model.get("config"))}
+    return Arrays(state, "checkpoint", metadata)
 
 
 def _own_format(config_class: type[Config]) -> str:

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.storage.atomic import rename
-from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.storage.files import LoadError, parse_json
 from tinygrad_llm.tokenizer import (
     AnyTokenizer,
     CharTokenizer,
@@ -15,7 +16,7 @@ from tinygrad_llm.tokenizer import (
     vocabulary_hash,
 )
 from tinygrad_llm.tokenizer.files import read_object
-from tinygrad_llm.weights.find import find_weights, folder_of
+from tinygrad_llm.weights.find import find_weights, folder_of, is_checkpoint
 
 _TOKENIZER = "tokenizer.json"
 _RUN = "run.json"  # of a run: the hash of the tokenizer that it was trained with
@@ -41,10 +42,19 @@ def tokenizer_for(path: str | Path, config: Any) -> AnyTokenizer:
         raise LoadError(
             f"{path}: the tokenizer has {tokenizer.n_vocab} tokens and the model {rows}: they do not belong together"
         )
-    stated = _stated_hash(folder_of(find_weights(path)) / _RUN)
-    if stated is not None and stated != vocabulary_hash(tokenizer):
-        raise LoadError(f"{path}: {_TOKENIZER} is not the one that the run was trained with: put that one back")
+    check_stated(path, tokenizer, f"{path}: {_TOKENIZER}", "put that one back")
     return fitting
+
+
+def check_stated(path: str | Path, tokenizer: AnyTokenizer, name: str, mend: str) -> None:
+    """Check that a tokenizer is the one that the run at this path was trained with, where a run states it.
+
+    Args:     name, mend: how the message calls the tokenizer, and its end.
+    Raises:   LoadError: no model there; it is another one.
+    """
+    stated = _stated_hash(find_weights(path))
+    if stated is not None and stated != vocabulary_hash(tokenizer):
+        raise LoadError(f"{name} is not the one that the run was trained with: {mend}")
 
 
 def fit(tokenizer: AnyTokenizer, rows: int) -> AnyTokenizer | None:
@@ -96,11 +106,16 @@ def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = "sa
             rename(folder / openais, folder / theirs)
 
 
-def _stated_hash(run: Path) -> str | None:
-    """Return the hash of the tokenizer that a run was trained with; None where no run states it."""
-    if not run.is_file():
-        return None
+def _stated_hash(weights: Path) -> str | None:
+    """Return the hash of the tokenizer that these weights were trained with; None where no run states it."""
+    run = folder_of(weights) / _RUN
     try:
-        return str(read_object(run)["identity"]["tokenizer"]["sha256"])
+        if is_checkpoint(weights):
+            identity = parse_json(str(weights), load_safetensors(weights, mmap=True)[1]["metadata"].encode())
+        elif run.is_file():
+            identity = read_object(run)["identity"]
+        else:
+            return None
+        return str(identity["tokenizer"]["sha256"])
     except (KeyError, TypeError):
         return None
