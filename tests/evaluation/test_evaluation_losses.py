@@ -91,11 +91,22 @@ def test_batch_size_changes_no_loss() -> None:
         score_tokens(model, [ids], 3, 0)
 
 
-def test_at_least_one_window_is_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, ids = model_of(11), np.random.default_rng(1).integers(0, 11, 60)
-    expected = np.concatenate(list(score_tokens(model, [ids])))
-    monkeypatch.setattr(losses_module, "LOGITS_AT_ONCE", 1)  # less than one window has
-    np.testing.assert_allclose(np.concatenate(list(score_tokens(model, [ids]))), expected, rtol=1e-12)
+@pytest.mark.parametrize(("logits", "rows"), [(1, 1), (3 * BLOCK * 11, 3)])
+def test_as_many_windows_are_scored_at_once_as_the_logits_allow(
+    logits: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At least one window, even if it has more logits than are allowed."""
+    seen = []
+
+    def count(model: GPT, inputs: Any, targets: Any) -> Any:
+        seen.append(len(inputs))
+        return token_losses(model, inputs, targets)
+
+    monkeypatch.setattr(losses_module, "token_losses", count)
+    monkeypatch.setattr(losses_module, "LOGITS_AT_ONCE", logits)
+    windows = len(list(scoring_windows([np.zeros(60, np.int64)], BLOCK, BLOCK // 2)))
+    assert len(np.concatenate(list(score_tokens(model_of(11), [np.zeros(60, np.int64)])))) == 59
+    assert seen == [rows] * (windows // rows) + ([windows % rows] if windows % rows else [])
 
 
 def test_default_stride_is_half_the_block() -> None:
