@@ -167,6 +167,14 @@ def test_dropout_is_written_for_all_three_places():
     assert places == dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.25)
 
 
+def test_the_end_of_a_text_is_the_one_that_was_given_or_else_gpt2s():
+    small = GPTConfig(vocab_size=7, block_size=4, n_layer=1, n_head=1, n_embd=6)
+    cases = [(GPTConfig(), None, 50256), (GPTConfig(), 7, 7), (small, None, None), (small, 3, 3)]
+    for config, end_of_text, expected in cases:
+        written = to_huggingface(config, end_of_text=end_of_text)
+        assert (written["eos_token_id"], written["bos_token_id"]) == (expected, expected)
+
+
 def test_published_hparams_are_those_of_gpt2():
     published = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}  # of OpenAI's 124M
     assert to_hparams(GPTConfig()) == published
