@@ -460,6 +460,29 @@ def test_a_text_without_white_space_is_scored_and_encoded_by_a_run_on_characters
         assert "dna.txt: no white space in " in err
 
 
+def test_a_run_starts_from_another_one(cli, text_file, place):
+    assert cli("train", "--corpus", text_file, "--preset", "stories", "--out", "one")[0] == 0
+    status, out, _ = cli("train", "--corpus", text_file, "--init", "one", "--set", "block_size=8", "--out", "two")
+    assert status == 0
+    assert "3 steps, from the weights of one" in out.replace("\n    ", " ")
+    model, tokenizer = load_run("two")
+    assert (model.block_size, tokenizer.n_vocab) == (8, load_run("one")[1].n_vocab)
+    assert read_toml("two/config.toml")["data.init"] == str(place / "one")
+    status, out, err = cli("train", "--resume", "two", "--steps", 2)
+    assert status == 0
+    assert "from the weights" not in out
+    for arguments, message in (
+        (["--resume", "two", "--init", "one"], "--init is for a new run"),
+        (["--corpus", str(text_file), "--init", "one", "--set", "n_layer=3", "--out", "three"], "n_layer 1 and not 3"),
+        (["--corpus", str(text_file), "--init", "one", "--tokenizer", "char", "--out", "three"], "another tokenizer"),
+        (["--corpus", str(text_file), "--init", "nowhere", "--out", "three"], "nowhere: no model here"),
+        (["--corpus", str(text_file), "--init", str(text_file), "--out", "three"], "text.txt: "),
+    ):
+        status, _, err = cli("train", *arguments)
+        assert (status, err.count("\n")) == (2, 1)
+        assert message in err
+
+
 def test_a_file_changes_the_preset_and_options_change_both(cli, text_file, place):
     (place / "my.toml").write_text('preset = "baby"\n[training]\nlr = 0.5\nseed = 3\nbatch_size = 2\n')
     out = ["--corpus", text_file, "--out", "new"]

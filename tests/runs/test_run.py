@@ -421,7 +421,7 @@ OTHERS = {
     "training.seed": (4, {}),
 }
 # Which file is read, how a bad step ends, how much memory is taken, and how many threads work: tested elsewhere.
-EXEMPT = {"data.corpus", "data.keep_newlines", "data.files", "data.weights", "data.dtype", "data.held_out"}
+EXEMPT = {"data.corpus", "data.keep_newlines", "data.init", "data.files", "data.weights", "data.dtype", "data.held_out"}
 EXEMPT |= {"training.on_bad_step", "training.recompute", "training.workers"}
 
 

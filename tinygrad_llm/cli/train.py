@@ -21,6 +21,7 @@ from tinygrad_llm.runs.folder import RunFolder
 from tinygrad_llm.runs.plan import measure_run, plan_run
 from tinygrad_llm.runs.presets import FINE_TUNING, PRESETS, find_preset
 from tinygrad_llm.runs.run import Run, load_saved
+from tinygrad_llm.runs.start import with_start
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training.workers import LaunchError, launch, processes
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tokenizer", help="char or bpe, learned from the text; gpt2; a tokenizer file; or the folder of a run"
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="weights to start from, with their sizes and tokenizer: a run, gpt2 or a path (default: random ones)",
     )
     parser.add_argument(
         "--preset",
@@ -130,6 +136,8 @@ def _resumed(args: argparse.Namespace) -> Run:
 
 
 def _changes_of_resumed(args: argparse.Namespace) -> dict[str, Any]:
+    if args.init is not None:
+        raise UsageError("--init is for a new run: a resumed one has its own weights")
     if args.preset or args.config:
         raise UsageError("a run is resumed with its own configuration: leave out --preset and --config")
     if args.overwrite:
@@ -151,6 +159,7 @@ def beginning(run: Run) -> str:
     text = f"{run.data.summary}; {run.model.num_parameters():,} parameters; {settings.steps} steps"
     text += f" on {number} processes" if number > 1 else ""
     text += f", resumed after step {run.trainer.step}" if run.steps else ""
+    text += f", from the weights of {run.config.data.init}" if run.init and not run.steps else ""
     return fold(f"{text}\n{run.trainer.optimizer}", hang="    ") + (_how_to_stop() if number > 1 else "")
 
 
@@ -201,13 +210,14 @@ def configured(args: argparse.Namespace) -> RunConfig:
     named = values.pop("preset", "")
     if {named, args.preset} & set(FINE_TUNING):
         raise UsageError(f"{args.preset or named} fine-tunes a model: use `tinygrad-llm finetune`")
+    changes = ({} if args.steps is None else {"training.steps": args.steps}) | _changes(args)
     config = find_preset((named or PRESET) if args.preset is None else args.preset)
+    config = with_start(config, values, changes)
     try:
         config = config.fitted(values)
     except ConfigError as error:
         raise ConfigError(f"{args.config}: {error}") from None
-    steps = {} if args.steps is None else {"training.steps": args.steps}
-    return config.fitted(steps | _changes(args))
+    return config.fitted(changes)
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -219,6 +229,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         "data.weights": args.weights,
         "data.held_out": args.val,
         "data.tokenizer": args.tokenizer,
+        "data.init": args.init,
         "training.checkpoint_every": args.checkpoint_every,
         "training.workers": args.workers,
         "training.seed": args.seed,

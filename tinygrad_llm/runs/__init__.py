@@ -8,7 +8,8 @@
 
 Stopping. Ctrl-C and SIGTERM end the current step, save everything, and exit with status 130. A NaN or an infinite
 number ends a run before the update, and the error names the operation and layer that made it. A run resumed from a
-checkpoint continues bit for bit. Only one process at a time can train in a folder.
+checkpoint continues bit for bit. Only one process at a time can train in a folder. `generate`, `eval` and `convert`
+read the newest checkpoint of a run that has not been saved; `--checkpoint best|last|N` chooses another.
 
 Memory. A run that does not fit into memory is refused before it starts. `--set training.recompute=true` saves memory:
 it keeps only the input of each block and recomputes the rest in backward. This takes about a third more time and gives
@@ -16,6 +17,9 @@ the same weights, bit for bit. It can be switched on or off when a run is resume
 
 Data. Several `--data` files without `--weights` are shuffled together, so each window is used once per epoch. With
 `--weights`, each file is drawn from in proportion to its weight.
+
+Other weights. `--init runs/mine`, `--init gpt2` or `--init PATH` starts from those, with their sizes and tokenizer, and
+with a fresh optimizer and schedule. `--set block_size=N` reads fewer tokens at once.
 
 Threads. `train` measures whether several workers (one thread per core, up to four, each with a part of the batch) are
 faster here than one with a BLAS of many threads, and writes their number to config.toml. `--workers N` sets it. The

@@ -49,6 +49,7 @@ class DataSettings:
     keep_newlines: bool = setting(False, "leave the line ends \\r\\n and \\r in a text, instead of reading them as \\n")
     dtype: Literal["", "uint16", "uint32"] = setting("", "type of the ids in token files without a .json next to them")
     held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
+    init: str = setting("", "weights to start from: a run, gpt2 or another path; empty: random ones")
     tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; a tokenizer file; or a run's folder")
     vocab_size: int = setting(2048, "number of tokens that a bpe tokenizer learns")
 
@@ -165,17 +166,18 @@ class RunConfig:
         """A copy with absolute paths, which is valid in every folder."""
         data = self.data
         corpus = data.corpus if data.corpus in CORPORA else str(Path(data.corpus).absolute())
+
+        def there(path: str) -> str:  # else the name of a model or of a file that ships with the package
+            return str(Path(path).absolute()) if path and Path(path).exists() else path
+
         data = dataclasses.replace(
             data,
             corpus=corpus,
             files=tuple(str(Path(file).absolute()) for file in data.files),
             held_out=data.held_out and str(Path(data.held_out).absolute()),
+            init=there(data.init),
             tokenizer=data.tokenizer if data.tokenizer in TOKENIZERS else str(Path(data.tokenizer).absolute()),
         )
-
-        def there(path: str) -> str:  # else the name of a model or of a file that ships with the package
-            return str(Path(path).absolute()) if path and Path(path).exists() else path
-
         s = self.finetune
         return dataclasses.replace(
             self, data=data, finetune=dataclasses.replace(s, base=there(s.base), data=there(s.data))

@@ -16,7 +16,7 @@ from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.config import RunConfig, differences, parse_toml, read_text, read_toml
+from tinygrad_llm.runs.config import TOKENIZERS, RunConfig, differences, parse_toml, read_text, read_toml
 from tinygrad_llm.runs.data import LEARNED, data_differences, load_data, make_tokenizer, read_source, tokenize
 from tinygrad_llm.runs.finetune import Subject, load_examples
 from tinygrad_llm.runs.folder import (
@@ -40,12 +40,14 @@ from tinygrad_llm.runs.metrics import (
 )
 from tinygrad_llm.runs.pictures import save_confusion, save_pictures
 from tinygrad_llm.runs.presets import over_preset
+from tinygrad_llm.runs.start import start_from
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import load_tokenizer
 from tinygrad_llm.training import ConfigError, Step, Trainer, TrainingError, TrainSettings
 from tinygrad_llm.training.workers import fastest_threads, processes
 from tinygrad_llm.weights import about_model
+from tinygrad_llm.weights.adapters import state_hash
 from tinygrad_llm.weights.find import CHECKPOINTS
 
 
@@ -67,6 +69,7 @@ class Run:
         self.folder = folder
         self.steps: list[Step] = []
         self.samples: list[tuple[int, str]] = []
+        self.init: dict[str, str] | None = None  # the weights that it started from, and their hash
         self.lost: list[list[int]] = []  # first and last of steps whose records were lost
         self.results: dict[str, Any] | None = None  # of a test after the last step, if the subject has one
         self._saved_at: tuple[int, int] | None = None  # the position of the last checkpoint
@@ -88,7 +91,10 @@ class Run:
         """
         data = load_subject(config) if data is None else data
         config, trainer = make_trainer(config, data)
-        return cls(config, data, trainer, RunFolder(folder))
+        run = cls(config, data, trainer, RunFolder(folder))
+        if config.data.init:
+            run.init = {"weights": config.absolute().data.init, "sha256": state_hash(run.model)}
+        return run
 
     @classmethod
     def resume(cls, folder: Path, changes: Mapping[str, Any] | None = None, more: int | None = None) -> "Run":
@@ -117,6 +123,7 @@ class Run:
         place.checkpoints = saved.checkpoints
         run = cls(config, saved.data, trainer, place)
         run._saved_at = run._position
+        run.init = about_run(place.path).get("init")
         metrics, table = place.path / METRICS, place.path / TABLE
         lost = about_run(place.path).get("lost_steps", [])
         run.steps, run.lost, damage = recover_metrics(metrics, table, saved.step, lost)
@@ -253,6 +260,8 @@ class Run:
             "processes": processes().size,
             "identity": self.data.identity,
         }
+        if self.init:
+            about["init"] = self.init
         if self.lost:
             about["lost_steps"] = self.lost
         texts = {
@@ -318,6 +327,8 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
         return _saved_examples(where, config, before, saved, arrays, checkpoints, damage)
     source = read_source(config.data)
     learned = config.data.tokenizer in LEARNED and not source.files
+    if config.data.tokenizer not in TOKENIZERS and not Path(config.data.tokenizer).exists():
+        learned = True  # for example, the run that this one started from was removed; a copy is here
     tokenizer = load_tokenizer(folder / TOKENIZER) if learned else make_tokenizer(config.data, source)
     names = config.data.corpus, str(folder / TOKENIZER) if learned else config.data.tokenizer
     try:
@@ -401,7 +412,7 @@ def make_trainer(config: RunConfig, data: Subject, saved: Saved | None = None) -
     Args:     saved: the run that is resumed.
     Returns:  the config, with what the data and the machine decide: the steps of its epochs, and the workers. With
               these noted, it repeats the run bit for bit.
-    Raises:   ConfigError: a step does not fit into memory; more warm-up than steps; as `Trainer`.
+    Raises:   ConfigError: a step does not fit into memory; more warm-up than steps; as `Trainer` and `start_from`.
     """
     config.absolute().to_toml()  # a path that is not Unicode text, for example, is refused before the work
     rng = Generator(config.training.seed)
@@ -411,6 +422,8 @@ def make_trainer(config: RunConfig, data: Subject, saved: Saved | None = None) -
         settings = _extended(settings, saved)
     config = dataclasses.replace(config, training=settings)
     model = data.make_model(config, rng, task.batch_size)
+    if config.data.init and saved is None and not config.finetune.task:
+        start_from(model, config.data.init, data.tokenizer)
     settings = dataclasses.replace(settings, workers=settings.workers or fastest_threads(model, task))
     return dataclasses.replace(config, training=settings), Trainer(model, task, settings)
 

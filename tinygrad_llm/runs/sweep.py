@@ -30,6 +30,7 @@ from tinygrad_llm.runs.folder import CONFIG, METRICS, clear_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import find_preset, load_config
 from tinygrad_llm.runs.run import Run
+from tinygrad_llm.runs.start import with_start
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.lock import lock
@@ -138,7 +139,7 @@ def _base(values: dict[str, Any]) -> RunConfig:
     of_file = read_toml(file) if file else {}
     named = of_file.pop("preset", "")
     try:
-        config = find_preset(preset or named or "char-cpu")
+        config = with_start(find_preset(preset or named or "char-cpu"), of_file, values)
         return config.fitted(of_file).fitted(values)
     except ConfigError as error:
         raise ConfigError(f"base: {error}") from None
