@@ -186,7 +186,7 @@ def test_every_file_of_a_save_is_on_the_disk_before_the_first_is_put_into_place(
     assert placed[-1] == "run.json"  # it says how many steps the others are of
 
 
-def test_the_log_is_on_the_disk_before_a_checkpoint_is_put_into_place(new, tmp_path, disk):
+def test_the_log_and_the_samples_are_on_the_disk_before_a_checkpoint_is_put_into_place(new, tmp_path, disk):
     is_synced, checks = disk
     steps = []
 
@@ -194,9 +194,10 @@ def test_the_log_is_on_the_disk_before_a_checkpoint_is_put_into_place(new, tmp_p
         if os.path.basename(target).startswith("step-"):
             steps.append(int(os.path.basename(target)[5:13]))
             assert is_synced(tmp_path / "run" / "metrics.jsonl")
+            assert is_synced(tmp_path / "run" / "samples.txt")
 
     checks.append(check)
-    finish(new(**FEW))
+    list(new(**FEW).train(sample=5))
     assert steps == [0, 2, 3]
 
 
