@@ -276,7 +276,7 @@ def test_two_clients_are_answered_at_the_same_time():
         wait_until(lambda: len(server._deadlines) == 2)
         model.allowed.release(8)
         replies = [connection.getresponse() for connection in (one, other)]  # both begin before one ends
-        assert [reply.read(1) for reply in replies] == [b"a", b"a"]
+        assert [reply.read1()[:1] for reply in replies] == [b"a", b"a"]
         model.allowed.release(10**6)
         assert [set(reply.read()) for reply in replies] == [{ord("a")}] * 2
 
@@ -286,7 +286,7 @@ def test_a_client_that_goes_away_stops_the_generation():
     with serving(model) as server:
         with asking(server) as connection:
             model.allowed.release(5)
-            assert connection.getresponse().read(1) == b"x"
+            assert connection.getresponse().read1()[:1] == b"x"
         model.allowed.release(10**6)
         wait_until(lambda: not server._deadlines)
 
