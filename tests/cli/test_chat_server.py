@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -270,13 +271,22 @@ def test_pieces_arrive_one_by_one():
         assert reply.read() == b"c"
 
 
+def feed(model, count):
+    """Let a held model write so many bytes, one after another."""
+    for _ in range(count):
+        model.allowed.release()
+        time.sleep(0.005)
+
+
 def test_two_clients_are_answered_at_the_same_time():
     model = Held("a" * 50, free=False)
     with serving(model) as server, asking(server) as one, asking(server) as other:
         wait_until(lambda: len(server._deadlines) == 2)
-        model.allowed.release(8)
+        feeder = threading.Thread(target=feed, args=(model, 45))  # not all at once: one client might take them all
+        feeder.start()
         replies = [connection.getresponse() for connection in (one, other)]  # both begin before one ends
         assert [reply.read1()[:1] for reply in replies] == [b"a", b"a"]
+        feeder.join(60)
         model.allowed.release(10**6)
         assert [set(reply.read()) for reply in replies] == [{ord("a")}] * 2
 
