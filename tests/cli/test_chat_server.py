@@ -282,7 +282,8 @@ def test_two_clients_are_answered_at_the_same_time():
     model = Held("a" * 50, free=False)
     with serving(model) as server, asking(server) as one, asking(server) as other:
         wait_until(lambda: len(server._deadlines) == 2)
-        feeder = threading.Thread(target=feed, args=(model, 45))  # not all at once: one client might take them all
+        # Not all at once: one client might take them all.
+        feeder = threading.Thread(target=feed, args=(model, 45), daemon=True)
         feeder.start()
         replies = [connection.getresponse() for connection in (one, other)]  # both begin before one ends
         assert [reply.read1()[:1] for reply in replies] == [b"a", b"a"]
