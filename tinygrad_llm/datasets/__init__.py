@@ -11,7 +11,7 @@ permutation.py  the shuffled order of very many windows, without a list of them
 """
 
 from tinygrad_llm.datasets.batches import BatchStream, DataLoader, Dataset, Order, mixture
-from tinygrad_llm.datasets.checks import DataError, check_ids
+from tinygrad_llm.datasets.checks import DataError, check_ids, reading
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches, uncut
 from tinygrad_llm.datasets.encode import encode_file
 from tinygrad_llm.datasets.instructions import Entry, Pair, read_instructions, read_preferences
@@ -44,6 +44,7 @@ __all__ = [
     "read_messages",
     "read_preferences",
     "read_stretches",
+    "reading",
     "split",
     "split_messages",
     "uncut",

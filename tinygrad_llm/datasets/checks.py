@@ -1,16 +1,32 @@
 """The checks that all data sets share, and the one exception that they raise."""
 
+import contextlib
 import operator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tinygrad_llm.storage.files import LoadError
 
 IDS_AT_ONCE = 1 << 22  # ids of a mapped file that are checked at a time
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message says what was given, and what is needed."""
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn the errors of opening, reading and parsing a file inside the block into a DataError."""
+    try:
+        yield
+    except LoadError as error:
+        raise DataError(str(error)) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def at_least_one(name: str, value: int) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinygrad_llm.datasets.checks import DataError
-from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
+from tinygrad_llm.datasets.checks import DataError, reading
+from tinygrad_llm.storage.files import MAX_JSON, open_regular, parse_json, show
 
 _MAX_BYTES = 400_000_000  # of JSON lines
 
@@ -73,7 +73,7 @@ def _entries(path: str | Path, answers: tuple[str, ...], ignored: tuple[str, ...
 
 def _objects(path: str | Path) -> list[Any]:
     """The entries of a JSON list, or of JSON lines."""
-    try:
+    with reading(path):
         with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
@@ -86,10 +86,6 @@ def _objects(path: str | Path) -> list[Any]:
         else:
             lines = enumerate(data.split(b"\n"), 1)
             found = [parse_json(f"{path}: line {number}", line) for number, line in lines if line.strip()]
-    except LoadError as error:
-        raise DataError(str(error)) from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not found:
         raise DataError(f"{path}: there are no entries")
     return list(found)

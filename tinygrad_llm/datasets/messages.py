@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygrad_llm.datasets.checks import DataError
+from tinygrad_llm.datasets.checks import DataError, reading
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import LoadError, open_regular, show
+from tinygrad_llm.storage.files import open_regular, show
 from tinygrad_llm.tokenizer.files import normalize_newlines
 
 _MAX_BYTES = 200_000_000
@@ -67,13 +67,8 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
 
 
 def _read(path: str | Path) -> str:
-    try:
-        with open_regular(path) as file:
-            data = file.read(_MAX_BYTES + 1)
-    except LoadError as error:
-        raise DataError(str(error)) from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path), open_regular(path) as file:
+        data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
     try:

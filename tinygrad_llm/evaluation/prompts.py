@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_llm.datasets import DataError
+from tinygrad_llm.datasets import DataError, reading
 from tinygrad_llm.evaluation.choices import Choice, score_choices
 from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
+from tinygrad_llm.storage.files import MAX_JSON, open_regular, parse_json, show
 from tinygrad_llm.tokenizer import AnyTokenizer, Special
 
 
@@ -61,13 +61,8 @@ def read_prompts(path: str | Path) -> PromptTask:
 
     Raises:   DataError: the file cannot be read, or is not of this form; the field is named.
     """
-    try:
-        with open_regular(path) as file:
-            fields = parse_json(str(path), file.read(MAX_JSON + 1))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except LoadError as error:
-        raise DataError(str(error)) from None
+    with reading(path), open_regular(path) as file:
+        fields = parse_json(str(path), file.read(MAX_JSON + 1))
     wanted = {"instruction": "a text", "labels": "at least two different texts", "examples": "a list of examples"}
     if not isinstance(fields, dict) or fields.keys() != wanted.keys():
         raise DataError(f"{path}: must be a JSON object with {', '.join(wanted)}, got {show(fields)}")
