@@ -13,11 +13,11 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
-from tinygrad_llm.nn import Linear, merge_lora
+from tinygrad_llm.nn import Linear
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.weights import PreTrainedModel
-from tinygrad_llm.weights.adapters import check_base, find_adapter, load_adapter
+from tinygrad_llm.weights.adapters import check_base, find_adapter, merge_adapter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,7 @@ class GPTClassifier(PreTrainedModel):
         base = GPT.from_pretrained(adapter.base)
         check_base(base, adapter, path)
         model = cls.from_gpt(base, adapter.labels, Generator(0))
-        load_adapter(model, path)
-        merge_lora(model)
+        merge_adapter(model, path)
         return model
 
     @property

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinygrad_llm.formats import load_safetensors, save_safetensors
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import LoRA, LoRALinear, Module, adapt, lora_layers
+from tinygrad_llm.nn import LoRA, LoRALinear, Module, adapt, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, open_regular, parse_json, show
@@ -128,11 +128,20 @@ def find_adapter(path: str | Path) -> Adapter | None:
         raise LoadError(
             f"{folder / ADAPTER_CONFIG}: base_model_name_or_path must name the base model, got {show(base)}"
         )
-    _, metadata = load_safetensors(folder / ADAPTER)
+    _, metadata = load_safetensors(folder / ADAPTER, mmap=True)  # the arrays are read, and their hash, by load_adapter
     labels = parse_json(f"{folder / ADAPTER}: labels", metadata.get(_LABELS, "[]").encode())
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise LoadError(f"{folder / ADAPTER}: labels must be a list of texts, got {show(labels)}")
     return Adapter(base, metadata.get(_BASE, ""), tuple(labels))
+
+
+def merge_adapter(model: Module, folder: str | Path) -> None:
+    """Put the adapters of a folder into the weights of their base model, in place.
+
+    Raises:   LoadError: as `load_adapter`.
+    """
+    load_adapter(model, folder)
+    merge_lora(model)
 
 
 def check_base(base: Module, adapter: Adapter, path: str | Path) -> None:

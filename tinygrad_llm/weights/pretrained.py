@@ -28,11 +28,11 @@ from numpy.typing import DTypeLike
 from tinygrad_llm.formats import Arrays, read_arrays, save_npz, save_safetensors, write_tensorbundle
 from tinygrad_llm.formats.checkpoint import FORMAT as CHECKPOINT
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import Dropout, Module, merge_lora
+from tinygrad_llm.nn import Dropout, Module
 from tinygrad_llm.random import Generator, Shape
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, parse_json, show
-from tinygrad_llm.weights.adapters import check_base, find_adapter, load_adapter
+from tinygrad_llm.weights.adapters import check_base, find_adapter, merge_adapter
 from tinygrad_llm.weights.find import CONFIG, HPARAMS, INDEX, NPZ, WEIGHTS, find_weights, folder_of
 from tinygrad_llm.weights.names import (
     STYLES,
@@ -134,8 +134,7 @@ class PreTrainedModel(Module):
                 raise LoadError(f"{path}: holds an adapter of a classifier: {hint}")
             model = cls.from_pretrained(adapter.base, n_head, allow_non_finite, **options)
             check_base(model, adapter, path)
-            load_adapter(model, path)
-            merge_lora(model)
+            merge_adapter(model, path)
             return model
         config, state, _ = read_pretrained(path, cls.config_class, n_head, allow_non_finite)
         model = cls(config, _Undrawn(0), **options)
