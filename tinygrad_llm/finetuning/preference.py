@@ -13,7 +13,7 @@ from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataError, Entry
 from tinygrad_llm.finetuning.assistant import Style, encode_entries
-from tinygrad_llm.finetuning.batches import in_batches
+from tinygrad_llm.finetuning.batches import in_batches, trimmed
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
 from tinygrad_llm.tokenizer import AnyTokenizer
@@ -69,8 +69,9 @@ def encode_pairs(
         raise DataError(f"none of the {len(chosen)} pairs fits into the model's {block_size} tokens")
     arrays: dict[str, Any] = {}
     lengths = []
-    for name, entries in zip(SIDES, (chosen, rejected), strict=True):
-        kept = encode_entries([entries[i] for i in keep], tokenizer, style, block_size, True).examples
+    for name, side in zip(SIDES, sides, strict=True):
+        rows = np.isin([i for i in range(len(chosen)) if i not in side.dropped], keep)
+        kept = trimmed({key: array[rows] for key, array in side.examples.items()})
         arrays |= {name: kept["ids"], f"{name}_targets": kept["targets"]}
         lengths.append(kept["lengths"])
     width = max(arrays[name].shape[1] for name in SIDES)

@@ -121,7 +121,10 @@ class FineTuneData:
         held_out = in_batches(self.held_out, config.training.batch_size)[: config.training.eval_batches]
         return self._task(batches, held_out), batches.batches_per_epoch
 
-    _grouped = False
+    @property
+    def _grouped(self) -> bool:
+        """Whether texts of similar length make a batch."""
+        return False
 
     def sample(self, model: Any, max_new_tokens: int, seed: int) -> str:
         """What the model can do now, in a few lines."""
@@ -180,7 +183,7 @@ class MessageData(FineTuneData):
 
     def sample(self, model: GPTClassifier, max_new_tokens: int, seed: int) -> str:
         """What the model says of three held-out messages."""
-        rows = [self.tokenizer.encode(text)[: model.block_size] for text in self.texts]
+        rows, _ = encode_messages(self.texts, self.tokenizer, model.block_size)
         found = classify(model, rows)
         names = [f"{self.labels[k]} {p:.0%}" for k, p in zip(found.argmax(axis=1), found.max(axis=1), strict=True)]
         return "\n".join(f"{name:<12} {text[:60]}" for name, text in zip(names, self.texts, strict=True))
@@ -209,7 +212,7 @@ class AnswerData(FineTuneData):
     test: list[Entry]
 
     @property
-    def _grouped(self) -> bool:  # type: ignore[override]
+    def _grouped(self) -> bool:
         return self.settings.grouped
 
     @property
@@ -241,7 +244,7 @@ class PairData(AnswerData):
     test_arrays: Arrays
 
     @property
-    def _grouped(self) -> bool:  # type: ignore[override]
+    def _grouped(self) -> bool:
         return False
 
     def _task(self, batches: PaddedExamples, held_out: list[dict[str, Any]]) -> Task:
