@@ -6,6 +6,7 @@ each (kernel, options, input arrays) once, where `all_cases()` repeats them by m
 
 import gc
 import hashlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -99,6 +100,20 @@ def popen():
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+@pytest.fixture(scope="session")
+def script():
+    """A function: the name of a file in scripts/ → its module, without the main part."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Fine-tuning learns as PyTorch does: same first weights, same batches, the same fifty losses."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from training_toys import Given
 
 from tinygrad_llm.finetuning import Classification, Preference, with_reference
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
@@ -16,29 +16,9 @@ EXPECTED = np.load(HERE / "torch_finetuning.npz")
 
 
 @pytest.fixture(scope="module")
-def rule():
+def rule(script):
     """scripts/make_torch_finetuning.py, which says what weights and batches are."""
-    path = HERE.parents[1] / "scripts" / "make_torch_finetuning.py"
-    spec = importlib.util.spec_from_file_location("make_torch_finetuning", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class Given:
-    """Batches that someone else has chosen."""
-
-    def __init__(self, batches, batch_size):
-        self.rng, self.batch_size, self.batches = Generator(0), batch_size, batches
-
-    def __next__(self):
-        return next(self.batches)
-
-    def get_state(self):
-        return {}
-
-    def set_state(self, state):
-        pass
+    return script("make_torch_finetuning")
 
 
 def gpt(rule):

@@ -1,16 +1,14 @@
 """The preset char-cpu learns as PyTorch does: same first weights, same batches, the same fifty losses."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from training_toys import Given
 
-from tinygrad_llm.datasets import BatchStream
 from tinygrad_llm.formats import load_npz
 from tinygrad_llm.models import GPT
-from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.training import LanguageModeling, Trainer
 
@@ -18,26 +16,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def rule():
+def rule(script):
     """scripts/make_torch_curve.py, which says what weights and batches are."""
-    path = HERE.parents[1] / "scripts" / "make_torch_curve.py"
-    spec = importlib.util.spec_from_file_location("make_torch_curve", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class Given(BatchStream):
-    """Batches that someone else has chosen."""
-
-    def __init__(self, batches, batch_size):
-        self.rng, self.batch_size, self.batches = Generator(0), batch_size, batches
-
-    def __next__(self):
-        return next(self.batches)
-
-    def get_state(self):
-        return {}
+    return script("make_torch_curve")
 
 
 @pytest.mark.parametrize(("steps", "fall"), [(15, 0.5), pytest.param(50, 1.0, marks=pytest.mark.slow)])

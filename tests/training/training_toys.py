@@ -47,6 +47,22 @@ def assert_same_weights(one, other):
         np.testing.assert_array_equal(one[name], other[name], name)
 
 
+class Given:
+    """Batches that someone else has chosen."""
+
+    def __init__(self, batches, batch_size):
+        self.rng, self.batch_size, self.batches = Generator(0), batch_size, batches
+
+    def __next__(self):
+        return next(self.batches)
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        pass
+
+
 # ---- a regression: floats in dicts, and a figure of its own ----------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_overwrite, check_out, folder, integer
 from tinygrad_llm.cli.progress import fold, listed, say
-from tinygrad_llm.cli.train import beginning, check_rest, set_changes
+from tinygrad_llm.cli.train import beginning, check_rest, launched, set_changes
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.finetuning.settings import TASKS
 from tinygrad_llm.runs.config import RunConfig, keys
@@ -15,7 +15,6 @@ from tinygrad_llm.runs.finetune import SHIPPED
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.text import to_json
-from tinygrad_llm.training.workers import LaunchError, launch
 
 EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out spam"
 
@@ -43,10 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        return launch(lambda: _finetune(args))
-    except LaunchError as error:
-        raise UsageError(str(error)) from None
+    return launched(lambda: _finetune(args))
 
 
 def _finetune(args: argparse.Namespace) -> int:

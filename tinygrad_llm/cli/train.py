@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -88,8 +88,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    return launched(lambda: _train(args))
+
+
+def launched(main: Callable[[], int]) -> int:
+    """As `training.workers.launch`, with an error for the user."""
     try:
-        return launch(lambda: _train(args))
+        return launch(main)
     except LaunchError as error:
         raise UsageError(str(error)) from None
 
