@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.autograd.node import Node, kept_arrays
+from tinygrad_llm.autograd.node import Node, kept_arrays, owned_arrays
 from tinygrad_llm.autograd.observer import Observer, Operation, calling_line, current_layer, observing
 from tinygrad_llm.autograd.scope import scope
 from tinygrad_llm.kernels import Array, Kernel, elementwise
@@ -282,9 +282,7 @@ def _check_saved(origin: Origin, vjp: Vjp) -> None:
 
 
 def _fingerprints(vjp: Vjp, inputs: dict[str, Array], y: Array) -> Iterator[Saved]:
-    owners = {**{f"its input {name}": x for name, x in inputs.items()}, "its output": y}
-    for name, array in kept_arrays(vjp):
-        owner = next((owner for owner, x in owners.items() if np.shares_memory(array, x)), "")
+    for name, array, owner in owned_arrays(vjp, inputs, y):
         yield Saved(name, owner, array.shape, _checksum(array))
 
 

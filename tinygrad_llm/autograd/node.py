@@ -160,6 +160,13 @@ def kept_arrays(thing: Any, name: str = "", seen: tuple[int, ...] = ()) -> Itera
             yield from kept_arrays(content, variable, (*seen, id(thing)))
 
 
+def owned_arrays(vjp: Vjp, inputs: dict[str, Array], y: Array) -> Iterator[tuple[str, Array, str]]:
+    """(name, array, owner) for what a vjp keeps; the owner is "its input x", "its output", or "" for its own memory."""
+    owners = {**{f"its input {name}": x for name, x in inputs.items()}, "its output": y}
+    for name, array in kept_arrays(vjp):
+        yield name, array, next((owner for owner, x in owners.items() if np.shares_memory(array, x)), "")
+
+
 class HookHandle:
     """`Tensor.register_hook` returns this handle; its `remove()` removes the hook."""
 

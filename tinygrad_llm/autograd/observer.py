@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 from tinygrad_llm.autograd.node import Node
@@ -219,16 +220,27 @@ _ENGINE = str(Path(__file__).parent) + os.sep
 _FUNCTIONAL = str(Path(__file__).parents[1] / "functional.py")
 
 
-def calling_line() -> Line:
-    """The innermost line outside the engine and `functional.py` that led to this operation.
+def calling_frame(frame: FrameType | None = None) -> FrameType:
+    """The innermost frame outside the engine and `functional.py` that led to this operation.
 
     To be called from `Observer.on_operation`: the observer's own frames are skipped.
+
+    Args:     frame: of the observer; the caller's if None.
     """
-    frame = sys._getframe(1)
+    frame = frame or sys._getframe(1)
     while frame.f_back and not frame.f_code.co_filename.startswith(_ENGINE):
         frame = frame.f_back
     while frame.f_back and frame.f_code.co_filename.startswith((_ENGINE, _FUNCTIONAL)):
         frame = frame.f_back
+    return frame
+
+
+def calling_line(frame: FrameType | None = None) -> Line:
+    """The line of `calling_frame`, and its text.
+
+    Args:     frame: what `calling_frame` returned; found here if None.
+    """
+    frame = frame or calling_frame(sys._getframe(1))
     file, number = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(file, number, frame.f_globals).strip()
     with suppress(OSError):  # the working directory may have been deleted

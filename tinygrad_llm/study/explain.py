@@ -4,10 +4,8 @@ The formula and the derivation are read from the docstring, and the example and 
 that `gradcheck` proves. Nothing is written twice.
 """
 
-import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +20,7 @@ from tinygrad_llm.gradcheck.cases import Call
 from tinygrad_llm.gradcheck.result import describe
 from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.random import Generator
+from tinygrad_llm.study.documentation import document
 
 COMPLEX_STEP = 1e-20
 CENTRAL_STEP = 1e-5
@@ -103,8 +102,7 @@ def explain(subject: Subject, seed: int = 0) -> Explanation:
 
     Args:     seed: of the example's numbers.
     """
-    before, _, derivation = (inspect.getdoc(subject.thing) or "").partition("Derivation:")
-    formula, *notes = re.split(r"\n\n|\n(?=[A-Z]\w+: )", before.strip(), maxsplit=1)
+    words = document(subject.thing)
     case = subject.case
     example = _run(case.make, seed) if isinstance(case.make, Call) else None
     shapes, kernels = _parts(case, seed) if example is None and case.method != "formula" else ({}, [])
@@ -118,11 +116,11 @@ def explain(subject: Subject, seed: int = 0) -> Explanation:
         failure = str(error)
     return Explanation(
         subject=subject,
-        formula=formula,
-        notes="".join(notes),
-        derivation=textwrap.dedent(derivation).strip("\n"),
-        file=f"{subject.thing.__module__.replace('.', '/')}.py",
-        source=_source(subject.thing),
+        formula=words.formula,
+        notes=words.notes,
+        derivation=words.derivation,
+        file=words.file,
+        source=words.source,
         example=example,
         derivative=derivative,
         shapes=shapes,
@@ -139,19 +137,6 @@ def _thing(case: Case) -> Any:
     name = case.covers.removeprefix("F.")
     packages = [functional] if name != case.covers else [nn, models, optim]
     return next(getattr(package, name) for package in packages if hasattr(package, name))
-
-
-def _source(thing: Any) -> str:
-    """The code without decorator and docstring, which are shown separately."""
-    lines = textwrap.dedent(inspect.getsource(thing)).splitlines()
-    node = ast.parse("\n".join(lines)).body[0]
-    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
-    if ast.get_docstring(node) is not None:
-        docstring = node.body[0]
-        del lines[docstring.lineno - 1 : docstring.end_lineno]
-        if node.body[1:] and not lines[docstring.lineno - 1].strip():
-            del lines[docstring.lineno - 1]
-    return "\n".join(lines[node.lineno - 1 :])
 
 
 # ---- a kernel in numbers -------------------------------------------------------------------------------------------
