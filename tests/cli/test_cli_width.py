@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tinygrad_llm.cli import COMMANDS, explain, progress
 from tinygrad_llm.cli import _load as load
 from tinygrad_llm.study import subjects
-from tinygrad_llm.study.explain import _source
+from tinygrad_llm.study.documentation import document
 
 WIDTH = 80
 
@@ -163,7 +163,7 @@ def test_every_explanation_fits_and_loses_no_word(for_each):
         shown = explain._reflowed(doc)
         assert too_wide(shown) == []
         assert shown.split() == doc.split()
-        source = _source(subject.thing)
+        source = document(subject.thing).source
         code = "\n".join(map(explain._folded_code, source.splitlines()))
         assert too_wide(code) == []
         assert sorted(code.replace("#", " ").split()) == sorted(source.replace("#", " ").split())
