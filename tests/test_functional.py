@@ -55,6 +55,78 @@ def test_numbers_take_the_dtype_of_the_tensors_next_to_them():
     assert F.where(a > b, a, 0.0).dtype == np.float32
 
 
+X0, Y0, IDS = Tensor(X[0]), Tensor(X[1]), np.array([1, 0, 3])
+# Arguments with which each public function can be called, by name; those of `einsum` have numbers.
+ARGUMENTS = {
+    **{name: {"input": X0} for name in ("relu", "sigmoid", "tanh", "gelu", "silu", "softplus")},
+    **{name: {"input": X0, "other": Y0} for name in ("maximum", "minimum")},
+    **{name: {"input": X0, "dim": 1} for name in ("softmax", "log_softmax")},
+    "binary_cross_entropy_with_logits": {"input": X0, "target": Y0.sigmoid(), "weight": Y0, "pos_weight": Y0},
+    "cat": {"tensors": [X0, Y0]},
+    "causal_self_attention": {"qkv": Tensor(X.repeat(3, 2)), "n_head": 2},
+    "cross_entropy": {"input": X0, "target": IDS, "weight": Tensor(np.ones(4))},
+    "dropout": {"input": X0, "training": False},
+    "einsum": {0: "ij,kj", 1: X0, 2: Y0},
+    "embedding": {"input": IDS[:2], "weight": X0},
+    "layer_norm": {"input": X0, "normalized_shape": 4, "weight": X0[0], "bias": Y0[0]},
+    "linear": {"input": X0, "weight": Y0, "bias": Tensor(X[0, :, 0])},
+    "linear_cross_entropy": {"input": X0, "weight": Y0, "target": np.array([2, 0, 1])},
+    "matmul": {"input": X0, "other": Y0.T},
+    "mse_loss": {"input": X0, "target": Y0},
+    "nll_loss": {"input": X0, "target": IDS, "weight": np.ones(4)},
+    "rms_norm": {"input": X0, "normalized_shape": 4, "weight": Y0[0]},
+    "scaled_dot_product_attention": {"query": X0, "key": Y0, "value": X0, "attn_mask": np.ones((3, 3), bool)},
+    "stack": {"tensors": [X0, Y0]},
+    "where": {"condition": X0 > 0, "input": X0, "other": Y0},
+}
+PLACES = [
+    (name, key, i)
+    for name, arguments in ARGUMENTS.items()
+    for key, value in arguments.items()
+    for i in (range(len(value)) if isinstance(value, list) else [None])
+    if isinstance(value, Tensor | np.ndarray | list)
+]
+
+
+def outcome(name, arguments):
+    """The result of a function of `functional`, or its error."""
+    try:
+        return F.einsum(*arguments.values()) if name == "einsum" else getattr(F, name)(**arguments)
+    except (TypeError, ValueError) as error:
+        return error
+
+
+@pytest.mark.parametrize("kind", ["list", "float"])
+def test_a_list_or_a_number_in_place_of_a_tensor_is_converted_or_named(for_each, kind):
+    assert set(ARGUMENTS) == set(F.__all__)
+
+    def check(place):
+        name, key, i = place
+        arguments = ARGUMENTS[name]
+        x = arguments[key] if i is None else arguments[key][i]
+        wrong = np.asarray(x).tolist() if kind == "list" else 2.0
+        changed = wrong if i is None else [wrong if k == i else y for k, y in enumerate(arguments[key])]
+        found = outcome(name, arguments | {key: changed})
+        if isinstance(found, TypeError):
+            label = f"operands[{key - 1}]" if name == "einsum" else key if i is None else f"{key}[{i}]"
+            assert str(found) == f"{name}: {label} must be a Tensor, got {kind}: write Tensor({label})"
+        elif isinstance(found, ValueError):
+            assert kind == "float"  # its shape is another one
+        elif kind == "list":
+            np.testing.assert_allclose(found, outcome(name, arguments))
+
+    for_each(PLACES, check)
+
+
+def test_an_error_of_another_cause_names_no_argument():
+    with pytest.raises(TypeError, match=r"cross_entropy: got targets of float32, which must be integers"):
+        F.cross_entropy(Tensor(X[0]), [0.5, 1.0, 2.0])
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        F.softmax([1.0])
+    with pytest.raises(TypeError, match="relu: input must be a Tensor, got ndarray: write Tensor"):
+        F.relu(X)
+
+
 def test_gelu_has_both_forms_and_refuses_others():
     exact = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in X.ravel()]
     np.testing.assert_allclose(F.gelu(Tensor(X), approximate="none").data.ravel(), exact, rtol=1e-14)

@@ -6,8 +6,11 @@ formulas, forward and backward, with their derivations.
 Shape letters: B batch, T time, C channels, H heads, D head size, V vocabulary.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -48,7 +51,49 @@ __all__ = [
     "where",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def _named(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, whose error names an argument that is no Tensor, such as a list, and how to mend it.
+
+    Nothing is looked at before a call has failed, so the others cost nothing.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            for name, kind in _no_tensors(function, args, kwargs):
+                if kind in str(error):  # else it failed for another reason
+                    words = f"{function.__name__}: {name} must be a Tensor, got {kind}: write Tensor({name})"
+                    raise TypeError(words) from error
+            raise
+
+    return call
+
+
+def _no_tensors(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[tuple[str, str]]:
+    """(name, type) of the arguments that should be Tensors and are not."""
+    signature = inspect.signature(function)
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:  # arguments that the function does not take
+        return
+    for name, value in given.items():
+        parameter = signature.parameters[name]
+        several = isinstance(value, list | tuple) and (
+            "Sequence" in str(parameter.annotation) or parameter.kind is parameter.VAR_POSITIONAL
+        )
+        if "Tensor" in str(parameter.annotation):
+            for i, x in enumerate(value if several else [value]):
+                if not isinstance(x, Tensor):
+                    yield f"{name}[{i}]" if several else name, type(x).__name__
+
+
+@_named
 def relu(input: Tensor) -> Tensor:
     """max(x, 0), element by element.
 
@@ -58,6 +103,7 @@ def relu(input: Tensor) -> Tensor:
     return input.relu()
 
 
+@_named
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + e⁻ˣ), element by element, without overflow at either end.
 
@@ -67,6 +113,7 @@ def sigmoid(input: Tensor) -> Tensor:
     return input.sigmoid()
 
 
+@_named
 def tanh(input: Tensor) -> Tensor:
     """tanh x, element by element.
 
@@ -76,6 +123,7 @@ def tanh(input: Tensor) -> Tensor:
     return input.tanh()
 
 
+@_named
 def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
     """The Gaussian error linear unit, by default in GPT-2's tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
 
@@ -90,6 +138,7 @@ def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
     return apply(K.gelu, input)
 
 
+@_named
 def silu(input: Tensor) -> Tensor:
     """x · sigmoid(x), element by element.
 
@@ -99,6 +148,7 @@ def silu(input: Tensor) -> Tensor:
     return input * input.sigmoid()
 
 
+@_named
 def softplus(input: Tensor) -> Tensor:
     """ln(1 + eˣ), element by element, without overflow.
 
@@ -108,6 +158,7 @@ def softplus(input: Tensor) -> Tensor:
     return apply(K.softplus, input)
 
 
+@_named
 def softmax(input: Tensor, dim: int) -> Tensor:
     """eˣ / Σ eˣ along `dim`: positive numbers that sum to 1.
 
@@ -118,6 +169,7 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     return input.softmax(dim)
 
 
+@_named
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """ln softmax(x) along `dim`, also where the softmax itself would round to 0.
 
@@ -128,6 +180,7 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
     return input.log_softmax(dim)
 
 
+@_named
 def maximum(input: Operand, other: Operand) -> Tensor:
     """The larger of the two, element by element; equal elements share the gradient.
 
@@ -138,6 +191,7 @@ def maximum(input: Operand, other: Operand) -> Tensor:
     return apply(K.maximum, input, other)
 
 
+@_named
 def minimum(input: Operand, other: Operand) -> Tensor:
     """The smaller of the two, element by element; equal elements share the gradient (kernel `maximum`, lower=True).
 
@@ -148,6 +202,7 @@ def minimum(input: Operand, other: Operand) -> Tensor:
     return apply(K.maximum, input, other, lower=True)
 
 
+@_named
 def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
     """`input` where the condition holds, else `other`, element by element.
 
@@ -158,6 +213,7 @@ def where(condition: Operand, input: Operand, other: Operand) -> Tensor:
     return apply(K.where, condition, input, other)
 
 
+@_named
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     """The Tensors one after another along `dim` (kernel `concatenate`).
 
@@ -171,6 +227,7 @@ def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     return apply(K.concatenate, *tensors, axis=dims((dim,), shapes[0])[0] if shapes else dim)
 
 
+@_named
 def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     """The Tensors along a new axis `dim`.
 
@@ -181,6 +238,7 @@ def stack(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     return apply(K.stack, *tensors, axis=dims((dim,), (*np.shape(tensors[0]), 1))[0] if tensors else dim)
 
 
+@_named
 def matmul(input: Operand, other: Operand) -> Tensor:
     """The matrix product in all of NumPy's forms.
 
@@ -191,6 +249,7 @@ def matmul(input: Operand, other: Operand) -> Tensor:
     return apply(K.matmul, input, other)
 
 
+@_named
 def einsum(equation: str, *operands: Operand) -> Tensor:
     """Einstein's summation: `einsum("bij,bjk->bik", a, b)`.
 
@@ -201,6 +260,7 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
     return apply(K.einsum, *operands, subscripts=equation)
 
 
+@_named
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b,  W = weight, b = bias.
 
@@ -211,6 +271,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(K.linear, input, weight) if bias is None else apply(K.linear, input, weight, bias)
 
 
+@_named
 def embedding(input: Tensor | Array, weight: Tensor) -> Tensor:
     """The rows of `weight` that the ids name.
 
@@ -221,6 +282,7 @@ def embedding(input: Tensor | Array, weight: Tensor) -> Tensor:
     return apply(K.embedding, weight, input, sparse=True)
 
 
+@_named
 def layer_norm(
     input: Tensor,
     normalized_shape: int | Sequence[int],
@@ -251,6 +313,7 @@ def layer_norm(
     return apply(K.layer_norm, rows, *(p.reshape(-1) for p in parameters), eps=eps).reshape(shape)
 
 
+@_named
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
@@ -270,6 +333,7 @@ def rms_norm(
     return y if weight is None else y * weight
 
 
+@_named
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, rng: Generator | None = None) -> Tensor:
     """Set each element to 0 with probability p and scale the others by 1 / (1 − p), while training.
 
@@ -294,6 +358,7 @@ def draw_keep(p: float, shape: tuple[int, ...], training: bool, rng: Generator |
     return check_generator(rng).bernoulli_keep(p, shape)
 
 
+@_named
 def cross_entropy(
     input: Tensor,
     target: Tensor | Array,
@@ -332,6 +397,7 @@ def cross_entropy(
     return _weighted(logits.log_softmax(1), target, weight, ignore_index, reduction, label_smoothing)
 
 
+@_named
 def nll_loss(
     input: Tensor,
     target: Tensor | Array,
@@ -400,6 +466,7 @@ def _reduced(name: str, losses: Tensor, reduction: str, count: float | None = No
     return losses if reduction == "none" else losses.sum() / (count if reduction == "mean" else 1)
 
 
+@_named
 def mse_loss(input: Tensor, target: Tensor | Array, reduction: str = "mean") -> Tensor:
     """The mean of (input − target)².
 
@@ -414,6 +481,7 @@ def mse_loss(input: Tensor, target: Tensor | Array, reduction: str = "mean") -> 
     return _reduced("mse_loss", difference * difference, reduction)
 
 
+@_named
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor | Array,
@@ -440,6 +508,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(name, losses if weight is None else losses * weight, reduction)
 
 
+@_named
 def dpo_loss(
     policy_chosen: Tensor,
     policy_rejected: Tensor,
@@ -464,6 +533,7 @@ def dpo_loss(
     return _reduced("dpo_loss", softplus(-margin), reduction), margin  # −ln σ(x) = softplus(−x)
 
 
+@_named
 def linear_cross_entropy(
     input: Tensor,
     weight: Tensor,
@@ -484,6 +554,7 @@ def linear_cross_entropy(
     return apply(K.linear_cross_entropy, input, weight, target, **options)
 
 
+@_named
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -532,6 +603,7 @@ def scaled_dot_product_attention(
     return apply(K.attention, *([query, key, value] if attn_mask is None else [query, key, value, attn_mask]))
 
 
+@_named
 def causal_self_attention(
     qkv: Tensor, n_head: int, dropout_p: float = 0.0, rng: Generator | None = None, recompute: bool = False
 ) -> Tensor:
