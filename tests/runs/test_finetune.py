@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import DataError
-from tinygrad_llm.formats import load_safetensors
+from tinygrad_llm.formats import load_checkpoint, load_safetensors, save_checkpoint
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
+from tinygrad_llm.nn import merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.finetune import load_examples
 from tinygrad_llm.runs.folder import choose_weights
@@ -104,23 +105,39 @@ def test_the_saved_model_is_the_trained_one(tmp_path, base, data, task, layers):
 
 @pytest.mark.parametrize("layers", ["all", "lora"])
 @pytest.mark.parametrize("task", TASKS)
-def test_the_model_of_a_killed_run_is_in_its_checkpoint_unless_it_has_adapters(tmp_path, base, data, task, layers):
+def test_the_model_of_a_killed_run_is_in_its_checkpoint(tmp_path, base, data, task, layers):
     run = Run.new(configured(task, base, data, layers=layers), tmp_path / "run")
     for step in run.train():
         if step.step == 6:  # with a checkpoint, as after step 3
             break
     path = choose_weights(tmp_path / "run").path
     kind, ids = GPTClassifier if task == "classifier" else GPT, np.arange(12).reshape(2, 6)
-    if layers == "lora":
-        with pytest.raises(LoadError, match=r"holds LoRA layers in training: `tinygrad-llm finetune --resume` saves"):
-            kind.from_pretrained(path)
-        finished(Run.resume(tmp_path / "run"), stop_at=7)
-        assert choose_weights(tmp_path / "run").path == tmp_path / "run"
-        return
     again = kind.from_pretrained(path)
+    merge_lora(run.model)
     with run.model.evaluating():
         np.testing.assert_array_equal(again.eval()(ids).data, run.model(ids).data)
     assert tokenizer_for(path, again.config).n_vocab == again.config.vocab_size
+    finished(Run.resume(tmp_path / "run"), stop_at=7)
+    assert choose_weights(tmp_path / "run").path == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"transformer.h.0": 1.0}, "'transformer.h.0.lora_A.weight'"),
+        ({"transformer.h.0.attn.c_proj": "much"}, "ufunc 'multiply'"),
+        ([1.0], "has no attribute 'items'"),
+        ({}, "lora_A"),
+    ],
+)
+def test_adapters_of_a_checkpoint_that_do_not_fit_are_refused(tmp_path, base, data, scaling, message):
+    run = Run.new(configured("assistant", base, data, layers="lora"), tmp_path / "run")
+    finished(run, stop_at=1)
+    arrays, metadata = load_checkpoint(run.folder.checkpoints.latest())
+    metadata["model"]["scaling"] = scaling
+    save_checkpoint(tmp_path / "changed.safetensors", arrays, metadata)
+    with pytest.raises(LoadError, match=f"changed.safetensors: .*{message}"):
+        GPT.from_pretrained(tmp_path / "changed.safetensors")
 
 
 @pytest.mark.parametrize(("layers", "trained"), [

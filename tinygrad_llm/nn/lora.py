@@ -78,9 +78,7 @@ class LoRALinear(Module):
 
     def delta(self) -> Array:
         """The change of the weight that the adapter makes: (alpha / rank) · B A, (out, in)."""
-        downs = np.split(self.lora_A.weight.data, len(self.lora_B))
-        product = np.concatenate([up.weight.data @ down for up, down in zip(self.lora_B, downs, strict=True)])
-        return np.asarray(product * self.scaling, product.dtype)
+        return _delta(self.lora_A.weight.data, [up.weight.data for up in self.lora_B], self.scaling)
 
     def merge(self) -> None:
         """Add the adapter to the weight: the layer then costs as much as without an adapter."""
@@ -92,6 +90,12 @@ class LoRALinear(Module):
         """Undo `merge`: the weight is again the same, to the bit."""
         if self._unmerged is not None:
             self.base_layer.weight.data, self._unmerged = self._unmerged, None
+
+
+def _delta(A: Array, Bs: Sequence[Array], scaling: float) -> Array:
+    """scaling · B A for each part, one below the other."""
+    product = np.concatenate([B @ down for B, down in zip(Bs, np.split(A, len(Bs)), strict=True)])
+    return np.asarray(product * scaling, product.dtype)
 
 
 def add_lora(
@@ -167,6 +171,27 @@ def merge_lora(model: Module) -> None:
             _put(owner, attribute, module.base_layer)
     for p in model.parameters():
         p.requires_grad = True
+
+
+def merged_state(state: Mapping[str, Array], scalings: Mapping[str, float]) -> dict[str, Array]:
+    """The `state_dict` of a model with adapters, as that of the model after `merge_lora`.
+
+    Args:     scalings: alpha / rank of each adapted layer, by its name.
+    Raises:   KeyError, TypeError, ValueError: the arrays of a layer are not there, or do not fit each other.
+    """
+    merged = dict(state)
+    for name, scaling in scalings.items():
+        Bs: list[Array] = []
+        while (part := f"{name}.lora_B.{len(Bs)}.weight") in merged:
+            Bs.append(merged.pop(part))
+        delta = _delta(merged.pop(f"{name}.lora_A.weight"), Bs, scaling)
+        weight = merged.pop(f"{name}.base_layer.weight")
+        if weight.shape != delta.shape:
+            raise ValueError(f"{name}: got an adapter for a weight {delta.shape}, and the weight is {weight.shape}")
+        merged[f"{name}.weight"] = weight + delta
+        if f"{name}.base_layer.bias" in merged:
+            merged[f"{name}.bias"] = merged.pop(f"{name}.base_layer.bias")
+    return merged
 
 
 def _linears(model: Module) -> dict[str, tuple[object, str, Linear]]:

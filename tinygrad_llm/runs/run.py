@@ -200,7 +200,7 @@ class Run:
         found = task.evaluate(self.model, task.held_out[:1]).loss if loss is None else loss
         if not math.isfinite(found):
             raise TrainingError(f"step {step}: the held-out loss is {found}. Try a lower learning rate")
-        about = {"model": about_model(self.model.config), **self.data.identity}
+        about = {"model": about_model(self.model), **self.data.identity}
         metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **about}
         try:
             self.folder.checkpoints.save(step, arrays, metadata, loss)

@@ -28,7 +28,8 @@ from numpy.typing import DTypeLike
 from tinygrad_llm.formats import Arrays, read_arrays, save_npz, save_safetensors, write_tensorbundle
 from tinygrad_llm.formats.checkpoint import FORMAT as CHECKPOINT
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import Dropout, Module
+from tinygrad_llm.nn import Dropout, Module, lora_layers
+from tinygrad_llm.nn.lora import merged_state
 from tinygrad_llm.random import Generator, Shape
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, parse_json, show
@@ -283,9 +284,14 @@ def write_pretrained(
             save_npz(folder / NPZ, arrays)
 
 
-def about_model(config: Config) -> dict[str, Any]:
-    """Return what a checkpoint states as "model", so that `read_pretrained` can read the model in it."""
-    return {"format": _own_format(type(config)), "config": dataclasses.asdict(config)}
+def about_model(model: PreTrainedModel) -> dict[str, Any]:
+    """Return what a checkpoint states as "model", so that `read_pretrained` can read the model in it.
+
+    Of a model with adapters, "scaling" states alpha / rank of each layer, with which they are merged.
+    """
+    about: dict[str, Any] = {"format": _own_format(type(model.config)), "config": dataclasses.asdict(model.config)}
+    scalings = {name: layer.scaling for name, layer in lora_layers(model)}
+    return {**about, "scaling": scalings} if scalings else about
 
 
 def _model_in(file: Path, read: Arrays) -> Arrays:
@@ -296,10 +302,12 @@ def _model_in(file: Path, read: Arrays) -> Arrays:
         raise LoadError(
             f"{file}: does not state its model's sizes: `tinygrad-llm train --resume` the run, which saves it"
         )
-    if any(".lora_A." in name for name in read.arrays):
-        raise LoadError(f"{file}: holds LoRA layers in training: `tinygrad-llm finetune --resume` saves them")
     start = "model."
     state = {name.removeprefix(start): array for name, array in read.arrays.items() if name.startswith(start)}
+    try:
+        state = merged_state(state, model.get("scaling", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LoadError(f"{file}: its LoRA adapters do not fit its weights: {brief(error)}") from None
     metadata = {"format": model["format"], "config": json.dumps(model.get("config"))}
     return Arrays(state, "checkpoint", metadata)
 
