@@ -318,18 +318,44 @@ def test_every_figure_is_restored_from_the_table(new, tmp_path):
     assert resumed.steps[-1].layer_grad_norm
 
 
-def test_damaged_samples_are_named_and_kept(new, tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda old: b"\xff" + old[1:], ": 1 of 2 samples are missing"),
+        (lambda old: b"", ": 2 of 2 samples are missing"),
+        (lambda old: None, ": 2 of 2 samples are missing"),
+        (lambda old: old[: len(old) // 2], ": 1 of 2 samples are missing"),
+        (lambda old: old[:-3] + b"?" + old[-2:], ""),
+        (lambda old: b"a note\n" + old, ""),
+    ],
+)
+def test_damaged_samples_are_named_and_kept(new, tmp_path, damage, words):
     run = new("run")
     list(run.train(lambda: run.trainer.step == 6, sample=5))
     run.save()
     path = tmp_path / "run" / "samples.txt"
-    damaged = b"\xff" + path.read_bytes()[1:]
-    path.write_bytes(damaged)
-    with pytest.warns(DamagedRunWarning, match=r"run/samples\.txt: damaged; the old file is kept"):
+    old = path.read_bytes()
+    damaged = damage(old)
+    path.unlink()
+    if damaged is not None:
+        path.write_bytes(damaged)
+    with pytest.warns(DamagedRunWarning, match=rf"run/samples\.txt: damaged{words}; the old file is kept"):
         resumed = Run.resume(tmp_path / "run")
     finish(resumed)
     resumed.save()
-    assert path.with_name("samples.txt.damaged").read_bytes() == damaged
+    kept = path.with_name("samples.txt.damaged")
+    assert (kept.read_bytes() if kept.exists() else None) == damaged
+    finish(Run.resume(tmp_path / "run", more=1))  # what is lost is known
+
+
+def test_samples_after_a_checkpoint_are_no_damage(new, tmp_path):
+    run = new("run")
+    for step in run.train(sample=5):
+        run.sample(5)
+        if step.step == 7:
+            break
+    run.folder.release()
+    Run.resume(tmp_path / "run").folder.release()
 
 
 def test_a_configuration_that_is_cut_off_anywhere_is_named_and_restored(new, tmp_path):

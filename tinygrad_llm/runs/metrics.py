@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -154,14 +155,31 @@ def sample_to_text(step: int, text: str) -> str:
     return f"--- step {step} ---\n{text.strip()}\n\n"
 
 
-def read_samples(path: Path, last: int) -> tuple[list[tuple[int, str]], str]:
+def samples_to_text(samples: Sequence[tuple[int, str]]) -> str:
+    """Samples as a samples.txt."""
+    return "".join(sample_to_text(step, text) for step, text in samples)
+
+
+def about_samples(samples: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    """What a checkpoint states of the samples before it, so that `read_samples` notices a change of their file."""
+    data = samples_to_text(samples).encode()
+    return {"number": len(samples), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def read_samples(path: Path, last: int, about: Any = None) -> tuple[list[tuple[int, str]], str]:
     """The samples in a samples.txt, with their steps, up to step `last`.
 
+    Args:     about: `about_samples` of the first of them; None: unknown.
     Returns:  the samples; and what is damaged, for the user: "" where nothing is.
     """
     data = path.read_bytes() if path.is_file() else b""
     text = data.decode(errors="replace")
     first, *parts = re.split(r"^--- step (\d+) ---\n", text, flags=re.M)
     pairs = zip(map(int, parts[::2]), parts[1::2], strict=True)
-    damaged = bool(first) or text.encode() != data
-    return [(step, sample) for step, sample in pairs if step <= last], f"{path}: damaged" if damaged else ""
+    found = [(step, sample) for step, sample in pairs if step <= last]
+    damaged, gone = bool(first) or text.encode() != data, ""
+    if isinstance(about, dict):
+        damaged |= hashlib.sha256(data[: about["bytes"]]).hexdigest() != about["sha256"]
+        lost = about["number"] - len(found)
+        gone = f": {lost} of {about['number']} samples are missing" if lost > 0 else ""
+    return found, f"{path}: damaged{gone}" if damaged else ""

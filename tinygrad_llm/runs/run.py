@@ -32,9 +32,11 @@ from tinygrad_llm.runs.folder import (
     about_run,
 )
 from tinygrad_llm.runs.metrics import (
+    about_samples,
     read_samples,
     recover_metrics,
     sample_to_text,
+    samples_to_text,
     step_to_json,
     steps_to_csv,
 )
@@ -128,7 +130,7 @@ class Run:
         lost = about_run(place.path).get("lost_steps", [])
         run.steps, run.lost, damage = recover_metrics(metrics, table, saved.step, lost)
         run._note_damage(damage, METRICS, TABLE)
-        run.samples, damage = read_samples(place.path / SAMPLES, saved.step)
+        run.samples, damage = read_samples(place.path / SAMPLES, saved.step, saved.samples)
         run._note_damage(damage, SAMPLES)
         run._note_damage(saved.damage, CONFIG)
         return run
@@ -200,7 +202,7 @@ class Run:
         found = task.evaluate(self.model, task.held_out[:1]).loss if loss is None else loss
         if not math.isfinite(found):
             raise TrainingError(f"step {step}: the held-out loss is {found}. Try a lower learning rate")
-        about = {"model": about_model(self.model), **self.data.identity}
+        about = {"model": about_model(self.model), "samples": about_samples(self.samples), **self.data.identity}
         metadata = {"config": self.config.absolute().to_toml(), "trainer": numbers, **about}
         try:
             self.folder.checkpoints.save(step, arrays, metadata, loss)
@@ -268,7 +270,7 @@ class Run:
             CONFIG: self.config.absolute().to_toml(),
             ABOUT: json.dumps(about, indent=2) + "\n",
             METRICS: "".join(map(step_to_json, self.steps)),
-            SAMPLES: "".join(sample_to_text(step, text) for step, text in self.samples),
+            SAMPLES: samples_to_text(self.samples),
         }
         _write_texts(folder, texts)
         self.data.tokenizer.save(folder / TOKENIZER)
@@ -300,6 +302,7 @@ class Saved:
     step: int
     arrays: dict[str, Array]
     trainer: dict[str, Any]  # with the arrays, the state of the trainer
+    samples: Any  # `about_samples` of those before the checkpoint
     checkpoints: Checkpoints
     damage: str  # of config.toml, for the user; "" if it is whole
 
@@ -339,7 +342,9 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
         raise LoadError(f"{where} is not of a run: {error}") from error
     _refuse_changed(where, different)
     data = tokenize(config, source, tokenizer)  # only now: another text may have characters unknown to the tokenizer
-    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints, damage)
+    return Saved(
+        where, config, before.training, data, saved["step"], arrays, state, saved.get("samples"), checkpoints, damage
+    )
 
 
 def _read_config(path: Path, saved: Any, where: str) -> tuple[RunConfig, str]:
@@ -395,7 +400,9 @@ def _saved_examples(
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(f"{where} is not of a run: {error}") from error
     _refuse_changed(where, different)
-    return Saved(where, config, before.training, data, saved["step"], arrays, state, checkpoints, damage)
+    return Saved(
+        where, config, before.training, data, saved["step"], arrays, state, saved.get("samples"), checkpoints, damage
+    )
 
 
 def _refuse_changed(where: str, different: list[str]) -> None:
