@@ -14,6 +14,7 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # with matrices this small, threads mostly wait for each other
@@ -169,8 +170,7 @@ def main():
     if args.seed < 0:
         parser.error(f"--seed: got {args.seed}, give at least 0")
     chars = sorted(set(text))  # a character's place in this list is its id
-    number = {char: i for i, char in enumerate(chars)}
-    ids = np.array([number[char] for char in text])
+    ids = np.searchsorted(chars, list(text))
     rng = np.random.default_rng(args.seed)
     p, moments = initialize(len(chars), rng), {}
     print(f"{sum(x.data.size for x in p.values()):,} parameters; blind guessing costs {math.log(len(chars)):.2f}")
@@ -179,8 +179,8 @@ def main():
         lr = 0.004 * (1 - step / (args.steps + 1))  # smaller and smaller moves
         loss = train_step(p, moments, step, windows[:, :-1], windows[:, 1:], lr)  # the target: the next character
         if step == 1 or step % max(1, args.steps // 10) == 0:
-            print(f"step {step:4}  loss {loss:.2f}  {write(p, chars, 50, rng)!r}", flush=True)
-    print("\n" + write(p, chars, 500, rng))
+            print(f"step {step:4}  loss {loss:.2f}  {write(p, chars, 40, rng)!r}", flush=True)
+    print("\n" + "\n".join(textwrap.fill(line, 80) for line in write(p, chars, 500, rng).split("\n")))
 
 if __name__ == "__main__":
     main()

@@ -156,6 +156,15 @@ def test_the_seed_determines_what_it_prints(run, tmp_path):
     assert run(text, "--steps", 2, "--seed", 4) != printed
 
 
+def test_what_it_writes_is_folded_at_80_columns(run, page, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("ann\nben\n" * 9)
+    monkeypatch.setattr(page, "write", lambda p, chars, length, rng: ("some words, " * length)[:length] + "\nlast")
+    *_, printed = run(text, "--steps", 1).partition("\n\n")
+    assert max(map(len, printed.splitlines())) in range(70, 81)
+    assert printed.split() == (("some words, " * 500)[:500] + "\nlast").split()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
