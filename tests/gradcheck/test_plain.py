@@ -174,6 +174,8 @@ def test_gradcheck_advises_on_a_plain_numpy_function_and_an_incomplete_kernel(fo
     cases = [
         (lambda x: x.dot(Y.T), "'Tensor' object has no attribute 'dot'. .*use check_gradient"),
         (lambda x: x.data * 2, "got ndarray. .*use check_gradient"),
+        (np.sin, "np.sin has no gradient, .*use check_gradient"),
+        (lambda x: np.linalg.norm(x) ** 2, "np.norm has no gradient, .*use check_gradient"),
         (lambda x: apply(lambda x: x * 2, x), "A kernel returns a pair"),
         (lambda x: apply(lambda x: x.sum(), x), "A kernel returns a pair"),
         (lambda x: apply(lambda x: (float(x.sum()), lambda g: (g,)), x), "A kernel returns a pair"),

@@ -86,7 +86,7 @@ def gradcheck(
         try:
             y = fn(*tensors)
             y = y if loss is None else loss(y)
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             if hint := _glue(error, tensors):
                 raise GradcheckError(f"{type(error).__name__}: {error}. {hint}") from error
             raise
@@ -120,6 +120,8 @@ def _glue(error: Exception, tensors: Sequence[Any]) -> str:
     """How to mend an error that a plain NumPy function or an incomplete kernel causes; empty for other errors."""
     if any(isinstance(t, Tensor) and np.iscomplexobj(t.data) for t in tensors):
         return ""  # fn fails on complex numbers only
+    if isinstance(error, RuntimeError):  # of a NumPy function, which computes no gradient, or of something else
+        return PLAIN if ".detach().numpy()" in str(error) else ""
     if "Tensor" in str(error):
         return PLAIN
     if any(words in str(error) for words in ("unpack", "has no attribute 'dtype'", "not callable")):
