@@ -70,9 +70,12 @@ def test_texts_at_once_are_those_of_each_generator_alone(sampling):
     model = model_of(vocab_size=tokenizer.n_vocab, block_size=16)
     model.transformer.wte.weight.data[tokenizer.eot_token] *= 3  # some texts end early
     for stop in ((), ("e", "\N{REPLACEMENT CHARACTER}")):
-        texts = write_all(model, tokenizer, [40, 41], 30, sampling, [Generator(seed) for seed in range(8)], stop)
+        texts = write_all(model, tokenizer, [[40, 41]] * 8, 30, sampling, list(map(Generator, range(8))), stop)
         alone = ["".join(write(model, tokenizer, [40, 41], 30, sampling, Generator(seed), stop)) for seed in range(8)]
         assert texts == alone
+    rows = [[40 + i] * (1 + i % 3) for i in range(8)]
+    texts = ["".join(write(model, tokenizer, row, 9, Sampling(0))) for row in rows]
+    assert write_all(model, tokenizer, rows, 9, Sampling(0)) == texts
 
 
 def test_start_of_a_text_is_end_of_text_or_a_newline_or_nothing():

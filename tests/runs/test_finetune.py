@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from tinygrad_llm.datasets import DataError
+from tinygrad_llm.datasets import DataError, read_instructions
 from tinygrad_llm.formats import load_checkpoint, load_safetensors, save_checkpoint
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
 from tinygrad_llm.nn import merge_lora
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.finetune import load_examples
+from tinygrad_llm.runs.finetune import answers, load_examples
 from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.runs.run import Run
@@ -173,6 +173,16 @@ def test_results_of_an_assistant_are_by_kind(tmp_path, base, data):
     assert results["n"] == len(results["answers"]) == sum(kind["n"] for kind in results["kinds"].values()) == 4
     right = [one["answer"].strip() == one["output"] for one in results["answers"]]
     assert results["exact_match"] == np.mean(right)
+
+
+def test_answers_are_those_of_each_question_alone(base, data):
+    """Also where a question leaves no room for an answer."""
+    model, tokenizer = GPT.from_pretrained(base), Tokenizer.load(base / "tokenizer.json")
+    entries = read_instructions(data / "assistant")
+    entries += [entries[0]._replace(instruction="the " * 40)]
+    alone = [answers(model, tokenizer, [entry], "plain", 8)[0] for entry in entries]
+    assert answers(model, tokenizer, entries, "plain", 8) == alone
+    assert alone[-1] == "" != alone[0]
 
 
 def test_preference_starts_at_ln_2(tmp_path, base, data):

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
                 pieces = write(model, tokenizer, ids, args.max_new_tokens, sampling, rngs[0], args.stop)
                 _show(prompt, pieces, args)
                 return 0
-            texts = write_all(model, tokenizer, ids, args.max_new_tokens, sampling, rngs, args.stop)
+            texts = write_all(model, tokenizer, [ids] * len(rngs), args.max_new_tokens, sampling, rngs, args.stop)
     except ValueError as error:  # a prompt longer than the block, damaged weights, …
         raise UsageError(str(error)) from None
     if args.json:

@@ -43,23 +43,24 @@ def write(
 def write_all(
     model: LanguageModel,
     tokenizer: AnyTokenizer,
-    ids: list[int],
+    rows: Sequence[list[int]],
     max_new_tokens: int,
-    sampling: Sampling,
-    rngs: Sequence[Generator],
+    sampling: Sampling = Sampling(),
+    rngs: Sequence[Generator] | None = None,
     stop: Sequence[str] = (),
 ) -> list[str]:
-    """Continue ids once with each generator, all at the same time: the texts that `write` gives with each alone.
+    """Continue rows of ids, all at the same time: the texts that `write` gives with each alone.
 
     The weights are read once per token for all texts, so this takes less time than one text after another.
 
+    Args:     rngs: one generator for each row; None: Generator(0) for each.
     Raises:   ValueError: as `write`.
     """
     _check_stop(stop)
-    rows = [ids] * len(rngs)
+    rngs = [Generator(0) for _ in rows] if rngs is None else rngs
     new = stream(model, rows, max_new_tokens, sampling, rngs, n_vocab=tokenizer.n_vocab, eos_id=tokenizer.eot_token)
     columns = [column.tolist() for column in new]
-    return ["".join(_before(_pieces((column[i] for column in columns), tokenizer), stop)) for i in range(len(rngs))]
+    return ["".join(_before(_pieces((column[i] for column in columns), tokenizer), stop)) for i in range(len(rows))]
 
 
 def _check_stop(stop: Sequence[str]) -> None:
