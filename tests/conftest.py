@@ -131,7 +131,8 @@ def verdict():
 def no_pictures(monkeypatch, request):
     """Drawing takes longer than a toy's run, so only tests with the fixture `pictures` draw."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(run_module, "save_pictures", lambda steps, folder: None)
+        for name in ("save_pictures", "save_confusion"):
+            monkeypatch.setattr(run_module, name, lambda figures, folder: None)
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,12 @@ import sys
 import pytest
 
 from tinygrad_llm import cli as command_line
-from tinygrad_llm.cli import demo
+from tinygrad_llm.cli import demo, stages
 from tinygrad_llm.cli import main as run_command
 from tinygrad_llm.models import GPT
 from tinygrad_llm.runs import data as data_module
 from tinygrad_llm.runs.folder import load_run
+from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.training import loop
 
 CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
@@ -135,3 +136,91 @@ def test_a_run_that_is_not_a_demo_is_not_replaced(cli, toy, place):
     status, _, err = cli("demo", "--steps", 2)
     assert status == 2
     assert "runs/demo: already holds a run" in err
+
+
+# ---- the whole story ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def examples(toy, tmp_path, monkeypatch):
+    """Every stage on a few examples of its kind, and a model that reads enough for them."""
+    monkeypatch.setitem(PRESETS, "stories", PRESETS["stories"].changed({"model.block_size": 96}))
+    for task in ("assistant", "preference"):
+        monkeypatch.setitem(PRESETS, task, PRESETS[task].changed({"finetune.style": "plain"}))
+    rows = [f"{('ham', 'spam')[i % 2]}\tthe fox {('sat', 'won')[i % 2]} {i}" for i in range(40)]
+    asked = [{"instruction": "Say it.", "input": f"fox {i}", "kind": f"kind {i % 4}"} for i in range(40)]
+    answers = [{**one, "output": "the fox"} for one in asked]
+    pairs = [{**one, "chosen": "the fox", "rejected": "no"} for one in asked]
+    (tmp_path / "messages").write_text("\n".join(rows))
+    (tmp_path / "instructions").write_text(json.dumps(answers))
+    (tmp_path / "preferences").write_text(json.dumps(pairs))
+    monkeypatch.setattr(stages, "STAGES", [s._replace(data=str(tmp_path / s.data)) for s in stages.STAGES])
+
+
+def test_the_full_demo_has_every_stage_and_their_figures(cli, examples, place):
+    """Called again, it only measures what is done; and it mixes nothing with a demo of another length or seed."""
+    words = ("demo", "--full", "--steps", 2)
+    status, out, err = cli(*words)
+    assert status == 0, err
+    for number in range(1, 7 + len(stages.STAGES)):
+        assert f"\n{number}. " in "\n" + out
+    assert {path.name for path in (place / "runs" / "full").iterdir()} == set(stages.FOLDERS)
+    assert max(map(len, out.splitlines())) <= 80
+    assert "chat runs/full/friendly" in out
+    status, figures, err = cli(*words, "--json")
+    assert status == 0
+    assert err.count("all its 2 steps are done") == 1 + len(stages.STAGES)
+    figures = json.loads(figures)
+    assert figures["friendly"]["before"]["reward_margin"] == 0
+    assert len({one["question"] for one in figures["questions"]}) == stages.QUESTIONS
+    for line in stages.report(figures, figures["questions"]):
+        assert line in out
+
+    status, _, err = cli("demo", "--full", "--steps", 3)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "runs/full/base: holds a run of another length: give the same --steps" in err
+    status, _, err = cli(*words, "--seed", 5)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "training.seed: 0 before, 5 now" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", range(1 + len(stages.STAGES)))
+def test_the_full_demo_continues_where_it_was_stopped(cli, examples, monkeypatch, stage):
+    """A Ctrl-C in the second step of the base, or of a stage; the figures are those of a demo that was not stopped."""
+    words = ("demo", "--full", "--steps", 3, "--json")
+    whole = json.loads(cli(*words, "--out", "whole")[1])
+    original, calls = loop.AdamW.step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3 * stage + 2:
+            signal.raise_signal(signal.SIGINT)
+        original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.AdamW, "step", interrupted)
+        status, out, err = cli(*words, "--out", "stopped")
+    assert (status, out) == (130, "")
+    assert "the same command continues from here" in err
+    status, out, err = cli(*words, "--out", "stopped")
+    assert status == 0
+    assert "resumed after step 2" in err
+    found = json.loads(out)
+    for name in (stages.BASE, *(stage.name for stage in stages.STAGES)):
+        assert found[name] == whole[name], name
+    assert cli(*words, "--seed", 1, "--out", "stopped", "--overwrite")[0] == 0
+
+
+@pytest.mark.slow
+def test_the_real_full_demo_runs(place):
+    command = [sys.executable, "-m", "tinygrad_llm", "demo", "--full", "--steps", "20", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=1500, check=True)
+    figures = json.loads(done.stdout)
+    for stage in stages.FOLDERS[2:]:
+        assert figures[stage].keys() == {"before", "after"}
+    before, after = (figures[stages.BASE][when]["loss"] for when in ("before", "after"))
+    assert after < before - 0.3
+    before, after = (figures["assistant"][when]["token_f1"] for when in ("before", "after"))
+    assert after > before
+    load_run(place / "runs" / "full" / "friendly")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tinygrad_llm.runs.pictures import gradients, loss_curve, save_pictures
+from tinygrad_llm.runs.pictures import gradients, loss_curve, save_confusion, save_pictures
 from tinygrad_llm.training import Step
 
 STEPS = [
@@ -26,6 +26,12 @@ def test_both_pictures_are_png_files(steps, tmp_path):
         data = path.read_bytes()
         assert data.startswith(b"\x89PNG\r\n\x1a\n")
         assert b"IEND" in data[-12:]
+
+
+def test_the_confusion_of_a_classifier_is_a_png_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    save_confusion({"labels": ["ham", "spam"], "confusion": [[3, 1], [0, 0]]}, tmp_path)
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def test_losses_and_learning_rate_have_an_axis_each():
@@ -72,4 +78,5 @@ def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     save_pictures(STEPS, tmp_path)
+    save_confusion({"labels": ["ham", "spam"], "confusion": [[3, 1], [0, 4]]}, tmp_path)
     assert not list(tmp_path.iterdir())

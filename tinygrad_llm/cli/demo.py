@@ -1,4 +1,4 @@
-"""`tinygrad-llm demo`: from a text to a model that writes, in about two minutes."""
+"""`tinygrad-llm demo`: from a text to a model that writes, in two minutes; with --full, to an assistant, in ten."""
 
 import argparse
 import dataclasses
@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from tinygrad_llm.cli import stages
 from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import command_line, fold, listed, sample_lines, say
 from tinygrad_llm.cli.watch import watch
@@ -16,19 +17,25 @@ from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import RunConfig
 from tinygrad_llm.runs.data import make_tokenizer, read_source, tokenize
-from tinygrad_llm.runs.folder import about_run
+from tinygrad_llm.runs.folder import about_run, clear_run
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.text import to_json
 
 EXAMPLE = "tinygrad-llm demo"
-FOLDER = Path("runs/demo")
+FOLDER, FULL = Path("runs/demo"), Path("runs/full")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="then make a classifier and an assistant of it, and compare figures before and after: 10 minutes in all; "
+        "called again, it continues where it was stopped",
+    )
     parser.add_argument("--steps", type=integer(1), metavar="N", help="training steps (fewer: sooner, worse stories)")
     parser.add_argument(
-        "--out", type=folder, default=FOLDER, metavar="FOLDER", help=f"(default {FOLDER}, replaced each time)"
+        "--out", type=folder, metavar="FOLDER", help=f"(default {FOLDER}, replaced each time; with --full {FULL})"
     )
     add_overwrite(parser, "a run that is already in the folder of --out")
     add_seed(parser)
@@ -37,11 +44,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    ours = args.out == FOLDER and about_run(FOLDER).get("corpus") == "stories"  # an earlier demo's, to be replaced
-    place = check_out(args.out, args.overwrite or ours)
+    out = sys.stderr if args.json else sys.stdout
     steps = {} if args.steps is None else {"training.steps": args.steps}
     config = PRESETS["stories"].fitted(steps | {"training.seed": args.seed})
-    out = sys.stderr if args.json else sys.stdout
+    if args.full:
+        return _full(args, config, steps, out)
+    place = args.out or FOLDER
+    ours = place == FOLDER and about_run(FOLDER).get("corpus") == "stories"  # an earlier demo's, to be replaced
+    status, training, proof, written = pretrain(config, check_out(place, args.overwrite or ours), out)
+    figures = _figures(training, proof, time.perf_counter() - began)
+    say(listed(written), out)
+    if not any(path.suffix == ".png" for path in written):
+        say("(for a picture of the losses: pip install 'tinygrad_llm[app]')", out)
+    say("\nTry next:", out)
+    for line in next_commands(training.folder.path):
+        say(line, out)
+    if args.json:
+        say(to_json(figures))
+    return status
+
+
+def _full(args: argparse.Namespace, config: RunConfig, steps: dict[str, Any], out: TextIO) -> int:
+    """The whole story: the base, the stages after it, their figures, and three questions."""
+    began, place = time.perf_counter(), args.out or FULL
+    for name in stages.FOLDERS:
+        if args.overwrite:
+            clear_run(place / name)
+        check_out(place / name, overwrite=True)
+    folder = place / stages.BASE
+    status, base = stages.trained(folder, config, out, lambda: pretrain(config, folder, out)[:2])
+    if not status:
+        status, results, questions = stages.run_stages(base, place, steps, out)
+    if status:
+        say(f"the same command continues from here; all that is done is in {place}", out)
+        return status
+    seconds = time.perf_counter() - began
+    say("\n" + "\n".join(stages.report(results, questions)) + f"\n\nin {seconds:.0f} s; talk with it:", out)
+    say(command_line([*_program(), "chat", str(place / "friendly")], "   "), out)
+    if args.json:
+        say(to_json({"out": str(place), "seconds": seconds, **results, "questions": questions}))
+    return 0
+
+
+def pretrain(config: RunConfig, place: Path, out: TextIO) -> tuple[int, Run, GradcheckResult, list[Path]]:
+    """The six parts from a text to a model that writes.
+
+    Returns:  the exit status, which is 130 if a signal came before the last step; the run, the proof of its gradient,
+              and the files that were written.
+    """
+    began = time.perf_counter()
 
     def tell(text: str) -> None:
         say(text, out)
@@ -61,15 +112,7 @@ def run(args: argparse.Namespace) -> int:
         f"Held-out loss {figures['loss_before']:.2f} → {figures['val_loss']:.2f} nats per token, "
         f"in {figures['seconds']:.0f} s."
     )
-    tell(listed(written))
-    if not any(path.suffix == ".png" for path in written):
-        tell("(for a picture of the losses: pip install 'tinygrad_llm[app]')")
-    tell("\nTry next:")
-    for line in next_commands(training.folder.path):
-        tell(line)
-    if args.json:
-        say(to_json(figures))
-    return status
+    return status, training, proof, written
 
 
 def _prepare(config: RunConfig, place: Path, tell: Callable[[str], None]) -> Run:
@@ -139,10 +182,8 @@ def prove_small_copy(model: GPT) -> GradcheckResult:
 
 def next_commands(folder: Path) -> list[str]:
     """Commands that work as they are printed, called in the same way as this one."""
-    script = Path(sys.argv[0]).name
-    call = ["tinygrad-llm"] if script.startswith("tinygrad-llm") else [_here(sys.executable), "-m", "tinygrad_llm"]
     return [
-        command_line([*call, *words], "   ")
+        command_line([*_program(), *words], "   ")
         for words in (
             ["generate", str(folder), "--prompt", "Once there was a", "--seed", "7"],
             ["gradcheck"],
@@ -151,6 +192,11 @@ def next_commands(folder: Path) -> list[str]:
             ["doctor"],
         )
     ]
+
+
+def _program() -> list[str]:
+    script = Path(sys.argv[0]).name
+    return ["tinygrad-llm"] if script.startswith("tinygrad-llm") else [_here(sys.executable), "-m", "tinygrad_llm"]
 
 
 def _here(program: str) -> str:
