@@ -44,8 +44,9 @@ def test_setup_cfg_includes_every_data_file(config):
             package = ".".join(("tinygrad_llm", *path.parent.relative_to(ROOT).parts))
             assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns[package]), path
     for path in package_data():
-        name = ".".join(path.parent.relative_to(ROOT).parts)
-        assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns.get(name, [])), path
+        package = next(folder for folder in path.parents if (folder / "__init__.py").is_file())
+        found = patterns.get(".".join(package.relative_to(ROOT).parts), [])
+        assert any(fnmatch.fnmatch(str(path.relative_to(package).as_posix()), pattern) for pattern in found), path
     assert ROOT / "tinygrad_llm" / "py.typed" in package_data()
 
 

@@ -136,6 +136,11 @@ def mutants(names: Iterable[str] | None = None) -> list[Mutant]:
     return [mutant for name in names for mutant in _mutants_of(name, [c for c in basic_cases() if c.covers == name])]
 
 
+def mistakes(kernel: str) -> list[Mutant]:
+    """The mutants of one kernel that are wrong formulas, as people write them."""
+    return [_mistaken(name, kernel, formula) for name, formula in WRONG.get(kernel, {}).items()]
+
+
 def _mutants_of(name: str, cases: list[Case]) -> Iterator[Mutant]:
     calls = [case.make for case in cases if isinstance(case.make, Call)]
     floats = [i for i in range(max((len(call.draws) for call in calls), default=0)) if _is_float(calls, i)]
@@ -145,8 +150,7 @@ def _mutants_of(name: str, cases: list[Case]) -> Iterator[Mutant]:
         inputs = floats[turn % len(floats) :] + floats[: turn % len(floats)] if floats else []
         tried = (_changed(change_name, name, change, i, len(floats)) for i in inputs)
         yield from [mutant for mutant in tried if _changes_something(mutant, calls)][:1]
-    for formula_name, formula in WRONG.get(name, {}).items():
-        yield _mistaken(formula_name, name, formula)  # one that changes nothing is not caught: a hole in the cases
+    yield from mistakes(name)  # one that changes nothing is not caught: a hole in the cases
 
 
 def _is_float(calls: list[Call], i: int) -> bool:

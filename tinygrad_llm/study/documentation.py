@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Where the formula of the gradient begins: behind the formula itself, or on a line of its own.
-_GRADIENT = re.compile(r"(?:   +|\n)(?=(?:Each )?d\w+ = )")
+_GRADIENT = re.compile(r"(?:   +|\n)(?=(?:Each )?d\w+(?:\[\w+\])? = )")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,435 @@
+"""A trace: complete, consistent, right in its proofs, and what it says about steps, updates and mistakes is true."""
+
+import base64
+import importlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tinygrad_llm import GPT, Generator, GPTConfig, Tensor, nn
+from tinygrad_llm.gradcheck.mutants import mistakes
+from tinygrad_llm.kernels import KERNELS
+from tinygrad_llm.storage.text import to_json
+from tinygrad_llm.study import EXAMPLES, example, lenses, numbers, reading, replay, trace_function
+from tinygrad_llm.study import trace as trace_model
+from tinygrad_llm.study.documentation import document
+from tinygrad_llm.study.recorder import record_model
+from tinygrad_llm.study.replay import Replay
+
+traces = importlib.import_module("tinygrad_llm.study.trace")  # the name in `study` is the function
+
+NASTY = "</script><img src=x onerror=alert(1)>"
+
+
+def small(**changes):
+    sizes = {"vocab_size": 11, "block_size": 6, "n_layer": 1, "n_head": 2, "n_embd": 8, "initializer_range": 0.3}
+    return GPT(GPTConfig(**(sizes | changes)), Generator(1))
+
+
+IDS = Generator(2).randint(0, 11, (1, 5))
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    return trace_model(small(), IDS, decode=lambda i: NASTY if i == 3 else f"t{i}")
+
+
+@pytest.fixture(scope="module")
+def head():
+    return example("attention")
+
+
+def array_of(entry, shape):
+    assert entry["form"] == "full"
+    return np.frombuffer(base64.b64decode(entry["f32"]), "<f4").reshape(shape)
+
+
+# ---- the data -------------------------------------------------------------------------------------------------------
+
+
+def check_ids(data):
+    """Every id leads somewhere, and both ends agree."""
+    tensors, grads, steps = data["tensors"], data["grads"], data["steps"]
+    for name in ("tensors", "grads"):
+        assert [entry["id"] for entry in data[name]] == list(range(len(data[name])))
+    assert [step["i"] for step in steps] == list(range(len(steps)))
+    assert len({t["name"] for t in tensors}) == len(tensors)
+    for t in tensors:
+        assert len(t["axes"]) == len(t["shape"])
+        assert t["made_by"] is None or steps[t["made_by"]]["output"] == t["id"]
+        assert all(t["id"] in [x["tensor"] for x in steps[i]["inputs"]] for i in t["used_by"])
+        assert t["grad"] is None or grads[t["grad"]]["tensor"] == t["id"]
+    for step in steps:
+        if step["kind"] == "forward":
+            assert step["kernel"] in data["kernels"]
+            assert step["backward"] is None or steps[step["backward"]]["forward"] == step["i"]
+        else:
+            assert grads[step["grad"]]["tensor"] == step["tensor"]
+        for out in step.get("outgoing", []):
+            assert (out["grad"] is None) is bool(out.get("why"))
+            assert out["grad"] is None or grads[out["grad"]]["tensor"] == out["tensor"]
+    for edge in data["map"]["edges"]:
+        assert edge["tensor"] in [x["tensor"] for x in steps[edge["to"]]["inputs"]]
+    paths = {module["path"] for module in data["map"]["modules"]}
+    assert all(module["parent"] in paths for module in data["map"]["modules"] if module["path"])
+
+
+def test_the_data_is_strict_json_and_its_ids_agree(gpt, head):
+    for made in (gpt, head):
+        data = json.loads(to_json(made.data), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        check_ids(data)
+        assert data["meta"]["exact"]
+        assert data["meta"]["output"] == made.recording.output
+
+
+def test_arrays_are_those_of_the_recording(gpt):
+    for t, v in zip(gpt.data["tensors"], gpt.recording.values, strict=True):
+        np.testing.assert_array_equal(array_of(t["data"], v.shape), v.array.astype(np.float32))
+    for entry, g in zip(gpt.data["grads"], gpt.recording.gradients, strict=True):
+        np.testing.assert_array_equal(array_of(entry["data"], g.array.shape), g.array)
+
+
+def test_a_kernel_has_its_formula_derivation_and_source(gpt):
+    for name, words in gpt.data["kernels"].items():
+        assert words["forward"]
+        assert words["gradient"].startswith("d")
+        assert words["derivation"]
+        first, last = words["vjp_lines"]
+        assert words["source"].splitlines()[first].startswith("    def vjp(")
+        assert last > first
+        assert words["file"].startswith("tinygrad_llm/kernels/")
+        assert words["source"].startswith(f"def {name}(")
+
+
+def test_every_kernel_says_what_its_gradient_is():
+    for kernel in KERNELS.values():
+        words = document(kernel)
+        assert words.forward
+        assert words.gradient
+        assert words.formula.startswith(words.forward)
+        assert words.formula.endswith(words.gradient)
+
+
+def test_uses_tell_the_residual_stream_from_the_branch_and_the_head_from_the_lookup(gpt):
+    names = {t["id"]: t["name"] for t in gpt.data["tensors"]}
+    uses = {}
+    for step in gpt.data["steps"]:
+        if step["kind"] == "sum":
+            uses.setdefault(names[step["tensor"]], set()).update((step["first_use"], step["second_use"]))
+    assert uses == {
+        "transformer.h.0.x": {"residual stream", "branch transformer.h.0.mlp"},
+        "transformer.x": {"residual stream", "branch transformer.h.0.attn"},
+        "transformer.wte.weight": {"head lm_head", "lookup transformer.wte"},
+    } | {"transformer.h.0.attn.c_attn.reshape.transpose": uses["transformer.h.0.attn.c_attn.reshape.transpose"]}
+    kinds = {edge["kind"] for edge in gpt.data["map"]["edges"]}
+    assert kinds == {"residual", "branch", "plain"}
+    residual = [step["residual"] for step in gpt.data["steps"] if step.get("residual")]
+    assert [(names[r["stream"]], names[r["branch"]]) for r in residual] == [
+        ("transformer.x", "transformer.h.0.attn.c_proj"),
+        ("transformer.h.0.x", "transformer.h.0.mlp.c_proj"),
+    ]
+
+
+def test_attention_is_found_with_all_its_parts(gpt, head):
+    (a,) = gpt.data["attention"]
+    names = {key: gpt.data["tensors"][i]["name"].rpartition("attn.")[2] for key, i in a.items() if key != "layer"}
+    assert names == {key: key for key in ("weights", "scores", "q", "k", "v", "heads")} | {
+        "masked": "scores.where",
+        "mask": "later",
+    }
+    assert a["layer"] == "transformer.h.0.attn"
+    (a,) = head.data["attention"]
+    assert {key: head.data["tensors"][i]["name"] for key, i in a.items() if key in ("masked", "mask", "heads")} == {
+        "masked": "masked",
+        "mask": "later",
+        "heads": "head",
+    }
+
+
+def test_axes_have_the_letters_of_the_model(gpt):
+    axes = {t["name"]: "".join(t["axes"]) for t in gpt.data["tensors"]}
+    assert axes["transformer.h.0.attn.weights"] == "BHTT"
+    assert axes["transformer.h.0.attn.q"] == "BHTD"
+    assert axes["transformer.h.0.mlp.c_fc.weight"] == "4CC"
+    assert axes["lm_head"] == "BTV"
+    assert axes["logits"] == "B·TV"
+    assert axes["transformer.wpe.weight"] == "blockC"
+    assert reading.axes((9, 9), {"B": 2}) == ["", ""]
+
+
+def test_modules_count_their_parameters(gpt):
+    model = small()
+    counts = {module["path"]: module["parameters"] for module in gpt.data["map"]["modules"]}
+    assert counts == {path: module.num_parameters() for path, module in model.named_modules()}
+
+
+# ---- proofs ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_proof_holds(gpt, head):
+    for made in (gpt, head):
+        proven = {p["tensor"] for p in made.data["proofs"]}
+        assert proven == {t["id"] for t in made.data["tensors"] if t["grad"] is not None}
+        for p in made.data["proofs"]:
+            assert p["error"] <= 1e-12
+            assert p["central_error"] <= 1e-7
+            g = made.recording.gradient_of(made.recording.values[p["tensor"]])
+            assert p["recorded"] == g[p["index"]]
+            assert abs(p["recorded"] - p["backprop"]) <= 1e-5 * (abs(p["backprop"]) + 1)
+
+
+def test_a_proof_is_against_the_recorded_function():
+    """The complex step through the replay is that of the function itself."""
+    x = Tensor(np.array([[0.5, -1.0], [2.0, 0.25]]), requires_grad=True)
+    made = trace_function(lambda: (x.tanh() * x).softmax(-1).log().sum(), {"x": x})
+
+    def loss(z):
+        y = np.tanh(z) * z
+        return np.sum(np.log(np.exp(y) / np.exp(y).sum(-1, keepdims=True)))
+
+    for p in made.data["proofs"]:
+        if made.data["tensors"][p["tensor"]]["name"] == "x":
+            moved = x.data.astype(complex)
+            moved[p["index"]] += 1e-20j
+            np.testing.assert_allclose(p["complex"], loss(moved).imag / 1e-20, rtol=1e-13)
+
+
+def test_functions_with_kinks_are_proven_by_differences_alone():
+    x = Tensor(np.array([1.0, -2.0]), requires_grad=True)
+    proofs = trace_function(lambda: x.relu().sum(), {"x": x}).data["proofs"]
+    assert {p["complex"] for p in proofs} == {None}
+    assert max(p["error"] for p in proofs) < 1e-9
+    assert [p["zero_because"] for p in proofs if p["backprop"] == 0] == ["the input of relu is negative here"]
+
+
+def test_a_wrong_gradient_does_not_pass_the_proof():
+    recording = record_model(small(), IDS)
+    mutant = mistakes("softmax")[0]
+    for step in recording.forward:
+        if step.name == "softmax":
+            step.kernel = mutant.plant(step.kernel)
+    proofs = replay.prove(recording)
+    bad = {recording.values[p.value].name for p in proofs if p.error > 1e-6}
+    assert "transformer.h.0.attn.scores" in bad
+    assert "transformer.h.0.attn.weights" not in bad  # its gradient does not pass the softmax
+
+
+def test_why_an_element_is_zero_is_told(head):
+    masked = head.recording["masked"].id
+    reasons = {p["zero_because"] for p in head.data["proofs"] if p["tensor"] == masked and p["backprop"] == 0}
+    assert reasons == {"its weight in the softmax is 0"}
+    scores = head.recording["scores"].id
+    reasons = {p["zero_because"] for p in head.data["proofs"] if p["tensor"] == scores and p["backprop"] == 0}
+    assert reasons == {"the mask is true here, so the loss does not depend on this element"}
+
+
+def test_a_replay_gives_the_recorded_values_and_gradients():
+    recording = record_model(small(), IDS)
+    again = Replay(recording, np.float32)
+    for i, array in again.values().items():
+        np.testing.assert_array_equal(array, recording.values[i].array)
+    loss, gradients = again.gradients(recording.parameters)
+    assert loss == recording.values[recording.output].array
+    for v, g in zip(recording.parameters, gradients, strict=True):
+        assert g.tobytes() == recording.gradient_of(v).tobytes()
+
+
+# ---- words, update, breaks ------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_those_of_the_model(gpt):
+    model = small()
+    rows = gpt.data["words"]["positions"]
+    losses = [row["loss"] for row in rows if row["target"] is not None]
+    np.testing.assert_allclose(np.mean(losses), gpt.data["meta"]["loss"], rtol=1e-6)
+    assert rows[-1]["target"] is None
+    logp = lenses.log_softmax(model(IDS).data)[0]
+    for t, row in enumerate(rows):
+        np.testing.assert_allclose([p for _, p in row["top"]], np.sort(np.exp(logp[t]))[::-1][:5], rtol=1e-5)
+        if row["target"] is not None:
+            assert row["rank"] == np.sum(logp[t] > logp[t, IDS[0, t + 1]])
+    # The lens of the last block is the model's own prediction.
+    last = gpt.data["words"]["lens"][-1]
+    assert last["layer"] == "transformer.h.0"
+    assert [row["top"][0][0] for row in last["positions"]] == [row["top"][0][0] for row in rows]
+
+
+def test_the_backward_lens_reads_the_factors_of_the_weights_gradient(gpt):
+    cache = gpt.recording.cache()
+    head = cache["lm_head.weight"]
+    by_weight = {row["weight"].rpartition(".h.0.")[2]: row for row in gpt.data["words"]["backward"]}
+    assert {name: row["factor"] for name, row in by_weight.items()} == {
+        "mlp.c_fc.weight": "x",
+        "mlp.c_proj.weight": "delta",
+    }
+    x, delta = cache["transformer.h.0.mlp.gelu"], cache["transformer.h.0.mlp.c_proj.grad"]
+    outer = np.einsum("bti,btj->ij", delta, x)  # Σ δ xᵀ is the gradient
+    np.testing.assert_allclose(outer, cache["transformer.h.0.mlp.c_proj.weight.grad"], atol=1e-7)
+    for row in by_weight["mlp.c_proj.weight"]["positions"]:
+        scores = head @ delta[0, row["t"]]
+        np.testing.assert_allclose([s for _, s in row["most"]], np.sort(scores)[::-1][:5], rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose([s for _, s in row["least"]], np.sort(scores)[:5], rtol=1e-5, atol=1e-9)
+
+
+def test_an_update_is_foreseen_to_first_order():
+    recording = record_model(small(), IDS)
+    logits = lenses.logits_of(recording)
+    off = []
+    for lr in (1e-3, 1e-4):
+        made = replay.update(recording, lr, logits)
+        before, after, predicted = made.logits
+        np.testing.assert_allclose(before, recording.values[logits].array, rtol=1e-4, atol=1e-6)
+        off.append((abs(made.after - made.predicted), np.abs(after - predicted).max()))
+        assert made.after < made.before
+        np.testing.assert_allclose(made.predicted, made.before - lr * made.grad_norm**2, rtol=1e-12)
+    np.testing.assert_allclose(np.array(off[0]) / off[1], 100, rtol=0.1)  # what is left is of second order
+
+
+def test_an_update_changes_nothing():
+    model = small()
+    state = {name: x.copy() for name, x in model.state_dict().items()}
+    recording = record_model(model, IDS)
+    replay.update(recording, 0.1, lenses.logits_of(recording))
+    assert all(np.array_equal(x, state[name]) for name, x in model.state_dict().items())
+
+
+def test_moved_predictions_are_listed(gpt):
+    update = gpt.data["update"]
+    assert update["loss"]["after"] < update["loss"]["before"]
+    for row in update["positions"]:
+        if row["target"] is not None:
+            assert abs(row["after"] - row["predicted"]) < abs(row["after"] - row["before"]) + 1e-3
+        changes = [abs(m["after"] - m["before"]) for m in row["moved"]]
+        assert changes == sorted(changes, reverse=True)
+
+
+def test_mistakes_are_caught_and_change_the_gradient(gpt):
+    breaks = gpt.data["breaks"]
+    kernels = {m["kernel"] for m in breaks["mutants"]}
+    assert {"softmax", "layer_norm", "cross_entropy"} <= kernels
+    assert breaks["right"][-1] < breaks["right"][0]
+    for m in breaks["mutants"]:
+        assert m["caught"]
+        assert not m["error"] <= m["tolerance"]
+        assert m["message"]
+        assert max(g["error"] for g in m["gradients"]) > 1e-6
+        assert len(m["curve"]) == len(breaks["right"]) == len(breaks["steps"])
+        assert m["curve"][0] == breaks["right"][0]  # the forward pass is right
+    assert any(m["curve"][-1] > 1.2 * breaks["right"][-1] for m in breaks["mutants"])
+
+
+def test_flow_has_the_norms_of_every_layer(gpt):
+    cache = gpt.recording.cache()
+    layers = {row["layer"]: row for row in gpt.data["flow"]["layers"]}
+    assert list(layers) == ["wte", "wpe", "h.0", "ln_f"]
+    g = cache["transformer.wpe.weight.grad"]
+    np.testing.assert_allclose(layers["wpe"]["grad_norm"], np.linalg.norm(g), rtol=1e-6)
+    lr, w = gpt.data["flow"]["lr"], cache["transformer.wpe.weight"]
+    np.testing.assert_allclose(layers["wpe"]["ratio"], lr * np.linalg.norm(g) / np.linalg.norm(w), rtol=1e-6)
+    x = cache["transformer.h.0"]
+    np.testing.assert_allclose(layers["h.0"]["activation_norm"], np.linalg.norm(x), rtol=1e-6)
+
+
+# ---- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_a_map_and_says_so(monkeypatch):
+    monkeypatch.setattr(traces, "EXACT_BYTES", 1000)
+    monkeypatch.setattr(traces, "MAP_BYTES", 60_000)
+    data = trace_model(small(), IDS, prove=False).data
+    assert not data["meta"]["exact"]
+    assert "8-bit" in data["meta"]["label"]
+    forms = {t["data"]["form"] for t in data["tensors"]}
+    assert forms == {"full", "map"}
+    (a,) = data["attention"]
+    assert data["tensors"][a["weights"]]["data"].get("cell", [1, 1]) == [1, 1]
+    check_ids(data)
+
+
+def test_a_large_model_keeps_summaries(monkeypatch):
+    monkeypatch.setattr(traces, "LARGE", 10)
+    monkeypatch.setattr(numbers, "LARGE", 100)
+    made = trace_model(small(), IDS)
+    assert made.data["proofs"] == []
+    assert made.data["breaks"] is None
+    assert made.data["update"]["loss"]["after"] < made.data["update"]["loss"]["before"]
+    assert any(isinstance(v.array, numbers.Summary) for v in made.recording.values)
+    check_ids(json.loads(to_json(made.data)))
+
+
+def test_damaged_weights_are_traced_all_the_same():
+    model = small()
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = math.nan
+    with np.errstate(all="ignore"):
+        data = trace_model(model, IDS).data
+    to_json(data)
+    assert data["update"] is None
+    assert data["flow"]["layers"][2]["nan"] > 0
+
+
+# ---- examples -------------------------------------------------------------------------------------------------------
+
+
+def check_example(name):
+    data = example(name).data
+    check_ids(json.loads(to_json(data)))
+    assert data["meta"]["example"] == name
+    assert data["meta"]["exact"]
+    assert len(to_json(data)) < 2_000_000
+    assert max(p["error"] for p in data["proofs"]) < 1e-12
+    assert all(m["caught"] for m in data["breaks"]["mutants"])
+    assert all(t["axes"] == [] or any(t["axes"]) for t in data["tensors"])
+
+
+@pytest.mark.parametrize("name", ["scalar", "xor", "cross_entropy", "layer_norm"])
+def test_a_small_example_is_complete_and_proven(name):
+    check_example(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["attention", "block", "one_page"])
+def test_an_example_is_complete_and_proven(name):
+    check_example(name)
+
+
+def test_examples_are_those_of_the_issue():
+    assert list(EXAMPLES) == ["scalar", "xor", "cross_entropy", "layer_norm", "attention", "block", "one_page"]
+    with pytest.raises(ValueError, match="no example is named 'atention': did you mean attention"):
+        example("atention")
+
+
+def test_the_same_seed_gives_the_same_example():
+    assert to_json(example("scalar", 3).data) == to_json(example("scalar", 3).data)
+    assert to_json(example("cross_entropy", 3).data) != to_json(example("cross_entropy", 4).data)
+
+
+def test_layer_norm_in_steps_is_the_kernel():
+    made = example("layer_norm")
+    cache = made.recording.cache()
+    y, vjp = KERNELS["layer_norm"](cache["x"], cache["weight"], cache["bias"])
+    np.testing.assert_allclose(cache["y"], y, atol=1e-6)
+    for name, d in zip(("x", "weight", "bias"), vjp(cache["y.grad"]), strict=True):
+        np.testing.assert_allclose(cache[f"{name}.grad"], d, atol=1e-5)
+
+
+def test_the_head_answers_the_questions_of_a_student(head):
+    said = [note for step in head.data["steps"] for note in step["notes"]]
+    assert any("d(v) = (weights)ᵀ · g" in note for note in said)  # where dV comes from
+    assert any("its gradient there is exactly 0" in note for note in said)  # why a gradient is 0
+    assert any("The mask is true at 10 of 25 places" in note for note in said)  # what the mask does
+    assert any("This addition is the residual connection: x, unchanged, plus out" in note for note in said)
+
+
+# ---- functions ------------------------------------------------------------------------------------------------------
+
+
+def test_a_function_of_your_own_is_traced():
+    layer = nn.Linear(3, 2, rng=Generator(0))
+    x = np.ones((4, 3), np.float32)
+    made = trace_function(lambda: layer(Tensor(x)).tanh().sum(), {"x": x}, root=layer, sizes={"rows": 4})
+    assert {"weight", "bias", "x"} <= {t["name"] for t in made.data["tensors"]}
+    assert made.data["words"] is None
+    with pytest.raises(ValueError, match="a gradient starts from a scalar"):
+        trace_function(lambda: layer(Tensor(x)), {"x": x})
