@@ -1,9 +1,11 @@
 """The stream against numbers that PyTorch prints, and against a slow version written from its definition."""
 
 import copy
+import hashlib
 import math
 import pickle
 import random as python_random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
+from tinygrad_llm import GPT, GPTConfig
+from tinygrad_llm import random as random_module
+from tinygrad_llm.datasets import DataLoader
 from tinygrad_llm.random import Generator
 
 SEEDS = [0, 123, 137, 2**31]
@@ -160,6 +165,130 @@ def test_published_numbers(name):
         np.testing.assert_allclose(x, numbers(column), rtol=0, atol=atol, err_msg=f"seed {seed}")
 
 
+# What PyTorch drew, as stored in a file. `scripts/make_torch_random.py` wrote it, and describes its contents.
+
+with np.load(Path(__file__).with_name("torch_random.npz"), allow_pickle=False) as file:
+    STORED = dict(file)
+STORED_SEEDS = [0, 123, 137, 2**31, 2**32 + 5, -1]
+SIZES = [0, 1, 15, 16, 17, 31, 33, 1, 2]
+SYSTEM = {
+    "randn float64",
+    "normal float64",
+    "exponential",
+    "exponential float64",
+}  # by the system's ln and cos
+f4, f8 = np.float32, np.float64
+DRAWS = {
+    "rand": lambda g, n: g.rand(n),
+    "rand float64": lambda g, n: g.rand(n, f8),
+    "uniform": lambda g, n: g.uniform(-0.3, 0.7, n),
+    "uniform float64": lambda g, n: g.uniform(-0.3, 0.7, n, f8),
+    "randn": lambda g, n: g.randn(n),
+    "randn float64": lambda g, n: g.randn(n, f8),
+    "normal": lambda g, n: g.normal(0.3, 0.02, n),
+    "normal float64": lambda g, n: g.normal(0.3, 0.02, n, f8),
+    "exponential": lambda g, n: g.exponential(n),
+    "exponential float64": lambda g, n: g.exponential(n, f8),
+    "keep 0.1": lambda g, n: g.bernoulli_keep(0.1, n),
+    "keep 0.5": lambda g, n: g.bernoulli_keep(0.5, n),
+    "randint": lambda g, n: g.randint(-7, 50250, n),
+    "randint wide": lambda g, n: g.randint(-(2**40), 2**62, n),
+    "randperm": lambda g, n: g.randperm(n),
+    "multinomial": lambda g, n: g.multinomial(np.arange(1, n + 2, dtype=f4), min(n + 1, 5)),
+    "multinomial replaced": lambda g, n: g.multinomial(np.arange(1, 8, dtype=f8), n + 1, replacement=True),
+}
+
+
+def digest(arrays):
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(np.ascontiguousarray(array).data)
+    return list(total.digest())
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_draws_of_every_size_are_those_of_pytorch(name, for_each):
+    def check(seed):
+        g, stored = Generator(seed), STORED[f"{seed}/{name}"]
+        found = np.concatenate([DRAWS[name](g, n) for n in SIZES])
+        assert found.dtype == stored.dtype
+        # Less than 16 normals are computed by the system, too, in float64.
+        rounding = 2 * np.finfo(stored.dtype).eps if name in SYSTEM | {"randn", "normal"} else 0
+        np.testing.assert_allclose(found, stored, rtol=rounding, atol=rounding)
+
+    for_each(STORED_SEEDS, check)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_million_draws_are_those_of_pytorch(name, for_each):
+    def check(seed):
+        g = Generator(seed)
+        for n in SIZES:
+            DRAWS[name](g, n)
+        found, stored = DRAWS[name](g, 2**20), STORED[f"{seed}/{name}/large"]
+        if name in SYSTEM:
+            rounding = 2 * np.finfo(stored.dtype).eps
+            np.testing.assert_allclose(found[::65537], stored, rtol=rounding, atol=rounding)
+        else:
+            assert found[::65537].tolist() == stored.tolist()
+            assert digest([found]) == STORED[f"{seed}/{name}/sha256"].tolist()
+
+    for_each(STORED_SEEDS[1:2] if name in ("randperm", "multinomial") else STORED_SEEDS, check)  # these take longer
+
+
+def test_workers_draw_what_the_workers_of_a_data_loader_draw():
+    for seed in STORED_SEEDS:
+        workers = Generator(seed).fork(2)
+        assert [g.rand(()).item() for g in workers] == STORED[f"{seed}/workers"].tolist()
+    assert Generator(3).fork(0) == []
+
+
+def test_a_shuffled_data_loader_gives_the_order_of_pytorch_and_costs_the_same_draws():
+    for seed in STORED_SEEDS:
+        g = Generator(seed)
+        loader = DataLoader(range(9), batch_size=2, shuffle=True, rng=g)
+        order = [i for _ in range(2) for batch in loader for i in batch.tolist()]
+        assert [*order, g.rand(()).item()] == STORED[f"{seed}/loader"].tolist()
+
+
+def weights(config, seed):
+    """The first weights of a GPT in the order in which they are drawn: those of queries, keys and values one by one."""
+    state = GPT(config, Generator(seed)).state_dict()
+    C = config.n_embd
+    for name, array in state.items():
+        if not name.split(".")[-2].startswith("ln_"):  # these draw nothing
+            if name.endswith("c_attn.weight") and config.qkv_bias:
+                bias = state[name.replace("weight", "bias")]
+                yield from (part[i : i + C] for i in (0, C, 2 * C) for part in (array, bias))
+            elif not name.endswith("c_attn.bias"):
+                yield array
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_model_has_the_first_weights_of_one_made_of_pytorch_layers(bias):
+    sizes = {"vocab_size": 5, "block_size": 3, "n_embd": 4, "n_layer": 1, "n_head": 2}
+    config = GPTConfig(**sizes, qkv_bias=bias, tie_weights=False, initializer_range=None)
+    for seed in STORED_SEEDS:
+        found = np.concatenate([array.reshape(-1) for array in weights(config, seed)])
+        stored = STORED[f"{seed}/model" + "/biased" * bias]
+        np.testing.assert_allclose(found, stored, rtol=0, atol=2e-7)  # the system computes the 12 normals of wpe
+        assert (found == stored)[20:].sum() >= (found.size - 20) - 12
+
+
+@pytest.mark.slow
+def test_the_books_gpt_of_163_million_parameters_has_the_first_weights_of_pytorch():
+    config = GPTConfig(qkv_bias=False, tie_weights=False, initializer_range=None)
+    assert digest(weights(config, 123)) == STORED["gpt2/sha256"].tolist()
+
+
+def test_the_other_order_of_64_bits_gives_the_same_numbers(monkeypatch):
+    calls = [DRAWS[name] for name in ("rand", "uniform", "randn float64", "keep 0.1", "randint wide")]
+    expected = [call(Generator(5), n).tolist() for call in calls for n in (1, 40)]
+    assert random_module._pairs()
+    monkeypatch.setattr(random_module, "_PAIRS", False)
+    assert [call(Generator(5), n).tolist() for call in calls for n in (1, 40)] == expected
+
+
 # Bits
 
 
@@ -307,6 +436,75 @@ def test_multinomial_has_the_right_frequencies(replacement):
     np.testing.assert_allclose(np.bincount(draws), [2000, 4000, 6000, 8000], atol=5 * 69)
 
 
+# Each distribution as a whole. Kolmogorov and Smirnov: √n · the largest distance of the two cumulative curves exceeds
+# 2.2 once in 8,000 samples. Pearson's χ² of k classes has the mean k − 1 and the variance 2(k − 1).
+
+DISTRIBUTIONS = {
+    "rand": lambda x: x,
+    "rand float64": lambda x: x,
+    "uniform": lambda x: x + 0.3,
+    "uniform float64": lambda x: x + 0.3,
+    "randn": lambda x: normal_cdf(x),
+    "randn float64": lambda x: normal_cdf(x),
+    "normal": lambda x: normal_cdf((x - 0.3) / 0.02),
+    "normal float64": lambda x: normal_cdf((x - 0.3) / 0.02),
+    "exponential": lambda x: -np.expm1(-x),
+    "exponential float64": lambda x: -np.expm1(-x),
+}
+
+
+def normal_cdf(x):
+    return np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x.tolist()])
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_numbers_have_their_distribution(name):
+    n = 50_000
+    x = np.sort(DRAWS[name](Generator(17), n).astype(f8))
+    curve, steps = DISTRIBUTIONS[name](x), np.arange(n + 1) / n
+    distance = max(np.max(steps[1:] - curve), np.max(curve - steps[:-1]))
+    assert math.sqrt(n) * distance < 2.2
+
+
+def test_small_normals_have_their_distribution():
+    g = Generator(18)
+    x = np.sort(np.concatenate([g.randn(15, f8) for _ in range(1000)]))
+    assert np.max(np.abs(normal_cdf(x) - np.arange(len(x)) / len(x))) * math.sqrt(len(x)) < 2.2
+
+
+def chi_square(counts, probabilities):
+    """χ² in standard deviations from its mean."""
+    expected = np.asarray(probabilities) * np.sum(counts)
+    k = len(expected)
+    return abs(np.sum((counts - expected) ** 2 / expected) - (k - 1)) / math.sqrt(2 * (k - 1))
+
+
+def test_integers_have_their_distribution():
+    g = Generator(19)
+    assert chi_square(np.bincount(g.randint(0, 7, 70_000)), np.full(7, 1 / 7)) < 4
+    wide = g.randint(-(2**62), 2**62, 70_000)
+    assert chi_square(np.bincount(wide // 2**60 + 4), np.full(8, 1 / 8)) < 4
+    places = np.array([g.randperm(5) for _ in range(8000)])  # each number at each place
+    for column in places.T:
+        assert chi_square(np.bincount(column), np.full(5, 1 / 5)) < 4
+    assert chi_square(np.bincount(places[:, 0] * 5 + places[:, 1])[[1, 7, 13, 19, 20]], np.full(5, 1 / 5)) < 4
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_masks_have_their_distribution(p):
+    keep = Generator(20).bernoulli_keep(p, 100_000)
+    assert chi_square(np.bincount(keep), [p, 1 - p]) < 4
+    pairs = keep[:-1] * 2 + keep[1:]  # neighbors are independent
+    assert chi_square(np.bincount(pairs[::2]), [p * p, p * (1 - p), (1 - p) * p, (1 - p) ** 2]) < 4
+
+
+def test_second_samples_without_replacement_have_their_distribution():
+    draws = Generator(21).multinomial(np.tile(TENTHS, (40_000, 1)), 2)
+    p = TENTHS.astype(f8)
+    second = [sum(p[i] * p[j] / (1 - p[i]) for i in range(4) if i != j) for j in range(4)]
+    assert chi_square(np.bincount(draws[:, 1]), second) < 4
+
+
 # Permutations and integers
 
 
@@ -415,7 +613,7 @@ def test_uniforms_do_not_depend_on_how_they_are_grouped(seed, sizes):
     np.testing.assert_array_equal(np.concatenate([*parts, []]), Generator(seed).rand(sum(sizes)))
 
 
-DRAWS = [
+SHAPED = [
     lambda g, shape: g.rand(shape),
     lambda g, shape: g.uniform(0, 1, shape),
     lambda g, shape: g.randn(shape),
@@ -428,7 +626,7 @@ DRAWS = [
 def test_shapes():
     rng = Generator(0)
     for shape in ((), 3, (0,), (2, 0, 3), (2, 3, 4), np.int64(3)):
-        assert {draw(rng, shape).shape for draw in DRAWS} == {np.empty(shape).shape}
+        assert {draw(rng, shape).shape for draw in SHAPED} == {np.empty(shape).shape}
 
 
 WRONG = [
@@ -460,6 +658,8 @@ WRONG = [
     lambda g: g.randint(3, 3, 2),
     lambda g: g.randint(0, 2**64, 2),
     lambda g: g.randint(0.5, 2, 2),
+    lambda g: g.fork(-1),
+    lambda g: g.fork(1.5),
     lambda g: g.manual_seed(1.5),
 ]
 

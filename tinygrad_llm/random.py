@@ -9,11 +9,12 @@ Every draw is arithmetic on the same 32-bit outputs ("u32") of MT19937:
 A distribution must use the same numbers as PyTorch, and the same count of them, because later draws depend on it.
 
 Source: Matsumoto and Nishimura 1998 (MT19937); PyTorch's ATen CPUGeneratorImpl, DistributionTemplates.h and
-TransformationHelper.h; Box and Muller 1958.
+TransformationHelper.h; Box and Muller 1958; Moshier's Cephes library (logf.c, sinf.c), whose polynomials PyTorch uses.
 """
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ Shape = int | tuple[int, ...]
 
 MAX_SEED = (1 << 32) - 1  # a larger seed has the stream of a smaller one
 
-_CHUNK = 1 << 15  # elements per draw, so that temporaries stay in the cache; a multiple of 16
+_CHUNK = 1 << 16  # elements per draw: long loops of NumPy over arrays that fit the cache; a multiple of 16
 _BLOCK = 16  # normals are computed in blocks of 16 uniforms
 
 
@@ -33,8 +34,9 @@ class Generator:
 
     Only the low 32 bits of the seed are used, so −1 and 2³² − 1 give the same stream.
 
-    Uniforms, masks, permutations and integers agree bit for bit; float32 normals to about an ulp of the
-    logarithm and cosine.
+    All draws agree bit for bit with PyTorch's on an x86 processor, except float64 normals and exponentials, whose last
+    bit depends on the logarithm and cosine of the system. So does that of PyTorch's own float32 normals on an ARM
+    processor.
     Raises:   ValueError: an argument out of range, in any method.
     """
 
@@ -100,23 +102,53 @@ class Generator:
         self.manual_seed(state["seed"])
         self.set_state(state)
 
+    def fork(self, n: int) -> list["Generator"]:
+        """n generators with streams of their own, for workers: worker i has the seed `random_seed()` + i.
+
+        Source:   torch.utils.data.DataLoader, which seeds `torch` in its worker processes like this.
+        """
+        if _integer("fork: n", n) < 0:
+            raise ValueError(f"fork: n must be ≥ 0, got {n}")
+        base = self.random_seed()
+        return [Generator(base + i) for i in range(n)]
+
     # Bits
 
     def _u32(self, n: int) -> NDArray[Any]:
-        bits: NDArray[Any] = self._mt19937.randint(0, 2**32, n, dtype=np.uint32)
-        return bits
+        if not _PAIRS or n < 2:
+            bits: NDArray[Any] = self._mt19937.randint(0, 2**32, n, dtype=np.uint32)
+            return bits
+        # Two at a time is twice as fast. In memory, the lower half comes first on most machines.
+        pairs = self._u64(n // 2)
+        if sys.byteorder == "little":
+            pairs = pairs << 32 | pairs >> 32
+        bits = pairs.view(np.uint32)
+        return np.concatenate([bits, self._u32(1)]) if n % 2 else bits
 
     def _u64(self, n: int) -> NDArray[Any]:
+        if _PAIRS:
+            bits: NDArray[Any] = self._mt19937.randint(0, 2**64, n, dtype=np.uint64)
+            return bits
         pairs = self._u32(2 * n)
-        bits: NDArray[Any] = pairs[0::2].astype(np.uint64) << 32 | pairs[1::2]
+        bits = pairs[0::2].astype(np.uint64) << 32 | pairs[1::2]
         return bits
 
     def _u24(self, n: int) -> NDArray[Any]:
-        bits: NDArray[Any] = self._u32(n) & 0xFFFFFF
-        return bits.astype(np.float32) * 2.0**-24
+        return self._24_bits(n) * np.float32(2.0**-24)
+
+    def _24_bits(self, n: int) -> NDArray[Any]:
+        """The lower 24 bits of n u32, as float32, which holds them exactly."""
+        bits = self._u32(n)
+        bits &= 0xFFFFFF
+        return bits.view(np.int32).astype(np.float32)  # a processor converts signed integers faster
 
     def _u53(self, n: int) -> NDArray[Any]:
-        return (self._u64(n) & (2**53 - 1)) * 2.0**-53
+        return self._53_bits(n) * 2.0**-53
+
+    def _53_bits(self, n: int) -> NDArray[Any]:
+        bits = self._u64(n)
+        bits &= 2**53 - 1
+        return bits.view(np.int64)
 
     # Floating point
 
@@ -136,8 +168,16 @@ class Generator:
         width = float(dtype.type(_finite("high", high)) - start)
         if width < 0 or not math.isfinite(width):
             raise ValueError(f"uniform: high − low must be ≥ 0 and finite, got low={low}, high={high}")
-        unit = self._u24 if dtype == np.float32 else self._u53
-        return _fill(shape, dtype, lambda n: unit(n).astype(np.float64, copy=False) * width + float(start))
+        if dtype == np.float64:
+            return _fill(shape, dtype, lambda n: self._u53(n) * width + float(start))
+
+        def draw(n: int) -> NDArray[Any]:
+            x = self._24_bits(n).astype(np.float64)
+            x *= width * 2.0**-24
+            x += float(start)
+            return x
+
+        return _fill(shape, dtype, draw)
 
     def randn(self, shape: Shape, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Standard normal; see `normal`."""
@@ -149,6 +189,8 @@ class Generator:
         Sixteen or more elements are transformed in blocks of 16, in the array's own precision; if the count
         is not a multiple of 16, the last 16 elements are computed again from 16 new uniforms. Fewer than sixteen
         are computed one by one in float64. They come in pairs, and the second is cached for the next small call.
+
+        In float32, mean + std · z is rounded once, as in `uniform`.
         """
         mean, std = _finite("mean", mean), _finite("std", std)
         if std < 0:
@@ -158,14 +200,19 @@ class Generator:
         if n < _BLOCK:
             return np.array([mean + std * self._small_normal() for _ in range(n)], dtype).reshape(shape)
 
-        out = self.rand(n, dtype)
-        blocks = out[: n - n % _BLOCK].reshape(-1, _BLOCK)
-        rows = _CHUNK // _BLOCK
-        for start in range(0, len(blocks), rows):
-            chunk = blocks[start : start + rows]
-            chunk[:] = mean + std * _box_muller(chunk)
+        unit = self._u24 if dtype == np.float32 else self._u53
+        # As Python floats, so that the product is exact: PyTorch's are float32 here.
+        scale, shift = float(dtype.type(std)), float(dtype.type(mean))
+
+        def draw(n: int) -> NDArray[Any]:
+            d = unit(n)
+            whole = d[: n - n % _BLOCK].reshape(-1, _BLOCK)
+            whole[:] = _scaled(_box_muller(whole), scale, shift)
+            return d
+
+        out = _fill(n, dtype, draw)
         if n % _BLOCK:
-            out[-_BLOCK:] = mean + std * _box_muller(self.rand((1, _BLOCK), dtype))[0]
+            out[-_BLOCK:] = _scaled(_box_muller(unit(_BLOCK).reshape(1, _BLOCK)), scale, shift)
         return out.reshape(shape)
 
     def _small_normal(self) -> float:
@@ -192,7 +239,8 @@ class Generator:
             raise ValueError(f"dropout probability must be in [0, 1], got {p}")
         if p in (0, 1):
             return np.full(_shape(shape), p == 0)
-        return _fill(shape, np.dtype(bool), lambda n: self._u53(n) < 1 - p)
+        limit = math.ceil((1 - p) * 2**53)  # the same comparison, in integers
+        return _fill(shape, np.dtype(bool), lambda n: self._53_bits(n) < limit)
 
     def multinomial(self, probs: ArrayLike, num_samples: int = 1, replacement: bool = False) -> NDArray[np.int64]:
         """Indices drawn in proportion to `probs`, which need not sum to 1.
@@ -265,9 +313,118 @@ def check_generator(rng: Any) -> Generator:
 
 def _box_muller(d: NDArray[Any]) -> NDArray[Any]:
     """Uniforms (rows, 16) → normals: r·cos θ then r·sin θ, r = √(−2 ln(1 − d₀₋₇)), θ = 2π·d₈₋₁₅."""
-    r = np.sqrt(-2 * np.log(1 - d[:, :8]))
-    theta = 2 * math.pi * d[:, 8:]
-    return np.concatenate([r * np.cos(theta), r * np.sin(theta)], axis=1)
+    x, angles = d.reshape(-1, 2, 8).swapaxes(0, 1).copy().reshape(2, -1)  # all first halves, then all second ones
+    np.subtract(1, x, out=x)
+    angles *= 2 * math.pi
+    if d.dtype == np.float32:
+        r, (sines, cosines) = _log_float32(x), _sin_cos_float32(angles)
+    else:
+        r, sines, cosines = np.log(x), np.sin(angles), np.cos(angles)
+    r *= -2
+    np.sqrt(r, out=r)
+    normals = np.stack([r * cosines, r * sines])
+    return normals.reshape(2, -1, 8).swapaxes(0, 1).reshape(d.shape)
+
+
+def _scaled(z: NDArray[Any], scale: float, shift: float) -> NDArray[Any]:
+    """scale · z + shift, rounded once."""
+    if scale != 1.0 or shift:
+        z = z.astype(np.float64)
+        z *= scale
+    z += shift  # also 0, which turns −0 into 0
+    return z
+
+
+# PyTorch's own logarithm, sine and cosine for float32 normals on x86: the polynomials of Cephes, in the order in which
+# its compiler fuses a product and a sum into one operation that rounds once. NumPy has no such operation, so these
+# products are formed in float64, where they are exact. The other products and sums are float32's.
+
+
+def _fused(x: NDArray[Any], factor: NDArray[Any] | float, term: NDArray[Any] | float) -> NDArray[Any]:
+    """x · factor + term in float32, rounded once.
+
+    Args:     factor: a number, or float64. term: a number, or an array. All are numbers that float32 holds.
+    """
+    wide = x.astype(np.float64)
+    wide *= factor
+    wide += term
+    return wide.astype(np.float32)
+
+
+def _polynomial(coefficients: list[float], x: NDArray[Any]) -> NDArray[Any]:
+    """Horner's scheme, each step rounded once. Args: x: float64. Returns: float32."""
+    first, *rest = [float(np.float32(c)) for c in coefficients]
+    y = (x * first + rest[0]).astype(np.float32)
+    for c in rest[1:]:
+        y = _fused(y, x, c)
+    return y
+
+
+_LOG = [
+    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+    2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+]  # fmt: skip
+_ROOT_OF_HALF = np.float32(math.sqrt(0.5)).view(np.int32)
+_SIN = [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1]
+_COS = [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2]
+
+
+def _log_float32(x: NDArray[Any]) -> NDArray[Any]:
+    """ln x for x in (0, 1]: x = 2ᵉ · (1 + m), ln x = e ln 2 + m − m²/2 + m³ P(m), √½ ≤ 1 + m < √2."""
+    # The bits of a float32: sign, 8 of the exponent, 23 of the mantissa. Counted from √½, they give e and 1 + m.
+    bits = x.view(np.int32) - _ROOT_OF_HALF
+    e = (bits >> 23).astype(np.float32)
+    bits &= (1 << 23) - 1
+    bits += _ROOT_OF_HALF
+    m = bits.view(np.float32) - 1
+    m2 = m * m
+    tail = _polynomial(_LOG, m.astype(np.float64)) * m
+    # ln 2 in two parts: the products with the first, 355/512, are exact.
+    tail = _fused(tail, m2.astype(np.float64), e * np.float32(-2.12194440e-4))
+    m2 *= 0.5
+    tail -= m2
+    m += tail
+    e *= np.float32(0.693359375)
+    m += e
+    return m
+
+
+def _sin_cos_float32(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """sin x and cos x for x in [0, 2π]: x = j · π/4 + z with j even, |z| ≤ π/4, and j decides which is ±sin z."""
+    j = (x * np.float32(4 / math.pi)).astype(np.int32)
+    j += 1
+    j &= ~1
+    multiple = j.astype(np.float32)
+    # π/4 in three parts: the products with the first two are exact.
+    z = x - multiple * np.float32(0.78515625)
+    z -= multiple * np.float32(2.4187564849853515625e-4)
+    z = _fused(multiple, float(np.float32(-3.77489497744594108e-8)), z)
+    z2 = z * z
+    wide = z2.astype(np.float64)
+    cosine = _polynomial(_COS, wide) * z2
+    cosine = _fused(cosine, wide, -0.5 * wide)
+    cosine += 1
+    sine = _polynomial(_SIN, wide) * z2
+    sine = _fused(sine, z.astype(np.float64), z)
+    # On their bits: j = 2 and 6 swap the two, j = 4 and 6 change the sign of the sine, j = 2 and 4 that of the cosine.
+    s, c = sine.view(np.int32), cosine.view(np.int32)
+    swap = s ^ c
+    swap &= -(j >> 1 & 1)
+    s ^= swap
+    s ^= (j & 4) << 29
+    c ^= swap
+    c ^= (j + 2 & 4) << 29
+    return sine, cosine
+
+
+def _pairs() -> bool:
+    """Whether NumPy's 64 bits of MT19937 are two u32, the first one above: C leaves the order to the compiler."""
+    one, other = np.random.RandomState(0), np.random.RandomState(0)
+    first, second = other.randint(0, 2**32, 2, dtype=np.uint64).tolist()
+    return bool(one.randint(0, 2**64, dtype=np.uint64) == first << 32 | second)
+
+
+_PAIRS = _pairs()
 
 
 def _fill(shape: Shape, dtype: np.dtype[Any], draw: Callable[[int], NDArray[Any]]) -> NDArray[Any]:

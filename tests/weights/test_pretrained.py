@@ -543,7 +543,9 @@ def write(folder, metadata, arrays=None):
     save_safetensors(folder / WEIGHTS, GPT(SMALL).state_dict() if arrays is None else arrays, metadata)
 
 
-@pytest.mark.parametrize("config", [SMALL, change(tie_weights=False, qkv_bias=False, dropout=0.25)])
+@pytest.mark.parametrize(
+    "config", [SMALL, change(tie_weights=False, qkv_bias=False, dropout=0.25), change(initializer_range=None)]
+)
 def test_round_trip_is_bitwise(tmp_path, config):
     model = shaken(config, np.float32).eval()
     model.save_pretrained(tmp_path / "new" / "folder")

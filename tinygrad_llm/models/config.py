@@ -12,7 +12,7 @@ class GPTConfig:
     Args:     dropout: probability at all three sites (embeddings, attention weights, the output of each sublayer).
               qkv_bias: bias of the query, key and value projections. tie_weights: the output head is wte itself.
               initializer_range: standard deviation of the initial weights. GPT-2's is 0.02, with 768 channels;
-              narrow models take a larger one (the preset `stories`).
+              narrow models take a larger one (the preset `stories`). None: the first weights of PyTorch's layers.
     Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1);
               initializer_range not in (0, 1].
     """
@@ -25,7 +25,7 @@ class GPTConfig:
     dropout: float = 0.0
     qkv_bias: bool = True
     tie_weights: bool = True
-    initializer_range: float = 0.02
+    initializer_range: float | None = 0.02
 
     published: ClassVar[Mapping[str, Any]] = {}  # by name; set below
 
@@ -40,8 +40,9 @@ class GPTConfig:
             raise ValueError(f"GPTConfig: n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must lie in [0, 1), got {self.dropout!r}")
-        if type(self.initializer_range) not in (int, float) or not 0 < self.initializer_range <= 1:
-            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1], got {self.initializer_range!r}")
+        std = self.initializer_range
+        if std is not None and (type(std) not in (int, float) or not 0 < std <= 1):
+            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1] or be None, got {std!r}")
 
     @property
     def num_parameters(self) -> int:

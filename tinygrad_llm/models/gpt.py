@@ -61,16 +61,17 @@ class Block(Module):
         return x
 
 
-def _residual_std(config: GPTConfig) -> float:
+def _residual_std(config: GPTConfig) -> float | None:
     """Scaled like this, the 2·n_layer outputs that are added to the stream start with the variance of one."""
-    return config.initializer_range / math.sqrt(2 * config.n_layer)
+    std = config.initializer_range
+    return None if std is None else std / math.sqrt(2 * config.n_layer)
 
 
 class Transformer(Module):
     """Everything except the output head: ids → the final hidden states."""
 
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
-        std = config.initializer_range
+        std = 1.0 if config.initializer_range is None else config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, rng=rng, std=std)
         self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, std=std)
         self.drop = Dropout(config.dropout, rng=rng)
@@ -109,7 +110,9 @@ class GPT(PreTrainedModel):
               Both give the same values and gradients, to rounding. `model.fused` may be set at any time.
     Shapes:   ids (B, T) → logits (B, T, V).
     Source:   Radford et al. 2019 (GPT-2). Weights start from N(0, s²), s = initializer_range; those that write into
-              the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²).
+              the residual stream from N(0, s² / (2·n_layer)), an untied head from N(0, 1 / n_embd²). Without
+              initializer_range, they start as PyTorch's layers do, drawn in this order: wte, wpe; in each block
+              queries, keys, values, c_proj, c_fc, c_proj; the head.
     """
 
     config_class = GPTConfig
@@ -124,7 +127,8 @@ class GPT(PreTrainedModel):
         self.fused = fused
         self.transformer = Transformer(config, rng)
         tied = self.transformer.wte.weight if config.tie_weights else None
-        std = 1 / config.n_embd  # of an untied head: the first logits are small, and the first loss is ln V
+        # Of an untied head: the first logits are small, and the first loss is ln V.
+        std = None if config.initializer_range is None else 1 / config.n_embd
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, rng=rng, std=std, weight=tied)
 
     @property

@@ -29,7 +29,8 @@ class MultiHeadAttention(Module):
     another linear layer mixes the heads. Dropout acts on the attention weights and on the output.
 
     Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both places. qkv_bias: bias of c_attn.
-              std, proj_std: initialization of c_attn and c_proj (see `nn.layers`).
+              std, proj_std: initialization of c_attn and c_proj (see `nn.layers`). With None, queries, keys and
+              values start as three layers of PyTorch.
     Shapes:   x (B, T, C) → (B, T, C).
     Raises:   ValueError: n_embd is not a multiple of n_head; x is not (B, T, C).
     """
@@ -48,7 +49,7 @@ class MultiHeadAttention(Module):
         if n_head < 1 or n_embd < 1 or n_embd % n_head:
             raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head}), both ≥ 1")
         self.n_head = n_head
-        self.c_attn = Linear(n_embd, 3 * n_embd, qkv_bias, rng=rng, std=std)
+        self.c_attn = Linear(n_embd, 3 * n_embd, qkv_bias, rng=rng, std=std, parts=3)
         self.c_proj = Linear(n_embd, n_embd, rng=rng, std=proj_std)
         self.attn_dropout = Dropout(dropout, rng=rng)
         self.resid_dropout = Dropout(dropout, rng=rng)

@@ -22,6 +22,8 @@ class Linear(Module):
 
     Args:     in_features, out_features: sizes of the last axis before and after. bias: whether to add b.
               weight: a parameter to share (tie), instead of a new one.
+              parts: with std=None, draw the first weights of this many layers of equal size, one layer after another,
+              whose outputs stand side by side: queries, keys and values, for example.
     Shapes:   weight (out, in), bias (out,); x (..., in) → (..., out).
     Source:   initialization: U(−1/√in, 1/√in) for both, as torch.nn.Linear.
     """
@@ -35,20 +37,28 @@ class Linear(Module):
         rng: Generator,
         std: float | None = None,
         weight: Parameter | None = None,
+        parts: int = 1,
     ) -> None:
         check_generator(rng)
         bound = 1 / math.sqrt(in_features) if in_features > 0 else 0.0  # without inputs, the bias starts at 0
-
-        def draw(*shape: int) -> Parameter:
-            return Parameter(rng.uniform(-bound, bound, shape) if std is None else rng.normal(0.0, std, shape))
-
-        self.weight = draw(out_features, in_features) if weight is None else weight
-        self.bias: Parameter | None = None
-        if bias:
-            self.bias = draw(out_features) if std is None else Parameter(np.zeros(out_features, np.float32))
+        parts = parts if bias and std is None else 1  # without biases in between, all weights are one draw
+        weights, biases = [], []
+        for _ in range(parts):
+            shape = out_features // parts, in_features
+            if weight is None:
+                weights.append(rng.uniform(-bound, bound, shape) if std is None else rng.normal(0.0, std, shape))
+            if bias:
+                n = shape[0]
+                biases.append(rng.uniform(-bound, bound, n) if std is None else np.zeros(n, np.float32))
+        self.weight = Parameter(_joined(weights)) if weight is None else weight
+        self.bias: Parameter | None = Parameter(_joined(biases)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Embedding(Module):

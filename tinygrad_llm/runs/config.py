@@ -77,7 +77,7 @@ MODEL_HELP = {
     "dropout": "probability of dropout at embeddings, attention weights and the output of each sublayer",
     "qkv_bias": "whether queries, keys and values have a bias",
     "tie_weights": "whether the output head is the embedding itself",
-    "initializer_range": "standard deviation of the initial weights",
+    "initializer_range": 'standard deviation of the initial weights; "none": those of PyTorch\'s layers',
 }
 
 
@@ -129,7 +129,7 @@ class RunConfig:
         return dataclasses.replace(self, **parts)
 
     def to_toml(self) -> str:
-        """The configuration as TOML, with a comment for each key; None is left out, since TOML has no such value.
+        """The configuration as TOML, with a comment for each key; a default of None is left out.
 
         Raises:   ConfigError: a path that is not Unicode text.
         """
@@ -138,7 +138,7 @@ class RunConfig:
             lines += ["", f"[{table}]"]
             for field in _TABLES[table]:
                 value = getattr(getattr(self, table), field.name)
-                if value is not None:
+                if value is not None or field.default is not None:
                     lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
         return "\n".join(lines) + "\n"
 
@@ -338,8 +338,8 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
             *some, last = map(repr, args)
             raise ConfigError(f"{key}: must be {', '.join(some)} or {last}, got {value!r}")
         return value
-    if origin is types.UnionType:  # int | None
-        return None if value is None else _convert(key, value, args[0])
+    if origin is types.UnionType:  # int | None; TOML has no None
+        return None if value is None or value == "none" else _convert(key, value, args[0])
     if origin is tuple:
         repeats = args[-1] is Ellipsis
         if not isinstance(value, list | tuple) or not (repeats or len(value) == len(args)):
@@ -358,7 +358,9 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
 
 
 def _toml(value: Any) -> str:
-    """A string, number, bool, or list of them, as TOML. Its strings are those of JSON, except for DEL."""
+    """A string, number, bool, or list of them, as TOML. Its strings are those of JSON, except for DEL. None: "none"."""
+    if value is None:
+        return '"none"'
     if isinstance(value, str):
         if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise ConfigError(f"{value!r}: cannot be written to config.toml: it is not Unicode text")

@@ -36,13 +36,13 @@ PRESETS = {
             eval_every=250,
         ),
     ),
-    # All parameters decay, the learning rate is constant and nothing is clipped, as in the book's chapter 5. Two
-    # things differ: the first weights are GPT-2's and not PyTorch's, and dropout acts where GPT's does.
+    # The first weights are PyTorch's, all parameters decay, the learning rate is constant and nothing is clipped, as in
+    # the book's chapter 5.
     "book-mini": RunConfig(
         "163 M parameters, GPT-2's tokens: the book's chapter 5, for a short story; a GPT-2 that reads 256 tokens",
         "book-mini",
         DataSettings(tokenizer="gpt2"),
-        GPTConfig(block_size=256, dropout=0.1, qkv_bias=False, tie_weights=False),
+        GPTConfig(block_size=256, dropout=0.1, qkv_bias=False, tie_weights=False, initializer_range=None),
         TrainSettings(
             epochs=10, batch_size=2, lr=4e-4, min_lr=4e-4, warmup=0, schedule="constant", betas=(0.9, 0.999),
             weight_decay=0.1, decay="all", clip=math.inf, stride=0, eval_every=5, eval_batches=5, checkpoint_every=1000,

@@ -154,6 +154,9 @@ class _Undrawn(Generator):
     def normal(self, mean: float, std: float, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
         return np.broadcast_to(np.zeros((), dtype), shape)
 
+    def uniform(self, low: float, high: float, shape: Shape, dtype: DTypeLike = np.float32) -> Array:
+        return self.normal(low, high, shape, dtype)
+
 
 def _changed_layers(model: Module, made: Module) -> list[str]:
     """The differences between a model and the one that its config makes: layers, and settings other than dropout's."""
