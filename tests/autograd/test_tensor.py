@@ -221,6 +221,7 @@ def test_repr():
     x = f32(1)
     assert repr(Tensor([1.0, 2.0])) == "Tensor([1., 2.])"
     assert repr(Tensor(np.zeros(1))) == "Tensor([0.], dtype=float64)"
+    assert repr(Tensor(np.zeros((30, 10), np.float32))).endswith("], shape=(30, 10))")
     assert "requires_grad=True" in repr(x)
     assert "made by multiply" in str(x * 2)
 

@@ -232,9 +232,10 @@ class Tensor:
     def __repr__(self) -> str:
         name = type(self).__name__
         text = np.array2string(self.data, separator=", ", prefix=f"{name}(", threshold=200)
+        shape = f", shape={self.shape}" if self.data.size > 200 else ""  # the numbers are not all shown
         dtype = "" if self.dtype in (np.float32, np.int64) else f", dtype={self.dtype}"
         made = "" if self._node is None else ", requires_grad=True" if self.is_leaf else f", made by {self._node.name}"
-        return f"{name}({text}{dtype}{made})"
+        return f"{name}({text}{shape}{dtype}{made})"
 
     # ---- gradients -------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ cache["transformer.h.0.attn.weights"], cache["transformer.h.0.attn.weights.grad"
 from tinygrad_llm.study.examples import EXAMPLES, example
 from tinygrad_llm.study.explain import Derivative, Example, Explanation, Subject, explain, subjects
 from tinygrad_llm.study.plots import graph_dot, plot_attention, plot_gradient_flow, plot_graph, print_trace
-from tinygrad_llm.study.recorder import Recorder, record, run_with_cache
+from tinygrad_llm.study.recorder import record, run_with_cache
 from tinygrad_llm.study.recording import Recording
 from tinygrad_llm.study.trace import Trace, trace, trace_function
 
@@ -20,7 +20,6 @@ __all__ = [
     "Derivative",
     "Example",
     "Explanation",
-    "Recorder",
     "Recording",
     "Subject",
     "Trace",

@@ -226,7 +226,7 @@ def update(recording: Recording, lr: float | None = None, logits: int | None = N
     three = None
     if logits is not None:
         # The derivative along the step, exact to rounding: the imaginary part of the logits at p − i·h·lr·g, over h.
-        h = COMPLEX_STEP
+        h = 1e-10 if large else COMPLEX_STEP  # 1e-20 times a small gradient is below float32's range
         moved = replay.values(lambda v: replay.leaf(v) - 1j * h * lr * g[v.id] if v.id in g else replay.leaf(v))[logits]
         three = moved.real, stepped[logits], moved.real + moved.imag / h
     return Update(lr, math.sqrt(square), before, after, before - lr * square, three)
