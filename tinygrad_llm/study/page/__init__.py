@@ -1,4 +1,8 @@
-"""The page of a trace: the files of `study/page/` and the numbers, put together into one HTML file that loads nothing.
+"""The page of a trace: the files of this folder and the numbers, put together into one HTML file that loads nothing.
+
+`page.html` is the frame. Scripts and styles are joined in the order of their names, so that a file uses the ones above:
+`10_dom.js` makes elements, `20_heat.js` draws arrays, `30_numbers.js` works out one element from the others, each file
+from `40_` on is a view, and `90_main.js` starts. They need no build step: what stands here is what the browser reads.
 
 The page may run its own script and style alone: its Content-Security-Policy names their hashes. The numbers are JSON
 inside a tag that is never run, with each `<` escaped, so that no text of a tokenizer can end the tag.
@@ -11,6 +15,8 @@ from typing import Any
 
 from tinygrad_llm.storage.text import to_json
 
+__all__ = ["embedded", "page"]
+
 _STYLE, _SCRIPT, _DATA, _POLICY = "/*STYLE*/", "/*SCRIPT*/", "/*DATA*/", "<!--POLICY-->"
 
 
@@ -21,8 +27,8 @@ def page(trace: dict[str, Any]) -> str:
     """
     files = {
         file.name: file.read_text(encoding="utf-8")
-        for file in resources.files(__package__).joinpath("page").iterdir()
-        if file.is_file()
+        for file in resources.files(__package__).iterdir()
+        if file.name.endswith((".html", ".css", ".js"))
     }
     style, script = ("\n".join(files[name] for name in sorted(files) if name.endswith(end)) for end in (".css", ".js"))
     html = files["page.html"]

@@ -1,0 +1,139 @@
+// ---- color maps: blue − … 0 … + orange for signed values, teal from 0 up for others ---------------------------------
+// Mixed in OKLab, where equal distances look equal. Blue against orange stays apart in every common color blindness.
+
+const STOPS = {
+  light: {
+    negative: ["#f1f1ee", "#9dc3e8", "#3f83c9", "#154a86", "#082a52"],
+    positive: ["#f1f1ee", "#f6bd86", "#dd7a1c", "#97460a", "#552403"],
+    rising: ["#f1f3f1", "#9fd4ca", "#3a9f95", "#0c625d", "#053634"],
+    nan: "#d0189b",
+    inf: "#f2d400",
+    hatch: "#b9bfc0",
+    under: "#ffffff",
+  },
+  dark: {
+    negative: ["#262b30", "#2d5682", "#4a90d9", "#8fc3f7", "#d7ecff"],
+    positive: ["#262b30", "#79461a", "#d9822b", "#f7b673", "#ffe6c9"],
+    rising: ["#232a2c", "#17564f", "#2a9a8f", "#7ed9cc", "#d6fbf4"],
+    nan: "#ff4fc3",
+    inf: "#ffe14d",
+    hatch: "#566067",
+    under: "#191d21",
+  },
+};
+const LEVELS = 256;
+const palettes = {};
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** The color tables of the current theme. */
+function palette() {
+  const theme = isDark() ? "dark" : "light";
+  return (palettes[theme] ??= {
+    ...STOPS[theme],
+    ink: theme === "dark" ? "#f4f6f6" : "#111417",
+    dim: theme === "dark" ? "#a3abb0" : "#565d63",
+    paper: theme === "dark" ? "#0c0e10" : "#ffffff",
+    negative: ramp(STOPS[theme].negative),
+    positive: ramp(STOPS[theme].positive),
+    rising: ramp(STOPS[theme].rising),
+  });
+}
+
+/** LEVELS colors "#rrggbb" along the stops. */
+function ramp(stops) {
+  const labs = stops.map(toLab);
+  return Array.from({ length: LEVELS }, (_, level) => {
+    const place = (level / (LEVELS - 1)) * (stops.length - 1);
+    const i = Math.min(Math.floor(place), stops.length - 2);
+    return fromLab(labs[i].map((part, k) => part + (labs[i + 1][k] - part) * (place - i)));
+  });
+}
+
+/** OKLab of "#rrggbb" (Ottosson 2020). */
+function toLab(hex) {
+  const [r, g, b] = rgb(hex).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
+  const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
+  const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
+  return [
+    0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s,
+    1.9779984951 * l - 2.428592205 * m + 0.4505937099 * s,
+    0.0259040371 * l + 0.7827717662 * m - 0.808675766 * s,
+  ];
+}
+
+function fromLab([L, a, b]) {
+  const l = (L + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+  const m = (L - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+  const s = (L - 0.0894841775 * a - 1.291485548 * b) ** 3;
+  const linear = [
+    4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+    -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+    -0.0041960863 * l - 0.7034186147 * m + 1.707614701 * s,
+  ];
+  const bytes = linear.map((c) => {
+    const x = Math.min(1, Math.max(0, c));
+    return Math.round(255 * (x <= 0.0031308 ? 12.92 * x : 1.055 * x ** (1 / 2.4) - 0.055));
+  });
+  return "#" + bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function rgb(hex) {
+  return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
+}
+
+const inks = new Map();
+
+/** Black or white, whichever can be read better on this color: a contrast of 4.5 at least. */
+function inkOn(hex) {
+  if (!inks.has(hex)) {
+    const [r, g, b] = rgb(hex).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    inks.set(hex, 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff");
+  }
+  return inks.get(hex);
+}
+
+// ---- scales: which number gets which color --------------------------------------------------------------------------
+
+/** The scale for arrays that are compared: signed and centered on 0 if any number is below 0, else from 0 up. */
+function scaleFor(...stats) {
+  const known = stats.filter((s) => s && s.min !== null && s.min !== undefined);
+  const max = Math.max(0, ...known.map((s) => Math.max(Math.abs(s.min), Math.abs(s.max))));
+  return { kind: known.some((s) => s.min < 0) ? "signed" : "rising", max: max || 1 };
+}
+
+/** Gradients are always signed, attention weights always lie in [0, 1]. */
+function signedScale(...stats) {
+  return { ...scaleFor(...stats), kind: "signed" };
+}
+
+const UNIT = { kind: "rising", max: 1 };
+
+function colorOf(x, scale, colors = palette()) {
+  if (Number.isNaN(x)) return colors.nan;
+  if (!Number.isFinite(x)) return colors.inf;
+  const level = Math.min(LEVELS - 1, Math.round((Math.abs(x) / scale.max) * (LEVELS - 1)));
+  if (scale.kind === "rising") return colors.rising[x < 0 ? 0 : level];
+  return (x < 0 ? colors.negative : colors.positive)[level];
+}
+
+/** The bar that explains a scale. */
+function legend(scale) {
+  const colors = palette();
+  const stops = [0, 64, 128, 192, 255];
+  const right = (scale.kind === "signed" ? colors.positive : colors.rising).filter((_, i) => stops.includes(i));
+  const left = scale.kind === "signed" ? stops.map((i) => colors.negative[i]).reverse() : [];
+  const bar = el("span", { class: "bar" });
+  bar.style.background = `linear-gradient(to right, ${[...left, ...right].join(", ")})`;
+  const texts = scale.kind === "signed" ? [fmt(-scale.max, 2), bar, fmt(scale.max, 2)] : ["0", bar, fmt(scale.max, 2)];
+  return el("span", { class: "legend", role: "img", "aria-label": `color scale, ${scaleWords(scale)}` }, texts);
+}
+
+function scaleWords(scale) {
+  const most = fmt(scale.max, 2);
+  return scale.kind === "signed" ? `blue ${MINUS}${most} through 0 to orange ${most}` : `light 0 to teal ${most}`;
+}

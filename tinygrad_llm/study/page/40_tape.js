@@ -1,0 +1,176 @@
+// ---- the tape, folded: forward runs to the right above the line, backward returns to the left below it --------------
+// An operation and its backward stand in one column. The height of a bar is the logarithm of the norm.
+
+const TAPE = { label: 15, bar: 30, middle: 7, sums: 9, least: 10, most: 72 };
+
+/** Build the tape. choose(i) is called with the step that was clicked. Returns {element, show(i)}. */
+function tape(width, choose) {
+  const column = Math.min(TAPE.most, Math.max(TAPE.least, (width - 30) / (forwardSteps.length + 1)));
+  const w = Math.ceil(column * (forwardSteps.length + 1) + 26);
+  const bottom = TAPE.label + 2 * TAPE.bar + TAPE.middle + TAPE.sums;
+  const drawing = svg("svg", {
+    viewBox: `0 0 ${w} ${bottom + 2}`,
+    width: w,
+    height: bottom + 2,
+    class: "tape",
+    "aria-hidden": "true",
+  });
+  const cells = placeCells(column);
+  drawLayers(drawing, column);
+  const turn = forwardSteps.length * column;
+  const [top, low] = [TAPE.label + TAPE.bar - 7, TAPE.label + TAPE.bar + TAPE.middle + 8];
+  const r = (low - top) / 2;
+  drawing.append(
+    svg("path", {
+      d: `M${turn + 3} ${top}h${column - 1}a${r} ${r} 0 0 1 0 ${low - top}m5 -4.5l-5 4.5l5 4.5`,
+      class: "turn",
+    }),
+  );
+  const marks = cells.map((cell) => drawCell(drawing, cell, choose));
+  const head = drawing.appendChild(svg("rect", { class: "playhead", rx: 3 }));
+  const element = el("div", { class: "tapebox" }, drawing);
+  const show = (i) => {
+    marks.forEach((mark, k) => mark.classList.toggle("past", k <= i));
+    const { x, y, w: wide, h } = cells[i];
+    for (const [key, value] of Object.entries({ x: x - 2, y: y - 2, width: wide + 4, height: h + 4 }))
+      head.setAttribute(key, value);
+    head.classList.toggle("back", steps[i].kind !== "forward");
+    if (element.scrollWidth > element.clientWidth) element.scrollLeft = x - element.clientWidth / 2;
+  };
+  return { element, show };
+}
+
+/** Where each step stands: {x, y, w, h, kind}. */
+function placeCells(column) {
+  const columns = new Map(forwardSteps.map((step, n) => [step.i, n]));
+  const forward = levels(forwardSteps.map((step) => tensors[step.output].stats));
+  const back = levels(steps.map((step) => (step.kind === "vjp" ? grads[step.grad].stats : null)));
+  const base = TAPE.label + TAPE.bar;
+  const under = base + TAPE.middle;
+  let [at, small] = [forwardSteps.length, 0];
+  return steps.map((step, i) => {
+    if (step.kind === "forward") {
+      const h = 4 + forward[columns.get(i)] * (TAPE.bar - 5);
+      return { x: columns.get(i) * column + 1, y: base - h, w: column - 2, h, kind: "forward", i };
+    }
+    if (step.kind === "vjp") {
+      [at, small] = [columns.get(step.forward), 0];
+      const h = 4 + back[i] * (TAPE.bar - 5);
+      return { x: at * column + 1, y: under, w: column - 2, h, kind: "vjp", i };
+    }
+    if (step.kind === "seed") return { x: at * column + 1, y: under, w: column - 2, h: TAPE.bar / 2, kind: "seed", i };
+    const size = Math.min(TAPE.sums - 2, column / 2 - 1);
+    if (step.kind === "leaf") [at, small] = [columns.get(tensors[step.tensor].used_by?.[0]) ?? 0, 0]; // below its first use
+    const shift =
+      step.kind === "leaf" ? column - size - 2 : (small++ % Math.max(1, Math.floor(column / (size + 1)))) * (size + 1);
+    const x = at * column + 1 + shift;
+    return { x, y: under + TAPE.bar + 2, w: size, h: size, kind: step.kind, i };
+  });
+}
+
+/** Norms as heights in [0, 1], by their logarithm. */
+function levels(stats) {
+  const logs = stats.map((s) => (s?.norm > 0 ? Math.log10(s.norm) : null));
+  const known = logs.filter((x) => x !== null);
+  const [low, high] = known.length ? extent(known) : [0, 1];
+  return logs.map((x) => (x === null ? 0 : high > low ? (x - low) / (high - low) : 0.5));
+}
+
+function drawCell(drawing, cell, choose) {
+  const { x, y, w, h, kind } = cell;
+  const shape =
+    kind === "sum"
+      ? svg("path", { d: `M${x + w / 2} ${y}l${w / 2} ${h / 2}l${-w / 2} ${h / 2}l${-w / 2} ${-h / 2}z` })
+      : svg("rect", { x, y, width: w, height: h, rx: kind === "leaf" ? w / 2 : 1.5 });
+  shape.setAttribute("class", `cell ${kind}`);
+  shape.addEventListener("click", () => choose(cell.i));
+  shape.append(svg("title", {}, `step ${cell.i + 1}: ${stepTitle(steps[cell.i])}`));
+  drawing.append(shape);
+  return shape;
+}
+
+/** The names of the layers above the columns, as deep as there is room. */
+function drawLayers(drawing, column) {
+  let start = 0;
+  for (let n = 1; n <= forwardSteps.length; n++) {
+    if (n < forwardSteps.length && forwardSteps[n].layer === forwardSteps[start].layer) continue;
+    const [x, w] = [start * column + 1, (n - start) * column - 2];
+    const name = forwardSteps[start].layer.replace(/^transformer\./, "");
+    drawing.append(svg("line", { x1: x, x2: x + w, y1: TAPE.label - 2, y2: TAPE.label - 2, class: "band" }));
+    const text = [name, shortPath(name, 2), shortPath(name, 1)].find((t) => t && textWidth(t) * 0.92 <= w);
+    if (text) drawing.append(svg("text", { x, y: TAPE.label - 6, class: "tick" }, text));
+    start = n;
+  }
+}
+
+// ---- the player -----------------------------------------------------------------------------------------------------
+
+/** Buttons, slider and tape. Returns {show(i), stop(), toggle()}. */
+function player(box, width, choose) {
+  let timer = null;
+  let now = 0;
+  const last = steps.length - 1;
+  const move = (i) => choose(Math.min(last, Math.max(0, i)));
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "▶";
+    play.setAttribute("aria-label", "Play");
+  };
+  const toggle = () => {
+    if (timer) return stop();
+    if (now === last) move(0);
+    timer = setInterval(() => (now === last ? stop() : move(now + 1)), 1400);
+    play.textContent = "❚❚";
+    return play.setAttribute("aria-label", "Pause");
+  };
+  const control = (sign, label, action) =>
+    button(
+      sign,
+      () => {
+        stop();
+        action();
+      },
+      { "aria-label": label, title: label },
+    );
+  const play = button("▶", toggle, { "aria-label": "Play", class: "play" });
+  const slider = el("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "Step" });
+  slider.addEventListener("input", () => {
+    stop();
+    move(Number(slider.value));
+  });
+  const text = el("p", { class: "where" });
+  const film = tape(width, (i) => {
+    stop();
+    move(i);
+  });
+  const turn = steps.findIndex((step) => step.kind !== "forward");
+  const controls = el(
+    "div",
+    { class: "controls" },
+    control("⏮", "First step", () => move(0)),
+    control("◀", "Step back", () => move(now - 1)),
+    play,
+    control("▶|", "Next step", () => move(now + 1)),
+    turn >= 0 ? control("⤵", "To the start of backward", () => move(turn)) : null,
+    control("⏭", "Last step", () => move(last)),
+  );
+  box.replaceChildren(el("div", { class: "deck" }, controls, slider, text), film.element);
+  const show = (i) => {
+    now = i;
+    slider.value = i;
+    const words = steps[i].kind === "forward" ? "forward" : "backward";
+    slider.setAttribute("aria-valuetext", `step ${i + 1} of ${steps.length}, ${words}: ${stepTitle(steps[i])}`);
+    text.textContent = `${i + 1} / ${steps.length} ${words}`;
+    film.show(i);
+  };
+  return {
+    show,
+    stop,
+    toggle,
+    move: (by) => {
+      stop();
+      move(now + by);
+    },
+  };
+}

@@ -1,0 +1,512 @@
+// ---- the step: an operation with its inputs on the left and its output on the right, in both directions -------------
+
+/** Show step i. at: {slot, flat}, the element that is worked out in numbers; null chooses a telling one. */
+function stepView(place, width) {
+  const i = Math.min(steps.length - 1, Math.max(0, (Number(place[0]) || 1) - 1));
+  const step = steps[i];
+  const slots = slotsOf(step);
+  const at = place[1] && slots.has(place[1]) ? { slot: place[1], flat: Number(place[2]) || 0 } : telling(step, slots);
+  const stage = new Stage(step, slots, at, width);
+  return el(
+    "section",
+    { class: `step ${step.kind === "forward" ? "forward" : "backward"}`, "aria-labelledby": "step-title" },
+    stepHead(step, stage),
+    stage.flow(),
+    el("div", { class: "below" }, stage.inspector, stepTheory(step)),
+  );
+}
+
+/** The largest element of what the step makes. */
+function telling(step, slots) {
+  const names =
+    step.kind === "forward" ? ["y"] : step.kind === "vjp" ? step.outgoing.map((out) => `d${out.role}`) : ["total", "g"];
+  const name = names.find((one) => slots.get(one)?.data);
+  if (!name) return null;
+  const { data } = slots.get(name);
+  let best = 0;
+  data.forEach((x, flat) => {
+    if (Number.isFinite(x) && !(Math.abs(x) <= Math.abs(data[best]))) best = flat;
+  });
+  return { slot: name, flat: best };
+}
+
+// ---- the head: what runs, where, and its formula --------------------------------------------------------------------
+
+function stepHead(step, stage) {
+  const forward = step.kind === "vjp" ? steps[step.forward] : step;
+  const back = step.kind !== "forward";
+  const titles = {
+    forward: step.kernel,
+    vjp: `back through ${step.kernel}`,
+    sum: "two gradients meet, and add",
+    seed: "backward begins",
+    hook: "a hook",
+    leaf: "a gradient is complete",
+  };
+  const line = forward.line
+    ? el("p", { class: "code" }, el("code", {}, forward.line), el("span", { class: "dim" }, forward.where ?? ""))
+    : null;
+  return el(
+    "header",
+    { class: "step-head" },
+    el(
+      "p",
+      { class: "way" },
+      el("span", { class: "chip" }, back ? "← backward" : "forward →"),
+      el("span", { class: "dim path" }, step.layer || forward.layer || ""),
+    ),
+    el("h2", { id: "step-title" }, titles[step.kind], " ", stage.exporter()),
+    formulas(step),
+    line,
+    sentences(step).map((text) => el("p", { class: "say" }, text)),
+  );
+}
+
+function formulas(step) {
+  if (step.kind === "sum")
+    return formula([["∂L/∂x = Σ over the uses of x: each use sends its share, and the shares add", true]]);
+  if (step.kind === "seed") return formula([["∂L/∂L = 1", true]]);
+  const kernel = kernels[step.kernel];
+  if (!kernel) return null;
+  const back = step.kind === "vjp";
+  const [forward, gradient] = kernel.gradient
+    ? [kernel.forward, kernel.gradient]
+    : (kernel.formula ?? "").split(/\.\s{2,}/);
+  return formula([
+    [forward, !back],
+    [gradient, back],
+  ]);
+}
+
+function formula(lines) {
+  const shown = lines.filter(([text]) => text);
+  return el(
+    "div",
+    { class: "formula" },
+    shown.flatMap(([text, now]) =>
+      text.split("\n").map((line) => el("p", { class: now ? "now" : "later" }, line.trim().replace(/\.$/, ""))),
+    ),
+  );
+}
+
+/** What can be said of this step in words, besides Python's notes. */
+function sentences(step) {
+  const texts = (step.notes ?? []).map((text) => (step.layer ? text.replaceAll(`${step.layer}.`, "") : text));
+  if (step.kind === "vjp" && steps[step.forward].residual)
+    texts.push("So the loss reaches the early layers directly, through all residual additions.");
+  if (step.kind === "forward" && !step.recorded)
+    texts.push("None of its inputs requires a gradient, so nothing is kept for backward.");
+  return texts;
+}
+
+// ---- the flow: cards of tensors, with their values and gradients ----------------------------------------------------
+
+class Stage {
+  constructor(step, slots, at, width) {
+    Object.assign(this, { step, slots, at, width });
+    this.maps = new Map(); // slot → heat map
+    this.inspector = el("section", { class: "inspector", "aria-label": "One element in numbers" });
+  }
+
+  flow() {
+    const { step } = this;
+    const flow =
+      step.kind === "sum"
+        ? this.sumFlow()
+        : step.kind === "forward" || step.kind === "vjp"
+          ? this.kernelFlow()
+          : this.singleFlow();
+    this.inspect();
+    return flow;
+  }
+
+  kernelFlow() {
+    const { step } = this;
+    const back = step.kind === "vjp";
+    const forward = back ? steps[step.forward] : step;
+    const constant = (input) => tensors[input.tensor].role === "constant" && !tensors[input.tensor].shape.length;
+    const room = this.room(forward.inputs.filter((input) => !constant(input)).length + 1);
+    const inputs = forward.inputs.map((input, i) => {
+      const out = back ? step.outgoing[i] : null;
+      const parts = [
+        constant(input)
+          ? el("p", { class: "scalar" }, fmt(numbers(tensors[input.tensor])?.data[0] ?? null))
+          : this.part(input.role, "value", back, room),
+      ];
+      if (out && out.grad !== null) parts.unshift(this.part(`d${input.role}`, "goes out", false, room));
+      else if (out) parts.push(el("p", { class: "dim none" }, `No gradient: ${out.why ?? "none is needed"}.`));
+      return this.card(input.role, tensors[input.tensor], parts, "input");
+    });
+    const output = tensors[forward.output];
+    const parts = [this.part("y", "value", back, room)];
+    if (back) parts.unshift(this.part("g", "came in", false, room));
+    const columns = `repeat(${inputs.length}, minmax(0, max-content)) auto minmax(0, max-content)`;
+    const through = el(
+      "div",
+      { class: "through", "aria-hidden": "true" },
+      el("span", { class: "arrow" }, back ? "←" : "→"),
+      el("span", { class: "kernel" }, forward.kernel),
+    );
+    const cards = [...inputs, through, this.card("y", output, parts, "output")];
+    return this.row(
+      `flow ${back ? "back" : "ahead"}`,
+      columns,
+      this.stacked && back ? [cards.at(-1), through, ...inputs] : cards,
+    );
+  }
+
+  sumFlow() {
+    const { step } = this;
+    const tensor = tensors[step.tensor];
+    const scale = signedScale(...["first", "second", "total"].map((name) => this.slots.get(name).thing.stats));
+    const room = this.room(3);
+    const whole = step.grad === tensor.grad ? "complete" : "so far";
+    const part = (name, use) =>
+      el("section", { class: "card" }, el("h3", {}, use ?? "one use"), this.part(name, name, false, room, scale));
+    return this.row(
+      "flow sum",
+      "minmax(0, max-content) auto minmax(0, max-content) auto minmax(0, max-content)",
+      part("first", step.first_use),
+      el("span", { class: "sign" }, "+"),
+      part("second", step.second_use),
+      el("span", { class: "sign" }, "="),
+      this.card("", tensor, [this.part("total", `total, ${whole}`, false, room, scale)], "output"),
+    );
+  }
+
+  singleFlow() {
+    const { step } = this;
+    const room = this.room(2);
+    return this.row(
+      "flow",
+      "minmax(0, max-content)",
+      this.card(
+        "",
+        tensors[step.tensor],
+        [this.part("g", step.kind === "leaf" ? "complete" : "", false, room)],
+        "output",
+      ),
+    );
+  }
+
+  /** Cards in one row where there is room, else below each other. */
+  row(name, columns, ...cards) {
+    const row = el("div", { class: this.stacked ? `${name} stacked` : name }, ...cards);
+    if (!this.stacked) row.style.gridTemplateColumns = columns;
+    return row;
+  }
+
+  /** How wide one of n heat maps may be. */
+  room(n) {
+    const each = Math.floor((this.width - 70 - 14 * n) / n) - 36;
+    this.stacked = each < 190;
+    return this.stacked ? this.width - 36 : Math.min(each, 560);
+  }
+
+  card(role, tensor, parts, kind) {
+    const roleText = role ? el("i", { class: "role" }, role) : null;
+    const odd = oddText(tensor.stats);
+    return el(
+      "section",
+      { class: `card ${kind}` },
+      el(
+        "h3",
+        {},
+        roleText,
+        el("span", { class: "name", title: tensor.name }, dotted(nameIn(this.step.layer, tensor))),
+      ),
+      el(
+        "p",
+        { class: "dim shape" },
+        shapeText(tensor),
+        tensor.role === "parameter" ? ", a parameter" : tensor.role === "constant" ? ", a constant" : "",
+        odd ? `; ${odd}` : "",
+      ),
+      parts,
+      this.links(tensor),
+    );
+  }
+
+  /** A heat map of a slot; folded away where it only reminds of the forward pass. */
+  part(name, title, folded, room, scale = null) {
+    const slot = this.slots.get(name);
+    if (!slot) return null;
+    const tensor = slot.tensor;
+    const chosen = scale ?? (slot.gradient ? signedScale(slot.thing.stats) : valueScale(tensor));
+    const heat = heatMap({
+      thing: slot.thing,
+      scale: chosen,
+      width: room,
+      small: folded,
+      later: true,
+      mask: maskOf(tensor, slot.gradient),
+      label: `${slot.gradient ? "gradient of " : ""}${tensor.name}`,
+      pick: slot.data ? (flat) => this.pick(name, flat) : null,
+      proved: slot.gradient ? proofs.get(tensor.id) : null,
+    });
+    this.maps.set(name, heat);
+    const symbol = slot.gradient ? `∂L/∂${shortName(tensor)}` : title;
+    const head = el(
+      "p",
+      { class: `tag ${slot.gradient ? "gradient" : "value"}` },
+      symbol,
+      slot.gradient && title ? el("b", { class: "flag" }, title) : null,
+      el("span", { class: "dim" }, ` ${statsText(slot.thing)}`),
+    );
+    return el("div", { class: folded ? "part kept" : "part" }, head, heat.element);
+  }
+
+  links(tensor) {
+    const parts = [];
+    const link = (step, text) => parts.push(go(text, `steps/${step + 1}`));
+    if (tensor.made_by !== null && tensor.made_by !== this.step.i)
+      link(tensor.made_by, `made at ${tensor.made_by + 1}`);
+    const uses = (tensor.used_by ?? []).filter((i) => i !== this.step.i);
+    uses.slice(0, 4).forEach((i) => link(i, `used at ${i + 1}`));
+    const grad = gradOf(tensor);
+    if (grad && grad.step !== this.step.i) link(grad.step, `its gradient: ${grad.step + 1}`);
+    return parts.length ? el("p", { class: "links" }, parts) : null;
+  }
+
+  exporter() {
+    const step = this.step;
+    return exportMapsButton(`step-${step.i + 1}`, () =>
+      [...this.maps].filter(([, heat]) => heat.map).map(([name, heat]) => [name, heat.map]),
+    );
+  }
+
+  // ---- one element -----------------------------------------------------------------------------------------------------
+
+  pick(name, flat) {
+    this.at = { slot: name, flat };
+    remember(`steps/${this.step.i + 1}/${name}/${flat}`);
+    this.inspect();
+  }
+
+  inspect() {
+    const { at, slots, step } = this;
+    if (!at || !slots.get(at.slot)?.data) {
+      this.maps.forEach((heat) => heat.mark(new Map()));
+      this.inspector.replaceChildren(
+        el("h3", {}, "One element in numbers"),
+        el("p", { class: "dim" }, "The values of this step are not kept in full."),
+      );
+      return;
+    }
+    const slot = slots.get(at.slot);
+    const worked = explainElement(step, at.slot, at.flat);
+    for (const [name, heat] of this.maps) {
+      if (!heat.map) continue;
+      const marks = new Map((worked?.cells ?? []).filter(([of]) => of === name).map(([, flat]) => [flat, true]));
+      heat.mark(marks, name === at.slot ? at.flat : undefined);
+    }
+    this.inspector.replaceChildren(
+      ...[
+        el(
+          "h3",
+          {},
+          "One element in numbers ",
+          el("span", { class: "hint dim" }, "click any cell; the numbers it was made of are outlined"),
+        ),
+        el(
+          "p",
+          { class: "element" },
+          el("b", {}, slot.gradient ? `∂L/∂${shortName(slot.tensor)}` : shortName(slot.tensor)),
+          ` ${indexText(slot.tensor, at.flat)} = ${fmt(slot.data[at.flat], 7)}`,
+        ),
+        worked ? workedOut(worked, slots, this.maps, slot.data[at.flat]) : this.unexplained(slot),
+        whyZero(slot, at.flat, worked),
+        proofOf(slot, at.flat, step),
+      ].filter(Boolean),
+    );
+  }
+
+  unexplained(slot) {
+    const { step, at } = this;
+    if (step.kind === "forward" && at.slot !== "y")
+      return el("p", {}, "An input of this operation. Click a cell of y to see what it was made of.");
+    if (step.kind === "vjp" && !at.slot.startsWith("d"))
+      return el(
+        "p",
+        {},
+        slot.gradient
+          ? "The gradient that came in. Click a cell that goes out to see what it was made of."
+          : "A value from the forward pass. Click a gradient that goes out to see how it is used.",
+      );
+    if (step.kind === "sum") return el("p", {}, "One of the two gradients that are added.");
+    return el("p", { class: "dim" }, "For this operation, formula and source stand beside.");
+  }
+}
+
+/** The lines of a worked element, with the page's own result next to the recorded one. */
+function workedOut(worked, slots, maps, recorded) {
+  const piece = (part) => {
+    if (typeof part === "string") return part;
+    if (part.group) return el("span", { class: "group" }, part.group.map(piece));
+    const slot = slots.get(part.slot);
+    const x = slot.data?.[part.flat];
+    const swatch = el("span", { class: "swatch" });
+    const scale = maps.get(part.slot)?.map?.scale ?? scaleFor(slot.thing.stats);
+    if (x !== undefined) swatch.style.background = colorOf(x, scale);
+    const index = slot.shape.length ? `[${unravel(part.flat, slot.shape).join(",")}]` : "";
+    return el("span", { class: "number" }, el("span", {}, swatch, fmt(x, 3)), el("small", {}, `${part.slot}${index}`));
+  };
+  const lines = worked.lines.map((line) => el("p", { class: "line" }, line.map(piece)));
+  return el("div", { class: "worked" }, lines, worked.result === undefined ? null : compared(worked.result, recorded));
+}
+
+function compared(result, recorded) {
+  const same =
+    Object.is(result, recorded) ||
+    Math.abs(result - recorded) <= 2e-5 * Math.abs(recorded) + 1e-7 ||
+    (!Number.isFinite(recorded) && !Number.isFinite(result));
+  const text = same
+    ? `✓ this page computes ${fmt(result, 5)}: as recorded`
+    : `this page computes ${fmt(result, 5)}, but ${fmt(recorded, 5)} was recorded`;
+  return el("p", { class: same ? "good" : "bad" }, text);
+}
+
+function whyZero(slot, flat, worked) {
+  if (slot.data[flat] !== 0) return null;
+  const told = slot.gradient ? proofs.get(slot.tensor.id)?.get(flat)?.zero_because : null;
+  const texts = [worked?.zero, told].filter(Boolean);
+  if (!texts.length && slot.gradient) texts.push("Moving this element does not change the loss.");
+  return texts.length ? el("p", { class: "zero" }, el("b", {}, "Why is it zero? "), texts[0]) : null;
+}
+
+/** Backprop, complex step and central difference side by side. */
+function proofOf(slot, flat, step) {
+  const all = proofs.get(slot.tensor.id);
+  const complete = gradOf(slot.tensor);
+  if (!complete) return null;
+  const proof = all?.get(flat);
+  const head = el("h4", {}, "Is this number right?");
+  if (!proof) {
+    const nearest = all ? [...all.keys()][0] : null;
+    const link =
+      nearest === null
+        ? null
+        : button(
+            indexText(slot.tensor, nearest) || "the number itself",
+            () => {
+              visit(`steps/${step.i + 1}/${slot.name}/${nearest}`);
+            },
+            { class: "quiet" },
+          );
+    return el(
+      "div",
+      { class: "proof" },
+      head,
+      el(
+        "p",
+        { class: "dim" },
+        "The gradient of this element was not checked beforehand. ",
+        link ? ["Cells with a dot were: ", link] : null,
+      ),
+    );
+  }
+  return el("div", { class: "proof" }, head, proofNote(slot, complete), proofTable(proof));
+}
+
+function proofNote(slot, complete) {
+  const partial = slot.gradient && slot.thing.id !== complete.id;
+  const text = partial
+    ? "This is the share of one use. What can be measured is the complete gradient, the sum over all uses:"
+    : `∂L/∂${shortName(slot.tensor)}, computed in three ways that share no code:`;
+  return el("p", { class: "dim" }, text);
+}
+
+function proofTable(proof) {
+  const exact = proof.complex !== null && proof.complex !== undefined;
+  const rows = [["backprop", fmtFull(proof.backprop), ""]];
+  if (exact) rows.push(["complex step, h = 1e−20", fmtFull(proof.complex), fmt(proof.error, 2)]);
+  rows.push([`central difference, h = ${fmt(proof.h, 2)}`, fmtFull(proof.central), fmt(proof.central_error, 2)]);
+  const error = exact ? proof.error : proof.central_error;
+  const right = error <= 1e-9;
+  const verdict = right
+    ? `✓ right: the ${exact ? "complex step" : "difference"} agrees, relative error ${fmt(error, 2)} ≤ 1e${MINUS}9`
+    : `✗ they differ: relative error ${fmt(error, 2)}`;
+  return el(
+    "div",
+    {},
+    table("proof", ["method", "∂L/∂element", "error"], rows, { class: "proof-table" }),
+    el("p", { class: `verdict ${right ? "good" : "bad"}`, "data-error": error }, verdict),
+  );
+}
+
+// ---- theory: derivation and source ----------------------------------------------------------------------------------
+
+function stepTheory(step) {
+  const kernel = kernels[step.kernel];
+  if (!kernel) return usesOf(tensors[step.tensor]);
+  const forward = step.kind === "vjp" ? steps[step.forward] : step;
+  const options = Object.entries(forward.options ?? {});
+  const saved = (forward.saved ?? []).map(
+    (item) => `${item.name}${item.of ? ` (${item.of})` : ""}: ${item.bytes} bytes`,
+  );
+  return el(
+    "section",
+    { class: "theory", "aria-label": "Derivation and source" },
+    kernel.derivation
+      ? el("details", { open: true }, el("summary", {}, "Derivation"), block(kernel.derivation, "Derivation"))
+      : null,
+    el(
+      "details",
+      { open: step.kind === "vjp" || !kernel.derivation },
+      el("summary", {}, "Source ", el("span", { class: "dim" }, `${kernel.file}:${kernel.line}`)),
+      source(kernel, step.kind === "vjp"),
+    ),
+    el(
+      "details",
+      {},
+      el("summary", {}, "What is kept for backward"),
+      options.length ? el("p", {}, "Options: ", options.map(([name, value]) => `${name} = ${value}`).join(", ")) : null,
+      saved.length
+        ? el(
+            "ul",
+            {},
+            saved.map((text) => el("li", {}, text)),
+          )
+        : el("p", { class: "dim" }, "No array: the gradient needs none."),
+      kernel.notes ? el("p", {}, kernel.notes) : null,
+    ),
+  );
+}
+
+/** Every use of a tensor, with the gradient that came back from it. */
+function usesOf(tensor) {
+  const rows = (tensor.used_by ?? []).flatMap((i) => {
+    const back = steps[i].backward === null ? null : steps[steps[i].backward];
+    const shares = (back?.outgoing ?? []).filter((out) => out.tensor === tensor.id);
+    return shares.map((out) => [
+      go(`${steps[i].kernel} → ${shortName(tensors[steps[i].output])}`, `steps/${i + 1}`),
+      go(`step ${back.i + 1}`, `steps/${back.i + 1}`),
+      out.grad === null ? "–" : fmt(grads[out.grad].stats.norm, 3),
+    ]);
+  });
+  const total = gradOf(tensor);
+  if (total && rows.length > 1)
+    rows.push(["together", go(`step ${total.step + 1}`, `steps/${total.step + 1}`), fmt(total.stats.norm, 3)]);
+  return el(
+    "section",
+    { class: "theory" },
+    el("h3", {}, "All uses of ", dotted(tensor.name)),
+    rows.length
+      ? table("where the loss depends on it", ["use", "backward", "norm of its gradient"], rows)
+      : el("p", { class: "dim" }, "It is the end of the computation: nothing uses it."),
+  );
+}
+
+function block(text, label) {
+  return el("pre", { tabindex: 0, role: "group", "aria-label": label }, text);
+}
+
+/** Source lines; those of the direction that is shown are marked. */
+function source(kernel, back) {
+  const [first, end] = kernel.vjp_lines ?? [Infinity, Infinity];
+  const lines = kernel.source.split("\n").map((line, i) => {
+    const vjp = i >= first && i < end;
+    return el("span", { class: vjp === back ? "row now" : "row" }, `${line}\n`);
+  });
+  return el("pre", { class: "source", tabindex: 0, role: "group", "aria-label": "Source" }, el("code", {}, lines));
+}
