@@ -15,7 +15,7 @@ import operator
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,6 +104,7 @@ class Checkpoints:
         self.folder = Path(folder)
         self.keep = keep
         self._own: dict[Path, tuple[int, int] | None] = {}  # in the order of saving
+        self._losses: dict[Path, float | None] = {}  # of those, so that no header is read again at each save
         self._damaged: dict[Path, tuple[int, int] | None] = {}  # skipped: this run may replace but not remove them
         self._begun = False
 
@@ -136,7 +137,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {"step": step, "loss": None if loss is None else float(loss)}
         save_checkpoint(path, arrays, {**(metadata or {}), **own})
-        self._adopt(path)
+        self._adopt({path: own["loss"]})
         self._begun = True
         self._prune()
         return path
@@ -158,7 +159,7 @@ class Checkpoints:
 
         This reads only the headers; `load_checkpoint` then verifies the whole file.
         """
-        return _best(self._files())
+        return _best({path: _loss(path) for path in self._files()})
 
     def load_latest(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Read the latest checkpoint that can be loaded; its metadata holds `step` and `loss`.
@@ -181,7 +182,7 @@ class Checkpoints:
                 self._own.pop(damaged, None)
                 self._damaged[damaged] = _identity(damaged)
             else:
-                self._adopt(*files)
+                self._adopt({path: _loss(path) for path in files})
                 self._begun = True
                 return loaded
         what = f"none of its {found} checkpoints can be loaded" if found else "holds no checkpoint"
@@ -207,15 +208,17 @@ class Checkpoints:
         except FileNotFoundError:
             return []
 
-    def _adopt(self, *paths: Path) -> None:
-        for path in paths:
+    def _adopt(self, losses: dict[Path, float | None]) -> None:
+        for path in losses:
             self._own.pop(path, None)  # so that it moves to the end
             self._own[path] = _identity(path)
+        self._losses |= losses
 
     def _prune(self) -> None:
         # A file that was removed, or that another process replaced, is no longer of this run.
         self._own = {path: known for path, known in self._own.items() if known and _identity(path) == known}
-        for path in set(list(self._own)[: -self.keep]) - {_best(self._own)}:
+        best = _best({path: self._losses[path] for path in self._own})
+        for path in set(list(self._own)[: -self.keep]) - {best}:
             with contextlib.suppress(OSError):  # the next save tries again
                 path.unlink()
 
@@ -264,14 +267,18 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-").split(".")[0])
 
 
-def _best(paths: Iterable[Path]) -> Path | None:
-    losses = {}
-    for path in paths:
-        with contextlib.suppress(LoadError, OSError):  # damaged, or removed meanwhile
-            loss = _read_fields(path, load_safetensors(path, mmap=True)[1]).get("loss")
-            if isinstance(loss, int | float):
-                losses[path] = loss
-    return min(losses, key=lambda path: (losses[path], -_step(path)), default=None)
+def _loss(path: Path) -> float | None:
+    """Return the loss in the header of a checkpoint; None if there is none, or the file cannot be read."""
+    with contextlib.suppress(LoadError, OSError):  # damaged, or removed meanwhile
+        loss = _read_fields(path, load_safetensors(path, mmap=True)[1]).get("loss")
+        if isinstance(loss, int | float):
+            return loss
+    return None
+
+
+def _best(losses: Mapping[Path, float | None]) -> Path | None:
+    known = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(known, key=lambda path: (known[path], -_step(path)), default=None)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
