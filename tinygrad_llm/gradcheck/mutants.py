@@ -133,7 +133,8 @@ def mutants(names: Iterable[str] | None = None) -> list[Mutant]:
     names = list(KERNELS) if names is None else list(names)
     if unknown := [name for name in names if name not in KERNELS]:
         raise ValueError(f"no kernel is named {', '.join(unknown)}: choose from {', '.join(KERNELS)}")
-    return [mutant for name in names for mutant in _mutants_of(name, [c for c in basic_cases() if c.covers == name])]
+    cases = basic_cases()
+    return [mutant for name in names for mutant in _mutants_of(name, [case for case in cases if case.covers == name])]
 
 
 def mistakes(kernel: str) -> list[Mutant]:
@@ -192,10 +193,11 @@ def hunt(mutants: Iterable[Mutant], method: str | None = None, seed: int = 0) ->
 
 
 def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[Hunt]:
+    table = basic_cases()
     passes: dict[str, bool] = {}  # case → whether it passes if nothing is changed; otherwise it would catch anything
     for mutant in mutants:
         missed: list[Hunt] = []
-        for case in _cases(mutant.kernel, method):
+        for case in _cases(table, mutant.kernel, method):
             if case.name not in passes:
                 passes[case.name] = not _outcome(replace(mutant, plant=_unchanged), case, seed).caught
             if not passes[case.name]:
@@ -210,9 +212,9 @@ def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[
                 yield max(missed, key=lambda outcome: outcome.error)
 
 
-def _cases(kernel: str, method: str | None) -> list[Case]:
-    """The kernel's cases that allow the method, by it."""
-    cases = [case for case in basic_cases() if case.covers == kernel]
+def _cases(table: list[Case], kernel: str, method: str | None) -> list[Case]:
+    """The kernel's cases in the table that allow the method, by it."""
+    cases = [case for case in table if case.covers == kernel]
     if method in ("complex", "directions"):  # both need an analytic function
         cases = [case for case in cases if case.method != "richardson"]
     if method == "adjoint":
