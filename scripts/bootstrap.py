@@ -1,7 +1,10 @@
 """Make .venv in a fresh checkout, install the project, and start a job.
 
     python3 scripts/bootstrap.py demo ARGS     python -m tinygrad_llm demo ARGS
-    python3 scripts/bootstrap.py test ARGS     python -m pytest ARGS
+    python3 scripts/bootstrap.py test ARGS     python -m pytest -n auto ARGS
+
+The tests run on all cores, at most four of them. `-n 0` runs them in one
+process, which `-s` needs; with `--pdb` they run in one process anyway.
 
 Inside a virtual environment, the script uses that one, and otherwise .venv in
 the checkout. It installs the project once, and again only after setup.cfg or
@@ -26,7 +29,7 @@ OLDEST = (3, 11)
 # job: (the extras that it needs, the arguments of the environment's Python)
 JOBS = {
     "demo": (("app",), ("-m", "tinygrad_llm", "demo")),
-    "test": (("app", "test"), ("-m", "pytest")),
+    "test": (("app", "test"), ("-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist=worksteal")),
 }
 STAMP = "tinygrad_llm-install.json"
 USABLE = f"import sys, importlib.util as u; sys.exit(sys.version_info < {OLDEST} or not u.find_spec('pip'))"

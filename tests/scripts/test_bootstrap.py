@@ -88,7 +88,10 @@ def test_help_needs_no_environment(option: str, tmp_path: Path) -> None:
 
 def test_arguments_are_passed_to_the_job(boot: ModuleType) -> None:
     assert boot.job_named(["demo", "--steps", "5"]) == (("app",), ("-m", "tinygrad_llm", "demo", "--steps", "5"))
-    assert boot.job_named(["test", "-k", "demo x"]) == (("app", "test"), ("-m", "pytest", "-k", "demo x"))
+    extras, command = boot.job_named(["test", "-k", "demo x"])
+    assert extras == ("app", "test")
+    assert command[:4] == ("-m", "pytest", "-n", "auto")  # on all cores
+    assert command[-2:] == ("-k", "demo x")  # at the end, so that the user's -n counts
 
 
 def test_a_running_environment_is_used(boot: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
