@@ -4,6 +4,7 @@ Tests of a kernel that ignore a case's method and memory layout run over `basic_
 each (kernel, options, input arrays) once, where `all_cases()` repeats them by method and layout.
 """
 
+import ast
 import gc
 import hashlib
 import importlib.util
@@ -18,8 +19,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import tinygrad_llm
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import run as run_module
+from tinygrad_llm.tokenizer import Tokenizer
 
 # Modules that several test files of a folder import are next to them. The scripts that make data import each other.
 sys.path += [str(folder) for folder in Path(__file__).parent.iterdir() if folder.is_dir()]
@@ -34,7 +37,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
 
 # No deadline, because machines differ. In CI every run draws the same examples, so that a failure can be repeated.
-settings.register_profile("tinygrad_llm", deadline=None, max_examples=40, derandomize=bool(os.environ.get("CI")))
+# Each law is tried on a few examples by default; .ci/run tries it on more, by `--hypothesis-profile thorough`.
+settings.register_profile("tinygrad_llm", deadline=None, max_examples=20, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("thorough", settings.get_profile("tinygrad_llm"), max_examples=200)
 settings.load_profile("tinygrad_llm")
 
 
@@ -100,6 +105,25 @@ def popen():
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    """GPT-2's tokenizer, loaded once."""
+    return Tokenizer.gpt2()
+
+
+@pytest.fixture(scope="session")
+def trees():
+    """The syntax tree of every file of the package, by its path: parsing all takes a second."""
+    package = Path(tinygrad_llm.__file__).parent
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(package.rglob("*.py"))}
+
+
+@pytest.fixture
+def quick_gpt2(gpt2, monkeypatch):
+    """`Tokenizer.gpt2()` does not read its files again."""
+    monkeypatch.setattr(Tokenizer, "gpt2", lambda: gpt2)
 
 
 @pytest.fixture(scope="session")

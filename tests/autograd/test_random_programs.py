@@ -353,7 +353,7 @@ def check_float32(program, inputs):
     assert distance(grads32, grads) <= 1e-3
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(programs())
 def test_any_program_has_the_gradient_of_its_function(program):
     check(*program)
@@ -368,7 +368,7 @@ def test_three_thousand_programs_have_the_gradient_of_their_function(program):
     check_float32(*program)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(programs(tuple(RULES)))
 def test_programs_with_kinks_have_the_gradient_of_the_branch_taken(program):
     check(*program)

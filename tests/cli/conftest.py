@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm.cli import demo, main, watch
+from tinygrad_llm.gradcheck import curve
 from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.runs import data as data_module
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.presets import PRESETS
-from tinygrad_llm.tokenizer import Tokenizer
 
+STORIES = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
 TEXT = "Once there was a cat. The cat sat on the mat, and the mat was flat.\n" * 60
 
 
@@ -24,17 +26,12 @@ def no_matplotlib(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def gpt2():
-    """GPT-2's tokenizer, loaded once."""
-    return Tokenizer.gpt2()
-
-
 @pytest.fixture(autouse=True)
-def quick(gpt2, monkeypatch):
-    """Commands do not load GPT-2's tokenizer again, and samples of a training are short."""
-    monkeypatch.setattr(Tokenizer, "gpt2", lambda: gpt2)
+def quick(quick_gpt2, monkeypatch):
+    """GPT-2's tokenizer is loaded once, samples of a training are short, and curves have few steps."""
     monkeypatch.setattr(watch, "SAMPLE_TOKENS", 6)
+    monkeypatch.setattr(demo, "SAMPLE_TOKENS", 6)
+    monkeypatch.setattr(curve, "STEPS", curve.STEPS[1::8])
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +76,12 @@ def proof():
 
 @pytest.fixture
 def toys(proof, monkeypatch):
-    """Small presets under the same names, whose runs take little time; the demo does not repeat its proof."""
+    """Small presets under the same names, whose runs take little time; the demo's text is short, its proof made."""
     monkeypatch.setattr(demo, "prove_small_copy", lambda model: proof)
+    read = data_module.load_corpus
+    monkeypatch.setattr(
+        data_module, "load_corpus", lambda name, *more: STORIES if name == "stories" else read(name, *more)
+    )
     for name in PRESETS:
         monkeypatch.setitem(PRESETS, name, _toy(name))
 

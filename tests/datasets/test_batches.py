@@ -275,7 +275,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@settings(max_examples=40)
+@settings(max_examples=10)
 @given(before=st.integers(0, 40), after=st.integers(1, 12))
 def test_stream_resumes_where_it_stopped(options, before, after):
     whole = stream(**options)

@@ -97,7 +97,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(), json_values, max_size=4))
 def test_metadata_comes_back(tmp_path, metadata):
     with mock.patch("os.fsync"):  # it takes nearly all the time
@@ -716,7 +716,7 @@ def kill_savers(tmp_path, popen, runs):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_killed_saver_leaves_a_whole_checkpoint(tmp_path, popen):
-    kill_savers(tmp_path, popen, 10)
+    kill_savers(tmp_path, popen, 6)
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def replace(path, data):
 
 
 @every_format
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_arrays_come_back_bit_for_bit(tmp_path, name, data):
     save, load, names, codes, files = FORMATS[name]

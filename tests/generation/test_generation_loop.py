@@ -144,14 +144,14 @@ prompts = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=8), min_siz
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(prompts, st.integers(0, 9))
 def test_greedy_rows_are_what_each_would_be_alone(use_cache, rows, count):
     texts = MODEL.generate(rows, count, temperature=0, use_cache=use_cache)
     assert [text.tolist() for text in texts] == [continued(MODEL, row, count) for row in rows]
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(prompts, st.integers(0, 9), st.sampled_from([(1.0,), (1.5, 5, 0.9)]))
 def test_rows_with_own_generators_are_what_each_would_be_alone(rows, count, arguments):
     texts = MODEL.generate(rows, count, *arguments, rng=[Generator(5 + i) for i in range(len(rows))])

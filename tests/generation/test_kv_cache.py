@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from generation_models import model_of, prompt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm import Tensor, no_grad
@@ -58,7 +58,6 @@ def test_cache_never_moves_what_it_holds():
         np.testing.assert_array_equal(moved[2][i].data[:, :, 2:], held[i][:, :, 2:])  # only the first two are new
 
 
-@settings(max_examples=40)
 @given(st.lists(st.integers(0, 7), min_size=2, max_size=4), st.integers(1, 3))
 def test_cache_for_each_row_continues_where_the_row_stands(lengths, more):
     more = min(more, 8 - max(lengths))

@@ -1,7 +1,6 @@
 """How tests of kernels compare: a kernel with the same thing composed of others, and with its adjoint."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -9,7 +8,6 @@ from tinygrad_llm.autograd import Tensor, apply, grad
 
 seeds = st.integers(0, 2**32 - 1)
 shapes = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)
-examples = settings(max_examples=30)
 
 
 def zeros(*shape):

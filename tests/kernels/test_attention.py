@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from agreement import assert_agree, assert_close, composed_softmax, examples, seeds, value_and_gradients, zeros
-from hypothesis import given, settings
+from agreement import assert_agree, assert_close, composed_softmax, seeds, value_and_gradients, zeros
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,7 +21,6 @@ def pairwise_attention(q, k, v, added=0.0, keep=1.0, p=0.0):
     return (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2)
 
 
-@settings(max_examples=100)
 @given(seeds, hnp.array_shapes(min_dims=0, max_dims=2, max_side=3), *(lengths,) * 4, st.booleans(), st.data())
 def test_attention_equals_sums_over_pairs_of_positions(seed, lead, Tq, Tk, D, Dv, dropped, data):
     rng = np.random.default_rng(seed)
@@ -41,7 +40,6 @@ def test_attention_equals_sums_over_pairs_of_positions(seed, lead, Tq, Tk, D, Dv
         assert_close(one, other)
 
 
-@examples
 @given(seeds, lengths, lengths, st.booleans())
 def test_a_query_that_may_attend_to_no_key_takes_no_part(seed, Tq, Tk, added):
     """Its output and gradients are 0, and the others' are those without it."""

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from agreement import assert_agree, assert_close, examples, seeds, value_and_gradients, zeros
-from hypothesis import assume, given, settings
+from agreement import assert_agree, assert_close, seeds, value_and_gradients, zeros
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -26,7 +26,6 @@ def plain_causal_attention(q, k, v, *keep, p=0.0):
 # ---- causal attention ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100)
 @given(
     seeds,
     hnp.array_shapes(min_dims=0, max_dims=2, max_side=3),
@@ -48,7 +47,6 @@ def test_causal_attention_in_blocks_equals_plain_attention(seed, lead, Tq, cache
     assert_agree(K.causal_attention, arrays, lambda *xs: plain_causal_attention(*xs, p=p), **options)
 
 
-@examples
 @given(seeds, st.integers(1, 3), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.booleans())
 def test_causal_self_attention_equals_attention_of_each_head(seed, B, T, n_head, D, dropped):
     rng = np.random.default_rng(seed)
@@ -116,7 +114,6 @@ def test_a_later_score_above_40_changes_earlier_outputs_by_rounding_alone():
 # ---- the output head and its loss ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=100)
 @given(
     seeds,
     st.integers(1, 6),

@@ -5,14 +5,13 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.optim import SCHEDULES, constant, warmup_cosine, warmup_linear
 
 lengths = st.tuples(st.integers(2, 90), st.integers(0, 90)).map(lambda pair: (sum(pair), pair[1]))
 rates = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
-fewer = settings(max_examples=50)
 every_schedule = pytest.mark.parametrize("f", SCHEDULES.values(), ids=SCHEDULES)
 
 
@@ -39,7 +38,6 @@ def test_the_cosine_gives_the_numbers_of_the_books_appendix():
     assert [rate[27], rate[81], rate[134]] == pytest.approx([0.01, 5.005e-3, 1.2113e-5], abs=1e-9)
 
 
-@fewer
 @given(lengths, rates)
 def test_the_cosine_follows_its_formula(lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
@@ -54,7 +52,6 @@ def test_the_cosine_follows_its_formula(lengths, rates):
     assert schedule(steps, warmup, lr, min_lr) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@fewer
 @given(lengths, rates)
 def test_linear_and_constant_follow_their_formulas(lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
@@ -68,7 +65,6 @@ def test_linear_and_constant_follow_their_formulas(lengths, rates):
 
 
 @every_schedule
-@fewer
 @given(lengths=lengths, rates=rates)
 def test_a_schedule_climbs_to_the_peak_and_falls_to_the_floor(f, lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
@@ -85,7 +81,6 @@ def test_a_schedule_climbs_to_the_peak_and_falls_to_the_floor(f, lengths, rates)
 
 
 @every_schedule
-@fewer
 @given(steps=st.integers(50, 300), warmup=st.integers(10, 40), rates=rates)
 def test_no_change_from_step_to_step_exceeds_the_slope(f, steps, warmup, rates):
     """A cosine is at most π/2 times as steep as the straight line."""
@@ -96,7 +91,6 @@ def test_no_change_from_step_to_step_exceeds_the_slope(f, steps, warmup, rates):
 
 
 @every_schedule
-@fewer
 @given(lengths=lengths, rates=rates, more=st.integers(0, 50))
 def test_steps_after_the_last_are_at_the_floor(f, lengths, rates, more):
     (steps, warmup), (min_lr, lr) = lengths, rates

@@ -1,14 +1,7 @@
-"""GPT-2's tokenizer and its merges, loaded once for all tests of the tokenizer."""
+"""GPT-2's merges, loaded once for all tests of the tokenizer."""
 
 import pytest
 from definition import BYTE_NAMES, VOCAB
-
-from tinygrad_llm.tokenizer import Tokenizer
-
-
-@pytest.fixture(scope="session")
-def gpt2():
-    return Tokenizer.gpt2()
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_entries_that_no_merge_makes_are_special(tmp_path):
     assert Tokenizer.from_gpt2_files(*pair(tmp_path)).special_tokens == {}
 
 
-@settings(max_examples=30)  # each writes two files to the disk
+@settings(max_examples=15)  # each writes two files to the disk
 @given(text=st.text(), specials=st.lists(st.text(min_size=2).map(lambda text: f"<{text}>"), unique=True, max_size=3))
 def test_saved_files_load_as_the_same_tokenizer(tmp_path_factory, text, specials):
     folder = tmp_path_factory.getbasetemp() / "gpt2 files"

@@ -176,7 +176,7 @@ def test_a_file_of_characters_must_number_them_from_0(tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_changed_document_is_read_or_refused_with_its_path(tmp_path, data):
     """Whatever stands in the place of a value: no other error than TokenizerError."""
     document, path = copy.deepcopy(DOCUMENT), tmp_path / "tokenizer.json"

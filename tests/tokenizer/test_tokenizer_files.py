@@ -39,7 +39,7 @@ def assert_refused(path, message="", loaders=(load_tokenizer, Tokenizer.load, Ch
 # ---- what is saved is loaded -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30)  # each writes two files to the disk
+@settings(max_examples=15)  # each writes two files to the disk
 @given(text=st.text(min_size=1), specials=st.lists(st.text(min_size=1), unique=True, max_size=3))
 def test_saved_tokenizer_loads_as_the_same(folder, text, specials):
     path = folder / "t.json"

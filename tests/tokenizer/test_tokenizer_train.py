@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from definition import BYTE_ID, gpt2_words
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, pattern, train
@@ -125,7 +125,6 @@ def test_texts_of_the_wrong_type_are_refused(texts):
 # ---- files, iterators and large texts ----------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
 @given(texts=st.lists(st.text(alphabet="aab <>\n\x85é'"), max_size=4))
 def test_files_and_iterators_give_the_merges_that_texts_give(tmp_path_factory, texts):
     folder = tmp_path_factory.getbasetemp()

@@ -185,7 +185,7 @@ def test_a_model_is_sent_with_its_ties_and_frozen_parameters_and_without_its_hoo
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     rows=st.integers(1, 6),
     size=st.integers(1, 5),

@@ -43,7 +43,7 @@ def assert_close(one, other):
 # ---- the gradient ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     rows=st.integers(1, 9),
     threads=st.integers(1, 5),
