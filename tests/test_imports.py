@@ -55,26 +55,31 @@ def dotted(path):
     return ".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts])
 
 
-def imported(source, module):
-    """(full dotted name, whether inside a function) for everything that the source of `module` imports.
+def imported(tree, module):
+    """(full dotted name, whether inside a function) for everything that `module`, of this syntax tree, imports.
 
     `from a import b` gives a.b, since b may be a module.
     """
-    tree = ast.parse(source)
-    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
-    inside = {id(node) for function in functions for node in ast.walk(function)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in inside) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = module.split(".")[: -node.level] if node.level else []
-            base = [*above, *([node.module] if node.module else [])]
-            yield from ((".".join([*base, alias.name]), id(node) in inside) for alias in node.names)
+
+    def below(node, in_function):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, in_function) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                above = module.split(".")[: -child.level] if child.level else []
+                base = [*above, *([child.module] if child.module else [])]
+                yield from ((".".join([*base, alias.name]), in_function) for alias in child.names)
+            elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # no expression holds an import
+                yield from below(child, in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    return below(tree, False)
 
 
-SOURCES = {dotted(path): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
-INSIDE = {module: source for module, source in SOURCES.items() if module != f"{NAME}.__init__"}
-IMPORTS = {module: list(imported(source, module)) for module, source in INSIDE.items()}
+@pytest.fixture(scope="module")
+def imports(trees):
+    """The imports of every file, except those of the package itself."""
+    modules = {dotted(path): tree for path, tree in trees.items()}
+    return {module: list(imported(tree, module)) for module, tree in modules.items() if module != f"{NAME}.__init__"}
 
 
 def part(name):
@@ -133,28 +138,28 @@ def test_every_part_has_a_floor():
     assert set(FLOORS) == parts - {"__init__"}
 
 
-def test_imports_lead_down():
-    assert [line for module, imports in IMPORTS.items() for line in upward(imports, module)] == []
+def test_imports_lead_down(imports):
+    assert [line for module, names in imports.items() for line in upward(names, module)] == []
 
 
-def test_no_two_files_import_each_other():
-    graph = {module: {file_of(name, INSIDE) for name, _ in imports} - {None} for module, imports in IMPORTS.items()}
+def test_no_two_files_import_each_other(imports):
+    graph = {module: {file_of(name, imports) for name, _ in names} - {None} for module, names in imports.items()}
     assert circles(graph) == []
 
 
-def test_other_packages_are_the_declared_ones():
+def test_other_packages_are_the_declared_ones(imports):
     wrong = []
-    for module, imports in IMPORTS.items():
+    for module, names in imports.items():
         extras = EXTRAS | (CONTENDERS if module.startswith(f"{NAME}.bench.against_") else set())
-        for name, in_function in imports:
+        for name, in_function in names:
             top = name.split(".")[0]
             if top not in {NAME, *NEEDED, *sys.stdlib_module_names} and not (top in extras and in_function):
                 wrong.append(f"{module} imports {name}")
     assert wrong == []
 
 
-def test_private_names_stay_in_their_file():
-    assert [line for module, imports in IMPORTS.items() for line in private(imports, module)] == []
+def test_private_names_stay_in_their_file(imports):
+    assert [line for module, names in imports.items() for line in private(names, module)] == []
 
 
 # The page for readers: the tree in README names every part, and CONTRIBUTING names the floors in their order.
@@ -198,7 +203,7 @@ def test_the_floors_in_contributing_are_the_map():
     ],
 )
 def test_an_upward_import_is_found(module, source):
-    assert list(upward(imported(source, f"{NAME}.{module}"), f"{NAME}.{module}"))
+    assert list(upward(imported(ast.parse(source), f"{NAME}.{module}"), f"{NAME}.{module}"))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ def test_an_upward_import_is_found(module, source):
     ],
 )
 def test_a_downward_import_is_allowed(module, source):
-    assert not list(upward(imported(source, f"{NAME}.{module}"), f"{NAME}.{module}"))
+    assert not list(upward(imported(ast.parse(source), f"{NAME}.{module}"), f"{NAME}.{module}"))
 
 
 def test_a_circle_is_found():
@@ -238,9 +243,9 @@ def test_the_file_of_an_import_is_found():
 
 def test_a_private_import_is_found():
     for source in ("from tinygrad_llm.optim.optimizer import SGD, _like", "def f():\n    from .tape import _numbers"):
-        assert list(private(imported(source, f"{NAME}.training.loop"), f"{NAME}.training.loop"))
+        assert list(private(imported(ast.parse(source), f"{NAME}.training.loop"), f"{NAME}.training.loop"))
     source = "from tinygrad_llm import __version__\nfrom os import _exit"
-    assert not list(private(imported(source, f"{NAME}.cli.main"), f"{NAME}.cli.main"))
+    assert not list(private(imported(ast.parse(source), f"{NAME}.cli.main"), f"{NAME}.cli.main"))
 
 
 # Modules that take long to load and serve only some tasks.

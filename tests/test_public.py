@@ -4,11 +4,9 @@ import ast
 import importlib
 import pkgutil
 import types
-from pathlib import Path
 
 import tinygrad_llm
 
-PACKAGE = Path(tinygrad_llm.__file__).parent
 MODULES = [
     module for module in pkgutil.walk_packages(tinygrad_llm.__path__, "tinygrad_llm.") if module.name[-8:] != "__main__"
 ]
@@ -37,10 +35,9 @@ def test_every_offered_name_exists_once_and_has_a_docstring():
     assert wrong == []
 
 
-def test_every_public_function_and_class_has_a_docstring():
+def test_every_public_function_and_class_has_a_docstring(trees):
     missing = []
-    for path in PACKAGE.rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path, tree in trees.items():
         exempt = {"cli": COMMAND_FUNCTIONS, "gradcheck": DRAWS}.get(path.parent.name, set())
         named = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         if path.name == "wrong_formulas.py":  # a table says in words what each of these functions gets wrong

@@ -421,22 +421,29 @@ def assert_all_apart(gradients, others):
         g[...] = before[i]
 
 
+WAYS_BACK = [
+    ("backward", lambda y: y),
+    ("backward", lambda y: y.sum()),
+    ("grad", lambda y: y),
+    ("grad", lambda y: y.reshape(-1)),
+]
+
+
 def test_gradients_of_every_kernel_own_their_memory(for_each, kernel_call):
     def check(case):
         kernel, arrays, options = kernel_call(case)
-        for through in ("backward", "grad"):
-            for behind in (lambda y: y, lambda y: y.sum(), lambda y: y.reshape(-1)):
-                leaves = leaves_of(arrays)
-                wanted = [t for t in leaves if isinstance(t, Tensor)]
-                y = apply(kernel, *leaves, **options)
-                out = behind(y)
-                seed = normal(*out.shape)
-                if through == "backward":
-                    out.backward(seed)
-                    found = [t.grad for t in wanted]
-                else:
-                    found = grad(out, [*wanted, y, out], seed)
-                assert_all_apart(found, [*arrays, y.data, out.data, seed])
+        for through, behind in WAYS_BACK:
+            leaves = leaves_of(arrays)
+            wanted = [t for t in leaves if isinstance(t, Tensor)]
+            y = apply(kernel, *leaves, **options)
+            out = behind(y)
+            seed = normal(*out.shape)
+            if through == "backward":
+                out.backward(seed)
+                found = [t.grad for t in wanted]
+            else:
+                found = grad(out, [*wanted, y, out], seed)
+            assert_all_apart(found, [*arrays, y.data, out.data, seed])
 
     for_each(basic_cases(), check)
 

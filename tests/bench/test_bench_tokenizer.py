@@ -12,6 +12,13 @@ from tinygrad_llm.tokenizer import Tokenizer
 TEXTS = ["The cat sat on the mat. " * 9, "", "def cat(mat):\n    return 'mat' + '漢字'\n" * 9]
 
 
+@pytest.fixture(autouse=True)
+def small_gpt2(monkeypatch):
+    """A new tokenizer at each call, of few merges in place of GPT-2's, which take long to read."""
+    merges = Tokenizer.train(TEXTS, 280).merges
+    monkeypatch.setattr(Tokenizer, "gpt2", lambda: Tokenizer(merges))
+
+
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "texts.json"

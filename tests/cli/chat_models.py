@@ -77,9 +77,10 @@ class Held:
 @contextlib.contextmanager
 def serving(model=None, title="runs/a", system=""):
     """A server in a thread. At the end, nothing of it may be left: no thread and no socket."""
+    model = model or alphabet()
 
     def new():
-        chat = Conversation(model or alphabet(), BYTES, STYLES["phi3"], max_new_tokens=10**6)
+        chat = Conversation(model, BYTES, STYLES["phi3"], max_new_tokens=10**6)
         chat.system = system
         return chat
 

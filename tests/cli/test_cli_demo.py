@@ -13,18 +13,9 @@ from tinygrad_llm import cli as command_line
 from tinygrad_llm.cli import demo, stages
 from tinygrad_llm.cli import main as run_command
 from tinygrad_llm.models import GPT
-from tinygrad_llm.runs import data as data_module
 from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.training import loop
-
-CORPUS = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
-
-
-@pytest.fixture
-def toy(toys, monkeypatch):
-    """The demo on a short text."""
-    monkeypatch.setattr(data_module, "load_corpus", lambda name, keep_newlines: CORPUS)
 
 
 def words_of(line):
@@ -37,7 +28,7 @@ def words_of(line):
     return words
 
 
-def test_the_demo_has_six_parts_and_replaces_only_its_own_folder(cli, toy, place):
+def test_the_demo_has_six_parts_and_replaces_only_its_own_folder(cli, toys, place):
     status, out, err = cli("demo", "--steps", 2)
     assert status == 0
     for number in range(1, 7):
@@ -54,7 +45,7 @@ def test_the_demo_has_six_parts_and_replaces_only_its_own_folder(cli, toy, place
     assert {path.name for path in place.iterdir()} == {"runs", "other one"}
 
 
-def test_json_has_the_figures(cli, toy):
+def test_json_has_the_figures(cli, toys):
     status, out, err = cli("demo", "--steps", 2, "--json")
     figures = json.loads(out)
     assert status == 0
@@ -71,7 +62,7 @@ def test_json_has_the_figures(cli, toy):
     ("out", "argv0"),
     [("runs/demo", "/usr/bin/tinygrad-llm"), ("my runs/it's one", "/opt/my venv/tinygrad_llm/__main__.py")],
 )
-def test_the_suggested_commands_work(out, argv0, cli, toy, monkeypatch):
+def test_the_suggested_commands_work(out, argv0, cli, toys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [argv0])
     printed = cli("demo", "--steps", 1, "--out", out)[1]
     lines = printed.partition("Try next:\n")[2].replace("\\\n", " ").splitlines()  # a shell joins them too
@@ -84,7 +75,7 @@ def test_the_suggested_commands_work(out, argv0, cli, toy, monkeypatch):
     assert cli(*words_of(lines[0]))[0] == 0  # the model is there, and reads the prompt
 
 
-def test_ctrl_c_saves_what_there_is(cli, toy, monkeypatch):
+def test_ctrl_c_saves_what_there_is(cli, toys, monkeypatch):
     original = loop.AdamW.step
 
     def interrupted(*args):
@@ -99,7 +90,7 @@ def test_ctrl_c_saves_what_there_is(cli, toy, monkeypatch):
     load_run("runs/demo")
 
 
-def test_ctrl_c_before_the_first_step_leaves_nothing(cli, toy, place, monkeypatch):
+def test_ctrl_c_before_the_first_step_leaves_nothing(cli, toys, place, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
@@ -130,7 +121,7 @@ def test_the_real_demo_learns(place):
     load_run(place / "runs" / "demo")
 
 
-def test_a_run_that_is_not_a_demo_is_not_replaced(cli, toy, place):
+def test_a_run_that_is_not_a_demo_is_not_replaced(cli, toys, place):
     (place / "cats.txt").write_text("The cat sat on the mat, and the mat was flat.\n" * 60)
     assert cli("train", "--corpus", "cats.txt", "--steps", 2, "--out", "runs/demo")[0] == 0
     status, _, err = cli("demo", "--steps", 2)

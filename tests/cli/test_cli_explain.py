@@ -53,8 +53,9 @@ def test_every_part_of_an_explanation_is_printed(name, cli):
 
 
 def test_json_holds_the_same(cli):
+    known = subjects()
     for name in ("linear", "MultiHeadAttention", "AdamW"):
-        e = explain(subjects()[name], seed=5)
+        e = explain(known[name], seed=5)
         status, out, _ = cli("explain", name, "--json", "--seed", 5)
         said = strict(out)
         assert status == 0

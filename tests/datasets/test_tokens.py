@@ -160,20 +160,19 @@ def test_white_space_with_id_0_can_be_every_second_token(tmp_path):
         TokenFile.open(raw(tmp_path, letters.encode(text), "<u4"), "uint16").check(letters)
 
 
-def test_every_wrong_type_and_byte_order_is_noticed(tmp_path, for_each):
+def test_every_wrong_type_and_byte_order_is_noticed(tmp_path, gpt2, for_each):
     """Ids of GPT-2's tokenizer, as they are and below 190, written as one type and read as another."""
-    tokenizer = Tokenizer.gpt2()
-    ids = tokenizer.encode(load_corpus("stories")[:20_000], allowed_special="all")
+    ids = gpt2.encode(load_corpus("stories")[:20_000], allowed_special="all")
     few = [token_id % 190 for token_id in ids]
 
     def check(case):
         written, read, ids = case
         place = raw(tmp_path, ids, written)
         if np.dtype(written).itemsize == np.dtype(read).itemsize and written[0] == "<" and written[1] != "f":
-            TokenFile.open(place, read).check(tokenizer)
+            TokenFile.open(place, read).check(gpt2)
             return
         with pytest.raises(DataError, match=re.escape(str(place))):
-            TokenFile.open(place, read).check(tokenizer)
+            TokenFile.open(place, read).check(gpt2)
 
     types = [f"{order}{kind}" for order in "<>" for kind in ("u2", "u4", "i4", "i8", "u8", "f4", "f8")]
     for_each(itertools.product(types, ["uint16", "uint32"], [ids]), check)

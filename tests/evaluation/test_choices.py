@@ -94,7 +94,7 @@ def test_items_that_cannot_be_scored_are_named() -> None:
             score(tokenizer, item)
 
 
-def test_bundled_items_cannot_be_guessed() -> None:
+def test_bundled_items_cannot_be_guessed(gpt2: Tokenizer) -> None:
     items = read_choices("choices")
     assert len(items) == 24
     assert {label: [c.label for c in items].count(label) for label in range(4)} == dict.fromkeys(range(4), 6)
@@ -108,7 +108,6 @@ def test_bundled_items_cannot_be_guessed() -> None:
     for extreme in (max, min):
         assert sum(extreme(c.endings, key=len) == c.endings[c.label] for c in items) <= 8
     # A model without any knowledge prefers the ending with the fewest tokens, or the fewest per character.
-    gpt2 = Tokenizer.gpt2()
     for cost in (lambda text: len(gpt2.encode(" " + text)), lambda text: len(gpt2.encode(" " + text)) / len(text)):
         assert sum(min(c.endings, key=cost) == c.endings[c.label] for c in items) <= 8
 

@@ -16,7 +16,6 @@ from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 from tinygrad_llm.training import Trainer, TrainSettings
 
 PAD, NO = 50256, -100
-GPT2 = Tokenizer.gpt2()
 
 
 def test_the_book_s_collation():
@@ -44,47 +43,47 @@ def test_collation_cuts_to_a_length():
     np.testing.assert_array_equal(targets, [[1, 2, 3], [6, PAD, NO]])
 
 
-def test_prompts_are_those_of_alpaca_and_phi_3():
+def test_prompts_are_those_of_alpaca_and_phi_3(gpt2):
     alpaca, phi3 = STYLES["alpaca"], STYLES["phi3"]
     # The book's preamble, as ids (section 7.2).
     ids = [21106, 318, 281, 12064, 326, 8477, 257, 4876, 13, 19430, 257, 2882, 326, 20431, 32543, 262, 2581, 13]
-    preamble = GPT2.decode([*ids, 198, 198, 21017, 46486, 25, 198])
+    preamble = gpt2.decode([*ids, 198, 198, 21017, 46486, 25, 198])
     assert prompt_of("Do it.", "", alpaca) == f"{preamble}Do it.\n\n### Response:\n"
     assert prompt_of("Do it.", "to this", alpaca) == f"{preamble}Do it.\n\n### Input:\nto this\n\n### Response:\n"
     assert prompt_of("Do it.", "to this", phi3) == "<|user|>\nDo it. to this\n<|assistant|>:\n"
-    assert GPT2.encode("<|user|>") == [27, 91, 7220, 91, 29]
+    assert gpt2.encode("<|user|>") == [27, 91, 7220, 91, 29]
 
 
 ENTRIES = [Entry("Say a.", "", "a"), Entry("Say it.", "b c", "b c"), Entry("Say nothing of length.", "x" * 30, "yes")]
 
 
-def test_entries_become_prompt_answer_and_one_end_of_text():
-    encoded = encode_entries(ENTRIES[:2], GPT2, STYLES["phi3"], 64)
+def test_entries_become_prompt_answer_and_one_end_of_text(gpt2):
+    encoded = encode_entries(ENTRIES[:2], gpt2, STYLES["phi3"], 64)
     for entry, ids, targets, length in zip(
         ENTRIES, encoded.examples["ids"], encoded.examples["targets"], encoded.examples["lengths"], strict=False
     ):
         text = prompt_of(entry.instruction, entry.input, STYLES["phi3"]) + entry.output
-        assert GPT2.decode(ids[:length].tolist()) == text
+        assert gpt2.decode(ids[:length].tolist()) == text
         assert targets[:length].tolist() == [*ids[1:length], PAD]
         assert (targets[length:] == NO).all()
     assert not encoded.cut
     assert not encoded.dropped
 
 
-def test_masked_targets_are_the_answer_and_the_end_of_text():
-    encoded = encode_entries(ENTRIES[:2], GPT2, STYLES["alpaca"], 64, mask_prompt=True)
+def test_masked_targets_are_the_answer_and_the_end_of_text(gpt2):
+    encoded = encode_entries(ENTRIES[:2], gpt2, STYLES["alpaca"], 64, mask_prompt=True)
     for entry, targets in zip(ENTRIES, encoded.examples["targets"], strict=False):
-        assert targets[targets != NO].tolist() == [*GPT2.encode(entry.output), PAD]
+        assert targets[targets != NO].tolist() == [*gpt2.encode(entry.output), PAD]
 
 
-def test_an_entry_whose_answer_does_not_fit_is_reported():
-    prompt = len(GPT2.encode(prompt_of(ENTRIES[2].instruction, ENTRIES[2].input, STYLES["phi3"])))
-    assert encode_entries(ENTRIES, GPT2, STYLES["phi3"], prompt).dropped == [2]
-    roomy = encode_entries(ENTRIES, GPT2, STYLES["phi3"], prompt + 1)
+def test_an_entry_whose_answer_does_not_fit_is_reported(gpt2):
+    prompt = len(gpt2.encode(prompt_of(ENTRIES[2].instruction, ENTRIES[2].input, STYLES["phi3"])))
+    assert encode_entries(ENTRIES, gpt2, STYLES["phi3"], prompt).dropped == [2]
+    roomy = encode_entries(ENTRIES, gpt2, STYLES["phi3"], prompt + 1)
     assert not roomy.dropped
     assert not roomy.cut  # its answer is one token
     with pytest.raises(ValueError, match="none of the 3 entries has its answer within the model's 4 tokens"):
-        encode_entries(ENTRIES, GPT2, STYLES["phi3"], 4)
+        encode_entries(ENTRIES, gpt2, STYLES["phi3"], 4)
 
 
 def test_a_tokenizer_without_end_of_text_is_refused():

@@ -42,7 +42,10 @@ def losses(model, task, rule, workers):
         return [trainer.advance().loss for _ in range(rule.STEPS)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]  # two compute the loss of one: see their own tests
+
+
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_classifier_s_fifty_steps_follow_pytorch(rule, workers):
     model = filled(GPTClassifier.from_gpt(gpt(rule), tuple("abc"), Generator(0)), rule)
     found = losses(model, Classification(Given(rule.texts(), rule.BATCH)), rule, workers)
@@ -50,7 +53,7 @@ def test_a_classifier_s_fifty_steps_follow_pytorch(rule, workers):
     assert EXPECTED["classifier"][:5].mean() - EXPECTED["classifier"][-5:].mean() > 0.1  # there was something to follow
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_fifty_steps_of_dpo_follow_pytorch(rule, workers):
     reference = gpt(rule)
     lengths = np.full(rule.BATCH, rule.BLOCK)

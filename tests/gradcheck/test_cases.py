@@ -20,6 +20,7 @@ from tinygrad_llm.kernels.contract import Rows, exp_is_safe
 from tinygrad_llm.random import Generator
 
 CASES = all_cases()
+BASIC = basic_cases()
 KERNEL_CASES = [case for case in CASES if case.group == "kernels"]
 
 BINARY = {"add", "subtract", "multiply", "divide", "power", "maximum", "where"}
@@ -37,7 +38,7 @@ def drawn(case, seed=0):
 
 
 def basic(kernel):
-    return [case for case in basic_cases() if case.covers == kernel]
+    return [case for case in BASIC if case.covers == kernel]
 
 
 def shapes_of(case):

@@ -141,7 +141,7 @@ def test_an_error_in_any_one_element_is_caught(method, by, for_each):
 
 def test_adjoint_catches_the_last_bit_of_any_element(for_each):
     def check(j):
-        for seed in range(20):
+        for seed in range(10):
             for towards in (np.inf, -np.inf):
                 wrong = changed_at(j, lambda d, towards=towards: np.nextafter(d, towards))
                 assert not gradcheck(lambda x, w=wrong: apply(w, x), [X], "adjoint", seed=seed, raise_exception=False)
@@ -159,8 +159,8 @@ def test_eight_directions_catch_opposite_errors_for_nearly_every_seed():
 
         return x * 1, vjp
 
-    caught = sum(verdict(lambda x: apply(pair, x), [X], "directions", seed=s) == "is wrong" for s in range(100))
-    assert caught >= 95
+    caught = sum(verdict(lambda x: apply(pair, x), [X], "directions", seed=s) == "is wrong" for s in range(50))
+    assert caught >= 47
 
 
 def test_float32_catches_a_promotion_and_no_wrong_formula():
@@ -276,7 +276,7 @@ def test_adjoint_is_exact_for_functions_that_are_linear_in_each_input(fn):
 )
 def test_adjoint_refuses_functions_that_are_not_linear_or_not_exact(fn):
     message = r'not linear in input 0 \(or not exact on integers\): use method="complex"'
-    for seed in range(30):
+    for seed in range(10):
         refused(fn, [X], "adjoint", message, seed=seed)
 
 
@@ -411,12 +411,12 @@ def test_no_correct_gradient_is_called_wrong_where_rounding_or_steepness_hides_i
         return y, lambda g: ((g - g.mean(0) - y * (g * y).mean(0)) / s,)
 
     found = []
-    for mean in (0, 1, 100, 1e4):
-        for std in (1, 0.03, 1e-3):
+    for mean in (0, 100, 1e4):
+        for std in (1, 1e-3):
             x = mean + std * np.random.default_rng(4).standard_normal((4, 2))
             for method in ANALYTIC:
                 found.append(verdict(lambda x: apply(normalize, x), [x], method))
-    assert found[:6] == ["passes"] * 6
+    assert found[:4] == ["passes"] * 4
     assert set(found) == {"passes", "unsettled"}
 
 
@@ -575,7 +575,7 @@ def test_a_kink_at_the_input_is_refused(name, for_each):
     fn, inputs = AT_A_KINK[name]
 
     def check(method):
-        for seed in range(1 if inputs[0] is NEAR_0 else 10):
+        for seed in range(1 if inputs[0] is NEAR_0 else 4):
             refused(fn, inputs, method, "a kink at the input itself: .* Move the input away", seed=seed)
 
     for_each(ANY_FUNCTION, check)
@@ -584,12 +584,12 @@ def test_a_kink_at_the_input_is_refused(name, for_each):
 @pytest.mark.parametrize("n", [20, 200, 2000])
 def test_one_kink_among_many_elements_is_found_for_nearly_every_seed(n):
     found = 0
-    for seed in range(50):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         x = rng.standard_normal(n)
         x[rng.integers(n)] = 0
         found += verdict(lambda x: x.relu(), [x], "directions", seed=seed) == "kink"
-    assert found >= 49
+    assert found >= 29
 
 
 @pytest.mark.parametrize(
@@ -631,7 +631,7 @@ def test_a_kink_within_the_step_is_refused(name, method, for_each):
 @every_difference
 @every_kink
 @given(position=st.floats(-1, 1), seed=st.integers(0, 99))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_a_kink_anywhere_never_passes_by_mistake(name, method, position, seed):
     """Within the step it is refused, or the numbers differ. It passes only out of reach of the step."""
     h = DIFFERENCES[method]
@@ -678,7 +678,7 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("method", ANY_FUNCTION)
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4),
     st.sampled_from(sorted(INPUTS)),
@@ -720,7 +720,7 @@ def test_an_extreme_smooth_function_has_no_kink(name, for_each):
     fn, draw = SMOOTH[name]
 
     def check(method):
-        for seed in range(6):
+        for seed in range(3):
             found = verdict(fn, [draw(np.random.default_rng(seed))], method, seed=seed)
             # Differences may leave the domain of log and sqrt, or be less precise than the tolerance; they report it.
             assert found in ("passes", "unsettled") or "infinity within the step" in found

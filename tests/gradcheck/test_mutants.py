@@ -1,5 +1,6 @@
 """The checker is checked: wrong gradients are planted one at a time, and each must be caught."""
 
+import functools
 from collections import Counter
 
 import numpy as np
@@ -13,13 +14,18 @@ from tinygrad_llm.gradcheck.wrong_formulas import WRONG
 from tinygrad_llm.kernels import KERNELS
 from tinygrad_llm.kernels.contract import unbroadcast
 
-ALL = mutants.mutants()
 TINY = "scaled by 1 + 1e-9"
 KINKED = {"relu", "absolute", "maximum", "max"}
 
 
+@functools.cache
 def mutants_of(kernel):
-    return [mutant for mutant in ALL if mutant.kernel == kernel]
+    """Its mutants, found once: that takes seconds for all kernels."""
+    return mutants.mutants([kernel])
+
+
+def all_mutants():
+    return [mutant for kernel in KERNELS for mutant in mutants_of(kernel)]
 
 
 def missed(hunts):
@@ -35,13 +41,14 @@ def altered(kernel, change):
 
 
 def test_each_kernel_has_six_mutants_or_more_under_unique_names():
-    assert set(Counter(mutant.kernel for mutant in ALL)) == set(KERNELS)
-    assert min(Counter(mutant.kernel for mutant in ALL).values()) >= 6
-    assert max(Counter((mutant.kernel, mutant.name) for mutant in ALL).values()) == 1
+    planted = all_mutants()
+    assert set(Counter(mutant.kernel for mutant in planted)) == set(KERNELS)
+    assert min(Counter(mutant.kernel for mutant in planted).values()) >= 6
+    assert max(Counter((mutant.kernel, mutant.name) for mutant in planted).values()) == 1
 
 
 def test_every_wrong_formula_is_planted_and_each_kernel_but_one_has_some():
-    here = {(mutant.kernel, mutant.name) for mutant in ALL}
+    here = {(mutant.kernel, mutant.name) for mutant in all_mutants()}
     assert {(kernel, name) for kernel, formulas in WRONG.items() for name in formulas} <= here
     assert set(KERNELS) - set(WRONG) == {"negative"}  # y = −x: only the sign can be wrong
 
@@ -67,7 +74,7 @@ def test_a_mutant_keeps_the_forward_and_the_signature_of_its_kernel(kernel_call,
         assert wrong.__kwdefaults__ == right.__kwdefaults__
         np.testing.assert_array_equal(wrong(*inputs, **options)[0], right(*inputs, **options)[0], strict=True)
 
-    for_each(ALL, check)
+    for_each(all_mutants(), check)
 
 
 def test_only_the_kernels_named_are_planted():
@@ -104,7 +111,7 @@ def test_every_mutant_is_caught(kernel):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 3))
 def test_every_mutant_is_caught_on_other_inputs(seed):
-    assert missed(hunt(ALL, seed=seed)) == []
+    assert missed(hunt(all_mutants(), seed=seed)) == []
 
 
 def test_a_scaffold_without_a_change_passes():
@@ -185,6 +192,7 @@ def test_mutants_of_a_new_kernel_are_planted_and_caught(monkeypatch):
 # ---- what weaker methods miss ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_differences_miss_errors_below_their_tolerance():
     some = [mutant for kernel in ("gelu", "softmax", "max") for mutant in mutants_of(kernel)]
     tiny = [(m.kernel, m.name) for m in some if m.name.startswith(TINY)]

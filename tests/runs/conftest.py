@@ -10,12 +10,12 @@ from tinygrad_llm.training import TrainSettings
 TEXT = "The cat sat on the mat, und die Katze saß dort.\n" * 12
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def text():
     return TEXT
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config():
     """Nine steps of a model of one layer, on one thread; with dropout, so that every random stream counts."""
     return RunConfig(

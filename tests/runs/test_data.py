@@ -64,7 +64,7 @@ def test_the_newlines_of_windows_are_read_as_one_character_unless_they_are_kept(
 
 
 @pytest.mark.parametrize("tokenizer", ["bpe", "gpt2"])
-def test_byte_pairs_of_a_text_without_white_space_are_refused_by_name(tokenizer, data_of, monkeypatch):
+def test_byte_pairs_of_a_text_without_white_space_are_refused_by_name(tokenizer, data_of, quick_gpt2, monkeypatch):
     monkeypatch.setattr(pattern, "MAX_UNBROKEN", 300)
     text = "a b " + "c" * 400
     with pytest.raises(TokenizerError, match=r"text\.txt: no white space in \d+ characters, .* A tokenizer of char"):

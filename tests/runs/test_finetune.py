@@ -1,6 +1,8 @@
 """Fine-tuning runs: the same Run on another subject. Resume, adapters, results, and what is refused."""
 
 import dataclasses
+import functools
+import itertools
 import json
 import shutil
 
@@ -12,6 +14,7 @@ from tinygrad_llm.formats import load_checkpoint, load_safetensors, save_checkpo
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
 from tinygrad_llm.nn import merge_lora
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.finetune import answers, load_examples
 from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
@@ -58,6 +61,19 @@ def configured(task, base, data, **changes):
     return PRESETS[task].changed(fixed | changes)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, base, data):
+    """A function: task, layers → a finished Run in a folder of its own, trained once. Tests change nothing in it."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @functools.cache
+    def make(task, layers=None):
+        changes = {} if layers is None else {"layers": layers}
+        return finished(Run.new(configured(task, base, data, **changes), folder / f"{task} {layers}"))
+
+    return make
+
+
 def finished(run, stop_at=None):
     for _ in run.train(lambda: run.trainer.step == stop_at):
         pass
@@ -74,32 +90,35 @@ def equal_files(one, other, names):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("layers", ["all", "last", "lora"])
-@pytest.mark.parametrize("task", TASKS)
-def test_a_stopped_run_resumes_bit_for_bit(tmp_path, base, data, task, layers):
-    config = configured(task, base, data, layers=layers)
-    whole = finished(Run.new(config, tmp_path / "whole"))
-    finished(Run.new(config, tmp_path / "stopped"), stop_at=5)
+@pytest.mark.parametrize(("task", "layers"), [
+    *itertools.product(TASKS, ["all", "lora"]),
+    ("classifier", "last"),
+    *(pytest.param(task, "last", marks=pytest.mark.slow) for task in ("assistant", "preference")),
+])  # fmt: skip
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path, base, data, whole, task, layers):
+    expected = whole(task, layers)
+    finished(Run.new(expected.config, tmp_path / "stopped"), stop_at=5)
     assert not (tmp_path / "stopped" / "results.json").exists()
     resumed = finished(Run.resume(tmp_path / "stopped"))
-    assert losses(resumed) == losses(whole)
+    assert losses(resumed) == losses(expected)
     weights = ADAPTER if layers == "lora" else "model.safetensors"
-    equal_files(tmp_path / "whole", tmp_path / "stopped", [weights, "results.json", "tokenizer.json"])
-    assert resumed.results == whole.results
+    equal_files(expected.folder.path, tmp_path / "stopped", [weights, "results.json", "tokenizer.json"])
+    assert resumed.results == expected.results
 
 
 @pytest.mark.parametrize("layers", ["all", "lora"])
 @pytest.mark.parametrize("task", TASKS)
-def test_the_saved_model_is_the_trained_one(tmp_path, base, data, task, layers):
-    run = finished(Run.new(configured(task, base, data, layers=layers), tmp_path / "run"))
+def test_the_saved_model_is_the_trained_one(whole, task, layers):
+    run = whole(task, layers)
+    folder = run.folder.path
     kind = GPTClassifier if task == "classifier" else GPT
-    again, ids = kind.from_pretrained(tmp_path / "run"), np.arange(12).reshape(2, 6)
+    again, ids = kind.from_pretrained(folder), np.arange(12).reshape(2, 6)
     with run.model.evaluating():
         np.testing.assert_allclose(again(ids).data, run.model(ids).data, rtol=0, atol=1e-5)
-    assert tokenizer_for(tmp_path / "run", again.config).n_vocab == again.config.vocab_size
-    assert (tmp_path / "run" / "model.safetensors").exists() == (layers != "lora")
+    assert tokenizer_for(folder, again.config).n_vocab == again.config.vocab_size
+    assert (folder / "model.safetensors").exists() == (layers != "lora")
     if layers == "lora":
-        names = load_safetensors(tmp_path / "run" / ADAPTER)[0]
+        names = load_safetensors(folder / ADAPTER)[0]
         assert not any("wte" in name for name in names)
 
 
@@ -154,7 +173,9 @@ def test_the_layers_that_are_chosen_change_and_no_others(tmp_path, base, data, l
             for name in changed} == trained  # fmt: skip
 
 
-def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data):
+def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(run_module, "save_confusion", lambda results, folder: drawn.append(results["confusion"]))
     run = finished(
         Run.new(
             configured("classifier", base, data, layers="all", **{"training.steps": 60, "lr": 1e-2}), tmp_path / "run"
@@ -163,13 +184,14 @@ def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     counts = np.array(results["confusion"])
     assert counts.sum() == len(run.data.test[0]) == 8  # a fifth of forty
+    assert drawn == [results["confusion"]]
     assert results["accuracy"]["test"] == np.trace(counts) / counts.sum()
     assert results["accuracy"]["training"] > 0.9
     assert results["labels"] == ["ham", "spam"]
 
 
-def test_results_of_an_assistant_are_by_kind(tmp_path, base, data):
-    results = finished(Run.new(configured("assistant", base, data), tmp_path / "run")).results
+def test_results_of_an_assistant_are_by_kind(whole):
+    results = whole("assistant").results
     assert results["n"] == len(results["answers"]) == sum(kind["n"] for kind in results["kinds"].values()) == 4
     right = [one["answer"].strip() == one["output"] for one in results["answers"]]
     assert results["exact_match"] == np.mean(right)
@@ -185,20 +207,20 @@ def test_answers_are_those_of_each_question_alone(base, data):
     assert alone[-1] == "" != alone[0]
 
 
-def test_preference_starts_at_ln_2(tmp_path, base, data):
-    run = finished(Run.new(configured("preference", base, data), tmp_path / "run"))
+def test_preference_starts_at_ln_2(whole):
+    run = whole("preference")
     assert run.steps[0].val_loss == pytest.approx(np.log(2), abs=1e-6)
     assert set(run.results) == {"loss", "reward_margin", "reward_accuracy"}
 
 
-def test_the_same_config_repeats_the_run(tmp_path, base, data):
+def test_the_same_config_repeats_the_run(tmp_path, whole):
     """config.toml has the fine-tuning table, and neither a text nor sizes, which are the base's."""
-    finished(Run.new(configured("classifier", base, data), tmp_path / "one"))
-    text = (tmp_path / "one" / "config.toml").read_text()
+    one = whole("classifier").folder.path
+    text = (one / "config.toml").read_text()
     assert "[finetune]" in text
     assert "[model]" not in text
-    finished(Run.new(load_config(tmp_path / "one" / "config.toml"), tmp_path / "two"))
-    equal_files(tmp_path / "one", tmp_path / "two", ["model.safetensors", "results.json"])
+    finished(Run.new(load_config(one / "config.toml"), tmp_path / "two"))
+    equal_files(one, tmp_path / "two", ["model.safetensors", "results.json"])
 
 
 @pytest.mark.parametrize("what", ["base", "data"])
@@ -228,11 +250,9 @@ def test_an_adapter_needs_the_base_that_it_was_trained_with(tmp_path, base, data
         GPT.from_pretrained(tmp_path / "run")
 
 
-def test_two_workers_train_as_one(tmp_path, base, data):
-    runs = [
-        finished(Run.new(configured("assistant", base, data, **{"training.workers": n}), tmp_path / str(n)))
-        for n in (1, 2)
-    ]
+def test_two_workers_train_as_one(tmp_path, base, data, whole):
+    two = finished(Run.new(configured("assistant", base, data, **{"training.workers": 2}), tmp_path / "two"))
+    runs = [whole("assistant"), two]
     np.testing.assert_allclose(*[[step.loss for step in run.steps] for run in runs], rtol=1e-4)
 
 

@@ -48,7 +48,7 @@ def test_gpt2_is_gpt2():
     assert PRESETS["gpt2"].model == CONFIGS["gpt2"]
 
 
-def test_book_mini_takes_the_books_90_steps(tmp_path):
+def test_book_mini_takes_the_books_90_steps(quick_gpt2, tmp_path):
     story = "It was so, and I had always thought so. " * 515  # as long as the book's: 18 batches of 2, of 256 tokens
     (tmp_path / "story.txt").write_text(story)
     config = PRESETS["book-mini"].changed(

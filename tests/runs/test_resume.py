@@ -58,6 +58,23 @@ def state(trainer):
     return {name: array.copy() for name, array in arrays.items()}, numbers
 
 
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory, config, text):
+    """A function: changes → the steps and the state of a run that is not stopped. Each is trained once."""
+    folder = tmp_path_factory.mktemp("never stopped")
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    trained = {}
+
+    def train(**changes):
+        key = repr(changes)
+        if key not in trained:
+            run = Run.new(config.changed({"corpus": str(folder / "text.txt"), **changes}), folder / str(len(trained)))
+            trained[key] = finish(run), state(run.trainer)
+        return trained[key]
+
+    return train
+
+
 def assert_same_state(one, other):
     (arrays, numbers), (other_arrays, other_numbers) = one, other
     assert numbers == other_numbers
@@ -70,11 +87,10 @@ def assert_same_state(one, other):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_and_resumed_is_the_same_as_never_stopped(kind, new, tmp_path):
-    whole = new("whole", **KINDS[kind])
-    losses = finish(whole)
+def test_stopped_and_resumed_is_the_same_as_never_stopped(kind, never_stopped, new, tmp_path):
+    losses, end = never_stopped(**KINDS[kind])
     # Parameters, optimizer, losses, random states, the place in the data and in an accumulation.
-    names = {name.partition(".")[0] for name in state(whole.trainer)[0]}
+    names = {name.partition(".")[0] for name in end[0]}
     assert names == {"model", "optimizer", "random", "losses"}
     run = new("parts", **KINDS[kind])
     for stop in (1, 4, 6):
@@ -83,7 +99,7 @@ def test_stopped_and_resumed_is_the_same_as_never_stopped(kind, new, tmp_path):
         assert run.trainer.step == stop
     finish(run)
     assert [quiet(step) for step in run.steps] == losses
-    assert_same_state(state(whole.trainer), state(run.trainer))
+    assert_same_state(end, state(run.trainer))
 
 
 def test_the_files_of_a_resumed_run_are_those_of_one_that_never_stopped(new, tmp_path):
@@ -101,9 +117,8 @@ def test_the_files_of_a_resumed_run_are_those_of_one_that_never_stopped(new, tmp
 
 
 @pytest.mark.parametrize("taken", [1, 2])
-def test_stopped_in_the_middle_of_an_accumulation(taken, new, tmp_path):
-    whole = new("whole", accumulation=3)
-    losses = finish(whole)
+def test_stopped_in_the_middle_of_an_accumulation(taken, never_stopped, new, tmp_path):
+    losses, end = never_stopped(accumulation=3)
     parts = new("parts", accumulation=3)
     micro = iter(range(100))
     list(parts.train(lambda: next(micro) == 3 * 2 + taken))
@@ -114,7 +129,7 @@ def test_stopped_in_the_middle_of_an_accumulation(taken, new, tmp_path):
     assert_same_state(state(parts.trainer), state(resumed.trainer))
     finish(resumed)
     assert [quiet(step) for step in resumed.steps] == losses
-    assert_same_state(state(whole.trainer), state(resumed.trainer))
+    assert_same_state(end, state(resumed.trainer))
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 1, "stride": 16, "accumulation": 2}], ids=["steps", "epochs"])
@@ -279,8 +294,8 @@ DAMAGES = ["emptied", "removed", "its beginning is gone", "cut off", "bytes are 
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("table", [True, False], ids=["with a table", "without"])
-def test_damaged_metrics_are_named_kept_and_restored_from_the_table(table, how, new, tmp_path):
-    losses = finish(new("whole"))
+def test_damaged_metrics_are_named_kept_and_restored_from_the_table(table, how, never_stopped, new, tmp_path):
+    losses, _ = never_stopped()
     stop_after(new("run"), 6)
     folder = tmp_path / "run"
     if not table:
@@ -380,9 +395,8 @@ def test_a_configuration_that_is_cut_off_anywhere_is_named_and_restored(new, tmp
 
 @pytest.mark.parametrize("gone", ["removed", "renamed", "metrics.jsonl", "checkpoints"])
 @pytest.mark.parametrize("moment", [3, 9])
-def test_a_folder_that_is_removed_during_training_is_written_again(gone, moment, new, tmp_path):
-    whole = new("whole")
-    losses = finish(whole)
+def test_a_folder_that_is_removed_during_training_is_written_again(gone, moment, never_stopped, new, tmp_path):
+    losses, end = never_stopped()
     run, folder = new("run"), tmp_path / "run"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -407,7 +421,7 @@ def test_a_folder_that_is_removed_during_training_is_written_again(gone, moment,
     assert [step for step, _ in read_samples(folder / "samples.txt", 9)[0]] == [0, 4, 8, 9]
     resumed = Run.resume(folder, more=1)
     assert resumed.trainer.step == 9
-    assert_same_state(state(whole.trainer), state(resumed.trainer))
+    assert_same_state(end, state(resumed.trainer))
 
 
 def test_another_run_in_the_place_of_a_removed_one_is_left_alone(new, tmp_path, contents):
@@ -492,8 +506,8 @@ def test_another_kind_of_learned_tokenizer_is_refused(new, tmp_path):
         Run.resume(tmp_path / "run", {"data.tokenizer": "bpe"})
 
 
-def test_settings_that_change_no_step_may_change_and_no_others(new, tmp_path):
-    losses = finish(new("whole"))
+def test_settings_that_change_no_step_may_change_and_no_others(never_stopped, new, tmp_path):
+    losses, _ = never_stopped()
     stop_after(new("run"), 2)
     changes = {"training.checkpoint_every": 5, "training.on_bad_step": "skip", "training.recompute": True}
     resumed = Run.resume(tmp_path / "run", changes)

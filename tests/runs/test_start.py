@@ -148,7 +148,7 @@ def test_padded_rows_are_left_out(text, tmp_path):
     np.testing.assert_allclose(model(ids).data, padded(ids).data[:, :, : tokenizer.n_vocab], rtol=1e-6, atol=1e-7)
 
 
-def test_a_published_model_brings_its_tokenizer(config, tmp_path, monkeypatch):
+def test_a_published_model_brings_its_tokenizer(config, quick_gpt2, gpt2, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path))
     sizes = GPTConfig(block_size=8, n_layer=1, n_head=1, n_embd=2)
     write_pretrained(tmp_path / "gpt2", sizes, GPT(sizes, Generator(0)).state_dict(), "openai")
@@ -156,5 +156,5 @@ def test_a_published_model_brings_its_tokenizer(config, tmp_path, monkeypatch):
     assert found.data.tokenizer == "gpt2"
     assert found.absolute().data.init == "gpt2"
     model = GPT(sizes, Generator(5))
-    start_from(model, "gpt2", Tokenizer.gpt2())
+    start_from(model, "gpt2", gpt2)
     assert_same(model.state_dict(), GPT(sizes, Generator(0)).state_dict())

@@ -34,9 +34,9 @@ def test_the_shipped_file_is_the_output_of_the_script():
 def test_the_seed_determines_the_messages_and_more_can_be_made():
     sizes = {"ham": 30, "spam": 20}
     assert make_messages.make(1, sizes) == make_messages.make(1, sizes) != make_messages.make(2, sizes)
-    more = make_messages.make(3, {"ham": 2_000, "spam": 2_000}).splitlines()
-    assert len(set(more)) == 4_000
-    assert len(set(more) & set(TEXT.splitlines())) < 400
+    more = make_messages.make(3, {"ham": 1_300, "spam": 1_300}).splitlines()
+    assert len(set(more)) == 2_600 > len(ROWS)
+    assert len(set(more) & set(TEXT.splitlines())) < 260
 
 
 def test_labels_are_balanced_and_messages_are_short_and_different():
@@ -81,7 +81,7 @@ def test_ham_has_the_words_of_spam_and_spam_those_of_friends():
     assert sum(bool(re.search(friend_like, text.lower())) for text in spam) > len(spam) / 4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 5))])
 def test_single_words_do_not_decide(seed):
     """The best single word decides two thirds; naive Bayes, which weighs all words, errs on 3 to 6 in 100."""
     training, test = halves(seed)

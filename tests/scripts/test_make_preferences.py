@@ -17,6 +17,10 @@ def prompt(entry):
 
 def test_the_shipped_file_is_the_output_of_the_script():
     assert make_preferences.make().encode("ascii") == make_preferences.SHIPPED.read_bytes()
+
+
+def test_the_seed_determines_the_pairs(monkeypatch):
+    monkeypatch.setattr(make_preferences, "SIZE", 100)  # tasks that are made first, and left out
     assert make_preferences.make(1, 40) == make_preferences.make(1, 40) != make_preferences.make(2, 40)
 
 

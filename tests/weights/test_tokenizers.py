@@ -43,7 +43,7 @@ def test_tokenizer_json_comes_before_a_pair(tmp_path, save):
     assert tokenizer_for(tmp_path, BPE_CONFIG).merges == BPE.merges
 
 
-def test_without_a_file_50257_tokens_mean_gpt2s_and_a_file_is_never_passed_over(tmp_path):
+def test_without_a_file_50257_tokens_mean_gpt2s_and_a_file_is_never_passed_over(quick_gpt2, tmp_path):
     GPT(SMALL).save_pretrained(tmp_path)
     for config in (CONFIGS["gpt2"], rows(50304)):
         assert tokenizer_for(tmp_path, config).n_vocab == 50257

@@ -24,6 +24,7 @@ from tinygrad_llm.storage.text import to_json
 
 EXAMPLE = "tinygrad-llm demo"
 FOLDER, FULL = Path("runs/demo"), Path("runs/full")
+SAMPLE_TOKENS = 250
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +106,7 @@ def pretrain(config: RunConfig, place: Path, out: TextIO) -> tuple[int, Run, Gra
 
     tell("6. What it writes now, each from another seed:\n")
     for seed in (11, 12, 13):
-        tell(sample_lines(training.sample(250, seed), "   ") + "\n")
+        tell(sample_lines(training.sample(SAMPLE_TOKENS, seed), "   ") + "\n")
     written = training.save()
     figures = _figures(training, proof, time.perf_counter() - began)
     tell(
