@@ -6,6 +6,7 @@ trace                                   # in a notebook: the page itself
 """
 
 import html
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -162,15 +163,16 @@ class _Builder:
         everything: list[Value | Gradient] = [*recording.values, *recording.gradients]
         small = sorted(math.prod(self._shape(x)) for x in everything if isinstance(x.array, np.ndarray))
         self.exact = len(small) == len(everything) and sum(map(full_bytes, small)) < 0.7 * EXACT_BYTES
-        # The smallest arrays are there in full, as long as they take less than half of the page.
+        # The smallest arrays are there in full, all of a size or none, as long as they take less than two thirds of the
+        # page; maps take less than a sixth.
         self.limit, used = 0, 0
-        for size in small:
-            used += full_bytes(size)
-            if not self.exact and used > MAP_BYTES / 2:
+        for size, group in itertools.groupby(small):
+            used += full_bytes(size) * len(list(group))
+            if not self.exact and used > 0.65 * MAP_BYTES:
                 break
             self.limit = size
         maps = sum(math.prod(self._shape(x)) > self.limit for x in everything)
-        self.cells = min(CELLS, int(MAP_BYTES / 4) // max(1, maps))
+        self.cells = min(CELLS, int(MAP_BYTES / 8) // max(1, maps))
         self.whole = {i for a in self.attentions for i in (a.weights, a.scores, a.masked) if i is not None}
 
     def _shape(self, x: Value | Gradient) -> tuple[int, ...]:
