@@ -133,7 +133,7 @@ def test_a_run_that_is_not_a_demo_is_not_replaced(cli, toys, place):
 
 
 @pytest.fixture
-def examples(toy, tmp_path, monkeypatch):
+def examples(toys, tmp_path, monkeypatch):
     """Every stage on a few examples of its kind, and a model that reads enough for them."""
     monkeypatch.setitem(PRESETS, "stories", PRESETS["stories"].changed({"model.block_size": 96}))
     for task in ("assistant", "preference"):
