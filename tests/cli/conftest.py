@@ -76,8 +76,12 @@ def proof():
 
 @pytest.fixture
 def toys(proof, monkeypatch):
-    """Small presets under the same names, whose runs take little time; the demo's text is short, its proof made."""
+    """Small presets under the same names, whose runs take little time; the demo's text is short, its proof made.
+
+    It writes no trace.
+    """
     monkeypatch.setattr(demo, "prove_small_copy", lambda model: proof)
+    monkeypatch.setattr(demo, "_trace", lambda training: training.folder.path / "trace.html")
     read = data_module.load_corpus
     monkeypatch.setattr(
         data_module, "load_corpus", lambda name, *more: STORIES if name == "stories" else read(name, *more)

@@ -61,6 +61,8 @@ OUTPUTS = {
     "explain a function": "explain F.scaled_dot_product_attention",
     "explain a layer": "explain MultiHeadAttention",
     "explain an optimizer": "explain Adam",
+    "trace": "trace --example attention --print",
+    "trace --list": "trace --list",
     "doctor": "doctor",
     "eval": "eval {run} {text}",
     "eval --choices": "eval {pairs} --choices {choices}",

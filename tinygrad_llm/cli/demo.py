@@ -11,13 +11,14 @@ from typing import Any, TextIO
 from tinygrad_llm.cli import stages
 from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import command_line, fold, listed, sample_lines, say
+from tinygrad_llm.cli.trace import trace_text
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.gradcheck import GradcheckResult, gpt_problem, gradcheck
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import RunConfig
 from tinygrad_llm.runs.data import make_tokenizer, read_source, tokenize
-from tinygrad_llm.runs.folder import about_run, clear_run
+from tinygrad_llm.runs.folder import TRACE, about_run, clear_run, load_run
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.text import to_json
@@ -55,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
     status, training, proof, written = pretrain(config, check_out(place, args.overwrite or ours), out)
     figures = _figures(training, proof, time.perf_counter() - began)
     say(listed(written), out)
+    if not status:
+        page = _trace(training)
+        say(fold(f"wrote {page}: open it in a browser, and step through backprop"), out)
     if not any(path.suffix == ".png" for path in written):
         say("(for a picture of the losses: pip install 'tinygrad_llm[app]')", out)
     say("\nTry next:", out)
@@ -114,6 +118,13 @@ def pretrain(config: RunConfig, place: Path, out: TextIO) -> tuple[int, Run, Gra
         f"in {figures['seconds']:.0f} s."
     )
     return status, training, proof, written
+
+
+def _trace(training: Run) -> Path:
+    """Write the page of a sentence's forward and backward pass into the folder of the run."""
+    model, tokenizer = load_run(training.folder.path)
+    ids = tokenizer.encode("Once there was a little fox. The fox was")[: model.block_size]
+    return trace_text(model, tokenizer, ids, training.folder.path).save(training.folder.path / TRACE)
 
 
 def _prepare(config: RunConfig, place: Path, tell: Callable[[str], None]) -> Run:

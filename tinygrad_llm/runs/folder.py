@@ -7,6 +7,7 @@
     samples.txt        what the model wrote at each evaluation
     loss.png           losses and learning rate, where matplotlib is installed
     gradients.png      the gradient norm of each layer, likewise
+    trace.html         a forward and backward pass, step by step, where `demo` made the run
     model.safetensors  weights and sizes, once the run has ended or was stopped
     run.json           what the run was made from, and how many steps are done
     checkpoints/       everything a resume needs: the last two, and the one with the lowest held-out loss
@@ -41,9 +42,11 @@ PICTURES = ("loss.png", "gradients.png")
 ASIDE = ".damaged"  # added to the name of a damaged file that is kept
 CONFUSION = "confusion.png"  # of a classifier
 RESULTS = "results.json"  # of the test after a fine-tuning
+TRACE = "trace.html"  # of a demo
 # In the order in which a save puts them into place. run.json, which states their number of steps, is the last.
 FILES = (
-    *(CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, CONFUSION, RESULTS, WEIGHTS, ADAPTER, ADAPTER_CONFIG),
+    *(CONFIG, TOKENIZER, METRICS, TABLE, SAMPLES, *PICTURES, CONFUSION, RESULTS, TRACE),
+    *(WEIGHTS, ADAPTER, ADAPTER_CONFIG),
     ABOUT,
 )
 
