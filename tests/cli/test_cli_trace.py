@@ -9,7 +9,7 @@ import pytest
 
 from tinygrad_llm.cli import demo
 from tinygrad_llm.runs.folder import TRACE
-from tinygrad_llm.study import EXAMPLES
+from tinygrad_llm.study import EXAMPLES, replay
 
 REAL_TRACE = demo._trace  # the fixture `toys` replaces it
 
@@ -44,30 +44,25 @@ def test_an_example_is_written_as_one_page_that_loads_nothing(cli, place):
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
 
 
-def test_a_prompt_is_traced_with_the_metrics_of_its_run(cli, runs, place):
-    status, out, err = cli("trace", runs["stories"], "--prompt", "The cat sat", "--json")
+def test_a_prompt_is_traced_with_the_metrics_of_its_run_and_stays_text(cli, runs, place):
+    prompt = "</script><img"
+    status, out, err = cli("trace", runs["stories"], "--prompt", prompt, "--json")
     figures = json.loads(out)
     assert (status, err) == (0, "")
     assert figures["out"] == "trace.html"
     assert figures["worst_error"] < 1e-12
     assert figures["proofs"] > 50
-    data = data_of((place / "trace.html").read_text(encoding="utf-8"))
-    assert "".join(data["meta"]["tokens"][0]) == "The cat sat"
+    html = (place / "trace.html").read_text(encoding="utf-8")
+    assert prompt not in html
+    assert "<img" not in html
+    data = data_of(html)
+    assert "".join(data["meta"]["tokens"][0]) == prompt
     assert data["meta"]["loss"] == figures["loss"]
-    assert data["meta"]["title"] == "stories: The cat sat"
+    assert data["meta"]["title"] == f"stories: {prompt}"
     assert data["flow"]["training"]["steps"] == [2, 3]
     status, _, err = cli("trace", runs["stories"], "--prompt", "The cat sat")
     assert status == 2
     assert "trace.html: exists already: choose another name, or add --overwrite" in err
-
-
-def test_a_token_stays_text(cli, runs, place):
-    nasty = "</script><img"
-    assert cli("trace", runs["stories"], "--prompt", nasty)[0] == 0
-    html = (place / "trace.html").read_text(encoding="utf-8")
-    assert "".join(data_of(html)["meta"]["tokens"][0]) == nasty
-    assert nasty not in html
-    assert "<img" not in html
 
 
 def test_steps_are_printed(cli, place):
@@ -108,6 +103,8 @@ def test_a_mistake_is_one_line(mistake, cli, runs, place):
 
 def test_the_demo_ends_with_a_trace(cli, toys, place, monkeypatch):
     monkeypatch.setattr(demo, "_trace", REAL_TRACE)
+    monkeypatch.setattr(replay, "prove", lambda recording: [])  # other tests prove
+    monkeypatch.setattr(replay, "breaks", lambda recording: None)
     status, out, _ = cli("demo", "--steps", 2)
     assert status == 0
     assert "wrote runs/demo/trace.html: open it in a browser, and step through backprop" in out

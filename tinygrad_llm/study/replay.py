@@ -279,7 +279,7 @@ def breaks(recording: Recording) -> Breaks | None:
         return None
     weights = [replay.leaf(v) for v in replay.parameters]
     count = sum(w.size for w in weights)
-    steps, most = (25, 6) if count < 100_000 else (12, 4)
+    steps, most = (20, 5) if count < 100_000 else (12, 4)
     size = math.sqrt(sum(float(np.vdot(w, w)) for w in weights) / max(1, count))
     if not math.isfinite(size):  # a weight is NaN or infinite: nothing can be learned
         return None
