@@ -136,8 +136,6 @@ def test_a_run_that_is_not_a_demo_is_not_replaced(cli, toys, place):
 def examples(toys, tmp_path, monkeypatch):
     """Every stage on a few examples of its kind, and a model that reads enough for them."""
     monkeypatch.setitem(PRESETS, "stories", PRESETS["stories"].changed({"model.block_size": 96}))
-    for task in ("assistant", "preference"):
-        monkeypatch.setitem(PRESETS, task, PRESETS[task].changed({"finetune.style": "plain"}))
     rows = [f"{('ham', 'spam')[i % 2]}\tthe fox {('sat', 'won')[i % 2]} {i}" for i in range(40)]
     asked = [{"instruction": "Say it.", "input": f"fox {i}", "kind": f"kind {i % 4}"} for i in range(40)]
     answers = [{**one, "output": "the fox"} for one in asked]

@@ -59,7 +59,8 @@ def test_answers_are_trained_on_and_resumed(cli, toys, text_file, files, task, f
 
 def test_prompts_that_no_answer_fits_after_are_refused(cli, runs, files, place):
     status, _, err = cli(
-        "finetune", "assistant", files / "instructions.json", "--base", runs["stories"], "--out", "new", *FAST
+        *("finetune", "assistant", files / "instructions.json", "--base", runs["stories"], "--out", "new", *FAST),
+        *("--set", "style=alpaca"),
     )
     assert status == 2
     assert "none of the 26 entries has its answer within the model's 16 tokens" in err

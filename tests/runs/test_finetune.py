@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 def configured(task, base, data, **changes):
     fixed = {"finetune.task": task, "finetune.base": str(base), "finetune.data": str(data / task)}
     fixed |= {"finetune.style": "plain", "training.steps": 8, "training.epochs": 0, "training.batch_size": 4}
-    fixed |= {"training.eval_every": 4, "training.workers": 1, "training.checkpoint_every": 3}
+    fixed |= {"training.warmup": 0, "training.eval_every": 4, "training.workers": 1, "training.checkpoint_every": 3}
     return PRESETS[task].changed(fixed | changes)
 
 

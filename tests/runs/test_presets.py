@@ -8,7 +8,7 @@ import pytest
 
 from tinygrad_llm.cli import main
 from tinygrad_llm.models import CONFIGS, GPTConfig
-from tinygrad_llm.runs.presets import FINE_TUNING, PRESETS
+from tinygrad_llm.runs.presets import FINE_TUNING, PRESETS, fine_tuning
 from tinygrad_llm.runs.run import Run
 
 
@@ -58,6 +58,15 @@ def test_book_mini_takes_the_books_90_steps(quick_gpt2, tmp_path):
     per_epoch = (len(run.data.training[0]) - 1) // 256 // 2
     assert run.config.training.steps == 10 * per_epoch > 10
     assert len(run.trainer.optimizer.param_groups) == 1  # all parameters decay, as the book has it
+
+
+def test_preferences_are_trained_in_the_style_of_their_base(tmp_path):
+    (tmp_path / "config.toml").write_text('[finetune]\nstyle = "phi3"\n')
+    base, other = str(tmp_path), PRESETS["preference"].finetune.style
+    assert fine_tuning("preference", "pairs", base, {}).finetune.style == "phi3" != other
+    assert fine_tuning("preference", "pairs", base, {"finetune.style": "plain"}).finetune.style == "plain"
+    assert fine_tuning("preference", "pairs", str(tmp_path / "text"), {}).finetune.style == other
+    assert fine_tuning("assistant", "tasks", base, {}).finetune.style == PRESETS["assistant"].finetune.style
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.finetuning.settings import TASKS
 from tinygrad_llm.runs.config import RunConfig, keys
 from tinygrad_llm.runs.finetune import SHIPPED
-from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.runs.presets import fine_tuning
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.text import to_json
 
@@ -63,7 +63,7 @@ def _configured(args: argparse.Namespace) -> RunConfig:
     if not (args.task and args.data and args.base):
         raise UsageError(f"name a task ({', '.join(TASKS)}), a file with examples, and --base MODEL")
     steps = {} if args.steps is None else {"training.steps": args.steps}
-    return PRESETS[args.task].fitted({**steps, "finetune.task": args.task, **_changes(args)})
+    return fine_tuning(args.task, args.data, args.base, {**steps, **_changes(args)})
 
 
 def _resumed(args: argparse.Namespace) -> Run:

@@ -20,7 +20,7 @@ from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import RunConfig
 from tinygrad_llm.runs.finetune import AnswerData, answers
 from tinygrad_llm.runs.folder import CONFIG, TOKENIZER
-from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.runs.presets import fine_tuning
 from tinygrad_llm.runs.run import Run, load_subject
 
 BASE, RANDOM = "base", "random"
@@ -105,8 +105,8 @@ def run_stages(base: Run, place: Path, steps: dict[str, Any], out: TextIO) -> tu
     runs: dict[str, Run] = {}
     for number, stage in enumerate(STAGES, 7):
         say(f"\n{number}. {stage.about}", out)
-        changes = {"finetune.task": stage.task, "finetune.data": stage.data, "finetune.base": str(place / stage.base)}
-        config = PRESETS[stage.task].fitted({**steps, **changes, "training.seed": base.config.training.seed})
+        changes = {**steps, "training.seed": base.config.training.seed}
+        config = fine_tuning(stage.task, stage.data, str(place / stage.base), changes)
         before = measured_before(config)
         status, run = trained(place / stage.name, config, out, partial(_new, config, place / stage.name, out))
         if status or run.results is None:

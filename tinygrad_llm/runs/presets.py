@@ -7,6 +7,7 @@ from typing import Any
 from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.runs.config import DataSettings, RunConfig, read_toml
+from tinygrad_llm.runs.folder import stated_style
 from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
 
@@ -59,22 +60,24 @@ PRESETS = {
             order="random", eval_every=1000, checkpoint_every=100,
         ),
     ),
-    # What `finetune` starts from. The learning rates suit small models; GPT-2 takes a hundredth of them.
+    # What `finetune` starts from. The rates suit small models, with LoRA too; GPT-2 takes a hundredth of them.
     "classifier": RunConfig(
-        "a classifier of messages: the last block, the final norm and a new head",
+        "a classifier of messages",
         "classifier",
         training=TrainSettings(
-            epochs=5, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=0, weight_decay=0.1, eval_every=50, eval_batches=100,
+            epochs=4, batch_size=16, lr=2e-3, min_lr=1e-4, warmup=20, weight_decay=0.1, eval_every=100,
+            eval_batches=100,
         ),
-        finetune=FineTuneSettings(layers="last"),
     ),
+    # Small models have few tokens to spare for the words of a style, and learn most from the answers.
     "assistant": RunConfig(
         "an assistant that follows instructions",
         "assistant",
         training=TrainSettings(
-            epochs=10, batch_size=8, lr=1e-3, min_lr=1e-4, warmup=0, weight_decay=0.1, eval_every=100,
+            epochs=10, batch_size=16, lr=3e-3, min_lr=1e-4, warmup=50, weight_decay=0.1, eval_every=250,
             eval_batches=100,
         ),
+        finetune=FineTuneSettings(style="plain", mask_prompt=True),
     ),
     "preference": RunConfig(
         "an assistant that prefers the chosen one of two answers (DPO)",
@@ -83,6 +86,7 @@ PRESETS = {
             epochs=3, batch_size=8, lr=1e-4, min_lr=1e-5, warmup=0, weight_decay=0.01, eval_every=25,
             eval_batches=100,
         ),
+        finetune=FineTuneSettings(style="plain"),
     ),
 }  # fmt: skip
 FINE_TUNING = ("classifier", "assistant", "preference")
@@ -96,6 +100,16 @@ def find_preset(name: str) -> RunConfig:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}{nearest(name, PRESETS)}")
     return PRESETS[name]
+
+
+def fine_tuning(task: str, data: str, base: str, changes: dict[str, Any]) -> RunConfig:
+    """The configuration of a fine-tuning: the task's preset with these changes; preferences in the style of the base.
+
+    Raises:   ConfigError: as `RunConfig.fitted`.
+    """
+    style = stated_style(Path(base)) if task == "preference" else None
+    about = {"finetune.task": task, "finetune.data": data, "finetune.base": base}
+    return PRESETS[task].fitted(about | ({} if style is None else {"finetune.style": style}) | changes)
 
 
 def load_config(path: str | Path) -> RunConfig:
