@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
@@ -12,14 +13,13 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
 from chat_models import ALPHABET, BYTES, Held, alphabet, save_alphabet, serving, wait_until
 
 from tinygrad_llm.cli import chat_server
-from tinygrad_llm.cli.chat_server import MAX_BODY, MAX_CONNECTIONS
+from tinygrad_llm.cli.chat_server import MAX_BODY, MAX_CONNECTIONS, FairLock
 from tinygrad_llm.finetuning.conversation import Conversation
 
 ASK = {"system": "", "turns": [], "text": "hello"}
@@ -114,8 +114,28 @@ def test_turns_that_do_not_fit_are_counted(server):
         body = json.dumps({**ASK, "turns": [["hello", "x" * 90]] * 3})
         connection.request("POST", "/answer", body, headers(server))
         reply = connection.getresponse()
-        assert (reply.status, reply.headers["Forgotten"]) == (200, "2")
+        assert (reply.status, reply.headers["Notes"]) == (200, "earlier turns that no longer fit, and are not read: 2")
         assert reply.read().decode() == ALPHABET
+
+
+def test_a_text_that_is_cropped_is_told(server):
+    with connect(server) as connection:
+        connection.request("POST", "/answer", json.dumps({**ASK, "text": "x" * 3000}), headers(server))
+        reply = connection.getresponse()
+        words = "the text is longer than the 400 tokens that the model reads at once: its beginning is left out"
+        assert (reply.status, reply.headers["Notes"]) == (200, words)
+        assert reply.read().decode() == ALPHABET
+
+
+def test_an_answer_that_is_cut_ends_with_a_note_and_has_no_nul_of_its_own():
+    with serving(alphabet(ends=False, block_size=60)) as server:
+        status, text = post(server, ASK)
+    answer, nul, note = text.partition("\0")
+    assert (status, nul) == (200, "\0")
+    assert answer.startswith(ALPHABET)
+    assert re.fullmatch(r"the answer is cut after \d+ tokens, because the model can read no more", note)
+    with serving(Held("a\0b")) as server:
+        assert post(server, ASK) == (200, "a\N{REPLACEMENT CHARACTER}b")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
@@ -184,7 +204,7 @@ def test_a_body_of_another_form_is_refused(body, server):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text": "x" * 3000}, "shorten the text"),
+        ({"system": "x" * 3000}, "shorten the system's text"),
         ({"text": "<|endoftext|>"}, "the text holds the special token"),
         ({"system": "<|endoftext|>"}, "the system's text holds the special token"),
         ({"text": "\ud800"}, "half of a surrogate pair"),
@@ -271,25 +291,34 @@ def test_pieces_arrive_one_by_one():
         assert reply.read() == b"c"
 
 
-def feed(model, count):
-    """Let a held model write so many bytes, one after another."""
-    for _ in range(count):
-        model.allowed.release()
-        time.sleep(0.005)
-
-
 def test_two_clients_are_answered_at_the_same_time():
     model = Held("a" * 50, free=False)
     with serving(model) as server, asking(server) as one, asking(server) as other:
-        wait_until(lambda: len(server._deadlines) == 2)
-        # Not all at once: one client might take them all.
-        feeder = threading.Thread(target=feed, args=(model, 45), daemon=True)
-        feeder.start()
-        replies = [connection.getresponse() for connection in (one, other)]  # both begin before one ends
-        assert [reply.read1()[:1] for reply in replies] == [b"a", b"a"]
-        feeder.join(60)
+        # One of them waits for the model with the lock, and the other one for the lock.
+        wait_until(lambda: len(server.one_token._waiting) == 1)
+        model.allowed.release(2)  # so each of them gets one
+        replies = [connection.getresponse() for connection in (one, other)]
+        assert [reply.read1() for reply in replies] == [b"a", b"a"]
         model.allowed.release(10**6)
         assert [set(reply.read()) for reply in replies] == [{ord("a")}] * 2
+
+
+def test_a_fair_lock_is_given_in_the_order_of_asking(in_threads):
+    lock, turns = FairLock(), []
+
+    def work(name):
+        for _ in range(20):
+            with lock:
+                turns.append(name)
+                if len(turns) == 1:
+                    wait_until(lambda: len(lock._waiting) == 3)  # all have asked
+
+    in_threads(*(functools.partial(work, name) for name in "abcd"))
+    rounds = [turns[i : i + 4] for i in range(0, 80, 4)]
+    assert sorted(rounds[0]) == list("abcd")  # while all work, nobody has a second turn before the others
+    assert len(turns) == 80
+    with lock:  # free again
+        assert not lock._waiting
 
 
 def test_a_client_that_goes_away_stops_the_generation():

@@ -106,11 +106,28 @@ def test_an_unknown_command_shows_the_list(chat, assistant):
 
 
 def test_a_text_that_is_refused_is_one_line_and_the_next_is_answered(chat, assistant):
-    status, out, err = chat(assistant, ["x" * 400, "a<|endoftext|>b", "hello"])
+    status, out, err = chat(assistant, ["x" * 400, "a<|endoftext|>b", "hello"], "--no-crop")
     assert (status, out) == (2, f"{ALPHABET}\n")
     too_long, special = err.splitlines()
-    assert re.fullmatch(r"\(the prompt has 4\d\d tokens, more than the 350 that .*: shorten the text\)", too_long)
+    assert re.fullmatch(r"\(the text has 400 tokens, and the model reads at most \d+ of it: shorten it.*\)", too_long)
     assert special == "(the text holds the special token '<|endoftext|>': leave it out)"
+
+
+def test_a_text_that_is_too_long_loses_its_beginning_and_that_is_said(chat, assistant):
+    status, out, err = chat(assistant, ["x" * 400])
+    assert (status, out) == (0, f"{ALPHABET}\n")
+    assert err == "(the text is longer than the 400 tokens that the model reads at once: its beginning is left out)\n"
+
+
+def test_an_answer_that_is_cut_is_announced(chat, endless):
+    status, out, err = chat(endless, ["hello"], "--max-new-tokens", 5)
+    assert (status, out) == (0, "abcde\n")
+    assert err == "(the answer is cut after 5 tokens, the most that it may have (--max-new-tokens))\n"
+
+
+def test_answers_end_before_a_stop_string_and_lack_forbidden_tokens(chat, assistant):
+    assert chat(assistant, ["hello"], "--stop", "klm", "--stop", "x") == (0, "abcdefghij\n", "")
+    assert chat(assistant, ["hello"], "--forbid", "d", "--max-new-tokens", 4)[1] != "abcd\n"
 
 
 def test_forgotten_turns_are_reported(chat, assistant):
@@ -301,7 +318,7 @@ def test_lines_can_be_edited_and_repeated_and_one_that_is_refused_ends_nothing(s
     chat.type("/save a.json\n")
     chat.until("saved")
     assert [text for role, text in saved(place / "a.json") if role == "user"] == ["hello", "hello!"]
-    chat.type(f"{'x' * 400}\n")
-    chat.until(rf"shorten the text\)\r\n{PROMPT}")
+    chat.type("a<|endoftext|>\n")
+    chat.until(rf"leave it out\)\r\n{PROMPT}")
     chat.type("/quit\n")
     assert chat.process.wait(60) == 0  # although a text was refused: its user saw it

@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from chat_models import save_alphabet
 
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import load_tokenizer
 from tinygrad_llm.weights import tokenizer_for, write_pretrained
 
 
@@ -81,6 +83,36 @@ def test_text_ends_before_a_stop_string(cli, runs):
     status, out, _ = cli(*generate(runs, "char-cpu", "--prompt", "The cat", "--stop", "###", "--stop", stop))
     assert status == 0
     assert out == "The cat" + whole.removeprefix("The cat").partition(stop)[0] + "\n"
+
+
+def test_a_prompt_longer_than_the_block_loses_its_beginning_and_that_is_said(cli, runs):
+    prompt = "The cat sat on the mat"
+    words = generate(runs, "char-cpu", "--json", "--prompt")
+    status, out, err = cli(*words, prompt)
+    assert status == 0
+    assert json.loads(out)["prompt"] == prompt
+    assert json.loads(out)["text"] == json.loads(cli(*words, prompt[-16:])[1])["text"]
+    note = "the text is longer than the 16 tokens that the model reads at once: its beginning is left out"
+    assert " ".join(err.split()) == f"tinygrad-llm generate: {note}"
+    assert cli(*words, prompt[-16:])[2] == ""
+    assert cli(*words, prompt, "--samples", 2)[2] == err
+
+
+def test_forbidden_tokens_are_never_written_and_the_end_of_text_may_be_one(cli, runs, tmp_path):
+    words = generate(runs, "char-cpu", "--prompt", "The cat", "--json", "--temperature", 2)
+    text = json.loads(cli(*words)[1])["text"]
+    assert set("at") & set(text)
+    text = json.loads(cli(*words, "--forbid", "a", "--forbid", "tT")[1])["text"]
+    assert len(text) == 40
+    assert not set("atT") & set(text)
+    words = ["generate", save_alphabet(tmp_path / "alphabet"), "--prompt", "x", "--temperature", 0, "--json"]
+    assert json.loads(cli(*words)[1])["text"] == "yz"
+    more = json.loads(cli(*words, "--max-new-tokens", 30, "--forbid", "<|endoftext|>")[1])["text"]
+    assert len(more) == 30
+    everything = "".join(load_tokenizer(runs["char-cpu"]).characters)
+    status, _, err = cli("generate", runs["char-cpu"], "--prompt", "a", "--forbid", everything)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "tokens are forbidden" in err
 
 
 def test_words_stay_whole_on_a_terminal(cli, runs, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import Entry
 from tinygrad_llm.finetuning import STYLES, encode_entries
-from tinygrad_llm.finetuning.conversation import Conversation, Prompt, Turn, prompt_ids, stop_strings
+from tinygrad_llm.finetuning.conversation import Conversation, Turn, prompt_ids, stop_strings
 from tinygrad_llm.generation import KVCache, generate
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
@@ -90,11 +90,11 @@ def test_as_many_of_the_last_turns_are_kept_as_fit(lengths, longest):
         return prompt_ids(TOKENIZER, PHI3, turns[len(turns) - n :], "hello", "", 10**6).ids
 
     if len(whole(0)) > longest:
-        with pytest.raises(ValueError, match=r"shorten the text$"):
-            prompt_ids(TOKENIZER, PHI3, turns, "hello", "", longest)
+        with pytest.raises(ValueError, match=r"it: shorten it, or leave --no-crop out|shorten the system's text"):
+            prompt_ids(TOKENIZER, PHI3, turns, "hello", "", longest, refuse=True)
         return
     kept = max(n for n in range(len(turns) + 1) if len(whole(n)) <= longest)
-    assert prompt_ids(TOKENIZER, PHI3, turns, "hello", "", longest) == (whole(kept), len(turns) - kept)
+    assert prompt_ids(TOKENIZER, PHI3, turns, "hello", "", longest) == (whole(kept), len(turns) - kept, False)
 
 
 @pytest.mark.parametrize("history", [0, 1, 2, 5])
@@ -111,12 +111,26 @@ def test_the_last_turns_alone_are_read_where_a_number_is_given(history):
 def test_a_long_text_leaves_an_eighth_for_the_answer_and_no_earlier_turn():
     chat = conversation(block_size=64, max_new_tokens=200)
     chat.turns = [Turn("a", "b")]
-    prompts: list[Prompt] = []
-    with pytest.raises(ValueError, match="more than the 56 that the model reads"):
-        prompts.extend(chat.prompt("x" * n) for n in range(65))
+    prompts = [chat.prompt("x" * n) for n in range(65)]
     assert len(prompts[-1].ids) == 64 - 8
     assert all(prompt.forgotten for prompt in prompts if len(prompt.ids) > 32)
     assert {prompt.forgotten for prompt in prompts} == {0, 1}
+    assert [prompt.cropped for prompt in prompts] == sorted(prompt.cropped for prompt in prompts)
+    assert prompts[-1] == next(prompt for prompt in prompts if prompt.cropped)
+
+
+@given(st.text("ab é☕x", min_size=60, max_size=120), st.integers(30, 60))
+def test_a_text_that_is_too_long_keeps_its_end_within_the_prompt(text, longest):
+    found = prompt_ids(TOKENIZER, PHI3, [], text, "", longest)
+    assert longest - 4 <= len(found.ids) <= longest
+    assert found.cropped
+    before, after = HELLO.split("hello")
+    read = TOKENIZER.decode(found.ids)
+    assert read.startswith(before)
+    assert read.endswith(after)
+    kept = read.removeprefix(before).removesuffix(after)
+    assert text.endswith(kept)
+    assert len(kept) < len(text)
 
 
 def test_forgotten_turns_are_counted_and_stay_in_the_conversation():
@@ -137,14 +151,23 @@ def test_reset_forgets_the_turns_and_keeps_the_system_s_text():
     assert TOKENIZER.decode(chat.prompt("hello").ids) == f"be kind\n\n{HELLO}"
 
 
-def test_a_text_that_is_too_long_is_refused_by_the_call():
-    chat = conversation(block_size=32)
-    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens, more than the 28 that .*: shorten the text$"):
+def test_a_text_that_is_too_long_is_cropped_and_told_or_refused_by_the_call():
+    chat = conversation(block_size=32, refuse=True)
+    with pytest.raises(
+        ValueError, match=r"^the text has \d+ tokens, and the model reads at most \d+ of it: shorten it"
+    ):
         chat.answer("a very long text " * 10)
+    chat = conversation(block_size=32)
+    list(chat.answer("a very long text " * 10))
+    words = "the text is longer than the 32 tokens that the model reads at once: its beginning is left out"
+    assert chat.notes == [words]
+    chat.reset()
+    list(chat.answer("hello"))
+    assert chat.notes == []
     chat.system = "a very long text " * 10
-    with pytest.raises(ValueError, match=r"or the system's text$"):
+    with pytest.raises(ValueError, match=r"^the prompt has \d+ tokens without any text of yours, more than .*system's"):
         chat.answer("hello")
-    assert not chat.turns
+    assert len(chat.turns) == 1
 
 
 def test_a_special_token_in_a_text_of_the_user_is_refused():
@@ -196,6 +219,29 @@ def test_an_answer_has_no_white_space_around_it_and_one_piece_for_each_token(tex
     pieces, chat = said(ids)
     assert "".join(pieces) == text.strip() == chat.turns[0].assistant
     assert len(pieces) >= len(ids)
+
+
+def test_an_answer_that_may_have_no_more_tokens_says_so():
+    ids = TOKENIZER.encode("hi there")
+    _, chat = said(ids)
+    assert chat.cut == len(ids)
+    assert chat.ending == f"the answer is cut after {len(ids)} tokens, the most that it may have (--max-new-tokens)"
+    for end in ([END], TOKENIZER.encode("\n<|user|>")):
+        _, chat = said([*ids, *end])
+        assert (chat.cut, chat.ending) == (0, "")
+    chat = conversation(block_size=32, max_new_tokens=100)
+    list(chat.answer("hello"))
+    assert chat.cut == 32 - len(chat.prompt("hello").ids)
+    assert "because the model can read no more" in chat.ending
+    pieces = chat.answer("hello")
+    next(pieces)
+    pieces.close()
+    assert chat.cut == 0
+
+
+def test_an_answer_ends_before_a_stop_string_of_the_user():
+    chat = Conversation(Parrot([*TOKENIZER.encode("one. two."), END]), TOKENIZER, PHI3, stop=["."])
+    assert "".join(chat.answer("hello")) == "one"
 
 
 def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came():

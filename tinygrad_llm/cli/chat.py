@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_checkpoint, add_sampling, add_seed, integer, sampling_of, weights_of
+from tinygrad_llm.cli.options import (
+    add_checkpoint,
+    add_crop,
+    add_sampling,
+    add_seed,
+    integer,
+    sampling_of,
+    weights_of,
+)
 from tinygrad_llm.cli.progress import flowing, is_terminal
 from tinygrad_llm.finetuning import STYLES
 from tinygrad_llm.finetuning.conversation import Conversation
@@ -41,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_checkpoint(parser)
     add_sampling(parser, temperature=0)
-    words = "earlier turns that the model reads (default: all that fit); 0: each text alone, as in training"
+    add_crop(parser)
+    words = (
+        "earlier turns that the model reads (default: 0 for an assistant of `finetune`, which is trained on single "
+        "questions and answers them best; all that fit for another model)"
+    )
     parser.add_argument("--history", type=integer(0), metavar="N", help=words)
     parser.add_argument("--system", default="", metavar="TEXT", help="a text that stands before the conversation")
     parser.add_argument("--web", action="store_true", help="serve a page on 127.0.0.1, for this computer alone")
@@ -52,15 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    sampling = sampling_of(args)
+    sampling_of(args)
     style = args.style or stated_style(args.run)
     if style is not None and style not in STYLES:
         raise UsageError(f"{args.run}: was trained with the unknown style {style!r}: choose a --style")
     model, tokenizer = load_run(weights_of(args, args.run))
+    sampling = sampling_of(args, tokenizer)
+    history = 0 if args.history is None and stated_style(args.run) is not None else args.history
 
     def new() -> Conversation:
-        rng = Generator(args.seed)
-        chat = Conversation(model, tokenizer, STYLES[style or _STYLE], sampling, rng, args.max_new_tokens, args.history)
+        words, how = STYLES[style or _STYLE], (args.max_new_tokens, history, args.stop, not args.crop)
+        chat = Conversation(model, tokenizer, words, sampling, Generator(args.seed), *how)
         chat.system = args.system
         return chat
 
@@ -132,12 +146,14 @@ class _Terminal:
         """Print the answer to a text while it is generated."""
         try:
             pieces = self.chat.answer(text)
-            if self.chat.forgotten:
-                _note(f"earlier turns that no longer fit, and are not read: {self.chat.forgotten}")
+            for note in self.chat.notes:
+                _note(note)
             with _ctrl_c(self.is_watched) as pressed, contextlib.closing(pieces), np.errstate(all="ignore"):
                 line = _line(pieces, pressed)
                 for piece in flowing(line) if is_terminal(sys.stdout) else line:
                     print(piece, end="", flush=True)
+            if self.chat.cut:
+                _note(self.chat.ending)
         except ValueError as error:  # too long; a special token; damaged weights
             _note(str(error))
             self.status = 0 if self.is_watched else 2

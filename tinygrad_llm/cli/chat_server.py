@@ -1,13 +1,15 @@
 """The web page of `tinygrad-llm chat --web`: one page and one stream of text, for this computer alone.
 
     GET  /         the page
-    POST /answer   {"system": text, "turns": [[user, assistant], …], "text": text} → the answer, piece by piece
+    POST /answer   {"system": text, "turns": [[user, assistant], …], "text": text} → the answer, piece by piece; the
+                   field Notes holds what the model did not read; after the answer, NUL and a note where it was cut
 
 The page holds the conversation, so several pages do not disturb each other. A request is refused if its Host or Origin
 is not this server: other sites must not talk to it through the user's browser. Each connection serves one request.
 """
 
 import base64
+import collections
 import contextlib
 import hashlib
 import html
@@ -44,6 +46,35 @@ _HEADERS = {
 }
 
 
+class FairLock:
+    """A lock that threads get in the order in which they ask for it; `with lock:` holds it.
+
+    Of a `threading.Lock`, one thread may take many turns in a row, because it asks again before another wakes up.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()  # held for moments only
+        self._taken = False
+        self._waiting: collections.deque[threading.Lock] = collections.deque()  # one for each thread: its turn
+
+    def __enter__(self) -> None:
+        with self._mutex:
+            if not self._taken:
+                self._taken = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()  # until the thread before gives the lock, which stays taken
+
+    def __exit__(self, *_: object) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
 class ChatServer(ThreadingHTTPServer):
     """Serves the page on 127.0.0.1. `server_close` also ends answers and connections that are open.
 
@@ -63,7 +94,7 @@ class ChatServer(ThreadingHTTPServer):
         for name, text in (("TITLE", title), ("SYSTEM", new().system)):
             self.page = self.page.replace(f"{{{{{name}}}}}", html.escape(text))
         self.policy = _policy(self.page)
-        self.one_token = threading.Lock()  # of all answers: two at the same time would both be slow
+        self.one_token = FairLock()  # of all answers: two at the same time would both be slow
         self.is_closing = False
         self._deadlines: dict[socket.socket, float] = {}  # of the open connections
         super().__init__(("127.0.0.1", port), _Handler)
@@ -189,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         conversation.system, conversation.turns, text = _fields(self._body())
         self.server.has_arrived(self.connection)
         with contextlib.closing(conversation.answer(text)) as pieces, np.errstate(all="ignore"):
-            self._stream(pieces, conversation.forgotten)
+            self._stream(pieces, conversation)
 
     def _body(self) -> bytes:
         if self.request_version != "HTTP/1.1":
@@ -225,20 +256,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _stream(self, pieces: Generator[str, None, None], forgotten: int) -> None:
+    def _stream(self, pieces: Generator[str, None, None], conversation: Conversation) -> None:
         """Send pieces while they are generated. A stream without its end shows the page that something went wrong."""
         piece = self._next(pieces)  # before the head: an error is still a reply of its own
-        self._head(200, "text/plain", {"Transfer-Encoding": "chunked", "Forgotten": str(forgotten)})
+        notes = ". ".join(conversation.notes)
+        self._head(200, "text/plain", {"Transfer-Encoding": "chunked", "Notes": notes})
         while piece is not None:
             if self.server.is_closing or self._is_gone():
                 return
-            if data := piece.encode():  # a chunk of 0 bytes would be the end
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self._chunk(piece.replace("\0", "\N{REPLACEMENT CHARACTER}"))
             try:
                 piece = self._next(pieces)
             except ValueError:  # the head says already that all is well
                 return
+        if conversation.cut:
+            self._chunk(f"\0{conversation.ending}")
         self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, text: str) -> None:
+        if data := text.encode():  # a chunk of 0 bytes would be the end
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def _next(self, pieces: Generator[str, None, None]) -> str | None:
         with self.server.one_token:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_checkpoint, add_json, color, visible, weights_of
+from tinygrad_llm.cli.options import add_checkpoint, add_crop, add_json, color, say_cropped, visible, weights_of
 from tinygrad_llm.cli.progress import WIDTH, fold
 from tinygrad_llm.finetuning import classify, token_influence
 from tinygrad_llm.finetuning.classifier import encode_messages
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="show how much each token speaks for the class (gradient × input)"
     )
     add_checkpoint(parser)
+    add_crop(parser)
     add_json(parser)
 
 
@@ -40,7 +41,11 @@ def run(args: argparse.Namespace) -> int:
     path = weights_of(args, args.run)
     model = GPTClassifier.from_pretrained(path)
     tokenizer = tokenizer_for(path, model.config)
-    rows, cut = encode_messages(texts, tokenizer, model.block_size)
+    try:
+        rows, cut = encode_messages(texts, tokenizer, model.block_size, not args.crop)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    say_cropped(args, cut, len(texts), model.block_size, "end")
     with np.errstate(all="ignore"):
         probabilities = classify(model, rows)
     if not np.isfinite(probabilities).all():
@@ -64,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
             for token_id, value in zip(row, influence, strict=True):
                 shown = f"{value:>+7.2f}  {visible(tokenizer.decode_bytes([token_id]))}"
                 print(color(shown, "green" if value > 0 else "red"))
-    if cut and not args.json:
-        print(fold(f"({cut} of {len(rows)} texts were cut to the {model.block_size} tokens that the model reads)"))
     return 0
 
 

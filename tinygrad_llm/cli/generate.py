@@ -12,6 +12,7 @@ import numpy as np
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import (
     add_checkpoint,
+    add_crop,
     add_json,
     add_sampling,
     add_seed,
@@ -19,10 +20,11 @@ from tinygrad_llm.cli.options import (
     color,
     integer,
     sampling_of,
+    say_cropped,
     weights_of,
 )
 from tinygrad_llm.cli.progress import flowing, is_terminal
-from tinygrad_llm.generation import start_ids, write, write_all
+from tinygrad_llm.generation import crop, start_ids, write, write_all
 from tinygrad_llm.random import MAX_SEED, Generator
 from tinygrad_llm.runs.folder import keeps_newlines, load_run
 from tinygrad_llm.tokenizer import encode_text
@@ -45,16 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_checkpoint(parser)
     add_sampling(parser)
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this; may be repeated")
+    add_crop(parser)
     add_special(parser)
     add_seed(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    sampling = sampling_of(args)
+    sampling_of(args)
     prompt = _from_stdin(keeps_newlines(args.run)) if args.prompt == "-" else args.prompt
     model, tokenizer = load_run(weights_of(args, args.run))
+    sampling = sampling_of(args, tokenizer)
     ids = encode_text(tokenizer, prompt, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give a --prompt")
@@ -62,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if seeds[-1] > MAX_SEED:
         raise UsageError(f"--samples {args.samples}: the last seed would be {seeds[-1]}, more than {MAX_SEED}")
     try:
+        length, ids = len(ids), crop(ids, model.block_size, not args.crop, what="the prompt")
+        say_cropped(args, length > len(ids), 1, model.block_size)
         rngs = [Generator(seed) for seed in seeds]
         with np.errstate(all="ignore"):  # damaged weights are one line of ours, not warnings of NumPy's
             if len(rngs) == 1:
@@ -69,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 _show(prompt, pieces, args)
                 return 0
             texts = write_all(model, tokenizer, [ids] * len(rngs), args.max_new_tokens, sampling, rngs, args.stop)
-    except ValueError as error:  # a prompt longer than the block, damaged weights, …
+    except ValueError as error:  # a prompt that must not be cropped, damaged weights, …
         raise UsageError(str(error)) from None
     if args.json:
         samples = [{"text": text, "seed": seed} for text, seed in zip(texts, seeds, strict=True)]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.progress import is_terminal, say
-from tinygrad_llm.generation import Sampling
+from tinygrad_llm.cli.progress import fold, is_terminal, say
+from tinygrad_llm.generation import Sampling, words_cropped
 from tinygrad_llm.random import MAX_SEED
 from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines
-from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, encode_text, load_tokenizer
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -117,8 +117,20 @@ def read_newlines(args: argparse.Namespace, run: str | Path | None = None) -> bo
     return run is not None and keeps_newlines(run)
 
 
+def add_crop(parser: argparse.ArgumentParser) -> None:
+    """Add --no-crop; `args.crop` is then whether a text that is too long is cut, which `say_cropped` tells."""
+    words = "refuse a text that is longer than the model reads (default: it is cut, and a word is said)"
+    parser.add_argument("--no-crop", dest="crop", action="store_false", help=words)
+
+
+def say_cropped(args: argparse.Namespace, count: int, of: int, longest: int, part: str = "beginning") -> None:
+    """Tell on stderr that texts lost a part, if some did."""
+    if count:
+        say(fold(f"tinygrad-llm {args.command}: {words_cropped(count, of, longest, part)}", hang="    "), sys.stderr)
+
+
 def add_sampling(parser: argparse.ArgumentParser, temperature: float = 0.8) -> None:
-    """Add the options of `sampling_of`."""
+    """Add --stop, and the options of `sampling_of`."""
     words = f"0: always the likeliest token (default {temperature})"
     parser.add_argument("--temperature", type=float, default=temperature, metavar="T", help=words)
     parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K likeliest tokens")
@@ -126,15 +138,28 @@ def add_sampling(parser: argparse.ArgumentParser, temperature: float = 0.8) -> N
     parser.add_argument("--top-p", type=float, metavar="P", help=words)
     words = "above 1: tokens that the text has already are less likely (default 1)"
     parser.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help=words)
+    words = 'never write the tokens that this text is made of, such as " the"; may be repeated'
+    parser.add_argument("--forbid", action="append", default=[], metavar="TEXT", help=words)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this; may be repeated")
 
 
-def sampling_of(args: argparse.Namespace) -> Sampling:
-    """How the user wants tokens to be chosen.
+def sampling_of(args: argparse.Namespace, tokenizer: AnyTokenizer | None = None) -> Sampling:
+    """How the user wants tokens to be chosen; without a tokenizer, only to check the numbers before the work.
 
-    Raises:   UsageError: a number is out of range.
+    Raises:   UsageError: a number is out of range, a text to forbid or to stop at is empty, all tokens are forbidden.
+              TokenizerError: a text to forbid has a character that the tokenizer lacks.
     """
+    for option in ("forbid", "stop"):
+        if "" in getattr(args, option):
+            raise UsageError(f"--{option}: got an empty text")
+    forbidden: set[int] = set()
+    if tokenizer is not None:
+        for text in args.forbid:
+            forbidden.update(encode_text(tokenizer, text, "allow", f"--forbid {text}"))
+        if len(forbidden) >= tokenizer.n_vocab:
+            raise UsageError(f"--forbid: all {tokenizer.n_vocab} tokens are forbidden")
     try:
-        return Sampling(args.temperature, args.top_k, args.top_p, args.repetition_penalty)
+        return Sampling(args.temperature, args.top_k, args.top_p, args.repetition_penalty, tuple(sorted(forbidden)))
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -10,6 +10,7 @@ from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, enable_grad, grad
 from tinygrad_llm.autograd.observer import Observer, Operation, observing
 from tinygrad_llm.finetuning.batches import in_batches, pad
+from tinygrad_llm.generation import crop
 from tinygrad_llm.models import GPTClassifier
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.training.task import Batches, Task
@@ -39,10 +40,18 @@ class Classification(Task):
         return F.cross_entropy(scores, labels, self.class_weights, reduction="sum") / total, {"accuracy": right / total}
 
 
-def encode_messages(texts: Sequence[str], tokenizer: AnyTokenizer, longest: int) -> tuple[list[list[int]], int]:
-    """The ids of each text, cut to what the model reads; and how many were cut. A special token is read as text."""
+def encode_messages(
+    texts: Sequence[str], tokenizer: AnyTokenizer, longest: int, refuse: bool = False
+) -> tuple[list[list[int]], int]:
+    """The ids of each text, without the end that the model cannot read; and how many were cut.
+
+    A special token is read as text.
+
+    Args:     refuse: see `generation.crop`.
+    """
     rows = [tokenizer.encode(text, disallowed_special=()) for text in texts]
-    return [row[:longest] for row in rows], sum(len(row) > longest for row in rows)
+    read = [crop(row, longest, refuse, "first", f"text {number}") for number, row in enumerate(rows, 1)]
+    return read, sum(len(row) > longest for row in rows)
 
 
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tinygrad_llm.finetuning.assistant import Style, prompt_of
-from tinygrad_llm.generation import Sampling, write
+from tinygrad_llm.generation import Sampling, crop, words_cropped, write
 from tinygrad_llm.generation.loop import LanguageModel
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import AnyTokenizer
@@ -21,10 +21,11 @@ class Turn(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """The ids of a conversation up to the next answer, and how many of its first turns did not fit."""
+    """The ids of a conversation up to the next answer, and what did not fit."""
 
     ids: list[int]
-    forgotten: int
+    forgotten: int  # of the first turns
+    cropped: bool = False  # whether the next turn lost the beginning of its text
 
 
 class Conversation:
@@ -36,7 +37,8 @@ class Conversation:
     Args:     style: how the assistant was trained. max_new_tokens: of one answer; at most half of what the model reads
               is kept free for it, or an eighth if the next turn alone needs more. history: how many of the last turns
               the model reads; None: all that fit. An assistant that was trained on single questions answers best
-              without any.
+              without any. stop: strings before which an answer ends. refuse: a text that is too long is an error;
+              else it loses its beginning.
     """
 
     def __init__(
@@ -48,14 +50,19 @@ class Conversation:
         rng: Generator | None = None,
         max_new_tokens: int = 200,
         history: int | None = None,
+        stop: Sequence[str] = (),
+        refuse: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.style = model, tokenizer, style
         self.sampling, self.max_new_tokens = sampling, max_new_tokens
         self.rng = Generator(0) if rng is None else rng
-        self.history = history
+        self.history, self.refuse = history, refuse
+        self.stop = (*stop_strings(style), *stop)
         self.system = ""
         self.turns: list[Turn] = []
-        self.forgotten = 0  # how many turns did not fit in the last call of `answer`
+        # Of the last answer: how many turns did not fit, whether its text lost its beginning, and after how many tokens
+        # it was cut, because it may have no more (0: it ended by itself, or its reader stopped it).
+        self.forgotten, self.cropped, self.cut = 0, False, 0
 
     def answer(self, text: str) -> abc.Generator[str, None, None]:
         """The answer to `text`, one piece for each token, without white space before and after it.
@@ -65,10 +72,10 @@ class Conversation:
 
         Raises:   ValueError: as `prompt`, raised by the call itself; the model's scores are NaN or infinite.
         """
-        ids, self.forgotten = self.prompt(text)
+        ids, self.forgotten, self.cropped = self.prompt(text)
+        self.cut = 0
         room = min(self.max_new_tokens, self.model.block_size - len(ids))
-        stop = stop_strings(self.style)
-        pieces = write(self.model, self.tokenizer, ids, room, self.sampling, self.rng, stop)
+        pieces = write(self.model, self.tokenizer, ids, room, self.sampling, self.rng, self.stop)
 
         def keep() -> abc.Generator[str, None, None]:
             said = held = ""
@@ -78,6 +85,7 @@ class Conversation:
                     ready = held.rstrip()  # white space may be the last of the answer
                     said, held = said + ready, held[len(ready) :]
                     yield ready
+                self.cut = 0 if pieces.ended else room
             except GeneratorExit:  # the turn ends where its reader stopped
                 pass
             self.turns.append(Turn(text, said))
@@ -87,14 +95,31 @@ class Conversation:
     def prompt(self, text: str) -> Prompt:
         """The ids that the model reads to answer `text`.
 
-        Raises:   ValueError: this text alone is too long for the model, holds a special token, or has a character that
-                  the tokenizer lacks.
+        Raises:   ValueError: this text is too long for the model and must not be cropped; the system's text leaves no
+                  room for it; it holds a special token, or a character that the tokenizer lacks.
         """
         block = self.model.block_size
         longest = block - min(self.max_new_tokens, block // 2)
         alone = max(longest, block - max(1, block // 8))
         turns = self.turns if self.history is None else self.turns[max(0, len(self.turns) - self.history) :]
-        return prompt_ids(self.tokenizer, self.style, turns, text, self.system, longest, alone)
+        return prompt_ids(self.tokenizer, self.style, turns, text, self.system, longest, alone, self.refuse)
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell the user of an answer that begins: what the model does not read."""
+        notes = [words_cropped(1, 1, self.model.block_size)] if self.cropped else []
+        if self.forgotten:
+            notes.append(f"earlier turns that no longer fit, and are not read: {self.forgotten}")
+        return notes
+
+    @property
+    def ending(self) -> str:
+        """What to tell the user of an answer that has ended: whether it was cut."""
+        if not self.cut:
+            return ""
+        most = "the most that it may have (--max-new-tokens)"
+        why = most if self.cut == self.max_new_tokens else "because the model can read no more"
+        return f"the answer is cut after {self.cut} tokens, {why}"
 
     def reset(self) -> None:
         """Forget all turns; the system's text stays."""
@@ -114,10 +139,11 @@ def prompt_ids(
     system: str,
     longest: int,
     alone: int | None = None,
+    refuse: bool = False,
 ) -> Prompt:
     """The ids of a conversation whose next turn begins with `text`, at most `longest` of them.
 
-    Args:     alone: how many ids there may be without any earlier turn; None: longest.
+    Args:     alone: how many ids there may be without any earlier turn; None: longest. refuse: see `Conversation`.
     Raises:   ValueError: as `Conversation.prompt`.
     """
     for where, given in (("the system's text", system), ("the text", text)):
@@ -128,19 +154,36 @@ def prompt_ids(
 
     plain = tokenizer.encode_ordinary  # an answer may spell a special token in other tokens
     start = plain(f"{system}\n\n") if system else []
-    last = plain(prompt_of(text, "", style))
+    alone = (longest if alone is None else alone) - len(start)
+    last = _last_turn(tokenizer, style, text, alone, refuse)
+    cropped = last != plain(prompt_of(text, "", style))
     room = longest - len(start) - len(last)
-    alone = longest if alone is None else alone
-    if len(start) + len(last) > alone:
-        raise ValueError(
-            f"the prompt has {len(start) + len(last)} tokens, more than the {alone} that the model reads before it "
-            "answers: shorten the text" + (" or the system's text" if system else "")
-        )
     end = [] if tokenizer.eot_token is None else [tokenizer.eot_token]
     kept: list[int] = []
     for i, turn in enumerate(reversed(turns)):
         ids = plain(prompt_of(turn.user, "", style)) + plain(style.space + turn.assistant) + end
         if len(ids) + len(kept) > room:
-            return Prompt(start + kept + last, len(turns) - i)
+            return Prompt(start + kept + last, len(turns) - i, cropped)
         kept = ids + kept
-    return Prompt(start + kept + last, 0)
+    return Prompt(start + kept + last, 0, cropped)
+
+
+def _last_turn(tokenizer: AnyTokenizer, style: Style, text: str, longest: int, refuse: bool) -> list[int]:
+    """The ids of a turn that waits for its answer; where they would be too many, the text loses its beginning.
+
+    Raises:   ValueError: they are too many even without the text, or must not be cropped.
+    """
+    ids = tokenizer.encode_ordinary(text)
+    around = len(tokenizer.encode_ordinary(prompt_of("", "", style)))
+    if around > longest:
+        raise ValueError(
+            f"the prompt has {around} tokens without any text of yours, more than the {longest} that the model reads "
+            "before it answers: shorten the system's text, or choose another model"
+        )
+    turn = tokenizer.encode_ordinary(prompt_of(text, "", style))
+    while len(turn) > longest:
+        # One token fewer than there were, if not many: pieces may have other ids next to the words around them.
+        ids = crop(ids, min(len(ids) - 1, longest - around), refuse)
+        rest = tokenizer.decode(ids).lstrip("\N{REPLACEMENT CHARACTER}")  # half a character at the cut
+        turn = tokenizer.encode_ordinary(prompt_of(rest, "", style))
+    return turn

@@ -9,18 +9,21 @@ text.py       ids that become text while they are generated
 from tinygrad_llm.generation.cache import KVCache
 from tinygrad_llm.generation.loop import LanguageModel, Prompt, generate, stream, window_start
 from tinygrad_llm.generation.sampling import Sampling, next_token_probs
-from tinygrad_llm.generation.text import start_ids, write, write_all
+from tinygrad_llm.generation.text import Written, crop, start_ids, words_cropped, write, write_all
 
 __all__ = [
     "KVCache",
     "LanguageModel",
     "Prompt",
     "Sampling",
+    "Written",
+    "crop",
     "generate",
     "next_token_probs",
     "start_ids",
     "stream",
     "window_start",
+    "words_cropped",
     "write",
     "write_all",
 ]

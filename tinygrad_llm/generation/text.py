@@ -1,6 +1,7 @@
 """Text from a model: ids become pieces of text while they are generated."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from tinygrad_llm.generation.loop import LanguageModel, stream
 from tinygrad_llm.generation.sampling import Sampling
@@ -18,6 +19,80 @@ def start_ids(tokenizer: AnyTokenizer) -> list[int]:
         return []
 
 
+def crop(
+    ids: list[int], longest: int, refuse: bool = False, keep: Literal["last", "first"] = "last", what: str = "the text"
+) -> list[int]:
+    """Cut the ids of a text to what a model reads: every command does it here, and says so.
+
+    Args:     refuse: raise instead. keep: the last ids, which what comes next depends on most; or the first.
+              what: the text's name in the error.
+    Raises:   ValueError: there are more than `longest` ids, and they are refused.
+    """
+    if len(ids) > longest and refuse:
+        raise ValueError(
+            f"{what} has {len(ids)} tokens, and the model reads at most {longest} of it: shorten it, or leave "
+            "--no-crop out, so that it is cropped"
+        )
+    return ids[:longest] if keep == "first" else ids[max(0, len(ids) - longest) :]
+
+
+def words_cropped(count: int, of: int, longest: int, part: str = "beginning") -> str:
+    """The words for texts that lost a part, because the model reads only `longest` tokens."""
+    what = f"{count} of {of} texts are" if of > 1 else "the text is"
+    left_out = f"the {part} of each is" if of > 1 else f"its {part} is"
+    return f"{what} longer than the {longest} tokens that the model reads at once: {left_out} left out"
+
+
+class Written(Iterator[str]):
+    """The pieces of a text while it is written.
+
+    `ended` tells, once all pieces have come, whether the text ended by itself: at the end of text, or before a stop
+    string.
+    """
+
+    def __init__(self, ids: Iterable[int], tokenizer: AnyTokenizer, stop: Sequence[str]) -> None:
+        self.ended = False
+        pieces = self._decoded(ids, tokenizer)
+        self._pieces = self._before(pieces, stop) if stop else pieces
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def _decoded(self, ids: Iterable[int], tokenizer: AnyTokenizer) -> Iterator[str]:
+        """The text of each id up to the end of text, and a last piece."""
+        decoder = StreamDecoder(tokenizer)
+        for token in ids:
+            if token == tokenizer.eot_token:
+                self.ended = True
+                break
+            yield decoder.push(token)
+        yield decoder.finish()
+
+    def _before(self, pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
+        """The pieces up to the first of the stop strings, one out for each one in, and a last one."""
+        held = ""
+        for piece in pieces:
+            held += piece
+            found = _first(held, stop)
+            # A stop string that has begun earlier may still be completed, and would then be the first.
+            open_ends = (i for i in range(len(held)) for end in stop if end.startswith(held[i:]) and end != held[i:])
+            begun = min(open_ends, default=len(held))
+            if found is not None and found <= begun:
+                self.ended = True
+                yield held[:found]
+                return
+            yield held[:begun]
+            held = held[begun:]
+        found = _first(held, stop)
+        self.ended = self.ended or found is not None
+        yield held[:found]
+
+
+def _first(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first of the stop strings begins."""
+    return min((place for place in map(text.find, stop) if place >= 0), default=None)
+
+
 def write(
     model: LanguageModel,
     tokenizer: AnyTokenizer,
@@ -26,7 +101,7 @@ def write(
     sampling: Sampling = Sampling(),
     rng: Generator | None = None,
     stop: Sequence[str] = (),
-) -> Iterator[str]:
+) -> Written:
     """Continue ids as text: yields one piece per token, and ends at the end-of-text token.
 
     A piece is empty while its character is incomplete. Ids that the tokenizer does not have are never drawn.
@@ -36,8 +111,7 @@ def write(
     """
     _check_stop(stop)
     new = stream(model, ids, max_new_tokens, sampling, rng, n_vocab=tokenizer.n_vocab, eos_id=tokenizer.eot_token)
-    pieces = _pieces((int(token[0]) for token in new), tokenizer)
-    return _before(pieces, stop) if stop else pieces
+    return Written((int(token[0]) for token in new), tokenizer, stop)
 
 
 def write_all(
@@ -60,36 +134,9 @@ def write_all(
     rngs = [Generator(0) for _ in rows] if rngs is None else rngs
     new = stream(model, rows, max_new_tokens, sampling, rngs, n_vocab=tokenizer.n_vocab, eos_id=tokenizer.eot_token)
     columns = [column.tolist() for column in new]
-    return ["".join(_before(_pieces((column[i] for column in columns), tokenizer), stop)) for i in range(len(rows))]
+    return ["".join(Written((column[i] for column in columns), tokenizer, stop)) for i in range(len(rows))]
 
 
 def _check_stop(stop: Sequence[str]) -> None:
     if not all(stop):
         raise ValueError("a stop string must not be empty")
-
-
-def _pieces(ids: Iterable[int], tokenizer: AnyTokenizer) -> Iterator[str]:
-    """The text of each id up to the end of text, and a last piece."""
-    decoder = StreamDecoder(tokenizer)
-    for token in ids:
-        if token == tokenizer.eot_token:
-            break
-        yield decoder.push(token)
-    yield decoder.finish()
-
-
-def _before(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first of the stop strings, one out for each one in, and a last one."""
-    held = ""
-    for piece in pieces:
-        held += piece
-        found = min((place for place in map(held.find, stop) if place >= 0), default=len(held) + 1)
-        # A stop string that has begun earlier may still be completed, and would then be the first.
-        open_ends = (i for i in range(len(held)) for end in stop if end.startswith(held[i:]) and end != held[i:])
-        begun = min(open_ends, default=len(held))
-        if found <= begun:
-            yield held[:found]
-            return
-        yield held[:begun]
-        held = held[begun:]
-    yield held[: min((place for place in map(held.find, stop) if place >= 0), default=len(held))]
