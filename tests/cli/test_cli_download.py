@@ -1,6 +1,7 @@
-"""`tinygrad-llm download`: a tiny GPT-2 from a server on this machine, by the command."""
+"""`tinygrad-llm download`: a tiny GPT-2, and public texts, from a server on this machine, by the command."""
 
 import functools
+import hashlib
 import http.server
 import io
 import json
@@ -8,12 +9,15 @@ import os
 import re
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from tinygrad_llm import GPT, Generator, GPTConfig, Tokenizer
 from tinygrad_llm.cli import download as command
+from tinygrad_llm.datasets import load_corpus
+from tinygrad_llm.datasets.public import PUBLIC
 from tinygrad_llm.models import CONFIGS
 from tinygrad_llm.weights import write_pretrained
 
@@ -38,10 +42,12 @@ def web(tmp_path, monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setitem(CONFIGS, "gpt2-medium", TINY)
     monkeypatch.setenv("TINYGRAD_LLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TINYGRAD_LLM_DATA", raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=root)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         monkeypatch.setenv("TINYGRAD_LLM_OPENAI_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("TINYGRAD_LLM_DATA_URL", f"http://127.0.0.1:{server.server_port}")
         yield root / "355M"
         server.shutdown()
         thread.join(60)
@@ -106,7 +112,121 @@ def test_every_failure_is_one_line(cli, web, place, monkeypatch, spoil, words):
     assert not (place / "here" / ".download").exists()
 
 
-@pytest.mark.parametrize("arguments", ["gpt3", "", "gpt2 --from elsewhere"])
+# ---- public texts --------------------------------------------------------------------------------------------------
+
+MESSAGES = b"".join(b"%s\tmessage %d\n" % ((b"ham", b"spam")[i % 2], i) for i in range(40))
+ARCHIVE = "sms+spam+collection.zip"
+
+
+@pytest.fixture
+def texts(web, monkeypatch):
+    """The server's folder with small texts under the published names, whose hashes are the expected ones."""
+    root = web.parent
+    with zipfile.ZipFile(root / ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("readme", "about it")
+        archive.writestr("SMSSpamCollection", MESSAGES)
+    (root / "the-verdict.txt").write_bytes(b"A short story. " * 20)
+    for name, data in (("sms-spam", MESSAGES), ("the-verdict", b"A short story. " * 20)):
+        file = PUBLIC[name].file._replace(size=len(data), sha256=hashlib.sha256(data).hexdigest(), limit=2000)
+        monkeypatch.setitem(PUBLIC, name, PUBLIC[name]._replace(file=file))
+    return root
+
+
+def test_a_text_in_an_archive_is_fetched_and_found_by_its_name(cli, texts, runs, tmp_path):
+    words = ("finetune", "classifier", "sms-spam", "--base", runs["stories"], "--out", "new", "--steps", 2)
+    status, _, err = cli(*words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is not there: run `tinygrad-llm download sms-spam` first, or set TINYGRAD_LLM_DATA" in err
+    status, out, err = cli("download", "sms-spam")
+    assert (status, err) == (0, "")
+    folder = tmp_path / "cache" / "data"
+    assert (
+        out == f"SMSSpamCollection: {len(MESSAGES)} bytes, fetched, SHA-256 verified\n{folder}: read it as sms-spam\n"
+    )
+    assert [path.name for path in folder.iterdir()] == ["SMSSpamCollection"]
+    assert "existed, SHA-256 verified" in cli("download", "sms-spam")[1]
+    status, out, _ = cli(*words)
+    assert status == 0
+    assert "40 examples" in out
+
+
+def test_a_text_goes_to_the_folder_of_the_variable_or_to_out(cli, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_LLM_DATA", str(tmp_path / "mine"))
+    status, out, _ = cli("download", "the-verdict", "--json")
+    assert status == 0
+    figures = json.loads(out)
+    assert figures["folder"] == str(tmp_path / "mine")
+    assert figures["url"] == os.environ["TINYGRAD_LLM_DATA_URL"] + "/"
+    assert figures["files"] == [{"name": "the-verdict.txt", "size": 300, "fetched": True, "verified": "SHA-256"}]
+    assert load_corpus("the-verdict").startswith("A short story.")
+    assert cli("download", "the-verdict", "--out", "here")[1].endswith("here: read it as here/the-verdict.txt\n")
+
+
+BIG = b"ham\tx\n" * 1000
+
+
+def repack(name="SMSSpamCollection", data=MESSAGES, method=zipfile.ZIP_DEFLATED):
+    def spoil(root):
+        with zipfile.ZipFile(root / ARCHIVE, "w", method) as archive:
+            archive.writestr(name, data)
+
+    return spoil
+
+
+def flip(root):
+    data = bytearray((root / ARCHIVE).read_bytes())
+    data[data.index(b"SMSSpamCollection") + 40] ^= 255  # in the packed bytes
+    (root / ARCHIVE).write_bytes(data)
+
+
+def encrypt(root):
+    data = bytearray((root / ARCHIVE).read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1  # the flag of the last file in the directory
+    (root / ARCHIVE).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda root: (root / ARCHIVE).unlink(), "yourself"),
+        (lambda root: (root / ARCHIVE).write_bytes(b"no archive"), "cannot be unpacked: File is not a zip file"),
+        (lambda root: (root / ARCHIVE).write_bytes(b"<html>"), "a web page"),
+        (lambda root: (root / ARCHIVE).write_bytes(bytes(3000)), "at most 2000"),
+        (repack(name="other"), "no item named 'SMSSpamCollection' in the archive"),
+        (repack(data=BIG), "has more than the 2000 bytes that it may have"),
+        (repack(data=MESSAGES[::-1]), "its SHA-256 differs from the published one"),
+        (repack(data=MESSAGES[:-1]), f"has {len(MESSAGES) - 1} bytes, not {len(MESSAGES)}"),
+        (repack(method=zipfile.ZIP_LZMA), "is packed by method 14"),
+        (flip, "cannot be unpacked"),
+        (encrypt, "encrypted"),
+    ],
+)
+def test_every_failure_of_an_archive_is_one_line_and_leaves_nothing(cli, texts, place, spoil, words):
+    spoil(texts)
+    status, out, err = cli("download", "sms-spam", "--out", "here")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+    assert not (place / "here").exists()
+
+
+def test_a_text_that_was_changed_is_named_and_replaced_with_overwrite(cli, texts, place):
+    (place / "here").mkdir()
+    (place / "here" / "the-verdict.txt").write_text("mine")
+    status, _, err = cli("download", "the-verdict", "--out", "here")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "has 4 bytes, not 300: replace it with --overwrite" in err
+    assert cli("download", "the-verdict", "--out", "here", "--overwrite")[0] == 0
+
+
+def test_a_download_that_was_killed_while_it_unpacked_begins_again(cli, texts, place):
+    staging = place / "here" / ".download"
+    staging.mkdir(parents=True)
+    (staging / "SMSSpamCollection").write_bytes(MESSAGES[:100])
+    assert cli("download", "sms-spam", "--out", "here")[0] == 0
+    assert [path.name for path in (place / "here").iterdir()] == ["SMSSpamCollection"]
+
+
+@pytest.mark.parametrize("arguments", ["gpt3", "", "gpt2 --from elsewhere", "sms-spam --from openai"])
 def test_an_unknown_model_or_source_is_refused(cli, arguments):
     status, out, err = cli("download", *arguments.split())
     assert (status, out, err.count("\n")) == (2, "", 1)
@@ -115,8 +235,11 @@ def test_an_unknown_model_or_source_is_refused(cli, arguments):
 def test_help_names_the_variables(cli):
     status, out, _ = cli("download", "--help")
     assert status == 0
-    for variable in ("TINYGRAD_LLM_CACHE", "TINYGRAD_LLM_OPENAI_URL", "HF_ENDPOINT"):
-        assert variable in out
+    for name in PUBLIC:
+        assert name in out
+    for variable in ("CACHE", "OPENAI_URL", "DATA", "DATA_URL"):
+        assert f"TINYGRAD_LLM_{variable}" in out
+    assert "HF_ENDPOINT" in out
 
 
 class Terminal(io.StringIO):

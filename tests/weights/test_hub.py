@@ -21,7 +21,7 @@ from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer
-from tinygrad_llm.weights import hub, write_pretrained
+from tinygrad_llm.weights import collect, hub, write_pretrained
 from tinygrad_llm.weights.connection import DownloadError, Unreachable
 from tinygrad_llm.weights.find import cache_folder
 from tinygrad_llm.weights.hub import download, model_files, model_url
@@ -282,7 +282,7 @@ def test_an_answer_that_makes_no_sense_is_not_called_a_wrong_hash(tmp_path, monk
     def fetch(*args, **options):
         raise ValueError("Port could not be cast\nto integer value")  # as urllib does of a Location
 
-    monkeypatch.setattr(hub, "fetch", fetch)
+    monkeypatch.setattr(collect, "fetch", fetch)
     with pytest.raises(DownloadError, match=r"hparams\.json: the server's answer makes no sense: Port .* cast to"):
         get(tmp_path, "gpt2")
 

@@ -7,6 +7,7 @@ windows.py      ids → windows: an input of block_size ids, and the target one 
 batches.py      windows → batches: `DataLoader` (one pass, as in PyTorch) and `BatchStream` (without end)
 messages.py     texts with labels, for a classifier
 instructions.py instructions with answers, and pairs of answers, for an assistant
+public.py       texts of the book that others publish: downloads, verified, and where they are found
 permutation.py  the shuffled order of very many windows, without a list of them
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tinygrad_llm.datasets.checks import DataError
+from tinygrad_llm.datasets.public import PUBLIC, public_file
 from tinygrad_llm.storage.files import LoadError, data_folder, open_regular
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, TokenizerError, files
 from tinygrad_llm.tokenizer.files import Stretch, StrPath
@@ -19,13 +20,16 @@ STRETCH = 1 << 21  # bytes: a few tenths of a second of encoding, and all that a
 
 
 def load_corpus(name_or_path: str, keep_newlines: bool = False) -> str:
-    """Return the text of a bundled corpus, by name, or of a UTF-8 file, by path, as `read_corpus` reads it.
+    """Return the text of a bundled or downloaded corpus, by name, or of a UTF-8 file, by path, as `read_corpus` does.
 
-    Raises:   DataError: no such corpus or file; not a regular file; not UTF-8; empty; too large for a text in memory.
+    Raises:   DataError: no such corpus or file; a public text that has not been downloaded; not a regular file; not
+              UTF-8; empty; too large for a text in memory.
     """
     if name_or_path == "python-docs":
         return _python_docs()
     path = data_folder() / "stories.txt" if name_or_path == "stories" else Path(name_or_path)
+    if name_or_path in PUBLIC:
+        path = public_file(name_or_path)
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -57,7 +61,8 @@ def read_corpus(
     Args:     as `read_stretches`.
     Raises:   DataError: as `load_corpus` and `read_stretches`, when the defect is read.
     """
-    if name_or_path in CORPORA or not Path(name_or_path).exists():  # for the latter, load_corpus raises
+    named = name_or_path in CORPORA or name_or_path in PUBLIC
+    if named or not Path(name_or_path).exists():  # for the latter, load_corpus raises
         text = load_corpus(name_or_path)
         yield Stretch(0, len(text.encode()), text, 0)
         return

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.datasets.public import PUBLIC
 from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.storage.text import nearest
@@ -165,7 +166,8 @@ class RunConfig:
     def absolute(self) -> "RunConfig":
         """A copy with absolute paths, which is valid in every folder."""
         data = self.data
-        corpus = data.corpus if data.corpus in CORPORA else str(Path(data.corpus).absolute())
+        named = data.corpus in CORPORA or data.corpus in PUBLIC
+        corpus = data.corpus if named else str(Path(data.corpus).absolute())
 
         def there(path: str) -> str:  # else the name of a model or of a file that ships with the package
             return str(Path(path).absolute()) if path and Path(path).exists() else path

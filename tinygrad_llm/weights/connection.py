@@ -1,4 +1,4 @@
-"""HTTP connections for downloads: paced, so that a server cannot keep us waiting; careful with redirects; clear errors.
+"""HTTP connections: paced, so that a server cannot keep us waiting; careful with redirects; clear errors.
 
 Python's web client has a timeout for each read. A server that sends one byte before each timeout never exceeds it, so
 every answer here is also measured over a window of time, headers included.
@@ -34,6 +34,8 @@ class Unreachable(DownloadError):
 
 class Transient(Exception):
     """A failure that another attempt may not meet."""
+
+    wait = 0.0  # seconds that the server asks for
 
 
 class NoName(Transient):
@@ -73,18 +75,35 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def open_url(url: str, headers: dict[str, str], timeout: float, window: float, redirects: Redirects) -> Any:
-    """Send a GET request, and return the response once its headers are there.
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Refuses every redirect: what is sent goes only where the user said."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> None:
+        fp.close()
+        raise DownloadError(f"{req.full_url}: redirected to {newurl[:200]}: refused; name that address, if it is right")
+
+
+def open_url(
+    url: str,
+    headers: dict[str, str],
+    timeout: float,
+    window: float,
+    *handlers: urllib.request.BaseHandler,
+    data: bytes | None = None,
+) -> Any:
+    """Send a GET request, or a POST request with data, and return the response once its headers are there.
 
     Args:     timeout: seconds without a byte until the connection counts as broken. window: seconds over which the
-              connection must bring 1 kB/s.
+              connection must bring 1 kB/s. handlers: such as `Redirects`.
     Raises:   DownloadError: not an http or https URL. HTTPError: a status other than success.
               All other failures are those that `network_errors` translates.
     """
     if urlsplit(url).scheme not in ("http", "https"):  # urllib also opens files
         raise DownloadError(f"{url}: the URL must begin with https://")
-    request = urllib.request.Request(url, headers=headers)
-    return urllib.request.build_opener(redirects, _HTTP(window), _HTTPS(window)).open(request, timeout=timeout)
+    request = urllib.request.Request(url, data, headers)
+    return urllib.request.build_opener(*handlers, _HTTP(window), _HTTPS(window)).open(request, timeout=timeout)
 
 
 def refusal(url: str, error: urllib.error.HTTPError) -> Exception:
