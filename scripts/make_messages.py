@@ -563,10 +563,16 @@ def tidy(text: str) -> str:
     return re.sub(r"(^|[.!?] |[:?] \")([a-z])", lambda m: m[1] + m[2].upper(), text)
 
 
-def make(seed: int = SEED, sizes: dict[str, int] = SIZES) -> str:
+def letters(text: str) -> str:
+    """What two messages have in common that differ only in numbers and signs: they count as the same."""
+    return re.sub(r"[^a-z ]", "", text.lower())
+
+
+def make_rows(seed: int, sizes: dict[str, int]) -> list[tuple[str, str]]:
+    """(label, message) of each."""
     writer = Writer(seed, PHRASE)
     made: dict[str, str] = {}  # message → label
-    seen = set()  # messages that differ only in numbers and signs count as the same
+    seen = set()
     for label, size in sizes.items():
         topics: list[list[list[str]]] = []
         left = size
@@ -574,14 +580,17 @@ def make(seed: int = SEED, sizes: dict[str, int] = SIZES) -> str:
             topics = topics or list(BEATS[label])
             topic = writer.pick(topics)
             text = writer.message(topic)
-            letters = re.sub(r"[^a-z ]", "", text.lower())
-            if len(text) <= LONGEST and letters not in seen:
-                seen.add(letters)
+            if len(text) <= LONGEST and letters(text) not in seen:
+                seen.add(letters(text))
                 topics.remove(topic)
                 made[text] = label
                 left -= 1
     order = sorted(made, key=lambda text: writer.random())
-    return "".join(f"{made[text]}\t{text}\n" for text in order)
+    return [(made[text], text) for text in order]
+
+
+def make(seed: int = SEED, sizes: dict[str, int] = SIZES) -> str:
+    return "".join(f"{label}\t{text}\n" for label, text in make_rows(seed, sizes))
 
 
 if __name__ == "__main__":

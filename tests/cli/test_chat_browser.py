@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from chat_models import Held, serving, wait_until
+from chat_models import ALPHABET, Held, alphabet, serving, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -129,6 +129,19 @@ def test_the_conversation_is_saved_and_two_pages_do_not_share_it(opened):
         saved = json.loads(download.value.path().read_text(encoding="utf-8"))
         said = [("system", "be kind"), ("user", "one"), ("assistant", "fine")]
         assert [(message["role"], message["content"]) for message in saved["messages"]] == said
+
+
+def test_what_was_cropped_and_cut_is_told(opened):
+    with serving(alphabet(ends=False, block_size=60)) as server:
+        page = opened(server)
+        ask(page, "x" * 100)
+        status = page.locator("#status")
+        playwright.expect(status).to_contain_text("the text is longer than the 60 tokens that the model reads")
+        playwright.expect(status).to_contain_text("the answer is cut after")
+        (_, (kind, text)) = turns(page)
+        assert kind == "assistant"
+        assert set(text) <= set(ALPHABET + " ")
+        assert page.evaluate("turns[0][1]") == text
 
 
 def test_a_server_that_has_ended_is_told(opened):

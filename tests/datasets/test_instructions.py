@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tinygrad_llm.datasets import DataError, Entry, Pair, read_instructions, read_preferences
+from tinygrad_llm.datasets import DataError, Entry, Pair, cut_parts, read_instructions, read_preferences
+from tinygrad_llm.random import Generator
 
 ENTRIES = [Entry("Add.", "1, 2", "3", "sum"), Entry("Say hi.", "", "hi")]
 
@@ -77,3 +80,35 @@ def test_the_book_s_data_are_read():
     assert len(entries) == 1100
     assert (entries[50].input != "", entries[999].input) == (True, "")
     assert len(read_preferences(folder / "instruction-data-with-preference.json")) == 1100
+
+
+@given(st.sets(st.integers(0, 39)), st.integers(0, 99))
+def test_parts_have_all_examples_and_no_question_is_in_two_of_them(twice, seed):
+    asked = [*range(40), *twice]
+    entries = [Entry(f"Say  {n}.", "It" if i % 2 else "it", str(i)) for i, n in enumerate(asked)]
+    parts, copies = cut_parts(entries, Generator(seed))
+    assert copies == len(asked) - len(set(asked))
+    assert sorted(entry for part in parts for entry in part) == sorted(entries)
+    questions = [{entry.instruction for entry in part} for part in parts]
+    assert sum(map(len, questions)) == len(set(asked))
+    assert all(parts)
+
+
+def test_parts_of_different_examples_are_the_shuffled_ones_cut():
+    entries = [Entry("Say it.", str(i), "it") for i in range(100)]
+    parts, copies = cut_parts(entries, Generator(3))
+    assert [len(part) for part in parts] == [85, 5, 10]
+    assert [entry for part in parts for entry in part] == [entries[i] for i in Generator(3).randperm(100).tolist()]
+    assert copies == 0
+
+
+def test_pairs_with_other_answers_may_be_in_two_parts():
+    pairs = [Pair("Say it.", "", f"it {i}", "no") for i in range(20)]
+    parts, copies = cut_parts(pairs, Generator(0))
+    assert ([len(part) for part in parts], copies) == ([17, 1, 2], 0)
+
+
+def test_too_few_examples_for_three_parts_are_refused():
+    for entries in ([Entry("Say", str(i), "it") for i in range(9)], [Entry("Say", "", str(i)) for i in range(90)]):
+        with pytest.raises(DataError, match=r"got \d+ examples, \d of them different, which are too few to train"):
+            cut_parts(entries, Generator(0))

@@ -35,7 +35,7 @@ FIELDS = {
     "labels": ["yes", "no"],
     "examples": [{"text": "fine", "label": "yes"}, {"text": "bad", "label": "no"}, {"text": "ill", "label": "no"}],
 }
-TASK = PromptTask("Is it good?", ("yes", "no"), [("fine", 0), ("bad", 1), ("ill", 1)], "task.json")
+TASK = PromptTask("Is it good?", ("yes", "no"), ("yes", "no"), [("fine", 0), ("bad", 1), ("ill", 1)], "task.json")
 
 
 def written(folder, fields):
@@ -47,6 +47,22 @@ def written(folder, fields):
 def test_a_task_is_read_from_json(tmp_path):
     path = written(tmp_path, FIELDS)
     assert read_prompts(path) == TASK._replace(where=str(path))
+
+
+def test_labels_may_have_other_words_than_their_names(tmp_path):
+    named = {"labels": {"good": "yes", "poor": "no"}}
+    examples = [{"text": "fine", "label": "good"}, {"text": "bad", "label": "poor"}]
+    task = read_prompts(written(tmp_path, {**FIELDS, **named, "examples": examples}))
+    assert (task.labels, task.words) == (("good", "poor"), ("yes", "no"))
+    (item,) = few_shot_items(task, 1, Generator(0))[:1]
+    assert item.ctx.endswith("Text: bad\nLabel: no\n\nText: fine\nLabel:")
+    assert item.endings == ("yes", "no")
+
+
+def test_the_task_that_ships_has_texts_of_both_labels():
+    task = read_prompts("spam")
+    assert task.labels == ("ham", "spam")
+    assert [label for _, label in task.examples].count(1) == len(task.examples) / 2 >= 50
 
 
 def test_a_prompt_without_shots_is_the_instruction_and_the_text():
@@ -107,6 +123,11 @@ def test_the_score_counts_the_likeliest_labels():
         ({**FIELDS, "labels": ["yes"]}, "labels must be at least two different texts"),
         ({**FIELDS, "labels": ["yes", "yes"]}, "labels must be at least two different texts"),
         ({**FIELDS, "labels": ["yes", " "]}, "labels must be at least two different texts"),
+        ({**FIELDS, "labels": ["yes", "yes "]}, "labels must be at least two different texts"),
+        ({**FIELDS, "labels": {"good": "yes", "bad": "yes"}}, "labels must be at least two different texts"),
+        ({**FIELDS, "labels": {"good": "yes", "bad": ""}}, "labels must be at least two different texts"),
+        ({**FIELDS, "labels": {"good": "yes", "bad": 1}}, "labels must be at least two different texts"),
+        ({**FIELDS, "labels": {"good": "1", "bad": "2"}}, "label must be one of good, bad, got 'yes'"),
         ({**FIELDS, "examples": []}, "examples must be a list of examples"),
         ({**FIELDS, "examples": ["fine"]}, "example 1: must be an object with text and label, got 'fine'"),
         ({**FIELDS, "examples": [{"text": "", "label": "no"}]}, "example 1: must be an object with text and label"),

@@ -15,7 +15,8 @@ from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
 from tinygrad_llm.nn import merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import run as run_module
-from tinygrad_llm.runs.finetune import answers, load_examples
+from tinygrad_llm.runs.answers import answers
+from tinygrad_llm.runs.finetune import load_examples
 from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.runs.run import Run
@@ -44,7 +45,7 @@ def base(tmp_path_factory):
 def data(tmp_path_factory):
     """Files with forty examples for each task."""
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    pairs = [(WORDS[i], WORDS[j]) for i, j in rng.integers(0, 10, (40, 2))]
+    pairs = [(WORDS[n // 10], WORDS[n % 10]) for n in rng.permutation(100)[:40].tolist()]  # all different
     rows = [f"{'spam' if i % 2 else 'ham'}\t{a} {b} {'not' if i % 2 else 'the'} {i}" for i, (a, b) in enumerate(pairs)]
     entries = [{"instruction": "Say", "input": f"{a} {b}", "output": a, "kind": f"kind {len(a)}"} for a, b in pairs]
     answers = [{"instruction": "Say", "input": f"{a} {b}", "chosen": f"the {a}", "rejected": b} for a, b in pairs]
@@ -202,9 +203,12 @@ def test_answers_are_those_of_each_question_alone(base, data):
     model, tokenizer = GPT.from_pretrained(base), Tokenizer.load(base / "tokenizer.json")
     entries = read_instructions(data / "assistant")
     entries += [entries[0]._replace(instruction="the " * 40)]
-    alone = [answers(model, tokenizer, [entry], "plain", 8)[0] for entry in entries]
-    assert answers(model, tokenizer, entries, "plain", 8) == alone
-    assert alone[-1] == "" != alone[0]
+    alone = [answers(model, tokenizer, [entry], "plain", 8)[0][0] for entry in entries]
+    done = []
+    assert answers(model, tokenizer, entries, "plain", 8, False, done.append) == (alone, 1)
+    assert done[-1] == len(entries)
+    with pytest.raises(ValueError, match=r"^the prompt 'the the .* has \d+ tokens, and the model reads at most 31"):
+        answers(model, tokenizer, entries, "plain", 8, refuse=True)
 
 
 def test_preference_starts_at_ln_2(whole):
@@ -262,6 +266,35 @@ def test_long_examples_are_cut_or_refused(tmp_path, base):
     assert load_examples(config).notes == ["40 messages are longer than the 32 tokens that the model reads: cut"]
     with pytest.raises(ConfigError, match=r"40 messages are longer than the 32 tokens .*set finetune.too_long=cut"):
         load_examples(config.changed({"too_long": "refuse"}))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_repeated_examples_are_told_and_are_in_one_part(tmp_path, base, data, task):
+    lines = (data / task).read_text().splitlines() if task != "assistant" else None
+    if lines is None:
+        entries = json.loads((data / task).read_text())
+        (tmp_path / task).write_text(json.dumps(entries + [{**one, "output": "other"} for one in entries[:20]]))
+    else:
+        (tmp_path / task).write_text("\n".join(lines + lines[:20]))
+    found = load_examples(configured(task, base, tmp_path, balance=False))
+    what = "messages" if task == "classifier" else "entries"
+    assert found.notes == [f"20 {what} repeat another one: all copies of one are in the same part"]
+    assert len(found.training["lengths"]) + len(found.held_out["lengths"]) + found.test_size == 60
+
+
+def test_a_class_that_the_training_part_lacks_is_named(tmp_path, base):
+    rows = [f"{'ab'[i % 2]}\ttext {i}" for i in range(40)]
+    (tmp_path / "classifier").write_text("\n".join([*rows, "rare\tonly one"]))
+    config = configured("classifier", base, tmp_path, balance=False)
+    seeds = [config.changed({"training.seed": seed}) for seed in range(8)]
+    messages = set()
+    for one in seeds:
+        try:
+            assert load_examples(one).labels == ("a", "b", "rare")
+        except DataError as error:
+            messages.add(str(error))
+    (message,) = messages
+    assert message.endswith("classifier: no message of class rare is in the training part: give more of them")
 
 
 def test_wrong_files_and_bases_are_refused(tmp_path, base, data):

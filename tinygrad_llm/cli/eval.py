@@ -1,4 +1,7 @@
-"""`tinygrad-llm eval`: the loss of a model on a text, the endings it prefers, or the next tokens it expects."""
+"""`tinygrad-llm eval`: the loss of a model on a text, the endings it prefers, or the next tokens it expects.
+
+`eval_tasks.py` has the rest: labels by prompting alone, and the answers of an assistant.
+"""
 
 import argparse
 import math
@@ -7,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.eval_tasks import add_tasks, instructions, prompts
 from tinygrad_llm.cli.options import (
     add_checkpoint,
+    add_crop,
     add_json,
     add_newlines,
+    add_seed,
     add_special,
     find_tokenizer,
     integer,
     read_newlines,
+    say_cropped,
     visible,
     weights_of,
 )
@@ -27,7 +34,7 @@ from tinygrad_llm.evaluation import (
     score_choices,
     score_file,
 )
-from tinygrad_llm.generation import start_ids
+from tinygrad_llm.generation import crop, start_ids
 from tinygrad_llm.models import GPT
 from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.storage.text import to_json
@@ -35,6 +42,19 @@ from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
 from tinygrad_llm.weights import check_stated, fit
 
 EXAMPLE = "tinygrad-llm eval runs/demo stories --allow-special --stride 64"
+WAYS = {
+    "file": "a FILE to score",
+    "choices": "--choices FILE",
+    "next": "--next TEXT",
+    "prompts": "--prompts FILE",
+    "instructions": "--instructions FILE",
+}
+OPTIONS = {  # that are for one of them
+    "file": ("stride", "dtype", "keep_newlines"),
+    "next": ("top",),
+    "prompts": ("shots", "classifier"),
+    "instructions": ("style", "max_new_tokens", "judge", "judge_model"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the file that ships with the package",
     )
     parser.add_argument("--next", metavar="TEXT", help="list the likeliest tokens after this text")
+    add_tasks(parser)
     parser.add_argument(
         "--stride",
         type=integer(1),
@@ -63,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     add_newlines(parser)
     add_special(parser)
+    add_crop(parser)
+    add_seed(parser)
     add_json(parser)
 
 
@@ -71,15 +94,16 @@ def run(args: argparse.Namespace) -> int:
         "file": _file,
         "choices": _choices,
         "next": _next,
+        "prompts": prompts,
+        "instructions": instructions,
     }
-    asked = [name for name in ways if getattr(args, name) is not None]
+    asked = [name for name in WAYS if getattr(args, name) is not None]
     if len(asked) != 1:
-        raise UsageError("give one of these: a FILE to score, --choices FILE, or --next TEXT")
-    for option, way in (("stride", "file"), ("dtype", "file"), ("keep_newlines", "file"), ("top", "next")):
-        if getattr(args, option) is not None and asked != [way]:
-            raise UsageError(
-                f"--{option.replace('_', '-')} is for {'a FILE to score' if way == 'file' else '--next TEXT'}"
-            )
+        raise UsageError(f"give one of these: {', '.join(WAYS.values())}")
+    for way, options in OPTIONS.items():
+        for option in options:
+            if getattr(args, option) is not None and asked != [way]:
+                raise UsageError(f"--{option.replace('_', '-')} is for {WAYS[way]}")
     model, tokenizer = _load(args)
     try:
         figures = ways[asked[0]](args, model, tokenizer)
@@ -155,7 +179,7 @@ def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> d
     items = read_choices(args.choices)
     scores: list[ChoiceScore] = []
     with progress("item", Path(args.choices).name, len(items)) as update:
-        for score in score_choices(model, tokenizer, items, args.batch_size, args.special):
+        for score in score_choices(model, tokenizer, items, args.batch_size, args.special, not args.crop):
             scores.append(score)
             update(len(scores))
     n = len(scores)
@@ -169,9 +193,7 @@ def _choices(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> d
         print(f"acc        {acc:6.1%}   the right ending has the largest Σ ln p(token)")
         print(f"acc_norm   {acc_norm:6.1%}   the right ending has the largest Σ ln p(token) / characters")
         print(f"chance     {chance:6.1%}   ± {spread:.1%} (standard deviation of guessing {n} times)")
-        if cut:
-            lost = f"in {cut} of {n} items the context lost its beginning: the model reads {model.block_size} tokens"
-            print(fold(lost, hang="    "))
+    say_cropped(args, cut, n, model.block_size)
     return {
         "choices": args.choices,
         "n": n,
@@ -190,18 +212,18 @@ def _next(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict
     ids = encode_text(tokenizer, args.next, args.special) or start_ids(tokenizer)
     if not ids:
         raise UsageError("this model has no end-of-text token and no newline to start from: give --next a text")
-    rows = next_tokens(model, ids, args.top or 10, tokenizer.n_vocab)
+    read = crop(ids, model.block_size, not args.crop)
+    rows = next_tokens(model, read, args.top or 10, tokenizer.n_vocab)
     tokens = [visible(tokenizer.decode_bytes([token_id])) for token_id, _ in rows]
     if not args.json:
         print("probability      id  token")
         for (token_id, probability), token in zip(rows, tokens, strict=True):
             print(f"{probability:>11.4%}  {token_id:>6}  {token}")
         print("(␣ is a space; two digits such as F0 or 0A are one byte, in hexadecimal)")
-        if len(ids) > model.block_size:
-            print(f"(the text has {len(ids)} tokens; the model reads the last {model.block_size})")
+    say_cropped(args, len(ids) > len(read), 1, model.block_size)
     return {
         "text": args.next,
-        "read": min(len(ids), model.block_size),
+        "read": len(read),
         "next": [
             {"id": token_id, "token": token, "probability": probability}
             for (token_id, probability), token in zip(rows, tokens, strict=True)

@@ -17,8 +17,9 @@ from tinygrad_llm.cli.train import beginning
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import Entry
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.answers import answers
 from tinygrad_llm.runs.config import RunConfig
-from tinygrad_llm.runs.finetune import AnswerData, answers
+from tinygrad_llm.runs.finetune import AnswerData
 from tinygrad_llm.runs.folder import CONFIG, TOKENIZER
 from tinygrad_llm.runs.presets import fine_tuning
 from tinygrad_llm.runs.run import Run, load_subject
@@ -150,7 +151,8 @@ def asked(assistant: Run, friendly: Run) -> list[dict[str, str]]:
         chosen.setdefault(entry.kind, entry)
     some = list(chosen.values())[:QUESTIONS]
     said = [
-        answers(run.model, data.tokenizer, some, data.settings.style, LONGEST_ANSWER) for run in (assistant, friendly)
+        answers(run.model, data.tokenizer, some, data.settings.style, LONGEST_ANSWER)[0]
+        for run in (assistant, friendly)
     ]
     return [
         {

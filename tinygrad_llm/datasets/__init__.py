@@ -15,8 +15,8 @@ from tinygrad_llm.datasets.batches import BatchStream, DataLoader, Dataset, Orde
 from tinygrad_llm.datasets.checks import DataError, check_ids, reading
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches, uncut
 from tinygrad_llm.datasets.encode import encode_file
-from tinygrad_llm.datasets.instructions import Entry, Pair, read_instructions, read_preferences
-from tinygrad_llm.datasets.messages import Message, balance, read_messages, split_messages
+from tinygrad_llm.datasets.instructions import Entry, Pair, cut_parts, read_instructions, read_preferences
+from tinygrad_llm.datasets.messages import Message, balance, read_messages, repeated, split_messages
 from tinygrad_llm.datasets.permutation import Permutation
 from tinygrad_llm.datasets.tokens import TokenFile
 from tinygrad_llm.datasets.windows import SlidingWindows, split
@@ -37,6 +37,7 @@ __all__ = [
     "balance",
     "check_ids",
     "corpus_hash",
+    "cut_parts",
     "encode_file",
     "load_corpus",
     "mixture",
@@ -46,6 +47,7 @@ __all__ = [
     "read_preferences",
     "read_stretches",
     "reading",
+    "repeated",
     "split",
     "split_messages",
     "uncut",

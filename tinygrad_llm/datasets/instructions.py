@@ -6,11 +6,12 @@
 `input` may be missing or empty; `kind` names the kind of task, for figures by kind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tinygrad_llm.datasets.checks import DataError, reading
+from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import MAX_JSON, open_regular, parse_json, show
 
 _MAX_BYTES = 400_000_000  # of JSON lines
@@ -33,6 +34,9 @@ class Pair(NamedTuple):
     chosen: str
     rejected: str
     kind: str = ""
+
+
+Example = TypeVar("Example", Entry, Pair)
 
 
 def read_instructions(path: str | Path) -> list[Entry]:
@@ -89,3 +93,33 @@ def _objects(path: str | Path) -> list[Any]:
     if not found:
         raise DataError(f"{path}: there are no entries")
     return list(found)
+
+
+def cut_parts(examples: Sequence[Example], rng: Generator) -> tuple[list[list[Example]], int]:
+    """Entries or pairs, shuffled, in parts of 85, 5 and 10 percent: training, held out, test.
+
+    Entries that ask the same are in one part: a model that has seen one knows the other. So are equal pairs. White
+    space and capitals make no difference.
+
+    Returns:  the parts; and how many examples repeat another one.
+    Raises:   DataError: too few examples for three parts.
+    """
+    n = len(examples)
+    test, held_out = n // 10, max(1, n // 20)
+    groups: dict[str, list[Example]] = {}
+    for i in rng.randperm(n).tolist():
+        example = examples[i]
+        told = example[:2] if isinstance(example, Entry) else example[:4]  # of a pair, the answers too
+        groups.setdefault(" ".join("\n".join(told).casefold().split()), []).append(example)
+    parts: list[list[Example]] = [[], [], []]
+    sizes, k = (n - test - held_out, held_out), 0
+    for group in groups.values():
+        while k < 2 and len(parts[k]) >= sizes[k]:
+            k += 1
+        parts[k] += group
+    if n < 10 or not all(parts):
+        raise DataError(
+            f"got {n} examples, {len(groups)} of them different, which are too few to train, measure and test on: "
+            "give at least 10"
+        )
+    return parts, n - len(groups)

@@ -86,6 +86,16 @@ def balance(messages: Sequence[Message], rng: Generator) -> list[Message]:
     return [own[i] for own in by_label.values() for i in sorted(rng.randperm(len(own))[:least].tolist())]
 
 
+def _same(text: str) -> str:
+    """What two texts have in common if they differ only in white space and capitals."""
+    return " ".join(text.casefold().split())
+
+
+def repeated(messages: Sequence[Message]) -> int:
+    """How many messages repeat an earlier one, apart from white space and capitals."""
+    return len(messages) - len({_same(message.text) for message in messages})
+
+
 def split_messages(
     messages: Sequence[Message], rng: Generator, shares: tuple[float, float] = (0.7, 0.1)
 ) -> list[list[Message]]:
@@ -102,7 +112,7 @@ def split_messages(
     rooms = [*sizes, n - sum(sizes)]
     groups: dict[str, list[Message]] = {}
     for i in rng.randperm(n).tolist():
-        groups.setdefault(" ".join(messages[i].text.casefold().split()), []).append(messages[i])
+        groups.setdefault(_same(messages[i].text), []).append(messages[i])
     parts: list[list[Message]] = [[], [], []]
     # The largest groups first, so that single messages fill what they leave.
     for group in sorted(groups.values(), key=len, reverse=True):

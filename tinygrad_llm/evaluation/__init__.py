@@ -4,6 +4,7 @@ losses.py    ids → −ln p of each id, from windows that slide over them; the 
 text.py      loss, perplexity and bits per byte of a text or a token file
 choices.py   multiple choice: which of four endings is likeliest
 prompts.py   the likeliest next tokens after a prompt; tasks that are solved by prompting alone
+judge.py     another model, behind an endpoint that the user names, scores answers
 """
 
 from tinygrad_llm.evaluation.choices import Choice, ChoiceScore, read_choices, score_choices
@@ -11,10 +12,12 @@ from tinygrad_llm.evaluation.losses import default_stride, score_tokens, scoring
 from tinygrad_llm.evaluation.prompts import (
     FewShotScore,
     PromptTask,
+    check_shots,
     few_shot_items,
     next_tokens,
     read_prompts,
     score_prompts,
+    standard_error,
 )
 from tinygrad_llm.evaluation.text import TextScore, score_file
 
@@ -24,6 +27,7 @@ __all__ = [
     "FewShotScore",
     "PromptTask",
     "TextScore",
+    "check_shots",
     "default_stride",
     "few_shot_items",
     "next_tokens",
@@ -34,5 +38,6 @@ __all__ = [
     "score_prompts",
     "score_tokens",
     "scoring_windows",
+    "standard_error",
     "token_losses",
 ]

@@ -10,10 +10,11 @@ import numpy as np
 
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.evaluation.losses import Window, in_batches, rows_at_once, token_losses
+from tinygrad_llm.generation import crop
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
 from tinygrad_llm.storage.files import data_folder
-from tinygrad_llm.tokenizer import AnyTokenizer, Special, TokenizerError, encode_text
+from tinygrad_llm.tokenizer import AnyTokenizer, Special, encode_text
 
 ENDINGS = 4  # per item
 MAX_LINE = 1 << 20  # bytes of a line of a choices file
@@ -116,22 +117,24 @@ def score_choices(
     items: Sequence[Choice],
     batch_size: int | None = None,
     special: Special = "error",
+    refuse: bool = False,
 ) -> Iterator[ChoiceScore]:
     """Compute how likely a model finds each ending of each item.
 
     Context and ending are encoded separately, the ending with one space before it, so that all endings follow the same
     tokens. The sum prefers short endings, so it is also divided by the characters. If context and ending do not fit
-    into the block, the context loses its beginning. Rows of a batch are padded on the right, where attention does not
-    look; the targets of the padding are −100.
+    into the block, the context loses its beginning, or is refused. Rows of a batch are padded on the right, where
+    attention does not look; the targets of the padding are −100.
 
     Args:     batch_size: endings at once; None: as many as 64 MB of logits allow.
-              special: what a special token in a text becomes (see `tokenizer.special`).
-    Raises:   DataError: a text that the tokenizer cannot encode; an ending longer than the block; both before anything
-              is scored. ValueError: batch_size is below 1; the model's scores are NaN or infinite.
+              special: what a special token in a text becomes (see `tokenizer.special`). refuse: see `generation.crop`.
+    Raises:   DataError: a text that the tokenizer cannot encode, or that is refused; an ending longer than the block,
+              or without a token; all before anything is scored. ValueError: batch_size is below 1; the model's scores
+              are NaN or infinite.
     Source:   acc and acc_norm as in EleutherAI's lm-evaluation-harness (task hellaswag).
     """
     size = rows_at_once(model, batch_size)
-    encoded = [_encode_item(tokenizer, item, model.block_size, special) for item in items]
+    encoded = [_encode_item(tokenizer, item, model.block_size, special, refuse) for item in items]
 
     def scores() -> Iterator[ChoiceScore]:
         rows = (row for item_rows, _ in encoded for row in item_rows)
@@ -149,7 +152,9 @@ def score_choices(
     return scores()
 
 
-def _encode_item(tokenizer: AnyTokenizer, item: Choice, block_size: int, special: Special) -> tuple[list[_Row], bool]:
+def _encode_item(
+    tokenizer: AnyTokenizer, item: Choice, block_size: int, special: Special, refuse: bool
+) -> tuple[list[_Row], bool]:
     """Return a row per ending, and whether the context lost its beginning in one of them."""
     rows, cut = [], False
     try:
@@ -160,10 +165,13 @@ def _encode_item(tokenizer: AnyTokenizer, item: Choice, block_size: int, special
                 raise DataError(
                     f"{item.where}: endings: one has {len(ending)} tokens, and the model reads {block_size} at once"
                 )
-            ids = ctx + ending
-            cut |= len(ids) > block_size + 1  # the last id is only a target
-            rows.append(_Row(ids[-(block_size + 1) :], len(ending)))
-    except TokenizerError as error:
+            if not ending:
+                raise DataError(f"{item.where}: endings: {text!r} has no tokens, so nothing of it could be scored")
+            *ids, target = ctx + ending  # the last id is only a target
+            cut |= len(ids) > block_size
+            read = crop(ids, block_size, refuse, what=f"{item.where}: the text with an ending")
+            rows.append(_Row([*read, target], len(ending)))
+    except ValueError as error:
         raise DataError(str(error)) from error
     return rows, cut
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +15,14 @@ from tinygrad_llm.datasets import (
     Entry,
     Message,
     balance,
+    cut_parts,
     read_instructions,
     read_messages,
     read_preferences,
+    repeated,
     split_messages,
 )
+from tinygrad_llm.datasets.public import PUBLIC, public_file
 from tinygrad_llm.finetuning import (
     STYLES,
     Classification,
@@ -34,13 +37,12 @@ from tinygrad_llm.finetuning import (
     pad,
     with_reference,
 )
-from tinygrad_llm.finetuning.assistant import exact_match, prompt_of, token_f1
 from tinygrad_llm.finetuning.classifier import confusion_matrix, encode_messages, scores_by_class
 from tinygrad_llm.finetuning.settings import FineTuneSettings, choose_trained
-from tinygrad_llm.generation import Sampling, write_all
 from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs.answers import answers, score_answers
 from tinygrad_llm.runs.config import RunConfig
 from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer import AnyTokenizer, vocabulary_hash
@@ -51,8 +53,6 @@ from tinygrad_llm.weights.adapters import save_adapter, state_hash
 
 SHIPPED = {"messages": "messages.tsv", "instructions": "instructions.jsonl", "preferences": "preferences.jsonl"}
 PARTS = ("training", "held-out", "test")
-_LONGEST_ANSWER = 100  # tokens, of an answer that is scored
-_AT_ONCE = 32  # answers that are written at the same time
 
 Model = GPT | GPTClassifier
 Arrays = dict[str, NDArray[Any]]
@@ -143,9 +143,14 @@ class FineTuneData:
         model = self._model(rng)
         model.recompute = config.training.recompute
         choose_trained(model, self.settings, rng)
-        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-        check_memory(self.base.config, config.training, batch_size, frozen)
+        check_memory(self.base.config, config.training, batch_size, self.frozen(model))
         return model
+
+    @staticmethod
+    def frozen(model: Model) -> list[str]:
+        """The names, in a model without adapters, of the parameters that are not trained."""
+        names = [name for name, p in model.named_parameters() if not p.requires_grad]
+        return [name.replace(".base_layer.", ".") for name in names]
 
     def _model(self, rng: Generator) -> Model:
         return self.base
@@ -226,7 +231,7 @@ class AnswerData(FineTuneData):
     def sample(self, model: GPT, max_new_tokens: int, seed: int) -> str:
         """The model's answers to three test entries, beside the expected ones."""
         some = self.test[:3]
-        said = answers(model, self.tokenizer, some, self.settings.style, max_new_tokens)
+        said, _ = answers(model, self.tokenizer, some, self.settings.style, max_new_tokens)
         return "\n".join(
             f"{entry.instruction} {entry.input}".strip() + f"\n  → {text or '(nothing)'}   [{entry.output}]"
             for entry, text in zip(some, said, strict=True)
@@ -256,51 +261,6 @@ class PairData(AnswerData):
         return {"loss": found.loss, **found.measures}
 
 
-def answers(model: GPT, tokenizer: AnyTokenizer, entries: Sequence[Entry], style: str, longest: int) -> list[str]:
-    """What the model answers to each instruction, in at most `longest` tokens, choosing the likeliest each time.
-
-    Prompts of one length are continued at the same time, which takes a fraction of the time.
-    """
-    prompts = [tokenizer.encode(prompt_of(entry.instruction, entry.input, STYLES[style])) for entry in entries]
-    said = [""] * len(prompts)
-    for length in sorted({len(ids) for ids in prompts}):
-        numbers = [i for i, ids in enumerate(prompts) if len(ids) == length]
-        room = min(longest, model.block_size - length)
-        for start in range(0, len(numbers) if room > 0 else 0, _AT_ONCE):
-            some = numbers[start : start + _AT_ONCE]
-            texts = write_all(model, tokenizer, [prompts[i] for i in some], room, Sampling(0.0))
-            for i, text in zip(some, texts, strict=True):
-                said[i] = text.strip()
-    return said
-
-
-def score_answers(model: GPT, tokenizer: AnyTokenizer, entries: Sequence[Entry], style: str) -> dict[str, Any]:
-    """Exact match and token F1 of a model's answers, over all entries and by kind of task; and the answers."""
-    said = answers(model, tokenizer, entries, style, _LONGEST_ANSWER)
-    rows = [
-        (entry.kind or "all", exact_match(text, entry.output), token_f1(text, entry.output))
-        for entry, text in zip(entries, said, strict=True)
-    ]
-    kinds = {}
-    for kind in sorted({kind for kind, _, _ in rows}):
-        own = [row for row in rows if row[0] == kind]
-        kinds[kind] = {"n": len(own), "exact": _mean(row[1] for row in own), "f1": _mean(row[2] for row in own)}
-    return {
-        "n": len(rows),
-        "exact_match": _mean(row[1] for row in rows),
-        "token_f1": _mean(row[2] for row in rows),
-        "kinds": kinds,
-        "answers": [
-            {"instruction": entry.instruction, "input": entry.input, "output": entry.output, "answer": text}
-            for entry, text in zip(entries, said, strict=True)
-        ],
-    }
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean([float(value) for value in values]))
-
-
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -327,10 +287,12 @@ def load_examples(config: RunConfig) -> FineTuneData:
 
 
 def example_file(name: str) -> Path:
-    """The path of a file with examples: a path, or the name of one that ships with the package.
+    """The path of a file with examples: a path, or the name of one that ships with the package or was downloaded.
 
     Raises:   DataError: there is none.
     """
+    if name in PUBLIC:
+        return public_file(name)
     path = data_folder() / SHIPPED[name] if name in SHIPPED else Path(name)
     if not path.is_file():
         raise DataError(f"{name}: no such file; those that ship with the package are {', '.join(SHIPPED)}")
@@ -344,6 +306,9 @@ def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Gene
         messages = balance(messages, rng)
     parts = split_messages(messages, rng)
     labels = tuple(sorted({message.label for message in messages}))
+    for label in set(labels) - {message.label for message in parts[0]}:
+        raise DataError(f"{path}: no message of class {label} is in the training part: give more of them")
+    notes = [*notes, *_repeated(repeated(messages), "messages")]
     tokenizer, longest = common["tokenizer"], common["base"].block_size
     encoded = [encode_messages([m.text for m in part], tokenizer, longest) for part in parts]
     cut = sum(long for _, long in encoded)
@@ -365,9 +330,9 @@ def _numbers(messages: Sequence[Message], labels: tuple[str, ...]) -> NDArray[An
 
 def _answers(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> AnswerData:
     entries = read_instructions(path)
-    parts = cut_parts(entries, rng)
+    parts, copies = cut_parts(entries, rng)
     encoded = [_encoded(s, part, common) for part in parts[:2]]
-    notes = [note for _, own in encoded for note in own]
+    notes = [*_repeated(copies), *(note for _, own in encoded for note in own)]
     return AnswerData(
         **common, training=encoded[0][0], held_out=encoded[1][0], size=len(entries), notes=notes, test=parts[2]
     )
@@ -384,8 +349,8 @@ def _encoded(s: FineTuneSettings, entries: list[Entry], common: dict[str, Any]) 
 
 def _pairs(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> PairData:
     pairs = read_preferences(path)
-    parts = cut_parts(pairs, rng)
-    longest, notes, arrays = common["base"].block_size, [], []
+    parts, copies = cut_parts(pairs, rng)
+    longest, notes, arrays = common["base"].block_size, _repeated(copies), []
     for part in parts:
         chosen = [Entry(x.instruction, x.input, x.chosen) for x in part]
         rejected = [Entry(x.instruction, x.input, x.rejected) for x in part]
@@ -398,17 +363,8 @@ def _pairs(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generat
     )
 
 
-def cut_parts(examples: Sequence[Any], rng: Generator) -> list[list[Any]]:
-    """The examples shuffled, in parts of 85, 5 and 10 percent: training, held out, test.
-
-    Raises:   DataError: too few examples for three parts.
-    """
-    n = len(examples)
-    if n < 10:
-        raise DataError(f"got {n} examples, which are too few to train, to measure and to test on: give at least 10")
-    shuffled = [examples[i] for i in rng.randperm(n).tolist()]
-    test, held_out = n // 10, max(1, n // 20)
-    return [shuffled[: n - test - held_out], shuffled[n - test - held_out : n - test], shuffled[n - test :]]
+def _repeated(copies: int, what: str = "entries") -> list[str]:
+    return [f"{copies} {what} repeat another one: all copies of one are in the same part"] if copies else []
 
 
 def _too_long(s: FineTuneSettings, count: int, what: str, longest: int, done: str = "cut") -> list[str]:

@@ -1,0 +1,177 @@
+"""The part of `tinygrad-llm eval` for tasks: labels by prompting alone, and the answers of an assistant."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinygrad_llm.cli import UsageError
+from tinygrad_llm.cli.finetune import report
+from tinygrad_llm.cli.options import integer, say_cropped
+from tinygrad_llm.cli.progress import fold, progress
+from tinygrad_llm.datasets import read_instructions
+from tinygrad_llm.evaluation import PromptTask, check_shots, read_prompts, score_prompts, standard_error
+from tinygrad_llm.evaluation.judge import KEY, Judge
+from tinygrad_llm.finetuning import STYLES, classify
+from tinygrad_llm.finetuning.classifier import encode_messages
+from tinygrad_llm.models import GPT, GPTClassifier
+from tinygrad_llm.runs.answers import LONGEST_ANSWER, score_answers, tested_entries
+from tinygrad_llm.runs.finetune import example_file
+from tinygrad_llm.runs.folder import choose_weights, stated_style
+from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.weights import tokenizer_for
+
+SHOTS = (0, 1, 4)
+STYLE = "alpaca"  # of a model that was trained without one
+
+
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `prompts` and `instructions`."""
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help='score this: JSON with instruction, labels and their words, and examples: {"instruction": …, "labels": '
+        '{"ham": "no", …}, "examples": [{"text": …, "label": "ham"}, …]}; or spam, which ships with the package',
+    )
+    parser.add_argument(
+        "--shots",
+        type=integer(0),
+        nargs="+",
+        metavar="N",
+        help=f"--prompts: solved examples before each text (default {' '.join(map(str, SHOTS))})",
+    )
+    parser.add_argument(
+        "--classifier", type=Path, metavar="RUN", help="--prompts: the figure of this classifier beside the others"
+    )
+    parser.add_argument(
+        "--instructions",
+        metavar="FILE",
+        help="score the answers to these (JSON with instruction, input and output); of a file that the run was trained "
+        "on, to its test part; or instructions, which ship with the package",
+    )
+    parser.add_argument(
+        "--style", choices=list(STYLES), help=f"--instructions: prompt style (default: the assistant's, or {STYLE})"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=integer(1),
+        metavar="N",
+        help=f"--instructions: most tokens of an answer (default {LONGEST_ANSWER})",
+    )
+    parser.add_argument(
+        "--judge",
+        metavar="URL",
+        help="--instructions: send each answer to this OpenAI-compatible endpoint, for a score from 0 to 100; such as "
+        f"http://localhost:11434/v1; {KEY} may hold its key",
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="--judge: the name of the model there")
+
+
+def prompts(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    """The accuracy by number of solved examples."""
+    task = read_prompts(args.prompts)
+    shots = list(dict.fromkeys(args.shots or [n for n in SHOTS if n < len(task.examples)]))
+    for n in shots:
+        check_shots(task, n)
+    beside = _classified(args, task) if args.classifier is not None else None
+    scores = []
+    with progress("prompt", Path(args.prompts).name, len(shots)) as update:
+        for n in shots:
+            how = (args.seed, args.batch_size, args.special, not args.crop)
+            scores.append(score_prompts(model, tokenizer, task, n, *how))
+            update(len(scores))
+    size, chance = len(task.examples), 1 / len(task.labels)
+    if not args.json:
+        words = ", ".join(f"{word} ({label})" for label, word in zip(task.labels, task.words, strict=True))
+        print(fold(f"{args.prompts}: {size} texts; the model writes one of {words}", hang="    "))
+        print(f"{'solved examples in the prompt':<36} {'accuracy':>9}  standard error")
+        for score in scores:
+            print(_row(str(score.shots), score.accuracy, score.standard_error))
+        if beside is not None:
+            print(_row(f"{args.classifier}, fine-tuned", *beside))
+        print(_row("chance", chance, standard_error(chance, size)))
+    say_cropped(args, sum(score.cut for score in scores), size * len(scores), model.block_size)
+    figures: dict[str, Any] = {
+        "prompts": args.prompts, "n": size, "chance": chance, "seed": args.seed,
+        "scores": [score._asdict() for score in scores],
+    }  # fmt: skip
+    if beside is not None:
+        classifier = {"run": str(args.classifier), "accuracy": beside[0], "standard_error": beside[1]}
+        figures["classifier"] = classifier
+    return figures
+
+
+def _row(name: str, accuracy: float, error: float) -> str:
+    name = name if len(name) <= 36 else f"… {name[-34:]}"
+    return f"{name:<36} {accuracy:>9.1%}  ± {error:.1%}"
+
+
+def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, float]:
+    """The accuracy of the classifier on the texts of a task, and its standard error.
+
+    Raises:   UsageError: the labels are not its classes.
+    """
+    path = choose_weights(args.classifier).path
+    model = GPTClassifier.from_pretrained(path)
+    missing = [label for label in task.labels if label not in model.config.labels]
+    if missing:
+        raise UsageError(
+            f"{args.classifier}: has the classes {', '.join(model.config.labels)}, and {task.where} the label "
+            f"{missing[0]}: name its classes in labels, each with its word"
+        )
+    texts = [text for text, _ in task.examples]
+    rows, cut = encode_messages(texts, tokenizer_for(path, model.config), model.block_size, not args.crop)
+    say_cropped(args, cut, len(texts), model.block_size, "end")
+    predicted = classify(model, rows).argmax(axis=1).tolist()
+    pairs = zip(predicted, task.examples, strict=True)
+    right = sum(model.config.labels[k] == task.labels[label] for k, (_, label) in pairs)
+    return right / len(texts), standard_error(right / len(texts), len(texts))
+
+
+def instructions(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    """Exact match and token F1 of answers by kind of task; and a judge's scores, if the user names one."""
+    path, judge = example_file(args.instructions), _judge(args)
+    tested = tested_entries(args.run, path)
+    entries = read_instructions(path) if tested is None else tested
+    style = args.style or stated_style(args.run) or STYLE
+    if style not in STYLES:
+        raise UsageError(f"{args.run}: was trained with the unknown style {style!r}: choose a --style")
+    with progress("answer", path.name, len(entries)) as update:
+        how = (args.max_new_tokens or LONGEST_ANSWER, not args.crop, update)
+        results = score_answers(model, tokenizer, entries, style, *how)
+    if not args.json:
+        part = "" if tested is None else "; the run was trained on this file: these are those of its test part"
+        print(fold(f"{args.instructions}: {len(entries)} entries, prompt style {style}{part}", hang="    "))
+        print(report(results))
+    say_cropped(args, results["cropped"], len(entries), model.block_size)
+    figures = {"instructions": args.instructions, "style": style, "test_part": tested is not None, **results}
+    if judge is not None:
+        figures["judge"] = _judged(args, judge, results["answers"])
+    return figures
+
+
+def _judge(args: argparse.Namespace) -> Judge | None:
+    if (args.judge is None) != (args.judge_model is None):
+        raise UsageError("give --judge URL and --judge-model NAME, or neither")
+    return None if args.judge is None else Judge(args.judge, args.judge_model, os.environ.get(KEY))
+
+
+def _judged(args: argparse.Namespace, judge: Judge, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The judge's scores, which are also put to the answers."""
+    scores = []
+    with progress("answer", "judge", len(answers)) as update:
+        for number, one in enumerate(answers, 1):
+            task = f"{one['instruction']}\n\n{one['input']}".strip()
+            found = judge.score(task, one["output"], one["answer"])
+            one |= {"score": found.score, "judged": found.reply}
+            if found.score is not None:
+                scores.append(found.score)
+            update(number)
+    mean = sum(scores) / len(scores) if scores else None
+    if not args.json:
+        text = "no reply holds a score" if mean is None else f"{mean:.1f} of 100, the mean of {len(scores)} scores"
+        unclear = len(answers) - len(scores)
+        text += f"; {unclear} replies hold no number from 0 to 100" if unclear and scores else ""
+        print(fold(f"judge {args.judge_model}: {text}", hang="    "))
+    return {"url": judge.url, "model": judge.model, "scored": len(scores), "mean": mean}
