@@ -57,6 +57,34 @@ def test_answers_are_trained_on_and_resumed(cli, toys, text_file, files, task, f
     assert json.loads(out)["out"] == "new"
 
 
+def test_a_plan_prints_the_cost_and_writes_nothing(cli, toys, runs, files, place, monkeypatch):
+    monkeypatch.setattr("tinygrad_llm.runs.plan._STEPS", 2)
+    words = ("finetune", "classifier", files / "messages.tsv", "--base", runs["stories"], *FAST, "--layers", "lora")
+    status, out, err = cli(*words, "--plan")
+    assert (status, err) == (0, "")
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert lines["40 examples: 28 training, 4 held-out, 8 test"]
+    assert lines["trained"].endswith(" of them")
+    assert " at its peak" in lines["memory"]
+    assert "8 of " in next(line for line in out.splitlines() if line.startswith("  steps"))
+    assert max(map(len, out.splitlines())) <= 80
+    assert list(place.iterdir()) == []
+    status, out, err = cli(*words, "--plan", "--json")
+    assert status == 0
+    assert "trained" in err
+    figures = json.loads(out)
+    assert figures["parameters"]["trained"] < figures["parameters"]["all"]
+    assert cli(*words, "--out", "new")[0] == 0
+    figures = json.loads(cli("finetune", "--resume", "new", "--steps", 3, "--plan", "--json")[1])
+    assert figures["steps"] == 3
+    status, _, err = cli("finetune", "--resume", "new", "--plan")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "all its 8 steps are done" in err
+    status, _, err = cli("train", "--resume", "new", "--plan")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "this run fine-tunes: use `tinygrad-llm finetune --resume`" in err
+
+
 def test_prompts_that_no_answer_fits_after_are_refused(cli, runs, files, place):
     status, _, err = cli(
         *("finetune", "assistant", files / "instructions.json", "--base", runs["stories"], "--out", "new", *FAST),

@@ -12,9 +12,12 @@ from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import plan as plan_module
 from tinygrad_llm.runs.config import DataSettings, RunConfig
 from tinygrad_llm.runs.data import load_data
-from tinygrad_llm.runs.plan import Speed, flops, measure_run, parameters_by_part, plan_run
+from tinygrad_llm.runs.finetune import load_examples
+from tinygrad_llm.runs.plan import Speed, flops, measure_run, parameters_by_part, plan_finetuning, plan_run
+from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run, load_saved
-from tinygrad_llm.training import ConfigError, Step, TrainSettings
+from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.training import ConfigError, Step, Trainer, TrainSettings
 from tinygrad_llm.training.memory import memory, readable
 
 TINY = GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8)
@@ -235,3 +238,69 @@ def test_a_run_that_cannot_fit_into_memory_is_refused_before_a_model_is_made(num
 def test_counting_parameters_takes_no_time_for_many_layers():
     many = parameters_by_part(GPTConfig(n_layer=10**12, n_head=1, n_embd=8))
     assert many["MLP"] == 10**12 * (8 * 64 + 5 * 8)
+
+
+# ---- fine-tuning -----------------------------------------------------------------------------------------------------
+
+TASKS = {"classifier": "messages", "assistant": "instructions", "preference": "preferences"}
+LAYERS = ("all", "last", "lora")
+
+
+@pytest.fixture
+def tuning(tmp_path):
+    """A function: task, sizes, settings → the config of a fine-tuning of a new base on the bundled examples."""
+
+    def make(task, sizes, **changes):
+        tokenizer = Tokenizer.train("Say the plural of a word, or the sum of two numbers.\n" * 3, 300)
+        sizes = dataclasses.replace(sizes, vocab_size=tokenizer.n_vocab)
+        GPT(sizes, Generator(0)).save_pretrained(tmp_path / "base")
+        tokenizer.save(tmp_path / "base" / "tokenizer.json")
+        named = {"finetune.task": task, "finetune.base": str(tmp_path / "base"), "finetune.data": TASKS[task]}
+        fixed = {"finetune.style": "plain", "training.workers": 1, "training.eval_batches": 1, "training.warmup": 0}
+        return PRESETS[task].changed(named | fixed | changes)
+
+    return make
+
+
+WIDE = GPTConfig(block_size=256, n_layer=1, n_head=1, n_embd=8)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("task", "layers"), [("classifier", "lora"), ("assistant", "last"), ("preference", "all")])
+def test_a_plan_of_fine_tuning_counts_what_is_trained_and_writes_nothing(task, layers, tuning, tmp_path, contents):
+    config = tuning(task, WIDE, **{"finetune.layers": layers, "training.epochs": 0, "training.steps": 7})
+    config = config.changed({"training.eval_every": 3})
+    before = contents(tmp_path)
+    costs = plan_finetuning(config, load_examples(config))
+    assert contents(tmp_path) == before
+    run = Run.new(config, tmp_path / "new")
+    assert costs.trained == sum(p.data.size for p in run.model.parameters() if p.requires_grad)
+    assert sum(costs.parameters.values()) == run.model.num_parameters()
+    assert ("adapters" in costs.parameters) == (layers == "lora")
+    assert (costs.steps, costs.evaluations) == (7, 4)
+    assert costs.seconds > 0
+    figures = json.loads(json.dumps(costs.figures(), allow_nan=False))
+    assert figures["parameters"]["trained"] == costs.trained
+    assert (f"trained       {costs.trained:>15,} of them" in costs.sizes) == (layers != "all")
+    texts = sum(map(len, (run.data.training["lengths"], run.data.held_out["lengths"])))
+    longest = int(run.data.training["lengths"].max())
+    size = config.training.batch_size * (2 if task == "preference" else 1)
+    assert 0 < costs.tokens <= size * longest < size * texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_memory_of_fine_tuning_is_within_15_percent_of_the_measured_peak(
+    task, layers, tuning, peak_memory, monkeypatch
+):
+    monkeypatch.setattr(plan_module, "_measure_part", lambda *args: None)
+    sizes = GPTConfig(block_size=256, n_layer=4, n_head=4, n_embd=192)
+    config = tuning(task, sizes, **{"finetune.layers": layers, "training.batch_size": 16, "training.epochs": 0})
+    config = config.changed({"training.steps": 12, "training.eval_every": 12})
+    found = plan_finetuning(config, load_examples(config)).memory
+    data, rng = load_examples(config), Generator(config.training.seed)
+    task, _ = data.make_task(config, rng)
+    model = data.make_model(config, rng, task.batch_size)
+    peak = peak_memory(lambda: list(Trainer(model, task, config.training).run()))
+    assert found.peak - found.parameters == pytest.approx(peak, rel=0.15)  # the model was made before

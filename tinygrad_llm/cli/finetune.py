@@ -2,20 +2,23 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_overwrite, check_out, folder, integer
 from tinygrad_llm.cli.progress import fold, listed, say
-from tinygrad_llm.cli.train import beginning, check_rest, launched, set_changes
+from tinygrad_llm.cli.train import alone, beginning, check_rest, launched, set_changes
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.finetuning.settings import TASKS
 from tinygrad_llm.runs.config import RunConfig, keys
-from tinygrad_llm.runs.finetune import SHIPPED
+from tinygrad_llm.runs.finetune import SHIPPED, FineTuneData, load_examples
+from tinygrad_llm.runs.folder import RunFolder
+from tinygrad_llm.runs.plan import plan_finetuning
 from tinygrad_llm.runs.presets import fine_tuning
-from tinygrad_llm.runs.run import Run
+from tinygrad_llm.runs.run import Run, load_saved
 from tinygrad_llm.storage.text import to_json
 
+_NOT_OURS = "{}: this run trains on a text: use `tinygrad-llm train --resume`"
 EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out spam"
 
 
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=folder, metavar="FOLDER", help="the folder of the new run")
     add_overwrite(parser, "a run that is already there")
     parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")
+    parser.add_argument("--plan", action="store_true", help="only print the cost: trained parameters, memory and time")
     parser.add_argument("--layers", choices=["all", "last", "head", "lora"], help="what is trained (see below)")
     parser.add_argument("--epochs", type=integer(1), metavar="N", help="passes over the examples")
     parser.add_argument("--steps", type=integer(1), metavar="N", help="updates, instead of --epochs")
@@ -46,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _finetune(args: argparse.Namespace) -> int:
-    if bool(args.out) == bool(args.resume):
+    if (args.out and args.resume) or not (args.out or args.resume or args.plan):
         raise UsageError("give --out FOLDER for a new run, or --resume RUN to continue one")
     out = sys.stderr if args.json else sys.stdout
+    if args.plan:
+        return _plan(args, out)
     run = _resumed(args) if args.resume else Run.new(_configured(args), check_out(args.out, args.overwrite))
     say(beginning(run), out)
     status, written = watch(run, out)
@@ -56,6 +62,26 @@ def _finetune(args: argparse.Namespace) -> int:
     if run.results is not None:
         say(to_json({"out": str(run.folder.path), **run.results}) if args.json else report(run.results))
     return status
+
+
+def _plan(args: argparse.Namespace, out: TextIO) -> int:
+    """Print what a run will cost."""
+    alone("--plan")
+    if args.resume:
+        saved = load_saved(args.resume, _changes_of_resumed(args), args.steps)
+        config, data, done = saved.config, saved.data, saved.step
+    else:
+        config = _configured(args)
+        data, done = load_examples(config), 0
+    if not isinstance(data, FineTuneData):
+        raise UsageError(_NOT_OURS.format(args.resume))
+    costs = plan_finetuning(config, data, done)
+    if args.resume:
+        check_rest(RunFolder(args.resume, resumed=True), done, done + costs.steps)
+    say(fold(data.summary, hang="    "), out)
+    say(costs.sizes, out)
+    say(to_json(costs.figures()) if args.json else costs.time)
+    return 0
 
 
 def _configured(args: argparse.Namespace) -> RunConfig:
@@ -67,13 +93,17 @@ def _configured(args: argparse.Namespace) -> RunConfig:
 
 
 def _resumed(args: argparse.Namespace) -> Run:
-    if args.task or args.overwrite:
-        raise UsageError("a run is resumed with its own task and data: give --resume RUN without them")
-    run = Run.resume(args.resume, _changes(args), args.steps)
+    run = Run.resume(args.resume, _changes_of_resumed(args), args.steps)
     if not run.config.finetune.task:
-        raise UsageError(f"{args.resume}: this run trains on a text: use `tinygrad-llm train --resume`")
+        raise UsageError(_NOT_OURS.format(args.resume))
     check_rest(run.folder, run.trainer.step, run.config.training.steps)
     return run
+
+
+def _changes_of_resumed(args: argparse.Namespace) -> dict[str, Any]:
+    if args.task or args.overwrite:
+        raise UsageError("a run is resumed with its own task and data: give --resume RUN without them")
+    return _changes(args)
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:

@@ -112,10 +112,15 @@ def _train(args: argparse.Namespace) -> int:
     return status
 
 
+def alone(option: str) -> None:
+    """Refuse an option under mpiexec."""
+    if processes().size > 1:
+        raise UsageError(f"{option} is for one process, and here are {processes().size}: call it without mpiexec")
+
+
 def _plan(args: argparse.Namespace, out: TextIO) -> int:
     """Print what a run will cost: first what is known without trying, then the time."""
-    if processes().size > 1:
-        raise UsageError(f"--plan is for one process, and here are {processes().size}: call it without mpiexec")
+    alone("--plan")
     if args.resume:
         saved = load_saved(args.resume, _changes_of_resumed(args), args.steps)
         data: Subject
@@ -124,7 +129,7 @@ def _plan(args: argparse.Namespace, out: TextIO) -> int:
         config = configured(args)
         data, done = load_data(config), 0
     if not isinstance(data, RunData):
-        raise UsageError(f"{args.resume}: --plan is for training on a text, and this run fine-tunes")
+        raise UsageError(f"{args.resume}: this run fine-tunes: use `tinygrad-llm finetune --resume`")
     costs = plan_run(config, data, done)
     if args.resume:
         check_rest(RunFolder(args.resume, resumed=True), done, done + costs.steps)

@@ -143,14 +143,23 @@ class FineTuneData:
         model = self._model(rng)
         model.recompute = config.training.recompute
         choose_trained(model, self.settings, rng)
-        check_memory(self.base.config, config.training, batch_size, self.frozen(model))
+        check_memory(self.base.config, config.training, self.rows * batch_size, *self.trained(model))
         return model
 
-    @staticmethod
-    def frozen(model: Model) -> list[str]:
-        """The names, in a model without adapters, of the parameters that are not trained."""
-        names = [name for name, p in model.named_parameters() if not p.requires_grad]
-        return [name.replace(".base_layer.", ".") for name in names]
+    @property
+    def rows(self) -> int:
+        """How many texts of an example the model reads in a step."""
+        return 1
+
+    def trained(self, model: Model) -> tuple[list[str], dict[str, int]]:
+        """What a step trains, as `training.memory` asks for it: `frozen` and `beside`."""
+        trained = {name: p.data.size for name, p in model.named_parameters() if p.requires_grad}
+        shapes, beside = [name for name, _ in self.base.config.shapes()], dict[str, int]()
+        for name, size in trained.items():
+            weight = f"{name.partition('.lora_')[0]}.weight" if ".lora_" in name else name
+            if name not in shapes:
+                beside[weight] = beside.get(weight, 0) + size
+        return [name for name in shapes if name not in trained], beside
 
     def _model(self, rng: Generator) -> Model:
         return self.base
@@ -247,6 +256,10 @@ class PairData(AnswerData):
     """Pairs of answers, for training on preferences; `test` holds the chosen answers, for samples."""
 
     test_arrays: Arrays
+
+    @property
+    def rows(self) -> int:
+        return 2
 
     @property
     def _grouped(self) -> bool:

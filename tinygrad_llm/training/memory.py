@@ -6,7 +6,7 @@ Shapes: B batch, T time (block_size), C channels, H heads, L layers, V vocabular
 import contextlib
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from tinygrad_llm.models import GPTConfig
@@ -36,7 +36,13 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
-def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, frozen: Collection[str] = ()) -> Memory:
+def memory(
+    config: GPTConfig,
+    settings: TrainSettings,
+    batch_size: int,
+    frozen: Collection[str] = (),
+    beside: Mapping[str, int] = {},
+) -> Memory:
     """Bytes of the arrays in a training step at its peak, in all processes of this machine.
 
     Parameters and the optimizer's arrays stay, and so does the sum of the gradients where batches are accumulated. The
@@ -46,9 +52,11 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, frozen: 
     Each process has its own parameters. Each worker has its own part of the batch, and its own gradients. The sum of
     the gradients, the optimizer and the held-out loss are in process 0 alone.
 
-    Args:     frozen: names of parameters that are not trained, as in `GPT.named_parameters`.
+    Args:     frozen: names of parameters that are not trained, as in `GPT.named_parameters`. beside: how many numbers
+              are trained beside a frozen weight, in its adapter, by its name; and in parameters of other names.
     """
     sizes = {name: math.prod(shape) for name, shape in config.shapes() if name not in frozen}
+    sizes |= beside
     trained = sum(sizes.values())
     part = math.ceil(batch_size / processes().size)
     workers = min(settings.workers or 1, part)
@@ -69,7 +77,7 @@ def memory(config: GPTConfig, settings: TrainSettings, batch_size: int, frozen: 
     activations, gradients = max(moments, key=sum)
     slots = 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
     return Memory(
-        parameters=_FLOAT * processes().here * config.num_parameters,
+        parameters=_FLOAT * processes().here * (config.num_parameters + sum(beside.values())),
         gradients=int(_FLOAT * gradients),
         optimizer=_FLOAT * slots * trained,
         activations=int(_FLOAT * activations),
@@ -179,12 +187,18 @@ class _Worker:
         return self.head + sum(self.gradients[left:])
 
 
-def check_memory(config: GPTConfig, settings: TrainSettings, batch_size: int, frozen: Collection[str] = ()) -> None:
+def check_memory(
+    config: GPTConfig,
+    settings: TrainSettings,
+    batch_size: int,
+    frozen: Collection[str] = (),
+    beside: Mapping[str, int] = {},
+) -> None:
     """Refuse a run that cannot fit, before anything of it is made.
 
     Raises:   ConfigError: a step needs more memory than is free, even if the estimate is as wrong as it may be.
     """
-    need, free = memory(config, settings, batch_size, frozen).peak, available_memory()
+    need, free = memory(config, settings, batch_size, frozen, beside).peak, available_memory()
     if free is not None and need > _ERROR * free:
         here = processes().here
         raise ConfigError(
