@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_llm import GPT, Generator, GPTConfig, study
+from tinygrad_llm import GPT, Generator, GPTConfig, Tensor, study
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -185,6 +185,20 @@ def test_a_mistake_turns_the_check_red(gpt, opened):
     page.get_by_role("radio").nth(1).check()
     playwright.expect(page.get_by_role("status")).to_contain_text("the check fails")
     assert page.locator(".break path.wrong").count() == 2  # the curve and its key
+
+
+def test_numbers_that_are_not_finite_are_told(opened, tmp_path):
+    x = Tensor(np.array([[1, -1, 0, 2]], np.float32), requires_grad=True)
+    with np.errstate(all="ignore"):
+        made = study.trace_function(lambda: (x.log() * x).sum(), {"x": x})
+    page = opened(made.save(tmp_path / "trace.html"), "flow")
+    playwright.expect(page.locator(".flow-view svg .nan")).not_to_have_count(0)
+    playwright.expect(page.locator("table .odd")).to_contain_text("NaN")
+    for number in range(1, page.evaluate("steps.length") + 1):
+        show(page, f"steps/{number}")
+        for verdict in page.locator(".verdict.good").all():
+            assert float(verdict.get_attribute("data-error")) <= 1e-6
+    assert "not finite" in page.evaluate("verdict(null, false).textContent")
 
 
 # ---- hostile text, other places, other sizes ------------------------------------------------------------------------

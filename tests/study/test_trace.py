@@ -217,12 +217,25 @@ def test_a_wrong_gradient_does_not_pass_the_proof():
 
 
 def test_why_an_element_is_zero_is_told(head):
-    masked = head.recording["masked"].id
-    reasons = {p["zero_because"] for p in head.data["proofs"] if p["tensor"] == masked and p["backprop"] == 0}
-    assert reasons == {"its weight in the softmax is 0"}
-    scores = head.recording["scores"].id
-    reasons = {p["zero_because"] for p in head.data["proofs"] if p["tensor"] == scores and p["backprop"] == 0}
-    assert reasons == {"the mask is true here, so the loss does not depend on this element"}
+    def reasons(name):
+        found = [p for p in head.data["proofs"] if p["tensor"] == head.recording[name].id and p["recorded"] == 0]
+        return {(p["index"][0] < p["index"][1], p["zero_because"]) for p in found}
+
+    assert reasons("masked") == {
+        (True, "its weight in the softmax is 0"),
+        (False, "its weight in the softmax is 1, whatever its score is: no other one in its row has any"),
+    }
+    assert reasons("scores") == {
+        (True, "the mask is true here, so the loss does not depend on this element"),
+        (False, None),  # the mask lets it through; what comes in is 0
+    }
+
+
+def test_a_lesson_has_a_proof_of_every_element(head):
+    proven = {(p["tensor"], tuple(p["index"])) for p in head.data["proofs"]}
+    for t in head.data["tensors"]:
+        if t["grad"] is not None:
+            assert {(t["id"], index) for index in np.ndindex(*t["shape"])} <= proven
 
 
 def test_a_replay_gives_the_recorded_values_and_gradients():
@@ -281,6 +294,7 @@ def test_an_update_is_foreseen_to_first_order():
         made = replay.update(recording, lr, logits)
         before, after, predicted = made.logits
         np.testing.assert_allclose(before, recording.values[logits].array, rtol=1e-4, atol=1e-6)
+        assert made.curve[:2] == [(0, pytest.approx(made.before)), (lr, pytest.approx(made.after))]
         off.append((abs(made.after - made.predicted), np.abs(after - predicted).max()))
         assert made.after < made.before
         np.testing.assert_allclose(made.predicted, made.before - lr * made.grad_norm**2, rtol=1e-12)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm.kernels import Array
 from tinygrad_llm.study.names import above, inside
 from tinygrad_llm.study.recording import Forward, Gradient, Hooked, Leaf, Recording, Seed, Step, Sum, Value, Vjp
 
@@ -307,21 +308,71 @@ _EXPLAINED: dict[str, Callable[[Recording, Forward, list[str]], list[str]]] = {
     "relu": _relu,
 }
 
-_ZERO = {
-    "where": "the mask is true here, so the loss does not depend on this element",
-    "softmax": "its weight in the softmax is 0",
-    "embedding": "this id does not occur in the text",
-    "getitem": "this element was not taken",
-    "relu": "the input of relu is negative here",
-    "cross_entropy": "this row has no target",
+
+@dataclass(frozen=True)
+class Use:
+    """One use of an element: an operation with its arrays, the role of the value in it, the place of the element."""
+
+    arrays: list[Array]
+    y: Array
+    role: str
+    index: tuple[int, ...]
+    options: dict[str, Any]
+
+
+def _masked(use: Use) -> str | None:
+    if use.role != "b" or use.y.shape != use.arrays[2].shape:
+        return None
+    hidden = np.broadcast_to(use.arrays[0], use.y.shape)[use.index]
+    return "the mask is true here, so the loss does not depend on this element" if hidden else None
+
+
+def _no_weight(use: Use) -> str | None:
+    if use.y[use.index] == 1:
+        return "its weight in the softmax is 1, whatever its score is: no other one in its row has any"
+    return "its weight in the softmax is 0" if use.y[use.index] == 0 else None
+
+
+def _absent(use: Use) -> str | None:
+    return None if np.any(use.arrays[1] == use.index[0]) else "this id does not occur in the text"
+
+
+def _not_taken(use: Use) -> str | None:
+    mark = np.zeros(use.arrays[0].shape, bool)
+    mark[use.index] = True
+    return None if mark[use.options["index"]].any() else "this element was not taken"
+
+
+def _negative(use: Use) -> str | None:
+    return "the input of relu is negative here" if use.arrays[0][use.index] < 0 else None
+
+
+def _no_target(use: Use) -> str | None:
+    return "this row has no target" if use.arrays[1][use.index[0]] == use.options["ignore_index"] else None
+
+
+_ZERO: dict[str, Callable[[Use], str | None]] = {
+    "where": _masked,
+    "softmax": _no_weight,
+    "embedding": _absent,
+    "getitem": _not_taken,
+    "relu": _negative,
+    "cross_entropy": _no_target,
 }
 
 
-def zero_because(recording: Recording, value: Value) -> str | None:
-    """Why elements of a value's gradient are exactly 0, if its only use tells."""
-    users = {recording.step(i).name for i in value.used_by}
-    reasons = {_ZERO[name] for name in users if name in _ZERO}
-    return " or ".join(sorted(reasons)) if users and users <= set(_ZERO) else None
+def zero_because(recording: Recording, value: Value, index: tuple[int, ...]) -> str | None:
+    """Why this element of a value's gradient is exactly 0, if each of its uses tells, and its arrays were kept."""
+    reasons = set()
+    for step in map(recording.step, value.used_by):
+        arrays = [recording.values[i].array for i in step.inputs]
+        y = recording.values[step.output].array
+        if step.name not in _ZERO or not all(isinstance(x, np.ndarray) for x in (*arrays, y)):
+            return None
+        roles = [role for role, i in zip(step.roles, step.inputs, strict=True) if i == value.id]
+        told = {_ZERO[step.name](Use(arrays, y, role, index, step.options)) for role in roles}
+        reasons |= told
+    return None if None in reasons else " or ".join(sorted(map(str, reasons))) or None
 
 
 def _lowest(value: Value) -> bool:

@@ -117,15 +117,20 @@ class Proof:
     zero_because: str | None
 
 
-def prove(recording: Recording, most: int = 12, work: float = 4e9) -> list[Proof]:
-    """Prove elements of every gradient of a recording whose arrays were kept.
+LESSON = 1000  # elements up to which every one is proven
 
-    Args:     most: elements of a value that are proven. work: multiplications in all: a large model has
-              fewer elements proven.
+
+def prove(recording: Recording, most: int = 12, work: float = 4e9) -> list[Proof]:
+    """Prove elements of every gradient of a recording whose arrays were kept; in a lesson, all of them.
+
+    Args:     most: elements of a value that are proven, if all values have more than LESSON. work: multiplications in
+              all: a large model has fewer elements proven.
     """
     replay = Replay(recording)
     values = [v for v in recording.values if v.grad is not None and v.dtype.kind == "f"]
     _, gradients = replay.gradients(values)
+    if sum(g.size for g in gradients) <= LESSON:
+        most = LESSON
     base = replay.values() | {v.id: replay.leaf(v) for v in replay.leaves}
     analytic = not {step.name for step in replay.steps} & {c.covers for c in basic_cases() if c.method == "richardson"}
     count = max(1, min(most, int(work / (12 * _multiplications(replay) * max(1, len(values))))))
@@ -185,11 +190,14 @@ def _proof(
         central=central,
         error=abs(float(g[index]) - (central if exact is None else exact)) / scale,
         central_error=abs(float(g[index]) - central) / scale,
-        zero_because=zero_because(replay.recording, v) if g[index] == 0 else None,
+        zero_because=zero_because(replay.recording, v, index) if g[index] == 0 else None,
     )
 
 
 # ---- one update ------------------------------------------------------------------------------------------------------
+
+
+CURVE = (0, 1, 2, 3, 5, 7, 10, 13, 16, 20)  # the steps along which the loss is computed, in learning rates
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,7 @@ class Update:
     before: float  # the loss
     after: float
     predicted: float  # after, to first order: before − lr · ‖g‖²
+    curve: list[tuple[float, float]]  # (learning rate, loss after a step of this size); empty for a large model
     logits: tuple[Array, Array, Array] | None  # before, after, and after to first order
 
 
@@ -221,15 +230,21 @@ def update(recording: Recording, lr: float | None = None, logits: int | None = N
         return None
     if lr is None:
         lr = float(f"{0.05 * abs(before or 1.0) / square:.1g}")
-    stepped = replay.values(lambda v: replay.leaf(v) - lr * g[v.id] if v.id in g else replay.leaf(v))
+
+    def stepped_by(rate: complex) -> dict[int, Array]:
+        return replay.values(lambda v: replay.leaf(v) - rate * g[v.id] if v.id in g else replay.leaf(v))
+
+    stepped = stepped_by(lr)
     after = float(stepped[recording.output].item())
+    with np.errstate(all="ignore"):  # a step may be too long
+        curve = [(lr * k, float(stepped_by(lr * k)[recording.output].item())) for k in (() if large else CURVE)]
     three = None
     if logits is not None:
         # The derivative along the step, exact to rounding: the imaginary part of the logits at p − i·h·lr·g, over h.
         h = 1e-10 if large else COMPLEX_STEP  # 1e-20 times a small gradient is below float32's range
-        moved = replay.values(lambda v: replay.leaf(v) - 1j * h * lr * g[v.id] if v.id in g else replay.leaf(v))[logits]
+        moved = stepped_by(1j * h * lr)[logits]
         three = moved.real, stepped[logits], moved.real + moved.imag / h
-    return Update(lr, math.sqrt(square), before, after, before - lr * square, three)
+    return Update(lr, math.sqrt(square), before, after, before - lr * square, curve, three)
 
 
 # ---- broken backwards ------------------------------------------------------------------------------------------------

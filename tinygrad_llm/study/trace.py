@@ -371,7 +371,8 @@ class _Builder:
 
     def update(self, made: replay.Update) -> dict[str, Any]:
         loss = {"before": made.before, "after": made.after, "predicted": made.predicted}
-        return {"lr": made.lr, "grad_norm": made.grad_norm, "loss": loss}
+        curve = [[lr, x if math.isfinite(x) else None] for lr, x in made.curve]
+        return {"lr": made.lr, "grad_norm": made.grad_norm, "loss": loss, "curve": curve}
 
     def proofs(self) -> list[dict[str, Any]]:
         found = []

@@ -1,6 +1,7 @@
 // ---- one element in numbers: which numbers it was made of, and how --------------------------------------------------
 // Each rule returns lines, and a line is a list of pieces: a text, {slot, flat} for a number that another heat map of the
-// step shows, or {group: [pieces]} that stay on one line. `result` is what the page itself computes from these numbers, to be compared with the record.
+// step shows, or {group: [pieces]} that stay on one line. `result` is what the page itself computes from these numbers,
+// to be compared with the record.
 
 const MOST_TERMS = 6;
 
@@ -125,7 +126,10 @@ class Maker {
       const slot = terms[0][i][0];
       if (terms.every((term) => term[i] && this.at(...term[i]) === 0)) {
         const what = slot === "g" ? "g (the gradient that comes in)" : slot;
-        return `In every term, the factor ${what} is 0${slot === "g" ? ": nothing comes in, so nothing goes out." : "."}`;
+        return (
+          `In every term, the factor ${what} is ` +
+          `0${slot === "g" ? ": nothing comes in, so nothing goes out." : "."}`
+        );
       }
     }
     return null;
@@ -497,7 +501,8 @@ const RULES = {
         [[`0: forward took ${other} here, not ${own}`]],
         0,
         copies.map((i) => ["g", i]),
-        `The mask chose ${other} here (forward: y = ${other}). So ${own} has no influence on the loss, and its gradient is exactly 0, whatever comes in.`,
+        `The mask chose ${other} here (forward: y = ${other}). So ${own} has no influence on the loss, ` +
+          "and its gradient is exactly 0, whatever comes in.",
       );
     },
   },
@@ -549,7 +554,8 @@ const RULES = {
       const lines = [
         ["rstd · (dx̂ − mean(dx̂) − x̂ · mean(dx̂·x̂)),  dx̂ = g · weight"],
         [
-          `= ${fmt(rstd, 4)} · (${fmt(d(m.flat), 4)} ${MINUS} ${fmt(first, 4)} ${MINUS} ${fmt(xhat(m.flat), 4)} · ${fmt(second, 4)})`,
+          `= ${fmt(rstd, 4)} · (${fmt(d(m.flat), 4)} ${MINUS} ${fmt(first, 4)} ${MINUS} ` +
+            `${fmt(xhat(m.flat), 4)} · ${fmt(second, 4)})`,
         ],
         ["The two means are the ways in which x moves the row's mean and its variance."],
       ];
@@ -586,7 +592,9 @@ const RULES = {
         ? made
         : {
             ...made,
-            zero: `Id ${v} does not occur in this text: its row was never looked up, so the loss does not depend on it.`,
+            zero:
+              `Id ${v} does not occur in this text: its row was never looked up, so the loss does not ` +
+              "depend on it.",
           };
     },
   },

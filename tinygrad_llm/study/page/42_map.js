@@ -35,12 +35,7 @@ function mapView(_, width) {
       laneKey("plain", "other"),
       laneKey("nograd", "no gradient"),
     ),
-    el(
-      "p",
-      { class: "controls" },
-      button("Unfold all", () => unfoldAll(true)),
-      button("Fold all", () => unfoldAll(false)),
-    ),
+    modules.size > 1 ? foldControls() : null,
     el(
       "div",
       {},
@@ -104,6 +99,11 @@ function unfoldFirst() {
     if (block && mapRows().length <= 30) openModules.add(block);
     return;
   }
+}
+
+function foldControls() {
+  const controls = [button("Unfold all", () => unfoldAll(true)), button("Fold all", () => unfoldAll(false))];
+  return el("p", { class: "controls" }, controls);
 }
 
 function unfoldAll(open) {

@@ -3,89 +3,75 @@
 let attentionOf = "weights"; // which gradient stands beside the pattern
 
 function attentionView(place, width) {
-  const parts = trace.attention;
-  const layer = Math.min(parts.length - 1, Number(place[0]) || 0);
-  const part = parts[layer];
+  const layer = Math.min(trace.attention.length - 1, Number(place[0]) || 0);
+  const part = trace.attention[layer];
   const weights = tensors[part.weights];
   const other = tensors[attentionOf === "scores" && part.masked !== null ? part.masked : part.weights];
   const gradient = gradOf(other);
-  const maps = [];
-  const small = weights.shape.slice(0, -2).reduce((n, k) => n * k, 1) * weights.shape.at(-1) <= 10; // room for the reading beside
-  const side = width < 760 ? width : small && width >= 1100 ? width * 0.36 : (width - 20) / 2;
-  const reading = el("div", { class: "reading", "aria-live": "polite" });
   const mask = attentionMask(part);
-  const picture = (thing, title, scale) => {
-    if (!thing)
-      return el("section", { class: "card" }, el("h3", {}, title), el("p", { class: "dim" }, "none was recorded"));
-    const heat = heatMap({
-      thing,
-      scale,
-      width: side - 36,
-      mask,
-      label: `${title}, layer ${part.layer}`,
-      pick: (flat) => choose(flat),
-    });
-    maps.push([title, heat]);
-    return el(
-      "section",
-      { class: "card" },
-      el("h3", {}, title),
-      el("p", { class: "dim small" }, "rows: who looks; columns: at whom"),
-      heat.element,
-    );
-  };
+  const side = attentionWidth(weights, width);
+  const reading = el("div", { class: "reading", "aria-live": "polite" });
   const choose = (flat) => {
     const row = rowOf(flat, weights.shape, weights.shape.length - 1);
-    for (const [, heat] of maps) heat.mark(new Map(row.map((i) => [i, true])), flat);
-    reading.replaceChildren(...attentionRow(part, weights, other, gradient, row, flat, mask));
+    for (const [, heat] of pictures) heat.mark(new Map(row.map((i) => [i, true])), flat);
+    reading.replaceChildren(...attentionRow(weights, other, gradient, row, flat, mask));
   };
-  const view = el(
+  const picture = (thing, title, scale) => {
+    const label = `${title}, layer ${part.layer}`;
+    return [title, heatMap({ thing, scale, width: side, mask, label, pick: choose, later: true })];
+  };
+  const pictures = [picture(weights, "pattern", UNIT)];
+  if (gradient) pictures.push(picture(gradient, `gradient of the ${attentionOf}`, signedScale(gradient.stats)));
+  if (numbers(weights)?.full) choose(firstLook(gradient, mask));
+  return el(
     "section",
     { class: "attention" },
-    viewHead(
-      "Attention",
-      "Each row is a query: how much it takes of each earlier token, between 0 and 1. Beside it stands the gradient: blue, more weight here would lower the loss; orange, it would raise it. Hatched positions lie in the future, and the mask hides them.",
-      exportMapsButton(`attention-${part.layer}`, () => maps.map(([title, heat]) => [title, heat.map])),
-    ),
-    el(
-      "div",
-      { class: "controls" },
-      parts.length > 1
-        ? choice(
-            "layer",
-            parts.map((p, i) => [i, shortPath(p.layer.replace(/\.attn$/, ""), 1)]),
-            layer,
-            (i) => visit(`attention/${i}`),
-          )
-        : null,
-      choice(
-        "gradient of",
-        [
-          ["weights", "weights"],
-          ["scores", "scores"],
-        ],
-        attentionOf,
-        (value) => {
-          attentionOf = value;
-          refresh();
-        },
-      ),
-    ),
-    el(
-      "div",
-      { class: "pair" },
-      picture(weights, "pattern", UNIT),
-      picture(
-        gradient,
-        attentionOf === "scores" ? "gradient of the scores" : "gradient of the weights",
-        signedScale(gradient?.stats),
-      ),
-      reading,
-    ),
+    attentionHead(part, pictures),
+    attentionControls(layer),
+    el("div", { class: "pair" }, pictures.map(attentionCard), reading),
     attentionSteps(part),
   );
-  if (numbers(weights)?.full) choose(firstLook(gradient, mask));
-  return view;
+}
+
+/** How wide one heat map may be: small ones leave room for the numbers beside them. */
+function attentionWidth(weights, width) {
+  const columns = count(weights.shape.slice(0, -2)) * weights.shape.at(-1);
+  if (width < 760) return width - 36;
+  return (columns <= 10 && width >= 1100 ? width * 0.36 : (width - 20) / 2) - 36;
+}
+
+function attentionHead(part, pictures) {
+  const maps = () => pictures.map(([title, heat]) => [title, heat.map]);
+  return viewHead(
+    "Attention",
+    "Each row is a query: how much it takes of each earlier token, between 0 and 1. Beside it stands the gradient: " +
+      "blue, more weight here would lower the loss; orange, it would raise it. Hatched positions lie in the future, " +
+      "and the mask hides them.",
+    exportMapsButton(`attention-${part.layer}`, maps),
+  );
+}
+
+function attentionControls(layer) {
+  const layers = trace.attention.map((part, i) => [i, shortPath(part.layer.replace(/\.attn$/, ""), 1)]);
+  const kinds = [
+    ["weights", "weights"],
+    ["scores", "scores"],
+  ];
+  const show = (kind) => {
+    attentionOf = kind;
+    refresh();
+  };
+  return el(
+    "div",
+    { class: "controls" },
+    layers.length > 1 ? choice("layer", layers, layer, (i) => visit(`attention/${i}`)) : null,
+    choice("gradient of", kinds, attentionOf, show),
+  );
+}
+
+function attentionCard([title, heat]) {
+  const rows = el("p", { class: "dim small" }, "rows: who looks; columns: at whom");
+  return el("section", { class: "card" }, el("h3", {}, title), rows, heat.element);
 }
 
 function attentionMask(part) {
@@ -101,17 +87,12 @@ function firstLook(gradient, mask) {
 }
 
 /** One query in numbers: each key with its weight and gradient. */
-function attentionRow(part, weights, other, gradient, row, flat, mask) {
+function attentionRow(weights, other, gradient, row, flat, mask) {
   const index = unravel(flat, weights.shape);
   const head = weights.shape.length > 2 ? `head ${index.at(-3)}, ` : "";
   const query = axisLabel(weights, weights.shape.length - 2, index.at(-2), index);
   const [w, g] = [numbers(weights).data, gradient && numbers(gradient)?.full ? numbers(gradient).data : null];
   const shown = row.filter((i) => !mask?.(i));
-  const bar = (x) => {
-    const piece = el("span", { class: "meter" });
-    piece.style.width = `${Math.round(120 * Math.min(1, x))}px`;
-    return el("span", { class: "metered" }, piece, fmt(x, 3));
-  };
   const swatched = (x) => {
     const swatch = el("span", { class: "swatch" });
     swatch.style.background = colorOf(x, signedScale(gradient.stats));
@@ -119,7 +100,7 @@ function attentionRow(part, weights, other, gradient, row, flat, mask) {
   };
   const rows = shown.map((i) => [
     axisLabel(weights, weights.shape.length - 1, i % weights.shape.at(-1), index),
-    bar(w[i]),
+    meter(w[i], 120),
     g ? swatched(g[i]) : "–",
   ]);
   const hiddenCount = row.length - shown.length;
@@ -130,7 +111,8 @@ function attentionRow(part, weights, other, gradient, row, flat, mask) {
       ? el(
           "p",
           { class: "dim" },
-          `${plural(hiddenCount, "later token")} hidden by the mask: weight exactly 0, so the gradient of the score is exactly 0.`,
+          `${plural(hiddenCount, "later token")} hidden by the mask: weight exactly 0, so the gradient of ` +
+            "the score is exactly 0.",
         )
       : null,
   ].filter(Boolean);

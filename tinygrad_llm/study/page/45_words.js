@@ -8,7 +8,8 @@ function wordsView(place, width) {
     { class: "words" },
     viewHead(
       "Words",
-      "The prompt, token by token. The bar under a token is the loss of predicting the next one; choose a token to see what the model expected after it.",
+      "The prompt, token by token. The bar under a token is the loss of predicting the next one; choose a " +
+        "token to see what the model expected after it.",
     ),
     tokenStrip(words.positions, chosen),
     el(
@@ -68,9 +69,9 @@ function prediction(p) {
   );
 }
 
-function meter(x) {
+function meter(x, full = 160) {
   const piece = el("span", { class: "meter" });
-  piece.style.width = `${Math.round(160 * Math.min(1, x ?? 0))}px`;
+  piece.style.width = `${Math.round(full * Math.min(1, x ?? 0))}px`;
   return el("span", { class: "metered" }, piece, fmt(x, 3));
 }
 
@@ -102,7 +103,9 @@ function logitLens({ lens, positions }, chosen) {
     el(
       "p",
       { class: "say" },
-      "The stream after each layer, read by the model's own head. Color: probability of the right token, which stands after the arrow where the first guess (above) is another. ✓: the first guess is right.",
+      "The stream after each layer, read by the model's own head. Color: probability of the right token, " +
+        "which stands after the arrow where the first guess (above) is another. ✓: the first guess is " +
+        "right.",
     ),
     table("logit lens", ["layer", ...positions.map((p, i) => `${i === chosen ? "▸ " : ""}${visible(p.token)}`)], rows, {
       class: "lens-table",
@@ -125,7 +128,9 @@ function backwardLens(parts, positions) {
     el(
       "p",
       { class: "say" },
-      "The gradient of a weight is Σᵢ δᵢ xᵢᵀ over the positions. A step of SGD adds −lr · δᵢ to the output wherever an input looks like xᵢ. Read in the vocabulary, that shows which words the step raises and lowers (Katz et al. 2024, arXiv:2402.12865).",
+      "The gradient of a weight is Σᵢ δᵢ xᵢᵀ over the positions. A step of SGD adds −lr · δᵢ to the " +
+        "output wherever an input looks like xᵢ. Read in the vocabulary, that shows which words the step " +
+        "raises and lowers (Katz et al. 2024, arXiv:2402.12865).",
     ),
     [...layers].map(([layer, pair]) =>
       el(

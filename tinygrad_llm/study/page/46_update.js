@@ -2,32 +2,54 @@
 
 function updateView(place, width) {
   const { update } = trace;
-  const { before, after, predicted } = update.loss;
+  const fall = fmt(update.loss.before - update.loss.predicted, 3);
+  const head = viewHead(
+    "One update",
+    `One SGD step on this very input, learning rate ${fmt(update.lr, 3)}: each weight moves by −lr · its gradient. ` +
+      `To first order, the loss falls by lr · ‖g‖² = ${fall}.`,
+  );
+  const half = width >= 900 ? Math.floor(width / 2) - 20 : width;
+  const told = update.positions.length > 0;
+  return el(
+    "section",
+    { class: "update" },
+    head,
+    el(
+      "div",
+      { class: "halves" },
+      el("div", {}, curveChart(update, half), lossTable(update)),
+      el("div", {}, told ? scatter(update.positions, half) : shares(update)),
+    ),
+    told ? [movedTable(update.positions), shares(update)] : null,
+  );
+}
+
+function lossTable({ loss: { before, after, predicted } }) {
   const rows = [
     ["before", fmt(before, 6), ""],
     ["after, promised by first order", fmt(predicted, 6), fmt(predicted - before, 3)],
     ["after, measured", fmt(after, 6), fmt(after - before, 3)],
   ];
-  const share = (after - before) / (predicted - before);
-  return el(
-    "section",
-    { class: "update" },
-    viewHead(
-      "One update",
-      `One SGD step on this very prompt, learning rate ${fmt(update.lr, 3)}: each weight moves by −lr · its gradient. First-order theory says that the loss falls by lr · ‖g‖² = ${fmt(before - predicted, 3)}.`,
-    ),
-    table("the loss, in nats", ["", "loss", "change"], rows),
-    el(
-      "p",
-      { class: "say" },
-      Number.isFinite(share)
-        ? `The loss did ${fmt(100 * share, 3)} % of what was promised. The rest is curvature: the smaller the step, the closer to 100 %.`
-        : "",
-    ),
-    curveChart(update, width),
-    update.positions.length ? scatter(update.positions, width) : null,
-    update.positions.length ? movedTable(update.positions) : null,
-  );
+  const done = (100 * (after - before)) / (predicted - before);
+  const text =
+    `The loss did ${fmt(done, 3)} % of what was promised. The rest is curvature: the smaller the step, the ` + "less.";
+  return [
+    table("the loss", ["", "loss", "change"], rows),
+    Number.isFinite(done) ? el("p", { class: "say" }, text) : null,
+  ];
+}
+
+/** Which parameters are to lower the loss: lr · ‖g‖² of each. */
+function shares({ lr }) {
+  const falls = (trace.flow?.parameters ?? []).map((p) => [tensors[p.tensor], lr * p.grad_norm ** 2]);
+  const known = falls.filter(([, fall]) => fall > 0).sort((p, q) => q[1] - p[1]);
+  const total = known.reduce((sum, [, fall]) => sum + fall, 0);
+  const rows = known.slice(0, 12).map(([tensor, fall]) => {
+    const grad = gradOf(tensor);
+    return [grad ? go(tensor.name, `steps/${grad.step + 1}`) : tensor.name, meter(fall / total, 120), fmt(-fall, 3)];
+  });
+  if (known.length > 12) rows.push([`${known.length - 12} more`, "", ""]);
+  return rows.length ? table("which parameters promise it: lr · ‖g‖² of each", ["", "share", "change"], rows) : null;
 }
 
 /** The loss along the direction of the step, and its tangent. */
@@ -44,7 +66,7 @@ function curveChart(update, width) {
   ];
   const chart = lineChart({
     lines,
-    width: Math.min(width, 760),
+    width,
     xName: "learning rate",
     yName: "loss",
     label: "loss by step size, and its tangent",
@@ -70,64 +92,67 @@ function scatter(positions, width) {
     .filter((p) => p.before !== null && p.target !== null)
     .map((p) => ({ x: p.predicted - p.before, y: p.after - p.before, p }));
   if (!points.length) return null;
-  const size = Math.min(width, 440);
+  const size = Math.min(width, 460);
   const reach = padded(extent([0, ...points.flatMap(({ x, y }) => [x, y])]));
-  const x = linear(reach, [58, size - 16]);
-  const y = linear(reach, [size - 46, 16]);
+  const [x, y] = [linear(reach, [58, size - 16]), linear(reach, [size - 46, 16])];
+  const label = "change of ln p of each target, promised and measured; the table below has the numbers";
   const drawing = svg("svg", {
     viewBox: `0 0 ${size} ${size}`,
     width: size,
     class: "chart",
     role: "img",
-    "aria-label": "change of ln p of each target, promised and measured; the table below has the numbers",
+    "aria-label": label,
   });
-  for (const tick of ticks(reach, 4)) {
-    drawing.append(
-      svg("line", { x1: 58, x2: size - 16, y1: y(tick), y2: y(tick), class: tick === 0 ? "rule zero" : "rule" }),
-      svg("line", { x1: x(tick), x2: x(tick), y1: 16, y2: size - 46, class: tick === 0 ? "rule zero" : "rule" }),
-      svg("text", { x: 52, y: y(tick) + 4, class: "tick", "text-anchor": "end" }, fmt(tick, 2)),
-      svg("text", { x: x(tick), y: size - 28, class: "tick", "text-anchor": "middle" }, fmt(tick, 2)),
-    );
-  }
+  drawing.append(...squareRules(x, y, reach, size));
   drawing.append(
     svg("path", { d: `M${x(reach[0])} ${y(reach[0])}L${x(reach[1])} ${y(reach[1])}`, class: "line c1 dashed" }),
   );
-  for (const point of points) {
-    const dot = svg(
-      "circle",
-      { cx: x(point.x), cy: y(point.y), r: 5, class: "dot c0" },
-      svg(
-        "title",
-        {},
-        `“${visible(point.p.target)}” after “${visible(point.p.token)}”: promised ${fmt(point.x, 3)}, measured ${fmt(point.y, 3)}`,
-      ),
-    );
-    drawing.append(dot);
-    if (points.length <= 12)
-      drawing.append(
-        svg("text", { x: x(point.x) + 8, y: y(point.y) + 4, class: "tick" }, shortened(visible(point.p.target), 10)),
-      );
-  }
-  drawing.append(
-    svg("text", { x: size - 16, y: size - 8, class: "tick", "text-anchor": "end" }, "change of ln p, promised"),
-    svg("text", { x: 4, y: 11, class: "tick" }, "measured"),
-  );
+  drawing.append(...points.map((point) => scatterDot(point, x(point.x), y(point.y))), ...scatterNames(points, x, y));
   return el(
     "section",
     {},
-    el(
-      "h3",
-      {},
-      "Each target ",
-      exportButton("update", () => drawing),
-    ),
+    el("h3", {}, ["Each target ", exportButton("update", () => drawing)]),
     el(
       "p",
       { class: "say" },
-      "A point is a token of the text. On the dashed diagonal the step did exactly what first order promised.",
+      "A point is a token of the text. On the dashed diagonal, the step did what was promised.",
     ),
     drawing,
   );
+}
+
+/** Lines, ticks and names of the axes. */
+function squareRules(x, y, reach, size) {
+  const end = { x1: 58, x2: size - 16, y1: 16, y2: size - 46 };
+  const rules = ticks(reach, 4).flatMap((tick) => [
+    svg("line", { ...end, y1: y(tick), y2: y(tick), class: tick === 0 ? "rule zero" : "rule" }),
+    svg("line", { ...end, x1: x(tick), x2: x(tick), class: tick === 0 ? "rule zero" : "rule" }),
+    svg("text", { x: 52, y: y(tick) + 4, class: "tick", "text-anchor": "end" }, fmt(tick, 2)),
+    svg("text", { x: x(tick), y: size - 28, class: "tick", "text-anchor": "middle" }, fmt(tick, 2)),
+  ]);
+  const across = svg(
+    "text",
+    { x: size - 16, y: size - 8, class: "tick", "text-anchor": "end" },
+    "change of ln p, promised",
+  );
+  return [...rules, across, svg("text", { x: 4, y: 11, class: "tick" }, "measured")];
+}
+
+function scatterDot({ x, y, p }, cx, cy) {
+  const change = `promised ${fmt(x, 3)}, measured ${fmt(y, 3)}`;
+  const title = svg("title", {}, `“${visible(p.target)}” after “${visible(p.token)}”: ${change}`);
+  return svg("circle", { cx, cy, r: 5, class: "dot c0" }, title);
+}
+
+/** The tokens beside their points, where there is room. */
+function scatterNames(points, x, y) {
+  const placed = [];
+  return points.flatMap(({ x: a, y: b, p }) => {
+    const at = { x: x(a) + 9, y: y(b) + 4 };
+    if (placed.some((other) => Math.abs(other.x - at.x) < 60 && Math.abs(other.y - at.y) < 13)) return [];
+    placed.push(at);
+    return [svg("text", { ...at, class: "tick" }, shortened(visible(p.target), 10))];
+  });
 }
 
 function movedTable(positions) {

@@ -9,7 +9,8 @@ function breakView(place, width) {
     { class: "break" },
     viewHead(
       "Break it",
-      "Choose a mistake that people make when they write a backward by hand. The forward stays right; only the gradient is wrong.",
+      "Choose a mistake that people make when they write a backward by hand. The forward stays right; " +
+        "only the gradient is wrong.",
     ),
     el(
       "div",
@@ -72,7 +73,8 @@ function verdictCard(mutant) {
     el(
       "p",
       {},
-      `relative error ${fmt(mutant.error, 2)}, allowed ${fmt(mutant.tolerance, 1)} (${mutant.method === "complex" ? "complex step" : mutant.method})`,
+      `relative error ${fmt(mutant.error, 2)}, allowed ${fmt(mutant.tolerance, 1)} ` +
+        `(${mutant.method === "complex" ? "complex step" : mutant.method})`,
     ),
     mutant.message ? el("p", { class: "message" }, mutant.message) : null,
   );

@@ -178,7 +178,11 @@ function askChain() {
   if (!step) return null;
   return {
     q: "What does one backward step do?",
-    a: `It takes the gradient of its own output (how the loss changes with each element of it) and turns it into the gradients of its inputs, with the derivative of this one operation: the chain rule. It knows nothing of the rest of the model. Here: ${kernels[step.kernel].gradient || kernels[step.kernel].formula}.`,
+    a:
+      "It takes the gradient of its own output (how the loss changes with each element of it) and turns it " +
+      "into the gradients of its inputs, with the derivative of this one operation: the chain rule. It " +
+      "knows nothing of the rest of the model. Here: " +
+      `${kernels[step.kernel].gradient || kernels[step.kernel].formula}.`,
     links: [stepLink(`back through ${step.kernel}`, step.i), stepLink("its forward", step.forward)],
   };
 }
@@ -192,7 +196,10 @@ function askValues() {
   const role = vjp.outgoing.find((out) => out.tensor === v.id).role;
   return {
     q: "Where does dV come from?",
-    a: `Forward, each output row is a mean of the values, weighted by ${shortName(weights)}. So the gradient of value j collects the gradients of all rows i that looked at it, each times the weight with which it looked: dV = weightsᵀ · g. Tokens that nobody looks at get a small gradient.`,
+    a:
+      `Forward, each output row is a mean of the values, weighted by ${shortName(weights)}. So the gradient ` +
+      "of value j collects the gradients of all rows i that looked at it, each times the weight with which " +
+      "it looked: dV = weightsᵀ · g. Tokens that nobody looks at get a small gradient.",
     links: [
       stepLink("see dV being made", vjp.i, `d${role}`, telling(vjp, slotsOf(vjp)).flat),
       stepLink("its forward", vjp.forward),
@@ -208,7 +215,10 @@ function askMask() {
   if (steps[forward].backward !== null) links.push(stepLink("and backward", steps[forward].backward));
   return {
     q: "What does the mask do?",
-    a: `It sets the scores of later tokens to ${MINUS}∞. The softmax makes a weight of exactly 0 of that, so no token sees its future. Backward, nothing passes there: the score had no influence, so its gradient is exactly 0.`,
+    a:
+      `It sets the scores of later tokens to ${MINUS}∞. The softmax makes a weight of exactly 0 of that, so ` +
+      "no token sees its future. Backward, nothing passes there: the score had no influence, so its " +
+      "gradient is exactly 0.",
     links,
   };
 }
@@ -245,7 +255,10 @@ function askResidual() {
   if (trace.map) links.push(["on the map: the lane on the left", "map"]);
   return {
     q: "Which addition is the residual?",
-    a: `${tensors[step.output].name} = ${tensors[step.residual.stream].name} + ${tensors[step.residual.branch].name}. The first goes on unchanged (the stream), the second is what the layer found (the branch). Backward, both receive the same gradient.`,
+    a:
+      `${tensors[step.output].name} = ${tensors[step.residual.stream].name} + ` +
+      `${tensors[step.residual.branch].name}. The first goes on unchanged (the stream), the second is what ` +
+      "the layer found (the branch). Backward, both receive the same gradient.",
     links,
   };
 }
@@ -255,7 +268,9 @@ function askSum() {
   if (!step) return null;
   return {
     q: "Why are gradients added?",
-    a: `${tensors[step.tensor].name} is used more than once. Moving it changes the loss through each use, and for small moves these changes add. So do the gradients.`,
+    a:
+      `${tensors[step.tensor].name} is used more than once. Moving it changes the loss through each use, ` +
+      "and for small moves these changes add. So do the gradients.",
     links: [stepLink("the first sum", step.i)],
   };
 }
@@ -265,7 +280,9 @@ function askLoss() {
   if (!step) return null;
   return {
     q: "What does the loss send back?",
-    a: "The guess minus the truth: for each position, the predicted probabilities, minus 1 at the right token, divided by the number of positions.",
+    a:
+      "The guess minus the truth: for each position, the predicted probabilities, minus 1 at the right " +
+      "token, divided by the number of positions.",
     links: [stepLink("softmax minus one-hot", step.i)],
   };
 }
@@ -289,7 +306,10 @@ function askRight() {
     : [];
   return {
     q: "Is this number right?",
-    a: `∂L/∂${tensor.name} ${indexText(tensor, ravel(proof.index, tensor.shape))}: backprop says ${fmt(proof.backprop, 8)}, the complex step ${fmt(proof.complex ?? proof.central, 8)}. Any cell with a dot can be checked like this.`,
+    a:
+      `∂L/∂${tensor.name} ${indexText(tensor, ravel(proof.index, tensor.shape))}: backprop says ` +
+      `${fmt(proof.backprop, 8)}, the complex step ${fmt(proof.complex ?? proof.central, 8)}. Any cell with ` +
+      "a dot can be checked like this.",
     links,
   };
 }
