@@ -16,7 +16,7 @@ from tinygrad_llm.nn import merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.answers import answers
-from tinygrad_llm.runs.finetune import load_examples
+from tinygrad_llm.runs.finetune import cut_parts, load_examples
 from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.runs.run import Run
@@ -174,6 +174,39 @@ def test_the_layers_that_are_chosen_change_and_no_others(tmp_path, base, data, l
             for name in changed} == trained  # fmt: skip
 
 
+@pytest.mark.parametrize("n", [10, 19, 20, 39, 40, 41, 200])
+def test_examples_are_cut_into_three_parts_without_overlap(n):
+    training, held_out, test = cut_parts(range(n), Generator(0))
+    assert sorted([*training, *held_out, *test]) == list(range(n))
+    assert (len(held_out), len(test)) == (max(1, n // 20), n // 10)
+    assert cut_parts(range(n), Generator(1)) != [training, held_out, test]
+
+
+def test_too_few_examples_for_three_parts_are_refused():
+    with pytest.raises(DataError, match="got 9 examples, which are too few"):
+        cut_parts(range(9), Generator(0))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_example_is_in_two_parts(base, data, task):
+    found = load_examples(configured(task, base, data))
+    names = {"classifier": "ids", "assistant": "ids", "preference": "rejected"}
+    rows = [
+        {tuple(row[:n].tolist()) for row, n in zip(part[names[task]], part["lengths"], strict=True)}
+        for part in (found.training, found.held_out)
+    ]
+    if task == "classifier":
+        rows.append({tuple(row) for row in found.test[0]})
+    elif task == "preference":
+        rows.append(
+            {
+                tuple(row[:n].tolist())
+                for row, n in zip(found.test_arrays["rejected"], found.test_arrays["lengths"], strict=True)
+            }
+        )
+    assert not any(rows[i] & rows[j] for i in range(len(rows)) for j in range(i))
+
+
 def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data, monkeypatch):
     drawn = []
     monkeypatch.setattr(run_module, "save_confusion", lambda results, folder: drawn.append(results["confusion"]))
@@ -183,6 +216,10 @@ def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data
         )
     )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for part, arrays in (("training", run.data.training), ("held-out", run.data.held_out)):
+        with run.model.evaluating():
+            scores = run.model(arrays["ids"], arrays["lengths"]).data
+        assert results["accuracy"][part] == np.mean(scores.argmax(axis=1) == arrays["labels"])
     counts = np.array(results["confusion"])
     assert counts.sum() == len(run.data.test[0]) == 8  # a fifth of forty
     assert drawn == [results["confusion"]]

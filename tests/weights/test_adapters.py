@@ -13,7 +13,7 @@ from tinygrad_llm.models import GPTClassifier
 from tinygrad_llm.nn import Linear, add_lora, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG, load_adapter, save_adapter
+from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG, load_adapter, merge_adapter, save_adapter
 
 UNTIED = change(SMALL, tie_weights=False)
 
@@ -150,6 +150,32 @@ def test_adapters_that_do_not_fit_are_refused_and_change_nothing(tmp_path, damag
         load_adapter(model, tmp_path)
     assert np.array_equal(logits(model), before)
     assert not list(lora_layers(model))
+
+
+@pytest.mark.parametrize(
+    ("fields", "scaling"),
+    [
+        ({"lora_alpha": 6}, 6 / 4),
+        ({}, 8 / 4),  # peft's default
+        ({"lora_alpha": 6, "use_rslora": True}, 6 / 4**0.5),
+        ({"lora_alpha": 6, "alpha_pattern": {"c_fc": 2}}, 2 / 4),
+        ({"lora_alpha": 6, "alpha_pattern": {"h.0.mlp.c_fc": 2, "h.1.mlp.c_fc": 5}, "use_rslora": True}, 2 / 4**0.5),
+        ({"lora_alpha": 6, "alpha_pattern": {"fc": 2, "c_proj": 3}}, 6 / 4),  # other layers
+    ],
+)
+def test_an_adapter_is_scaled_by_the_alpha_of_its_config(tmp_path, fields, scaling):
+    save_adapter(trained(shaken(UNTIED), rank=4, targets=["c_fc"]), tmp_path)
+    path = tmp_path / ADAPTER_CONFIG
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({key: written[key] for key in written if not key.startswith(("lora_", "alpha"))}))
+    changed_config(tmp_path, **fields)
+    arrays, _ = load_safetensors(tmp_path / ADAPTER)
+    A, B = (arrays[f"base_model.model.transformer.h.0.mlp.c_fc.lora_{x}.weight"] for x in "AB")
+    model = shaken(UNTIED)
+    before = model.transformer.h[0].mlp.c_fc.weight.data.copy()
+    merge_adapter(model, tmp_path)
+    change = model.transformer.h[0].mlp.c_fc.weight.data - before
+    np.testing.assert_allclose(change, scaling * (B @ A), rtol=0, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("default")  # those of the other libraries

@@ -31,6 +31,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _LABELS, _BASE = "tinygrad_llm.labels", "tinygrad_llm.base_sha256"  # in the metadata of the arrays
 _MAX_JSON = 1_000_000  # bytes
 _PREFIX = "base_model.model."
+_PEFTS_ALPHA = 8  # where a config states none
 _REFUSED = {"use_dora": False, "bias": "none"}  # fields that we do not support, with their harmless values
 
 
@@ -241,5 +242,5 @@ def _sorted(arrays: dict[str, Array], where: str) -> tuple[dict[str, tuple[Array
 def _alpha(config: dict[str, Any], name: str, rank: int) -> float:
     pattern = config.get("alpha_pattern") or {}
     alpha = next((value for key, value in pattern.items() if name == key or name.endswith("." + key)), None)
-    number = float(config.get("lora_alpha", rank) if alpha is None else alpha)
+    number = float(config.get("lora_alpha", _PEFTS_ALPHA) if alpha is None else alpha)
     return number * math.sqrt(rank) if config.get("use_rslora") else number
