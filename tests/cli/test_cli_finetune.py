@@ -1,11 +1,14 @@
 """`tinygrad-llm finetune` and `classify`: from a base and examples to answers, and what they refuse."""
 
+import argparse
 import json
 
 import numpy as np
 import pytest
 
+from tinygrad_llm.cli import finetune
 from tinygrad_llm.cli.finetune import report
+from tinygrad_llm.runs.presets import PRESETS
 
 ROWS = "".join(f"{('ham', 'spam')[i % 2]}\tthe cat {('sat', 'won')[i % 2]} on mat {i}\n" for i in range(40))
 
@@ -83,6 +86,32 @@ def test_a_plan_prints_the_cost_and_writes_nothing(cli, toys, runs, files, place
     status, _, err = cli("train", "--resume", "new", "--plan")
     assert (status, err.count("\n")) == (2, 1)
     assert "this run fine-tunes: use `tinygrad-llm finetune --resume`" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("--layers lora", "finetune.layers", "lora"),
+        ("--set rank=4", "finetune.rank", 4),
+        ("--set training.lr=0.5", "training.lr", 0.5),
+        ("--epochs 7", "training.epochs", 7),
+        ("--steps 9", "training.steps", 9),
+        ("--workers 2", "training.workers", 2),
+        ("--seed 5", "training.seed", 5),
+    ],
+)
+def test_every_option_is_in_the_configuration(option, key, value):
+    parser = argparse.ArgumentParser()
+    finetune.add_arguments(parser)
+    found = finetune._configured(parser.parse_args(["assistant", "a.json", "--base", "b", *option.split()])).flat()
+    usual = PRESETS["assistant"].flat() | {
+        "finetune.task": "assistant",
+        "finetune.data": "a.json",
+        "finetune.base": "b",
+    }
+    follows = {"training.epochs": 0} if option.startswith("--steps") else {}
+    changed = {name: new for name, new in found.items() if new != usual[name]}
+    assert {name: new for name, new in changed.items() if name != "training.eval_every"} == {key: value, **follows}
 
 
 def test_prompts_that_no_answer_fits_after_are_refused(cli, runs, files, place):

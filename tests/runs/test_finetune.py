@@ -16,7 +16,7 @@ from tinygrad_llm.nn import merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.answers import answers
-from tinygrad_llm.runs.finetune import cut_parts, load_examples
+from tinygrad_llm.runs.finetune import load_examples
 from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.runs.run import Run
@@ -172,19 +172,6 @@ def test_the_layers_that_are_chosen_change_and_no_others(tmp_path, base, data, l
     changed = {name for name, p in run.model.named_parameters() if not np.array_equal(p.data, before[name])}
     assert {".".join(name.split(".")[: 3 if ".h." in name else 2]).removesuffix(".weight").removesuffix(".bias")
             for name in changed} == trained  # fmt: skip
-
-
-@pytest.mark.parametrize("n", [10, 19, 20, 39, 40, 41, 200])
-def test_examples_are_cut_into_three_parts_without_overlap(n):
-    training, held_out, test = cut_parts(range(n), Generator(0))
-    assert sorted([*training, *held_out, *test]) == list(range(n))
-    assert (len(held_out), len(test)) == (max(1, n // 20), n // 10)
-    assert cut_parts(range(n), Generator(1)) != [training, held_out, test]
-
-
-def test_too_few_examples_for_three_parts_are_refused():
-    with pytest.raises(DataError, match="got 9 examples, which are too few"):
-        cut_parts(range(9), Generator(0))
 
 
 @pytest.mark.parametrize("task", TASKS)

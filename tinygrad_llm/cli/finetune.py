@@ -5,7 +5,7 @@ import sys
 from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_json, add_overwrite, check_out, folder, integer
+from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
 from tinygrad_llm.cli.progress import fold, listed, say
 from tinygrad_llm.cli.train import alone, beginning, check_rest, launched, set_changes
 from tinygrad_llm.cli.watch import watch
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=integer(1), metavar="N", help="updates, instead of --epochs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     parser.add_argument("--workers", type=integer(1), metavar="N", help="number of threads (default: measured)")
-    parser.add_argument("--seed", type=integer(0), metavar="N", help="seed of all random numbers")
+    add_seed(parser, default=None)
     add_json(parser)
 
 
