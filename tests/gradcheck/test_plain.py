@@ -130,6 +130,15 @@ def test_the_arguments_of_gradcheck_are_passed_on():
     assert not check_gradient(np.sin, np.sin, X, raise_exception=False)
 
 
+@pytest.mark.parametrize("tolerance", [0.05, 1e-11])
+def test_the_tolerance_of_the_caller_holds_where_real_differences_decide(tolerance):
+    """But not below what differences can tell."""
+    result = check_gradient(np.abs, lambda x: 1.01 * np.sign(x), X + 3, tolerance=tolerance, raise_exception=False)
+    assert (result.method, bool(result)) == ("richardson", tolerance > 0.01)
+    assert result.tolerance == max(tolerance, 1e-9)
+    assert check_gradient(np.abs, np.sign, X + 3, tolerance=tolerance)
+
+
 MISFITS = {
     "a bare return": (lambda x: x * 2, None, X, r"f returned a bare ndarray: return \(out, vjp\)"),
     "out and no function": (lambda x: (x, 3), None, X, r"returned \(out, int\)"),

@@ -263,6 +263,12 @@ def test_the_table_is_sorted_by_held_out_loss(place):
     }  # fmt: skip
 
 
+def test_only_a_finished_trial_is_ranked_by_its_loss():
+    ends = [("stopped", 0.1), ("diverged", None), ("finished", 2.0), ("failed", None), ("finished", 1.0)]
+    outcomes = [Outcome(f"{n}", {}, status, 4, 1.0, loss) for n, (status, loss) in enumerate(ends)]
+    assert [outcome.name for outcome in ranked(outcomes)] == ["4", "2", "0", "1", "3"]
+
+
 def test_the_table_keeps_the_runs_of_an_earlier_sweep(place):
     for name in ("lr=1", "lr=2"):
         (place / "out" / name).mkdir(parents=True)
