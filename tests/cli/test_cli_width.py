@@ -61,6 +61,8 @@ OUTPUTS = {
     "explain a function": "explain F.scaled_dot_product_attention",
     "explain a layer": "explain MultiHeadAttention",
     "explain an optimizer": "explain Adam",
+    "book": "book ch03",
+    "book --show": "book --show ch03-19",
     "trace": "trace --example attention --print",
     "trace --list": "trace --list",
     "doctor": "doctor",
@@ -167,7 +169,7 @@ def test_every_explanation_fits_and_loses_no_word(for_each):
         assert too_wide(shown) == []
         assert shown.split() == doc.split()
         source = document(subject.thing).source
-        code = "\n".join(map(explain._folded_code, source.splitlines()))
+        code = "\n".join(map(explain.folded_code, source.splitlines()))
         assert too_wide(code) == []
         assert sorted(code.replace("#", " ").split()) == sorted(source.replace("#", " ").split())
         assert too_wide(explain._cut(f"  {subject.name:<30} {subject.headline}")) == []
@@ -201,7 +203,7 @@ def test_lines_are_joined_only_within_a_sentence():
     ids=["short", "comment behind code", "comment", "code"],
 )
 def test_long_code_is_folded(line, shown):
-    assert explain._folded_code(line) == shown
+    assert explain.folded_code(line) == shown
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ COMMANDS = {
     "chat": "talk with an assistant, in the terminal or on a page in the browser",
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",
+    "book": "compute every number that the book prints, and compare",
     "trace": "write a page that steps through a forward and backward pass, number by number",
     "tokenizer": "train a tokenizer; encode and decode text",
     "bench": "time this package against others, alternating, on the same work",

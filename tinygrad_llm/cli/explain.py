@@ -94,7 +94,7 @@ def _show(e: Explanation) -> None:
     print(_reflowed(e.formula))
     _section("", _reflowed(e.notes))
     _section("derivation", _reflowed(e.derivation, 8))
-    _section(f"source, {e.file}", "\n".join(map(_folded_code, e.source.splitlines())))
+    _section(f"source, {e.file}", "\n".join(map(folded_code, e.source.splitlines())))
     if e.example is not None:
         _show_example(e.example)
     if e.derivative is not None:
@@ -146,14 +146,14 @@ def _folded_formulas(before: str, text: str) -> str:
     return "\n".join(lines)
 
 
-def _folded_code(line: str) -> str:
+def folded_code(line: str) -> str:
     """A line of code in lines of 80 columns: a comment behind code goes above it."""
     indent = " " * (len(line) - len(line.lstrip()))
     code, _, comment = line.partition("  # ")
     if len(line) <= WIDTH:
         return line
     if code.strip() and comment:
-        return f"{_folded_code(f'{indent}# {comment}')}\n{_folded_code(code)}"
+        return f"{folded_code(f'{indent}# {comment}')}\n{folded_code(code)}"
     return fold(line.strip(), indent, indent + ("# " if line.strip().startswith("# ") else "    "))
 
 
