@@ -29,6 +29,7 @@ MAP = [
     ["evaluation", "gradcheck"],
     ["training"],
     ["finetuning"],
+    ["torch"],
     ["study"],
     ["runs"],
     ["bench"],

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
+from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, apply, detect_anomaly, grad, is_grad_enabled, no_grad
 from tinygrad_llm.gradcheck import gpt_problem
@@ -478,3 +479,17 @@ def test_a_graph_that_was_walked_keeps_no_leaf_and_no_gradient():
     del x
     assert [ref() for ref in gone] == [None, None]
     assert y.item() == 2
+
+
+def test_a_retained_graph_gives_the_same_gradient_again():
+    rng = Generator(4)
+    x, w = Tensor(rng.randn((3, 4)), requires_grad=True), Tensor(rng.randn((5, 4)), requires_grad=True)
+    h = F.linear(x, w)
+    loss = F.linear_cross_entropy(h.tanh() + h, w @ w.T, np.array([0, 1, 4])) + h.sum()  # saved gradients are returned
+    first = grad(loss, [x, w], retain_graph=True)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    for p, g in zip((x, w), first, strict=True):
+        np.testing.assert_allclose(p.grad, 2 * g, rtol=1e-6)
+    with pytest.raises(RuntimeError, match="a second time"):
+        loss.backward()

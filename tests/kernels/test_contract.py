@@ -273,6 +273,19 @@ def takes_needs(case):
     return "needs" in (K.KERNELS[case.covers].__kwdefaults__ or {})
 
 
+def test_a_vjp_that_is_called_again_returns_the_same(for_each_case):
+    def check(kernel, arrays, options):
+        y, vjp = kernel(*arrays, **options)
+        g = cotangent(y)
+        first = [None if d is None else np.array(d) for d in vjp(g)]  # copies
+        for one, other in zip(first, vjp(g), strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                np.testing.assert_array_equal(one, np.asarray(other))
+
+    for_each_case(check)
+
+
 def test_needs_is_taken_by_products_powers_and_kernels_that_work_ahead():
     assert {case.covers for case in CASES if takes_needs(case)} == PRODUCTS | IN_FORWARD | {"power"}
 

@@ -55,14 +55,17 @@ class Node:
         x = form()
         return None if x is None else (x.data.shape, x.data.dtype)
 
-    def release(self) -> tuple[Vjp, tuple[Self | None, ...]]:
-        """Return `vjp` and parents and forget them, so that the walk frees what they hold."""
+    def release(self, retain: bool = False) -> tuple[Vjp, tuple[Self | None, ...]]:
+        """Return `vjp` and parents, and forget them unless `retain`, so that the walk frees what they hold."""
         if self.vjp is None:
             raise RuntimeError(
                 f"backward through {self.name} a second time{self._recorded}: its saved values were freed by the "
-                "first. Run the forward pass again, or add the outputs before going backward once"
+                "first. Run the forward pass again, add the outputs before going backward once, or give the first one "
+                "retain_graph=True"
             )
         vjp, parents = self.vjp, self.parents
+        if retain:
+            return vjp, parents
         self.vjp, self.parents, self.hooks = None, (), None
         return vjp, parents
 

@@ -44,12 +44,16 @@ def enable_grad() -> Iterator[None]:
 
 
 def walk_back(
-    root: Node, seed: Array, wanted: Collection[Node] | None = None, leaf_hooks: bool = True
+    root: Node,
+    seed: Array,
+    wanted: Collection[Node] | None = None,
+    leaf_hooks: bool = True,
+    retain_graph: bool = False,
 ) -> dict[Node, Array]:
     """The gradient of ⟨seed, value of root⟩ with respect to the wanted nodes.
 
     Args:     wanted: None stands for all leaves that root depends on.
-              leaf_hooks: whether the hooks of leaves are called.
+              leaf_hooks: whether the hooks of leaves are called. retain_graph: keep what is needed for another walk.
     Returns:  an array with memory of its own for each wanted node that root depends on.
     """
     observer = current_observer()
@@ -73,10 +77,10 @@ def walk_back(
             found[node] = g if owned else g.copy()
         # Go back through an operation: its vjp returns one gradient per input, which is added to what arrived before.
         if not node.is_leaf:
-            for parent, d in call_vjp(node, g, active):
+            for parent, d in call_vjp(node, g, active, retain_graph):
                 if parent not in pending:
                     heapq.heappush(queue, (-parent.number, parent))
-                accumulate(pending, parent, d, g, active)
+                accumulate(pending, parent, d, g, active, retain_graph)
     return found
 
 
@@ -97,9 +101,9 @@ def run_hooks(node: Node, g: Array, observer: Observer | None) -> Array:
     return g
 
 
-def call_vjp(node: Node, g: Array, observer: Observer | None) -> list[tuple[Node, Array | Rows]]:
-    """Pairs of (parent, its gradient). The node forgets its vjp, so that what this holds is freed."""
-    vjp, parents = node.release()
+def call_vjp(node: Node, g: Array, observer: Observer | None, retain: bool) -> list[tuple[Node, Array | Rows]]:
+    """Pairs of (parent, its gradient). The node forgets its vjp unless `retain`, so that what this holds is freed."""
+    vjp, parents = node.release(retain)
     if observer is None:
         node.refuse_changed(vjp)
         grads = vjp(g)
@@ -116,17 +120,23 @@ def call_vjp(node: Node, g: Array, observer: Observer | None) -> list[tuple[Node
 
 
 def accumulate(
-    pending: dict[Node, tuple[Array, bool]], node: Node, d: Array | Rows, g: Array, observer: Observer | None
+    pending: dict[Node, tuple[Array, bool]],
+    node: Node,
+    d: Array | Rows,
+    g: Array,
+    observer: Observer | None,
+    borrow: bool = False,
 ) -> None:
     """Add d, which a vjp made from g, to the gradient of a node.
 
-    The first gradient is borrowed. The second is added to it in new memory, and later ones are added in place.
+    The first gradient is borrowed. The second is added to it in new memory, and later ones are added in place. With
+    `borrow`, the memory of d stays the vjp's, which may return it again.
     """
     if node not in pending:
         d = np.asarray(d)
         # The memory is ours if the vjp made it: if d is neither g nor a view of it. Most arrays are not views.
         apart = (d.base is None and d is not g and d is not g.base) or not np.may_share_memory(d, g)
-        pending[node] = d, apart and d.flags.writeable
+        pending[node] = d, apart and d.flags.writeable and not borrow
     elif observer is None:
         pending[node] = add(*pending[node], d), True
     else:

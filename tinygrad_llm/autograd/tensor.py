@@ -283,10 +283,11 @@ class Tensor:
         elif value is not None:
             raise RuntimeError("this Tensor does not require a gradient, so it cannot hold one")
 
-    def backward(self, gradient: Any = None) -> None:
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this Tensor to `.grad` of every leaf that it depends on.
 
         Args:     gradient: the gradient to start from, of this shape; default 1, for a scalar.
+                  retain_graph: keep what was saved, for another backward pass.
         Raises:   RuntimeError: nothing was recorded; no gradient for a non-scalar or a complex number; a second
                   backward pass; a value that was saved for backward has changed since; a complex gradient of a real
                   leaf.
@@ -294,7 +295,7 @@ class Tensor:
         if gradient is None and self.dtype.kind == "c":
             raise RuntimeError("a gradient starts from a real scalar, got a complex one: give `gradient`")
         node, seed = self._start(gradient)
-        found = walk_back(node, seed)
+        found = walk_back(node, seed, retain_graph=retain_graph)
         if any(g.dtype.kind == "c" and (form := leaf.form()) and form[1].kind != "c" for leaf, g in found.items()):
             raise RuntimeError("a real leaf got a complex gradient: make the leaf complex (dtype=complex)")
         for leaf, g in found.items():
@@ -851,7 +852,11 @@ _FUNCTIONS = {*K.KERNELS, "cat"}
 
 
 def grad(
-    output: Tensor, inputs: Sequence[Tensor] | Tensor, gradient: Any = None, leaf_hooks: bool = True
+    output: Tensor,
+    inputs: Sequence[Tensor] | Tensor,
+    gradient: Any = None,
+    leaf_hooks: bool = True,
+    retain_graph: bool = False,
 ) -> list[Array]:
     """The gradient of `output` with respect to each of `inputs`, as arrays.
 
@@ -860,7 +865,7 @@ def grad(
     Args:     output: a scalar Tensor, or any Tensor with `gradient` of its shape.
               inputs: one Tensor or several that require a gradient: leaves, or computed on the way to the output.
               leaf_hooks: False does not call the hooks of leaves; `hooked` calls them later, when the gradients of
-              several parts of a batch have been added.
+              several parts of a batch have been added. retain_graph: keep what was saved, for another backward pass.
     Returns:  arrays of the inputs' shapes, with their own memory; zeros for an input that output does not depend on.
     Raises:   ValueError: an input does not require a gradient. RuntimeError: as in `Tensor.backward`.
     """
@@ -870,7 +875,7 @@ def grad(
     if missing:
         raise ValueError(f"inputs {missing} do not require a gradient: make them with requires_grad=True")
     root, seed = output._start(gradient)
-    found = walk_back(root, seed, {node for node in nodes if node is not None}, leaf_hooks)
+    found = walk_back(root, seed, {node for node in nodes if node is not None}, leaf_hooks, retain_graph)
     grads = [
         found[node] if node in found else np.zeros_like(x.data) for x, node in zip(inputs, nodes, strict=True) if node
     ]

@@ -23,8 +23,8 @@ The contract, which tests/kernels/test_contract.py checks for every kernel:
    exponent.
 4. A closure keeps what backward needs and no more, and never a Tensor.
 5. Complex input works, and backward never conjugates: that is what makes a gradient check exact.
-6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`. A vjp is
-   called once, and its caller may change what it returns.
+6. A gradient is new memory, or `g` itself, or a view of `g`; two gradients overlap only where both are `g`. Its caller
+   may change what it returns, unless the vjp is called again (`retain_graph`), which returns the same.
 7. `needs=(bool, …)`, where a kernel takes it, says which gradients are wanted. The others are `None`, and nothing is
    kept for them. A kernel may return `Rows` for a gradient that is 0 in most rows, but only on request.
 """

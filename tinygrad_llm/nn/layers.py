@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
@@ -23,7 +24,7 @@ class Linear(Module):
     Args:     in_features, out_features: sizes of the last axis before and after. bias: whether to add b.
               weight: a parameter to share (tie), instead of a new one.
               parts: with std=None, draw the first weights of this many layers of equal size, one layer after another,
-              whose outputs stand side by side: queries, keys and values, for example.
+              whose outputs stand side by side: queries, keys and values, for example. dtype: float32 or float64.
     Shapes:   weight (out, in), bias (out,); x (..., in) → (..., out).
     Source:   initialization: U(−1/√in, 1/√in) for both, as torch.nn.Linear.
     """
@@ -38,6 +39,7 @@ class Linear(Module):
         std: float | None = None,
         weight: Parameter | None = None,
         parts: int = 1,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         check_generator(rng)
         bound = 1 / math.sqrt(in_features) if in_features > 0 else 0.0  # without inputs, the bias starts at 0
@@ -46,10 +48,11 @@ class Linear(Module):
         for _ in range(parts):
             shape = out_features // parts, in_features
             if weight is None:
-                weights.append(rng.uniform(-bound, bound, shape) if std is None else rng.normal(0.0, std, shape))
+                first = rng.uniform(-bound, bound, shape, dtype) if std is None else rng.normal(0.0, std, shape, dtype)
+                weights.append(first)
             if bias:
                 n = shape[0]
-                biases.append(rng.uniform(-bound, bound, n) if std is None else np.zeros(n, np.float32))
+                biases.append(rng.uniform(-bound, bound, n, dtype) if std is None else np.zeros(n, dtype))
         self.weight = Parameter(_joined(weights)) if weight is None else weight
         self.bias: Parameter | None = Parameter(_joined(biases)) if bias else None
 
@@ -68,8 +71,16 @@ class Embedding(Module):
     Source:   initialization: N(0, 1) (or N(0, std²)), as torch.nn.Embedding.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: Generator, std: float = 1.0) -> None:
-        self.weight = Parameter(check_generator(rng).normal(0.0, std, (num_embeddings, embedding_dim)))
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        rng: Generator,
+        std: float = 1.0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.weight = Parameter(check_generator(rng).normal(0.0, std, (num_embeddings, embedding_dim), dtype))
 
     def forward(self, ids: Tensor | Array) -> Tensor:
         return F.embedding(ids, self.weight)

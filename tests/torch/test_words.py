@@ -1,0 +1,544 @@
+"""PyTorch's words: the table of names, errors that name the nearest thing, files, imports, what differs on purpose."""
+
+import copy
+import json
+import math
+import pickle
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_llm.torch as torch
+from tinygrad_llm.formats import load_safetensors, save_safetensors
+from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.torch import tiktoken
+from tinygrad_llm.torch.__main__ import main
+from tinygrad_llm.torch.missing import NEAREST, NoSuchName, NotOffered
+from tinygrad_llm.torch.nn import functional as F
+
+nn = torch.nn
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------
+
+
+def table():
+    """(owner, name, whether it is there) of every name in the table of `help(tinygrad_llm.torch)`."""
+    text = torch.__doc__.partition("The names that the book uses")[2].partition("\n")[2]
+    for owner, names in re.findall(r"^    ([\w.]+):(.*?)(?=^    \w|\Z)", text, flags=re.S | re.M):
+        there, _, absent = names.partition("not:")
+        yield from ((owner, name, True) for name in there.split())
+        yield from ((owner, name, False) for name in absent.split())
+
+
+def find(owner):
+    thing = {"torch": torch, "tiktoken": types.SimpleNamespace(tiktoken=tiktoken)}.get(owner.split(".")[0])
+    if owner == "tiktoken":
+        return tiktoken
+    for part in owner.split(".")[1:]:
+        thing = getattr(thing, part)
+    return thing
+
+
+def test_the_table_names_what_is_there_and_what_is_not(for_each):
+    entries = list(table())
+    assert len(entries) > 250
+    assert len({owner for owner, _, _ in entries}) == 13
+
+    def check(entry):
+        owner, name, there = entry
+        thing = find(owner)
+        if owner == "torch.Tensor":
+            thing = torch.ones(2, 2)
+        elif owner == "torch.nn.Module":
+            thing = nn.Linear(2, 2)
+        if there:
+            getattr(thing, name)
+        else:
+            with pytest.raises((NoSuchName, NotOffered)):
+                getattr(thing, name)
+
+    for_each(entries, check)
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda: torch.compile, "torch.compile: there is no compiler"),
+        (lambda: torch.bfloat16, "torch.bfloat16: NumPy has no bfloat16: use torch.float32"),
+        (lambda: torch.distributed.init_process_group, "torch.distributed: processes are for"),
+        (lambda: torch.softmx, "torch.softmx: did you mean softmax?"),
+        (lambda: nn.Liner, "torch.nn.Liner: did you mean Linear?"),
+        (lambda: nn.MultiheadAttention, "tinygrad_llm.nn.MultiHeadAttention"),
+        (lambda: F.gleu, "did you mean gelu?"),
+        (lambda: torch.optim.lr_scheduler, "param_groups"),
+        (lambda: torch.ones(2).sofmax(0), "torch.Tensor.sofmax: did you mean softmax?"),
+        (lambda: torch.quantize_per_tensor, "see the table in help('tinygrad_llm.torch')"),
+        (lambda: torch.ones(2).to("cuda"), 'there is only "cpu" here'),
+        (lambda: torch.zeros(2, device="mps"), 'there is only "cpu" here'),
+        (lambda: nn.Linear(2, 2).bfloat16(), "NumPy has no bfloat16"),
+        (lambda: nn.Embedding(3, 2, padding_idx=0), "padding_idx=0 is not offered here"),
+        (lambda: torch.ones(1, requires_grad=True).sum().backward(create_graph=True), "second_order"),
+        (lambda: torch.ones(2, requires_grad=True).sin(), "has no gradient here"),
+        (lambda: nn.Linear(2, 2).wait, "'Linear' object has no attribute 'wait'"),
+        (lambda: tiktoken.get_encoding("o200k_base"), "only 'gpt2' is here"),
+    ],
+)
+def test_what_is_missing_names_the_nearest_thing(ask, answer):
+    with pytest.raises((AttributeError, NotImplementedError)) as error:
+        ask()
+    assert answer in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_hint_is_for_a_name_that_is_missing(for_each):
+    def check(full):
+        owner, _, name = full.rpartition(".")
+        thing = torch.ones(1) if owner == "torch.Tensor" else find(owner)
+        assert not hasattr(thing, name) if name != "bfloat16" else True
+
+    for_each(NEAREST, check)
+
+
+# ---- Tensors -------------------------------------------------------------------------------------------------------
+
+
+def test_one_stream_serves_layers_dropout_and_draws():
+    torch.manual_seed(5)
+    got = [nn.Linear(3, 2).weight.tolist(), torch.rand(3).tolist(), torch.randn(2).tolist(), torch.randperm(4).tolist()]
+    mask = F.dropout(torch.ones(20), 0.5)
+    g = Generator(5)
+    bound = 1 / math.sqrt(3)
+    weight, _ = g.uniform(-bound, bound, (2, 3)), g.uniform(-bound, bound, 2)
+    assert got == [weight.tolist(), g.rand(3).tolist(), g.randn(2).tolist(), g.randperm(4).tolist()]
+    assert (mask > 0).tolist() == g.bernoulli_keep(0.5, 20).tolist()
+    state = torch.get_rng_state()
+    first = torch.randn(3).tolist()
+    torch.set_rng_state(state)
+    assert torch.randn(3).tolist() == first
+    assert torch.initial_seed() == 5
+
+
+def test_the_stream_of_nobodys_seed_is_another_one_each_time():
+    assert torch.seed() != torch.seed()
+    assert torch.Generator().initial_seed() == torch.Generator().initial_seed()  # PyTorch's number
+
+
+def test_tensor_copies_and_from_numpy_shares():
+    array = np.ones(2)
+    copied, shared = torch.tensor(array), torch.from_numpy(array)
+    array[0] = 5
+    assert copied.tolist() == [1, 1]
+    assert shared.tolist() == [5, 1]
+    assert copied.dtype == torch.float64
+    view = shared.data
+    view[1] = 7
+    assert array.tolist() == [5, 7]
+    assert shared.numpy() is array
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (torch.ones(2), torch.ones(2, dtype=torch.int64), torch.float32),
+        (torch.ones(2), torch.tensor(1.0, dtype=torch.float64), torch.float32),
+        (torch.ones(2, dtype=torch.int64), torch.tensor(1.5), torch.float32),
+        (torch.ones(2, dtype=torch.int64), torch.tensor(1.5, dtype=torch.float64), torch.float64),
+        (torch.ones(2, dtype=torch.float16), torch.ones(2), torch.float32),
+        (torch.ones(2, dtype=torch.bool), torch.ones(2, dtype=torch.uint8), torch.uint8),
+        (torch.ones(2, dtype=torch.int32), 2, torch.int32),
+        (torch.ones(2, dtype=torch.int64), 2.5, torch.float32),
+        (torch.ones(2, dtype=torch.bool), 2, torch.int64),
+        (torch.ones(2), np.float64(2), torch.float32),
+    ],
+)
+def test_dtypes_are_promoted_as_in_pytorch(a, b, expected):
+    assert (a * b).dtype == expected
+    assert (b * a).dtype == expected
+
+
+def test_changes_in_place_keep_the_gradient():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    y = x * 2
+    same = y
+    y.masked_fill_(torch.tensor([[False, True], [False, False]]), -torch.inf)
+    assert same is y
+    assert y.tolist() == [[2, -math.inf], [6, 8]]
+    y.softmax(-1)[1, 0].backward()
+    assert x.grad[0].tolist() == [0, 0]
+    assert x.grad[1, 0].item() == pytest.approx(-x.grad[1, 1].item())
+    with pytest.raises(RuntimeError, match="leaf"):
+        x.masked_fill_(torch.ones(2, 2).bool(), 0.0)
+    with torch.no_grad():
+        x.zero_()
+    assert x.tolist() == [[0, 0], [0, 0]]
+
+
+def test_writing_to_elements_keeps_the_gradient():
+    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    v = torch.tensor([5.0, 6.0], requires_grad=True)
+    y = x * 10
+    y[1:] = v
+    y[0] = y[0] * 3
+    assert y.tolist() == [30, 5, 6]
+    (y * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
+    assert x.grad.tolist() == [30, 0, 0]
+    assert v.grad.tolist() == [2, 4]
+    ids = torch.tensor([3, 9, 9, 9])
+    ids[torch.nonzero(ids == 9).squeeze()[1:]] = -100
+    assert ids.tolist() == [3, 9, -100, -100]
+    with pytest.raises(RuntimeError, match="leaf"):
+        x[0] = 1.0
+
+
+def test_a_gradient_is_a_tensor_that_shares_its_memory():
+    p = nn.Parameter(torch.ones(2))
+    assert p.grad is None
+    for _ in range(2):
+        (p * 3).sum().backward()
+    assert isinstance(p.grad, torch.Tensor)
+    p.grad *= 0.5
+    assert p.grad.tolist() == [3, 3]
+    p.grad.zero_()
+    assert p.ours.grad.tolist() == [0, 0]
+    p.grad = torch.tensor([1.0, 2.0])
+    assert p.grad.tolist() == [1, 2]
+    h = p * 2
+    h.retain_grad()
+    h.pow(2).sum().backward()
+    assert h.grad.tolist() == [4, 4]
+
+
+def test_a_graph_is_walked_again_only_if_it_is_retained():
+    w = torch.tensor([2.0], requires_grad=True)
+    loss = (w.exp() * w).sum()
+    one = torch.autograd.grad(loss, w, retain_graph=True)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert w.grad.tolist() == pytest.approx([2 * one[0].item()])
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        loss.backward()
+
+
+def test_a_tensor_compares_with_none_and_with_other_things():
+    assert (torch.ones(1) == None) is False  # noqa: E711 (what the book's generate does)
+    assert torch.ones(1) != "a"
+    assert 1 in torch.tensor([1, 2])
+    with pytest.raises(RuntimeError, match="ambiguous"):
+        bool(torch.ones(2) == torch.ones(2))
+
+
+def test_numpy_and_format_see_the_numbers():
+    x = torch.linspace(0, 1, 3)
+    np.testing.assert_array_equal(np.asarray(x), [0, 0.5, 1])
+    assert isinstance(np.ones(3) + x, torch.Tensor)
+    assert f"{x[1]:.2f}" == "0.50"
+    with pytest.raises(RuntimeError, match=r"detach\(\)\.numpy\(\)"):
+        np.asarray(torch.ones(1, requires_grad=True))
+
+
+def test_scopes_without_recording():
+    w = torch.ones(1, requires_grad=True)
+
+    @torch.inference_mode()
+    def f():
+        return w * 2
+
+    @torch.no_grad()
+    def g():
+        return w * 2
+
+    with torch.set_grad_enabled(False):
+        h = w * 2
+    assert [x.requires_grad for x in (f(), g(), h, w * 2)] == [False, False, False, True]
+
+
+# ---- Modules -------------------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("mask", torch.ones(2))
+        self.register_buffer("passing", torch.zeros(1), persistent=False)
+        self.hidden = [nn.Linear(1, 1)]  # as in PyTorch, a list hides its Modules
+
+    def forward(self, x):
+        return self.inner(x) * self.scale * self.mask
+
+
+def test_a_module_finds_what_pytorch_finds():
+    model = Small()
+    assert [name for name, _ in model.named_parameters()] == ["scale", "inner.weight", "inner.bias"]
+    assert list(model.state_dict()) == ["scale", "mask", "inner.weight", "inner.bias"]
+    assert [name for name, _ in model.named_buffers()] == ["mask", "passing"]
+    assert [name for name, _ in model.named_modules()] == ["", "inner"]
+    model.double()
+    assert {x.dtype for x in (*model.parameters(), *model.buffers())} == {torch.float64}
+    model.float().eval()
+    assert not model.inner.training
+    model.requires_grad_(False)
+    assert not any(p.requires_grad for p in model.parameters())
+    seen = []
+    model.apply(lambda module: seen.append(type(module).__name__))
+    assert seen == ["Linear", "Small"]
+
+
+def test_a_module_refuses_what_pytorch_refuses():
+    class Forgot(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(1, 1)
+
+    with pytest.raises(AttributeError, match=r"before Module\.__init__\(\) call"):
+        Forgot()
+    model = Small()
+    with pytest.raises(TypeError, match=r"torch\.nn\.Parameter or None expected"):
+        model.scale = torch.ones(1)
+    with pytest.raises(KeyError, match="already exists"):
+        model.register_buffer("inner", torch.ones(1))
+    before = {name: x.tolist() for name, x in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="size mismatch for scale"):
+        model.load_state_dict({**model.state_dict(), "scale": torch.ones(2), "mask": torch.zeros(2)})
+    assert {name: x.tolist() for name, x in model.state_dict().items()} == before
+
+
+def test_copies_are_independent_and_tied_weights_stay_tied():
+    model = nn.Sequential(nn.Embedding(3, 2), nn.Dropout(0.5), nn.Linear(2, 3, bias=False))
+    model[2].weight = model[0].weight
+    twin = copy.deepcopy(model)
+    assert twin[2].weight is twin[0].weight is not model[0].weight
+    with torch.no_grad():
+        twin[0].weight.zero_()
+    assert model[0].weight.abs().sum() > 0
+    torch.manual_seed(1)
+    one = model(torch.tensor([0, 1]))
+    torch.manual_seed(1)
+    assert torch.equal(one, model(torch.tensor([0, 1])))
+
+
+def test_lists_of_modules():
+    layers = nn.ModuleList([nn.Linear(1, i) for i in (1, 2, 3)])
+    layers[1] = nn.ReLU()
+    layers.insert(0, nn.Identity())
+    del layers[2]
+    assert [type(x).__name__ for x in layers] == ["Identity", "Linear", "Linear"]
+    assert len(layers[1:]) == 2
+    assert layers[-1].out_features == 3
+    named = nn.ModuleDict({"a": nn.Linear(1, 1)})
+    assert "a" in named
+    assert list(named.state_dict()) == ["a.weight", "a.bias"]
+
+
+# ---- optimizers ----------------------------------------------------------------------------------------------------
+
+
+def test_settings_of_groups_may_change_between_steps():
+    a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([{"params": [a], "lr": 0.1}, {"params": [b]}], lr=1.0)
+    (a + b).sum().backward()
+    optimizer.param_groups[1]["lr"] = 0.5
+    optimizer.step()
+    assert (a.item(), b.item()) == pytest.approx((0.9, 0.5))
+    optimizer.param_groups[0]["momentum"] = 0.9
+    with pytest.raises(NotOffered, match="momentum is one for all groups"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD])
+def test_a_saved_optimizer_continues_bit_for_bit(kind, tmp_path):
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {"amsgrad": True}
+    torch.manual_seed(2)
+    one = nn.Linear(3, 2)
+    optimizer = kind(one.parameters(), lr=0.1, **options)
+    data = torch.rand(4, 3)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(data).pow(2).mean().backward()
+        optimizer.step()
+
+    step(one, optimizer)
+    torch.save({"model": one.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "file")
+    state = torch.load(tmp_path / "file")
+    other = nn.Linear(3, 2)
+    other.load_state_dict(state["model"])
+    again = kind(other.parameters(), lr=0.7, **options)
+    again.load_state_dict(state["optimizer"])
+    assert again.param_groups[0]["lr"] == 0.1
+    for _ in range(2):
+        step(one, optimizer)
+        step(other, again)
+    assert torch.equal(one.weight, other.weight)
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    value = {
+        "a": torch.arange(3),
+        "more": [1, 2.5, None, "text", (True, torch.ones(2, dtype=torch.float64))],
+        7: {"p": nn.Parameter(torch.zeros(1)), "empty": {}},
+    }
+    torch.save(value, tmp_path / "state.pth")
+    again = torch.load(tmp_path / "state.pth", map_location="cpu", weights_only=True)
+    assert repr(again) == repr(value)
+    arrays, _ = load_safetensors(tmp_path / "state.pth")  # any reader of the format sees the arrays by their paths
+    assert set(arrays) == {"a", "more.4.1", "7.p"}
+    torch.save(torch.ones(2), tmp_path / "one")
+    assert torch.load(tmp_path / "one").tolist() == [1, 1]
+    save_safetensors(tmp_path / "other", {"w": np.ones(2)})
+    assert torch.load(tmp_path / "other")["w"].tolist() == [1, 1]
+
+
+def test_a_state_of_a_model_has_its_names_in_the_file(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert set(load_safetensors(tmp_path / "model.pth")[0]) == {"0.weight", "0.bias"}
+
+
+def test_pickles_and_other_things_are_refused(tmp_path):
+    (tmp_path / "old").write_bytes(pickle.dumps({"a": 1}, protocol=2) + b" " * 20)
+    (tmp_path / "zip").write_bytes(b"PK\x03\x04\x00\x00\x08\x08" + b" " * 20)
+    for name in ("old", "zip"):
+        with pytest.raises(LoadError, match="a pickle of PyTorch, which could run anything"):
+            torch.load(tmp_path / name)
+    with pytest.raises(NotOffered, match=r"weights_only=False would run"):
+        torch.load(tmp_path / "old", weights_only=False)
+    with pytest.raises(NotOffered, match=r"save its state_dict\(\)"):
+        torch.save(nn.Linear(1, 1), tmp_path / "new")
+    with pytest.raises(NotOffered, match="keys of a"):
+        torch.save({"a": {1.5: 2}}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    save_safetensors(tmp_path / "bad", {"w": np.ones(1)}, {"tinygrad_llm.torch": '{"tensor":"v"}'})
+    with pytest.raises(LoadError, match="does not fit the arrays"):
+        torch.load(tmp_path / "bad")
+
+
+# ---- loaders -------------------------------------------------------------------------------------------------------
+
+
+def test_a_loader_with_a_sampler_draws_as_pytorch_does():
+    data = list(range(7))
+    torch.manual_seed(3)
+    loader = torch.utils.data.DataLoader(data, batch_size=3, sampler=[6, 0, 2, 4], drop_last=True)
+    assert [b.tolist() for b in loader] == [[6, 0, 2]]
+    after = torch.rand(1).item()
+    g = Generator(3)
+    g.random_seed()
+    assert g.rand(1).item() == after
+    assert len(loader) == 1
+    for wrong in ({"batch_size": 0}, {"sampler": [1], "shuffle": True}):
+        with pytest.raises(ValueError, match=r"batch_size|sampler"):
+            torch.utils.data.DataLoader(data, **wrong)
+    with pytest.raises(NotOffered):
+        torch.utils.data.DataLoader(data, batch_sampler=[[1]])
+
+
+# ---- running a file ------------------------------------------------------------------------------------------------
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-m", "tinygrad_llm.torch", *map(str, arguments)]
+    root = str(Path(torch.__file__).parents[2])
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=100, env={"PYTHONPATH": root, "PATH": ""}
+    )
+
+
+def test_a_program_is_run_with_import_torch_and_its_arguments(tmp_path):
+    (tmp_path / "helper.py").write_text("from torch import nn\nfrom torch.utils.data import Dataset\n")
+    (tmp_path / "program.py").write_text(
+        "import sys\nimport torch\nimport tiktoken\nfrom importlib.metadata import version\nfrom helper import nn\n"
+        "import torch.nn.functional as F\nfrom torch.nn.parameter import Parameter\n"
+        "if __name__ == '__main__':\n"
+        "    print(sys.argv[1:], version('torch') == torch.__version__, torch.__version__.split('.')[0])\n"
+        "    print(nn.Linear(1, 2), hasattr(torch, 'compile'), torch.cuda.is_available())\n"
+        "    encoding = tiktoken.get_encoding('gpt2')\n"
+        "    print(encoding.encode('Hello, world<|endoftext|>', allowed_special={'<|endoftext|>'}), encoding.n_vocab)\n"
+    )
+    done = run("program.py", "a", "--b", cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "['a', '--b'] True 2",
+        "Linear(in_features=1, out_features=2, bias=True) False False",
+        "[15496, 11, 995, 50256] 50257",
+    ]
+
+
+def test_a_notebook_is_run_cell_by_cell(tmp_path):
+    cells = [
+        {"cell_type": "markdown", "source": "# A title"},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", "!pip install torch\n", "import torch\n", "x = 2"]},
+        {"cell_type": "code", "source": "torch.ones(x)"},
+        {"cell_type": "code", "source": "print(x)\nx + 1;"},
+        {"cell_type": "code", "source": "%%bash\nrm -rf nothing"},
+        {"cell_type": "code", "source": "def f():\n    return torch.ones(2) @ torch.ones(3)\nf()"},
+        {"cell_type": "code", "source": "print('never')"},
+    ]
+    (tmp_path / "book.ipynb").write_text(json.dumps({"cells": cells}))
+    done = run("book.ipynb", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == "tensor([1., 1.])\n2\n"
+    assert "book.ipynb, cell 2: skipped: %matplotlib inline" in done.stderr
+    assert 'File "book.ipynb, cell 6", line 3' in done.stderr
+    assert "return torch.ones(2) @ torch.ones(3)" in done.stderr
+    assert "__main__.py" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("from torch import vmap", "operations broadcast over leading axes"),
+        ("import torch.distributed as dist", "torch.distributed: processes are for"),
+        ("from torch.nn import Liner", "torch.nn.Liner: did you mean Linear?"),
+    ],
+)
+def test_an_import_that_fails_names_the_nearest_thing(tmp_path, code, words):
+    (tmp_path / "program.py").write_text(code)
+    done = run("program.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_a_file_that_cannot_be_run_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("list.ipynb").write_text("[]")
+    Path("bytes.py").write_bytes(b"\xff")
+    for name in ("gone.py", "list.ipynb", "bytes.py"):
+        assert main([name]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"{name}: cannot be run: ")
+        assert err.count("\n") == 1
+
+
+# ---- tiktoken ------------------------------------------------------------------------------------------------------
+
+
+def test_an_encoding_is_extended_as_tiktoken_is():
+    base = tiktoken.get_encoding("gpt2")
+    longer = tiktoken.Encoding(
+        name="gpt2_custom",
+        pat_str=base._pat_str,
+        mergeable_ranks=base._mergeable_ranks,
+        special_tokens={**base._special_tokens, "MyNewToken_1": base.n_vocab, "MyNewToken_2": base.n_vocab + 1},
+    )
+    special = {"MyNewToken_1", "MyNewToken_2", "<|endoftext|>"}
+    ids = longer.encode("Sample text, MyNewToken_1 and MyNewToken_2. <|endoftext|>", allowed_special=special)
+    assert ids == [36674, 2420, 11, 220, 50257, 290, 220, 50258, 13, 220, 50256]
+    assert longer.decode(ids) == "Sample text, MyNewToken_1 and MyNewToken_2. <|endoftext|>"
+    assert longer.n_vocab == base.n_vocab + 2
+    assert longer.decode_tokens_bytes([15496]) == [b"Hello"]
+    assert longer.max_token_value == 50258
+    assert "50257" not in repr(base)
+    with pytest.raises(NotOffered, match="must have the ids 50257"):
+        tiktoken.Encoding("x", special_tokens={"new": 9})

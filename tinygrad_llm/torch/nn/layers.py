@@ -1,0 +1,468 @@
+"""The layers of `torch.nn`: ours, with first weights from the global stream."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+from tinygrad_llm import nn
+from tinygrad_llm.torch.dtypes import check_device, float32, numpy_of
+from tinygrad_llm.torch.missing import refuse
+from tinygrad_llm.torch.nn import functional as F
+from tinygrad_llm.torch.nn.module import Module
+from tinygrad_llm.torch.streams import stream
+from tinygrad_llm.torch.tensor import Parameter, Tensor, array_of, constant
+
+
+def _parameter(p: nn.Parameter | None) -> Parameter | None:
+    """PyTorch's words for one of our Parameters, whose memory it takes over."""
+    return None if p is None else Parameter(constant(p.data))
+
+
+class Linear(Module):
+    """See `tinygrad_llm.nn.Linear`."""
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        check_device(device)
+        self.in_features, self.out_features = int(in_features), int(out_features)
+        made = nn.Linear(
+            self.in_features, self.out_features, bool(bias), rng=stream(), dtype=numpy_of(dtype or float32)
+        )
+        self.weight = _parameter(made.weight)
+        self.bias = _parameter(made.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight, self.bias)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Embedding(Module):
+    """See `tinygrad_llm.nn.Embedding`."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        check_device(device)
+        refuse("nn.Embedding", padding_idx=padding_idx)
+        self.num_embeddings, self.embedding_dim = int(num_embeddings), int(embedding_dim)
+        made = nn.Embedding(self.num_embeddings, self.embedding_dim, rng=stream(), dtype=numpy_of(dtype or float32))
+        self.weight = _parameter(made.weight)
+
+    @classmethod
+    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True) -> Self:
+        """A layer with given rows, which are not trained unless freeze=False."""
+        made = cls(0, embeddings.shape[1])
+        made.num_embeddings = len(embeddings)
+        made.weight = Parameter(embeddings, requires_grad=not freeze)
+        return made
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.weight)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class LayerNorm(Module):
+    """See `tinygrad_llm.functional.layer_norm`."""
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        from tinygrad_llm.torch.functions import ones, zeros
+
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        shape, options = self.normalized_shape, {"device": device, "dtype": dtype}
+        self.weight = Parameter(ones(shape, **options)) if elementwise_affine else None
+        self.bias = Parameter(zeros(shape, **options)) if elementwise_affine and bias else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        affine, bias = self.elementwise_affine, self.bias is not None
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}, bias={bias}"
+
+
+class RMSNorm(Module):
+    """See `tinygrad_llm.functional.rms_norm`."""
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        from tinygrad_llm.torch.functions import ones
+
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        made = ones(self.normalized_shape, device=device, dtype=dtype)
+        self.weight = Parameter(made) if elementwise_affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class Dropout(Module):
+    """See `tinygrad_llm.functional.dropout`; the mask comes from the global stream."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        refuse("nn.Dropout", inplace=inplace)
+        self.p, self.inplace = p, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class Identity(Module):
+    """x itself, whatever the arguments."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class Flatten(Module):
+    """See `Tensor.flatten`; the first axis, of examples, stays."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+# ---- activations ---------------------------------------------------------------------------------------------------
+
+
+class GELU(Module):
+    """See `tinygrad_llm.functional.gelu`; PyTorch's default is the erf form."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.gelu(input, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class ReLU(Module):
+    """See `tinygrad_llm.functional.relu`."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(input, self.inplace)
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class LeakyReLU(Module):
+    """See `nn.functional.leaky_relu`."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class SiLU(Module):
+    """See `tinygrad_llm.functional.silu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.silu(input)
+
+
+class Sigmoid(Module):
+    """See `tinygrad_llm.functional.sigmoid`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """See `tinygrad_llm.functional.tanh`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
+
+
+class Softmax(Module):
+    """See `tinygrad_llm.functional.softmax`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """See `tinygrad_llm.functional.log_softmax`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.log_softmax(input, self.dim)
+
+
+# ---- losses --------------------------------------------------------------------------------------------------------
+
+
+class _Loss(Module):
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+
+class CrossEntropyLoss(_Loss):
+    """See `tinygrad_llm.functional.cross_entropy`."""
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+
+class NLLLoss(_Loss):
+    """See `tinygrad_llm.functional.nll_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.nll_loss(input, target, reduction=self.reduction)
+
+
+class MSELoss(_Loss):
+    """See `tinygrad_llm.functional.mse_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(input, target, reduction=self.reduction)
+
+
+class L1Loss(_Loss):
+    """See `nn.functional.l1_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.l1_loss(input, target, reduction=self.reduction)
+
+
+class BCELoss(_Loss):
+    """See `nn.functional.binary_cross_entropy`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy(input, target, reduction=self.reduction)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """See `tinygrad_llm.functional.binary_cross_entropy_with_logits`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(input, target, reduction=self.reduction)
+
+
+# ---- several in one ------------------------------------------------------------------------------------------------
+
+
+class ModuleList(Module):
+    """Modules in a list, whose names are their numbers."""
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        self.extend(modules or ())
+
+    def append(self, module: Module) -> Self:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        for module in modules:
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        self._replace([*list(self)[:index], module, *list(self)[index:]])
+
+    def _replace(self, modules: list[Module]) -> None:
+        for name in [name for name, _ in self.named_children()]:
+            delattr(self, name)
+        self.extend(modules)
+
+    def __len__(self) -> int:
+        return sum(isinstance(x, Module) for x in vars(self).values())
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter([x for x in vars(self).values() if isinstance(x, Module)])
+
+    def __getitem__(self, index: Any) -> Any:
+        part = list(self)[index]
+        return type(self)._of(part) if isinstance(index, slice) else part
+
+    @classmethod
+    def _of(cls, modules: list[Module]) -> "ModuleList":
+        return cls(modules)
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        name = [name for name, x in vars(self).items() if isinstance(x, Module)][index]
+        setattr(self, name, module)
+
+    def __delitem__(self, index: Any) -> None:
+        rest = list(self)
+        del rest[index]
+        self._replace(rest)
+
+    def _printed_children(self) -> list[str]:
+        """Equal Modules one after another in one entry: (0-11): 12 x Block(…)."""
+        runs: list[tuple[int, int, str]] = []
+        for i, text in enumerate(map(repr, self)):
+            if runs and runs[-1][2] == text:
+                runs[-1] = runs[-1][0], i, text
+            else:
+                runs.append((i, i, text))
+        return [f"({a}): {t}" if a == b else f"({a}-{b}): {b - a + 1} x {t}" for a, b, t in runs]
+
+
+class Sequential(ModuleList):
+    """Modules one after another: each gets the output of the one before."""
+
+    def __init__(self, *modules: Any) -> None:
+        super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            for name, module in modules[0].items():
+                self.add_module(name, module)
+        else:
+            self.extend(modules)
+
+    @classmethod
+    def _of(cls, modules: list[Module]) -> "ModuleList":
+        return cls(*modules)
+
+    def forward(self, input: Any) -> Any:
+        for module in self:
+            input = module(input)
+        return input
+
+    def _printed_children(self) -> list[str]:
+        return Module._printed_children(self)
+
+
+class ModuleDict(Module):
+    """Modules by name."""
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        for name, module in (modules or {}).items():
+            self[name] = module
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __getitem__(self, name: str) -> Module:
+        return dict(self.named_children())[name]
+
+    def __len__(self) -> int:
+        return len(dict(self.named_children()))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.named_children()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in dict(self.named_children())
+
+    def keys(self) -> Any:
+        return dict(self.named_children()).keys()
+
+    def values(self) -> Any:
+        return dict(self.named_children()).values()
+
+    def items(self) -> Any:
+        return dict(self.named_children()).items()
+
+
+class ParameterList(Module):
+    """Parameters in a list, whose names are their numbers."""
+
+    def __init__(self, values: Iterable[Any] = ()) -> None:
+        super().__init__()
+        for value in values:
+            self.append(value)
+
+    def append(self, value: Any) -> Self:
+        p = value if isinstance(value, Parameter) else Parameter(constant(array_of(value)))
+        setattr(self, str(len(self)), p)
+        return self
+
+    def __len__(self) -> int:
+        return len(list(self.parameters(recurse=False)))
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return self.parameters(recurse=False)
+
+    def __getitem__(self, index: int) -> Parameter:
+        return list(self)[index]
