@@ -156,8 +156,9 @@ function measure(map) {
 function chooseCell(map, room) {
   const { grid } = map;
   map.single = grid.rows * grid.cols === 1;
-  map.numbered = map.single || (!map.small && grid.cols * CELL.number[0] <= room && grid.rows <= 40);
-  const side = Math.max(CELL.least, Math.min(map.small ? 16 : CELL.most, Math.floor(room / grid.cols)));
+  map.numbered = map.single || (!map.small && map.values.full && grid.cols * CELL.number[0] <= room && grid.rows <= 40);
+  const most = !map.values.full ? CELL.good : map.small ? 16 : CELL.most;
+  const side = Math.max(CELL.least, Math.min(most, Math.floor(room / grid.cols)));
   const wide = Math.min(CELL.number[1], Math.floor(room / grid.cols));
   const high = grid.rows > 12 ? CELL.high[0] : Math.min(CELL.high[1], Math.round(wide * 0.48));
   [map.cw, map.ch] = map.single ? [100, 34] : map.numbered ? [wide, high] : [side, side];

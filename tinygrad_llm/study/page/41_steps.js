@@ -1,11 +1,12 @@
 // ---- the step: an operation with its inputs on the left and its output on the right, in both directions -------------
 
-/** Show step i. at: {slot, flat}, the element that is worked out in numbers; null chooses a telling one. */
+/** Show a step. place: its number, and the slot and flat index of the element that is worked out in numbers. */
 function stepView(place, width) {
   const i = Math.min(steps.length - 1, Math.max(0, (Number(place[0]) || 1) - 1));
   const step = steps[i];
   const slots = slotsOf(step);
-  const at = place[1] && slots.has(place[1]) ? { slot: place[1], flat: Number(place[2]) || 0 } : telling(step, slots);
+  const asked = { slot: place[1], flat: Number(place[2] ?? -1) };
+  const at = slots.get(asked.slot)?.data?.[asked.flat] === undefined ? telling(step, slots) : asked;
   const stage = new Stage(step, slots, at, width);
   return el(
     "section",
@@ -18,16 +19,23 @@ function stepView(place, width) {
 
 /** The largest element of what the step makes. */
 function telling(step, slots) {
-  const names =
-    step.kind === "forward" ? ["y"] : step.kind === "vjp" ? step.outgoing.map((out) => `d${out.role}`) : ["total", "g"];
-  const name = names.find((one) => slots.get(one)?.data);
-  if (!name) return null;
-  const { data } = slots.get(name);
+  const made = { forward: ["y"], vjp: (step.outgoing ?? []).map((out) => `d${out.role}`) }[step.kind] ?? ["total", "g"];
+  const slot = made.find((name) => slots.get(name)?.data);
+  return slot ? { slot, flat: largest(slots.get(slot).data) } : null;
+}
+
+/** The same for an array that may not be here in full. */
+function largestIn(thing) {
+  const values = numbers(thing);
+  return values?.full ? largest(values.data) : 0;
+}
+
+function largest(data) {
   let best = 0;
   data.forEach((x, flat) => {
     if (Number.isFinite(x) && !(Math.abs(x) <= Math.abs(data[best]))) best = flat;
   });
-  return { slot: name, flat: best };
+  return best;
 }
 
 // ---- the head: what runs, where, and its formula --------------------------------------------------------------------
@@ -99,6 +107,11 @@ function sentences(step) {
   return texts;
 }
 
+/** Whether an input is a plain number, such as 1/√D. */
+function isConstant(input) {
+  return tensors[input.tensor].role === "constant" && !tensors[input.tensor].shape.length;
+}
+
 // ---- the flow: cards of tensors, with their values and gradients ----------------------------------------------------
 
 class Stage {
@@ -124,35 +137,30 @@ class Stage {
     const { step } = this;
     const back = step.kind === "vjp";
     const forward = back ? steps[step.forward] : step;
-    const constant = (input) => tensors[input.tensor].role === "constant" && !tensors[input.tensor].shape.length;
-    const room = this.room(forward.inputs.filter((input) => !constant(input)).length + 1);
-    const inputs = forward.inputs.map((input, i) => {
-      const out = back ? step.outgoing[i] : null;
-      const parts = [
-        constant(input)
-          ? el("p", { class: "scalar" }, fmt(numbers(tensors[input.tensor])?.data[0] ?? null))
-          : this.part(input.role, "value", back, room),
-      ];
-      if (out && out.grad !== null) parts.unshift(this.part(`d${input.role}`, "goes out", false, room));
-      else if (out) parts.push(el("p", { class: "dim none" }, `No gradient: ${out.why ?? "none is needed"}.`));
-      return this.card(input.role, tensors[input.tensor], parts, "input");
-    });
-    const output = tensors[forward.output];
-    const parts = [this.part("y", "value", back, room)];
-    if (back) parts.unshift(this.part("g", "came in", false, room));
-    const columns = `repeat(${inputs.length}, minmax(0, max-content)) auto minmax(0, max-content)`;
-    const through = el(
-      "div",
-      { class: "through", "aria-hidden": "true" },
-      el("span", { class: "arrow" }, back ? "←" : "→"),
-      el("span", { class: "kernel" }, forward.kernel),
-    );
-    const cards = [...inputs, through, this.card("y", output, parts, "output")];
+    const constants = forward.inputs.filter(isConstant).length;
+    const room = this.room(forward.inputs.length - constants + 1, constants);
+    const inputs = forward.inputs.map((input, i) => this.inputCard(input, back ? step.outgoing[i] : null, room));
+    const parts = [back ? this.part("g", "came in", false, room) : null, this.part("y", "value", back, room)];
+    const output = this.card("y", tensors[forward.output], parts, "output");
+    const arrow = el("span", { class: "arrow" }, back ? "←" : "→");
+    const through = el("div", { class: "through", "aria-hidden": "true" }, arrow, el("span", {}, forward.kernel));
+    const each = forward.inputs.map((input) => (isConstant(input) ? "9.5rem" : "minmax(0, max-content)"));
     return this.row(
       `flow ${back ? "back" : "ahead"}`,
-      columns,
-      this.stacked && back ? [cards.at(-1), through, ...inputs] : cards,
+      [...each, "auto", "minmax(0, max-content)"].join(" "),
+      this.stacked && back ? [output, through, ...inputs] : [...inputs, through, output],
     );
+  }
+
+  /** An input: its values, and in the backward pass the gradient that goes out to it, or why there is none. */
+  inputCard(input, out, room) {
+    const tensor = tensors[input.tensor];
+    const value = isConstant(input)
+      ? el("p", { class: "scalar" }, fmt(numbers(tensor)?.data[0] ?? null))
+      : this.part(input.role, "value", Boolean(out), room);
+    const gradient = out && out.grad !== null ? this.part(`d${input.role}`, "goes out", false, room) : null;
+    const none = out && out.grad === null ? `No gradient: ${out.why ?? "none is needed"}.` : null;
+    return this.card(input.role, tensor, [gradient, value, none && el("p", { class: "dim none" }, none)], "input");
   }
 
   sumFlow() {
@@ -196,9 +204,9 @@ class Stage {
     return row;
   }
 
-  /** How wide one of n heat maps may be. */
-  room(n) {
-    const each = Math.floor((this.width - 70 - 14 * n) / n) - 36;
+  /** How wide one of n heat maps may be, next to cards of constants. */
+  room(n, constants = 0) {
+    const each = Math.floor((this.width - 70 - 14 * n - 166 * constants) / n) - 36;
     this.stacked = each < 190;
     return this.stacked ? this.width - 36 : Math.min(each, 560);
   }
@@ -213,7 +221,11 @@ class Stage {
         "h3",
         {},
         roleText,
-        el("span", { class: "name", title: tensor.name }, dotted(nameIn(this.step.layer, tensor))),
+        el(
+          "span",
+          { class: "name", title: tensor.name },
+          dotted(nameIn(this.step.layer, tensor).replace(/^number(#\d+)?$/, "")),
+        ),
       ),
       el(
         "p",

@@ -28,8 +28,7 @@ function attentionView(place, width) {
     { class: "attention" },
     attentionHead(part, pictures),
     attentionControls(layer),
-    el("div", { class: "pair" }, pictures.map(attentionCard), reading),
-    attentionSteps(part),
+    el("div", { class: "pair" }, pictures.map(attentionCard), reading, attentionSteps(part)),
   );
 }
 

@@ -155,5 +155,11 @@ function parameterTable(parameters) {
       fmt(p.ratio, 2),
     ];
   });
-  return table("each parameter", ["parameter", "shape", "‖weight‖", "‖gradient‖", "‖update‖/‖weight‖"], rows);
+  const head = ["parameter", "shape", "‖weight‖", "‖gradient‖", "‖update‖/‖weight‖"];
+  return el(
+    "details",
+    { open: rows.length <= 16 || parameters.some((p) => p.nan || p.inf) },
+    el("summary", {}, plural(rows.length, "parameter")),
+    table("each parameter", head, rows),
+  );
 }

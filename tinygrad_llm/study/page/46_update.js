@@ -89,7 +89,7 @@ function curveChart(update, width) {
 /** Change of ln p of each target: promised across, measured up. On the diagonal, theory is exact. */
 function scatter(positions, width) {
   const points = positions
-    .filter((p) => p.before !== null && p.target !== null)
+    .filter((p) => typeof p.before === "number")
     .map((p) => ({ x: p.predicted - p.before, y: p.after - p.before, p }));
   if (!points.length) return null;
   const size = Math.min(width, 460);
@@ -157,24 +157,20 @@ function scatterNames(points, x, y) {
 
 function movedTable(positions) {
   const arrow = (before, after) => `${fmt(before, 3)} → ${fmt(after, 3)}`;
-  const rows = positions.map((p) => [
-    visible(p.token),
-    p.target === null ? "–" : visible(p.target),
-    p.before === null ? "–" : arrow(p.before, p.after),
-    p.before === null ? "–" : `${signed(p.predicted - p.before)} / ${signed(p.after - p.before)}`,
-    el(
-      "span",
-      { class: "tokens-inline" },
-      (p.moved ?? [])
-        .slice(0, 3)
-        .map((m) => el("span", {}, el("span", { class: "token" }, visible(m.text)), ` ${arrow(m.before, m.after)} `)),
-    ),
-  ]);
-  return table(
-    "which predictions moved",
-    ["after", "target", "ln p", "promised / measured", "probabilities that moved most"],
-    rows,
-  );
+  const moved = ({ text, before, after }) =>
+    el("span", {}, [el("span", { class: "token" }, visible(text)), ` ${arrow(before, after)} `]);
+  const rows = positions.map((p) => {
+    const known = typeof p.before === "number";
+    return [
+      visible(p.token),
+      visible(p.target),
+      known ? arrow(p.before, p.after) : "–",
+      known ? `${signed(p.predicted - p.before)} / ${signed(p.after - p.before)}` : "–",
+      el("span", { class: "tokens-inline" }, (p.moved ?? []).slice(0, 3).map(moved)),
+    ];
+  });
+  const head = ["after", "target", "ln p", "promised / measured", "probabilities that moved most"];
+  return table("which predictions moved", head, rows);
 }
 
 function signed(x) {

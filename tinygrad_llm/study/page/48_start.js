@@ -201,7 +201,7 @@ function askValues() {
       "of value j collects the gradients of all rows i that looked at it, each times the weight with which " +
       "it looked: dV = weightsᵀ · g. Tokens that nobody looks at get a small gradient.",
     links: [
-      stepLink("see dV being made", vjp.i, `d${role}`, telling(vjp, slotsOf(vjp)).flat),
+      stepLink("see dV being made", vjp.i, `d${role}`, largestIn(gradOf(v))),
       stepLink("its forward", vjp.forward),
     ],
   };
