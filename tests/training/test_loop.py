@@ -14,6 +14,7 @@ from training_toys import (
     SETTINGS,
     VAL_IDS,
     VOCAB,
+    Given,
     assert_same_weights,
     new_model,
     run,
@@ -21,11 +22,22 @@ from training_toys import (
     weights,
 )
 
-from tinygrad_llm.datasets import BatchStream, DataError
+from tinygrad_llm.datasets import DataError
 from tinygrad_llm.kernels import IGNORE_INDEX
+from tinygrad_llm.nn import Dropout, Module, Parameter
 from tinygrad_llm.optim import warmup_cosine
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import ConfigError, LanguageModeling, Task, Trainer, TrainingError, loop, records, train
+from tinygrad_llm.training import (
+    ConfigError,
+    LanguageModeling,
+    Task,
+    Trainer,
+    TrainingError,
+    TrainSettings,
+    loop,
+    records,
+    train,
+)
 
 
 def test_a_repeating_text_is_learned():
@@ -206,6 +218,28 @@ def test_the_bad_operation_and_its_layer_are_named():
     assert error.value.__cause__.layer.startswith("GPT.transformer.h.0")
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bad_operation_is_searched_with_the_masks_of_the_step(seed):
+    """A model that is bad with half of all masks: another mask could show nothing."""
+
+    class Logarithm(Module):
+        def __init__(self):
+            self.w, self.dropout = Parameter(np.ones(1, np.float32)), Dropout(0.5, rng=Generator(seed))
+
+    class Bad(Task):
+        def loss(self, model, batch, total):
+            return model.dropout(model.w).log().sum()
+
+        def held_out_loss(self, model, batch, total):
+            return model.w.sum()
+
+    ones = np.ones((1, 1), np.float32)
+    settings = TrainSettings(steps=9, lr=0.0, min_lr=0.0, warmup=0, workers=1, eval_every=9)
+    trainer = Trainer(Logarithm(), Bad(Given(itertools.repeat(ones), 1), [ones]), settings)
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is -inf .*: log made inf in its output"):
+        list(trainer.run())
+
+
 def test_bad_steps_are_skipped_where_the_settings_say_so(monkeypatch):
     model = new_model()
     original, calls = model.loss, []
@@ -256,23 +290,12 @@ def test_a_skipped_step_has_no_update_ratio(monkeypatch):
 # ---- accumulation and label smoothing --------------------------------------------------------------------------------
 
 
-class Given(BatchStream):
-    """Batches that the test has chosen."""
-
-    def __init__(self, batches):
-        self.rng, self.batch_size, self.given = Generator(0), 7, iter(batches)
-
-    def __next__(self):
-        return next(self.given)
-
-    def get_state(self):
-        return {}
-
-
 def trainer_on(batches, **changes):
     """A Trainer of a float64 model on these batches."""
     settings = dataclasses.replace(SETTINGS, clip=math.inf, **changes)
-    task = LanguageModeling(Given(batches), [(IDS[None, :BLOCK], IDS[None, 1 : BLOCK + 1])], settings.label_smoothing)
+    task = LanguageModeling(
+        Given(iter(batches), 7), [(IDS[None, :BLOCK], IDS[None, 1 : BLOCK + 1])], settings.label_smoothing
+    )
     return Trainer(new_model(np.float64), task, settings)
 
 
