@@ -116,6 +116,17 @@ def test_a_spike_has_a_high_z_score(monkeypatch):
     assert steps[31].z_score < 1  # once seen, a spike is part of what is usual
 
 
+def test_a_loss_is_compared_with_the_hundred_before_it():
+    history, last = records.LossHistory(), np.linspace(1, 2, 100)
+    for loss in [1000.0] * 50 + last.tolist():
+        history.z_score(loss)
+    assert list(history.losses) == last.tolist()
+    assert history.z_score(3.0) == pytest.approx((3 - last.mean()) / last.std())
+    again = records.LossHistory(history.losses)  # as after a resume
+    assert again.z_score(2.5) == history.z_score(2.5)
+    assert again.losses == history.losses
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's own figures")
 def test_memory_is_the_peak_in_bytes():
     steps = list(train(new_model(), IDS, VAL_IDS, SETTINGS))
