@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import DataError, SlidingWindows, TokenFile, encode_file, load_corpus
+from tinygrad_llm.datasets.tokens import new_token_file
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, vocabulary_hash
 
 GOOD = {"format": "tinygrad_llm.tokens", "version": 1, "dtype": "uint16", "count": 2, "n_vocab": 5}
@@ -28,6 +29,35 @@ def test_encoded_file_is_a_read_only_array_on_the_disk(tmp_path):
         opened.ids[0] = 1
     inputs, targets = SlidingWindows(opened.ids, 4)[0]
     assert [inputs.tolist(), targets.tolist()] == [opened.ids[:4].tolist(), opened.ids[1:5].tolist()]
+
+
+def test_a_description_is_never_beside_the_ids_of_another_file(tmp_path):
+    """Not while a file is overwritten either, when its writer may be killed."""
+    out, place = tmp_path / "t.bin", tmp_path / "t.bin.json"
+    fields = {name: GOOD[name] for name in ("dtype", "count", "n_vocab", "tokenizer", "source")}
+    for ids, overwrite in (([1, 2], False), ([3, 4], True)):
+        with new_token_file(out, overwrite) as (file, describe):
+            file.write(np.array(ids, "<u2").tobytes())
+            before = place.exists()
+            assert out.exists() == before == overwrite
+            describe(fields)
+            assert place.exists()
+            assert not out.exists()
+        assert TokenFile.open(out).ids.tolist() == ids
+
+    def interrupted():
+        with new_token_file(out, True) as (_, describe):
+            describe(fields)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    encode_file(PAIRS, __file__, out, 1)
+    for path in (out, place):
+        with pytest.raises(DataError, match=f"{path.name}: exists already: choose another name, or overwrite it"):
+            encode_file(PAIRS, __file__, out, 1)
+        path.unlink()
 
 
 def test_raw_ids_of_another_tool_need_a_dtype(tmp_path):
