@@ -1,6 +1,9 @@
 """The command line as a whole: help, loading, interruption and closed pipes."""
 
+import argparse
+import inspect
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -38,6 +41,30 @@ def test_every_action_of_tokenizer_has_help(action, cli):
     status, out, _ = cli("tokenizer", action, "--help")
     assert status == 0
     assert out.startswith(f"usage: tinygrad-llm tokenizer {action}")
+
+
+def options_of(parser):
+    """The names of all options and arguments of a parser, also those of its actions."""
+    for action in parser._actions:
+        yield action.dest
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from options_of(below)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_read(name):
+    """By the command itself, or by a function of another file that gets its arguments."""
+    module, parser = command_line._load(name), argparse.ArgumentParser()
+    module.add_arguments(parser)
+    sources = [inspect.getsource(module)]
+    for function in filter(inspect.isfunction, vars(module).values()):
+        if "args" in inspect.signature(function).parameters and function.__module__ != module.__name__:
+            place = function.__module__.rpartition(".")[2]
+            whole = place not in COMMANDS and place != "options"  # a file of this command alone
+            sources.append(inspect.getsource(inspect.getmodule(function) if whole else function))
+    read = re.findall(r"\bargs\.(\w+)|vars\(args\)\.get\(\"(\w+)", "".join(sources))
+    assert set(options_of(parser)) - {one for pair in read for one in pair} == {"help"}
 
 
 def parses(words):
