@@ -237,6 +237,7 @@ def test_pictures_are_saved_as_svg(gpt, opened):
         text = download.value.path().read_text(encoding="utf-8")
         assert text.startswith("<svg")
         assert len(text) > 500
+        assert re.search(r'(fill|stroke)="(#|rgb)', text)  # its colors are written into it
         assert HOSTILE not in text
 
 

@@ -15,7 +15,15 @@ const DRAWN = [
 
 /** A button that saves a drawing of this page, with its styles written into each element. */
 function exportButton(name, drawing) {
-  return button("SVG", () => saveSvg(name, standalone(drawing())), {
+  const standing = () => {
+    const drawn = drawing();
+    if (drawn.isConnected) return standalone(drawn);
+    content.append(drawn); // styles are known in the document alone
+    const copy = standalone(drawn);
+    drawn.remove();
+    return copy;
+  };
+  return button("SVG", () => saveSvg(name, standing()), {
     class: "quiet",
     "aria-label": `Save ${name} as SVG`,
   });

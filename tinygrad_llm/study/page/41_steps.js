@@ -281,10 +281,12 @@ class Stage {
   }
 
   exporter() {
-    const step = this.step;
-    return exportMapsButton(`step-${step.i + 1}`, () =>
-      [...this.maps].filter(([, heat]) => heat.map).map(([name, heat]) => [name, heat.map]),
-    );
+    const title = (name) => {
+      const { tensor, gradient } = this.slots.get(name);
+      return `${name}: ${gradient ? "gradient of " : ""}${tensor.name}.`;
+    };
+    const maps = () => [...this.maps].filter(([, heat]) => heat.map).map(([name, heat]) => [title(name), heat.map]);
+    return exportMapsButton(`step-${this.step.i + 1}`, maps);
   }
 
   // ---- one element -----------------------------------------------------------------------------------------------------

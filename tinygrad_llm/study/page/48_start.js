@@ -172,9 +172,9 @@ function stepLink(text, i, ...at) {
 }
 
 function askChain() {
+  const found = backwardSteps.filter((s) => s.kind === "vjp");
   const step =
-    backwardSteps.find((s) => s.kind === "vjp" && s.outgoing.filter((out) => out.grad !== null).length > 1) ??
-    backwardSteps.find((s) => s.kind === "vjp");
+    found.find((s) => ["linear", "matmul"].includes(s.kernel)) ?? found.find((s) => s.outgoing.length > 1) ?? found[0];
   if (!step) return null;
   return {
     q: "What does one backward step do?",
@@ -197,7 +197,7 @@ function askValues() {
   return {
     q: "Where does dV come from?",
     a:
-      `Forward, each output row is a mean of the values, weighted by ${shortName(weights)}. So the gradient ` +
+      `Forward, each output row is a mean of the values, with ${shortName(weights)} as weights. So the gradient ` +
       "of value j collects the gradients of all rows i that looked at it, each times the weight with which " +
       "it looked: dV = weightsᵀ · g. Tokens that nobody looks at get a small gradient.",
     links: [
@@ -264,14 +264,15 @@ function askResidual() {
 }
 
 function askSum() {
-  const step = backwardSteps.find((s) => s.kind === "sum");
+  const sums = backwardSteps.filter((s) => s.kind === "sum");
+  const step = sums.find((s) => [s.first_use, s.second_use].includes("residual stream")) ?? sums[0];
   if (!step) return null;
   return {
     q: "Why are gradients added?",
     a:
       `${tensors[step.tensor].name} is used more than once. Moving it changes the loss through each use, ` +
       "and for small moves these changes add. So do the gradients.",
-    links: [stepLink("the first sum", step.i)],
+    links: [stepLink("see them meet", step.i)],
   };
 }
 
