@@ -148,6 +148,11 @@ def test_the_figures_are_shown_as_tables_of_80_columns():
         (("classifier", "nowhere.tsv", "--base", "{base}", "--out", "new"), "nowhere.tsv: no such file"),
         (("classifier", "messages", "--base", "nowhere", "--out", "new"), "nowhere: no model here"),
         (("classifier", "x.tsv", "--base", "{base}", "--out", "new", "--set", "rank=0"), "finetune.rank: must be"),
+        (("classifier", "messages", "--base", "{base}", "--out", "new", "--set", "n_layer=3"), "--set n_layer: is for"),
+        (
+            ("classifier", "messages", "--base", "{base}", "--out", "new", "--set", "data.tokenizer=x"),
+            "is for `train`:",
+        ),
         (("--resume", "{base}"), "this run trains on a text: use `tinygrad-llm train --resume`"),
     ],
 )

@@ -246,7 +246,8 @@ def test_the_same_config_repeats_the_run(tmp_path, whole):
     one = whole("classifier").folder.path
     text = (one / "config.toml").read_text()
     assert "[finetune]" in text
-    assert "[model]" not in text
+    assert "n_layer" not in text
+    assert "tokenizer" not in text
     finished(Run.new(load_config(one / "config.toml"), tmp_path / "two"))
     equal_files(one, tmp_path / "two", ["model.safetensors", "results.json"])
 
@@ -349,7 +350,10 @@ def test_settings_out_of_range_are_refused(base, data, changes, message):
         configured("assistant", base, data, **changes)
 
 
-def test_dropout_is_that_of_the_run_and_not_of_the_base(tmp_path, base, data):
+def test_dropout_is_that_of_the_run_and_not_of_the_base_also_after_a_resume(tmp_path, base, data):
     run = Run.new(configured("assistant", base, data, **{"model.dropout": 0.25}), tmp_path / "run")
+    assert run.model.config.dropout == 0.25
+    finished(run, stop_at=2)
+    run = Run.resume(tmp_path / "run")
     assert run.model.config.dropout == 0.25
     assert dataclasses.replace(run.model.config, dropout=0.0) == GPT.from_pretrained(base).config

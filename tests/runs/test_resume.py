@@ -1,6 +1,7 @@
 """Stopped and resumed, a run is bit for bit what it would have been; a resume that could not be that is refused."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -788,15 +789,26 @@ def test_a_state_of_another_model_is_refused(config):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_run_killed_at_any_moment_and_resumed_ends_the_same(kills, tmp_path):
+@pytest.mark.parametrize(
+    ("tuned", "kills"),  # the task and the trained layers of a fine-tuning
+    [
+        ((), 6),
+        (("assistant", "lora"), 2),
+        pytest.param((), 100, marks=pytest.mark.slow),
+        *(
+            pytest.param(words, 30, marks=pytest.mark.slow)
+            for words in itertools.product(("classifier", "assistant", "preference"), ("all", "last", "lora"))
+        ),
+    ],
+)
+def test_a_run_killed_at_any_moment_and_resumed_ends_the_same(tuned, kills, tmp_path):
     script = Path(__file__).with_name("train_until_killed.py")
     done = subprocess.run(
-        [sys.executable, script, tmp_path, str(kills)],
+        [sys.executable, script, tmp_path, str(kills), *tuned],
         capture_output=True,
         text=True,
         env={"OPENBLAS_NUM_THREADS": "1"},
-        timeout=120 if kills == 10 else 1200,
+        timeout=120 if kills < 10 else 1200,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

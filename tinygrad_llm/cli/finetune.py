@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Fine-tune a model: into a classifier of messages (label and text, separated by a tab), into an assistant "
         "(JSON with instruction, input and output), or on preferences (instruction, input, chosen and rejected). "
         "Stopping and resuming work as in `train`. The keys for --set:\n\n"
-    ) + "\n".join(fold(text, f"  {key:<22} ", " " * 25) for key, text in keys(["finetune"]))
+    ) + "\n".join(fold(text, f"  {key:<22} ", " " * 25) for key, text in keys(["finetune", "model"]) if _is_ours(key))
     parser.add_argument("task", nargs="?", choices=TASKS, help="what the model becomes: " + ", ".join(TASKS))
     parser.add_argument("data", nargs="?", help=f"the file with examples; {', '.join(SHIPPED)} ship with the package")
     parser.add_argument("--base", metavar="MODEL", help="the model to start from: a run's folder, or a GPT-2's")
@@ -106,6 +106,12 @@ def _changes_of_resumed(args: argparse.Namespace) -> dict[str, Any]:
     return _changes(args)
 
 
+def _is_ours(key: str) -> bool:
+    """Whether a setting is for fine-tuning. Text, tokenizer and sizes are those of the base."""
+    name = key.rpartition(".")[2]
+    return name == "dropout" or name not in {known.rpartition(".")[2] for known, _ in keys(["data", "model"])}
+
+
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
     options = {
         "finetune.data": args.data,
@@ -116,7 +122,11 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         "training.seed": args.seed,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    return given | set_changes(args.set, ("training", "finetune"))
+    given |= set_changes(args.set, ("training", "finetune"))
+    for key in given:
+        if not _is_ours(key):
+            raise UsageError(f"--set {key}: is for `train`: a fine-tuned model has the sizes and tokenizer of its base")
+    return given
 
 
 def report(results: dict[str, Any]) -> str:

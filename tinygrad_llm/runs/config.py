@@ -94,9 +94,13 @@ class RunConfig:
     finetune: FineTuneSettings = dataclasses.field(default_factory=FineTuneSettings)
 
     @property
-    def tables(self) -> list[str]:
-        """The tables that matter: a fine-tuning run has its text, tokenizer and sizes from the base."""
-        return ["training", "finetune"] if self.finetune.task else ["data", "model", "training"]
+    def tables(self) -> dict[str, list[Any]]:
+        """The tables that matter, with their fields: fine-tuning has text, tokenizer and sizes from the base."""
+        names = ("model", "training", "finetune") if self.finetune.task else ("data", "model", "training")
+        own = {name: list(_TABLES[name]) for name in names}
+        if self.finetune.task:
+            own["model"] = [field for field in own["model"] if field.name == "dropout"]
+        return own
 
     def flat(self) -> dict[str, Any]:
         """Every key, as "training.lr", with its value."""
@@ -135,9 +139,9 @@ class RunConfig:
         Raises:   ConfigError: a path that is not Unicode text.
         """
         lines = [f"preset = {_toml(self.preset)}"]
-        for table in self.tables:
+        for table, fields in self.tables.items():
             lines += ["", f"[{table}]"]
-            for field in _TABLES[table]:
+            for field in fields:
                 value = getattr(getattr(self, table), field.name)
                 if value is not None or field.default is not None:
                     lines.append(f"{field.name} = {_toml(value)}  # {_help(field)}")
