@@ -21,6 +21,14 @@ def written(folder, text, name="messages.tsv"):
     return path
 
 
+@pytest.mark.parametrize("header", ["label,message", "id,text", "Text,spam", "label,text,source"])
+def test_a_header_without_both_columns_is_named(tmp_path, header):
+    (tmp_path / "rows.csv").write_text(f"{header}\nham,hello\nspam,buy\n")
+    words = rf"line 1: the columns must be label and text, got {header.replace(',', ', ')}: rename them"
+    with pytest.raises(DataError, match=words):
+        read_messages(tmp_path / "rows.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

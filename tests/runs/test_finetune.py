@@ -288,8 +288,8 @@ def test_two_workers_train_as_one(tmp_path, base, data, whole):
 def test_long_examples_are_cut_or_refused(tmp_path, base):
     (tmp_path / "classifier").write_text("".join(f"{'ab'[i % 2]}\t{'long text ' * 20}{i}\n" for i in range(40)))
     config = configured("classifier", base, tmp_path)
-    assert load_examples(config).notes == ["40 messages are longer than the 32 tokens that the model reads: cut"]
-    with pytest.raises(ConfigError, match=r"40 messages are longer than the 32 tokens .*set finetune.too_long=cut"):
+    assert load_examples(config).notes == ["messages longer than the 32 tokens that the model reads: 40, cut"]
+    with pytest.raises(ConfigError, match=r"messages longer than the 32 tokens .*: 40: set finetune.too_long=cut"):
         load_examples(config.changed({"too_long": "refuse"}))
 
 
@@ -303,8 +303,21 @@ def test_repeated_examples_are_told_and_are_in_one_part(tmp_path, base, data, ta
         (tmp_path / task).write_text("\n".join(lines + lines[:20]))
     found = load_examples(configured(task, base, tmp_path, balance=False))
     what = "messages" if task == "classifier" else "entries"
-    assert found.notes == [f"20 {what} repeat another one: all copies of one are in the same part"]
+    assert found.notes == [f"{what} that repeat another one: 20; all copies of one are in the same part"]
     assert len(found.training["lengths"]) + len(found.held_out["lengths"]) + found.test_size == 60
+
+
+def test_messages_that_are_left_out_are_told_and_named_where_too_few_are_left(tmp_path, base):
+    rows = [f"{'aab'[i % 3]}\ttext {i}" for i in range(60)]
+    (tmp_path / "classifier").write_text("\n".join(rows))
+    config = configured("classifier", base, tmp_path)
+    assert load_examples(config).notes == ["20 messages are left out, so that each class has 20"]
+    (tmp_path / "classifier").write_text("\n".join([*rows, "rare\tonly one", 'a\t"two', 'lines"']))
+    message = "3 messages are too few for three parts: give more; .*a quoted text holds several lines, at line 62"
+    with pytest.raises(
+        DataError, match=rf"classifier: {message}.*; 59 messages are left out, so that each class has 1$"
+    ):
+        load_examples(config)
 
 
 def test_a_class_that_the_training_part_lacks_is_named(tmp_path, base):

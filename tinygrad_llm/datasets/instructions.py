@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tinygrad_llm.datasets.checks import DataError, reading
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import MAX_JSON, open_regular, parse_json, show
+from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
 
 _MAX_BYTES = 400_000_000  # of JSON lines
 
@@ -34,6 +34,14 @@ class Pair(NamedTuple):
     chosen: str
     rejected: str
     kind: str = ""
+
+
+def _parse_line(where: str, line: bytes) -> Any:
+    """The value of one line; an error names the column in it, and not that it is line 1 of itself."""
+    try:
+        return parse_json(where, line)
+    except LoadError as error:
+        raise DataError(str(error).replace(": line 1 column", ": column")) from None
 
 
 Example = TypeVar("Example", Entry, Pair)
@@ -89,7 +97,7 @@ def _objects(path: str | Path) -> list[Any]:
             found = parse_json(str(path), data)
         else:
             lines = enumerate(data.split(b"\n"), 1)
-            found = [parse_json(f"{path}: line {number}", line) for number, line in lines if line.strip()]
+            found = [_parse_line(f"{path}: line {number}", line) for number, line in lines if line.strip()]
     if not found:
         raise DataError(f"{path}: there are no entries")
     return list(found)

@@ -38,16 +38,19 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
     """
     text = _read(path)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter="," if str(path).endswith(".csv") else "\t")
-    messages: list[Message] = []
+    messages: list[Message] = []  # none yet: the row may name the columns
     order, swallowed, line = (0, 1), [], 1
     try:
         for row in rows:
             where, line = f"{path}: line {line}", rows.line_num + 1
             if not row:
                 continue
-            if not messages and sorted(cell.strip().lower() for cell in row) == sorted(_COLUMNS):
-                order = (0, 1) if row[0].strip().lower() == "label" else (1, 0)
+            names = [cell.strip().lower() for cell in row]
+            if not messages and sorted(names) == sorted(_COLUMNS):
+                order = (0, 1) if names[0] == "label" else (1, 0)
                 continue
+            if not messages and set(names) & set(_COLUMNS):
+                raise DataError(f"{where}: the columns must be label and text, got {', '.join(row)}: rename them")
             if len(row) != 2:
                 raise DataError(f"{where}: must have two columns, label and text, got {len(row)}: {show(row)}")
             label, message = row[order[0]].strip(), row[order[1]]

@@ -296,7 +296,11 @@ def load_examples(config: RunConfig) -> FineTuneData:
         "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     rng = Generator(config.training.seed)
-    return {"classifier": _messages, "assistant": _answers, "preference": _pairs}[s.task](s, path, common, rng)
+    try:
+        return {"classifier": _messages, "assistant": _answers, "preference": _pairs}[s.task](s, path, common, rng)
+    except DataError as error:
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise DataError(f"{where}{error}") from None
 
 
 def example_file(name: str) -> Path:
@@ -314,13 +318,17 @@ def example_file(name: str) -> Path:
 
 def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> MessageData:
     messages, notes = read_messages(path)
-    size = len(messages)
+    size, labels = len(messages), tuple(sorted({message.label for message in messages}))
     if s.balance:
         messages = balance(messages, rng)
-    parts = split_messages(messages, rng)
-    labels = tuple(sorted({message.label for message in messages}))
+    if out := size - len(messages):
+        notes.append(f"{out:,} messages are left out, so that each class has {len(messages) // len(labels):,}")
+    try:
+        parts = split_messages(messages, rng)
+    except DataError as error:
+        raise DataError("; ".join([str(error), *notes])) from None
     for label in set(labels) - {message.label for message in parts[0]}:
-        raise DataError(f"{path}: no message of class {label} is in the training part: give more of them")
+        raise DataError(f"no message of class {label} is in the training part: give more of them")
     notes = [*notes, *_repeated(repeated(messages), "messages")]
     tokenizer, longest = common["tokenizer"], common["base"].block_size
     encoded = [encode_messages([m.text for m in part], tokenizer, longest) for part in parts]
@@ -377,7 +385,7 @@ def _pairs(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generat
 
 
 def _repeated(copies: int, what: str = "entries") -> list[str]:
-    return [f"{copies} {what} repeat another one: all copies of one are in the same part"] if copies else []
+    return [f"{what} that repeat another one: {copies:,}; all copies of one are in the same part"] if copies else []
 
 
 def _too_long(s: FineTuneSettings, count: int, what: str, longest: int, done: str = "cut") -> list[str]:
@@ -387,10 +395,10 @@ def _too_long(s: FineTuneSettings, count: int, what: str, longest: int, done: st
     """
     if not count:
         return []
-    text = f"{count} {what} are longer than the {longest} tokens that the model reads"
+    text = f"{what} longer than the {longest} tokens that the model reads: {count:,}"
     if s.too_long == "refuse":
         raise ConfigError(f"{text}: set finetune.too_long=cut, or choose another base")
-    return [f"{text}: {done}"]
+    return [f"{text}, {done}"]
 
 
 def _with_dropout(base: GPT, p: float) -> GPT:
