@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.eval_tasks import add_tasks, instructions, prompts
 from tinygrad_llm.cli.options import (
     add_checkpoint,
     add_crop,
@@ -69,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the file that ships with the package",
     )
     parser.add_argument("--next", metavar="TEXT", help="list the likeliest tokens after this text")
-    add_tasks(parser)
+    _add_tasks(parser)
     parser.add_argument(
         "--stride",
         type=integer(1),
@@ -89,13 +88,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `prompts` and `instructions`."""
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help='score this: JSON with instruction, labels and their words, and examples: {"instruction": …, "labels": '
+        '{"ham": "no", …}, "examples": [{"text": …, "label": "ham"}, …]}; or spam, which ships with the package',
+    )
+    parser.add_argument(
+        "--shots",
+        type=integer(0),
+        nargs="+",
+        metavar="N",
+        help="--prompts: solved examples before each text (default 0 1 4)",
+    )
+    parser.add_argument(
+        "--classifier", type=Path, metavar="RUN", help="--prompts: the figure of this classifier beside the others"
+    )
+    parser.add_argument(
+        "--instructions",
+        metavar="FILE",
+        help="score the answers to these (JSON with instruction, input and output); of a file that the run was trained "
+        "on, to its test part; or instructions, which ship with the package",
+    )
+    parser.add_argument(
+        "--style", metavar="NAME", help="--instructions: prompt style (default: the assistant's, or alpaca)"
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=integer(1),
+        metavar="N",
+        help="--instructions: most tokens of an answer (default 100)",
+    )
+    parser.add_argument(
+        "--judge",
+        metavar="URL",
+        help="--instructions: send each answer to this OpenAI-compatible endpoint, for a score from 0 to 100; such as "
+        "http://localhost:11434/v1; TINYGRAD_LLM_JUDGE_KEY may hold its key",
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="--judge: the name of the model there")
+
+
 def run(args: argparse.Namespace) -> int:
     ways: dict[str, Callable[[argparse.Namespace, GPT, AnyTokenizer], dict[str, Any]]] = {
         "file": _file,
         "choices": _choices,
         "next": _next,
-        "prompts": prompts,
-        "instructions": instructions,
+        "prompts": _prompts,
+        "instructions": _instructions,
     }
     asked = [name for name in WAYS if getattr(args, name) is not None]
     if len(asked) != 1:
@@ -112,6 +153,21 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json({"run": str(args.run), **figures}))
     return 0
+
+
+# These two need the training package, which the other ways to score leave alone.
+
+
+def _prompts(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    from tinygrad_llm.cli.eval_tasks import prompts
+
+    return prompts(args, model, tokenizer)
+
+
+def _instructions(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
+    from tinygrad_llm.cli.eval_tasks import instructions
+
+    return instructions(args, model, tokenizer)
 
 
 def _load(args: argparse.Namespace) -> tuple[GPT, AnyTokenizer]:

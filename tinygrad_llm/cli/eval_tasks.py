@@ -8,7 +8,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.finetune import report
-from tinygrad_llm.cli.options import integer, say_cropped
+from tinygrad_llm.cli.options import say_cropped
 from tinygrad_llm.cli.progress import fold, progress
 from tinygrad_llm.datasets import read_instructions
 from tinygrad_llm.evaluation import PromptTask, check_shots, read_prompts, score_prompts, standard_error
@@ -19,59 +19,18 @@ from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.runs.answers import LONGEST_ANSWER, score_answers, tested_entries
 from tinygrad_llm.runs.finetune import example_file
 from tinygrad_llm.runs.folder import choose_weights, stated_style
+from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import tokenizer_for
 
-SHOTS = (0, 1, 4)
+DEFAULT_SHOTS = (0, 1, 4)
 STYLE = "alpaca"  # of a model that was trained without one
-
-
-def add_tasks(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `prompts` and `instructions`."""
-    parser.add_argument(
-        "--prompts",
-        metavar="FILE",
-        help='score this: JSON with instruction, labels and their words, and examples: {"instruction": …, "labels": '
-        '{"ham": "no", …}, "examples": [{"text": …, "label": "ham"}, …]}; or spam, which ships with the package',
-    )
-    parser.add_argument(
-        "--shots",
-        type=integer(0),
-        nargs="+",
-        metavar="N",
-        help=f"--prompts: solved examples before each text (default {' '.join(map(str, SHOTS))})",
-    )
-    parser.add_argument(
-        "--classifier", type=Path, metavar="RUN", help="--prompts: the figure of this classifier beside the others"
-    )
-    parser.add_argument(
-        "--instructions",
-        metavar="FILE",
-        help="score the answers to these (JSON with instruction, input and output); of a file that the run was trained "
-        "on, to its test part; or instructions, which ship with the package",
-    )
-    parser.add_argument(
-        "--style", choices=list(STYLES), help=f"--instructions: prompt style (default: the assistant's, or {STYLE})"
-    )
-    parser.add_argument(
-        "--max-new-tokens",
-        type=integer(1),
-        metavar="N",
-        help=f"--instructions: most tokens of an answer (default {LONGEST_ANSWER})",
-    )
-    parser.add_argument(
-        "--judge",
-        metavar="URL",
-        help="--instructions: send each answer to this OpenAI-compatible endpoint, for a score from 0 to 100; such as "
-        f"http://localhost:11434/v1; {KEY} may hold its key",
-    )
-    parser.add_argument("--judge-model", metavar="NAME", help="--judge: the name of the model there")
 
 
 def prompts(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     """The accuracy by number of solved examples."""
     task = read_prompts(args.prompts)
-    shots = list(dict.fromkeys(args.shots or [n for n in SHOTS if n < len(task.examples)]))
+    shots = list(dict.fromkeys(args.shots or [n for n in DEFAULT_SHOTS if n < len(task.examples)]))
     for n in shots:
         check_shots(task, n)
     beside = _classified(args, task) if args.classifier is not None else None
@@ -136,7 +95,8 @@ def instructions(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) 
     entries = read_instructions(path) if tested is None else tested
     style = args.style or stated_style(args.run) or STYLE
     if style not in STYLES:
-        raise UsageError(f"{args.run}: was trained with the unknown style {style!r}: choose a --style")
+        where = "--style" if args.style else f"{args.run}: was trained with"
+        raise UsageError(f"{where}: unknown prompt style {style!r}{nearest(style, STYLES)}")
     with progress("answer", path.name, len(entries)) as update:
         how = (args.max_new_tokens or LONGEST_ANSWER, not args.crop, update)
         results = score_answers(model, tokenizer, entries, style, *how)
