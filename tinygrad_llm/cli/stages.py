@@ -49,12 +49,17 @@ FOLDERS = (BASE, RANDOM, *(stage.name for stage in STAGES))
 
 
 class Figure(NamedTuple):
-    """A line of the closing table: a figure of a stage, and how it is written."""
+    """A line of the closing table: a figure of a stage, and how it is written. None: there is no such figure."""
 
     stage: str
     words: str
-    find: Callable[[dict[str, Any]], float]
+    find: Callable[[dict[str, Any]], float | None]
     form: str
+
+
+def _wins(results: dict[str, Any]) -> float | None:
+    """How often the friendly answer has the higher reward; before the first step all rewards are 0, to rounding."""
+    return float(results["reward_accuracy"]) if abs(results["reward_margin"]) > 1e-4 else None
 
 
 TABLE = (
@@ -63,7 +68,7 @@ TABLE = (
     Figure("untrained", "  from random weights instead", lambda r: r["accuracy"]["test"], ".1%"),
     Figure("assistant", "assistant: answers exactly right", lambda r: r["exact_match"], ".1%"),
     Figure("assistant", "  token F1", lambda r: r["token_f1"], ".1%"),
-    Figure("friendly", "preferences: the friendly answer wins", lambda r: r["reward_accuracy"], ".1%"),
+    Figure("friendly", "preferences: the friendly answer wins", _wins, ".1%"),
     Figure("friendly", "  by how much: reward margin", lambda r: r["reward_margin"], ".2f"),
 )
 Results = dict[str, dict[str, dict[str, Any]]]  # stage → "before" and "after" → figures
@@ -134,7 +139,8 @@ def report(results: Results, questions: list[dict[str, str]]) -> list[str]:
     """Figures before and after, and the questions with their answers, in lines."""
     lines = [f"{'':<42} {'before':>9} {'after':>9}"]
     for figure in TABLE:
-        both = [format(figure.find(results[figure.stage][when]), figure.form) for when in ("before", "after")]
+        found = [figure.find(results[figure.stage][when]) for when in ("before", "after")]
+        both = ["–" if value is None else format(value, figure.form) for value in found]
         lines.append(f"{figure.words:<42} {both[0]:>9} {both[1]:>9}")
     for asked in questions:
         lines += ["", fold(asked["question"], "   ", "      ")]
