@@ -167,10 +167,15 @@ def test_the_full_demo_has_every_stage_and_their_figures(cli, examples, place):
 
     status, _, err = cli("demo", "--full", "--steps", 3)
     assert (status, err.count("\n")) == (2, 1)
-    assert "runs/full/base: holds a run of another length: give the same --steps" in err
+    assert "runs/full/base: holds another run (training.steps: 2 before, 3 now): choose another --out" in err
     status, _, err = cli(*words, "--seed", 5)
     assert (status, err.count("\n")) == (2, 1)
     assert "training.seed: 0 before, 5 now" in err
+    (place / "other" / "random").mkdir(parents=True)
+    (place / "other" / "random" / "model.safetensors").write_text("of the user")
+    status, _, err = cli(*words, "--out", "other")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "other/random: already holds a run" in err
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import RunConfig
 from tinygrad_llm.runs.data import make_tokenizer, read_source, tokenize
-from tinygrad_llm.runs.folder import TRACE, about_run, clear_run, load_run
+from tinygrad_llm.runs.folder import CONFIG, TRACE, RunFolder, about_run, clear_run, load_run
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.text import to_json
@@ -72,11 +72,16 @@ def run(args: argparse.Namespace) -> int:
 def _full(args: argparse.Namespace, config: RunConfig, steps: dict[str, Any], out: TextIO) -> int:
     """The whole story: the base, the stages after it, their figures, and three questions."""
     began, place = time.perf_counter(), args.out or FULL
-    for name in stages.FOLDERS:
-        if args.overwrite:
-            clear_run(place / name)
-        check_out(place / name, overwrite=True)
     folder = place / stages.BASE
+    if args.overwrite:
+        for name in stages.FOLDERS:
+            old = RunFolder(place / name, resumed=True)
+            old.lock()  # unless another process trains it
+            old.release()
+            clear_run(place / name)
+    begun = (folder / CONFIG).is_file()
+    for name in stages.FOLDERS:
+        check_out(place / name, overwrite=begun)
     status, base = stages.trained(folder, config, out, lambda: pretrain(config, folder, out)[:2])
     if not status:
         status, results, questions = stages.run_stages(base, place, steps, out)

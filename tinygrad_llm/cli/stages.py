@@ -6,6 +6,7 @@
 Where a folder holds the run of a stage already, that run is continued, or only measured if it has ended.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,10 @@ from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import Entry
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.answers import answers
-from tinygrad_llm.runs.config import RunConfig
+from tinygrad_llm.runs.config import RunConfig, differences
 from tinygrad_llm.runs.finetune import AnswerData
 from tinygrad_llm.runs.folder import CONFIG, TOKENIZER
-from tinygrad_llm.runs.presets import fine_tuning
+from tinygrad_llm.runs.presets import fine_tuning, load_config
 from tinygrad_llm.runs.run import Run, load_subject
 
 BASE, RANDOM = "base", "random"
@@ -78,21 +79,33 @@ def trained(folder: Path, config: RunConfig, out: TextIO, new: Callable[[], tupl
     """The run of this folder, trained to its last step: the one that is there already, or else the one of `new`.
 
     Returns:  the exit status, which is 130 if a signal came before the last step; the run.
-    Raises:   UsageError: the run there has another number of steps. ConfigError: another seed, for example.
+    Raises:   UsageError: the run there was made with other settings.
     """
     if not (folder / CONFIG).is_file():
         return new()
-    run = Run.resume(folder, {"training.seed": config.training.seed})
-    wanted, found = config.training, run.config.training
-    if (wanted.epochs, wanted.epochs or wanted.steps) != (found.epochs, found.epochs or found.steps):
-        raise UsageError(f"{folder}: holds a run of another length: give the same --steps as then, or --overwrite")
-    if run.folder.is_saved(found.steps):
-        say(f"   {folder}: all its {found.steps} steps are done", out)
+    _check_same(folder, config)
+    run = Run.resume(folder)
+    if run.folder.is_saved(run.config.training.steps):
+        say(f"   {folder}: all its {run.trainer.step} steps are done", out)
         run.results = run.data.results(run.model)
         run.folder.release()
         return 0, run
     say(f"   {folder}: resumed after step {run.trainer.step}", out)
     return watch(run, out)[0], run
+
+
+def _check_same(folder: Path, wanted: RunConfig) -> None:
+    """Refuse a run that was made with other settings, except for what its data and the machine decided."""
+    found = load_config(folder / CONFIG)
+    wanted = dataclasses.replace(
+        wanted.absolute(), training=dataclasses.replace(wanted.training, workers=found.training.workers)
+    )
+    different = differences(found, wanted)
+    for key in ("epochs",) if wanted.training.epochs else ("epochs", "steps"):
+        before, now = (getattr(config.training, key) for config in (found, wanted))
+        different += [f"training.{key}: {before} before, {now} now"] * (before != now)
+    if different:
+        raise UsageError(f"{folder}: holds another run ({different[0]}): choose another --out, or add --overwrite")
 
 
 def run_stages(base: Run, place: Path, steps: dict[str, Any], out: TextIO) -> tuple[int, Results, list[dict[str, str]]]:
