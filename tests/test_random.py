@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import math
 import pickle
 import random as python_random
@@ -16,7 +17,7 @@ from hypothesis.extra.numpy import array_shapes
 from tinygrad_llm import GPT, GPTConfig
 from tinygrad_llm import random as random_module
 from tinygrad_llm.datasets import DataLoader
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, QuickMasks
 
 SEEDS = [0, 123, 137, 2**31]
 
@@ -672,3 +673,34 @@ def test_bad_arguments_raise_one_line_and_draw_nothing(for_each):
         assert rng.random_seed() == Generator(2).random_seed()
 
     for_each(range(len(WRONG)), check)
+
+
+# Quick masks
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_quick_masks_have_their_distribution_and_all_other_draws_are_the_streams(p):
+    rng, plain = QuickMasks(20), Generator(20)
+    keep = rng.bernoulli_keep(p, (10, 10_000)).ravel()
+    assert chi_square(np.bincount(keep), [p, 1 - p]) < 4
+    pairs = keep[:-1] * 2 + keep[1:]
+    assert chi_square(np.bincount(pairs[::2]), [p * p, p * (1 - p), (1 - p) * p, (1 - p) ** 2]) < 4
+    assert rng.randn(5).tolist() == plain.randn(5).tolist()
+    assert rng.bernoulli_keep(0, 3).all()
+
+
+@given(st.integers(-3, 2**33), st.integers(0, 99), st.integers(0, 99))
+def test_quick_masks_continue_from_a_state(seed, before, after):
+    rng = QuickMasks(seed)
+    rng.bernoulli_keep(0.5, before)
+    state = json.loads(json.dumps({k: v for k, v in rng.get_state().items() if not isinstance(v, np.ndarray)}))
+    state |= {k: v for k, v in rng.get_state().items() if isinstance(v, np.ndarray)}
+    other = pickle.loads(pickle.dumps(rng))
+    expected = rng.bernoulli_keep(0.5, after).tolist()
+    assert other.bernoulli_keep(0.5, after).tolist() == expected
+    again = QuickMasks(seed + 1)
+    again.set_state(state)
+    assert again.bernoulli_keep(0.5, after).tolist() == expected
+    for wrong in (None, [1, 2, 3], [0, 0, 0, 2**64], "abcd"):
+        with pytest.raises(ValueError, match=r"random state: masks must be|masks must be an integer"):
+            again.set_state({**state, "masks": wrong})

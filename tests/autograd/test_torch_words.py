@@ -192,3 +192,9 @@ def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
 def test_arguments_that_do_not_fit_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call(Tensor(X))
+
+
+def test_integers_are_converted_to_the_float_dtype_that_was_asked_for():
+    for dtype in (np.float16, np.float32, np.float64):
+        assert Tensor([1, 2]).to(dtype).dtype == dtype
+        assert Tensor([True, False]).to(dtype).dtype == dtype

@@ -394,6 +394,7 @@ OTHERS = {
     "model.n_head": (1, {}),
     "model.n_embd": (12, {}),
     "model.dropout": (0.5, {}),
+    "training.masks": ("quick", {"dropout": 0.5}),
     "model.qkv_bias": (False, {}),
     "model.tie_weights": (False, {}),
     "model.initializer_range": (0.1, {}),

@@ -66,8 +66,8 @@ def last_digit(number):
 
 
 def test_there_are_programs_of_every_chapter():
-    assert len(PROGRAMS) == 25
-    assert {name.split("_")[0] for name in PROGRAMS} == {*(f"ch0{i}" for i in range(2, 8)), "app"}
+    assert len(PROGRAMS) == 26
+    assert {name.split("_")[0] for name in PROGRAMS} == {*(f"ch0{i}" for i in range(2, 8)), "app", "words"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -134,9 +134,10 @@ def test_a_restored_state_has_its_own_arrays():
     assert_same_weights(arrays, before)
 
 
-def test_dropout_of_any_model_is_resumed_bit_for_bit():
+@pytest.mark.parametrize("masks", ["torch", "quick"])
+def test_dropout_of_any_model_is_resumed_bit_for_bit(masks):
     def trainer():
-        return Trainer(Curve(dropout=0.3), regression(), PLAIN)
+        return Trainer(Curve(dropout=0.3), regression(), dataclasses.replace(PLAIN, masks=masks))
 
     whole, parts, resumed = trainer(), trainer(), trainer()
     for _ in range(4):

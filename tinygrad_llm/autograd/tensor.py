@@ -175,7 +175,8 @@ class Tensor:
             return self
         if self.dtype.kind == "c" and np.dtype(dtype).kind == "f":
             dtype = np.result_type(dtype, np.complex64)
-        return apply(cast, self, dtype=dtype) if np.dtype(dtype).kind in "fc" else Tensor(self.data.astype(dtype))
+        recorded = self.dtype.kind in "fc" and np.dtype(dtype).kind in "fc"
+        return apply(cast, self, dtype=dtype) if recorded else Tensor(self.data.astype(dtype))
 
     # NumPy's functions compute no gradients. They accept a Tensor that requires none; others must be detached.
 

@@ -34,7 +34,7 @@ PRESETS = {
         GPTConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
         TrainSettings(
             steps=5000, batch_size=64, lr=1e-3, min_lr=1e-4, warmup=100, betas=(0.9, 0.99), order="random",
-            eval_every=250,
+            eval_every=250, masks="quick",
         ),
     ),
     # The first weights are PyTorch's, all parameters decay, the learning rate is constant and nothing is clipped, as in

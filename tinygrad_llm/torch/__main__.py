@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinygrad_llm.storage.files import MAX_JSON
 from tinygrad_llm.torch.imports import answer_imports
 from tinygrad_llm.torch.missing import missing
@@ -45,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{args.file}: cannot be run: {reason}", file=sys.stderr)
         return 2
     answer_imports()
+    np.seterr(all="ignore")  # PyTorch gives NaN and infinity without a word
     return _run(args.file, pieces, args.arguments)
 
 

@@ -291,7 +291,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 def einsum(equation: str, *operands: Any) -> Tensor:
     """Einstein's summation."""
     given = operands[0] if len(operands) == 1 and isinstance(operands[0], Sequence) else operands
-    return Tensor.of(F.einsum(equation, *_alike(given)), "EinsumBackward0")
+    return Tensor.of(F.einsum(equation, *_alike(given)), "ViewBackward0")
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:

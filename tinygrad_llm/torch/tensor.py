@@ -548,11 +548,11 @@ class Tensor:
 
     def repeat_interleave(self, repeats: "int | Tensor", dim: int | None = None) -> "Tensor":
         """Each element several times in a row."""
-        times = array_of(repeats)
-        if dim is None:
-            return Tensor.of(self.ours.reshape(-1)[np.repeat(np.arange(self.numel()), times)], "IndexSelectBackward0")
-        at = (slice(None),) * (dim % self.ndim)
-        return Tensor.of(self.ours[(*at, np.repeat(np.arange(self.shape[dim]), times))], "IndexSelectBackward0")
+        made_by = "IndexSelectBackward0" if isinstance(repeats, Tensor) else "ViewBackward0"
+        x = self.ours.reshape(-1) if dim is None else self.ours
+        axis = 0 if dim is None else dim % self.ndim
+        index = np.repeat(np.arange(x.shape[axis]), array_of(repeats))
+        return Tensor.of(x[(*(slice(None),) * axis, index)], made_by)
 
     def flip(self, *axes: Any) -> "Tensor":
         named = dims(axes[0] if len(axes) == 1 else axes, self.ours.shape)

@@ -7,8 +7,9 @@ from typing import NoReturn
 import numpy as np
 
 from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
-from tinygrad_llm.nn import Module
+from tinygrad_llm.nn import Dropout, Module
 from tinygrad_llm.optim import SGD, Adam, AdamW, clip_scale, decay_groups, grad_norm
+from tinygrad_llm.random import QuickMasks
 from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training.layers import LayerFigures, by_layer
 from tinygrad_llm.training.records import Clock, MeanGradient, Step, TrainingError
@@ -34,6 +35,11 @@ class Trainer(TrainingState):
     """
 
     def __init__(self, model: Module, task: Task, settings: TrainSettings) -> None:
+        if settings.masks == "quick":
+            quick = QuickMasks(settings.seed)
+            for layer in model.modules():
+                if isinstance(layer, Dropout):
+                    layer.rng = quick
         super().__init__(model, task, make_optimizer(model, settings))
         self.settings = settings
         threads = settings.workers or fastest_threads(model, task)

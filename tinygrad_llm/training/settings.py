@@ -62,6 +62,9 @@ class TrainSettings:
         False, "keep only the input of each block for backward: less memory, a third more time, same results"
     )
     workers: int | None = setting(None, "number of threads; unset: up to four, as many as are fastest")
+    masks: Literal["torch", "quick"] = setting(
+        "torch", "dropout masks: of the stream of all random numbers, as PyTorch's, or of a quicker generator"
+    )
     seed: int = setting(0, "seed of all random numbers")
 
     def __post_init__(self) -> None:

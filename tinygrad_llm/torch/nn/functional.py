@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
 from tinygrad_llm.torch.missing import lookup, refuse
 from tinygrad_llm.torch.streams import stream
@@ -97,8 +98,11 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """See `tinygrad_llm.functional.dropout`; the mask comes from the global stream."""
     refuse("dropout", inplace=inplace)
-    y = F.dropout(input.ours, p, training, stream())
-    return input if y is input.ours else Tensor.of(y, "MulBackward0")
+    if not training or p == 0:
+        return input
+    # The product with a mask, as in PyTorch, where a negative number that is dropped becomes −0.
+    mask = F.dropout(autograd.Tensor(np.ones_like(input.ours.data)), p, training, stream())
+    return Tensor.of(input.ours * mask, "MulBackward0")
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -106,7 +110,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if input.ours.dtype != weight.ours.dtype:
         raise RuntimeError(f"mat1 and mat2 must have the same dtype, but got {input.dtype} and {weight.dtype}")
     names = ({1: "SqueezeBackward4", 2: "MmBackward0"}, {1: "AddBackward0", 2: "AddmmBackward0"})[bias is not None]
-    made_by = names.get(input.ndim, "UnsafeViewBackward0" if bias is None else "ViewBackward0")
+    made_by = names.get(input.ndim, "UnsafeViewBackward0")
+    if input.ndim > 2 and bias is not None:
+        made_by = "ViewBackward0" if input.is_contiguous() else "AddBackward0"
     return Tensor.of(F.linear(input.ours, weight.ours, ours(bias)), made_by)
 
 
@@ -145,7 +151,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between two vectors along dim."""
     lengths = x1.norm(dim=dim).clamp(eps) * x2.norm(dim=dim).clamp(eps)
-    return (x1 * x2).sum(dim) / lengths  # type: ignore[no-any-return]
+    return Tensor.of(((x1 * x2).sum(dim) / lengths).ours, "SumBackward1")
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 0) -> Tensor:
@@ -176,7 +182,9 @@ def cross_entropy(
     options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
     y = F.cross_entropy(input.ours, target.ours, ours(weight), **options)  # type: ignore[arg-type]
     plain = target.ours.dtype.kind in "iu" and not label_smoothing
-    name = ("NllLossBackward0" if input.ndim < 3 else "NllLoss2DBackward0") if plain else "AddBackward0"
+    name = "NllLossBackward0" if input.ndim < 3 else "NllLoss2DBackward0"
+    if not plain:
+        name = "AddBackward0" if target.ours.dtype.kind in "iu" else "DivBackward1"
     return Tensor.of(y, name)
 
 
@@ -257,7 +265,8 @@ def scaled_dot_product_attention(
     y = F.scaled_dot_product_attention(
         q, key.ours, value.ours, ours(attn_mask), dropout_p, is_causal, rng=stream() if dropout_p else None
     )
-    return Tensor.of(y, "ScaledDotProductFlashAttentionForCpuBackward0")
+    fast = "ScaledDotProductFlashAttentionForCpuBackward0"
+    return Tensor.of(y, fast if query.ndim == 4 and not dropout_p else "UnsafeViewBackward0")
 
 
 __getattr__ = lookup("torch.nn.functional", lambda: __all__)
