@@ -36,6 +36,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The tests must not find models that the user has downloaded.
 os.environ["TINYGRAD_LLM_CACHE"] = os.path.join(os.path.dirname(__file__), "no cache")
 
+# argparse looks for translations of its words on the disk, many times for each parser.
+os.environ["LANGUAGE"] = "C"
+
 # No deadline, because machines differ. In CI every run draws the same examples, so that a failure can be repeated.
 # Each law is tried on a few examples by default; .ci/run tries it on more, by `--hypothesis-profile thorough`.
 settings.register_profile("tinygrad_llm", deadline=None, max_examples=20, derandomize=bool(os.environ.get("CI")))
@@ -52,22 +55,26 @@ def pytest_collection_finish(session):
 DEADLINE, SLOW_DEADLINE = 180, 1800  # seconds; `slow` tests have the second
 
 
-@pytest.fixture(autouse=True)
-def deadline(request):
-    """The end of a test that waits for something that never comes: it fails. (On POSIX; a wait has its own end too.)"""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """The end of a test that waits for something that never comes: it fails. (On POSIX; a wait has its own end too.)
+
+    A fixture would do the same, and take a tenth of the time of all tests that are fast.
+    """
 
     def expire(*_):
         pytest.fail(f"the test took more than {seconds} seconds")
 
     if not hasattr(signal, "setitimer"):
-        yield
-        return
-    seconds = SLOW_DEADLINE if request.node.get_closest_marker("slow") else DEADLINE
+        return (yield)
+    seconds = SLOW_DEADLINE if item.get_closest_marker("slow") else DEADLINE
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds, 5)  # and again every five, because the test may wait while it fails
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -151,24 +158,28 @@ def verdict():
     return data.decode()
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch, request):
-    """Drawing takes longer than a toy's run, so only tests with the fixture `pictures` draw."""
-    if "pictures" not in request.fixturenames:
-        for name in ("save_pictures", "save_confusion"):
-            monkeypatch.setattr(run_module, name, lambda figures, folder: None)
+@pytest.fixture(scope="session", autouse=True)
+def quick_runs():
+    """Runs draw no pictures, which takes longer than a toy's training, and do not wait for the disk.
+
+    The wait takes most of the time of a small write, and matters in a power cut only.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DRAWS:
+            patch.setattr(run_module, name, lambda figures, folder: None)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """Without waiting for the disk, which takes most of the time of a small write, and matters in a power cut only."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+DRAWS = {name: getattr(run_module, name) for name in ("save_pictures", "save_confusion")}
 
 
 @pytest.fixture
-def pictures():
-    """This test draws."""
+def pictures(monkeypatch):
+    """The runs of this test draw."""
     pytest.importorskip("matplotlib")
+    for name, draw in DRAWS.items():
+        monkeypatch.setattr(run_module, name, draw)
 
 
 def traced_peak(call):

@@ -11,7 +11,6 @@ from tinygrad_llm.cli import demo, main, watch
 from tinygrad_llm.gradcheck import curve
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.runs import data as data_module
-from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.presets import PRESETS
 
 STORIES = "Once there was a fox, and the fox was sly. The end of the fox.<|endoftext|>\n" * 40
@@ -96,7 +95,6 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(run_module, "save_pictures", lambda steps, folder: None)
         for name in ("char-cpu", "stories"):
             patch.setitem(PRESETS, name, _toy(name))
             out = str(folder / name)

@@ -362,7 +362,7 @@ def test_a_reset_connection_is_no_traceback(capfd):
 
 
 def test_clients_that_send_nothing_or_half_a_request_are_dropped_and_others_are_served(monkeypatch):
-    monkeypatch.setattr(chat_server, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(chat_server, "MAX_SECONDS", 0.5)
     starts = [b"", b"POST /ans", b"POST /answer HTTP/1.1\r\nHost: "]
     with serving() as server, contextlib.ExitStack() as stack:
         head = "".join(f"{name}: {value}\r\n" for name, value in headers(server).items())
@@ -378,7 +378,7 @@ def test_clients_that_send_nothing_or_half_a_request_are_dropped_and_others_are_
 
 def test_a_client_that_sends_byte_after_byte_is_dropped(monkeypatch):
     """Each byte arrives in time, but the request never does."""
-    monkeypatch.setattr(chat_server, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(chat_server, "MAX_SECONDS", 0.25)
     with serving() as server, socket.create_connection(server.server_address, timeout=60) as client:
         wait_until(lambda: is_refused(client, b"G"))
 
@@ -392,7 +392,7 @@ def is_refused(client, byte):
 
 
 def test_a_client_that_does_not_read_is_dropped_and_others_are_served(monkeypatch):
-    monkeypatch.setattr(chat_server._Handler, "timeout", 0.5)
+    monkeypatch.setattr(chat_server._Handler, "timeout", 0.25)
     monkeypatch.setattr(Conversation, "answer", lambda self, text: (piece for piece in ["x" * int(text)]))
     with serving() as server, asking(server, text="50000000"):
         assert post(server, {**ASK, "text": "3"}) == (200, "xxx")

@@ -1,6 +1,7 @@
 """Stopped and resumed, a run is bit for bit what it would have been; a resume that could not be that is refused."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -76,6 +77,26 @@ def never_stopped(tmp_path_factory, config, text):
     return train
 
 
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory, config, text):
+    """A function: steps → the folder of a run that was stopped after so many. Each is trained once."""
+    folder = tmp_path_factory.mktemp("stopped")
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+
+    @functools.cache
+    def train(steps):
+        stop_after(Run.new(config.changed({"corpus": str(folder / "text.txt")}), folder / str(steps)), steps)
+        return folder / str(steps)
+
+    return train
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A function: steps → a copy of such a folder, "run" in tmp_path."""
+    return lambda steps: shutil.copytree(stopped_once(steps), tmp_path / "run")
+
+
 def assert_same_state(one, other):
     (arrays, numbers), (other_arrays, other_numbers) = one, other
     assert numbers == other_numbers
@@ -94,7 +115,7 @@ def test_stopped_and_resumed_is_the_same_as_never_stopped(kind, never_stopped, n
     names = {name.partition(".")[0] for name in end[0]}
     assert names == {"model", "optimizer", "random", "losses"}
     run = new("parts", **KINDS[kind])
-    for stop in (1, 4, 6):
+    for stop in (1, 6):
         stop_after(run, stop)
         run = Run.resume(tmp_path / "parts")
         assert run.trainer.step == stop
@@ -152,8 +173,13 @@ def repeated(tmp_path):
     return again
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-@pytest.mark.parametrize("stops", [[], [5], [3, 7]], ids=str)
+@pytest.mark.parametrize(("stops", "schedule"), [
+    ([], "linear"),
+    ([3, 7], "cosine"),
+    *(pytest.param(stops, schedule, marks=pytest.mark.slow) for stops, schedule in [
+        ([], "cosine"), ([5], "cosine"), ([5], "linear"), ([3, 7], "linear"),
+    ]),
+])  # fmt: skip
 def test_the_configuration_of_an_extended_run_repeats_it(stops, schedule, new, tmp_path):
     run, horizons = new("run", schedule=schedule), [9]
     for stop in stops:  # each time four steps more from there
@@ -179,8 +205,8 @@ def test_the_configuration_of_an_extended_run_repeats_it(stops, schedule, new, t
     assert load_config(tmp_path / "again" / "config.toml") == load_config(tmp_path / "run" / "config.toml")
 
 
-def test_an_extension_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
-    stop_after(new("run"), 6)
+def test_an_extension_from_an_earlier_checkpoint_is_repeated(stopped, tmp_path):
+    stopped(6)
     (tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors").write_bytes(b"damaged")
     with pytest.warns(UserWarning, match="step-00000006"):
         extended = Run.resume(tmp_path / "run", more=8)
@@ -190,13 +216,13 @@ def test_an_extension_from_an_earlier_checkpoint_is_repeated(new, tmp_path):
     assert_same_state(state(repeated(tmp_path).trainer), state(extended.trainer))
 
 
-def test_as_many_steps_as_before_are_not_an_extension(new, tmp_path):
-    stop_after(new("run"), 5)
+def test_as_many_steps_as_before_are_not_an_extension(stopped, tmp_path):
+    stopped(5)
     assert Run.resume(tmp_path / "run", more=4).config.training.extended == ()
 
 
-def test_an_extension_before_the_first_step_is_a_run_of_that_many_steps(new, tmp_path):
-    stop_after(new("run"), 0)
+def test_an_extension_before_the_first_step_is_a_run_of_that_many_steps(stopped, tmp_path):
+    stopped(0)
     assert Run.resume(tmp_path / "run", more=5).config.training.extended == ()
 
 
@@ -207,8 +233,8 @@ def test_an_extension_that_ends_in_the_warmup_is_refused(new, tmp_path):
     assert Run.resume(tmp_path / "run", more=4).config.training.steps == 8
 
 
-def test_a_second_extension_at_the_same_step_replaces_the_first(new, tmp_path):
-    stop_after(new("run"), 4)
+def test_a_second_extension_at_the_same_step_replaces_the_first(stopped, tmp_path):
+    stopped(4)
     for more in (3, 5):
         resumed = Run.resume(tmp_path / "run", more=more)
         assert resumed.config.training.extended == ((4, 9),)
@@ -293,11 +319,14 @@ def damage_metrics(path, how):
 DAMAGES = ["emptied", "removed", "its beginning is gone", "cut off", "bytes are not text", "a number is wrong"]
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("table", [True, False], ids=["with a table", "without"])
-def test_damaged_metrics_are_named_kept_and_restored_from_the_table(table, how, never_stopped, new, tmp_path):
+@pytest.mark.parametrize(("table", "how"), [
+    *((True, how) for how in DAMAGES),
+    *((False, how) for how in ("emptied", "cut off")),
+    *(pytest.param(False, how, marks=pytest.mark.slow) for how in DAMAGES if how not in ("emptied", "cut off")),
+])  # fmt: skip
+def test_damaged_metrics_are_named_kept_and_restored_from_the_table(table, how, never_stopped, stopped, tmp_path):
     losses, _ = never_stopped()
-    stop_after(new("run"), 6)
+    stopped(6)
     folder = tmp_path / "run"
     if not table:
         (folder / "metrics.csv").unlink()
@@ -379,7 +408,7 @@ def test_a_configuration_that_is_cut_off_anywhere_is_named_and_restored(new, tmp
     path = tmp_path / "run" / "config.toml"
     text = path.read_text()
     whole = load_config(path)
-    for length in (*range(0, len(text), 101), text.index("seed = 34") + len("seed = 3")):
+    for length in (*range(0, len(text), 307), text.index("seed = 34") + len("seed = 3")):
         path.write_text(text[:length])
         with pytest.warns(DamagedRunWarning, match=r"run/config\.toml: damaged: .*; the settings are .* step 4"):
             resumed = Run.resume(tmp_path / "run")
@@ -394,8 +423,11 @@ def test_a_configuration_that_is_cut_off_anywhere_is_named_and_restored(new, tmp
 # ---- a folder that is gone -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gone", ["removed", "renamed", "metrics.jsonl", "checkpoints"])
-@pytest.mark.parametrize("moment", [3, 9])
+@pytest.mark.parametrize(("gone", "moment"), [
+    *((gone, 3) for gone in ("removed", "renamed", "metrics.jsonl", "checkpoints")),
+    ("removed", 9),
+    *(pytest.param(gone, 9, marks=pytest.mark.slow) for gone in ("renamed", "metrics.jsonl", "checkpoints")),
+])  # fmt: skip
 def test_a_folder_that_is_removed_during_training_is_written_again(gone, moment, never_stopped, new, tmp_path):
     losses, end = never_stopped()
     run, folder = new("run"), tmp_path / "run"
@@ -482,8 +514,8 @@ def test_a_text_read_with_other_newlines_is_refused(new, tmp_path, text):
         Run.resume(tmp_path / "run", {"keep_newlines": True})
 
 
-def test_another_configuration_is_refused(new, tmp_path):
-    stop_after(new("run"), 2)
+def test_another_configuration_is_refused(stopped, tmp_path):
+    stopped(2)
     with pytest.raises(
         ConfigError, match=r"training\.lr: 0\.01 before, 0\.5 now; training\.seed: 3 before, 4 now\. Put"
     ):
@@ -494,22 +526,22 @@ def test_another_configuration_is_refused(new, tmp_path):
         Run.resume(tmp_path / "run")
 
 
-def test_another_tokenizer_is_refused(new, tmp_path, text):
-    stop_after(new("run"), 2)
+def test_another_tokenizer_is_refused(stopped, tmp_path, text):
+    stopped(2)
     CharTokenizer.train(text + "!").save(tmp_path / "run" / "tokenizer.json")
     with pytest.raises(ConfigError, match=r"the tokenizer .*run/tokenizer\.json: 21 tokens before, 22 now"):
         Run.resume(tmp_path / "run")
 
 
-def test_another_kind_of_learned_tokenizer_is_refused(new, tmp_path):
-    stop_after(new("run"), 2)
+def test_another_kind_of_learned_tokenizer_is_refused(stopped, tmp_path):
+    stopped(2)
     with pytest.raises(ConfigError, match=r'data\.tokenizer: "char" before, "bpe" now'):
         Run.resume(tmp_path / "run", {"data.tokenizer": "bpe"})
 
 
-def test_settings_that_change_no_step_may_change_and_no_others(never_stopped, new, tmp_path):
+def test_settings_that_change_no_step_may_change_and_no_others(never_stopped, stopped, tmp_path):
     losses, _ = never_stopped()
-    stop_after(new("run"), 2)
+    stopped(2)
     changes = {"training.checkpoint_every": 5, "training.on_bad_step": "skip", "training.recompute": True}
     resumed = Run.resume(tmp_path / "run", changes)
     finish(resumed)
@@ -524,15 +556,15 @@ def test_settings_that_change_no_step_may_change_and_no_others(never_stopped, ne
 
 
 @pytest.mark.parametrize("gone", ["config.toml", "checkpoints"])
-def test_a_folder_without_a_run_is_refused(gone, new, tmp_path):
-    stop_after(new("run"), 2)
+def test_a_folder_without_a_run_is_refused(gone, stopped, tmp_path):
+    stopped(2)
     (tmp_path / "run" / gone).rename(tmp_path / "elsewhere")
     with pytest.raises(LoadError, match="run"):
         Run.resume(tmp_path / "run")
 
 
-def test_the_checkpoint_before_a_damaged_one_is_taken(new, tmp_path):
-    stop_after(new("run"), 6)
+def test_the_checkpoint_before_a_damaged_one_is_taken(stopped, tmp_path):
+    stopped(6)
     path = tmp_path / "run" / "checkpoints" / "step-00000006.ckpt.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.warns(UserWarning, match="step-00000006"):
@@ -561,8 +593,8 @@ def test_a_run_in_training_cannot_be_resumed(new, tmp_path, contents):
     assert not (tmp_path / "run" / LOCK).exists()  # the Run is no more
 
 
-def test_a_resumed_run_is_locked_before_it_is_trained(new, tmp_path):
-    stop_after(new("run"), 2)
+def test_a_resumed_run_is_locked_before_it_is_trained(stopped, tmp_path):
+    stopped(2)
     resumed = Run.resume(tmp_path / "run")
     with pytest.raises(InUseError):
         Run.resume(tmp_path / "run")
@@ -570,8 +602,8 @@ def test_a_resumed_run_is_locked_before_it_is_trained(new, tmp_path):
     resumed.save()
 
 
-def test_a_resume_that_is_refused_locks_nothing(new, tmp_path, contents):
-    stop_after(new("run"), 2)
+def test_a_resume_that_is_refused_locks_nothing(stopped, tmp_path, contents):
+    stopped(2)
     before = contents(tmp_path)
     with pytest.raises(ConfigError):
         Run.resume(tmp_path / "run", {"lr": 0.5})
@@ -792,7 +824,7 @@ def test_a_state_of_another_model_is_refused(config):
 @pytest.mark.parametrize(
     ("tuned", "kills"),  # the task and the trained layers of a fine-tuning
     [
-        ((), 6),
+        ((), 3),
         (("assistant", "lora"), 2),
         pytest.param((), 100, marks=pytest.mark.slow),
         *(

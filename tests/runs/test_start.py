@@ -20,13 +20,21 @@ from tinygrad_llm.weights import write_pretrained
 from tinygrad_llm.weights.adapters import state_hash
 
 
-@pytest.fixture
-def base(new, tmp_path):
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, config, text):
     """The folder of a run that has ended."""
-    run = new("base")
+    folder = tmp_path_factory.mktemp("ended")
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    run = Run.new(config.changed({"corpus": str(folder / "text.txt")}), folder / "base")
     list(run.train())
     run.save()
-    return tmp_path / "base"
+    return folder / "base"
+
+
+@pytest.fixture
+def base(ended, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(ended, tmp_path / "base")
 
 
 @pytest.fixture

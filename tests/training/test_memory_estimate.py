@@ -84,10 +84,13 @@ def check_memory_of(peak_memory):
     return check
 
 
-# Of each size, the default tests measure one way; `pytest -m slow` measures the others.
+LONG = {"accumulation of more", "dropout in wider layers", "few tokens", "sgd with momentum"}  # to measure
+
+
+# Of most sizes, the default tests measure one way; `pytest -m slow` measures the others.
 def in_one_way_each(names):
     return [
-        pytest.param(name, way, marks=[pytest.mark.slow] if (i + j) % len(WAYS) else [])
+        pytest.param(name, way, marks=[pytest.mark.slow] if (i + j) % len(WAYS) or name in LONG else [])
         for i, name in enumerate(names)
         for j, way in enumerate(WAYS)
     ]

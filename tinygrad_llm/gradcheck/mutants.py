@@ -198,15 +198,15 @@ def _hunt(mutants: Iterable[Mutant], method: str | None, seed: int) -> Iterator[
     for mutant in mutants:
         missed: list[Hunt] = []
         for case in _cases(table, mutant.kernel, method):
+            outcome = _outcome(mutant, case, seed)
+            if not outcome.caught:
+                missed.append(outcome)
+                continue
             if case.name not in passes:
                 passes[case.name] = not _outcome(replace(mutant, plant=_unchanged), case, seed).caught
-            if not passes[case.name]:
-                continue
-            outcome = _outcome(mutant, case, seed)
-            if outcome.caught:
+            if passes[case.name]:
                 yield outcome
                 break
-            missed.append(outcome)
         else:
             if missed:
                 yield max(missed, key=lambda outcome: outcome.error)
