@@ -14,7 +14,7 @@ from tinygrad_llm.models.gpt import MLP, Block
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerNorm, Linear, MultiHeadAttention, Sequential
 from tinygrad_llm.random import Generator
 from tinygrad_llm.study.book.ledger import ARITHMETIC, NOTEBOOK, fact
-from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.study.book.material import gpt2
 
 
 def book_config(**changes: Any) -> GPTConfig:
@@ -24,12 +24,6 @@ def book_config(**changes: Any) -> GPTConfig:
 
 
 PROMPTS = ("Every effort moves you", "Every day holds a")
-
-
-@cache
-def gpt2() -> Tokenizer:
-    """GPT-2's tokenizer, read once."""
-    return Tokenizer.gpt2()
 
 
 def prompt_ids() -> np.ndarray[Any, Any]:
