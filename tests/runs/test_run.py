@@ -246,6 +246,20 @@ def test_a_run_may_be_saved_twice(trained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "text.txt"]
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_only_a_run_that_has_ended_takes_the_place_of_another(ended, new, trained, contents, tmp_path):
+    trained().save()
+    before = contents(tmp_path / "run")
+    run = new(**FEW | {"eval_every": 3}, seed=4)
+    list(run.train(lambda: not ended and run.trainer.step == 2))
+    run.save()
+    assert run.folder.path == tmp_path / ("run" if ended else "run-stopped")
+    assert (contents(tmp_path / "run") == before) == (not ended)
+    assert (tmp_path / "run-stopped").exists() == (not ended)
+    assert about_run(run.folder.path)["steps_done"] == (3 if ended else 2)
+    assert run.folder.checkpoints.steps() == ([0, 3] if ended else [0, 2])  # and none of the earlier run's
+
+
 def test_a_run_that_was_stopped_earlier_is_left_alone(tmp_path):
     for name in ("run", "run-stopped"):
         (tmp_path / name).mkdir()
