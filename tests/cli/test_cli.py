@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,8 @@ def test_every_option_is_read(name):
     """By the command itself, or by a function of another file that gets its arguments."""
     module, parser = command_line._load(name), argparse.ArgumentParser()
     module.add_arguments(parser)
-    sources = [inspect.getsource(module)]
+    beside = sorted(Path(module.__file__).parent.glob(f"{name}_*.py"))  # loaded only when they are needed
+    sources = [inspect.getsource(module), *(path.read_text(encoding="utf-8") for path in beside)]
     for function in filter(inspect.isfunction, vars(module).values()):
         if "args" in inspect.signature(function).parameters and function.__module__ != module.__name__:
             place = function.__module__.rpartition(".")[2]

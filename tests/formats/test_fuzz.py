@@ -206,8 +206,8 @@ def fuzz(tmp_path, peak_memory, fuzzed, count, seed):
 
 
 @pytest.mark.parametrize("reader", FUZZED)
-def test_100_damaged_files(tmp_path, peak_memory, reader):
-    fuzz(tmp_path, peak_memory, FUZZED[reader], 100, seed=1)
+def test_300_damaged_files(tmp_path, peak_memory, reader):
+    fuzz(tmp_path, peak_memory, FUZZED[reader], 300, seed=1)
 
 
 @pytest.mark.slow
