@@ -828,7 +828,7 @@ def test_a_state_of_another_model_is_refused(config):
         (("assistant", "lora"), 2),
         pytest.param((), 100, marks=pytest.mark.slow),
         *(
-            pytest.param(words, 30, marks=pytest.mark.slow)
+            pytest.param(words, 6, marks=pytest.mark.slow)
             for words in itertools.product(("classifier", "assistant", "preference"), ("all", "last", "lora"))
         ),
     ],
