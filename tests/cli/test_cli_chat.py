@@ -256,11 +256,19 @@ class Screen:
     def type(self, text):
         os.write(self.end, text.encode())
 
-    def until(self, pattern):
-        """Wait until the program has printed this; return it and what stood before it since the last call."""
+    def until(self, pattern, typing=""):
+        """Wait until the program has printed this; return it and what stood before it since the last call.
+
+        `typing` is typed now, and again every two seconds.
+        """
         stop = time.monotonic() + 60
+        again = time.monotonic()
         while not (found := re.search(pattern, self.text)):
-            assert time.monotonic() < stop, f"never saw {pattern!r}, but {self.text!r}"
+            now = time.monotonic()
+            assert now < stop, f"never saw {pattern!r}, but {self.text!r}"
+            if typing and now >= again:
+                self.type(typing)
+                again = now + 2
             if select.select([self.end], [], [], 1)[0]:
                 self.text += os.read(self.end, 65536).decode(errors="replace")
         seen, self.text = self.text[: found.end()], self.text[found.end() :]
@@ -296,9 +304,8 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(screen, endless, place):
     chat.type("\x03")
     chat.until(rf"… *\r\n{PROMPT}")
     chat.type("half a line")
-    chat.until("half a line")  # readline waits for keys: it misses a signal that comes before
-    chat.type("\x03")  # at the prompt it drops the line
-    chat.until(rf"/quit or Ctrl-D ends\)\r\n{PROMPT}")
+    # At the prompt it drops the line. readline misses a signal that comes shortly before it waits for keys.
+    chat.until(rf"/quit or Ctrl-D ends\)\r\n{PROMPT}", typing="\x03")
     chat.type("/save a.json\n")
     chat.until(r"saved to a\.json")
     (_, asked), (_, answer) = saved(place / "a.json")
