@@ -619,3 +619,12 @@ def test_a_learning_rate_far_too_high_names_the_layer(cli, text_file):
     assert "its training diverged" in out
     assert "step 2: the held-out loss is nan: " in err.splitlines()[-1]
     assert err.endswith("the last good checkpoint is new/checkpoints/step-00000000.ckpt.safetensors\n")
+
+
+def test_a_kind_of_model_and_its_preset_fit_each_other(cli, text_file, toys, monkeypatch):
+    arguments = ["train", "--corpus", text_file, "--out", "new"]
+    status, _, err = cli(*arguments, "--model", "gtp")
+    assert (status, "--model: got 'gtp': did you mean gpt" in err) == (2, True)
+    assert cli(*arguments, "--model", "gpt")[0] == 0
+    status, _, err = cli("train", "--resume", "new", "--model", "gpt")
+    assert (status, "with its own configuration: leave out --model" in err) == (2, True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.finetuning.settings import FineTuneSettings
-from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.models import MODELS
 from tinygrad_llm.runs import config as config_module
 from tinygrad_llm.runs.config import (
     DataSettings,
@@ -87,10 +87,12 @@ def test_a_value_that_is_toml_is_read_as_toml(text, value):
 
 
 def test_every_key_has_a_help_text():
-    classes = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings, "finetune": FineTuneSettings}
+    classes = {"data": DataSettings, "training": TrainSettings, "finetune": FineTuneSettings}
     fields = {f"{t}.{f.name}" for t, c in classes.items() for f in dataclasses.fields(c)}
-    assert {key for key, text in keys(classes) if text} == fields - {"model.vocab_size"}
-    assert set(config_module.MODEL_HELP) == {f.name for f in dataclasses.fields(GPTConfig)} - {"vocab_size"}
+    sizes = {f.name for model in MODELS.values() for f in dataclasses.fields(model.config_class)}
+    sizes = sizes - {"vocab_size"} | {"kind"}
+    assert {key for key, text in keys([*classes, "model"]) if text} == fields | {f"model.{name}" for name in sizes}
+    assert set(config_module.MODEL_HELP) == sizes
     assert fields >= config_module.MAY_CHANGE
 
 
@@ -285,3 +287,30 @@ def test_absolute_paths_are_valid_in_every_folder(tmp_path, monkeypatch):
 def test_an_integer_above_63_bits_is_refused(key):
     with pytest.raises(ConfigError, match=rf"{key}: must be below 2"):
         PRESETS["char-cpu"].changed({f"training.{key}": 10**400})
+
+
+def test_a_kind_of_model_is_written_and_another_is_refused():
+    config = PRESETS["char-cpu"]
+    values = config_module.parse_toml(config.to_toml())
+    assert values["model.kind"] == config.model.kind == "gpt"
+    with pytest.raises(ConfigError, match=r"model\.kind: must be"):
+        config.changed({"model.kind": "rnn"})
+
+
+def test_another_kind_of_model_has_its_own_sizes(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class OtherConfig:
+        kind = "other"
+        n_layer: int = 7
+        dropout: float = 0.5
+
+    monkeypatch.setitem(config_module.KINDS, "other", OtherConfig)
+    monkeypatch.setitem(config_module._TYPES["model"], "kind", str)
+    config = PRESETS["char-cpu"].changed({"model.kind": "other", "model.dropout": 0.25})
+    assert config.model == OtherConfig(7, 0.25)
+    assert set(config_module.parse_toml(config.to_toml())) & {"model.kind", "model.n_layer", "model.n_head"} == {
+        "model.kind", "model.n_layer",
+    }  # fmt: skip
+    assert config_module.differences(PRESETS["char-cpu"], config)[0] == 'model.kind: "gpt" before, "other" now'
+    with pytest.raises(ConfigError, match=r"model\.n_head: is not a setting of the model other: leave it out"):
+        config.changed({"model.n_head": 2})

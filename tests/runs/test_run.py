@@ -436,9 +436,10 @@ OTHERS = {
     "training.checkpoint_every": (1, {}),
     "training.seed": (4, {}),
 }
-# Which file is read, how a bad step ends, how much memory is taken, and how many threads work: tested elsewhere.
+# Which file is read, how a bad step ends, how much memory is taken, how many threads work, and which kind of model it
+# is: tested elsewhere.
 EXEMPT = {"data.corpus", "data.keep_newlines", "data.init", "data.files", "data.weights", "data.dtype", "data.held_out"}
-EXEMPT |= {"training.on_bad_step", "training.recompute", "training.workers"}
+EXEMPT |= {"model.kind", "training.on_bad_step", "training.recompute", "training.workers"}
 
 
 def test_every_setting_changes_the_run(new, tmp_path):

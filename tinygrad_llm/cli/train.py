@@ -14,20 +14,20 @@ from tinygrad_llm.cli.options import add_json, add_newlines, add_overwrite, add_
 from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import watch
 from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.models import MODELS
 from tinygrad_llm.runs.config import RunConfig, keys, parse_change, read_toml
-from tinygrad_llm.runs.data import RunData, load_data
+from tinygrad_llm.runs.data import RunData
 from tinygrad_llm.runs.finetune import Subject
 from tinygrad_llm.runs.folder import RunFolder
 from tinygrad_llm.runs.plan import measure_run, plan_run
-from tinygrad_llm.runs.presets import FINE_TUNING, PRESETS, find_preset
-from tinygrad_llm.runs.run import Run, load_saved
+from tinygrad_llm.runs.presets import DEFAULTS, FINE_TUNING, PRESETS, find_preset
+from tinygrad_llm.runs.run import Run, load_saved, load_subject
 from tinygrad_llm.runs.start import with_start
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training.workers import LaunchError, launch, processes
 
 EXAMPLE = "tinygrad-llm train --corpus python-docs --steps 500 --out runs/docs"
-PRESET = "char-cpu"
 _PRESETS = [name for name in PRESETS if name not in FINE_TUNING]
 
 
@@ -61,9 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="weights to start from, with their sizes and tokenizer: a run, gpt2 or a path (default: random ones)",
     )
+    parser.add_argument("--model", choices=MODELS, help=f"what is trained: {', '.join(MODELS)} (default: gpt)")
     parser.add_argument(
         "--preset",
-        help=f"sizes and settings: {', '.join(_PRESETS)} (default: {PRESET})",
+        help=f"sizes and settings: {', '.join(_PRESETS)} (default: {', '.join(DEFAULTS.values())})",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file, such as RUN/config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
@@ -127,7 +128,9 @@ def _plan(args: argparse.Namespace, out: TextIO) -> int:
         config, data, done = saved.config, saved.data, saved.step
     else:
         config = configured(args)
-        data, done = load_data(config), 0
+        data, done = load_subject(config), 0
+    if config.model.kind != "gpt":
+        raise UsageError(f"--plan: knows the cost of a gpt, and not of the model {config.model.kind}: leave it out")
     if not isinstance(data, RunData):
         raise UsageError(f"{args.resume}: this run fine-tunes: use `tinygrad-llm finetune --resume`")
     costs = plan_run(config, data, done)
@@ -148,8 +151,8 @@ def _resumed(args: argparse.Namespace) -> Run:
 def _changes_of_resumed(args: argparse.Namespace) -> dict[str, Any]:
     if args.init is not None:
         raise UsageError("--init is for a new run: a resumed one has its own weights")
-    if args.preset or args.config:
-        raise UsageError("a run is resumed with its own configuration: leave out --preset and --config")
+    if args.model or args.preset or args.config:
+        raise UsageError("a run is resumed with its own configuration: leave out --model, --preset and --config")
     if args.overwrite:
         raise UsageError("--overwrite replaces a run, and --resume continues it: give one of them")
     return _changes(args)
@@ -175,7 +178,7 @@ def beginning(run: Run) -> str:
 
 def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
     """The lines after the save: results, files, and the next command."""
-    last, folder, tokenizer = run.steps[-1], str(run.folder.path), run.data.tokenizer
+    last, folder = run.steps[-1], str(run.folder.path)
     lines = []
     if last.val_loss is not None:
         lines.append(f"held-out loss {last.val_loss:.3f} nats per token after {last.step} steps")
@@ -184,11 +187,7 @@ def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
     lines.append(listed(written))
     if not any(path.suffix == ".png" for path in written):
         lines.append("for pictures of losses and gradients: pip install 'tinygrad_llm[app]'")
-    command = ["train", "--resume", folder]
-    if not status:
-        # A prompt that the tokenizer surely knows; where there is an end-of-text token, none is needed.
-        prompt = [] if tokenizer.eot_token is not None else ["--prompt=" + run.data.first_word]
-        command = ["generate", folder, *prompt, "--seed", "1"]
+    command = ["train", "--resume", folder] if status else run.data.command(folder)
     return "\n".join([*lines, "next:", command_line(["tinygrad-llm", *command], "    ")])
 
 
@@ -221,7 +220,12 @@ def configured(args: argparse.Namespace) -> RunConfig:
     if {named, args.preset} & set(FINE_TUNING):
         raise UsageError(f"{args.preset or named} fine-tunes a model: use `tinygrad-llm finetune`")
     changes = ({} if args.steps is None else {"training.steps": args.steps}) | _changes(args)
-    config = find_preset((named or PRESET) if args.preset is None else args.preset)
+    kind = str(args.model or values.get("model.kind"))
+    preset = (named or DEFAULTS.get(kind, DEFAULTS["gpt"])) if args.preset is None else args.preset
+    config = find_preset(preset)
+    if args.model and args.model != config.model.kind:
+        own = [name for name in _PRESETS if PRESETS[name].model.kind == args.model]
+        raise UsageError(f"--model {args.model}: {preset} is a preset of {config.model.kind}: take {', '.join(own)}")
     config = with_start(config, values, changes)
     try:
         config = config.fitted(values)

@@ -27,6 +27,7 @@ class GPTConfig:
     tie_weights: bool = True
     initializer_range: float | None = 0.02
 
+    kind: ClassVar[str] = "gpt"  # in `models.MODELS`
     published: ClassVar[Mapping[str, Any]] = {}  # by name; set below
 
     def __post_init__(self) -> None:

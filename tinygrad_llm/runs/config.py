@@ -26,7 +26,7 @@ from typing import Any, Literal
 from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.datasets.public import PUBLIC
 from tinygrad_llm.finetuning.settings import FineTuneSettings
-from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.models import MODELS, GPTConfig
 from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.training.settings import setting
@@ -69,8 +69,9 @@ class DataSettings:
             raise ConfigError(f"data.vocab_size: must be at least 257 (bytes and end of text), got {self.vocab_size}")
 
 
-# The table [model] is a GPTConfig, except for vocab_size, which the tokenizer decides.
+# The table [model] is the config of one of `MODELS`, except for vocab_size, which the tokenizer decides; and `kind`.
 MODEL_HELP = {
+    "kind": f"which model it is: {', '.join(MODELS)}; another one has its own sizes",
     "block_size": "number of tokens that the model reads at once",
     "n_layer": "number of blocks, each attention and MLP",
     "n_head": "number of attention heads in each block",
@@ -89,7 +90,7 @@ class RunConfig:
     about: str = ""
     preset: str = ""
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
-    model: GPTConfig = dataclasses.field(default_factory=GPTConfig)
+    model: Any = dataclasses.field(default_factory=GPTConfig)  # the config of one of `MODELS`
     training: TrainSettings = dataclasses.field(default_factory=TrainSettings)
     finetune: FineTuneSettings = dataclasses.field(default_factory=FineTuneSettings)
 
@@ -98,8 +99,8 @@ class RunConfig:
         """The tables that matter, with their fields: fine-tuning has text, tokenizer and sizes from the base."""
         names = ("model", "training", "finetune") if self.finetune.task else ("data", "model", "training")
         own = {name: list(_TABLES[name]) for name in names}
-        if self.finetune.task:
-            own["model"] = [field for field in own["model"] if field.name == "dropout"]
+        sizes = {field.name for field in dataclasses.fields(self.model)} | {"kind"}
+        own["model"] = [field for field in own["model"] if field.name in ({"dropout"} if self.finetune.task else sizes)]
         return own
 
     def flat(self) -> dict[str, Any]:
@@ -108,13 +109,14 @@ class RunConfig:
             f"{table}.{field.name}": getattr(getattr(self, table), field.name)
             for table, fields in _TABLES.items()
             for field in fields
+            if hasattr(getattr(self, table), field.name)
         }
 
     def changed(self, changes: Mapping[str, Any]) -> "RunConfig":
         """A copy with other values of some keys; a key may leave out its table where only one table has it.
 
         Raises:   ConfigError: an unknown key (the nearest is named); a key that is given twice, with and without its
-                  table; a value of the wrong type or out of range.
+                  table; a value of the wrong type or out of range; a size that this kind of model does not have.
         """
         tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
         names: dict[str, str] = {}
@@ -125,13 +127,19 @@ class RunConfig:
                 raise ConfigError(f"{names[key]} and {given} are the same key: give it once")
             names[key] = given
             tables[table][name] = _convert(key, value, kind)
+        kind = tables["model"].pop("kind", self.model.kind)
+        before = self if kind == self.model.kind else dataclasses.replace(self, model=KINDS[kind]())
+        if foreign := [name for name in tables["model"] if not hasattr(before.model, name)]:
+            raise ConfigError(f"model.{foreign[0]}: is not a setting of the model {kind}: leave it out")
         try:
             parts = {
-                table: dataclasses.replace(getattr(self, table), **values) for table, values in tables.items() if values
+                table: dataclasses.replace(getattr(before, table), **values)
+                for table, values in tables.items()
+                if values
             }
         except ValueError as error:  # GPTConfig raises it
             raise ConfigError(str(error)) from None
-        return dataclasses.replace(self, **parts)
+        return dataclasses.replace(before, **parts)
 
     def to_toml(self) -> str:
         """The configuration as TOML, with a comment for each key; a default of None is left out.
@@ -191,12 +199,32 @@ class RunConfig:
 
 
 TOKENIZERS = ("char", "bpe", "gpt2")
-_CLASSES = {"data": DataSettings, "model": GPTConfig, "training": TrainSettings, "finetune": FineTuneSettings}
-_TABLES = {
-    table: tuple(field for field in dataclasses.fields(kind) if (table, field.name) != ("model", "vocab_size"))
-    for table, kind in _CLASSES.items()
+KINDS: dict[str, Any] = {kind: model.config_class for kind, model in MODELS.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """The key "model.kind": in a config, it is the class itself that says it."""
+
+    kind: Literal[*MODELS] = "gpt"  # type: ignore[valid-type]
+
+
+_CLASSES: dict[str, tuple[Any, ...]] = {
+    "data": (DataSettings,),
+    "model": (_Kind, *KINDS.values()),
+    "training": (TrainSettings,),
+    "finetune": (FineTuneSettings,),
 }
-_TYPES = {table: typing.get_type_hints(kind) for table, kind in _CLASSES.items()}
+# The fields of each table; of [model], those that any of the models has.
+_TABLES: dict[str, tuple[Any, ...]] = {
+    table: tuple({field.name: field for kind in kinds for field in dataclasses.fields(kind)}.values())
+    for table, kinds in _CLASSES.items()
+}
+_TABLES["model"] = tuple(field for field in _TABLES["model"] if field.name != "vocab_size")
+_TYPES = {
+    table: {name: hint for kind in reversed(kinds) for name, hint in typing.get_type_hints(kind).items()}
+    for table, kinds in _CLASSES.items()
+}
 # The names of our keys in PyTorch, nanoGPT, Hugging Face and the book.
 _ELSEWHERE = {
     theirs: ours
@@ -310,7 +338,8 @@ def differences(before: RunConfig, now: RunConfig) -> list[str]:
     return [
         f"{key}: {_toml(old[key])} before, {_toml(new[key])} now"
         for key in old
-        if old[key] != new[key]
+        if key in new
+        and old[key] != new[key]
         # The path of a tokenizer may change; the kind that is learned may not.
         and (key not in MAY_CHANGE or (key == "data.tokenizer" and {old[key], new[key]} & {"char", "bpe"}))
     ]

@@ -98,17 +98,22 @@ class RunData:
     def save(self, model: GPT, folder: Path) -> None:
         model.save_pretrained(folder)
 
-    @property
-    def first_word(self) -> str:
-        """The beginning of the text, or of the tokens."""
+    def command(self, folder: str) -> list[str]:
+        """With a prompt that the tokenizer surely knows; where there is an end-of-text token, none is needed."""
         text = self.source.text or self.tokenizer.decode(self.training[0][:100].tolist())
-        return (text.split() or [text])[0][:10]
+        word = (text.split() or [text])[0][:10]
+        prompt = [] if self.tokenizer.eot_token is not None else [f"--prompt={word}"]
+        return ["generate", folder, *prompt, "--seed", "1"]
 
     @property
     def summary(self) -> str:
         tokens = [sum(map(len, part)) for part in (self.training, self.held_out)]
         text = f"{len(self.source.text):,} characters, " if self.source.text else ""
         return f"{text}{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {self.tokenizer.n_vocab})"
+
+
+# What the kinds of models learn from that read one long text; others are in `runs.run.SUBJECTS`.
+TEXTS: dict[str, type[RunData]] = {"gpt": RunData}
 
 
 def read_source(data: DataSettings) -> Source:
@@ -164,7 +169,7 @@ def tokenize(config: RunConfig, source: Source, tokenizer: AnyTokenizer) -> RunD
         training, held_out = ids[:1], ids[1:]
     _check_length(config.model.block_size, "training", names, training)
     _check_length(config.model.block_size, "held-out", held_out_names, held_out)
-    return RunData(source, tokenizer, names, training, held_out)
+    return TEXTS[config.model.kind](source, tokenizer, names, training, held_out)
 
 
 def _check_length(block_size: int, part: str, names: list[str], rows: list[NDArray[Any]]) -> None:

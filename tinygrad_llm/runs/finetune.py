@@ -67,13 +67,14 @@ class Subject(Protocol):
     def identity(self) -> dict[str, Any]: ...
     @property
     def summary(self) -> str: ...
-    @property
-    def first_word(self) -> str: ...
     def make_task(self, config: RunConfig, rng: Generator) -> tuple[Task, int]: ...
     def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> Any: ...
     def sample(self, model: Any, max_new_tokens: int, seed: int) -> str: ...
     def results(self, model: Any) -> dict[str, Any] | None: ...
     def save(self, model: Any, folder: Path) -> None: ...
+    def command(self, folder: str) -> list[str]:
+        """The command of `tinygrad-llm`, with its arguments, that tries the trained model in this folder."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,6 @@ class FineTuneData:
     def test_size(self) -> int:
         raise NotImplementedError
 
-    first_word = ""
-
     def make_task(self, config: RunConfig, rng: Generator) -> tuple[Task, int]:
         """The task, and the number of batches in an epoch."""
         batches = PaddedExamples(self.training, config.training.batch_size, rng, self._grouped)
@@ -134,6 +133,9 @@ class FineTuneData:
     def results(self, model: Any) -> dict[str, Any]:
         """The figures of the test after the last step."""
         raise NotImplementedError
+
+    def command(self, folder: str) -> list[str]:
+        return ["chat", folder]
 
     def _task(self, batches: PaddedExamples, held_out: list[dict[str, Any]]) -> Task:
         raise NotImplementedError
@@ -192,6 +194,9 @@ class MessageData(FineTuneData):
         labels = self.training["labels"]
         weights = balanced_weights(labels, len(self.labels)) if self.settings.class_weights else None
         return Classification(batches, held_out, weights)
+
+    def command(self, folder: str) -> list[str]:
+        return ["classify", folder, self.texts[0]]
 
     def _model(self, rng: Generator) -> GPTClassifier:
         return GPTClassifier.from_gpt(self.base, self.labels, rng)

@@ -213,7 +213,8 @@ def _measure_part(config: RunConfig, data: FineTuneData, model: Model, part: int
 
 
 def _sizes(config: RunConfig, data: RunData) -> GPTConfig:
-    return dataclasses.replace(config.model, vocab_size=data.tokenizer.n_vocab)
+    sizes: GPTConfig = dataclasses.replace(config.model, vocab_size=data.tokenizer.n_vocab)
+    return sizes
 
 
 def _batches(config: RunConfig, data: RunData, batch_size: int | None = None) -> BatchStream:

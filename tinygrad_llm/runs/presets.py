@@ -90,6 +90,7 @@ PRESETS = {
     ),
 }  # fmt: skip
 FINE_TUNING = ("classifier", "assistant", "preference")
+DEFAULTS = {"gpt": "char-cpu"}  # of each kind of model, the preset that `train` takes where none is named
 
 
 def find_preset(name: str) -> RunConfig:

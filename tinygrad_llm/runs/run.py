@@ -17,7 +17,7 @@ from tinygrad_llm.formats.checkpoint import NotFiniteError
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import TOKENIZERS, RunConfig, differences, parse_toml, read_text, read_toml
-from tinygrad_llm.runs.data import LEARNED, data_differences, load_data, make_tokenizer, read_source, tokenize
+from tinygrad_llm.runs.data import LEARNED, TEXTS, data_differences, load_data, make_tokenizer, read_source, tokenize
 from tinygrad_llm.runs.finetune import Subject, load_examples
 from tinygrad_llm.runs.folder import (
     ABOUT,
@@ -326,7 +326,7 @@ def load_saved(folder: Path, changes: Mapping[str, Any] | None = None, more: int
             f"{where} is within the warm-up of {before.training.warmup} steps: give --steps of at least {rest}"
         )
     config = before.changed({**(changes or {}), **extension})
-    if config.finetune.task:
+    if config.finetune.task or config.model.kind not in TEXTS:
         return _saved_examples(where, config, before, saved, arrays, checkpoints, damage)
     source = read_source(config.data)
     learned = config.data.tokenizer in LEARNED and not source.files
@@ -369,14 +369,16 @@ def _read_config(path: Path, saved: Any, where: str) -> tuple[RunConfig, str]:
     return over_preset(values, str(path)), ""
 
 
+# What each kind of model learns from, which also makes its task and the model: see `Subject`.
+SUBJECTS: dict[str, Callable[[RunConfig], Subject]] = {**dict.fromkeys(TEXTS, load_data)}
+
+
 def load_subject(config: RunConfig) -> Subject:
     """What a new run learns from: a text with its tokenizer, or examples with a base model.
 
-    Raises:   as `load_data` and `load_examples`.
+    Raises:   as `load_examples`, and as the function in `SUBJECTS`.
     """
-    if config.finetune.task:
-        return load_examples(config)
-    return load_data(config)
+    return load_examples(config) if config.finetune.task else SUBJECTS[config.model.kind](config)
 
 
 def _saved_examples(

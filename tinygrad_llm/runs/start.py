@@ -25,6 +25,8 @@ def with_start(config: RunConfig, *changes: Mapping[str, Any]) -> RunConfig:
     named = [change[key] for change in changes for key in ("data.init", "init") if change.get(key)]
     if not named:
         return config
+    if config.model.kind != "gpt":
+        raise ConfigError(f"data.init: only a gpt starts from weights, and this model is {config.model.kind}")
     path = choose_weights(str(named[-1])).path
     sizes = GPT.from_pretrained(path).config
     settings: dict[str, Any] = {f"model.{name}": getattr(sizes, name) for name in (*_SIZES, "block_size")}
