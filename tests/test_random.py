@@ -348,6 +348,18 @@ def test_normals_of_several_chunks_by_definition():
     np.testing.assert_allclose(x, SlowStream(5).normals(n, "u53"), rtol=0, atol=2e-15)
 
 
+def test_normals_of_several_threads_are_those_of_one(monkeypatch):
+    n = (1 << 18) + 5
+    expected = Generator(5).normal(1.0, 0.02, n)
+    monkeypatch.setattr(random_module, "_LARGE", n)
+    monkeypatch.setattr(random_module, "_THREADS", 3)
+    rng = Generator(5)
+    np.testing.assert_array_equal(rng.normal(1.0, 0.02, n), expected)
+    monkeypatch.setattr(random_module, "_box_muller", lambda d: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rng.normal(1.0, 0.02, n)
+
+
 @pytest.mark.parametrize("n", [3, 50])
 def test_normal_scales_and_shifts(n):
     np.testing.assert_allclose(

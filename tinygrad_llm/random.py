@@ -12,8 +12,10 @@ Source: Matsumoto and Nishimura 1998 (MT19937); PyTorch's ATen CPUGeneratorImpl,
 TransformationHelper.h; Box and Muller 1958; Moshier's Cephes library (logf.c, sinf.c), whose polynomials PyTorch uses.
 """
 
+import contextlib
 import math
 import operator
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +28,9 @@ Shape = int | tuple[int, ...]
 MAX_SEED = (1 << 32) - 1  # a larger seed has the stream of a smaller one
 
 _CHUNK = 1 << 16  # elements per draw: long loops of NumPy over arrays that fit the cache; a multiple of 16
+_LARGE = 1 << 20  # elements from which on threads help
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_THREADS = min(_CORES, 4)  # a draw takes a fifth of the time, so more threads would wait for it
 _BLOCK = 16  # normals are computed in blocks of 16 uniforms
 
 
@@ -204,13 +209,11 @@ class Generator:
         # As Python floats, so that the product is exact: PyTorch's are float32 here.
         scale, shift = float(dtype.type(std)), float(dtype.type(mean))
 
-        def draw(n: int) -> NDArray[Any]:
-            d = unit(n)
-            whole = d[: n - n % _BLOCK].reshape(-1, _BLOCK)
+        def transform(d: NDArray[Any]) -> None:
+            whole = d[: d.size - d.size % _BLOCK].reshape(-1, _BLOCK)
             whole[:] = _scaled(_box_muller(whole), scale, shift)
-            return d
 
-        out = _fill(n, dtype, draw)
+        out = _fill(n, dtype, unit, transform)
         if n % _BLOCK:
             out[-_BLOCK:] = _scaled(_box_muller(unit(_BLOCK).reshape(1, _BLOCK)), scale, shift)
         return out.reshape(shape)
@@ -467,13 +470,33 @@ def _pairs() -> bool:
 _PAIRS = _pairs()
 
 
-def _fill(shape: Shape, dtype: np.dtype[Any], draw: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
-    """An array filled in memory order by `draw(n)`, a chunk at a time."""
+def _fill(
+    shape: Shape,
+    dtype: np.dtype[Any],
+    draw: Callable[[int], NDArray[Any]],
+    transform: Callable[[NDArray[Any]], None] | None = None,
+) -> NDArray[Any]:
+    """An array filled in memory order by `draw(n)`, a chunk at a time; `transform(chunk)` then changes it in place.
+
+    Draws come one after another. The transforms of a large array run in threads beside them, and change no result.
+    """
     shape = _shape(shape)
     out = np.empty(math.prod(shape), dtype)
-    for start in range(0, out.size, _CHUNK):
-        chunk = out[start : start + _CHUNK]
-        chunk[:] = draw(chunk.size)
+    with contextlib.ExitStack() as stack:
+        pool, jobs = None, []
+        if transform is not None and out.size >= _LARGE and _THREADS > 1:
+            from concurrent.futures import ThreadPoolExecutor  # takes long to load, and few programs need it
+
+            pool = stack.enter_context(ThreadPoolExecutor(_THREADS))
+        for start in range(0, out.size, _CHUNK):
+            chunk = out[start : start + _CHUNK]
+            chunk[:] = draw(chunk.size)
+            if pool is not None and transform is not None:
+                jobs.append(pool.submit(transform, chunk))
+            elif transform is not None:
+                transform(chunk)
+        for job in jobs:
+            job.result()  # raises what the thread raised
     return out.reshape(shape)
 
 
