@@ -509,6 +509,12 @@ def test_an_import_that_fails_names_the_nearest_thing(tmp_path, code, words):
     assert words in done.stderr
 
 
+def test_help_fits_into_80_columns(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_a_file_that_cannot_be_run_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("list.ipynb").write_text("[]")

@@ -3,9 +3,10 @@
     python -m tinygrad_llm.torch attention.py
     python -m tinygrad_llm.torch ch03.ipynb
 
-`import torch` gives the program this package, and so does `import tiktoken` where it is not
-installed. A notebook runs cell by cell in order; as in Jupyter, the value of a cell's last line
-is shown. Lines for the shell (! and %) are skipped.
+`import torch` gives the program this package, and so does `import tiktoken`
+where it is not installed. A notebook runs cell by cell in order; as in Jupyter,
+the value of a cell's last line is shown. Lines for the shell (! and %) are
+skipped.
 """
 
 import argparse
