@@ -35,7 +35,7 @@ The book's names, ours, and what differs:
     compute_dpo_loss             functional.dpo_loss
 """
 
-from tinygrad_llm.study.book import appendix_a, appendix_d, ch02, ch03, ch04, ch05, ch07, dpo
+from tinygrad_llm.study.book import appendix_a, appendix_d, appendix_e, ch02, ch03, ch04, ch05, ch06, ch07, dpo
 from tinygrad_llm.study.book.ledger import FACTS, Fact, Result, check, compare
 
 CHAPTERS = {
@@ -43,9 +43,11 @@ CHAPTERS = {
     "ch03": ch03,
     "ch04": ch04,
     "ch05": ch05,
+    "ch06": ch06,
     "ch07": ch07,
     "apA": appendix_a,
     "apD": appendix_d,
+    "apE": appendix_e,
     "dpo": dpo,
 }
 

@@ -11,6 +11,7 @@ from tinygrad_llm.nn import Parameter
 from tinygrad_llm.optim import AdamW, clip_grad_norm_
 from tinygrad_llm.random import Generator
 from tinygrad_llm.study.book.ch04 import book_config
+from tinygrad_llm.study.book.ch05 import first_windows, single
 from tinygrad_llm.study.book.ledger import ARITHMETIC, fact
 from tinygrad_llm.study.book.material import train, verdict_loaders
 
@@ -69,3 +70,22 @@ def training() -> list[tuple[float, float]]:
 def losses() -> Any:
     """Training and validation losses at steps 0, 5, 10 … 100."""
     return training()[:21]
+
+
+@fact("apD-05", "10.9 11.0 / 1", tier="slow", needs=("the-verdict",), units=1)
+def one_window() -> list[Any]:
+    """Seed 123; six steps on the story's first window, with one step of warm-up: the first losses; and 1, because the
+    last training loss is below the first.
+    """
+    rng = Generator(123)
+    model = GPT(book_config(block_size=256), rng)
+    optimizer = AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+
+    def before(step: int) -> None:
+        optimizer.set_lr(rate(step, 6, 1, 1e-5, 1e-3, 1e-5))
+        if step >= 1:
+            clip_grad_norm_(model.parameters(), 1.0)
+
+    log = train(model, first_windows(rng), optimizer, 6, batches=1, loss=single, before_step=before)
+    losses = [pair for _, *pair in log]
+    return [losses[0], int(losses[-1][0] < losses[0][0])]

@@ -175,13 +175,14 @@ def operations() -> list[float]:
     """Operations of the linear layers for 2 · 1024 tokens, the four sizes."""
     widths = [(768, 12, 12), (1024, 24, 16), (1280, 36, 20), (1600, 48, 25)]
     configs = [book_config(n_embd=C, n_layer=layers, n_head=H) for C, layers, H in widths]
-    return [2.0 * 2 * 1024 * sum(map(multiplications, config.shapes())) for config in configs]
+    # A linear layer multiplies each token by each of its weights once, and adds.
+    return [2.0 * 2 * 1024 * sum(math.prod(shape) for _, shape in matrices(config)) for config in configs]
 
 
-def multiplications(parameter: tuple[str, tuple[int, ...]]) -> int:
-    """Of one token with one parameter: a linear layer multiplies by each of its weights once."""
-    name, shape = parameter
-    return math.prod(shape) if len(shape) == 2 and ".wte." not in name and ".wpe." not in name else 0
+def matrices(config: GPTConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """The names and shapes, (out, in), of the weights of all linear layers."""
+    embeddings = ("transformer.wte.weight", "transformer.wpe.weight")
+    return [(name, shape) for name, shape in config.shapes() if len(shape) == 2 and name not in embeddings]
 
 
 # ---- the whole model -------------------------------------------------------------------------------------------------

@@ -149,10 +149,16 @@ class Training:
         self.model = GPT(book_config(block_size=256), self.rng)
         self.optimizer = AdamW(self.model.parameters(), lr=4e-4, weight_decay=0.1)
         self.loaders = verdict_loaders(self.rng)
+        self.samples: list[str] = []
 
     def run(self, epochs: int) -> list[tuple[float, float]]:
         """Training and validation losses at every fifth step."""
-        return [pair for _, *pair in train(self.model, self.loaders, self.optimizer, epochs)]  # type: ignore[misc]
+        log = train(self.model, self.loaders, self.optimizer, epochs, after_pass=self.write)
+        return [pair for _, *pair in log]  # type: ignore[misc]
+
+    def write(self) -> None:
+        """Keep what the model writes after a pass."""
+        self.samples.append(greedy(self.model, PROMPT, 50).rstrip())
 
 
 @cache
@@ -180,9 +186,7 @@ def training_losses() -> Any:
 @fact("ch05-12", (PROMPT + "," * 12 + ".",), tier="slow", needs=VERDICT)
 def sample_after_one_pass() -> str:
     """The model's text after the first pass."""
-    training = Training()
-    training.run(1)
-    return greedy(training.model, PROMPT, 50).rstrip()
+    return trained()[0].samples[0]
 
 
 @fact(
@@ -225,11 +229,16 @@ def one_more_pass() -> list[tuple[float, float]]:
 def one_step() -> list[float]:
     """Seed 123; the same model, batches of one window: training and validation loss after one step on the first."""
     rng = Generator(123)
-    both = verdict_loaders(rng, batch_size=1)
-    loaders = Loaders(*([next(iter(loader.dataset))] for loader in both))  # type: ignore[arg-type]
+    loaders = first_windows(rng)
     model = GPT(book_config(block_size=256), rng)
     optimizer = AdamW(model.parameters(), lr=5e-4, weight_decay=0.1)
     return list(next(train(model, loaders, optimizer, 1, batches=1, loss=single)))[1:]
+
+
+def first_windows(rng: Generator) -> Loaders:
+    """One window for training and one for validation, as lists that draw nothing."""
+    both = verdict_loaders(rng, batch_size=1)
+    return Loaders(*([next(iter(loader.dataset))] for loader in both))  # type: ignore[arg-type]
 
 
 def single(model: GPT, window: Any) -> Tensor:
@@ -289,6 +298,20 @@ def top_3() -> list[Any]:
 def pretrained(name: str) -> GPT:
     """A GPT-2 as OpenAI published it."""
     return GPT.from_pretrained(name).eval()
+
+
+@fact(
+    "ch05-21",
+    "50257 768 / -0.11010301 -0.03926672 0.03310751 -0.1363697 0.01506208 0.04531523 / "
+    "0.04034033 -0.04861503 0.04624869 0.08605453 0.00253983 0.04318958 / "
+    "0.05135201 -0.02768905 0.0499369 0.00704835 0.15519823 0.12067825",
+    tier="large",
+    needs=("gpt2",),
+)
+def gpt2_embedding() -> list[Any]:
+    """GPT-2 small: the shape of its token embedding, and the corners of the rows 0, 1 and the last."""
+    weight = pretrained("gpt2").transformer.wte.weight.data
+    return [weight.shape, weight[[0, 1, -1]][:, [0, 1, 2, -3, -2, -1]]]
 
 
 _CREATIVE = "3812 4917 281 7306 649 835 284 3357 1223 0 198 198 2061 1838 514 765 284 307 319 1353 286 326 30 198 198"

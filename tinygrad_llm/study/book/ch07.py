@@ -1,5 +1,6 @@
 """Chapter 7: instructions, from an entry to a batch."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.models import GPT
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
+from tinygrad_llm.study.book.appendix_e import lora_parameters
 from tinygrad_llm.study.book.ch04 import book_config
+from tinygrad_llm.study.book.ch05 import pretrained
 from tinygrad_llm.study.book.ledger import ARITHMETIC, TORCH, fact
-from tinygrad_llm.study.book.material import Loaders, gpt2, train
+from tinygrad_llm.study.book.material import Loaders, gpt2, mean_loss, train
 
 INSTRUCTIONS = ("instruction-data",)
 ALPACA = STYLES["alpaca"]
@@ -56,6 +59,14 @@ class Texts:
     def batch(self, indices: Any) -> tuple[Any, Any]:
         """Inputs and targets of several texts."""
         return collate([self.rows[i] for i in indices], END, max_length=self.max_length)
+
+
+def loaders(rng: Generator, most: int | None = None, max_length: int | None = None) -> Loaders:
+    """Batches of 8 for training and validation, of the first entries of each part (None: of all)."""
+    train_part, _, val_part = (Texts(part[:most], max_length) for part in parts())
+    return Loaders(
+        DataLoader(train_part, 8, shuffle=True, drop_last=True, rng=rng), DataLoader(val_part, 8, rng=rng)
+    )  # fmt: skip
 
 
 @fact("ch07-01", "1100", needs=INSTRUCTIONS)
@@ -121,8 +132,7 @@ def ignored_loss() -> list[Tensor]:
 )
 def widths() -> list[int]:
     """Seed 123; the widths of the 116 batches of 8 for training."""
-    loader = DataLoader(Texts(parts()[0]), 8, shuffle=True, drop_last=True, rng=Generator(123))
-    return [x.shape[1] for x, _ in loader]
+    return [x.shape[1] for x, _ in loaders(Generator(123)).train]
 
 
 @fact("ch07-13", "7 14", needs=INSTRUCTIONS)
@@ -130,6 +140,22 @@ def batches() -> list[int]:
     """The number of batches for validation and test."""
     _, test, val = parts()
     return [len(DataLoader(Texts(part), 8)) for part in (val, test)]
+
+
+@fact(
+    "ch07-14",
+    "54 62 64 / 47 / " + "-100 " * 46 + "198 198 21017 18261 25 198 34 12204 375 576 11 42651 11 1168 37052 50256 "
+    "-100 -100",
+    needs=INSTRUCTIONS,
+)
+def masked_prompt() -> list[Any]:
+    """Exercise 7.2: tokens of three entries; of the second one's prompt; its targets, with −100 for the prompt."""
+    complicated, sort = entries()[999], entries()[43]
+    longest = next(entry for entry in entries() if len(Texts([entry])[0]) == 64)
+    texts, prompts = Texts([complicated, sort, longest]), [prompt(entry) for entry in (complicated, sort, longest)]
+    lengths = [len(ids) for ids in prompts]
+    _, targets = collate(texts.rows, END, prompt_lengths=lengths)
+    return [[len(row) for row in texts.rows], lengths[1], targets[1]]
 
 
 @fact("ch07-15", "27 91 7220 91 29")
@@ -142,20 +168,43 @@ def phi3_tag() -> list[int]:
 def sizes_of_the_model() -> list[int]:
     """GPT-2 medium: parameters with an untied head, and of LoRA of rank 16 beside every linear layer."""
     config = book_config(n_embd=1024, n_layer=24, n_head=16, qkv_bias=True)
-    C, V, rank = 1024, config.vocab_size, 16
-    block = 4 * rank * (C + C) + 2 * rank * (C + 4 * C)  # q, k, v, out; the two layers of the feed-forward part
-    return [config.num_parameters, config.n_layer * block + rank * (C + V)]
+    return [config.num_parameters, lora_parameters(config, 16)]
 
 
-@fact("ch07-22", "10.94556 10.92540 / 10.92077 10.92252", origin=TORCH, tier="slow", needs=INSTRUCTIONS, units=10)
+@fact("ch07-22", "10.94556 10.92540 / 10.92077 10.92252", origin=TORCH, tier="large", needs=INSTRUCTIONS, units=10)
 def small_training() -> list[Any]:
     """Seed 123; a small model; again for 10 steps of AdamW on 15 entries: losses at steps 0 and 5."""
     rng = Generator(123)
-    train_part, val_part = Texts(entries()[:15], 100), Texts(entries()[15:30], 100)
-    loaders = Loaders(
-        DataLoader(train_part, 8, shuffle=True, drop_last=True, rng=rng), DataLoader(val_part, 8, rng=rng)
-    )
+    both = loaders(rng, 15, 100)
     model = GPT(book_config(block_size=120, n_embd=12, n_layer=1, n_head=2, dropout=0.0), rng)
     optimizer = AdamW(model.parameters(), lr=5e-5, weight_decay=0.1)
     rng.manual_seed(123)
-    return [pair for _, *pair in train(model, loaders, optimizer, epochs=10)]
+    return [pair for _, *pair in train(model, both, optimizer, epochs=10)]
+
+
+# ---- with OpenAI's weights -------------------------------------------------------------------------------------------
+
+MEDIUM = ("gpt2-medium", *INSTRUCTIONS)
+
+
+@fact("ch07-17", "3.825909 3.761934", tier="slow", needs=MEDIUM, units=100)
+def losses_before() -> list[float]:
+    """Seed 123; GPT-2 medium: the losses of 5 batches for training, and of 5 for validation."""
+    return [mean_loss(pretrained("gpt2-medium"), loader, 5) for loader in loaders(Generator(123))]
+
+
+@fact(
+    "ch07-18",
+    "2.637 2.626 / 1.174 1.103 / 0.872 0.944 / 0.857 0.906 / 0.776 0.881 / 0.754 0.859 / 0.800 0.836",
+    origin="notebook, CUDA",
+    tier="slow",
+    needs=MEDIUM,
+    units=3,
+)
+def tuned_losses() -> Any:
+    """Seed 123; GPT-2 medium, all weights trained: losses at the first steps, 0, 5 … 30."""
+    rng = Generator(123)
+    both, model = loaders(rng), GPT.from_pretrained("gpt2-medium")
+    rng.manual_seed(123)
+    optimizer = AdamW(model.parameters(), lr=5e-5, weight_decay=0.1)
+    return [pair for _, *pair in islice(train(model, both, optimizer, epochs=2), 7)]

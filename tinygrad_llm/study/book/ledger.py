@@ -105,7 +105,7 @@ def check(fact: Fact, slow: bool = False) -> Result:
     Args:     slow: also run a whole training.
     Returns:  status "needs" if a file is missing; the message then has the command that gets it.
     """
-    missing = [message for name in fact.needs if (message := _missing(name))]
+    missing = [message for name in fact.needs if (message := missing_file(name))]
     if missing:
         return Result(fact, "needs", message=f"needs {'; '.join(missing)}")
     if fact.tier == "slow" and not slow:
@@ -113,7 +113,7 @@ def check(fact: Fact, slow: bool = False) -> Result:
     return compare(fact, list(flat(fact.compute())))
 
 
-def _missing(name: str) -> str:
+def missing_file(name: str) -> str:
     """What to do about a file that is not at hand, or is another one; "" if it is there."""
     if name not in PUBLIC:  # a model
         return "" if cache_folder(name).is_dir() else f"{name}: run `tinygrad-llm download {name}`"

@@ -74,6 +74,7 @@ def train(
     batches: int = 5,
     loss: Loss = language_loss,
     before_step: Callable[[int], None] = lambda step: None,
+    after_pass: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[float, float, float]]:
     """The book's loop. After each step whose number, from 0, is a multiple of `every`, it evaluates.
 
@@ -82,6 +83,7 @@ def train(
     called.
 
     Args:     batches: of each pass of an evaluation. before_step: called after backward, with the step's number.
+              after_pass: called at the end of each pass over the training batches.
     Returns:  yields (loss of the step's batch, training loss, validation loss).
     """
     model.train()
@@ -96,6 +98,7 @@ def train(
             if step % every == 0:
                 yield value.item(), *(mean_loss(model, loader, batches, loss) for loader in loaders)
             step += 1
+        after_pass()
 
 
 def greedy(model: GPT, text: str, count: int) -> str:
