@@ -12,10 +12,10 @@ import tinygrad_llm
 from tinygrad_llm import cli
 from tinygrad_llm import gradcheck as gradcheck_package
 from tinygrad_llm.datasets import CORPORA
+from tinygrad_llm.datasets.public import SHIPPED
 from tinygrad_llm.gradcheck import cases, gradcheck
 from tinygrad_llm.kernels import KERNELS, Array, kernel
 from tinygrad_llm.kernels.contract import Result
-from tinygrad_llm.runs.finetune import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

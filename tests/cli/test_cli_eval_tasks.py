@@ -89,7 +89,7 @@ def test_answers_are_scored_by_kind(evaluate):
     status, out, err = evaluate("--instructions", "one.json", "--style", "phi3", "--json")
     figures = json.loads(out)
     assert (status, err) == (0, "")
-    assert (figures["n"], figures["exact_match"], figures["test_part"]) == (3, 2 / 3, False)
+    assert (figures["n"], figures["exact_match"], figures["left_out"]) == (3, 2 / 3, 0)
     assert figures["kinds"]["letters"] == {"n": 2, "exact": 1.0, "f1": 1.0}
     assert figures["kinds"]["numbers"]["exact"] == 0
     assert [one["answer"] for one in figures["answers"]] == [ALPHABET] * 3
@@ -110,19 +110,50 @@ def test_prompts_of_instructions_that_do_not_fit_are_told_or_refused(evaluate, m
     assert "the prompt 'Say the alphabet.' has " in err
 
 
-def test_a_run_is_scored_on_the_test_part_of_the_file_that_it_was_trained_on(cli, toys, text_file, place):
+def test_a_run_is_scored_on_what_neither_it_nor_its_bases_were_trained_on(cli, toys, text_file, place):
     entries = [{"instruction": "Say the cat.", "input": str(i), "output": "the cat", "kind": "say"} for i in range(40)]
     (place / "mine.json").write_text(json.dumps(entries))
+    pairs = [{"instruction": "Say it.", "input": str(i), "chosen": "the cat", "rejected": "a"} for i in range(20)]
+    (place / "pairs.json").write_text(json.dumps(pairs))
     wide = ("--preset", "stories", "--set", "model.block_size=64", "--out", "base")
     assert cli("train", "--corpus", text_file, *wide)[0] == 0
-    words = ("--set", "style=plain", "--steps", 8, "--workers", 1, "--set", "batch_size=4", "--seed", 5, "--out", "new")
-    assert cli("finetune", "assistant", "mine.json", "--base", "base", *words)[0] == 0
+
+    def finetune(task, data, base, out, seed, *more):
+        words = ("--set", "style=plain", "--steps", 4, "--workers", 1, "--set", "batch_size=4", "--seed", seed)
+        return cli("finetune", task, data, "--base", base, "--out", out, *words, *more)
+
+    def evaluated(run, file):
+        return json.loads(cli("eval", run, "--instructions", file, "--json")[1])
+
+    assert finetune("assistant", "mine.json", "base", "new", 5)[0] == 0
     tested = json.loads((place / "new" / "results.json").read_text())
-    figures = json.loads(cli("eval", "new", "--instructions", "mine.json", "--json")[1])
-    assert {name: figures[name] for name in tested} == tested
-    assert (figures["n"], figures["test_part"], figures["style"]) == (4, True, "plain")
-    assert "these are those of its test part" in " ".join(cli("eval", "new", "--instructions", "mine.json")[1].split())
-    assert json.loads(cli("eval", "base", "--instructions", "mine.json", "--json")[1])["n"] == 40
+    figures = evaluated("new", "mine.json")
+    assert {name: figures[name] for name in tested} == {**tested, "answers": figures["answers"]}
+    assert sorted(map(str, figures["answers"])) == sorted(map(str, tested["answers"]))
+    assert (figures["n"], figures["left_out"], figures["style"]) == (4, 36, "plain")
+    shown = " ".join(cli("eval", "new", "--instructions", "mine.json")[1].split())
+    assert "4 entries, prompt style plain; the other 36 are left out: new saw them in training" in shown
+    assert evaluated("base", "mine.json")["n"] == 40
+
+    assert finetune("preference", "pairs.json", "new", "kind", 5, "--layers", "lora")[0] == 0
+    assert evaluated("kind", "mine.json")["n"] == 4
+    asked = [{**one, "output": one["chosen"]} for one in pairs]
+    asked = [{name: one[name] for name in ("instruction", "input", "output")} for one in asked]
+    (place / "more.json").write_text(json.dumps([*entries[::-1], *asked]))  # no copy of a file that it saw
+    assert evaluated("kind", "more.json")["n"] == 4 + 2
+
+    status, out, _ = finetune("assistant", "mine.json", "kind", "again", 6)
+    assert status == 0
+    unseen = evaluated("again", "mine.json")["n"]
+    assert f"new was trained on them: {4 - unseen}" in " ".join(out.split())
+    assert json.loads((place / "again" / "results.json").read_text())["n"] == unseen
+
+    (place / "pairs.json").unlink()
+    figures = evaluated("kind", "more.json")
+    assert figures["n"] == 4 + 20
+    assert figures["notes"] == [
+        f"kind: its examples {place}/pairs.json are gone or changed: which of these it saw is unknown"
+    ]
 
 
 # ---- a judge -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from tinygrad_llm.cli import finetune
 from tinygrad_llm.cli.finetune import report
 from tinygrad_llm.runs.presets import PRESETS
+from tinygrad_llm.storage.text import columns
 
 ROWS = "".join(f"{('ham', 'spam')[i % 2]}\tthe cat {('sat', 'won')[i % 2]} on mat {i}\n" for i in range(40))
 
@@ -40,11 +41,25 @@ def test_a_classifier_is_trained_tested_and_asked(cli, runs, files):
     assert status == 0
     assert out.startswith("spam ")
     assert "␣" in out
+    assert cli("classify", "spam", "--explain", "the cat won on mat 3") == (0, out, "")
+    assert cli("classify", "--explain", "spam", "the cat won on mat 3") == (0, out, "")
     (files / "lines.txt").write_text("the cat sat on mat 3\n\nthe cat won on mat 3\n")
     status, out, _ = cli("classify", "spam", "--file", files / "lines.txt", "--json")
     found = [json.loads(line) for line in out.splitlines()]
     assert [one["label"] for one in found] == ["ham", "spam"]
     assert all(sum(one["probabilities"].values()) == pytest.approx(1) for one in found)
+    strange = "the cat\x0c\u2028\x85\x1c sat \x1b[31m\u202e on \x9bmat"
+    (files / "lines.txt").write_bytes(f"{strange}\r\n\rthe mat {'x' * 99}".encode())
+    status, out, _ = cli("classify", "spam", "--file", files / "lines.txt")
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert out.isprintable() or set(out) - set(filter(str.isprintable, out)) == {"\n"}
+    assert max(map(len, out.splitlines())) <= 80
+    assert json.loads(cli("classify", "spam", strange, "--json")[1])["text"] == strange
+    assert not set("\x0c\x1b\x9b\u202e") & set(cli("classify", "spam", strange)[1])
+    (files / "lines.txt").write_text(f"the cat\n\nthe mat {'x' * 99}")
+    status, _, err = cli("classify", "spam", "--file", files / "lines.txt", "--no-crop")
+    assert "lines.txt: line 3 has " in err
+    assert "missing\ufffd[31m: no model here" in cli("classify", "missing\x1b[31m", "a")[2]
 
 
 @pytest.mark.parametrize(("task", "file"), [("assistant", "instructions.json"), ("preference", "preferences.json")])
@@ -126,16 +141,28 @@ def test_prompts_that_no_answer_fits_after_are_refused(cli, runs, files, place):
     assert not (place / "new").exists()
 
 
-def test_the_figures_are_shown_as_tables_of_80_columns():
-    classes = {
-        "labels": ["ham", "spam"], "accuracy": {"training": 1.0, "held-out": 0.95, "test": 0.9},
-        "confusion": [[9, 1], [1, 9]], "precision": [0.9, 0.9], "recall": [0.9, np.nan], "f1": [0.9, 0.9],
+def classes(labels):
+    """The results of a classifier whose last class is never found."""
+    n = len(labels)
+    good = [0.9] * (n - 1)
+    return {
+        "labels": labels, "accuracy": {"training": 1.0, "held-out": 0.95, "test": 0.9},
+        "confusion": [[9] * n] * n, "precision": [*good, np.nan], "recall": [*good, 0.0], "f1": [*good, np.nan],
     }  # fmt: skip
-    kinds = {"n": 3, "exact_match": 1 / 3, "token_f1": 0.5, "kinds": {"plural": {"n": 3, "exact": 1 / 3, "f1": 0.5}}}
-    for results in (classes, kinds, {"loss": 0.5, "reward_margin": 1.0, "reward_accuracy": 0.9}):
+
+
+def test_the_figures_are_shown_as_tables_of_80_columns():
+    kinds = {"n": 3, "exact_match": 1 / 3, "token_f1": 0.5, "kinds": {"a\x1b": {"n": 3, "exact": 1 / 3, "f1": 0.5}}}
+    odd = ["垃圾", "a" * 99, "\x1b[31m", "a\nb", "ham"]
+    many = [f"class {i}" for i in range(300)]
+    for results in (kinds, {"loss": 0.5, "reward_margin": 1.0}, *map(classes, (["ham", "spam"], odd, many))):
         lines = report(results).splitlines()
-        assert max(map(len, lines)) <= 80
-    assert "–" in report(classes)  # a figure that does not exist
+        assert max(map(columns, lines)) <= 80
+        assert "\x1b" not in "".join(lines)
+        assert len(lines) < 30
+    assert "–" in report(classes(["ham", "spam"]))  # a figure that does not exist
+    assert "class 299 " in report(classes(many))
+    assert "and 280 classes with a better F1, which results.json lists" in report(classes(many))
 
 
 @pytest.mark.parametrize(

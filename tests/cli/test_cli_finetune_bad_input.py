@@ -34,6 +34,9 @@ FILES = {
     "unknown.json": json.dumps([*ENTRIES, {**ENTRIES[0], "answer": "x"}]),
     "silent.jsonl": "\n".join([*LINES, '{"instruction": "x", "output": " "}']),
     "same.json": json.dumps([ENTRIES[0]] * 30),
+    "special.json": json.dumps([*ENTRIES, {**ENTRIES[0], "output": "it<|endoftext|>"}]),
+    "pairs.json": json.dumps([{"instruction": "<|endoftext|>", "chosen": "a", "rejected": "b"}]),
+    "half.json": json.dumps([*ENTRIES, {**ENTRIES[0], "input": "\ud83d"}]),
     "long.json": json.dumps([*ENTRIES, {"instruction": "x", "output": "y " * 99}]),
 }
 TO = "--steps 2 --set style=plain --out new"
@@ -61,6 +64,20 @@ MISTAKES = {
     "a missing key": ("finetune assistant missing.json", "missing.json: entry 31: output is missing: the keys are"),
     "an unknown key": ("finetune assistant unknown.json", "unknown.json: entry 31: unknown key 'answer'"),
     "an empty answer": ("finetune assistant silent.jsonl", "silent.jsonl: entry 31: output must be a text that is not"),
+    "a special token": ("finetune assistant special.json", "special.json: entry 31: output holds the special token <|"),
+    "a special token in a pair": ("finetune preference pairs.json", "pairs.json: entry 1: instruction holds the"),
+    "half a character": ("finetune assistant half.json", "half.json: entry 31: input has half of a surrogate pair"),
+    "letters that the base lacks": ("finetune classifier good.tsv --base letters", "15': character 'g' at position"),
+    "special tokens in eval": ("eval base --instructions special.json", "special.json: entry 31: output holds the s"),
+    "the base as output": ("finetune classifier good.tsv --out base --overwrite", "base: is the folder of base, which"),
+    "the base's file as base": ("finetune classifier good.tsv --base base/model.safetensors --out base", "is the fo"),
+    "an output in the base": ("finetune classifier good.tsv --out base/new", "base/new: is inside that of base, which"),
+    "an output around the base": ("finetune classifier good.tsv --out .", ".: holds the folder of base, which the run"),
+    "the base of the base": (
+        "finetune assistant good.json --base adapted --out ../bad/base --overwrite",
+        "base: is the folder of {place}/base, which the run starts from: choose another --out",
+    ),
+    "the weights of train as output": ("train --corpus good.tsv --init base --out base --overwrite", "is the folder"),
     "one question only": ("finetune assistant same.json", "same.json: got 30 examples, 1 of them different, which are"),
     "a long answer": ("finetune assistant long.json --set too_long=refuse", "answers longer than the 64 tokens"),
     "a base with another tokenizer": ("finetune classifier good.tsv --base other", "they do not belong together"),
@@ -71,14 +88,15 @@ MISTAKES = {
     "an adapter of a classifier in chat": ("chat lora", "holds an adapter of a classifier: `tinygrad-llm classify`"),
     "a classifier that writes": ("generate spam", "`tinygrad-llm classify` reads it"),
     "an assistant that classifies": ("classify base hello", "is needed: `tinygrad-llm generate` and `chat` read it"),
-    "a long text": (f"classify spam {'x' * 65} --no-crop", "text 1 has 65 tokens, and the model reads at most 64"),
+    "a long text": (f"classify spam {'x' * 65} --no-crop", "the text has 65 tokens, and the model reads at most 64"),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, runs):
     """A folder with the files above, a base and its copies with other tokenizers, and an untrained classifier."""
-    folder = tmp_path_factory.mktemp("bad input")
+    folder = tmp_path_factory.mktemp("work") / "bad"
+    folder.mkdir()
     for name, text in FILES.items():
         (folder / name).write_text(text)
     letters = CharTokenizer("".join(map(chr, range(32, 127))) + "\n\t")
@@ -88,7 +106,12 @@ def made(tmp_path_factory, runs):
         base.save_pretrained(folder / name)
         if tokenizer is not None:
             tokenizer.save(folder / name / "tokenizer.json")
+    shutil.copytree(runs["char-cpu"], folder / "letters")
     shutil.copytree(runs["char-cpu"], folder / "permuted")
+    model = GPT.from_pretrained(folder / "base")
+    add_lora(model, 2, rng=Generator(0))
+    save_adapter(model, folder / "adapted", str(folder / "base"), state_hash(base))
+    pairs.save(folder / "adapted" / "tokenizer.json")
     CharTokenizer(load_tokenizer(folder / "permuted").characters[::-1]).save(folder / "permuted" / "tokenizer.json")
     return folder, base, pairs
 
@@ -113,10 +136,10 @@ def test_every_mistake_is_one_line_and_nothing_is_written(cli, files, for_each, 
         template, message = MISTAKES[mistake]
         words = template.split(" ")
         if words[0] == "finetune":
-            words += TO.split(" ") + ["--base", "base"] * ("--base" not in words)
+            words += TO.split(" ")[: -2 if "--out" in words else None] + ["--base", "base"] * ("--base" not in words)
         status, out, err = cli(*words)
         assert (status, out, err.count("\n")) == (2, "", 1), err
-        assert message in err
+        assert message.format(place=files) in err
         assert snapshot(files) == before
 
     for_each(MISTAKES, check)

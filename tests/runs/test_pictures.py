@@ -1,11 +1,13 @@
 """The pictures of a run."""
 
 import math
+import struct
 import sys
 
+import numpy as np
 import pytest
 
-from tinygrad_llm.runs.pictures import gradients, loss_curve, save_confusion, save_pictures
+from tinygrad_llm.runs.pictures import confusion_matrix, gradients, loss_curve, save_confusion, save_pictures
 from tinygrad_llm.training import Step
 
 STEPS = [
@@ -28,10 +30,24 @@ def test_both_pictures_are_png_files(steps, tmp_path):
         assert b"IEND" in data[-12:]
 
 
-def test_the_confusion_of_a_classifier_is_a_png_file(tmp_path):
+@pytest.mark.parametrize(
+    "labels",
+    [["ham", "spam"], ["$x", "$_{$"], ["垃圾", "\x1b[31m"], ["a" * 500, "a\nb"], [str(i) for i in range(100)]],
+    ids=["usual", "dollars", "odd letters", "long", "many"],
+)
+def test_the_confusion_of_a_classifier_is_a_png_file(tmp_path, labels):
     pytest.importorskip("matplotlib")
-    save_confusion({"labels": ["ham", "spam"], "confusion": [[3, 1], [0, 0]]}, tmp_path)
-    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    save_confusion({"labels": labels, "confusion": np.eye(len(labels), dtype=int).tolist()}, tmp_path)
+    data = (tmp_path / "confusion.png").read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    assert 400 < height < width < 2000
+
+
+def test_classes_of_a_confusion_have_names_that_the_font_can_write():
+    pytest.importorskip("matplotlib")
+    (axes,) = confusion_matrix(np.eye(3, dtype=int).tolist(), ["$5", "垃圾", "a long name of a class"]).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["$5", "1", "a long name of a c …"]
 
 
 def test_losses_and_learning_rate_have_an_axis_each():

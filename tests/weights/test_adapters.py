@@ -9,7 +9,7 @@ from gpt_models import SMALL, change, shaken, some_ids
 
 from tinygrad_llm.autograd import no_grad
 from tinygrad_llm.formats import load_safetensors, save_safetensors
-from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.nn import Linear, add_lora, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
@@ -78,6 +78,26 @@ def test_a_new_head_is_saved_whole(tmp_path, targets):
     assert json.loads((tmp_path / ADAPTER_CONFIG).read_text())["modules_to_save"] == ["score"]
 
 
+@pytest.mark.parametrize(
+    "labels", ['["no"]', '["no", "no"]', '["", "yes"]', '["no", 1]', '{"no": 1}', '"no"', "[", "0"]
+)
+def test_labels_of_a_classifier_are_different_texts(tmp_path, labels):
+    model = trained(classifier())
+    save_adapter(model, tmp_path, "base", whole=("score",), labels=("no", "yes"))
+    arrays, metadata = load_safetensors(tmp_path / ADAPTER)
+    save_safetensors(tmp_path / ADAPTER, arrays, {**metadata, "tinygrad_llm.labels": labels})
+    with pytest.raises(LoadError, match="labels"):
+        GPTClassifier.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("bases", [["one"], ["two", "one"], ["two", "three", "two"]])
+def test_adapters_whose_bases_lead_in_a_circle_are_refused(tmp_path, bases):
+    for name, base in zip(("one", "two", "three"), bases, strict=False):
+        save_adapter(trained(shaken(UNTIED)), tmp_path / name, str(tmp_path / "." / base))
+    with pytest.raises(LoadError, match=r"one: its bases lead in a circle: mend base_model_name_or_path in "):
+        GPT.from_pretrained(tmp_path / "one")
+
+
 def test_a_merged_adapter_is_saved_as_an_unmerged_one(tmp_path):
     model = trained(classifier())
     save_adapter(model, tmp_path / "one", whole=("score",))
@@ -129,7 +149,10 @@ A0 = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
         (lambda f: changed_config(f, peft_type="IA3"), "peft_type is 'IA3', and only LORA can be read"),
         (lambda f: changed_config(f, use_dora=True), "use_dora is True, which cannot be read"),
         (lambda f: changed_config(f, bias="all"), "bias is 'all', which cannot be read"),
-        (lambda f: changed_config(f, lora_alpha="much"), "does not fit the model"),
+        (lambda f: changed_config(f, lora_alpha="much"), "lora_alpha must be a number, got 'much'"),
+        (lambda f: changed_config(f, alpha_pattern=[1]), r"alpha_pattern must be an object .*, got \[1\]"),
+        (lambda f: changed_config(f, alpha_pattern={"c_fc": True}), "alpha_pattern must be an object with a number"),
+        (lambda f: changed_config(f, use_rslora="no"), "use_rslora must be true or false, got 'no'"),
         (lambda f: changed_config(f, lora_alpha=-1), "alpha must be finite and above 0"),
         (lambda f: changed_arrays(f, lambda a: a.pop(A0)), "must have one matrix lora_A and one lora_B"),
         (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:1]})), "have unequal ranks"),

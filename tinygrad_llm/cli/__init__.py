@@ -59,6 +59,13 @@ class Parser(argparse.ArgumentParser):
             self.error(f"got more than it takes: {' '.join(unknown)}")
         return known, unknown
 
+    def _match_arguments_partial(self, actions: Any, arg_strings_pattern: str) -> list[int]:
+        """How many words each argument takes. One that may be missing waits for the words behind later options."""
+        counts: list[int] = super()._match_arguments_partial(actions, arg_strings_pattern)
+        while counts and not counts[-1] and "O" in arg_strings_pattern:  # an O is an option
+            counts.pop()
+        return counts
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"got {value!r}{nearest(str(value), map(str, action.choices))}")

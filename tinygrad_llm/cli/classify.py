@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from tinygrad_llm.finetuning import classify, token_influence
 from tinygrad_llm.finetuning.classifier import encode_messages
 from tinygrad_llm.models import GPTClassifier
 from tinygrad_llm.storage.files import open_regular
+from tinygrad_llm.storage.text import columns, padded, printable, shortened
+from tinygrad_llm.tokenizer.files import normalize_newlines
 from tinygrad_llm.weights import tokenizer_for
 
 _MAX_BYTES = 20_000_000
+_LONGEST_LABEL = 40  # columns
 EXAMPLE = 'tinygrad-llm classify runs/spam "You have won a prize! Call now." --explain'
 
 
@@ -34,15 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if (args.text is None) == (args.file is None):
         raise UsageError("give a text, or --file FILE with one text on each line")
-    texts = [args.text] if args.file is None else _lines(args.file)
-    texts = [text for text in texts if text.strip()]
+    texts = {"the text": args.text} if args.file is None else _lines(args.file)  # by name
+    texts = {name: text for name, text in texts.items() if text.strip()}
     if not texts:
         raise UsageError("there is no text: give at least one that is not empty")
     path = weights_of(args, args.run)
     model = GPTClassifier.from_pretrained(path)
     tokenizer = tokenizer_for(path, model.config)
+    names = list(texts)
     try:
-        rows, cut = encode_messages(texts, tokenizer, model.block_size, not args.crop)
+        how = (not args.crop, names.__getitem__)
+        rows, cut = encode_messages(list(texts.values()), tokenizer, model.block_size, *how)
     except ValueError as error:
         raise UsageError(str(error)) from None
     say_cropped(args, cut, len(texts), model.block_size, "end")
@@ -50,38 +56,44 @@ def run(args: argparse.Namespace) -> int:
         probabilities = classify(model, rows)
     if not np.isfinite(probabilities).all():
         raise UsageError(f"{args.run}: the model's scores are NaN or infinite: its weights are damaged")
-    labels = model.config.labels
-    for text, row, p in zip(texts, rows, probabilities, strict=True):
-        best = int(p.argmax())
-        influence = token_influence(model, row)[1].tolist() if args.explain else None
-        if args.json:
-            by_label = dict(zip(labels, p.tolist(), strict=True))
-            found = {"text": text, "label": labels[best], "probabilities": by_label}
-            if influence is not None:
-                tokens = [visible(tokenizer.decode_bytes([i])) for i in row]
-                found["influence"] = [[token, value] for token, value in zip(tokens, influence, strict=True)]
-            print(json.dumps(found))
-            continue
-        verdict = f"{labels[best]:<12} {p[best]:>6.1%}  "
-        print(fold(text, verdict, " " * len(verdict)) if args.file is None else _cut(verdict + text))
-        if influence is not None:
-            print(f"\n   nats  token (above 0: speaks for {labels[best]})")
-            for token_id, value in zip(row, influence, strict=True):
-                shown = f"{value:>+7.2f}  {visible(tokenizer.decode_bytes([token_id]))}"
-                print(color(shown, "green" if value > 0 else "red"))
+    show = _print_json if args.json else _print
+    for text, row, p in zip(texts.values(), rows, probabilities.tolist(), strict=True):
+        tokens = None
+        if args.explain:
+            shown = [visible(tokenizer.decode_bytes([i])) for i in row]
+            tokens = list(zip(shown, token_influence(model, row)[1].tolist(), strict=True))
+        show(text, dict(zip(model.config.labels, p, strict=True)), tokens, args.file is None)
     return 0
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 2].rstrip() + " …"
+def _print_json(text: str, p: dict[str, float], tokens: list[tuple[str, float]] | None, alone: bool) -> None:
+    found: dict[str, Any] = {"text": text, "label": max(p, key=p.__getitem__), "probabilities": p}
+    print(json.dumps(found if tokens is None else {**found, "influence": tokens}))
 
 
-def _lines(path: Path) -> list[str]:
+def _print(text: str, p: dict[str, float], tokens: list[tuple[str, float]] | None, alone: bool) -> None:
+    """A text with its label, for readers. alone: whether it is the only one, and shown whole."""
+    label = max(p, key=p.__getitem__)
+    name = shortened(label, _LONGEST_LABEL)
+    verdict = f"{padded(name, 12)} {p[label]:>6.1%}  "
+    if alone:
+        print(fold(printable(text), verdict, " " * columns(verdict)))
+    else:
+        print(verdict + shortened(text, WIDTH - columns(verdict)))
+    if tokens is not None:
+        print(f"\n   nats  token (above 0: speaks for {name})")
+        for token, value in tokens:
+            print(color(f"{value:>+7.2f}  {token}", "green" if value > 0 else "red"))
+
+
+def _lines(path: Path) -> dict[str, str]:
+    """The lines of a file by name: "FILE: line 1"."""
     with open_regular(path) as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise UsageError(f"{path}: longer than {_MAX_BYTES} bytes: split it")
     try:
-        return data.decode("utf-8-sig").splitlines()
+        text = normalize_newlines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text: {error}") from None
+    return {f"{path}: line {number}": line for number, line in enumerate(text.split("\n"), 1)}

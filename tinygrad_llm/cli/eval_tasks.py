@@ -10,16 +10,16 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.finetune import report
 from tinygrad_llm.cli.options import say_cropped
 from tinygrad_llm.cli.progress import fold, progress
-from tinygrad_llm.datasets import read_instructions
+from tinygrad_llm.datasets import DataError, question, read_instructions
+from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.evaluation import PromptTask, check_shots, read_prompts, score_prompts, standard_error
 from tinygrad_llm.evaluation.judge import KEY, Judge
-from tinygrad_llm.finetuning import STYLES, classify
+from tinygrad_llm.finetuning import STYLES, classify, refuse_special
 from tinygrad_llm.finetuning.classifier import encode_messages
 from tinygrad_llm.models import GPT, GPTClassifier
-from tinygrad_llm.runs.answers import LONGEST_ANSWER, score_answers, tested_entries
-from tinygrad_llm.runs.finetune import example_file
+from tinygrad_llm.runs.answers import LONGEST_ANSWER, score_answers, taught
 from tinygrad_llm.runs.folder import choose_weights, stated_style
-from tinygrad_llm.storage.text import nearest
+from tinygrad_llm.storage.text import nearest, one_line
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import tokenizer_for
 
@@ -43,7 +43,7 @@ def prompts(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> di
     size, chance = len(task.examples), 1 / len(task.labels)
     if not args.json:
         words = ", ".join(f"{word} ({label})" for label, word in zip(task.labels, task.words, strict=True))
-        print(fold(f"{args.prompts}: {size} texts; the model writes one of {words}", hang="    "))
+        print(fold(one_line(f"{args.prompts}: {size} texts; the model writes one of {words}"), hang="    "))
         print(f"{'solved examples in the prompt':<36} {'accuracy':>9}  standard error")
         for score in scores:
             print(_row(str(score.shots), score.accuracy, score.standard_error))
@@ -80,7 +80,8 @@ def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, floa
             f"{missing[0]}: name its classes in labels, each with its word"
         )
     texts = [text for text, _ in task.examples]
-    rows, cut = encode_messages(texts, tokenizer_for(path, model.config), model.block_size, not args.crop)
+    how = (not args.crop, lambda i: f"{task.where}: example {i + 1}")
+    rows, cut = encode_messages(texts, tokenizer_for(path, model.config), model.block_size, *how)
     say_cropped(args, cut, len(texts), model.block_size, "end")
     predicted = classify(model, rows).argmax(axis=1).tolist()
     pairs = zip(predicted, task.examples, strict=True)
@@ -91,8 +92,15 @@ def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, floa
 def instructions(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:
     """Exact match and token F1 of answers by kind of task; and a judge's scores, if the user names one."""
     path, judge = example_file(args.instructions), _judge(args)
-    tested = tested_entries(args.run, path)
-    entries = read_instructions(path) if tested is None else tested
+    every = read_instructions(path)
+    refuse_special(every, tokenizer, path)
+    known = taught(args.run, path)
+    entries = [entry for entry in every if question(entry) not in known.questions]
+    if not entries:
+        raise DataError(
+            f"{path}: {args.run} was trained on all its {len(every)} entries, or chosen by them: give others"
+        )
+    left_out = len(every) - len(entries)
     style = args.style or stated_style(args.run) or STYLE
     if style not in STYLES:
         where = "--style" if args.style else f"{args.run}: was trained with"
@@ -101,11 +109,13 @@ def instructions(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) 
         how = (args.max_new_tokens or LONGEST_ANSWER, not args.crop, update)
         results = score_answers(model, tokenizer, entries, style, *how)
     if not args.json:
-        part = "" if tested is None else "; the run was trained on this file: these are those of its test part"
-        print(fold(f"{args.instructions}: {len(entries)} entries, prompt style {style}{part}", hang="    "))
+        text = f"{args.instructions}: {len(entries)} entries, prompt style {style}"
+        if left_out:
+            text += f"; the other {left_out} are left out: {' and '.join(map(str, known.runs))} saw them in training"
+        print(fold("\n".join([text, *known.notes]), hang="    "))
         print(report(results))
     say_cropped(args, results["cropped"], len(entries), model.block_size)
-    figures = {"instructions": args.instructions, "style": style, "test_part": tested is not None, **results}
+    figures = {"instructions": args.instructions, "style": style, "left_out": left_out, "notes": known.notes, **results}
     if judge is not None:
         figures["judge"] = _judged(args, judge, results["answers"])
     return figures

@@ -6,19 +6,21 @@ from typing import Any, TextIO
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_json, add_overwrite, add_seed, check_out, folder, integer
-from tinygrad_llm.cli.progress import fold, listed, say
+from tinygrad_llm.cli.progress import WIDTH, fold, listed, say
 from tinygrad_llm.cli.train import alone, beginning, check_rest, launched, set_changes
 from tinygrad_llm.cli.watch import watch
+from tinygrad_llm.datasets.public import SHIPPED
 from tinygrad_llm.finetuning.settings import TASKS
 from tinygrad_llm.runs.config import RunConfig, keys
-from tinygrad_llm.runs.finetune import SHIPPED, FineTuneData, load_examples
-from tinygrad_llm.runs.folder import RunFolder
+from tinygrad_llm.runs.finetune import FineTuneData, load_examples
+from tinygrad_llm.runs.folder import RESULTS, RunFolder
 from tinygrad_llm.runs.plan import plan_finetuning
 from tinygrad_llm.runs.presets import fine_tuning
 from tinygrad_llm.runs.run import Run, load_saved
-from tinygrad_llm.storage.text import to_json
+from tinygrad_llm.storage.text import columns, padded, shortened, to_json
 
 _NOT_OURS = "{}: this run trains on a text: use `tinygrad-llm train --resume`"
+_LONGEST_LABEL, _MOST_CLASSES = 28, 20  # columns of a label; rows of the table of classes
 EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out spam"
 
 
@@ -55,7 +57,7 @@ def _finetune(args: argparse.Namespace) -> int:
     out = sys.stderr if args.json else sys.stdout
     if args.plan:
         return _plan(args, out)
-    run = _resumed(args) if args.resume else Run.new(_configured(args), check_out(args.out, args.overwrite))
+    run = _resumed(args) if args.resume else _new(args)
     say(beginning(run), out)
     status, written = watch(run, out)
     say(listed(written), out)
@@ -90,6 +92,11 @@ def _configured(args: argparse.Namespace) -> RunConfig:
         raise UsageError(f"name a task ({', '.join(TASKS)}), a file with examples, and --base MODEL")
     steps = {} if args.steps is None else {"training.steps": args.steps}
     return fine_tuning(args.task, args.data, args.base, {**steps, **_changes(args)})
+
+
+def _new(args: argparse.Namespace) -> Run:
+    config = _configured(args)
+    return Run.new(config, check_out(args.out, args.overwrite, config.finetune.base))
 
 
 def _resumed(args: argparse.Namespace) -> Run:
@@ -139,23 +146,37 @@ def report(results: dict[str, Any]) -> str:
 
 
 def _classes(results: dict[str, Any]) -> str:
-    labels = results["labels"]
-    width = max(9, *map(len, labels))
-    lines = ["accuracy: " + ", ".join(f"{part} {value:.1%}" for part, value in results["accuracy"].items())]
-    lines += ["", "on the test part; a row for each true class, a column for each predicted one:"]
-    header = " ".join(f"{label:>{width}}" for label in [*labels, "precision", "recall", "F1"])
-    lines.append(" " * (width + 1) + header)
-    for i, label in enumerate(labels):
-        counts = [f"{count:>{width}}" for count in results["confusion"][i]]
-        figures = [results[name][i] for name in ("precision", "recall", "f1")]
-        cells = [f"{x:>{width}.1%}" if x == x else f"{'–':>{width}}" for x in figures]
-        lines.append(" ".join([f"{label:<{width}}", *counts, *cells]))
+    lines = ["accuracy: " + ", ".join(f"{part} {value:.1%}" for part, value in results["accuracy"].items()), ""]
+    labels = [shortened(label, _LONGEST_LABEL) for label in results["labels"]]
+    width = max(9, *map(columns, labels))
+    header, counts = labels, [[str(count) for count in row] for row in results["confusion"]]
+    if (width + 1) * (len(labels) + 4) <= WIDTH:
+        lines.append("on the test part; a row for each true class, a column for each predicted one:")
+    else:
+        lines.append("on the test part; texts of each class, and how many are taken for another:")
+        header, wrong = ["texts", "wrong"], results["confusion"]
+        counts = [[str(sum(row)), str(sum(row) - row[i])] for i, row in enumerate(wrong)]
+    rows = [[*counts[i], *_figures(results, i)] for i in range(len(labels))]
+    shown = list(range(len(labels)))
+    if len(labels) > _MOST_CLASSES:
+        worst = sorted(shown, key=lambda i: results["f1"][i] if results["f1"][i] == results["f1"][i] else -1.0)
+        shown = sorted(worst[:_MOST_CLASSES])
+    cells = width if header is labels else 9
+    for name, row in [("", [*header, "precision", "recall", "F1"]), *((labels[i], rows[i]) for i in shown)]:
+        lines.append(" ".join([padded(name, width), *(padded(cell, cells, right=True) for cell in row)]))
+    if len(labels) > len(shown):
+        lines.append(f"and {len(labels) - len(shown)} classes with a better F1, which {RESULTS} lists")
     return "\n".join(lines)
+
+
+def _figures(results: dict[str, Any], i: int) -> list[str]:
+    found = [results[name][i] for name in ("precision", "recall", "f1")]
+    return [f"{x:.1%}" if x == x else "–" for x in found]
 
 
 def _kinds(results: dict[str, Any]) -> str:
     lines = [f"{'kind of task':<32} {'n':>5} {'exact':>8} {'token F1':>9}"]
     for kind, one in results["kinds"].items():
-        lines.append(f"{kind[:32]:<32} {one['n']:>5} {one['exact']:>8.1%} {one['f1']:>9.1%}")
+        lines.append(f"{padded(shortened(kind, 32), 32)} {one['n']:>5} {one['exact']:>8.1%} {one['f1']:>9.1%}")
     lines.append(f"{'all':<32} {results['n']:>5} {results['exact_match']:>8.1%} {results['token_f1']:>9.1%}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.progress import fold, is_terminal, say
 from tinygrad_llm.generation import Sampling, words_cropped
 from tinygrad_llm.random import MAX_SEED
-from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines
+from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines, made_from
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, encode_text, load_tokenizer
 
 
@@ -204,11 +204,19 @@ def check_new(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: is a folder: name a file")
 
 
-def check_out(folder: Path, overwrite: bool) -> Path:
+def check_out(folder: Path, overwrite: bool, start: str = "") -> Path:
     """Check before the work that a run can be written into a folder. Returns the folder.
 
-    Raises:   UsageError: the folder cannot be written to, or it holds a run and `overwrite` is false.
+    Args:     start: the model that the run starts from, if any. Neither its files nor those of the models that it was
+              made from are replaced, or mixed with those of the run.
+    Raises:   UsageError: the folder cannot be written to; it holds a run and `overwrite` is false; it is a folder of
+              `start`, is inside one, or holds one.
     """
+    for source in made_from(start):
+        own, place = folder.resolve(), source.resolve()
+        if own == place or own in place.parents or place in own.parents:
+            how = "is the folder" if own == place else "holds the folder" if own in place.parents else "is inside that"
+            raise UsageError(f"{folder}: {how} of {source}, which the run starts from: choose another --out")
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise UsageError(f"{nearest}: is a file, but --out must name a folder")

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from tinygrad_llm.storage.text import one_line, printable
+
 WIDTH = 80  # columns of all output for readers
 _SECONDS = 5.0  # between two plain lines
 _DELAY = 1.0  # seconds: what takes less shows no bar, except for steps of training
 _BAR = 10  # columns of a bar that can be read
-# A model may write them too, and they would move the cursor or color the terminal.
-_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 _LAYOUT = "{n_fmt}/{total_fmt} |{bar}| {desc}  {remaining} left"  # tqdm's own leaves little room for the bar
 
 
@@ -38,7 +38,7 @@ def say(text: str, file: TextIO | None = None) -> None:
 
 def sample_lines(text: str, indent: str) -> str:
     """A text that a model wrote, for readers."""
-    text = text.strip().translate(_CONTROLS)
+    text = printable(text.strip())
     return fold(text or "(nothing: it ends the text at once)", indent, break_words=True)
 
 
@@ -65,7 +65,7 @@ def flowing(pieces: Iterable[str]) -> Iterator[str]:
     """
     columns, column, held = shutil.get_terminal_size().columns, 0, ""
     for piece in pieces:
-        held += piece.translate(_CONTROLS)
+        held += printable(piece)
         while found := re.match(r"([^\S\n]*)(\n|\S+(?=\s))", held):
             gap, word = found.groups()
             held = held[found.end() :]
@@ -80,7 +80,8 @@ def listed(paths: Sequence[Path]) -> str:
     folders: dict[Path, list[str]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(path.name)
-    return fold("\n".join(f"wrote {folder}: {', '.join(names)}" for folder, names in folders.items()), hang="    ")
+    lines = (one_line(f"wrote {folder}: {', '.join(names)}") for folder, names in folders.items())
+    return fold("\n".join(lines), hang="    ")
 
 
 def command_line(words: Sequence[str], indent: str = "") -> str:

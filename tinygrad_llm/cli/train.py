@@ -106,7 +106,7 @@ def _train(args: argparse.Namespace) -> int:
     out = sys.stderr if args.json else sys.stdout
     if args.plan:
         return _plan(args, out)
-    run = _resumed(args) if args.resume else Run.new(configured(args), check_out(args.out, args.overwrite))
+    run = _resumed(args) if args.resume else _new(args)
     say(beginning(run), out)
     status, written = watch(run, out)
     say(to_json(_figures(run)) if args.json else _ending(run, status, written))
@@ -140,6 +140,11 @@ def _plan(args: argparse.Namespace, out: TextIO) -> int:
     costs = measure_run(config, data, costs)
     say(json.dumps(costs.figures()) if args.json else costs.time)
     return 0
+
+
+def _new(args: argparse.Namespace) -> Run:
+    config = configured(args)
+    return Run.new(config, check_out(args.out, args.overwrite, config.data.init))
 
 
 def _resumed(args: argparse.Namespace) -> Run:

@@ -7,7 +7,7 @@ windows.py      ids → windows: an input of block_size ids, and the target one 
 batches.py      windows → batches: `DataLoader` (one pass, as in PyTorch) and `BatchStream` (without end)
 messages.py     texts with labels, for a classifier
 instructions.py instructions with answers, and pairs of answers, for an assistant
-public.py       texts of the book that others publish: downloads, verified, and where they are found
+public.py       files by name: those that ship, and texts of the book that others publish, downloaded and verified
 permutation.py  the shuffled order of very many windows, without a list of them
 """
 
@@ -15,7 +15,7 @@ from tinygrad_llm.datasets.batches import BatchStream, DataLoader, Dataset, Orde
 from tinygrad_llm.datasets.checks import DataError, check_ids, reading
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches, uncut
 from tinygrad_llm.datasets.encode import encode_file
-from tinygrad_llm.datasets.instructions import Entry, Pair, cut_parts, read_instructions, read_preferences
+from tinygrad_llm.datasets.instructions import Entry, Pair, cut_parts, question, read_instructions, read_preferences
 from tinygrad_llm.datasets.messages import Message, balance, read_messages, repeated, split_messages
 from tinygrad_llm.datasets.permutation import Permutation
 from tinygrad_llm.datasets.tokens import TokenFile
@@ -41,6 +41,7 @@ __all__ = [
     "encode_file",
     "load_corpus",
     "mixture",
+    "question",
     "read_corpus",
     "read_instructions",
     "read_messages",

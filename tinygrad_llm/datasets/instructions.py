@@ -51,7 +51,7 @@ def read_instructions(path: str | Path) -> list[Entry]:
     """Read instructions with their answers.
 
     Raises:   DataError: the file cannot be read, is not JSON, or has no entries; a key of an entry is missing, unknown,
-              empty or no text. The entry, or the line, is named.
+              empty or no text, or has half of a character. The entry, or the line, is named.
     """
     return [Entry(**fields) for fields in _entries(path, ("output",), ())]
 
@@ -80,6 +80,8 @@ def _entries(path: str | Path, answers: tuple[str, ...], ignored: tuple[str, ...
             value = entry.get(name, "")
             if not isinstance(value, str) or (name in needed and not value.strip()):
                 raise DataError(f"{where}: {name} must be a text that is not empty, got {show(value)}")
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise DataError(f"{where}: {name} has half of a surrogate pair, not a character: {show(value)}")
         yield {name: entry.get(name, "") for name in (*needed, *free)}
 
 
@@ -103,6 +105,15 @@ def _objects(path: str | Path) -> list[Any]:
     return list(found)
 
 
+def question(example: Entry | Pair) -> str:
+    """What an entry or a pair asks, apart from white space and capitals."""
+    return _plain(example[:2])
+
+
+def _plain(texts: Sequence[str]) -> str:
+    return " ".join("\n".join(texts).casefold().split())
+
+
 def cut_parts(examples: Sequence[Example], rng: Generator) -> tuple[list[list[Example]], int]:
     """Entries or pairs, shuffled, in parts of 85, 5 and 10 percent: training, held out, test.
 
@@ -118,7 +129,7 @@ def cut_parts(examples: Sequence[Example], rng: Generator) -> tuple[list[list[Ex
     for i in rng.randperm(n).tolist():
         example = examples[i]
         told = example[:2] if isinstance(example, Entry) else example[:4]  # of a pair, the answers too
-        groups.setdefault(" ".join("\n".join(told).casefold().split()), []).append(example)
+        groups.setdefault(_plain(told), []).append(example)
     parts: list[list[Example]] = [[], [], []]
     sizes, k = (n - test - held_out, held_out), 0
     for group in groups.values():

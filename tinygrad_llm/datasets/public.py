@@ -1,10 +1,11 @@
-"""Public texts of the book, by name: where they are fetched from, how they are verified, and where they are found."""
+"""Files by name: those with examples that ship, and public texts of the book, which are fetched and verified."""
 
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygrad_llm.datasets.checks import DataError
+from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.weights.collect import Fetched, File, collect, mirror_url
 from tinygrad_llm.weights.find import cache_folder
 
@@ -13,6 +14,10 @@ MIRROR = "TINYGRAD_LLM_DATA_URL"  # names a URL that has them, or their archive
 
 _BOOK = "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main"
 _LIMIT = 1_000_000  # bytes of each file, and of an archive
+
+
+# With examples to fine-tune on.
+SHIPPED = {"messages": "messages.tsv", "instructions": "instructions.jsonl", "preferences": "preferences.jsonl"}
 
 
 class Public(NamedTuple):
@@ -59,6 +64,19 @@ PUBLIC = {
         ),
     ),
 }  # fmt: skip
+
+
+def example_file(name: str) -> Path:
+    """The path of a file with examples: a path, or the name of one that ships with the package or was downloaded.
+
+    Raises:   DataError: there is none.
+    """
+    if name in PUBLIC:
+        return public_file(name)
+    path = data_folder() / SHIPPED[name] if name in SHIPPED else Path(name)
+    if not path.is_file():
+        raise DataError(f"{name}: no such file; those that ship with the package are {', '.join(SHIPPED)}")
+    return path
 
 
 def public_folder() -> Path:

@@ -5,13 +5,14 @@ The task itself is `LanguageModeling`: predict each token from those before it. 
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.datasets import DataError, Entry
+from tinygrad_llm.datasets import DataError, Entry, Pair
 from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
@@ -78,6 +79,15 @@ def collate(
     for target, length in zip(targets, prompt_lengths or (), strict=prompt_lengths is not None):
         target[: max(0, length - 1)] = IGNORE_INDEX
     return inputs[:, :max_length], targets[:, :max_length]
+
+
+def refuse_special(examples: Sequence[Entry | Pair], tokenizer: AnyTokenizer, path: str | Path) -> None:
+    """Raise DataError for a special token in an entry or a pair, whose number in the file is named."""
+    for number, example in enumerate(examples, 1):
+        for name, text in example._asdict().items():
+            for token in tokenizer.special_tokens:
+                if name != "kind" and token in text:
+                    raise DataError(f"{path}: entry {number}: {name} holds the special token {token}: remove it")
 
 
 class Encoded(NamedTuple):

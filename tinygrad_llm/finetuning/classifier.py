@@ -1,6 +1,6 @@
 """Classification: a text gets one of several labels. The task, and the predictions of a trained classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from tinygrad_llm.autograd.observer import Observer, Operation, observing
 from tinygrad_llm.finetuning.batches import in_batches, pad
 from tinygrad_llm.generation import crop
 from tinygrad_llm.models import GPTClassifier
-from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
 from tinygrad_llm.training.task import Batches, Task
 
 
@@ -41,17 +41,25 @@ class Classification(Task):
 
 
 def encode_messages(
-    texts: Sequence[str], tokenizer: AnyTokenizer, longest: int, refuse: bool = False
+    texts: Sequence[str],
+    tokenizer: AnyTokenizer,
+    longest: int,
+    refuse: bool = False,
+    where: Callable[[int], str] = lambda i: f"text {i + 1}",
 ) -> tuple[list[list[int]], int]:
     """The ids of each text, without the end that the model cannot read; and how many were cut.
 
     A special token is read as text.
 
-    Args:     refuse: see `generation.crop`.
+    Args:     refuse: see `generation.crop`. where: the name of text i in errors.
+    Raises:   TokenizerError: the tokenizer lacks a character. ValueError: a text is too long, and that is refused.
     """
-    rows = [tokenizer.encode(text, disallowed_special=()) for text in texts]
-    read = [crop(row, longest, refuse, "first", f"text {number}") for number, row in enumerate(rows, 1)]
-    return read, sum(len(row) > longest for row in rows)
+    read, cut = [], 0
+    for i, text in enumerate(texts):
+        row = encode_text(tokenizer, text, "plain", where(i))
+        read.append(crop(row, longest, refuse, "first", where(i)))
+        cut += len(row) > longest
+    return read, cut
 
 
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:

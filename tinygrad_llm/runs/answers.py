@@ -1,19 +1,22 @@
 """The answers of an assistant to instructions, and their score."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_llm.datasets import Entry, cut_parts, read_instructions
+from tinygrad_llm.datasets import DataError, Entry, cut_parts, question, read_instructions, read_preferences
+from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.finetuning import STYLES
 from tinygrad_llm.finetuning.assistant import exact_match, prompt_of, token_f1
 from tinygrad_llm.generation import Sampling, crop, write_all
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.folder import CONFIG, about_run
+from tinygrad_llm.runs.config import RunConfig
+from tinygrad_llm.runs.folder import CONFIG, about_run, made_from
 from tinygrad_llm.runs.presets import load_config
 from tinygrad_llm.storage.files import show
 from tinygrad_llm.tokenizer import AnyTokenizer
@@ -89,21 +92,61 @@ def score_answers(
     }
 
 
-def tested_entries(folder: Path, path: Path) -> list[Entry] | None:
-    """The entries of a file that a run was tested on, if it was trained on the others; else None."""
-    try:
-        config = load_config(folder / CONFIG)
-    except (ConfigError, OSError):
-        return None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+class Taught(NamedTuple):
+    """What a run and the models that it was made from have seen: the questions; which of them saw some; notes."""
+
+    questions: set[str]
+    runs: list[Path]
+    notes: list[str]
+
+
+def taught(model: str | Path, path: Path | None = None) -> Taught:
+    """The questions of instructions and preferences that a model was trained on, or chosen by.
+
+    Those of a run's test part are not among them, unless a model that it was made from has seen them.
+
+    Args:     model: a run's folder, or another path to a model. path: a file that is known to be there: where a run
+              was trained on a copy of it, its own need not be there.
+    """
+    known = Taught(set(), [], [])
+    for folder in made_from(model):
+        try:
+            config = load_config(folder / CONFIG)
+        except (ConfigError, OSError):  # not a run of ours
+            continue
+        if config.finetune.task not in ("assistant", "preference"):
+            continue
+        questions = _questions_of(folder, config, path)
+        if questions is None:
+            data = config.finetune.data
+            known.notes.append(f"{folder}: its examples {data} are gone or changed: which of these it saw is unknown")
+            continue
+        known.questions.update(questions)
+        known.runs.append(folder)
+    return known
+
+
+def _questions_of(folder: Path, config: RunConfig, path: Path | None) -> list[str] | None:
+    """The questions that a run was trained on, or chosen by; None where no file has them any more."""
     identity = about_run(folder).get("identity")
     corpus = identity.get("corpus") if isinstance(identity, dict) else None
-    if config.finetune.task != "assistant" or not isinstance(corpus, list) or len(corpus) != 1:
-        return None
-    if not isinstance(corpus[0], dict) or corpus[0].get("sha256") != digest:
-        return None
-    parts, _ = cut_parts(read_instructions(path), Generator(config.training.seed))
-    return parts[2]
+    stated = corpus[0].get("sha256") if isinstance(corpus, list) and corpus and isinstance(corpus[0], dict) else None
+    try:
+        files = [*([] if path is None else [path]), example_file(config.finetune.data)]
+    except DataError:
+        files = [] if path is None else [path]
+    for file in files:
+        with contextlib.suppress(DataError, OSError):
+            if hashlib.sha256(file.read_bytes()).hexdigest() == stated:
+                return _trained_questions(file, config)
+    return None
+
+
+def _trained_questions(file: Path, config: RunConfig) -> list[str]:
+    rng = Generator(config.training.seed)
+    if config.finetune.task == "assistant":
+        return [question(entry) for part in cut_parts(read_instructions(file), rng)[0][:2] for entry in part]
+    return [question(pair) for part in cut_parts(read_preferences(file), rng)[0][:2] for pair in part]
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -16,13 +16,14 @@ from tinygrad_llm.datasets import (
     Message,
     balance,
     cut_parts,
+    question,
     read_instructions,
     read_messages,
     read_preferences,
     repeated,
     split_messages,
 )
-from tinygrad_llm.datasets.public import PUBLIC, public_file
+from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.finetuning import (
     STYLES,
     Classification,
@@ -35,6 +36,7 @@ from tinygrad_llm.finetuning import (
     encode_pairs,
     in_batches,
     pad,
+    refuse_special,
     with_reference,
 )
 from tinygrad_llm.finetuning.classifier import confusion_matrix, encode_messages, scores_by_class
@@ -42,16 +44,15 @@ from tinygrad_llm.finetuning.settings import FineTuneSettings, choose_trained
 from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.answers import answers, score_answers
+from tinygrad_llm.runs.answers import answers, score_answers, taught
 from tinygrad_llm.runs.config import RunConfig
-from tinygrad_llm.storage.files import data_folder
-from tinygrad_llm.tokenizer import AnyTokenizer, vocabulary_hash
+from tinygrad_llm.storage.files import show
+from tinygrad_llm.tokenizer import AnyTokenizer, TokenizerError, vocabulary_hash
 from tinygrad_llm.training import ConfigError, Task
 from tinygrad_llm.training.memory import check_memory
 from tinygrad_llm.weights import tokenizer_for
 from tinygrad_llm.weights.adapters import save_adapter, state_hash
 
-SHIPPED = {"messages": "messages.tsv", "instructions": "instructions.jsonl", "preferences": "preferences.jsonl"}
 PARTS = ("training", "held-out", "test")
 
 Model = GPT | GPTClassifier
@@ -303,22 +304,9 @@ def load_examples(config: RunConfig) -> FineTuneData:
     rng = Generator(config.training.seed)
     try:
         return {"classifier": _messages, "assistant": _answers, "preference": _pairs}[s.task](s, path, common, rng)
-    except DataError as error:
+    except (DataError, TokenizerError) as error:
         where = "" if str(error).startswith(str(path)) else f"{path}: "
         raise DataError(f"{where}{error}") from None
-
-
-def example_file(name: str) -> Path:
-    """The path of a file with examples: a path, or the name of one that ships with the package or was downloaded.
-
-    Raises:   DataError: there is none.
-    """
-    if name in PUBLIC:
-        return public_file(name)
-    path = data_folder() / SHIPPED[name] if name in SHIPPED else Path(name)
-    if not path.is_file():
-        raise DataError(f"{name}: no such file; those that ship with the package are {', '.join(SHIPPED)}")
-    return path
 
 
 def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> MessageData:
@@ -336,7 +324,7 @@ def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Gene
         raise DataError(f"no message of class {label} is in the training part: give more of them")
     notes = [*notes, *_repeated(repeated(messages), "messages")]
     tokenizer, longest = common["tokenizer"], common["base"].block_size
-    encoded = [encode_messages([m.text for m in part], tokenizer, longest) for part in parts]
+    encoded = [_encoded_messages([m.text for m in part], tokenizer, longest) for part in parts]
     cut = sum(long for _, long in encoded)
     notes = [*notes, *_too_long(s, cut, "messages", longest)]
     arrays = [
@@ -350,18 +338,42 @@ def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Gene
     )  # fmt: skip
 
 
+def _encoded_messages(texts: list[str], tokenizer: AnyTokenizer, longest: int) -> tuple[list[list[int]], int]:
+    return encode_messages(texts, tokenizer, longest, where=lambda i: f"the message {show(texts[i])}")
+
+
 def _numbers(messages: Sequence[Message], labels: tuple[str, ...]) -> NDArray[Any]:
     return np.array([labels.index(message.label) for message in messages])
 
 
 def _answers(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> AnswerData:
     entries = read_instructions(path)
+    refuse_special(entries, common["tokenizer"], path)
     parts, copies = cut_parts(entries, rng)
     encoded = [_encoded(s, part, common) for part in parts[:2]]
-    notes = [*_repeated(copies), *(note for _, own in encoded for note in own)]
+    test, seen = _unseen(s, parts[2], path)
+    notes = [*_repeated(copies), *(note for _, own in encoded for note in own), *seen]
     return AnswerData(
-        **common, training=encoded[0][0], held_out=encoded[1][0], size=len(entries), notes=notes, test=parts[2]
+        **common, training=encoded[0][0], held_out=encoded[1][0], size=len(entries), notes=notes, test=test
     )
+
+
+def _unseen(s: FineTuneSettings, test: list[Entry], path: Path) -> tuple[list[Entry], list[str]]:
+    """The test entries that the base was not trained on, and notes about the others.
+
+    Raises:   DataError: it was trained on all of them.
+    """
+    known = taught(s.base, path)
+    unseen = [entry for entry in test if question(entry) not in known.questions]
+    runs = " and ".join(map(str, known.runs))
+    if not unseen:
+        raise DataError(
+            f"{runs}, from which this run starts, was trained on all entries of the test part: set training.seed to "
+            "the one of that run, or choose another base"
+        )
+    seen = len(test) - len(unseen)
+    notes = [f"test entries that are left out, because {runs} was trained on them: {seen:,}"] if seen else []
+    return unseen, [*known.notes, *notes]
 
 
 def _encoded(s: FineTuneSettings, entries: list[Entry], common: dict[str, Any]) -> tuple[Arrays, list[str]]:
@@ -375,6 +387,7 @@ def _encoded(s: FineTuneSettings, entries: list[Entry], common: dict[str, Any]) 
 
 def _pairs(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generator) -> PairData:
     pairs = read_preferences(path)
+    refuse_special(pairs, common["tokenizer"], path)
     parts, copies = cut_parts(pairs, rng)
     longest, notes, arrays = common["base"].block_size, _repeated(copies), []
     for part in parts:

@@ -33,8 +33,8 @@ from tinygrad_llm.storage.files import LoadError, open_regular, parse_json
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.tokenizer import AnyTokenizer
 from tinygrad_llm.weights import WEIGHTS, tokenizer_for
-from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG
-from tinygrad_llm.weights.find import CHECKPOINTS, folder_of
+from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG, find_adapter
+from tinygrad_llm.weights.find import CHECKPOINTS, find_weights, folder_of
 
 CONFIG, TOKENIZER, ABOUT = "config.toml", "tokenizer.json", "run.json"
 METRICS, TABLE, SAMPLES = "metrics.jsonl", "metrics.csv", "samples.txt"
@@ -73,12 +73,43 @@ def about_run(folder: Path) -> dict[str, Any]:
 
 def stated_style(folder: Path) -> str | None:
     """The prompt style that an assistant was trained with; None where no config.toml states it."""
+    style = _stated(folder, "finetune", "style")
+    return style if isinstance(style, str) else None
+
+
+def _stated(folder: Path, table: str, key: str) -> Any:
+    """What the config.toml of a run states; None where it is missing, or of another program, for example."""
     try:
         with open_regular(folder / CONFIG) as file:
-            style = tomllib.loads(file.read(_MAX_CONFIG).decode())["finetune"]["style"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a folder of another program, for example
+            return tomllib.loads(file.read(_MAX_CONFIG).decode())[table][key]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return style if isinstance(style, str) else None
+
+
+def made_from(path: str | Path) -> list[Path]:
+    """The folders of the models that a model was made from: its own, its base's, the base of that, as far as known.
+
+    Args:     path: a run, its weights, a checkpoint of it, or the name of a published model.
+    """
+    found: list[Path] = []
+    while path:
+        place = Path(path)
+        with contextlib.suppress(LoadError):  # it was removed, for example
+            place = folder_of(find_weights(place))
+        if place.resolve() in [folder.resolve() for folder in found] or not place.is_dir():
+            break  # a folder that was replaced may lead back to itself
+        found.append(place)
+        stated = _stated(place, "finetune", "base") or _stated(place, "data", "init") or _stated_base(place)
+        path = stated if isinstance(stated, str) else ""
+    return found
+
+
+def _stated_base(folder: Path) -> str:
+    try:
+        adapter = find_adapter(folder)
+    except (LoadError, OSError):
+        return ""
+    return adapter.base if adapter is not None else ""
 
 
 def keeps_newlines(path: str | Path) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.runs.folder import CONFUSION, PICTURES
-from tinygrad_llm.storage.figure import COLORS, line_styles, new_figure, save_figure, smoothed, span_of
+from tinygrad_llm.storage.figure import COLORS, lacks_letters, line_styles, new_figure, save_figure, smoothed, span_of
+from tinygrad_llm.storage.text import shortened
 from tinygrad_llm.training import Step
 
 
@@ -33,19 +34,29 @@ def save_confusion(results: dict[str, Any], folder: Path) -> None:
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> Any:
-    """A figure of how many texts of each true class (row) got each class (column)."""
-    side = 2.5 + 0.8 * len(labels)
+    """A figure of how many texts of each true class (row) got each class (column).
+
+    More than 12 classes have no numbers in their cells, and more than 60 no names.
+    """
+    size = len(labels)
+    side = 2.5 + 0.8 * min(size, 12)
     figure = new_figure(side + 1, side)
     axes = figure.add_subplot()
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for i, row in enumerate(counts):
+    for i, row in enumerate(counts if size <= 12 else ()):
         for j, count in enumerate(row):
             color = "white" if shares[i][j] > 0.6 else "black"
             axes.text(j, i, f"{count}\n{shares[i][j]:.0%}", ha="center", va="center", color=color)
     axes.set(xlabel="predicted", ylabel="true", title="test texts, and shares of each true class")
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
+    if size > 60:
+        axes.set(xlabel="number of the predicted class", ylabel="number of the true class")
+        return figure
+    names = [f"{i}" if lacks_letters(label) else shortened(label, 20) for i, label in enumerate(labels)]
+    upright = max(map(len, names)) > 8 or size > 12
+    small = {"fontsize": "small"} if size > 12 else {}
+    axes.set_xticks(range(size), names, rotation=90 if upright else 0, parse_math=False, **small)
+    axes.set_yticks(range(size), names, parse_math=False, **small)
     return figure
 
 

@@ -52,6 +52,14 @@ def new_figure(width: float = 8.0, height: float = 4.5) -> Any:
     return figure
 
 
+def lacks_letters(text: str) -> bool:
+    """Whether matplotlib's font lacks a letter of the text, for which it would draw a box, and warn."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    return not all(font.get_char_index(ord(letter)) for letter in text if not letter.isspace())
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write the figure as a PNG file.
 

@@ -4,13 +4,48 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+# A file, a model or a server may write them too, and they would move the cursor, color the terminal or turn a line
+# around: all control characters but tab and line feed, and those that change the direction of a text.
+_CONTROLS = dict.fromkeys(
+    [*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)],
+    "\N{REPLACEMENT CHARACTER}",
+)
+
+
+def printable(text: str) -> str:
+    """A text of unknown origin without control characters, for a terminal; tabs and line feeds stay."""
+    return text.translate(_CONTROLS)
+
 
 def one_line(message: object) -> str:
-    """The text of an object in one line: each run of white space becomes one space."""
-    return " ".join(str(message).split())
+    """The text of an object in one line, as `printable`: each run of white space becomes one space."""
+    return printable(" ".join(str(message).split()))
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a line takes: East Asian letters take two, and marks above a letter none."""
+    wide = {"W": 2, "F": 2}
+    return sum(0 if unicodedata.combining(c) else wide.get(unicodedata.east_asian_width(c), 1) for c in text)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """The text with spaces behind it (right: before it), so that it takes at least `width` columns."""
+    space = " " * (width - columns(text))
+    return space + text if right else text + space
+
+
+def shortened(text: str, most: int) -> str:
+    """The text in one line of at most `most` columns; where it is cut, it ends with " …"."""
+    text = one_line(text)
+    if columns(text) <= most:
+        return text
+    while columns(text) > most - 2:
+        text = text[: min(len(text) - 1, most)]
+    return text.rstrip() + " …"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

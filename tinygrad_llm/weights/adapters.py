@@ -13,6 +13,7 @@ Source:   peft 0.21: peft.LoraConfig, peft.utils.save_and_load.get_peft_model_st
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,12 @@ _LABELS, _BASE = "tinygrad_llm.labels", "tinygrad_llm.base_sha256"  # in the met
 _MAX_JSON = 1_000_000  # bytes
 _PREFIX = "base_model.model."
 _PEFTS_ALPHA = 8  # where a config states none
+_MOST_BASES = 100  # adapters on top of each other
+_WANTED = {
+    "lora_alpha": "a number",
+    "alpha_pattern": "an object with a number for each layer",
+    "use_rslora": "true or false",
+}
 _REFUSED = {"use_dora": False, "bias": "none"}  # fields that we do not support, with their harmless values
 
 
@@ -119,8 +126,21 @@ class Adapter(NamedTuple):
 def find_adapter(path: str | Path) -> Adapter | None:
     """The base that the adapter in a folder states; None where the folder holds no adapter, or a whole model.
 
-    Raises:   LoadError: its files are damaged, or name no base.
+    Raises:   LoadError: its files are damaged, or name no base; its bases lead in a circle.
     """
+    found = _read_adapter(path)
+    above, at = [os.path.realpath(path)], found
+    while at is not None:
+        place = os.path.realpath(at.base)
+        if place in above or len(above) == _MOST_BASES:
+            said = "its bases lead in a circle" if place in above else f"has more than {_MOST_BASES} bases"
+            raise LoadError(f"{path}: {said}: mend base_model_name_or_path in {above[-1]}/{ADAPTER_CONFIG}")
+        above.append(place)
+        at = _read_adapter(at.base)
+    return found
+
+
+def _read_adapter(path: str | Path) -> Adapter | None:
     folder = Path(path)
     if not (folder / ADAPTER).is_file() or (folder / WEIGHTS).is_file():
         return None
@@ -131,8 +151,10 @@ def find_adapter(path: str | Path) -> Adapter | None:
         )
     _, metadata = load_safetensors(folder / ADAPTER, mmap=True)  # the arrays are read, and their hash, by load_adapter
     labels = parse_json(f"{folder / ADAPTER}: labels", metadata.get(_LABELS, "[]").encode())
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise LoadError(f"{folder / ADAPTER}: labels must be a list of texts, got {show(labels)}")
+    if labels and len(set(labels)) < max(2, len(labels)):
+        raise LoadError(f"{folder / ADAPTER}: labels must be at least two different texts, got {show(labels)}")
     return Adapter(base, metadata.get(_BASE, ""), tuple(labels))
 
 
@@ -213,7 +235,20 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     for name, harmless in _REFUSED.items():
         if config.get(name, harmless) not in (harmless, None):
             raise LoadError(f"{path}: {name} is {show(config[name])}, which cannot be read")
+    alphas = config.get("alpha_pattern")
+    good = {
+        "lora_alpha": config.get("lora_alpha") is None or _is_number(config["lora_alpha"]),
+        "alpha_pattern": alphas is None or (isinstance(alphas, dict) and all(map(_is_number, alphas.values()))),
+        "use_rslora": isinstance(config.get("use_rslora", False), bool | None),
+    }
+    for name, is_good in good.items():
+        if not is_good:
+            raise LoadError(f"{path}: {name} must be {_WANTED[name]}, got {show(config[name])}")
     return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _sorted(arrays: dict[str, Array], where: str) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
@@ -242,5 +277,7 @@ def _sorted(arrays: dict[str, Array], where: str) -> tuple[dict[str, tuple[Array
 def _alpha(config: dict[str, Any], name: str, rank: int) -> float:
     pattern = config.get("alpha_pattern") or {}
     alpha = next((value for key, value in pattern.items() if name == key or name.endswith("." + key)), None)
-    number = float(config.get("lora_alpha", _PEFTS_ALPHA) if alpha is None else alpha)
+    if alpha is None:
+        alpha = config.get("lora_alpha")
+    number = float(_PEFTS_ALPHA if alpha is None else alpha)
     return number * math.sqrt(rank) if config.get("use_rslora") else number
