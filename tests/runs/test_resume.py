@@ -36,6 +36,7 @@ KINDS = {
     "three batches a step": {"accumulation": 3},
     "sgd": {"optimizer": "sgd", "momentum": 0.9},
     "adam, linear": {"optimizer": "adam", "schedule": "linear"},
+    "muon": {"optimizer": "muon", "workers": 2, "dropout": 0.0},
     "several epochs": {"stride": 32},  # 17 windows: four batches and a rest
 }
 

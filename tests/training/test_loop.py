@@ -25,7 +25,7 @@ from training_toys import (
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.nn import Dropout, Module, Parameter
-from tinygrad_llm.optim import warmup_cosine
+from tinygrad_llm.optim import AdamW, Muon, warmup_cosine
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import (
     ConfigError,
@@ -35,6 +35,7 @@ from tinygrad_llm.training import (
     TrainingError,
     TrainSettings,
     loop,
+    make_optimizer,
     records,
     train,
 )
@@ -177,7 +178,7 @@ def test_the_gradient_is_clipped_and_its_norm_before_is_reported():
     assert moved == pytest.approx(SETTINGS.lr * norm / 4, rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_every_optimizer_and_schedule_learns(optimizer, schedule):
     lr = 0.5 if optimizer == "sgd" else 1e-2
@@ -190,6 +191,28 @@ def test_the_optimizer_gets_the_eps_and_betas_of_the_settings(optimizer):
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, eps=1e-3, betas=(0.5, 0.6))
     made = Trainer(new_model(), text_task(), settings).optimizer
     assert (made.eps, made.betas) == (1e-3, (0.5, 0.6))
+
+
+@pytest.mark.parametrize("decay", ["matrices", "all"])
+def test_muon_updates_the_matrices_of_blocks_and_adamw_the_rest(decay):
+    model = new_model()
+    settings = dataclasses.replace(SETTINGS, optimizer="muon", eps=1e-3, betas=(0.5, 0.6), decay=decay, lr=3e-3)
+    optimizer = make_optimizer(model, settings)
+    rules = {name: optimizer._rule(name) for name in dict(model.named_parameters())}
+    inner = {name for name, p in model.named_parameters() if ".h." in name and p.ndim == 2}
+    assert {name for name, rule in rules.items() if isinstance(rule, Muon)} == inner
+    assert {(rule.eps, rule.betas) for rule in rules.values() if isinstance(rule, AdamW)} == {(1e-3, (0.5, 0.6))}
+    decays = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays == {2: 0.1, 1: 0.1 if decay == "all" else 0.0}
+    assert {group["lr"] for group in optimizer.param_groups} == {3e-3}
+
+    for name, p in model.named_parameters():
+        p.requires_grad = name in inner
+    assert isinstance(make_optimizer(model, settings), Muon)
+    for name, p in model.named_parameters():
+        p.requires_grad = name not in inner
+    with pytest.raises(ConfigError, match=r"^training\.optimizer: muon updates the matrices of blocks.*: set adamw$"):
+        make_optimizer(model, settings)
 
 
 # ---- NaN and infinity ------------------------------------------------------------------------------------------------
@@ -391,7 +414,7 @@ def test_dropout_with_several_workers_is_refused(several):
         ({"warmup": -1}, "must be finite and ≥ 0, got -1"),
         ({"clip": 0.0}, r"must be positive \(inf: no limit\), got 0.0"),
         ({"clip": math.nan}, "must be positive .*, got nan"),
-        ({"optimizer": "adagrad"}, "must be adamw, adam or sgd, got 'adagrad'"),
+        ({"optimizer": "adagrad"}, "must be adamw, adam, sgd or muon, got 'adagrad'"),
         ({"schedule": "exponential"}, "must be cosine, linear or constant, got 'exponential'"),
         ({"order": "sorted"}, "must be epochs or random, got 'sorted'"),
     ],

@@ -51,6 +51,7 @@ SIZES = {
     "accumulation of more": (GPTConfig(65, 64, 4, 4, 128), {"accumulation": 2, "batch_size": 8}),
     "sgd": (GPTConfig(200, 8, 4, 4, 128), {"optimizer": "sgd"}),
     "sgd with momentum": (GPTConfig(200, 8, 4, 4, 128), {"optimizer": "sgd", "momentum": 0.9}),
+    "muon": (GPTConfig(65, 8, 2, 4, 128), {"optimizer": "muon", "batch_size": 1}),
     "char-cpu": (dataclasses.replace(PRESETS["char-cpu"].model, vocab_size=65), {"batch_size": 12}),
 }
 # Two blocks of models that take seconds: more blocks are like them. (The whole gpt2 and book-mini are met to 1 %.) The

@@ -235,15 +235,22 @@ STEPS, LR, BETAS, EPS = 4, 0.1, (0.8, 0.95), 1e-3
 Formula = Callable[[Array, Array, float], Array]  # start, (steps, …) gradients and weight decay → end
 
 
-def _update(label: str, optimizer: Callable[..., Any], formula: Formula, **options: Any) -> Case:
+def _update(
+    label: str,
+    optimizer: Callable[..., Any],
+    formula: Formula,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((3, 4), (4,)),
+    covers: str = "",
+    **options: Any,
+) -> Case:
     """Four steps of an optimizer on two groups, one of which decays, compared with its formula."""
 
     def compared(rng: Generator) -> list[tuple[str, Array, Array]]:
         decays = {"weight": 0.3, "bias": 0.0}
-        starts = {"weight": rng.randn((3, 4), np.float64), "bias": rng.randn((4,), np.float64)}
+        starts = {name: rng.randn(shape, np.float64) for name, shape in zip(decays, shapes, strict=True)}
         gradients = {name: rng.randn((STEPS, *p.shape), np.float64) for name, p in starts.items()}
         tensors = {name: Tensor(p.copy(), requires_grad=True) for name, p in starts.items()}
-        groups = [{"params": [t], "weight_decay": decays[name]} for name, t in tensors.items()]
+        groups = [{"params": [(name, t)], "weight_decay": decays[name]} for name, t in tensors.items()]
         updating = optimizer(groups, lr=LR, **options)
         for step in range(STEPS):
             for name, t in tensors.items():
@@ -251,7 +258,7 @@ def _update(label: str, optimizer: Callable[..., Any], formula: Formula, **optio
             updating.step()
         return [(name, t.data, formula(starts[name], gradients[name], decays[name])) for name, t in tensors.items()]
 
-    return UpdateCase("optimizers", optimizer.__name__, label, compared, "formula")
+    return UpdateCase("optimizers", covers or optimizer.__name__, label, compared, "formula")
 
 
 def _weighted(weights: Array, terms: list[Array]) -> Array:
@@ -307,6 +314,30 @@ def _sgd(momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False) 
     return formula
 
 
+def _muon(nesterov: bool = True, rms: bool = False) -> Formula:
+    """Muon, with its momentum written as a sum, b_t = Σ_i 0.95ᵗ⁻ⁱ 0.05 g_i, and an SVD in place of its iteration.
+
+        p_t = p_{t−1} (1 − lr · decay) − lr · scale · U f(S / ‖S‖) Vᵀ,   U S Vᵀ = b_t
+
+    Here f is the polynomial 3.4445 s − 4.775 s³ + 2.0315 s⁵, applied five times to each singular value. With nesterov,
+    U S Vᵀ is 0.95 b_t + 0.05 g_t.
+    """
+
+    def formula(p: Array, gradients: Array, decay: float) -> Array:
+        for t in range(1, len(gradients) + 1):
+            b = 0.05 * _weighted(0.95 ** np.arange(t)[::-1], list(gradients[:t]))
+            u, s, vt = np.linalg.svd(0.95 * b + 0.05 * gradients[t - 1] if nesterov else b, full_matrices=False)
+            s = s / np.linalg.norm(s)
+            for _ in range(5):
+                s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+            rows, columns = p.shape
+            scale = 0.2 * math.sqrt(max(rows, columns)) if rms else math.sqrt(max(1.0, rows / columns))
+            p = p * (1 - LR * decay) - LR * scale * (u * s) @ vt
+        return p
+
+    return formula
+
+
 def _clip(rng: Generator) -> list[tuple[str, Array, Array]]:
     """Gradients g of a joint norm n > max_norm become g · max_norm / (n + 1e-6); others stay as they are."""
     grads = [rng.randn(shape, np.float64) for shape in ((3, 4), (4,))]
@@ -340,6 +371,15 @@ def _optimizer_cases() -> list[Case]:
         _update("maximize", optim.SGD, lambda p, g, decay: _sgd()(p, -g, decay), maximize=True),
         _update(
             "maximize", optim.AdamW, lambda *x: _adam(True)(x[0], -x[1], x[2]), betas=BETAS, eps=EPS, maximize=True
+        ),
+        _update("a wide and a tall matrix", optim.Muon, _muon(), ((3, 4), (4, 2))),
+        _update("plain momentum", optim.Muon, _muon(nesterov=False), ((3, 3), (2, 5)), nesterov=False),
+        _update("match_rms_adamw", optim.Muon, _muon(rms=True), ((3, 4), (4, 2)), adjust_lr_fn="match_rms_adamw"),
+        _update(
+            "Muon and AdamW",
+            lambda groups, lr: optim.Together(optim.Muon(groups[:1], lr), optim.AdamW(groups[1:], lr, BETAS, EPS)),
+            lambda p, g, decay: (_muon() if p.ndim == 2 else _adam(True))(p, g, decay),
+            covers="Together",
         ),
         UpdateCase("optimizers", "clip_grad_norm_", "above and below", _clip, "formula"),
     ]

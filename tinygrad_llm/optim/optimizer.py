@@ -1,21 +1,21 @@
 """SGD, Adam and AdamW. All update parameters in place; the state is allocated at a parameter's first update.
 
 `Optimizer` holds what they share: groups of parameters, the step over them, and a state that can be saved. A subclass
-is its formula, in `_update`.
+is its formula, in `_update`. `Together` makes one optimizer of several (`muon.py` has one more).
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.node import changed
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.optim.jobs import Map, jobs, stretches
+from tinygrad_llm.optim.jobs import JOB, Map, jobs, stretches
 
 Named: TypeAlias = tuple[str, Tensor]
 
@@ -34,10 +34,18 @@ class _State:
     arrays: list[Array]
 
 
+class _Piece(NamedTuple):
+    update: Callable[..., None]  # the formula with this step's settings
+    grad_scale: float
+    arrays: tuple[Array, ...]  # parameter, gradient and what is kept: a stretch of each, or all of it
+    size: int  # numbers that it counts as when jobs are formed
+
+
 class Optimizer:
     """The base of all optimizers: groups of parameters, one update of each at a step, and a state that can be saved.
 
-    A subclass names the arrays it keeps for each parameter in `keeps`, and writes its formula in `_update`.
+    A subclass names the arrays it keeps for each parameter in `keeps`, and writes its formula in `_update`. A formula
+    that needs all of a parameter at once, and not a stretch of its numbers, sets `whole`.
 
     Args:     params: Parameters, or (name, Parameter) pairs, or dicts {"params": …, "lr": …, "weight_decay": …}, one
               for each group with settings of its own. A saved state uses the names; without names it counts the
@@ -49,6 +57,7 @@ class Optimizer:
 
     keeps: tuple[str, ...] = ()
     maximize = False
+    whole = False
 
     def __init__(
         self, params: Iterable[Tensor | Named] | Sequence[dict[str, Any]], lr: float, weight_decay: float
@@ -136,27 +145,34 @@ class Optimizer:
         for name, p in self._named.items():
             if p.grad is not None and p.grad.shape != p.shape:
                 raise self._error(f"{name} has shape {p.shape}, but its gradient has {p.grad.shape}")
-        updates = []
+        pieces = []
         for name, p in self._named.items():
             if p.grad is None:
                 continue
+            rule = self._rule(name)
             if name not in self._state:
-                self._state[name] = _State(0, [np.zeros_like(p.data) for _ in self.keeps])
+                self._state[name] = _State(0, [np.zeros_like(p.data) for _ in rule.keeps])
             state, group = self._state[name], self._group_of[name]
             state.steps += 1
             changed(p.data)
-            update = partial(self._update, state.steps, group["lr"], group["weight_decay"])
-            updates += [(update, arrays) for arrays in stretches(p.data, p.grad, *state.arrays)]
+            update = partial(rule._update, state.steps, group["lr"], group["weight_decay"])
+            scale = -grad_scale if rule.maximize else grad_scale
+            arrays = (p.data, p.grad, *state.arrays)
+            if rule.whole:
+                pieces.append(_Piece(update, scale, arrays, max(JOB, p.data.size)))  # products: a job by itself
+            else:
+                pieces += [_Piece(update, scale, some, some[0].size) for some in stretches(*arrays)]
 
-        if self.maximize:
-            grad_scale = -grad_scale
+        def job(pieces: list[_Piece]) -> None:
+            for update, scale, (p, g, *arrays), _ in pieces:
+                update(p, g if scale == 1.0 else g * scale, *arrays)
 
-        def job(updates: list[tuple[Callable[..., None], tuple[Array, ...]]]) -> None:
-            for update, (p, g, *arrays) in updates:
-                update(p, g if grad_scale == 1.0 else g * grad_scale, *arrays)
-
-        for _ in map(job, jobs(updates, lambda entry: entry[1][0].size)):
+        for _ in map(job, jobs(pieces, lambda piece: piece.size)):
             pass
+
+    def _rule(self, name: str) -> "Optimizer":
+        """The optimizer whose formula updates this parameter."""
+        return self
 
     def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
         """Update one stretch of a parameter, and of the arrays kept for it, in place.
@@ -176,7 +192,7 @@ class Optimizer:
         for name in self._named:
             own = self._state.get(name, _State(0, []))
             state[f"{name}.steps"] = np.array(own.steps)
-            state |= {f"{name}.{key}": array for key, array in zip(self.keeps, own.arrays, strict=False)}
+            state |= {f"{name}.{key}": array for key, array in zip(self._rule(name).keeps, own.arrays, strict=False)}
         return state
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
@@ -193,7 +209,7 @@ class Optimizer:
             if steps.shape != () or steps.dtype.kind not in "iu" or steps < 0:
                 wrong.append(f"{name}.steps must be one integer ≥ 0")
                 steps = np.array(1)  # so that its arrays are checked, too
-            keys = [f"{name}.{key}" for key in self.keeps] if steps else []
+            keys = [f"{name}.{key}" for key in self._rule(name).keeps] if steps else []
             expected |= {f"{name}.steps", *keys}
             wrong += [f"missing {key}" for key in [f"{name}.steps", *keys] if key not in state]
             arrays = {key: np.asarray(state[key]) for key in keys if key in state}
@@ -217,6 +233,27 @@ def _like(p: Array, values: Array) -> Array:
     copy = np.empty_like(p)
     copy[...] = values
     return copy
+
+
+class Together(Optimizer):
+    """Several optimizers that step as one: each updates its own parameters by its own formula.
+
+    Args:     optimizers: new ones, of named parameters. From then on only this one may step.
+    Raises:   ValueError: there are none; a parameter or a name belongs to two of them.
+    """
+
+    def __init__(self, *optimizers: Optimizer) -> None:
+        self._rules = {name: one for one in optimizers for name in one._named}
+        self._named = self._names([pair for one in optimizers for pair in one._named.items()])
+        self.param_groups = [group for one in optimizers for group in one.param_groups]
+        self._group_of = {name: group for one in optimizers for name, group in one._group_of.items()}
+        self._state = {}
+
+    def _rule(self, name: str) -> Optimizer:
+        return self._rules[name]
+
+    def __repr__(self) -> str:
+        return "\n".join(dict.fromkeys(map(repr, self._rules.values())))
 
 
 class SGD(Optimizer):

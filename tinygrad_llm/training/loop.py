@@ -1,14 +1,25 @@
 """The training loop: gradients to zero, loss and gradient, clip, step, and again."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
-from tinygrad_llm.nn import Dropout, Module
-from tinygrad_llm.optim import SGD, Adam, AdamW, clip_scale, decay_groups, grad_norm
+from tinygrad_llm.nn import Dropout, Module, Parameter
+from tinygrad_llm.optim import (
+    SGD,
+    Adam,
+    AdamW,
+    Muon,
+    Optimizer,
+    Together,
+    clip_scale,
+    decay_groups,
+    grad_norm,
+    inner_matrices,
+)
 from tinygrad_llm.random import QuickMasks
 from tinygrad_llm.runtime import peak_memory
 from tinygrad_llm.training.layers import LayerFigures, by_layer
@@ -205,20 +216,34 @@ class Trainer(TrainingState):
         ) from cause
 
 
-def make_optimizer(model: Module, settings: TrainSettings) -> AdamW | Adam | SGD:
+def make_optimizer(model: Module, settings: TrainSettings) -> Optimizer:
     """The optimizer of the settings, for the parameters that require a gradient.
 
-    Raises:   ConfigError: no parameter does.
+    Raises:   ConfigError: no parameter does; or, for Muon, no matrix inside a block.
     """
-    s, named = settings, list(trainable(model).items())
+    s, named = settings, trainable(model)
     if not named:
         raise ConfigError("there is nothing to train: no parameter of the model requires a gradient")
-    decay = s.weight_decay
-    groups = decay_groups(named, decay) if s.decay == "matrices" else [{"params": named, "weight_decay": decay}]
     match s.optimizer:
         case "adamw":
-            return AdamW(groups, s.lr, s.betas, s.eps)
+            return AdamW(_groups(named, s), s.lr, s.betas, s.eps)
         case "adam":
-            return Adam(groups, s.lr, s.betas, s.eps)
+            return Adam(_groups(named, s), s.lr, s.betas, s.eps)
         case "sgd":
-            return SGD(groups, s.lr, s.momentum)
+            return SGD(_groups(named, s), s.lr, s.momentum)
+        case "muon":
+            matrices = inner_matrices(named.items())
+            if not matrices:
+                raise ConfigError(
+                    "training.optimizer: muon updates the matrices of blocks, and none is trained here: set adamw"
+                )
+            muon = Muon(list(matrices.items()), s.lr, s.weight_decay, adjust_lr_fn="match_rms_adamw")
+            others = {name: p for name, p in named.items() if name not in matrices}
+            return Together(muon, AdamW(_groups(others, s), s.lr, s.betas, s.eps)) if others else muon
+
+
+def _groups(named: Mapping[str, Parameter], settings: TrainSettings) -> list[dict[str, Any]]:
+    """The parameters that decay, and those that do not."""
+    if settings.decay == "matrices":
+        return decay_groups(named.items(), settings.weight_decay)
+    return [{"params": list(named.items()), "weight_decay": settings.weight_decay}]

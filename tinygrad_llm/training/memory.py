@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.optim.jobs import JOB, STRETCH
+from tinygrad_llm.optim.muon import is_inner
 from tinygrad_llm.runtime import cores, memory_available
 from tinygrad_llm.training.layers import SAMPLE
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
@@ -65,10 +66,19 @@ def memory(
     worker = _Worker(config, settings, part / workers, sizes)
     moments = [(at_once * activations, at_once * gradients + total) for activations, gradients in worker.moments()]
 
-    # In the update: a sample of each parameter, to see how far it moves; three stretches for each thread.
+    # In the update: a sample of each parameter, to see how far it moves; three stretches for each thread. Muon has
+    # the gradient, scaled and in the momentum, X before and after an iteration, and two squares, for each thread.
     sample = sum(size / max(1, size // SAMPLE) for size in sizes.values())
     threads = min(cores(), MOST, math.ceil(trained / JOB))
-    moments.append((sample + 3 * threads * min(STRETCH, max(sizes.values(), default=0)), trained))
+    update = 3 * threads * min(STRETCH, max(sizes.values(), default=0))
+    inner = {
+        name: shape for name, shape in config.shapes() if settings.optimizer == "muon" and is_inner(name, len(shape))
+    }
+    at_once = min(cores(), MOST, len(inner))
+    largest = max(
+        (4 * math.prod(shape) + 2 * min(shape) ** 2 for name, shape in inner.items() if name in sizes), default=0
+    )
+    moments.append((sample + max(update, at_once * largest), trained))
     # In a held-out loss: GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
     x, logits = batch_size * config.block_size * config.n_embd, batch_size * config.block_size * config.vocab_size
     parts = math.ceil(logits / _LOGITS)
@@ -76,10 +86,11 @@ def memory(
 
     activations, gradients = max(moments, key=sum)
     slots = 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
+    kept = sum((1 if name in inner else slots) * size for name, size in sizes.items())
     return Memory(
         parameters=_FLOAT * processes().here * (config.num_parameters + sum(beside.values())),
         gradients=int(_FLOAT * gradients),
-        optimizer=_FLOAT * slots * trained,
+        optimizer=_FLOAT * kept,
         activations=int(_FLOAT * activations),
     )
 

@@ -34,7 +34,9 @@ class TrainSettings:
     epochs: int = setting(0, "passes over the data; 0: train for the number of steps instead")
     batch_size: int = setting(12, "windows in a batch")
     accumulation: int = setting(1, "batches whose gradients make one update")
-    optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "adamw, adam or sgd")
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = setting(
+        "adamw", "adamw, adam, sgd; or muon, for the matrices of the blocks, with adamw for the rest"
+    )
     lr: float = setting(1e-3, "the highest learning rate")
     min_lr: float = setting(1e-4, "the learning rate at the end")
     warmup: int = setting(100, "steps in which the learning rate rises to its highest")

@@ -99,7 +99,8 @@ class Workers:
     def update(self, optimizer: Optimizer, grad_scale: float) -> None:
         """A step of the optimizer, by all threads; other processes get the new weights with the next batch."""
         self._weights_sent = False
-        optimizer.step(grad_scale, self.map)
+        with blas_threads(1) if self._pool else contextlib.nullcontext():  # Muon's products
+            optimizer.step(grad_scale, self.map)
 
     def map(self, function: Callable[[Any], _T], items: Iterable[Any]) -> Iterable[_T]:
         """As `map`, by all threads where there are several items; the calls must not depend on each other."""
