@@ -359,7 +359,7 @@ def test_every_missing_and_extra_tensor_is_listed(tmp_path):
 
 def test_another_model_is_refused_by_its_tensor_names(tmp_path):
     save_safetensors(tmp_path / WEIGHTS, {"bert.embeddings.weight": np.ones((2, 3), np.float32)})
-    refused(tmp_path, "of BERT, as 'bert.embeddings.weight' shows: only GPT-2 is read")
+    refused(tmp_path, "of BERT, as 'bert.embeddings.weight' shows: GPT is a decoder only")
     save_safetensors(tmp_path / WEIGHTS, {"another.weight": np.ones((2, 3), np.float32)})
     refused(tmp_path, "not a GPT-2", "another.weight")
 

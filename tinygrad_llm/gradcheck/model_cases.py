@@ -157,6 +157,37 @@ def gpt_problem(config: models.GPTConfig, rng: Generator, *, recompute: bool = F
     return gpt_loss, list(named.values()), list(named)
 
 
+def _encoder_config(**options: Any) -> models.EncoderConfig:
+    sizes: dict[str, Any] = {"vocab_size": 7, "block_size": 4, "n_layer": 1, "n_head": 2, "n_embd": 4, "dropout": 0.0}
+    return models.EncoderConfig(**(sizes | options))
+
+
+def _encoder_loss(label: str, recompute: bool = False, **options: Any) -> Case:
+    """The loss of a whole encoder on a padded batch with two segments, as a function of every parameter."""
+
+    def problem(rng: Generator) -> Problem:
+        model = models.Encoder(_encoder_config(**options), rng, recompute=recompute)
+        _trained(model, rng)
+        inputs, targets = rng.randint(0, 7, (2, 2, 4))
+        targets[:, ::2] = -100
+        segments = np.array([[0, 0, 1, 1], [0, 0, 0, 0]])
+        named = dict(model.named_parameters())
+        state = rng.get_state()
+
+        def encoder_loss(*_: Any) -> Tensor:
+            rng.set_state(state)
+            return model.loss(inputs, targets, np.array([4, 2]), segments)
+
+        return encoder_loss, list(named.values()), list(named)
+
+    return Case("layers and models", "Encoder", f"loss, {label}", problem)
+
+
+def _encoder_classifier(rng: Generator, **options: Any) -> Module:
+    sizes = dataclasses.asdict(_encoder_config(**options))
+    return _trained(models.EncoderClassifier(models.EncoderClassifierConfig(**sizes, labels=("a", "b")), rng), rng)
+
+
 def _trained(module: Module, rng: Generator) -> Module:
     """The module with other values in every parameter, none of them frozen: new adapters, for example, are zero."""
     for p in module.parameters():
@@ -208,6 +239,16 @@ def _layer_cases() -> list[Case]:
         _layer(lambda rng: _adapter(rng, 0.3, 3), "three parts, dropout", normal(2, 3)),
         _layer(lambda rng: _classifier(rng), "all of a text", ids(7, 2, 3)),
         _layer(lambda rng: _classifier(rng, dropout=0.2), "padded, dropout", ids(7, 2, 3), fixed([3, 1])),
+        _layer(lambda rng: _trained(models.EncoderLayer(_encoder_config(), rng), rng), "", normal(2, 3, 4)),
+        _layer(
+            lambda rng: _trained(models.EncoderLayer(_encoder_config(dropout=0.2), rng), rng),
+            "padded, dropout",
+            normal(2, 3, 4),
+            fixed([[[[True, True, True]]], [[[True, False, False]]]]),
+        ),
+        _layer(lambda rng: _encoder_classifier(rng, dropout=0.2), "padded, dropout", ids(7, 2, 3), fixed([3, 1])),
+        _encoder_loss("padded, two segments"),
+        _encoder_loss("dropout, recompute", recompute=True, dropout=0.2),
         _gpt_loss("tied"),
         _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False, n_layer=1),
         _gpt_loss("tied, dropout", dropout=0.2, n_layer=1),

@@ -1,11 +1,17 @@
-"""The models: GPT, and a classifier on top of it.
+"""The models: GPT, the encoder, and a classifier on top of each.
 
 `MODELS` are those that `tinygrad-llm train --model` makes. The `kind` of a config is its key there.
 """
 
 from tinygrad_llm.models.config import CONFIGS, GPTConfig
+from tinygrad_llm.models.encoder import Encoder, EncoderConfig, EncoderLayer
 from tinygrad_llm.models.gpt import GPT, MLP, Block, Transformer
-from tinygrad_llm.models.heads import GPTClassifier, GPTClassifierConfig
+from tinygrad_llm.models.heads import (
+    EncoderClassifier,
+    EncoderClassifierConfig,
+    GPTClassifier,
+    GPTClassifierConfig,
+)
 from tinygrad_llm.weights import PreTrainedModel
 
 __all__ = [
@@ -14,6 +20,11 @@ __all__ = [
     "MLP",
     "MODELS",
     "Block",
+    "Encoder",
+    "EncoderClassifier",
+    "EncoderClassifierConfig",
+    "EncoderConfig",
+    "EncoderLayer",
     "GPTClassifier",
     "GPTClassifierConfig",
     "GPTConfig",

@@ -1,4 +1,4 @@
-"""The sizes of a GPT, and those of the four GPT-2s."""
+"""The sizes of a GPT, and those of the four GPT-2s; what the sizes of every model must be."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -31,19 +31,7 @@ class GPTConfig:
     published: ClassVar[Mapping[str, Any]] = {}  # by name; set below
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
-                raise ValueError(f"GPTConfig: {field.name} must be a positive integer, got {value!r}")
-            if field.type is bool and type(value) is not bool:
-                raise ValueError(f"GPTConfig: {field.name} must be true or false, got {value!r}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"GPTConfig: n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"GPTConfig: dropout must lie in [0, 1), got {self.dropout!r}")
-        std = self.initializer_range
-        if std is not None and (type(std) not in (int, float) or not 0 < std <= 1):
-            raise ValueError(f"GPTConfig: initializer_range must lie in (0, 1] or be None, got {std!r}")
+        check_sizes(self, "GPTConfig")
 
     @property
     def num_parameters(self) -> int:
@@ -77,6 +65,27 @@ class GPTConfig:
         yield "transformer.ln_f.bias", (C,)
         if not self.tie_weights:
             yield "lm_head.weight", (self.vocab_size, C)
+
+
+def check_sizes(config: Any, name: str) -> None:
+    """Check the fields of a config by their types, and those that all models have.
+
+    Args:     name: the class, for the message.
+    Raises:   ValueError: as `GPTConfig`.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type is int and (type(value) is not int or value < 1):
+            raise ValueError(f"{name}: {field.name} must be a positive integer, got {value!r}")
+        if field.type is bool and type(value) is not bool:
+            raise ValueError(f"{name}: {field.name} must be true or false, got {value!r}")
+    if config.n_embd % config.n_head:
+        raise ValueError(f"{name}: n_embd ({config.n_embd}) must be a multiple of n_head ({config.n_head})")
+    if type(config.dropout) not in (int, float) or not 0 <= config.dropout < 1:
+        raise ValueError(f"{name}: dropout must lie in [0, 1), got {config.dropout!r}")
+    std = config.initializer_range
+    if std is not None and (type(std) not in (int, float) or not 0 < std <= 1):
+        raise ValueError(f"{name}: initializer_range must lie in (0, 1] or be None, got {std!r}")
 
 
 # The GPT-2s that OpenAI published: 124M, 355M, 774M and 1558M parameters.

@@ -1,7 +1,9 @@
-"""A GPT with another head: `GPTClassifier` names the class of a text.
+"""A GPT or an encoder with another head: `GPTClassifier` and `EncoderClassifier` name the class of a text.
 
 Shapes: B batch, T time, C channels (n_embd), K classes.
 """
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,8 +14,9 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.models.config import GPTConfig
+from tinygrad_llm.models.encoder import Bert, Encoder, EncoderConfig, checked
 from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
-from tinygrad_llm.nn import Linear
+from tinygrad_llm.nn import Dropout, Linear
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.weights import PreTrainedModel
@@ -31,11 +34,7 @@ class GPTClassifierConfig(GPTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.labels, list | tuple) or not all(isinstance(x, str) and x for x in self.labels):
-            raise ValueError(f"GPTClassifierConfig: labels must be texts, got {self.labels!r}")
-        if len(set(self.labels)) < max(2, len(self.labels)):
-            raise ValueError(f"GPTClassifierConfig: labels must be at least two different texts, got {self.labels!r}")
-        object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives a list
+        _check_labels(self)
 
     @property
     def num_parameters(self) -> int:
@@ -46,6 +45,15 @@ class GPTClassifierConfig(GPTConfig):
         yield from ((name, shape) for name, shape in super().shapes() if not name.startswith("lm_head."))
         yield "score.weight", (len(self.labels), self.n_embd)
         yield "score.bias", (len(self.labels),)
+
+
+def _check_labels(config: GPTClassifierConfig | EncoderClassifierConfig) -> None:
+    name, labels = type(config).__name__, config.labels
+    if not isinstance(labels, list | tuple) or not all(isinstance(x, str) and x for x in labels):
+        raise ValueError(f"{name}: labels must be texts, got {labels!r}")
+    if len(set(labels)) < max(2, len(labels)):
+        raise ValueError(f"{name}: labels must be at least two different texts, got {labels!r}")
+    object.__setattr__(config, "labels", tuple(labels))  # JSON gives a list
 
 
 class GPTClassifier(PreTrainedModel):
@@ -126,4 +134,81 @@ class GPTClassifier(PreTrainedModel):
             raise ValueError(f"lengths must be {B} integers from 1 to {T}, got {lengths!r:.100}")
         x = self.transformer(ids, None, self.recompute, self.fused)  # (B, T, C)
         scores: Tensor = self.score(x[np.arange(B), ends - 1])
+        return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderClassifierConfig(EncoderConfig):
+    """The sizes of an encoder, and the names of the classes.
+
+    Raises:   ValueError: as `EncoderConfig`; fewer than two labels, an empty one, or one twice.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_labels(self)
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        C = self.n_embd
+        yield from (pair for pair in super().shapes() if not pair[0].startswith("cls."))
+        yield "bert.pooler.dense.weight", (C, C)
+        yield "bert.pooler.dense.bias", (C,)
+        yield "classifier.weight", (len(self.labels), C)
+        yield "classifier.bias", (len(self.labels),)
+
+
+class EncoderClassifier(PreTrainedModel):
+    """An encoder whose head scores the classes of a text, from the hidden state of its first token, [CLS].
+
+    Every position reads the whole text, so the first one can stand for it. The pooler, a linear layer with a tanh,
+    comes before the scores.
+
+    Args:     config: the sizes and labels. rng: draws the initial weights; Generator(0) if None.
+              recompute, fused: as for `Encoder`.
+    Shapes:   ids (B, T) → scores (B, K).
+    Source:   Devlin et al. 2018, arXiv:1810.04805, section 4.1; transformers.BertForSequenceClassification.
+    """
+
+    config_class = EncoderClassifierConfig
+    config: EncoderClassifierConfig
+
+    def __init__(
+        self, config: EncoderClassifierConfig, rng: Generator | None = None, *, recompute: bool = False,
+        fused: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(config)
+        rng = Generator(0) if rng is None else check_generator(rng)
+        self.recompute = recompute
+        self.fused = fused
+        self.bert = Bert(config, rng, pooled=True)
+        self.dropout = Dropout(config.dropout, rng=rng)
+        self.classifier = Linear(config.n_embd, len(config.labels), rng=rng, std=config.initializer_range)
+
+    @classmethod
+    def from_encoder(cls, base: Encoder, labels: Sequence[str], rng: Generator) -> Self:
+        """The transformer of an encoder, shared and not copied, with a new pooler and head.
+
+        Raises:   ValueError: as `EncoderClassifierConfig`.
+        """
+        config = EncoderClassifierConfig(**dataclasses.asdict(base.config), labels=tuple(labels))
+        model = cls(config, rng, recompute=base.recompute, fused=base.fused)
+        model.bert.embeddings, model.bert.encoder = base.bert.embeddings, base.bert.encoder
+        model.to(base.bert.embeddings.word_embeddings.weight.dtype)
+        return model
+
+    @property
+    def block_size(self) -> int:
+        return self.config.block_size
+
+    def forward(self, ids: Any, lengths: Any = None, segments: Any = None) -> Tensor:
+        """The scores of the classes.
+
+        Args:     as for `Encoder.forward`.
+        Returns:  (B, K); their softmax is the probability of each class.
+        Raises:   ValueError, IndexError: as `Encoder.forward`.
+        """
+        x = self.bert(*checked(self.config, ids, lengths, segments), self.recompute, self.fused)
+        scores: Tensor = self.classifier(self.dropout(self.bert.pool(x)))
         return scores

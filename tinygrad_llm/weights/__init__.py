@@ -6,6 +6,7 @@ from tinygrad_llm.weights.pretrained import (
     OtherModelWarning,
     PreTrainedModel,
     about_model,
+    model_at,
     read_pretrained,
     write_pretrained,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "check_stated",
     "find_tokenizer",
     "fit",
+    "model_at",
     "read_pretrained",
     "tokenizer_for",
     "write_pretrained",

@@ -23,6 +23,7 @@ import numpy as np
 
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.storage.files import LoadError, show
+from tinygrad_llm.weights.bert import SIGN
 
 STYLES = {
     "ours": "our names",
@@ -59,7 +60,7 @@ WRITERS = (
         "convert it to Hugging Face's GPT-2",
     ),
     Writer("Llama or a model like it", r"(model\.)?(layers\.|embed_tokens\.)|gpt_neox\.", None, "only GPT-2 is read"),
-    Writer("BERT", r"(bert|roberta|embeddings|encoder)\.", None, "only GPT-2 is read"),
+    Writer("BERT", SIGN.pattern, None, "GPT is a decoder only; `tinygrad-llm fill` and `classify` read it"),
     Writer("OpenAI", r"model/", "openai"),
     Writer("Build a Large Language Model (From Scratch)", r"trf_blocks\.|tok_emb\.", "book"),
     # nanoGPT's GELU is not GPT-2's since 2023: reading it gives an OtherModelWarning (`pretrained`).

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinygrad_llm.formats import Arrays, read_arrays, save_npz, save_safetensors, write_tensorbundle
+from tinygrad_llm.formats import Arrays, load_safetensors, read_arrays, save_npz, save_safetensors, write_tensorbundle
 from tinygrad_llm.formats.checkpoint import FORMAT as CHECKPOINT
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Dropout, Module, lora_layers
@@ -34,6 +34,7 @@ from tinygrad_llm.random import Generator, Shape
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, parse_json, show
 from tinygrad_llm.weights.adapters import check_base, find_adapter, merge_adapter
+from tinygrad_llm.weights.bert import CLASSIFIER, SIGN, from_bert, from_bert_config, to_bert_config
 from tinygrad_llm.weights.find import CONFIG, HPARAMS, INDEX, NPZ, WEIGHTS, find_weights, folder_of
 from tinygrad_llm.weights.names import (
     STYLES,
@@ -64,6 +65,8 @@ _OURS, _PYTORCH = "tinygrad_llm.", "pt"  # the start, or the whole, of the field
 _READ_BY = {
     "tinygrad_llm.GPT": "`tinygrad-llm generate` and `chat` read it",
     "tinygrad_llm.GPTClassifier": "`tinygrad-llm classify` reads it",
+    "tinygrad_llm.Encoder": "`tinygrad-llm fill` reads it",
+    "tinygrad_llm.EncoderClassifier": "`tinygrad-llm classify` reads it",
 }
 _MAX_JSON = 1_000_000  # bytes
 _HEAD_SIZE = 64  # channels of one head in all GPT-2s
@@ -218,6 +221,8 @@ def read_pretrained(
     elif form.startswith(_OURS):
         hint = _READ_BY.get(form, "check the path")
         raise LoadError(f"{file}: holds {show(form)}, and {show(own)} is needed: {hint}")
+    elif _is_encoder(config_class):
+        source, fields, state, found = _read_bert(file, read, own)
     else:
         source, fields, state, found = _read_gpt2(file, read, n_head)
     del read  # so that `unify` can free each original
@@ -229,7 +234,7 @@ def read_pretrained(
     except (TypeError, ValueError) as error:
         raise LoadError(f"{source}: not the sizes of a {own.removeprefix(_OURS)}: {brief(error)}") from None
     if form != own and n_head is None:
-        _check_published(source, config, fields["n_head"])
+        _check_published(source, config, fields.get("n_head", 0))
     check_tensors(file, source, config, state)
     unify(state)
     broken = [] if allow_non_finite else not_finite(state)
@@ -265,7 +270,12 @@ def write_pretrained(
         pairs = {name: (shapes.get(name, "gone"), asked.get(name, "there")) for name in {**asked, **shapes}}
         wrong = [f"{name} is {own}, not {described}" for name, (own, described) in pairs.items() if own != described]
         raise ValueError(_not_saved(folder, wrong))
-    arrays = from_ours(state, form if form in STYLES else "ours")
+    if _is_encoder(type(config)):
+        if form not in ("safetensors", "huggingface"):
+            raise ValueError(f"the form {form} is GPT-2's, and an encoder has none in it: choose huggingface")
+        arrays = dict(state)
+    else:
+        arrays = from_ours(state, form if form in STYLES else "ours")
     target = {"openai": INDEX, "npz": NPZ}.get(form, WEIGHTS)
     others = [name for name in (WEIGHTS, INDEX, NPZ) if name != target and os.path.lexists(folder / name)]
     if others:
@@ -274,6 +284,9 @@ def write_pretrained(
     if form == "safetensors":
         config_text = json.dumps(dataclasses.asdict(config))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _own_format(type(config)), "config": config_text})
+    elif _is_encoder(type(config)):
+        _write_json(folder / CONFIG, to_bert_config(config, arrays["bert.embeddings.LayerNorm.bias"].dtype.name))
+        save_safetensors(folder / WEIGHTS, arrays, {"format": _PYTORCH})
     elif form == "huggingface":
         _write_json(folder / CONFIG, to_huggingface(config, arrays[WTE].dtype.name, end_of_text))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _PYTORCH})  # transformers refuses it without this field
@@ -318,6 +331,64 @@ def _model_in(file: Path, read: Arrays) -> Arrays:
 def _own_format(config_class: type[Config]) -> str:
     """Return the field `format` of our own files of a model: "tinygrad_llm.GPT" for GPTConfig."""
     return _OURS + config_class.__name__.removesuffix("Config")
+
+
+def model_at(path: str | Path) -> str:
+    """Return the name of the class that reads the model at a path: "GPT", "Encoder", "EncoderClassifier", …
+
+    A file that is not recognized gets "GPT", whose reader says what the file is.
+
+    Raises:   LoadError: no model there, or a damaged file.
+    """
+    adapter = find_adapter(path)
+    if adapter is not None:
+        return "GPTClassifier" if adapter.labels else "GPT"
+    file = find_weights(path)
+    if file.suffix != ".safetensors":
+        return "GPT"
+    names, metadata = load_safetensors(file, mmap=True)
+    form = metadata.get("format", "")
+    if form == CHECKPOINT:
+        about = _parse(f"{file}: __metadata__: metadata", metadata.get("metadata", "").encode("utf-8", "replace"))
+        model = about.get("model")
+        form = str(model.get("format")) if isinstance(model, dict) else ""
+    if form.startswith(_OURS):
+        return form.removeprefix(_OURS)
+    if any(SIGN.match(name) for name in names):
+        return "EncoderClassifier" if CLASSIFIER in names else "Encoder"
+    return "GPT"
+
+
+def _is_encoder(config_class: type) -> bool:
+    return getattr(config_class, "kind", "gpt") == "encoder"
+
+
+def _read_bert(file: Path, read: Arrays, own: str) -> tuple[str, dict[str, Any], dict[str, Array], str]:
+    """As `_read_gpt2`, of a BERT.
+
+    Args:     own: the field `format` of our files of this model.
+    """
+    classifier = own.endswith("Classifier")
+    if not any(SIGN.match(name) for name in read.arrays):
+        raise LoadError(f"{file}: not a BERT, but {show(sorted(read.arrays))}: check the path")
+    if classifier != (CLASSIFIER in read.arrays):
+        form = own.removesuffix("Classifier") + "Classifier" * (not classifier)
+        raise LoadError(f"{file}: a BERT with{'out' * classifier} classes: {_READ_BY[form]}")
+    path = folder_of(file) / CONFIG
+    stated = _read_json(path)
+    if stated is None:
+        raise LoadError(f"{path}: is missing, which states the sizes of a BERT: copy it there")
+    try:
+        return (
+            str(path),
+            from_bert_config(stated, classifier),
+            from_bert(read.arrays, classifier),
+            (f"{read.format}, BERT's names"),
+        )
+    except LoadError as error:
+        raise LoadError(f"{file}: {brief(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise LoadError(f"{path}: {brief(error)}") from None
 
 
 # ---- a GPT-2 of others ---------------------------------------------------------------------------------------------
