@@ -34,6 +34,25 @@ def test_encode_and_decode_are_gpt2s(cli):
     assert json.loads(cli("tokenizer", "decode", *IDS, "--json")[1]) == {"text": TEXT}
 
 
+def test_wordpiece_is_learned_explained_and_exported_as_vocab_txt(cli, place, text_file):
+    status, out, err = cli(
+        "tokenizer", "train", text_file, "--kind", "wordpiece", "--vocab-size", 60, "--out", "w.json"
+    )
+    assert (status, err[:1] in ("", "(")) == (0, True)
+    assert out.startswith("wrote w.json: ")
+    assert cli("tokenizer", "encode", "[MASK] Thé 漢", "--allow-special", "--tokenizer", "w.json")[1].endswith(
+        "[MASK]|the|[UNK]\n"
+    )
+    explained = cli("tokenizer", "explain", "The the", "--tokenizer", "w.json")[1]
+    assert "which no piece crosses\n   the|the\n2. pieces: from the left, the longest" in explained
+    assert cli("tokenizer", "export", "w.json", "bert")[1] == "wrote bert/vocab.txt\n"
+    assert cli("tokenizer", "encode", "the", "--tokenizer", "bert")[1].endswith("\nthe\n")
+    assert cli("tokenizer", "encode", text_file, "--tokenizer", "bert/vocab.txt", "--out", "w.bin")[0] == 0
+    words = " ".join(cli("tokenizer", "decode", "w.bin", "--tokenizer", "w.json")[1].split()[:3])
+    assert words == " ".join(text_file.read_text().lower().split()[:3])
+    assert json.loads(cli("tokenizer", "stats", text_file, "--tokenizer", "w.json", "--json")[1])["n_vocab"] <= 60
+
+
 def test_special_token_is_allowed_or_plain_text_if_an_option_says_so(cli, gpt2):
     assert cli("tokenizer", "encode", "<|endoftext|>", "--allow-special")[1] == "50256\n<|endoftext|>\n"
     ids = gpt2.encode("<|endoftext|>", disallowed_special=())

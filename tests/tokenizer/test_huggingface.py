@@ -129,7 +129,8 @@ def changed(*path, value):
 VOCAB, MERGES = DOCUMENT["model"]["vocab"], DOCUMENT["model"]["merges"]
 REFUSED = [
     (changed("normalizer", value={"type": "NFC"}), "normalizer: normalizer is .*'NFC'.*, and .* only None"),
-    (changed("model", "type", value="WordPiece"), "model: type is 'WordPiece'"),
+    (changed("model", "type", value="WordPiece"), "model: unk_token is None"),
+    (changed("model", "type", value="Unigram"), "model: type is 'Unigram'"),
     (changed("model", "dropout", value=0.1), "model: dropout is 0.1"),
     (changed("model", "continuing_subword_prefix", value="##"), "continuing_subword_prefix is '##'"),
     (changed("model", "end_of_word_suffix", value="</w>"), "end_of_word_suffix is '</w>'"),

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, files, load_tokenizer, pattern
+from tinygrad_llm.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    TokenizerError,
+    WordPieceTokenizer,
+    files,
+    load_tokenizer,
+    pattern,
+)
 from tinygrad_llm.tokenizer.bpe import split_at
 from tinygrad_llm.tokenizer.pattern import split_words
 
@@ -23,6 +31,16 @@ BPE = {
     "special_tokens": ["<|endoftext|>"],
 }
 CHAR = {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\n abc"}
+WORDPIECE = {
+    "format": "tinygrad_llm.tokenizer",
+    "version": 1,
+    "kind": "wordpiece",
+    "vocabulary": ["[UNK]", "a", "##b"],
+    "lowercase": True,
+    "strip_accents": False,
+}
+DOCUMENTS = {document["kind"]: document for document in (BPE, CHAR, WORDPIECE)}
+LOADERS = {"bpe": Tokenizer.load, "char": CharTokenizer.load, "wordpiece": WordPieceTokenizer.load}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +48,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tokenizers")
 
 
-def assert_refused(path, message="", loaders=(load_tokenizer, Tokenizer.load, CharTokenizer.load)):
-    for load in loaders:
+def assert_refused(path, message="", loaders=None):
+    for load in loaders or [load_tokenizer, *LOADERS.values()]:
         with pytest.raises(TokenizerError, match=f"^{re.escape(str(path))}: .*{message}"):
             load(path)
 
@@ -60,7 +78,7 @@ def test_saved_gpt2_loads_as_the_same(gpt2, tmp_path):
     assert (again.merges, again.special_tokens) == (gpt2.merges, gpt2.special_tokens)
 
 
-@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_saved_file_is_what_the_documentation_shows(tmp_path, document):
     (tmp_path / "a.json").write_text(json.dumps(document))
     load_tokenizer(tmp_path / "a.json").save(tmp_path / "b.json")
@@ -69,7 +87,7 @@ def test_saved_file_is_what_the_documentation_shows(tmp_path, document):
     assert saved == document
 
 
-@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_every_change_of_a_saved_file_is_noticed(tmp_path, document, for_each):
     path = tmp_path / "t.json"
     path.write_text(json.dumps(document))
@@ -81,7 +99,7 @@ def test_every_change_of_a_saved_file_is_noticed(tmp_path, document, for_each):
         path.write_text(json.dumps(saved | {field: changed}))
         assert_refused(path, "sha256: ", [load_tokenizer])
 
-    for_each(["merges", "sha256"] if document is BPE else ["characters", "sha256"], check)
+    for_each([list(document)[3], "sha256"], check)
 
 
 # ---- defects -----------------------------------------------------------------------------------------------------
@@ -121,7 +139,7 @@ def test_file_of_another_format_is_refused(tmp_path, data):
     assert_refused(path)
 
 
-@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -168,15 +186,20 @@ def test_wrong_head_is_named(tmp_path, document, changes, message):
         (CHAR, {"characters": ""}, "at least one"),
         (CHAR, {"characters": "aba"}, "'a' occurs twice"),
         (CHAR, {"characters": "a\udfff"}, "surrogate"),
+        (WORDPIECE, {"vocabulary": "[UNK]"}, "vocabulary is not a list"),
+        (WORDPIECE, {"vocabulary": ["a"]}, r"no \[UNK\]"),
+        (WORDPIECE, {"vocabulary": ["[UNK]", 7]}, "got int"),
+        (WORDPIECE, {"lowercase": 1}, "lowercase is not true or false"),
+        (WORDPIECE, {"strip_accents": None}, "strip_accents is not true or false"),
     ],
 )
 def test_wrong_value_is_named(tmp_path, document, changes, message):
     path = tmp_path / "t.json"
     path.write_text(json.dumps(document | changes))
-    assert_refused(path, message, [load_tokenizer, Tokenizer.load if document is BPE else CharTokenizer.load])
+    assert_refused(path, message, [load_tokenizer, LOADERS[document["kind"]]])
 
 
-@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_missing_and_repeated_fields_are_named(tmp_path, document):
     path = tmp_path / "t.json"
     for field in document:
@@ -186,7 +209,7 @@ def test_missing_and_repeated_fields_are_named(tmp_path, document):
         assert_refused(path, "a key occurs twice")
 
 
-@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_every_truncation_is_refused(tmp_path, document):
     path = tmp_path / "t.json"
     data = json.dumps(document).encode()
@@ -195,7 +218,7 @@ def test_every_truncation_is_refused(tmp_path, document):
         assert_refused(path, loaders=[load_tokenizer])
 
 
-@pytest.mark.parametrize("document", [BPE, CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_flipped_bit_gives_a_tokenizer_or_a_tokenizer_error(tmp_path, document):
     """There is no checksum, so some flips make another valid file; none makes another exception."""
     path = tmp_path / "t.json"
@@ -217,9 +240,9 @@ def test_flipped_bit_gives_a_tokenizer_or_a_tokenizer_error(tmp_path, document):
 
 def test_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     assert_refused(tmp_path / "none.json", "No such file")
-    for kind in (Tokenizer, CharTokenizer):
+    for load in LOADERS.values():
         with pytest.raises(TokenizerError, match=f"^{re.escape(str(tmp_path))}: .*directory"):
-            kind.load(tmp_path)
+            load(tmp_path)
     with pytest.raises(TokenizerError, match=f"^{re.escape(str(tmp_path / 'tokenizer.json'))}: cannot be read"):
         load_tokenizer(tmp_path)
     for path in ("a\0b", "a\ud800b", 5, None):
@@ -244,7 +267,7 @@ def test_failed_save_leaves_the_old_file_unchanged(tmp_path, monkeypatch, functi
         raise fault
 
     monkeypatch.setattr(os, function, fail)
-    for tokenizer in (Tokenizer([(0, 1)]), CharTokenizer("ab")):
+    for tokenizer in (Tokenizer([(0, 1)]), CharTokenizer("ab"), WordPieceTokenizer(["[UNK]"])):
         with pytest.raises((TokenizerError, KeyboardInterrupt)) as caught:
             tokenizer.save(path)
         assert str(caught.value) in ("", f"{path}: cannot be written: No space left on device")

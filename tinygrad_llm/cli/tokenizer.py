@@ -24,9 +24,21 @@ from tinygrad_llm.cli.options import (
 )
 from tinygrad_llm.cli.progress import progress
 from tinygrad_llm.datasets import TokenFile, encode_file, read_corpus, uncut
-from tinygrad_llm.tokenizer import AnyTokenizer, StreamDecoder, Tokenizer, TokenizerError, encode_text, refuse_special
+from tinygrad_llm.tokenizer import (
+    AnyTokenizer,
+    CharTokenizer,
+    StreamDecoder,
+    Tokenizer,
+    TokenizerError,
+    WordPieceTokenizer,
+    encode_text,
+    refuse_special,
+)
 from tinygrad_llm.tokenizer.bpe import END_OF_TEXT, split_at
+from tinygrad_llm.tokenizer.files import make_folder
+from tinygrad_llm.tokenizer.huggingface import VOCAB
 from tinygrad_llm.tokenizer.statistics import TokenStatistics, token_statistics
+from tinygrad_llm.tokenizer.wordpiece import SPECIAL
 
 EXAMPLE = 'tinygrad-llm tokenizer encode "Hello, do you like tea?"'
 EXPLAINED = 200  # characters of a word
@@ -52,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     train = actions.add_parser(
         "train",
-        help="learn merges from texts, and save them",
+        help="learn merges or pieces from texts, and save them",
         epilog="example: tinygrad-llm tokenizer train stories --vocab-size 512 --out stories.json",
     )
     train.add_argument("corpus", nargs="+", help="UTF-8 text files, or names of bundled corpora")
@@ -60,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--special", nargs="+", default=[], metavar="TOKEN", help=f"special tokens in addition to {END_OF_TEXT}"
     )
+    train.add_argument("--kind", choices=["bpe", "wordpiece"], default="bpe", help="GPT-2's kind (default), or BERT's")
+    train.add_argument("--cased", action="store_true", help="wordpiece: keep upper case and accents")
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to save it, as JSON")
     add_newlines(train)
     add_overwrite(train)
@@ -115,11 +129,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     export = actions.add_parser(
         "export",
-        help="write GPT-2's two tokenizer files, for other tools",
+        help="write GPT-2's two tokenizer files, or BERT's vocab.txt, for other tools",
         epilog="example: tinygrad-llm tokenizer export stories.json stories-gpt2",
     )
     export.add_argument("tokenizer", metavar="NAME", help="gpt2, a tokenizer file, or the folder of a run")
-    export.add_argument("folder", type=Path, help="where to write vocab.bpe and encoder.json; made if it is missing")
+    export.add_argument("folder", type=Path, help="where to write vocab.bpe and encoder.json, or vocab.txt")
     add_overwrite(export)
     add_json(export)
 
@@ -137,15 +151,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    pieces = args.kind == "wordpiece"
+    if pieces and args.special:
+        raise UsageError("--special: wordpiece has BERT's special tokens and no others: leave it out")
+    if args.cased and not pieces:
+        raise UsageError("--cased is for wordpiece, since bpe always keeps upper case: add --kind wordpiece")
     check_new(args.out, args.overwrite)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after minutes of training
     except OSError as error:
         raise UsageError(f"{args.out}: its folder cannot be made: {error.strerror}; choose another --out") from error
-    special_tokens = list(dict.fromkeys([END_OF_TEXT, *args.special]))
+    special_tokens = list(SPECIAL if pieces else dict.fromkeys([END_OF_TEXT, *args.special]))
     texts = (stretch.text for name in args.corpus for stretch in read_corpus(name, special_tokens, read_newlines(args)))
     with progress("merges") as update:
-        tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=update)
+        tokenizer: Tokenizer | WordPieceTokenizer
+        if pieces:
+            tokenizer = WordPieceTokenizer.train(texts, args.vocab_size, lowercase=not args.cased, progress=update)
+        else:
+            tokenizer = Tokenizer.train(texts, args.vocab_size, special_tokens, progress=update)
     tokenizer.save(args.out)
     figures = {"out": str(args.out), "n_vocab": tokenizer.n_vocab, "special_tokens": tokenizer.special_tokens}
     print(json.dumps(figures) if args.json else f"wrote {args.out}: {tokenizer.n_vocab} tokens")
@@ -244,9 +267,14 @@ def _explain(args: argparse.Namespace) -> int:
         ]
         print(json.dumps({"text": args.text, "pre_tokens": shown, "ids": ids}))
         return 0
-    print(f"{color('1. split', 'bold')} into {_count(len(words), 'pre-token')}, which no merge crosses")
+    pieces = isinstance(tokenizer, WordPieceTokenizer)
+    no = "piece" if pieces else "merge"
+    print(f"{color('1. split', 'bold')} into {_count(len(words), 'pre-token')}, which no {no} crosses")
     print("   " + color("|", "dim").join(visible(word.encode()) for word, _ in words))
-    print(f"{color('2. merge', 'bold')} neighbors inside each: start with the pair that was learned earliest")
+    if pieces:
+        print(f"{color('2. pieces', 'bold')}: from the left, the longest that the vocabulary has; ## continues a word")
+    else:
+        print(f"{color('2. merge', 'bold')} neighbors inside each: start with the pair that was learned earliest")
     for word, steps in dict(words).items():
         _print_merges(tokenizer, word, steps)
     print(f"{color('3. ids', 'bold')}: {_count(len(ids), 'token')}")
@@ -337,12 +365,16 @@ def _figures(tokenizer: AnyTokenizer, counts: TokenStatistics, top: int) -> dict
 
 def _export(args: argparse.Namespace) -> int:
     tokenizer = find_tokenizer(args.tokenizer)
-    if not isinstance(tokenizer, Tokenizer):
+    if isinstance(tokenizer, CharTokenizer):
         raise UsageError(f"{args.tokenizer}: its tokens are characters; GPT-2's files hold byte pairs")
-    names = ("vocab.bpe", "encoder.json")
+    names = ("vocab.bpe", "encoder.json") if isinstance(tokenizer, Tokenizer) else (VOCAB,)
     for name in names:
         check_new(args.folder / name, args.overwrite)
-    tokenizer.save_gpt2(args.folder)
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.save_gpt2(args.folder)
+    else:
+        make_folder(args.folder)
+        tokenizer.save_vocab(args.folder / VOCAB)
     written = [str(args.folder / name) for name in names]
     print(json.dumps({"written": written}) if args.json else f"wrote {' and '.join(written)}")
     return 0

@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--val", metavar="TOKENS", help="a token file to measure on (default: the last tenth of each file)"
     )
     parser.add_argument(
-        "--tokenizer", help="char or bpe, learned from the text; gpt2; a tokenizer file; or the folder of a run"
+        "--tokenizer",
+        help="char, bpe or wordpiece, learned from the text; gpt2; a tokenizer file; or the folder of a run",
     )
     parser.add_argument(
         "--init",

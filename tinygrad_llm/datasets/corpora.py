@@ -8,7 +8,7 @@ from pathlib import Path
 from tinygrad_llm.datasets.checks import DataError
 from tinygrad_llm.datasets.public import PUBLIC, public_file
 from tinygrad_llm.storage.files import LoadError, data_folder, open_regular
-from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, TokenizerError, files
+from tinygrad_llm.tokenizer import AnyTokenizer, CharTokenizer, TokenizerError, files
 from tinygrad_llm.tokenizer.files import Stretch, StrPath
 
 CORPORA = {
@@ -93,7 +93,7 @@ def read_stretches(
 
 def uncut(tokenizer: AnyTokenizer) -> Collection[str] | None:
     """Return the `special_tokens` with which `read_stretches` reads a text for this tokenizer."""
-    return tokenizer.special_tokens if isinstance(tokenizer, Tokenizer) else None
+    return None if isinstance(tokenizer, CharTokenizer) else tokenizer.special_tokens
 
 
 def _empty(name: str) -> DataError:

@@ -51,8 +51,10 @@ class DataSettings:
     dtype: Literal["", "uint16", "uint32"] = setting("", "type of the ids in token files without a .json next to them")
     held_out: str = setting("", "a token file to measure on; empty: the last tenth of each file")
     init: str = setting("", "weights to start from: a run, gpt2 or another path; empty: random ones")
-    tokenizer: str = setting("char", "char or bpe, learned from the text; gpt2; a tokenizer file; or a run's folder")
-    vocab_size: int = setting(2048, "number of tokens that a bpe tokenizer learns")
+    tokenizer: str = setting(
+        "char", "char, bpe or wordpiece, learned from the text; gpt2; a tokenizer file; or a run's folder"
+    )
+    vocab_size: int = setting(2048, "number of tokens that a bpe or wordpiece tokenizer learns")
 
     def __post_init__(self) -> None:
         if not all(self.files):
@@ -198,7 +200,7 @@ class RunConfig:
         )
 
 
-TOKENIZERS = ("char", "bpe", "gpt2")
+TOKENIZERS = ("char", "bpe", "wordpiece", "gpt2")
 KINDS: dict[str, Any] = {kind: model.config_class for kind, model in MODELS.items()}
 
 
@@ -341,7 +343,7 @@ def differences(before: RunConfig, now: RunConfig) -> list[str]:
         if key in new
         and old[key] != new[key]
         # The path of a tokenizer may change; the kind that is learned may not.
-        and (key not in MAY_CHANGE or (key == "data.tokenizer" and {old[key], new[key]} & {"char", "bpe"}))
+        and (key not in MAY_CHANGE or (key == "data.tokenizer" and {old[key], new[key]} & {"char", "bpe", "wordpiece"}))
     ]
 
 

@@ -21,6 +21,7 @@ from tinygrad_llm.tokenizer import (
     CharTokenizer,
     Tokenizer,
     TokenizerError,
+    WordPieceTokenizer,
     encode_text,
     load_tokenizer,
     vocabulary_hash,
@@ -29,7 +30,7 @@ from tinygrad_llm.training import ConfigError, LanguageModeling, held_out_window
 from tinygrad_llm.training.memory import check_memory
 
 TRAIN_FRACTION = 0.9  # of each text or file; the rest is held out
-LEARNED = ("char", "bpe")  # tokenizers that are learned from the text, and so are kept with the run
+LEARNED = ("char", "bpe", "wordpiece")  # tokenizers that are learned from the text, and so are kept with the run
 
 _STRETCH = 1 << 24  # ids hashed at a time
 
@@ -137,9 +138,10 @@ def make_tokenizer(data: DataSettings, source: Source) -> AnyTokenizer:
         raise ConfigError("token files are encoded already: name their tokenizer: --tokenizer gpt2, FILE or RUN")
     if data.tokenizer == "char":
         return CharTokenizer.train(source.text)
-    if data.tokenizer == "bpe":
+    if data.tokenizer in ("bpe", "wordpiece"):
+        kind = Tokenizer if data.tokenizer == "bpe" else WordPieceTokenizer
         try:
-            return Tokenizer.train(source.text, data.vocab_size)
+            return kind.train(source.text, data.vocab_size)
         except TokenizerError as error:
             raise TokenizerError(f"{data.corpus}: {error}") from None
     return Tokenizer.gpt2() if data.tokenizer == "gpt2" else load_tokenizer(data.tokenizer)

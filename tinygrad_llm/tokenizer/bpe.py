@@ -293,20 +293,9 @@ class Tokenizer:
         Raises:   TokenizerError: a disallowed special token, with its position; half of a surrogate pair.
         Source:   the rules of github.com/openai/tiktoken, except the one about the longer token.
         """
-        check_text(text)
-        for option, value in (("allowed", allowed_special), ("disallowed", disallowed_special)):
-            if isinstance(value, str) and value != "all":
-                raise TokenizerError(f'{option}_special must be "all" or a set of special tokens, got {value!r}')
-        specials = self.special_tokens.keys()
-        allowed = specials if allowed_special == "all" else specials & allowed_special
-        for token in specials - allowed if disallowed_special == "all" else disallowed_special:
-            if token in text:
-                raise TokenizerError(
-                    f"the text holds the special token {token!r} at position {text.index(token)}; allow it with "
-                    "allowed_special, or treat it as plain text with disallowed_special=()"
-                )
         ids: list[int] = []
-        for index, piece in enumerate(split_at(allowed, text)):
+        pieces = split_special(self.special_tokens.keys(), text, allowed_special, disallowed_special)
+        for index, piece in enumerate(pieces):
             if index % 2:
                 ids.append(self.special_tokens[piece])
             else:
@@ -431,6 +420,31 @@ def split_at(special_tokens: Iterable[str], text: str) -> list[str]:
     if not longest_first:
         return [text]
     return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+
+
+def split_special(
+    special_tokens: Collection[str],
+    text: str,
+    allowed_special: Collection[str] | Literal["all"],
+    disallowed_special: Collection[str] | Literal["all"],
+) -> list[str]:
+    """Split as `split_at`, at those special tokens that are allowed; the arguments are those of `Tokenizer.encode`.
+
+    Raises:   TokenizerError: a disallowed special token, with its position; half of a surrogate pair.
+    """
+    check_text(text)
+    for option, value in (("allowed", allowed_special), ("disallowed", disallowed_special)):
+        if isinstance(value, str) and value != "all":
+            raise TokenizerError(f'{option}_special must be "all" or a set of special tokens, got {value!r}')
+    specials = set(special_tokens)
+    allowed = specials if allowed_special == "all" else specials.intersection(allowed_special)
+    for token in specials - allowed if disallowed_special == "all" else disallowed_special:
+        if token in text:
+            raise TokenizerError(
+                f"the text holds the special token {token!r} at position {text.index(token)}; allow it with "
+                "allowed_special, or treat it as plain text with disallowed_special=()"
+            )
+    return split_at(allowed, text)
 
 
 def _check_pair(pair: object, index: int, made: int) -> Pair:

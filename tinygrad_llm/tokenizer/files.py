@@ -3,6 +3,8 @@
 {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "bpe",  "merges": [[220, 83], …],
  "special_tokens": ["<|endoftext|>"], "sha256": …}
 {"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "char", "characters": "\\n !abc…", "sha256": …}
+{"format": "tinygrad_llm.tokenizer", "version": 1, "kind": "wordpiece", "vocabulary": ["[PAD]", "[UNK]", …],
+ "lowercase": true, "strip_accents": true, "sha256": …}
 
 "special_tokens" is an object, token → id, where they are not the last ids. "end_of_text" names the token that ends a
 text, where that is not <|endoftext|>. "sha256" is that of `json.dumps` of the other fields, in their order.
@@ -25,8 +27,12 @@ from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.pattern import last_cut
 
 FORMAT, VERSION = "tinygrad_llm.tokenizer", 1
-FIELDS = {"bpe": {"merges", "special_tokens"}, "char": {"characters"}}
-OPTIONAL = {"bpe": {"end_of_text"}, "char": set[str]()}
+FIELDS = {
+    "bpe": {"merges", "special_tokens"},
+    "char": {"characters"},
+    "wordpiece": {"vocabulary", "lowercase", "strip_accents"},
+}
+OPTIONAL = {"bpe": {"end_of_text"}}
 _BOM = "\ufeff"  # a byte order mark
 MAX_FILE_BYTES = 1 << 25  # GPT-2's merges take half a megabyte, so a file of 32 MB is not a tokenizer
 
@@ -190,7 +196,7 @@ def check_document(document: Any, path: StrPath) -> dict[str, Any]:
             f"{path}: sha256: the file was damaged or changed since it was written: use a copy, or remove the field "
             "sha256 if the change is wanted"
         )
-    if unknown := document.keys() - expected - OPTIONAL[kind]:
+    if unknown := document.keys() - expected - OPTIONAL.get(kind, set()):
         raise TokenizerError(f"{path}: unexpected {', '.join(sorted(map(ascii, unknown)))}")
     return document
 
@@ -214,6 +220,17 @@ def write_text(path: StrPath, text: str) -> None:
     except (TypeError, ValueError) as error:  # a folder or a device; not a path, or a NUL in it
         message = str(error)
         raise TokenizerError(message if message.startswith(str(path)) else f"{path!a}: {message}") from error
+
+
+def make_folder(folder: StrPath) -> None:
+    """Make a folder, if it is missing.
+
+    Raises:   TokenizerError: it cannot be made.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise TokenizerError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
 def _sha256(document: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ a byte as one printable character (see `byte_ids`).
 """
 
 import json
-import os
 import reprlib
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
@@ -14,7 +13,7 @@ from typing import Any
 
 from tinygrad_llm.tokenizer.byte_ids import BYTE_NAMES
 from tinygrad_llm.tokenizer.checks import TokenizerError
-from tinygrad_llm.tokenizer.files import StrPath, read_object, read_text, write_text
+from tinygrad_llm.tokenizer.files import StrPath, make_folder, read_object, read_text, write_text
 from tinygrad_llm.tokenizer.merge import Pair
 
 
@@ -115,10 +114,7 @@ def write_gpt2_files(folder: StrPath, ids: Mapping[str, int], merges: Iterable[P
 
     Raises:   TokenizerError: a file cannot be written.
     """
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise TokenizerError(f"{folder}: cannot be made: {error.strerror}") from error
+    make_folder(folder)
     lines = [f"{merge}\n" for merge in merge_names(merges)]
     write_text(Path(folder) / "vocab.bpe", "".join(["#version: 0.2\n", *lines]))
     write_text(Path(folder) / "encoder.json", json.dumps(ids))

@@ -11,13 +11,18 @@ from typing import Literal, TypeAlias
 from tinygrad_llm.tokenizer.bpe import Tokenizer
 from tinygrad_llm.tokenizer.characters import CharTokenizer
 from tinygrad_llm.tokenizer.checks import TokenizerError
+from tinygrad_llm.tokenizer.wordpiece import WordPieceTokenizer
 
 # A special token in a text raises, becomes its own id, or is encoded as the characters that it is written in.
 Special: TypeAlias = Literal["error", "allow", "plain"]
 
 
 def encode_text(
-    tokenizer: Tokenizer | CharTokenizer, text: str, special: Special = "error", where: str = "the text", start: int = 0
+    tokenizer: Tokenizer | CharTokenizer | WordPieceTokenizer,
+    text: str,
+    special: Special = "error",
+    where: str = "the text",
+    start: int = 0,
 ) -> list[int]:
     """Encode a text from outside.
 
@@ -34,7 +39,9 @@ def encode_text(
         raise TokenizerError(f"{where}, after byte {start}: {error}" if start else f"{where}: {error}") from None
 
 
-def refuse_special(tokenizer: Tokenizer | CharTokenizer, text: str, where: str, start: int = 0) -> None:
+def refuse_special(
+    tokenizer: Tokenizer | CharTokenizer | WordPieceTokenizer, text: str, where: str, start: int = 0
+) -> None:
     """Raise for a special token in a text.
 
     Args:     as `encode_text`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tinygrad_llm.tokenizer.bpe import Tokenizer, split_at
 from tinygrad_llm.tokenizer.characters import CharTokenizer
+from tinygrad_llm.tokenizer.wordpiece import WordPieceTokenizer
 
 
 @dataclass
@@ -22,7 +23,7 @@ class TokenStatistics:
 
 
 def token_statistics(
-    tokenizer: Tokenizer | CharTokenizer, texts: Iterable[str], allow_special: bool = False
+    tokenizer: Tokenizer | CharTokenizer | WordPieceTokenizer, texts: Iterable[str], allow_special: bool = False
 ) -> TokenStatistics:
     """Count the tokens of texts that follow each other, cut where no token crosses; only counts are kept.
 

@@ -50,8 +50,22 @@ def learn_merges(
     Returns:  pairs of ids; pair number k makes id 256 + k.
     Source:   Sennrich et al. 2016, arXiv:1508.07909.
     """
-    words = [word.decode("latin-1") for word in word_counts]
-    counts = list(word_counts.values())
+    return learn_pairs({word.decode("latin-1"): count for word, count in word_counts.items()}, 256, n_merges, progress)
+
+
+def learn_pairs(
+    word_counts: Mapping[str, int],
+    first: int,
+    n_merges: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Pair]:
+    """Learn merges as `learn_merges` does, of words in any alphabet.
+
+    Args:     word_counts: word → count; words have one character per id below `first`. n_merges: at most MAX_IDS −
+              `first`.
+    Returns:  pairs of ids; pair number k makes id `first` + k.
+    """
+    words, counts = list(word_counts), list(word_counts.values())
     # Count every pair once. From here on the counts are only updated where a merge changes a word.
     pair_counts: defaultdict[str, int] = defaultdict(int)
     places: defaultdict[str, list[int]] = defaultdict(list)  # pair → indices of the words that hold it, or once held it
@@ -73,7 +87,7 @@ def learn_merges(
         if count != -promised:
             heappush(heap, (-count, pair))
             continue
-        left, right, made = pair[0], pair[1], chr(256 + len(merges))
+        left, right, made = pair[0], pair[1], chr(first + len(merges))
         merges.append((ord(left), ord(right)))
         # Merge it in every word that holds it. A word is listed once per time it gained the pair, but merged once.
         new_pairs: set[str] = set()

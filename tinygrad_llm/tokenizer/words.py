@@ -1,10 +1,11 @@
-"""Whole words as tokens: the first steps of the staircase that ends at GPT-2's tokenizer.
+"""Whole words as tokens: the first steps of the staircase that leads to the tokenizers of GPT-2 and BERT.
 
     SimpleTokenizerV1   a word is a token                  a word that was not in the training text is an error
     SimpleTokenizerV2   + <|unk|> and <|endoftext|>        every text has ids, but unknown words are lost
     CharTokenizer       a character is a token             nothing of a known alphabet is lost; rows of ids are long
     byte pairs          bytes, and frequent pairs          every text has ids and comes back; any pair may merge
     Tokenizer           byte pairs inside words            GPT-2's: no token crosses from one word into the next
+    WordPieceTokenizer  the longest known pieces of words  BERT's: no bytes, so a word of unknown letters is [UNK]
 
 The fourth step has no class here. It would treat the whole text as one word. "the cat" starts as the ids of the bytes
 t h e ␣ c a t. Each merge then replaces a pair of neighbors that was frequent in training by one new id: t h → th,

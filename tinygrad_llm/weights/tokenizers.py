@@ -9,13 +9,13 @@ from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.storage.files import LoadError, parse_json
 from tinygrad_llm.tokenizer import (
     AnyTokenizer,
-    CharTokenizer,
     Tokenizer,
     load_tokenizer,
     save_huggingface,
     vocabulary_hash,
 )
 from tinygrad_llm.tokenizer.files import read_object
+from tinygrad_llm.tokenizer.huggingface import VOCAB
 from tinygrad_llm.weights.find import find_weights, folder_of, is_checkpoint
 
 _TOKENIZER = "tokenizer.json"
@@ -75,20 +75,20 @@ def fit(tokenizer: AnyTokenizer, rows: int) -> AnyTokenizer | None:
 
 
 def find_tokenizer(path: str | Path) -> AnyTokenizer | None:
-    """Return the tokenizer next to a model's weights: tokenizer.json, or GPT-2's pair; None if neither is there.
+    """Return the tokenizer next to a model's weights: tokenizer.json, GPT-2's pair or vocab.txt; else None.
 
     Raises:   LoadError: no model there. TokenizerError: a damaged file, or one that cannot be read.
     """
     folder = folder_of(find_weights(path))
-    names = (_TOKENIZER, *(merges for merges, _ in _PAIRS))
+    names = (_TOKENIZER, *(merges for merges, _ in _PAIRS), VOCAB)
     return load_tokenizer(folder) if any(os.path.lexists(folder / name) for name in names) else None
 
 
 def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = "safetensors") -> None:
     """Write a tokenizer next to a model of a form, in the files where others look for it.
 
-    Hugging Face's form gets tokenizer.json, and the pair for old versions of transformers; OpenAI's the pair; the
-    others, and single characters, which OpenAI's pair cannot hold, our tokenizer.json.
+    Hugging Face's form gets tokenizer.json, and the pair for old versions of transformers, or the vocab.txt of
+    WordPiece; OpenAI's the pair; the others, and what OpenAI's pair cannot hold, our tokenizer.json.
 
     Raises:   TokenizerError: a file cannot be written, or two tokens would be the same in it.
     """
@@ -98,7 +98,7 @@ def write_tokenizer(folder: str | Path, tokenizer: AnyTokenizer, form: str = "sa
         save_huggingface(folder, tokenizer)
     elif not pair:
         tokenizer.save(folder / _TOKENIZER)
-    if isinstance(tokenizer, CharTokenizer) or not pair:
+    if not isinstance(tokenizer, Tokenizer) or not pair:
         return
     tokenizer.save_gpt2(folder)
     if form == "huggingface":
