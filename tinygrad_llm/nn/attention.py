@@ -30,9 +30,9 @@ class MultiHeadAttention(Module):
 
     Args:     n_embd: C. n_head: H, which divides C. dropout: probability, at both places. qkv_bias: bias of c_attn.
               std, proj_std: initialization of c_attn and c_proj (see `nn.layers`). With None, queries, keys and
-              values start as three layers of PyTorch.
-    Shapes:   x (B, T, C) → (B, T, C).
-    Raises:   ValueError: n_embd is not a multiple of n_head; x is not (B, T, C).
+              values start as three layers of PyTorch. d_in: channels of x; None: C.
+    Shapes:   x (B, T, d_in) → (B, T, C).
+    Raises:   ValueError: n_embd is not a multiple of n_head; x is not (B, T, d_in).
     """
 
     def __init__(
@@ -45,11 +45,12 @@ class MultiHeadAttention(Module):
         rng: Generator,
         std: float | None = None,
         proj_std: float | None = None,
+        d_in: int | None = None,
     ) -> None:
         if n_head < 1 or n_embd < 1 or n_embd % n_head:
             raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head}), both ≥ 1")
         self.n_head = n_head
-        self.c_attn = Linear(n_embd, 3 * n_embd, qkv_bias, rng=rng, std=std, parts=3)
+        self.c_attn = Linear(n_embd if d_in is None else d_in, 3 * n_embd, qkv_bias, rng=rng, std=std, parts=3)
         self.c_proj = Linear(n_embd, n_embd, rng=rng, std=proj_std)
         self.attn_dropout = Dropout(dropout, rng=rng)
         self.resid_dropout = Dropout(dropout, rng=rng)

@@ -106,19 +106,12 @@ class MultiHeadWrapper(Module):
         return F.cat([head(x) for head in self.heads], dim=-1)
 
     def as_multi_head(self, *, rng: Generator) -> MultiHeadAttention:
-        """Step 6. The same attention in one module: the matrices of the heads are stacked, and c_proj is the identity.
-
-        Raises:   ValueError: the heads' outputs together do not have as many channels as the input.
-        """
+        """Step 6. The same attention in one module: the heads' matrices are stacked, and c_proj is the identity."""
         q, k, v = ([getattr(head, name) for head in self.heads] for name in ("W_query", "W_key", "W_value"))
         stacked = np.concatenate([linear.weight.data for linear in (*q, *k, *v)])
-        C = stacked.shape[1]
-        if len(stacked) != 3 * C:
-            raise ValueError(
-                f"got {len(self.heads)} heads with {len(stacked) // 3} channels, which must be as many as x has, {C}"
-            )
+        C, d_in = len(stacked) // 3, stacked.shape[1]
         bias = q[0].bias is not None
-        attention = MultiHeadAttention(C, len(self.heads), self.heads[0].dropout.p, bias, rng=rng)
+        attention = MultiHeadAttention(C, len(self.heads), self.heads[0].dropout.p, bias, rng=rng, d_in=d_in)
         attention.c_attn.weight.data = stacked
         if attention.c_attn.bias is not None:
             attention.c_attn.bias.data = np.concatenate([linear.bias.data for linear in (*q, *k, *v)])

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.nn import Module
+from tinygrad_llm.nn import Module, MultiHeadAttention
 from tinygrad_llm.nn.attention_steps import CausalAttention, MultiHeadWrapper, SelfAttention, simple_self_attention
 from tinygrad_llm.random import Generator
 from tinygrad_llm.study.book.ledger import fact
@@ -243,6 +243,18 @@ def two_heads() -> list[object]:
     """Seed 123; two heads side by side; shape."""
     heads: Module = MultiHeadWrapper(3, 2, context_length=6, dropout=0.0, num_heads=2, rng=Generator(123))
     return with_shape(heads(two_texts()))
+
+
+_ONE_MODULE = (
+    "0.3190 0.4858 / 0.2943 0.3897 / 0.2856 0.3593 / 0.2693 0.3873 / 0.2639 0.3928 / 0.2575 0.4028 / "
+)  # fmt: skip
+
+
+@fact("ch03-20", _ONE_MODULE * 2 + "2 6 2")
+def multi_head_attention() -> list[object]:
+    """Seed 123; two heads in one module, from 3 to 2 channels, and an output layer; shape."""
+    attention = MultiHeadAttention(2, n_head=2, qkv_bias=False, d_in=3, rng=Generator(123))
+    return with_shape(attention(two_texts()))
 
 
 @fact(
