@@ -55,3 +55,11 @@ def test_unknown_names_are_refused(words, cli):
     status, _, err = cli("book", *words)
     assert status == 2
     assert len(err.splitlines()) == 1
+
+
+def test_the_books_names_are_listed_beside_ours(cli):
+    status, out, _ = cli("book", "--names")
+    assert status == 0
+    assert "GPTModel                   GPT\n" in out
+    rows = json.loads(cli("book", "--names", "--json")[1])
+    assert [row["ours"] for row in rows if row["book"] == "compute_dpo_loss"] == ["functional.dpo_loss"]

@@ -8,7 +8,7 @@ from tinygrad_llm.cli.explain import folded_code
 from tinygrad_llm.cli.options import add_json, color
 from tinygrad_llm.cli.progress import fold, say
 from tinygrad_llm.storage.text import nearest, to_json
-from tinygrad_llm.study.book import CHAPTERS, FACTS, Fact, Result, check
+from tinygrad_llm.study.book import CHAPTERS, FACTS, NAMES, Fact, Result, check
 
 EXAMPLE = "tinygrad-llm book ch03"
 SHOWN = 36  # items of a fact in a list; --show prints all
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "chapter", nargs="?", choices=list(CHAPTERS), metavar="CHAPTER", help=f"{', '.join(CHAPTERS)} (default: all)"
     )
     parser.add_argument("--show", metavar="ID", help="one fact with the code that computes it, such as ch03-12")
+    parser.add_argument("--names", action="store_true", help="the book's names beside ours, and what differs")
     parser.add_argument("--slow", action="store_true", help="also what takes minutes or longer: whole trainings")
     add_json(parser)
 
@@ -27,12 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.show is not None and args.show not in FACTS:
         raise UsageError(f"no fact has the id {args.show!r}{nearest(args.show, FACTS)}")
+    if args.names:
+        _list_names(args.json)
+        return 0
     results = _checked(args)
     if args.json:
         print(to_json([_as_dict(result) for result in results]))
     elif args.show is None:
         _summary(results)
     return 1 if any(result.status == "fail" for result in results) else 0
+
+
+def _list_names(as_json: bool) -> None:
+    """Print the book's names, ours, and what differs."""
+    if as_json:
+        print(to_json([{"book": theirs, "ours": ours, "differs": note} for theirs, ours, note in NAMES]))
+        return
+    for theirs, ours, note in NAMES:
+        print(f"{theirs:<26} {color(ours, 'bold')}")
+        if note:
+            print(fold(note, " " * 29))
 
 
 def _checked(args: argparse.Namespace) -> list[Result]:

@@ -182,8 +182,12 @@ def as_printed(value: Any, item: str) -> str:
     mantissa, e, _ = item.partition("e")
     digits = len(mantissa.partition(".")[2])
     if not e and "." not in mantissa:
+        value = int(value) if float(value).is_integer() else value
         return f"{value:,}" if "," in item else f"{value}"
-    return f"{float(value):.{digits}{'e' if e else 'f'}}"
+    if not e:
+        return f"{float(value):.{digits}f}"
+    ours, _, exponent = f"{float(value):.{digits}e}".partition("e")
+    return f"{ours}e{int(exponent)}" if item.endswith(f"e{int(item.partition('e')[2])}") else f"{ours}e{exponent}"
 
 
 def _allowed(fact: Fact, item: str) -> float:
