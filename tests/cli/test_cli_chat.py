@@ -259,7 +259,7 @@ class Screen:
     def until(self, pattern, typing=""):
         """Wait until the program has printed this; return it and what stood before it since the last call.
 
-        `typing` is typed now, and again every two seconds.
+        `typing` is typed now, and again three times a second.
         """
         stop = time.monotonic() + 60
         again = time.monotonic()
@@ -268,8 +268,8 @@ class Screen:
             assert now < stop, f"never saw {pattern!r}, but {self.text!r}"
             if typing and now >= again:
                 self.type(typing)
-                again = now + 2
-            if select.select([self.end], [], [], 1)[0]:
+                again = now + 0.3
+            if select.select([self.end], [], [], 0.1 if typing else 1)[0]:
                 self.text += os.read(self.end, 65536).decode(errors="replace")
         seen, self.text = self.text[: found.end()], self.text[found.end() :]
         return seen

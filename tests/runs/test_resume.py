@@ -825,8 +825,7 @@ def test_a_state_of_another_model_is_refused(config):
 @pytest.mark.parametrize(
     ("tuned", "kills"),  # the task and the trained layers of a fine-tuning
     [
-        ((), 3),
-        (("assistant", "lora"), 2),
+        ((), 2),
         pytest.param((), 100, marks=pytest.mark.slow),
         *(
             pytest.param(words, 6, marks=pytest.mark.slow)
