@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_llm.bench import attention as attention_theme
+from tinygrad_llm.bench import learn as learn_theme
 from tinygrad_llm.bench import optimizer as optimizer_theme
 from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.train import FIRST, SETTINGS, batches
 from tinygrad_llm.bench.work import Work
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.runtime import peak_memory
+from tinygrad_llm.training import TrainSettings
 from tinygrad_llm.weights import read_pretrained
 
 
@@ -36,12 +38,7 @@ def training(folder: str, batch: int, compiled: bool = False) -> Subject:
     """A training step, eager or compiled. Its batches are prepared before the clock starts."""
     torch = _torch()
     imported = peak_memory()
-    config, state, _ = read_pretrained(folder, GPTConfig)
-    model = gpt(config)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(torch.from_numpy(state.pop(name)))
-    assert not state, f"no parameters for {', '.join(state)}"
+    config, model = _loaded(folder)
     optimizer = adamw(list(model.parameters()))
     loss_of = torch.compile(model) if compiled else model
     stream = batches(config, batch)
@@ -68,9 +65,51 @@ def training(folder: str, batch: int, compiled: bool = False) -> Subject:
     return Work(first, do, imported, _facts, prepare)
 
 
+def learning(folder: str, steps: int, lr: float) -> Subject:
+    """Training with AdamW up to a loss, on the batches of our side."""
+    torch = _torch()
+    settings = learn_theme.settings(steps + 1, lr)
+    stream, held_out = learn_theme.data(folder, settings)
+    _, model = _loaded(folder)
+    optimizer = adamw(list(model.parameters()), settings)
+    taken = 0
+
+    def step() -> None:
+        nonlocal taken
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate(taken)
+        loss = model(*map(torch.from_numpy, next(stream)))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        taken += 1
+
+    def measure() -> float:
+        with torch.inference_mode():
+            losses = [(model(*map(torch.from_numpy, batch)).item(), batch[1].size) for batch in held_out]
+        return float(sum(loss * size for loss, size in losses) / sum(size for _, size in losses))
+
+    return learn_theme.Learning(step, measure, _facts)
+
+
 def training_compiled(folder: str, batch: int) -> Subject:
     """`training`, by torch.compile."""
     return training(folder, batch, compiled=True)
+
+
+def _loaded(folder: str) -> tuple[GPTConfig, Any]:
+    """PyTorch's model with the weights of our file."""
+    import torch
+
+    config, state, _ = read_pretrained(folder, GPTConfig)
+    model = gpt(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.from_numpy(state.pop(name)))
+    assert not state, f"no parameters for {', '.join(state)}"
+    return config, model
 
 
 def gpt(config: GPTConfig) -> Any:
@@ -135,15 +174,15 @@ def gpt(config: GPTConfig) -> Any:
     return GPT()
 
 
-def adamw(parameters: Sequence[Any]) -> Any:
+def adamw(parameters: Sequence[Any], settings: TrainSettings = SETTINGS) -> Any:
     """AdamW, fused; matrices decay, vectors do not."""
     import torch
 
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": SETTINGS.weight_decay},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=SETTINGS.lr, betas=SETTINGS.betas, eps=SETTINGS.eps, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def attention(shape: tuple[int, int, int, int]) -> Subject:

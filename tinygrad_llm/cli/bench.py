@@ -3,16 +3,17 @@
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinygrad_llm import __version__, runtime
-from tinygrad_llm.bench import BenchError, attention, decode, machine, optimizer, tokenizer, train
+from tinygrad_llm.bench import BenchError, attention, decode, learn, machine, optimizer, tokenizer, train
 from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, held_to, measure, missing
-from tinygrad_llm.bench.table import ROUNDS, cells, markdown, notes, plain
+from tinygrad_llm.bench.table import NOTHING, ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.doctor import kernels
 from tinygrad_llm.cli.options import integer
@@ -26,7 +27,7 @@ COMPILE = "torch-compile"
 
 @dataclass(frozen=True)
 class Theme:
-    """A subcommand: what it times, the others it can compare with, and its cases (the tokenizer has its own way)."""
+    """A subcommand: what it times, the others it can compare with, and its cases (two have their own way)."""
 
     summary: str
     theirs: Sequence[str]
@@ -40,13 +41,16 @@ THEMES = {
     "attention": Theme("time causal attention and its gradient", attention.THEIRS, lambda _: attention.cases()),
     "optimizer": Theme("time clipping and AdamW with GPT-2's shape", optimizer.THEIRS, lambda _: optimizer.cases()),
     "tokenizer": Theme("time encoding, decoding and training a tokenizer, with one thread each", tokenizer.THEIRS),
+    "learn": Theme("time training to a held-out loss with AdamW and with Muon", learn.THEIRS),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = parser.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     for name, theme in THEMES.items():
-        example = EXAMPLE if name == "train" else f"tinygrad-llm bench {name} --against {' '.join(theme.theirs)}"
+        arguments = " FILE" if name == "learn" else ""
+        example = f"tinygrad-llm bench {name}{arguments} --against {' '.join(theme.theirs)}"
+        example = EXAMPLE if name == "train" else example
         one = subjects.add_parser(name, help=theme.summary, epilog=f"example: {example}")
         if name == "train":
             configs = list(train.CONFIGS)
@@ -63,11 +67,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--against", nargs="*", choices=theme.theirs, metavar="NAME", help=words)
         if COMPILE in theme.theirs:
             one.add_argument("--compile", action="store_true", help=f"add {COMPILE} to --against")
+        if name == "learn":
+            _add_learn(one)
+            continue
         words = f"counted rounds (default {ROUNDS}; a ratio from fewer rounds is not reliable)"
         one.add_argument("--rounds", type=integer(1), default=ROUNDS, metavar="N", help=words)
         form = one.add_mutually_exclusive_group()
         form.add_argument("--json", action="store_true", help="print the figures as JSON")
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
+
+
+def _add_learn(one: argparse.ArgumentParser) -> None:
+    one.add_argument("file", metavar="FILE", help="a UTF-8 text, or the name of a corpus; its last tenth is held out")
+    default, every = learn.PRESET.training.steps, learn.EVERY
+    words = f"steps of each training, in turns of {every} (default {default})"
+    one.add_argument("--steps", type=integer(every), default=default, metavar="N", help=words)
+    words = "the held-out loss to reach, in nats per character (default: where AdamW ends)"
+    one.add_argument("--loss", type=float, metavar="X", help=words)
+    words = f"the highest learning rates (default: {' and '.join(f'{lr:g}' for lr in learn.RATES.values())})"
+    one.add_argument("--lr", nargs=2, type=float, metavar=("ADAMW", "MUON"), default=learn.RATES.values(), help=words)
+    one.add_argument("--json", action="store_true", help="print the figures and the curves as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         asked = [*asked, COMPILE]
     against = _installed(asked, THEMES[args.subject].theirs)
     threads = 1 if args.subject == "tokenizer" else args.threads or runtime.cores()
+    if args.subject == "learn":
+        return _learn(args, against, threads)
     loads = [_load_average()]
     measures: list[Measure] = []
     try:
@@ -111,6 +132,46 @@ def _show(
     advice = kernels(facts) if any(one.limits for one in measures) else []
     for line in [*notes(measures, facts, threads), *advice]:
         print(fold(line))
+
+
+def _learn(args: argparse.Namespace, against: Sequence[str], threads: int) -> int:
+    rates = dict(zip(learn.RATES, args.lr, strict=True))
+    for option, values in (("--loss", [1.0 if args.loss is None else args.loss]), ("--lr", rates.values())):
+        if not all(0 < value < math.inf for value in values):
+            raise UsageError(f"{option} must be above 0 and finite, got {' '.join(f'{value:g}' for value in values)}")
+    progress = (lambda what: None) if args.json else _progress
+    try:
+        with held_to(threads):
+            learned = learn.learn(load_corpus(args.file), args.steps, against, threads, rates, progress)
+    except BenchError as error:
+        raise UsageError(str(error)) from error
+    loss = learned[0].loss if args.loss is None else args.loss
+    if args.json:
+        rows = [asdict(one) | {"reached": one.reached(loss)} for one in learned]
+        facts = machine.facts() | {OURS: __version__}
+        figures = {"machine": facts, "subject": args.subject, "threads": threads, "loss": loss, "lr": rates}
+        print(json.dumps(figures | {"rows": rows}))
+        return 0
+    _progress("")
+    head = ["", "loss at the end", f"steps to {loss:.3f}", "time to it", "of the first"]
+    print("\n".join(plain([head, *(_learned(one, learned[0], loss) for one in learned)], WIDTH)), end="\n\n")
+    print(
+        fold(
+            f"{learned[0].curve[-1][0]} steps each, in turns of {learn.EVERY}, after which the held-out loss is "
+            f"measured; its time is not counted. {threads} thread(s) each. Learning rates: "
+            + ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+        )
+    )
+    return 0
+
+
+def _learned(one: learn.Learned, first: learn.Learned, loss: float) -> list[str]:
+    """A row of the table of `bench learn`."""
+    reached, reference = one.reached(loss), first.reached(loss)
+    if reached is None:
+        return [one.name, f"{one.loss:.3f}", NOTHING, NOTHING, NOTHING]
+    share = f"{reached[1] / reference[1]:.0%}" if reference and reference[1] else NOTHING
+    return [one.name, f"{one.loss:.3f}", str(reached[0]), f"{reached[1]:.1f} s", share]
 
 
 def _load_average() -> float | None:

@@ -1,0 +1,98 @@
+"""`bench learn` at a toy's size: each contender trains the same model on the same data; steps to a loss are counted."""
+
+import dataclasses
+import importlib
+import json
+
+import pytest
+
+from tinygrad_llm.bench import BenchError, Timing, learn
+from tinygrad_llm.cli import bench
+from tinygrad_llm.models import GPTConfig
+
+TEXT = "one two three four five " * 40
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A tiny preset, two steps a turn, and contenders that work in this process, in turns."""
+    training = dataclasses.replace(learn.PRESET.training, batch_size=4, eval_batches=2, workers=1)
+    preset = dataclasses.replace(learn.PRESET, model=GPTConfig(1, 8, 1, 2, 8), training=training)
+    monkeypatch.setattr(learn, "PRESET", preset)
+    monkeypatch.setattr(learn, "EVERY", 2)
+
+    def alternate(contenders, rounds, warmup, progress):
+        assert warmup == 0
+        works = []
+        for one in contenders:
+            module, _, function = one.subject.partition(":")
+            works.append(getattr(importlib.import_module(module), function)(**one.options))
+        answers = [work.answer() for work in works]
+        seconds = list(zip(*([work.round() for work in works] for _ in range(rounds)), strict=True))
+        abouts = [work.about() for work in works]
+        return [Timing(*facts) for facts in zip([c.name for c in contenders], seconds, answers, abouts, strict=True)]
+
+    monkeypatch.setattr(learn, "alternate", alternate)
+    monkeypatch.setattr(bench, "missing", lambda name: [name])
+    return preset
+
+
+def test_both_optimizers_start_alike_and_learn(toy, cli, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    status, out, _ = cli("bench", "learn", tmp_path / "text.txt", "--steps", "9", "--json")
+    assert status == 0
+    figures = json.loads(out)
+    adamw, muon = figures["rows"]
+    assert (adamw["name"], muon["name"]) == ("tinygrad_llm, adamw", "tinygrad_llm, muon")
+    assert adamw["curve"][0] == muon["curve"][0]  # nothing learned yet
+    for row in figures["rows"]:
+        steps, seconds, losses = zip(*row["curve"], strict=True)
+        assert steps == (0, 2, 4, 6, 8)
+        assert list(seconds) == sorted(seconds)
+        assert losses[-1] < losses[0] - 0.01
+    assert figures["loss"] == adamw["curve"][-1][2]
+    assert adamw["reached"] == adamw["curve"][-1][:2]
+    assert "blas" in adamw["about"]
+    assert adamw["curve"] != muon["curve"]
+
+
+def test_the_table_names_the_first_step_at_the_loss(toy, cli, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    status, out, _ = cli("bench", "learn", tmp_path / "text.txt", "--steps", "2", "--loss", "9")
+    lines = [line.split("  ") for line in out.splitlines()]
+    assert status == 0
+    assert out.splitlines()[0].split("  ")[-3:] == ["steps to 9.000", "time to it", "of the first"]
+    assert [line[0] for line in lines[1:3]] == ["tinygrad_llm, adamw", "tinygrad_llm, muon"]
+    assert "  0  " in out.splitlines()[1]
+    _, out, _ = cli("bench", "learn", tmp_path / "text.txt", "--steps", "2", "--loss", "0.001")
+    assert out.splitlines()[1].split()[-3:] == ["–"] * 3
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "message"),
+    [
+        ("short", [], "the text has 5 characters, and at least 160 are needed"),
+        (TEXT, ["--loss", "nan"], "--loss must be above 0 and finite, got nan"),
+        (TEXT, ["--lr", "0", "1"], "--lr must be above 0 and finite, got 0 1"),
+    ],
+)
+def test_what_cannot_be_measured_costs_one_line(text, option, message, toy, cli, tmp_path):
+    (tmp_path / "text.txt").write_text(text)
+    status, out, err = cli("bench", "learn", tmp_path / "text.txt", *option)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_pytorch_learns_as_our_adamw_does(toy, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    adamw, _, torch = learn.learn(TEXT, 6, ["torch"], 1)
+    assert [point[2] for point in torch.curve] == pytest.approx([point[2] for point in adamw.curve], abs=1e-4)
+
+
+def test_models_that_start_apart_are_refused(toy, monkeypatch):
+    losses = iter([3.0, 3.1])
+    monkeypatch.setattr(learn.Learning, "answer", lambda self: self.curve.append((0, 0.0, 3.0)) or next(losses))
+    with pytest.raises(BenchError, match="untrained, tinygrad_llm, muon has a loss"):
+        learn.learn(TEXT, 2, [], 1)
