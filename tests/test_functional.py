@@ -157,6 +157,43 @@ def test_activations_and_losses_equal_their_formulas():
             getattr(F, name)(x, t[0])
 
 
+FIVES = np.array([[0, 255], [3, 7]], np.uint8)
+WIDE = np.array([[300.0, -400.0], [250.0, 0.5]])  # the squares of three of them are infinite in float16
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (F.rms_norm, (WIDE, 2)),
+        (F.rms_norm, (FIVES, 2)),
+        (F.mse_loss, (WIDE * 0.9, WIDE[::-1] * 0.8)),
+        (F.mse_loss, (FIVES, FIVES[::-1])),
+        (F.mse_loss, (FIVES > 4, FIVES > 0)),
+        (F.binary_cross_entropy_with_logits, (WIDE / 100, np.eye(2))),
+        (F.binary_cross_entropy_with_logits, (FIVES, FIVES > 4)),
+        (F.silu, (WIDE / 100,)),
+        (F.silu, (FIVES,)),
+        (lambda x: F.gelu(x, "none"), (WIDE / 100,)),
+        (lambda x: F.gelu(x, "none"), (FIVES,)),
+        (Tensor.std, (WIDE * 150,)),
+        (Tensor.norm, (FIVES.view(np.int8) - np.int8(100), 1)),
+        (Tensor.norm, (FIVES, math.inf)),
+    ],
+)
+def test_float16_and_small_integers_are_computed_in_float32_and_rounded_once(function, inputs):
+    """Several operations make one function: no number between them may be rounded, overflow or wrap around."""
+    dtype = np.float16 if inputs[0].dtype == np.float64 else None
+    narrow = [Tensor(x, dtype=dtype) if isinstance(x, np.ndarray) else x for x in inputs]
+    wide = [Tensor(x.data, dtype=np.float32) if isinstance(x, Tensor) else x for x in narrow]
+    y = function(*narrow)
+    assert y.dtype == (dtype or np.float32)
+    np.testing.assert_array_equal(y.data, function(*wide).data.astype(y.dtype))
+    if dtype:
+        narrow[0].requires_grad = wide[0].requires_grad = True
+        g, expected = (grad(function(*x).sum(), x[0])[0] for x in (narrow, wide))
+        np.testing.assert_array_equal(g, expected.astype(dtype))
+
+
 def test_cat_and_stack_take_tensors_and_arrays_along_any_dim():
     a, b = np.ones((2, 3)), np.zeros((2, 3))
     for dim in (0, 1, -1):

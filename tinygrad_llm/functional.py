@@ -93,6 +93,20 @@ def _no_tensors(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterato
                     yield f"{name}[{i}]" if several else name, type(x).__name__
 
 
+def _wide(*inputs: Tensor | Array) -> tuple[list[Tensor], np.dtype[Any]]:
+    """Float16 and integers as float32, for a function of several operations, and the dtype of its result.
+
+    A kernel rounds float16 once, at its end; so does such a function, if no number between its kernels is rounded.
+    """
+    if wrong := [type(x).__name__ for x in inputs if not isinstance(x, Tensor | np.ndarray)]:
+        raise TypeError(f"got {wrong[0]} in place of a Tensor")
+    tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in inputs]
+    floats = [x.dtype for x in tensors if x.dtype.kind in "fc"]
+    dtype = np.result_type(*floats) if floats else np.dtype(np.float32)
+    narrow = [x.dtype == np.float16 or x.dtype.kind in "iub" for x in tensors]
+    return [x.to(np.float32) if small else x for x, small in zip(tensors, narrow, strict=True)], dtype
+
+
 @_named
 def relu(input: Tensor) -> Tensor:
     """max(x, 0), element by element.
@@ -133,9 +147,10 @@ def gelu(input: Tensor, approximate: str = "tanh") -> Tensor:
     """
     if approximate not in ("tanh", "none"):
         raise ValueError(f'gelu: got approximate={approximate!r}, which must be "tanh" or "none"')
-    if approximate == "none":
-        return input * (0.5 + 0.5 * (input / math.sqrt(2)).erf())
-    return apply(K.gelu, input)
+    if approximate == "tanh":
+        return apply(K.gelu, input)
+    (x,), dtype = _wide(input)
+    return (x * (0.5 + 0.5 * (x / math.sqrt(2)).erf())).to(dtype)
 
 
 @_named
@@ -145,7 +160,8 @@ def silu(input: Tensor) -> Tensor:
     Args:     input: any shape.
     Returns:  the same shape and dtype.
     """
-    return input * input.sigmoid()
+    (x,), dtype = _wide(input)
+    return (x * x.sigmoid()).to(dtype)
 
 
 @_named
@@ -328,9 +344,10 @@ def rms_norm(
     if not axes or input.shape[-len(axes) :] != axes or (weight is not None and weight.shape != axes):
         given = None if weight is None else weight.shape
         raise ValueError(f"rms_norm: got input {input.shape} and weight {given}, which do not fit {axes}")
-    eps = float(np.finfo(input.dtype).eps) if eps is None else eps
-    y = input / ((input * input).mean(tuple(range(-len(axes), 0)), keepdim=True) + eps).sqrt()
-    return y if weight is None else y * weight
+    (x, *scale), dtype = _wide(input, *([] if weight is None else [weight]))
+    eps = float(np.finfo(input.dtype if input.dtype.kind in "fc" else dtype).eps) if eps is None else eps
+    y = x / ((x * x).mean(tuple(range(-len(axes), 0)), keepdim=True) + eps).sqrt()
+    return (y * scale[0] if scale else y).to(dtype)
 
 
 @_named
@@ -477,8 +494,9 @@ def mse_loss(input: Tensor, target: Tensor | Array, reduction: str = "mean") -> 
     """
     if np.shape(target) != input.shape:
         raise ValueError(f"mse_loss: got input {input.shape} and target {np.shape(target)}, which must be alike")
-    difference = input - target
-    return _reduced("mse_loss", difference * difference, reduction)
+    (x, t), dtype = _wide(input, target)
+    difference = x - t
+    return _reduced("mse_loss", difference * difference, reduction).to(dtype)
 
 
 @_named
@@ -503,9 +521,10 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"{name}: got input {input.shape} and target {np.shape(target)}, which must be alike")
     # −ln σ(x) = softplus(−x), and −ln(1 − σ(x)) = x + softplus(−x)
     target = target if isinstance(target, Tensor) else Tensor(target)
-    share = 1 - target + (target if pos_weight is None else target * pos_weight)
-    losses = (1 - target) * input + share * softplus(-input)
-    return _reduced(name, losses if weight is None else losses * weight, reduction)
+    (x, t, *more), dtype = _wide(input, target, *(w for w in (weight, pos_weight) if w is not None))
+    share = 1 - t + (t if pos_weight is None else t * more[-1])
+    losses = (1 - t) * x + share * softplus(-x)
+    return _reduced(name, losses if weight is None else losses * more[0], reduction).to(dtype)
 
 
 @_named
