@@ -351,6 +351,13 @@ def wrong(d):
     return wrong
 
 
+def bare(out):
+    def bare(x):
+        return out
+
+    return bare
+
+
 @pytest.mark.parametrize("computed", [False, True])
 def test_a_vjp_of_the_wrong_shape_or_number_raises(computed):
     for d, words in [
@@ -366,6 +373,14 @@ def test_a_vjp_of_the_wrong_shape_or_number_raises(computed):
         with pytest.raises(RuntimeError, match=words):
             apply(wrong(d), w * 1 if computed else w).sum().backward()
         assert w.grad is None
+
+
+@pytest.mark.parametrize("out", [np.array([1.0, 2.0]), np.ones((2, 3)), [np.ones(2), None]], ids=str)
+def test_a_kernel_without_a_vjp_raises_also_where_nothing_is_recorded(out):
+    """An array of length 2 would be unpacked into an output and a vjp."""
+    for x in (leaf(2), Tensor([1.0])):
+        with pytest.raises(TypeError, match=r"bare returned .*: a kernel returns a pair, \(out, vjp\)"):
+            apply(bare(out), x)
 
 
 def test_a_gradient_has_the_dtype_of_its_value():

@@ -68,6 +68,13 @@ def test_anything_but_numbers_is_refused(wrong):
         Tensor(wrong)
 
 
+def test_the_type_that_is_no_number_and_lists_of_unequal_lengths_are_named():
+    with pytest.raises(TypeError, match=r"got object \(from dict\)"):
+        Tensor({})
+    with pytest.raises(ValueError, match="lists of equal lengths"):
+        Tensor([[1.0, 2.0], [3.0]])
+
+
 @pytest.mark.parametrize("wrong", [[1, 2], [True]])
 def test_integers_cannot_require_a_gradient(wrong):
     with pytest.raises(ValueError, match="only float and complex"):
@@ -93,6 +100,20 @@ def test_grad_cannot_be_set_where_none_is_required():
     x.grad = None
     with pytest.raises(RuntimeError, match="does not require"):
         x.grad = np.ones(1)
+
+
+def test_a_gradient_that_is_set_is_an_array_of_the_shape_and_dtype():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    for wrong in (np.ones((3, 2)), np.ones(1), 0, [1.0, 1.0], Tensor([1.0])):
+        with pytest.raises(RuntimeError, match=r"array of the shape of its Tensor, \(2,\), or None: got"):
+            x.grad = wrong
+    assert x.grad is None
+    for g in (Tensor([1.0, 2.0]), np.array([1, 2]), np.array([1.0, 2.0])):
+        x.grad = g
+        assert type(x.grad) is np.ndarray
+        assert x.grad.dtype == np.float32
+        (x * 0.5).sum().backward()
+        assert x.grad.tolist() == [1.5, 2.5]
 
 
 # ---- dtypes of results ---------------------------------------------------------------------------------------------

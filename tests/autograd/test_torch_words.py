@@ -187,6 +187,7 @@ def test_clone_has_its_own_memory_and_requires_grad_returns_the_tensor():
         (lambda t: t[:0].argmax(0), ValueError, r"argmax: got shape \(0, 4\), which has no elements along axis 0"),
         (lambda t: t[:, :0].max(), ValueError, r"max: got shape \(3, 0\), which has no elements"),
         (lambda t: t[0].tril(), ValueError, "two axes"),
+        (lambda t: t.clamp(), ValueError, "clamp: give min, max or both"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(call, error, message):

@@ -311,8 +311,9 @@ def test_a_later_learning_rate_out_of_range_is_refused():
 
 def test_a_gradient_of_another_shape_stops_the_step_before_it_begins():
     ps = [parameter(1.0), parameter(1.0, 2.0)]
-    ps[0].grad, ps[1].grad = np.ones(1), np.ones(1)
-    with pytest.raises(ValueError, match=r"^SGD: w has shape \(2,\), but its gradient has \(1,\)"):
+    ps[0].grad, ps[1].grad = np.ones(1), np.ones(2)
+    ps[1].data = np.ones(3)
+    with pytest.raises(ValueError, match=r"^SGD: w has shape \(3,\), but its gradient has \(2,\)"):
         SGD([("v", ps[0]), ("w", ps[1])]).step()
     assert ps[0].item() == 1.0
 

@@ -54,6 +54,9 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     else:
         with observer.around_kernel(kernel):
             y, vjp = kernel(*arrays, **options)
+    if not callable(vjp):
+        got = f"{type(y).__name__} and {type(vjp).__name__}"
+        raise TypeError(f"{kernel.__name__} returned {got}: a kernel returns a pair, (out, vjp)")
     if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
         y = y.astype(np.float32)  # the default float dtype, as in Tensor([1, 2]) / 2
     out = Tensor(y)
@@ -62,6 +65,13 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     if observer is not None:
         observer.on_operation(Operation(kernel, inputs, tuple(arrays), options, out, out._node))
     return out
+
+
+def _as_array(numbers: Any) -> Array:
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        raise ValueError("a Tensor holds numbers, or lists of equal lengths of them: got unequal lengths") from None
 
 
 def _next_to_numbers(kernel: Kernel) -> Kernel:
@@ -112,18 +122,19 @@ class Tensor:
     _frozen: Node | None
 
     def __init__(self, array: Any, requires_grad: bool = False, dtype: DTypeLike | None = None) -> None:
+        kind = type(array).__name__
         if isinstance(array, Tensor):
             array = array.data
         if dtype is None and not isinstance(array, np.ndarray | np.generic):
             first = array
             while isinstance(first, list | tuple) and first:
                 first = first[0]
-            array = np.asarray(array)
+            array = _as_array(array)
             if array.dtype == np.float64 and not isinstance(first, Tensor):
                 array = array.astype(np.float32)
         self.data = np.asarray(array, dtype=dtype)
         if self.data.dtype.kind not in "fciub":
-            raise TypeError(f"a Tensor holds numbers, got {self.data.dtype} (from {type(array).__name__})")
+            raise TypeError(f"a Tensor holds numbers, got {self.data.dtype} (from {kind})")
         self._node: Node | None = None
         if requires_grad:
             self.requires_grad = True
@@ -280,9 +291,18 @@ class Tensor:
     def grad(self, value: Array | None) -> None:
         node = self._leaf()
         if node is not None:
-            node.grad = value
+            node.grad = None if value is None else self._as_gradient(value)
         elif value is not None:
             raise RuntimeError("this Tensor does not require a gradient, so it cannot hold one")
+
+    def _as_gradient(self, value: Any) -> Array:
+        """An array that is given as the gradient of this Tensor, in its dtype."""
+        value = value.data if isinstance(value, Tensor) else value
+        if not isinstance(value, np.ndarray | np.generic) or value.shape != self.shape:
+            got = f"shape {value.shape}" if isinstance(value, np.ndarray | np.generic) else type(value).__name__
+            raise RuntimeError(f"a gradient is an array of the shape of its Tensor, {self.shape}, or None: got {got}")
+        kinds = value.dtype.kind, self.dtype.kind
+        return np.asarray(value) if "c" in kinds else np.asarray(value).astype(self.dtype, copy=False)
 
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradient of this Tensor to `.grad` of every leaf that it depends on.
@@ -487,6 +507,8 @@ class Tensor:
 
     def clamp(self, min: "Operand | None" = None, max: "Operand | None" = None) -> "Tensor":
         """min(max(x, min), max). An element at a limit keeps its gradient."""
+        if min is None and max is None:
+            raise ValueError("clamp: give min, max or both: without a limit it changes nothing")
         raised = self if min is None else apply(K.where, self < min, min, self)
         return raised if max is None else apply(K.where, raised > max, max, raised)
 
@@ -528,6 +550,8 @@ class Tensor:
         """√var. Its gradient is 0 where all elements are equal, as PyTorch's."""
         if isinstance(dim, bool):
             dim, unbiased = None, dim
+        if self.dtype == np.float16:  # rounded once, at the end
+            return self.to(np.float32).std(dim, correction, keepdim, unbiased=unbiased).to(np.float16)
         correction = _correction(correction, unbiased)
         n = count(self.shape, self._axis(dim)) - correction
         if n <= 0:
@@ -540,7 +564,8 @@ class Tensor:
             return apply(K.norm, self, axis=self._axis(dim), keepdims=keepdim)
         if p not in (1, math.inf):
             raise ValueError(f'norm: got p={p!r}, which must be 1, 2, "fro" or math.inf')
-        return self.abs().sum(dim, keepdim) if p == 1 else self.abs().amax(dim, keepdim)
+        size = (self if self.dtype.kind in "fc" else self.to(np.float32)).abs()  # int8 has no |−128|
+        return size.sum(dim, keepdim) if p == 1 else size.amax(dim, keepdim)
 
     def cumsum(self, dim: int) -> "Tensor":
         axis = self._one_axis(dim)
