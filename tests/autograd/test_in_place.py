@@ -379,7 +379,7 @@ def test_a_vjp_of_the_wrong_shape_or_number_raises(computed):
 def test_a_kernel_without_a_vjp_raises_also_where_nothing_is_recorded(out):
     """An array of length 2 would be unpacked into an output and a vjp."""
     for x in (leaf(2), Tensor([1.0])):
-        with pytest.raises(TypeError, match=r"bare returned .*: a kernel returns a pair, \(out, vjp\)"):
+        with pytest.raises(TypeError, match=r"bare returned .*: a kernel must return \(out, vjp\)"):
             apply(bare(out), x)
 
 

@@ -35,7 +35,10 @@ def test_texts_are_looked_for_in_the_folder_of_the_variable_else_in_the_cache(mo
         (tmp_path / one.file.name).write_text("a text\n")
         assert public_file(name) == tmp_path / one.file.name
     assert load_corpus("the-verdict") == "a text\n"
-    assert "".join(stretch.text for stretch in read_corpus("the-verdict")) == "a text\n"
+    (tmp_path / PUBLIC["the-verdict"].file.name).write_bytes(b"a\r\ntext\n")
+    for keep, text in ((False, "a\ntext\n"), (True, "a\r\ntext\n")):
+        assert load_corpus("the-verdict", keep) == text
+        assert "".join(stretch.text for stretch in read_corpus("the-verdict", keep_newlines=keep)) == text
 
 
 def test_the_addresses_are_https_and_a_mirror_replaces_them(monkeypatch):

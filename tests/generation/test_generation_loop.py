@@ -330,6 +330,12 @@ def test_generation_stops_when_all_rows_have_ended():
     assert model.generate(prompt(1), 20, temperature=0, eos_id=eos_id).shape == (1, 5)
 
 
+@pytest.mark.parametrize("eos_id", [1.0, -1, "1"])
+def test_an_end_that_is_no_id_is_refused(eos_id):
+    with pytest.raises(ValueError, match=f"eos_id must be an id ≥ 0, or None: got {eos_id!r}"):
+        model_of().generate(prompt(1), 3, eos_id=eos_id)
+
+
 def test_a_forbidden_id_is_not_generated():
     model = model_of()
     likeliest = model.generate(prompt(1), 6, temperature=0)[0, 4:]

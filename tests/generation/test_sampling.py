@@ -147,6 +147,7 @@ def test_logits_that_are_nan_or_infinite_are_refused(bad, temperature):
         ({"temperature": math.nan}, "temperature must be ≥ 0, got nan"),
         ({"top_k": 0}, "top_k must be ≥ 1, got 0"),
         ({"top_k": -3}, "top_k must be ≥ 1, got -3"),
+        ({"top_k": 1.5}, "top_k must be an integer, got 1.5"),
         ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0.0"),
         ({"top_p": 1.1}, r"top_p must lie in \(0, 1\], got 1.1"),
         ({"top_p": math.nan}, r"top_p must lie in \(0, 1\], got nan"),

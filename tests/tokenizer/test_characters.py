@@ -1,6 +1,7 @@
 """`CharTokenizer`: ids by the sorted alphabet, and its errors."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,18 @@ def test_ids_are_indices_into_the_sorted_characters(text):
 
 def test_several_texts_share_one_alphabet():
     assert CharTokenizer.train(["hello", "", "world"]).characters == "dehlorw"
+
+
+def test_a_text_that_is_the_name_of_a_file_is_not_learned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_text("some words")
+    for train in (CharTokenizer.train, lambda text: Tokenizer.train(text, 300)):
+        with pytest.raises(TokenizerError, match=r"^the text 'corpus.txt' is the name of a file: give its text, or"):
+            train("corpus.txt")
+        train(["corpus.txt", "corpus.txt\n"])  # texts in a list may be words
+    for wrong in (Path("corpus.txt"), None):
+        with pytest.raises(TokenizerError, match=f"a text must be a str, got {type(wrong).__name__}"):
+            CharTokenizer.train(wrong)
 
 
 def test_arguments_are_those_of_the_byte_pair_tokenizer():

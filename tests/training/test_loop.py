@@ -22,7 +22,7 @@ from training_toys import (
     weights,
 )
 
-from tinygrad_llm.datasets import DataError
+from tinygrad_llm.datasets import DataError, SlidingWindows
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.nn import Dropout, Module, Parameter
 from tinygrad_llm.optim import AdamW, Muon, warmup_cosine
@@ -64,6 +64,12 @@ def test_every_step_is_reported_and_the_last_is_measured():
     steps = run(new_model())
     assert [s.step for s in steps] == [0, 1, 2, 3, 4, 5, 6]
     assert [s.step for s in steps if s.val_loss is not None] == [0, 4, 6]
+
+
+def test_epochs_take_the_place_of_steps():
+    windows = len(SlidingWindows(IDS, BLOCK, SETTINGS.stride))
+    counts = {"batch_size": windows // 4, "eval_every": 99, "eval_batches": 1}
+    assert run(new_model(), epochs=2, steps=1, warmup=0, **counts)[-1].step == 8
 
 
 def test_the_seed_decides_everything():
@@ -417,6 +423,12 @@ def test_dropout_with_several_workers_is_refused(several):
         ({"optimizer": "adagrad"}, "must be adamw, adam, sgd or muon, got 'adagrad'"),
         ({"schedule": "exponential"}, "must be cosine, linear or constant, got 'exponential'"),
         ({"order": "sorted"}, "must be epochs or random, got 'sorted'"),
+        ({"steps": "3"}, "must be an integer, got '3'"),
+        ({"batch_size": 2.0}, "must be an integer, got 2.0"),
+        ({"steps": True}, "must be an integer, got True"),
+        ({"lr": "1e-3"}, "must be a number, got '1e-3'"),
+        ({"betas": (0.9,)}, r"must be two numbers, got \(0.9,\)"),
+        ({"betas": 0.9}, "must be two numbers, got 0.9"),
     ],
     ids=str,
 )

@@ -56,7 +56,7 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
             y, vjp = kernel(*arrays, **options)
     if not callable(vjp):
         got = f"{type(y).__name__} and {type(vjp).__name__}"
-        raise TypeError(f"{kernel.__name__} returned {got}: a kernel returns a pair, (out, vjp)")
+        raise TypeError(f"{kernel.__name__} returned {got}: a kernel must return (out, vjp)")
     if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
         y = y.astype(np.float32)  # the default float dtype, as in Tensor([1, 2]) / 2
     out = Tensor(y)

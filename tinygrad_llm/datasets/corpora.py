@@ -63,7 +63,7 @@ def read_corpus(
     """
     named = name_or_path in CORPORA or name_or_path in PUBLIC
     if named or not Path(name_or_path).exists():  # for the latter, load_corpus raises
-        text = load_corpus(name_or_path)
+        text = load_corpus(name_or_path, keep_newlines)
         yield Stretch(0, len(text.encode()), text, 0)
         return
     empty = True

@@ -90,6 +90,8 @@ def stream(
         raise ValueError(f"the prompt has {longest} tokens, and the model reads at most {model.block_size}")
     if not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be an integer ≥ 0, got {max_new_tokens}")
+    if eos_id is not None and (not isinstance(eos_id, int | np.integer) or eos_id < 0):
+        raise ValueError(f"eos_id must be an id ≥ 0, or None: got {eos_id!r}")
     rng = Generator(0) if rng is None else rng
     for one in rng if isinstance(rng, list | tuple) else [rng]:
         check_generator(one)

@@ -35,6 +35,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be ≥ 0, got {self.temperature}")
+        if not isinstance(self.top_k, int | np.integer | None):
+            raise ValueError(f"top_k must be an integer, got {self.top_k!r}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be ≥ 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -124,7 +124,10 @@ def _glue(error: Exception, tensors: Sequence[Any]) -> str:
         return PLAIN if ".detach().numpy()" in str(error) else ""
     if "Tensor" in str(error):
         return PLAIN
-    if any(words in str(error) for words in ("unpack", "has no attribute 'dtype'", "not callable")):
+    if any(
+        words in str(error)
+        for words in ("unpack", "must return (out, vjp)", "has no attribute 'dtype'", "not callable")
+    ):
         return "A kernel returns a pair, (out, vjp): out is an array, and vjp(g) returns a tuple of arrays"
     return ""
 

@@ -64,6 +64,11 @@ class Optimizer:
     ) -> None:
         if isinstance(params, Tensor | dict):
             raise self._error(f"params must be a list of parameters, got one {type(params).__name__}: write [params]")
+        if not isinstance(params, Iterable):
+            got = type(params).__name__
+            raise self._error(
+                f"params must be a list of parameters, got one {got}: of a model, write model.parameters()"
+            )
         groups: list[Any] = list(params)
         if not all(isinstance(group, dict) for group in groups):
             groups = [{"params": groups}]
@@ -84,7 +89,7 @@ class Optimizer:
         ]
         for group in self.param_groups:
             for name, value in (("lr", group["lr"]), ("weight_decay", group["weight_decay"])):
-                if not 0 <= value < math.inf:
+                if not _is_rate(value):
                     raise self._error(f"{name} must be finite and ≥ 0, got {value}")
         names = iter(self._named)  # _group_of and _state are by name
         self._group_of = {next(names): group for group in self.param_groups for _ in group["params"]}
@@ -123,7 +128,7 @@ class Optimizer:
 
         Raises:   ValueError: lr is negative, infinite or NaN.
         """
-        if not 0 <= lr < math.inf:
+        if not _is_rate(lr):
             raise self._error(f"lr must be finite and ≥ 0, got {lr}")
         for group in self.param_groups:
             group["lr"] = lr
@@ -226,6 +231,10 @@ class Optimizer:
         self._state = {
             name: _State(steps, [_like(p.data, a) for a in arrays]) for name, (steps, p, arrays) in loaded.items()
         }
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and bool(0 <= value < math.inf)
 
 
 def _like(p: Array, values: Array) -> Array:
@@ -338,7 +347,12 @@ class Adam(Optimizer):
         self.maximize = maximize
         if amsgrad:
             self.keeps = ("m", "v", "largest")
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas) or not 0 <= eps < math.inf:
+        if (
+            not isinstance(betas, tuple | list)
+            or len(betas) != 2
+            or not all(0 <= beta < 1 for beta in betas)
+            or not 0 <= eps < math.inf
+        ):
             raise self._error(f"betas must be two numbers in [0, 1) and eps ≥ 0, got {betas} and {eps}")
         self.betas, self.eps = betas, eps
 

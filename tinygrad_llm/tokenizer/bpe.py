@@ -194,7 +194,8 @@ class Tokenizer:
             )
         if vocab_size > MAX_IDS:
             raise TokenizerError(f"vocab_size is {vocab_size}; this trainer learns at most {MAX_IDS}")
-        given = [text_or_texts] if isinstance(text_or_texts, str | os.PathLike) else text_or_texts
+        given = [text_or_texts] if isinstance(text_or_texts, os.PathLike) else text_or_texts
+        given = list(check_texts(given)) if isinstance(given, str) else given
 
         def read(path: os.PathLike[str]) -> Iterator[str]:
             return (stretch.text for stretch in read_stretches(path, specials, keep_newlines=keep_newlines))

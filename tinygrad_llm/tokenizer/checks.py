@@ -1,8 +1,11 @@
 """The checks that all tokenizers share, and the one exception that they raise."""
 
 import operator
+import os
 import reprlib
 from collections.abc import Iterable, Iterator
+
+_LONGEST_NAME = 4096  # characters of a path
 
 
 class TokenizerError(ValueError):
@@ -27,8 +30,17 @@ def check_text(text: str) -> str:
 
 
 def check_texts(text_or_texts: str | Iterable[str]) -> Iterator[str]:
-    """Yield the text, or each of the texts, after `check_text`."""
-    for text in [text_or_texts] if isinstance(text_or_texts, str) else text_or_texts:
+    """Yield the text, or each of the texts, after `check_text`.
+
+    Raises:   TokenizerError: as `check_text`; the one text is the name of a file, whose text is probably meant.
+    """
+    if isinstance(text_or_texts, str) or not isinstance(text_or_texts, Iterable):
+        text = check_text(text_or_texts)
+        if len(text) < _LONGEST_NAME and os.path.isfile(text):
+            raise TokenizerError(f"the text {text!a} is the name of a file: give its text, or for byte pairs its Path")
+        yield text
+        return
+    for text in text_or_texts:
         yield check_text(text)
 
 

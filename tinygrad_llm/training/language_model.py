@@ -74,10 +74,11 @@ def train(
     Raises:   DataError: in either part, too few tokens for one window, or an id outside the vocabulary.
               ConfigError, TrainingError: as `Trainer`.
     """
-    s, block_size = settings, model.config.block_size
+    block_size, s = model.config.block_size, settings
     rng = Generator(s.seed) if rng is None else rng
     for row, name in ((ids, "ids"), (val_ids, "val_ids")):
         check_ids(np.asarray(row), model.config.vocab_size, name)
     batches = BatchStream([ids], block_size, s.batch_size, rng, s.stride or None, s.order)
     held_out = held_out_windows([val_ids], block_size, s.batch_size, s.eval_batches)
-    yield from Trainer(model, LanguageModeling(batches, held_out, s.label_smoothing), s).run()
+    task = LanguageModeling(batches, held_out, s.label_smoothing)
+    yield from Trainer(model, task, s.counted(batches.batches_per_epoch)).run()

@@ -6,6 +6,8 @@ import math
 import typing
 from typing import Any, Literal
 
+import numpy as np
+
 from tinygrad_llm.optim import SCHEDULES
 from tinygrad_llm.random import MAX_SEED
 
@@ -74,6 +76,7 @@ class TrainSettings:
             if typing.get_origin(kind) is Literal and getattr(self, name) not in typing.get_args(kind):
                 *some, last = typing.get_args(kind)
                 raise ConfigError(f"training.{name}: must be {', '.join(some)} or {last}, got {getattr(self, name)!r}")
+        self._check_types()
         for name in ("steps", "batch_size", "accumulation", "eval_every", "eval_batches", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -102,6 +105,20 @@ class TrainSettings:
             )
         if not self.epochs:
             self._check_warmup()
+
+    def _check_types(self) -> None:
+        words = {int: "an integer", float: "a number"}
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value, kind = getattr(self, name), int if kind == int | None else kind
+            allowed = {int: int | np.integer, float: int | float | np.integer | np.floating}
+            if (
+                kind in allowed
+                and value is not None
+                and (isinstance(value, bool) or not isinstance(value, allowed[kind]))
+            ):
+                raise ConfigError(f"training.{name}: must be {words[kind]}, got {value!r}")
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise ConfigError(f"training.betas: must be two numbers, got {self.betas!r}")
 
     def counted(self, batches_per_epoch: int) -> "TrainSettings":
         """The same settings, with `steps` computed from `epochs` where those are set.
