@@ -485,7 +485,9 @@ def test_a_retained_graph_gives_the_same_gradient_again():
     rng = Generator(4)
     x, w = Tensor(rng.randn((3, 4)), requires_grad=True), Tensor(rng.randn((5, 4)), requires_grad=True)
     h = F.linear(x, w)
-    loss = F.linear_cross_entropy(h.tanh() + h, w @ w.T, np.array([0, 1, 4])) + h.sum()  # saved gradients are returned
+    y = h.tanh() + h
+    # Saved gradients are returned, and then others are added to them.
+    loss = y.sum() + F.linear_cross_entropy(y, w @ w.T, np.array([0, 1, 4])) + h.sum()
     first = grad(loss, [x, w], retain_graph=True)
     loss.backward(retain_graph=True)
     loss.backward()

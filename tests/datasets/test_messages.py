@@ -91,6 +91,15 @@ def test_balance_keeps_as_many_of_each_class_as_the_rarest_has(pairs, seed):
     assert not collections.Counter(kept) - collections.Counter(messages)
 
 
+def test_balance_leaves_out_messages_at_random_and_keeps_their_order():
+    messages = [Message(str(i), "ham") for i in range(100)] + [Message("x", "spam")] * 50
+    kept = [[int(m.text) for m in balance(messages, Generator(seed)) if m.label == "ham"] for seed in (0, 1)]
+    assert kept[0] != kept[1]
+    for numbers in kept:
+        assert numbers == sorted(set(numbers))
+        assert 10 < sum(n >= 50 for n in numbers) < 40
+
+
 @given(ANY, st.integers(0, 9))
 def test_split_loses_nothing_and_keeps_equal_texts_together(pairs, seed):
     messages = [Message(*pair) for pair in pairs]

@@ -107,7 +107,10 @@ def test_a_plan_counts_the_steps_and_evaluations_that_follow(steps, run, tmp_pat
     assert costs.steps == steps
     assert costs.evaluations == evaluations(Run.new(config, tmp_path / "new", data).trainer.run())
     assert costs.seconds is None
-    assert measure_run(config, data, costs).seconds == 2 * steps + 10 * costs.evaluations
+    measured = measure_run(config, data, costs)
+    assert measured.seconds == 2 * steps + 10 * costs.evaluations
+    words = dataclasses.replace(measured, tokens=4000, flops=6_000_000_000).time.split()
+    assert words[1:7] == ["2,000", "tokens/s,", "from", "all", "3.0", "GFLOP/s"]
 
 
 @pytest.mark.parametrize("done", [2, 3, 4])

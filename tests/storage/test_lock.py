@@ -84,6 +84,14 @@ def test_a_lock_is_given_back_only_after_its_file_is_removed(tmp_path, monkeypat
     assert there == [False]
 
 
+def test_the_number_of_a_killed_process_is_written_over_whole(tmp_path):
+    (tmp_path / LOCK).write_bytes(b"1234567890123456")
+    give_back = lock(tmp_path)
+    with pytest.raises(InUseError, match=f"by process {os.getpid()}: "):
+        lock(tmp_path)
+    give_back()
+
+
 @pytest.mark.parametrize("content", [b"", b"no number"])
 def test_a_lock_without_a_number_names_another_process(content, tmp_path):
     give_back = lock(tmp_path)

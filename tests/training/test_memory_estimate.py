@@ -117,6 +117,14 @@ FROZEN = {
 }
 
 
+@pytest.mark.parametrize(("optimizer", "arrays"), [("adamw", 2), ("adam", 2), ("sgd", 0)])
+def test_each_optimizer_keeps_its_own_number_of_arrays(optimizer, arrays):
+    settings = dataclasses.replace(SETTINGS, optimizer=optimizer)
+    assert memory(FOUR, settings, 4).optimizer == arrays * 4 * FOUR.num_parameters
+    if not arrays:
+        assert memory(FOUR, dataclasses.replace(settings, momentum=0.9), 4).optimizer == 4 * FOUR.num_parameters
+
+
 @pytest.mark.parametrize(("name", "way"), in_one_way_each(FROZEN))
 def test_frozen_parameters_take_no_gradient_and_no_optimizer_state(check_memory_of, name, way):
     config, frozen = FROZEN[name]

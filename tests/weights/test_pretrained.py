@@ -186,6 +186,12 @@ def test_an_untied_head_and_missing_biases_come_back(tmp_path, form, qkv_bias):
     np.testing.assert_array_equal(loaded(ids).data, model(ids).data)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_hugging_faces_config_states_the_dtype_which_transformers_obeys(tmp_path, dtype):
+    write_pretrained(tmp_path, SMALL, shaken(SMALL, dtype).state_dict(), "huggingface")
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
+
+
 def test_openais_form_refuses_an_untied_head(tmp_path):
     config = change(tie_weights=False)
     with pytest.raises(ValueError, match=r"lm_head\.weight"):
