@@ -36,7 +36,7 @@ beside("ch02-04", [tokenizer.words[i] for i in (0, 6, 11, 38, 44, 50)])
 remark = text[8928:9006]
 ids = tokenizer.encode(remark)
 beside("ch02-05", ids)
-print(f"text  {remark[-40:]!r}\nback  {tokenizer.decode(ids)[-40:]!r}\n")  # white space is not kept as it was
+print(f"text  {remark[:30]!r}\nback  {tokenizer.decode(ids)[:30]!r}\n")  # white space is not kept as it was
 
 # %% Words that are not in the story
 # The first tokenizer must refuse them. The second has two more tokens: one for unknown words, and one for the end of a

@@ -89,7 +89,6 @@ def first_weights() -> list[Any]:
     "apE-08",
     "0.75756 0.75645 / 0.75665 0.75551 / 0.75574 0.75458 / 0.75483 0.75365 / 0.75392 0.75272 / 0.75301 0.75179",
     origin=TORCH,
-    tier="large",
     needs=SMS,
     units=10,
 )

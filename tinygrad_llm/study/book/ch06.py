@@ -200,7 +200,6 @@ def five_rows(rng: Generator) -> Loaders:
     "ch06-18",
     "0.75786 0.75675 / 0.75724 0.75612 / 0.75662 0.75548 / 0.75600 0.75485 / 0.75538 0.75422",
     origin=TORCH,
-    tier="large",
     needs=SMS,
     units=10,
 )

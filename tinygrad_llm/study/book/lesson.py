@@ -14,6 +14,9 @@ from tinygrad_llm.study.book.ledger import FACTS, check, compare, flat, missing_
 WIDTH = 80  # columns of a terminal
 SHADES = " ░▒▓█"
 
+if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a character shows a question mark
+    sys.stdout.reconfigure(errors="replace")
+
 
 def need(*names: str) -> None:
     """Go on if these files are at hand; else end the program with one line that says how to get them.
@@ -36,11 +39,13 @@ def beside(id: str, *computed: Any) -> None:
     fact = FACTS[id]
     everything = "--all" in sys.argv
     if not computed and fact.tier != "fast" and not everything and not any(map(missing_file, fact.needs)):
-        print(f"{id}: takes longer: `tinygrad-llm book --show {id}`, or --all here")
+        print(f"{id} takes longer: `tinygrad-llm book --show {id}`, or --all here")
         return
     result = compare(fact, list(flat(list(computed)))) if computed else check(fact, slow=everything)
-    words = {"pass": "agrees with the book", "fail": "DIFFERS from the book", "needs": "", "skipped": ""}
-    print(_folded(f"{id}: {words[result.status] or result.message}", ""))
+    words = {"pass": "agrees with the book", "fail": "DIFFERS from the book"}
+    print(
+        _folded(f"{id} {words[result.status]}. {fact.what}" if result.status in words else f"{id} {result.message}", "")
+    )
     if result.status == "fail" and result.message:
         print(_folded(result.message, "  "))
     if result.ours:
