@@ -105,5 +105,5 @@ beside("ch05-19")
 
 # %% OpenAI's weights
 # `GPT.from_pretrained` reads them.
-for id in ("ch05-21", "ch05-22", "ch05-23", "ch05-27", "ch05-28"):
+for id in ("ch05-29", "ch05-21", "ch05-22", "ch05-23", "ch05-27", "ch05-28"):
     beside(id)

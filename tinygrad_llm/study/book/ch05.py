@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, no_grad
-from tinygrad_llm.models import GPT
+from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
 from tinygrad_llm.study.book.ch04 import book_config
@@ -298,6 +298,14 @@ def top_3() -> list[Any]:
 def pretrained(name: str) -> GPT:
     """A GPT-2 as OpenAI published it."""
     return GPT.from_pretrained(name).eval()
+
+
+@fact("ch05-29", "497,759,232 1,419,292,672 / 50257 1024 768 12 12")
+def gpt2_sizes() -> list[Any]:
+    """GPT-2 small and medium: the bytes of their data files, 4 for each parameter; the small one's five sizes."""
+    small, medium = (GPTConfig.published[name] for name in ("gpt2", "gpt2-medium"))
+    sizes = [small.vocab_size, small.block_size, small.n_embd, small.n_head, small.n_layer]
+    return [4 * small.num_parameters, 4 * medium.num_parameters, sizes]
 
 
 @fact(
