@@ -20,7 +20,7 @@ def test_sizes_fit_together(name):
     assert 0 <= settings.warmup < settings.steps
     assert 0 < settings.min_lr <= settings.lr
     assert 0 < settings.eval_every <= settings.steps
-    vocab_size = {"char": 65, "bpe": preset.data.vocab_size, "gpt2": 50257}[preset.data.tokenizer]
+    vocab_size = {"char": 65, "bpe": preset.data.vocab_size, "wordpiece": 2048, "gpt2": 50257}[preset.data.tokenizer]
     parameters = dataclasses.replace(preset.model, vocab_size=vocab_size).num_parameters
     promised = float(re.match(r"([\d.]+) M parameters", preset.about)[1])
     assert parameters == pytest.approx(promised * 1e6, rel=0.1)

@@ -439,7 +439,14 @@ OTHERS = {
 # Which file is read, how a bad step ends, how much memory is taken, how many threads work, and which kind of model it
 # is: tested elsewhere.
 EXEMPT = {"data.corpus", "data.keep_newlines", "data.init", "data.files", "data.weights", "data.dtype", "data.held_out"}
-EXEMPT |= {"model.kind", "training.on_bad_step", "training.recompute", "training.workers"}
+EXEMPT |= {
+    "model.kind",
+    "model.segments",
+    "model.layer_norm_eps",
+    "training.on_bad_step",
+    "training.recompute",
+    "training.workers",
+}
 
 
 def test_every_setting_changes_the_run(new, tmp_path):

@@ -1,6 +1,5 @@
 """Operations on each element by itself; two arrays broadcast as in NumPy."""
 
-import functools
 import math
 
 import numpy as np
@@ -210,9 +209,19 @@ _FAR = (
 
 
 def _quotient(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
-    above, below = (functools.reduce(lambda y, c: y * x + c, p, 0 * x) for p in polynomials)
-    ratio: Array = above / below
-    return ratio
+    above, below = (_polynomial(coefficients, x) for coefficients in polynomials)
+    above /= below
+    return above
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """By Horner's rule, in one array."""
+    first, second, *rest = coefficients
+    y = first * x + second
+    for c in rest:
+        y *= x
+        y += c
+    return y
 
 
 @kernel

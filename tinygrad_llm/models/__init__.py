@@ -31,4 +31,4 @@ __all__ = [
     "Transformer",
 ]
 
-MODELS: dict[str, type[PreTrainedModel]] = {"gpt": GPT}
+MODELS: dict[str, type[PreTrainedModel]] = {"gpt": GPT, "encoder": Encoder}

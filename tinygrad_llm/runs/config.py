@@ -78,6 +78,8 @@ MODEL_HELP = {
     "n_layer": "number of blocks, each attention and MLP",
     "n_head": "number of attention heads in each block",
     "n_embd": "number of channels; a multiple of n_head",
+    "segments": "encoder: how many kinds of text it tells apart, such as question and answer",
+    "layer_norm_eps": "encoder: added to the variance in every layer norm",
     "dropout": "probability of dropout at embeddings, attention weights and the output of each sublayer",
     "qkv_bias": "whether queries, keys and values have a bias",
     "tie_weights": "whether the output head is the embedding itself",

@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm.datasets import BatchStream, DataError, TokenFile, corpus_hash, load_corpus
 from tinygrad_llm.generation import Sampling, start_ids, write
-from tinygrad_llm.models import GPT
+from tinygrad_llm.generation.fill import END, HIDDEN, around, fill, missing_tokens
+from tinygrad_llm.kernels import Array
+from tinygrad_llm.models import GPT, Encoder
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.config import DataSettings, RunConfig
 from tinygrad_llm.tokenizer import (
@@ -26,12 +28,16 @@ from tinygrad_llm.tokenizer import (
     load_tokenizer,
     vocabulary_hash,
 )
-from tinygrad_llm.training import ConfigError, LanguageModeling, held_out_windows
+from tinygrad_llm.tokenizer.bpe import END_OF_TEXT
+from tinygrad_llm.training import ConfigError, LanguageModeling, Task, held_out_windows
+from tinygrad_llm.training.masked_words import Hiding, MaskedWords
 from tinygrad_llm.training.memory import check_memory
 
 TRAIN_FRACTION = 0.9  # of each text or file; the rest is held out
 LEARNED = ("char", "bpe", "wordpiece")  # tokenizers that are learned from the text, and so are kept with the run
 
+_HELD_OUT = 17  # the seed of the words that are hidden in the held-out part
+_SHOWN = 14  # tokens of a text in a sample
 _STRETCH = 1 << 24  # ids hashed at a time
 
 
@@ -65,6 +71,8 @@ class RunData:
     training: list[NDArray[Any]]
     held_out: list[NDArray[Any]]
 
+    outside: ClassVar[int] = 0  # tokens of a block that are not from the text
+
     @property
     def identity(self) -> dict[str, Any]:
         """The corpus and tokenizer of a checkpoint, by size and SHA-256; only with the same ones can it be resumed."""
@@ -72,16 +80,16 @@ class RunData:
 
     # ---- what a Run asks of its subject: see `runs.finetune.Subject` -------------------------------------------------
 
-    def make_task(self, config: RunConfig, rng: Generator) -> tuple[LanguageModeling, int]:
+    def make_task(self, config: RunConfig, rng: Generator) -> tuple[Task, int]:
         batches = make_batches(config, self, rng)
         return make_task(config, self, batches), batches.batches_per_epoch
 
-    def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> GPT:
+    def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> Any:
         sizes = dataclasses.replace(config.model, vocab_size=self.tokenizer.n_vocab)
         check_memory(sizes, config.training, batch_size)
         return GPT(sizes, rng, recompute=config.training.recompute)
 
-    def sample(self, model: GPT, max_new_tokens: int, seed: int) -> str:
+    def sample(self, model: Any, max_new_tokens: int, seed: int) -> str:
         """A text from the end-of-text token up to the next one; else from a newline, or from the first token.
 
         Where the model ends the text at once, which shows nothing, it begins again, up to ten times.
@@ -93,10 +101,10 @@ class RunData:
                 break
         return text
 
-    def results(self, model: GPT) -> None:
+    def results(self, model: Any) -> None:
         """There is no test: the held-out loss says all."""
 
-    def save(self, model: GPT, folder: Path) -> None:
+    def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
 
     def command(self, folder: str) -> list[str]:
@@ -113,8 +121,68 @@ class RunData:
         return f"{text}{tokens[0]:,} + {tokens[1]:,} tokens (vocabulary {self.tokenizer.n_vocab})"
 
 
+@dataclass(frozen=True)
+class MaskedData(RunData):
+    """As `RunData`, for an encoder: each window stands between [CLS] and [SEP], and hides words.
+
+    Raises:   ConfigError: the tokenizer lacks one of these tokens.
+    """
+
+    outside: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if lost := missing_tokens(self.tokenizer):
+            raise ConfigError(
+                f"data.tokenizer: an encoder needs {', '.join(lost)}, which this one lacks: take wordpiece, or another "
+                "tokenizer that has them"
+            )
+
+    def make_task(self, config: RunConfig, rng: Generator) -> tuple[MaskedWords, int]:
+        if config.model.block_size <= self.outside:
+            raise ConfigError(
+                f"model.block_size: an encoder needs at least {self.outside + 1}, for [CLS], a word and [SEP]; got "
+                f"{config.model.block_size}"
+            )
+        batches, tokenizer = make_batches(config, self, rng), self.tokenizer
+        mask = tokenizer.special_tokens[HIDDEN]
+        hiding = Hiding(mask, tokenizer.n_vocab, self._special, around(tokenizer))
+        fixed = Generator(_HELD_OUT)  # the same words are hidden in every held-out loss
+        held_out = [hiding(ids, fixed, (1.0, 0.0)) for ids, _ in held_out_part(config, self)]
+        return MaskedWords(batches, held_out, hiding, config.training.label_smoothing), batches.batches_per_epoch
+
+    @property
+    def _special(self) -> list[int]:
+        return list(self.tokenizer.special_tokens.values())
+
+    def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> Encoder:
+        sizes = dataclasses.replace(config.model, vocab_size=self.tokenizer.n_vocab)
+        check_memory(sizes, config.training, batch_size)
+        return Encoder(sizes, rng, recompute=config.training.recompute)
+
+    def sample(self, model: Encoder, max_new_tokens: int, seed: int) -> str:
+        """The beginning of the held-out text with a hidden word, and what the model guesses there."""
+        lines, token = [], self.tokenizer.special_tokens[HIDDEN]
+        ids = [i for i in self.held_out[0].tolist() if i not in self._special]
+        for start in range(0, min(len(ids), 3 * _SHOWN), _SHOWN):
+            part = ids[start : start + min(_SHOWN, model.block_size - 2)]
+            place = len(part) // 2
+            hidden = [*part[:place], token, *part[place + 1 :]]
+            ((guess, p),) = fill(model, self.tokenizer, hidden, 1)[0]
+            word, true = (self.tokenizer.decode([i]) for i in (guess, part[place]))
+            lines.append(f"{self.tokenizer.decode(hidden)}\n    {word} {p:.0%} ({true})")
+        return "\n".join(lines)
+
+    def results(self, model: Encoder) -> None:
+        """There is no test: the held-out loss says all."""
+
+    def command(self, folder: str) -> list[str]:
+        ids = [i for i in self.training[0][:100].tolist() if i not in self._special][:8]
+        words = self.tokenizer.decode(ids).split()
+        return ["fill", folder, " ".join([HIDDEN, *words[1:6]])]
+
+
 # What the kinds of models learn from that read one long text; others are in `runs.run.SUBJECTS`.
-TEXTS: dict[str, type[RunData]] = {"gpt": RunData}
+TEXTS: dict[str, type[RunData]] = {"gpt": RunData, "encoder": MaskedData}
 
 
 def read_source(data: DataSettings) -> Source:
@@ -141,7 +209,7 @@ def make_tokenizer(data: DataSettings, source: Source) -> AnyTokenizer:
     if data.tokenizer in ("bpe", "wordpiece"):
         kind = Tokenizer if data.tokenizer == "bpe" else WordPieceTokenizer
         try:
-            return kind.train(source.text, data.vocab_size)
+            return kind.train(_with_ends(source.text, data.tokenizer == "wordpiece"), data.vocab_size)
         except TokenizerError as error:
             raise TokenizerError(f"{data.corpus}: {error}") from None
     return Tokenizer.gpt2() if data.tokenizer == "gpt2" else load_tokenizer(data.tokenizer)
@@ -164,14 +232,20 @@ def tokenize(config: RunConfig, source: Source, tokenizer: AnyTokenizer) -> RunD
         held_out = [ids[cut:] for ids, cut in zip(training, cuts, strict=True)]
         training = [ids[:cut] for ids, cut in zip(training, cuts, strict=True)]
     else:
-        cut = int(TRAIN_FRACTION * len(source.text))
-        first, second = source.text[:cut], source.text[cut:]
+        text = _with_ends(source.text, END in tokenizer.special_tokens)
+        cut = int(TRAIN_FRACTION * len(text))
+        first, second = text[:cut], text[cut:]
         starts = ((first, 0), (second, len(first.encode())))
         ids = [np.array(encode_text(tokenizer, part, "allow", names[0], at), np.int32) for part, at in starts]
         training, held_out = ids[:1], ids[1:]
     _check_length(config.model.block_size, "training", names, training)
     _check_length(config.model.block_size, "held-out", held_out_names, held_out)
     return TEXTS[config.model.kind](source, tokenizer, names, training, held_out)
+
+
+def _with_ends(text: str, has_sep: bool) -> str:
+    """The text; where it is for BERT's tokens, [SEP] takes the place of <|endoftext|>."""
+    return text.replace(END_OF_TEXT, END) if has_sep else text
 
 
 def _check_length(block_size: int, part: str, names: list[str], rows: list[NDArray[Any]]) -> None:
@@ -198,16 +272,20 @@ def make_batches(config: RunConfig, data: RunData, rng: Generator, batch_size: i
     Args:     rng: shuffles the windows. batch_size: replaces that of the settings.
     """
     s, size = config.training, config.training.batch_size if batch_size is None else batch_size
-    block_size, weights = config.model.block_size, config.data.weights
+    block_size, weights = config.model.block_size - data.outside, config.data.weights
     return BatchStream(data.training, block_size, size, rng, s.stride or None, s.order, weights, data.names)
 
 
 def make_task(config: RunConfig, data: RunData, batches: BatchStream) -> LanguageModeling:
     """Language modeling on these batches, with held-out windows as the settings say."""
-    s = config.training
+    return LanguageModeling(batches, held_out_part(config, data), config.training.label_smoothing)
+
+
+def held_out_part(config: RunConfig, data: RunData) -> list[tuple[Array, Array]]:
+    """Windows of the held-out part, as many as the settings say."""
+    s, block_size = config.training, config.model.block_size - data.outside
     weights = () if data.source.held_out_files else config.data.weights
-    held_out = held_out_windows(data.held_out, config.model.block_size, s.batch_size, s.eval_batches, weights)
-    return LanguageModeling(batches, held_out, s.label_smoothing)
+    return held_out_windows(data.held_out, block_size, s.batch_size, s.eval_batches, weights)
 
 
 def identity(source: Source, tokenizer: AnyTokenizer) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def memory(
 ) -> Memory:
     """Bytes of the arrays in a training step at its peak, in all processes of this machine.
 
+    Of another model than a GPT, the activations are not known, and count as 0.
+
     Parameters and the optimizer's arrays stay, and so does the sum of the gradients where batches are accumulated. The
     peak may come at several moments, and the largest counts: during forward and backward (see `_Worker`), in the
     update, or in a held-out loss.
@@ -63,8 +65,10 @@ def memory(
     workers = min(settings.workers or 1, part)
     at_once = processes().here * workers
     total = trained if settings.accumulation > 1 else 0
-    worker = _Worker(config, settings, part / workers, sizes)
-    moments = [(at_once * activations, at_once * gradients + total) for activations, gradients in worker.moments()]
+    moments: list[tuple[float, float]] = [(0, trained)]
+    if config.kind == "gpt":
+        worker = _Worker(config, settings, part / workers, sizes)
+        moments = [(at_once * activations, at_once * gradients + total) for activations, gradients in worker.moments()]
 
     # In the update: a sample of each parameter, to see how far it moves; three stretches for each thread. Muon has
     # the gradient, scaled and in the momentum, X before and after an iteration, and two squares, for each thread.
