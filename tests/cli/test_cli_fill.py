@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.cli import main
-from tinygrad_llm.models import Encoder
+from tinygrad_llm.models import Encoder, EncoderClassifier
 from tinygrad_llm.runs.presets import PRESETS
 
 STORED = Path(__file__).parents[1] / "models" / "bert"
@@ -73,6 +73,68 @@ def test_a_resumed_run_is_that_of_one_that_never_stopped(trained, cli, place):
     one, other = (Encoder.from_pretrained(name).state_dict() for name in ("half", "again"))
     for name, array in one.items():
         np.testing.assert_array_equal(array, other[name])
+
+
+def test_an_encoder_is_written_for_transformers_and_guesses_the_same_words_from_there(trained, cli, place):
+    folder = trained[0]
+    assert cli("convert", folder, "hugging", "--to", "huggingface")[0] == 0
+    config = json.loads((place / "hugging" / "config.json").read_text())
+    assert (config["architectures"], config["pad_token_id"]) == (["BertForMaskedLM"], 0)
+    assert (place / "hugging" / "vocab.txt").read_text().startswith("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    text = "The [MASK] sat on the [MASK]."
+    assert cli("fill", "hugging", text) == cli("fill", folder, text)
+    assert cli("convert", "hugging", "ours")[0] == 0
+    assert cli("fill", "ours", text) == cli("fill", folder, text)
+    status, _, err = cli("convert", folder, "openai", "--to", "openai")
+    assert (status, "the form openai is GPT-2's, and an encoder has none in it" in err) == (2, True)
+    assert not (place / "openai").exists()
+
+
+@pytest.mark.parametrize("layers", ["all", "last", "head"])
+def test_an_encoder_becomes_a_classifier(layers, trained, cli, place):
+    arguments = ["finetune", "classifier", "messages", "--base", trained[0], "--steps", 2, "--layers", layers]
+    status, out, _ = cli(*arguments, "--set", "eval_batches=1", "--workers", 1, "--out", "spam")
+    assert (status, "accuracy: training" in out) == (0, True)
+    state, base = (
+        EncoderClassifier.from_pretrained("spam").state_dict(),
+        Encoder.from_pretrained(trained[0]).state_dict(),
+    )
+    moved = {name for name, array in base.items() if name in state and not np.array_equal(array, state[name])}
+    prefix = {"all": "bert.", "last": "bert.encoder.layer.0.", "head": "none"}[layers]
+    assert {name for name in base if name.startswith(prefix)} - moved <= {
+        "bert.embeddings.token_type_embeddings.weight"
+    }
+    assert all(name.startswith(prefix) for name in moved)
+    figures = json.loads(cli("classify", "spam", "Call now!", "--explain", "--json")[1])
+    assert sum(figures["probabilities"].values()) == pytest.approx(1)
+    assert [token for token, _ in figures["influence"]][:: len(figures["influence"]) - 1] == ["[CLS]", "[SEP]"]
+    assert cli("convert", "spam", "hugging", "--to", "huggingface")[0] == 0
+    assert json.loads(cli("classify", "hugging", "Call now!", "--explain", "--json")[1]) == figures
+    status, _, err = cli("fill", "spam", "[MASK]")
+    assert (status, "is needed: `tinygrad-llm classify` reads it" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "message"),
+    [
+        (
+            "classifier messages",
+            ["--layers", "lora"],
+            "finetune.layers: lora is for a GPT, and this base is an encoder",
+        ),
+        ("assistant instructions", [], "is an encoder, and an assistant writes: give a GPT"),
+        (
+            "classifier messages",
+            ["--plan"],
+            "--plan: knows the cost of a gpt, and this base is an encoder: leave it out",
+        ),
+    ],
+)
+def test_a_fine_tuning_that_an_encoder_does_not_have_is_refused(task, arguments, message, trained, cli):
+    status, out, err = cli("finetune", *task.split(), "--base", trained[0], "--out", "new", *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

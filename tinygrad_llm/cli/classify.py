@@ -11,8 +11,8 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_checkpoint, add_crop, add_json, color, say_cropped, visible, weights_of
 from tinygrad_llm.cli.progress import WIDTH, fold
 from tinygrad_llm.finetuning import classify, token_influence
-from tinygrad_llm.finetuning.classifier import encode_messages
-from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.finetuning.classifier import encode_messages, ends_for
+from tinygrad_llm.models import read_classifier
 from tinygrad_llm.storage.files import open_regular
 from tinygrad_llm.storage.text import columns, padded, printable, shortened
 from tinygrad_llm.tokenizer.files import normalize_newlines
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     if not texts:
         raise UsageError("there is no text: give at least one that is not empty")
     path = weights_of(args, args.run)
-    model = GPTClassifier.from_pretrained(path)
+    model = read_classifier(path)
     tokenizer = tokenizer_for(path, model.config)
     names = list(texts)
     try:
-        how = (not args.crop, names.__getitem__)
+        how = (not args.crop, names.__getitem__, ends_for(model, tokenizer))
         rows, cut = encode_messages(list(texts.values()), tokenizer, model.block_size, *how)
     except ValueError as error:
         raise UsageError(str(error)) from None

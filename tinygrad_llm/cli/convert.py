@@ -5,15 +5,17 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_checkpoint, add_json, add_overwrite, integer, weights_of
 from tinygrad_llm.cli.progress import fold
-from tinygrad_llm.models import GPTConfig
+from tinygrad_llm.models import EncoderClassifierConfig, EncoderConfig, GPTConfig
 from tinygrad_llm.storage.atomic import atomic_folder
 from tinygrad_llm.weights import (
     FORMS,
     find_tokenizer,
+    model_at,
     read_pretrained,
     tokenizer_for,
     write_pretrained,
@@ -22,6 +24,7 @@ from tinygrad_llm.weights import (
 
 EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
 
+_CONFIGS: dict[str, Any] = {"Encoder": EncoderConfig, "EncoderClassifier": EncoderClassifierConfig}
 _SUFFIXES = {".bin", ".ckpt", ".gguf", ".h5", ".index", ".npy", ".npz", ".pt", ".pth", ".safetensors"}
 
 
@@ -58,11 +61,13 @@ def run(args: argparse.Namespace) -> int:
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"{destination}: its parent folder does not exist: create that first")
     path = weights_of(args, source)
-    config, state, found = read_pretrained(path, GPTConfig, args.n_head)
+    config, state, found = read_pretrained(path, _CONFIGS.get(model_at(path), GPTConfig), args.n_head)
     tokenizer = None if find_tokenizer(path) is None else tokenizer_for(path, config)  # compared with the model
     try:
         with atomic_folder(destination.absolute(), args.overwrite) as temporary:
-            write_pretrained(temporary, config, state, args.to, None if tokenizer is None else tokenizer.eot_token)
+            end = None if tokenizer is None else tokenizer.eot_token
+            padding = None if tokenizer is None else tokenizer.special_tokens.get("[PAD]")
+            write_pretrained(temporary, config, state, args.to, end, padding)
             if tokenizer is not None:
                 write_tokenizer(temporary, tokenizer, args.to)
             size = sum(file.stat().st_size for file in temporary.iterdir())

@@ -15,8 +15,8 @@ from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.evaluation import PromptTask, check_shots, read_prompts, score_prompts, standard_error
 from tinygrad_llm.evaluation.judge import KEY, Judge
 from tinygrad_llm.finetuning import STYLES, classify, refuse_special
-from tinygrad_llm.finetuning.classifier import encode_messages
-from tinygrad_llm.models import GPT, GPTClassifier
+from tinygrad_llm.finetuning.classifier import encode_messages, ends_for
+from tinygrad_llm.models import GPT, read_classifier
 from tinygrad_llm.runs.answers import LONGEST_ANSWER, score_answers, taught
 from tinygrad_llm.runs.folder import choose_weights, stated_style
 from tinygrad_llm.storage.text import nearest, one_line
@@ -72,7 +72,8 @@ def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, floa
     Raises:   UsageError: the labels are not its classes.
     """
     path = choose_weights(args.classifier).path
-    model = GPTClassifier.from_pretrained(path)
+    model = read_classifier(path)
+    tokenizer = tokenizer_for(path, model.config)
     missing = [label for label in task.labels if label not in model.config.labels]
     if missing:
         raise UsageError(
@@ -80,8 +81,8 @@ def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, floa
             f"{missing[0]}: name its classes in labels, each with its word"
         )
     texts = [text for text, _ in task.examples]
-    how = (not args.crop, lambda i: f"{task.where}: example {i + 1}")
-    rows, cut = encode_messages(texts, tokenizer_for(path, model.config), model.block_size, *how)
+    how = (not args.crop, lambda i: f"{task.where}: example {i + 1}", ends_for(model, tokenizer))
+    rows, cut = encode_messages(texts, tokenizer, model.block_size, *how)
     say_cropped(args, cut, len(texts), model.block_size, "end")
     predicted = classify(model, rows).argmax(axis=1).tolist()
     pairs = zip(predicted, task.examples, strict=True)

@@ -77,6 +77,8 @@ def _plan(args: argparse.Namespace, out: TextIO) -> int:
         data, done = load_examples(config), 0
     if not isinstance(data, FineTuneData):
         raise UsageError(_NOT_OURS.format(args.resume))
+    if data.base.config.kind != "gpt":
+        raise UsageError("--plan: knows the cost of a gpt, and this base is an encoder: leave it out")
     costs = plan_finetuning(config, data, done)
     if args.resume:
         check_rest(RunFolder(args.resume, resumed=True), done, done + costs.steps)

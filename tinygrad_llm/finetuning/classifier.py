@@ -11,7 +11,9 @@ from tinygrad_llm.autograd import Tensor, enable_grad, grad
 from tinygrad_llm.autograd.observer import Observer, Operation, observing
 from tinygrad_llm.finetuning.batches import in_batches, pad
 from tinygrad_llm.generation import crop
-from tinygrad_llm.models import GPTClassifier
+from tinygrad_llm.generation.fill import around
+from tinygrad_llm.models import GPT, Encoder
+from tinygrad_llm.models.heads import Classifier
 from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
 from tinygrad_llm.training.task import Batches, Task
 
@@ -33,7 +35,7 @@ class Classification(Task):
         super().__init__(batches, held_out)
         self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float64)
 
-    def loss(self, model: GPTClassifier, batch: dict[str, Any], total: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: Classifier, batch: dict[str, Any], total: int) -> tuple[Tensor, dict[str, float]]:
         labels = batch["labels"]
         scores = model(batch["ids"], batch["lengths"])
         right = int((scores.data.argmax(axis=-1) == labels).sum())
@@ -46,20 +48,30 @@ def encode_messages(
     longest: int,
     refuse: bool = False,
     where: Callable[[int], str] = lambda i: f"text {i + 1}",
+    ends: tuple[int, int] | None = None,
 ) -> tuple[list[list[int]], int]:
     """The ids of each text, without the end that the model cannot read; and how many were cut.
 
     A special token is read as text.
 
-    Args:     refuse: see `generation.crop`. where: the name of text i in errors.
+    Args:     refuse: see `generation.crop`. where: the name of text i in errors. ends: ids that stand before and after
+              each text: see `ends_for`.
     Raises:   TokenizerError: the tokenizer lacks a character. ValueError: a text is too long, and that is refused.
     """
     read, cut = [], 0
     for i, text in enumerate(texts):
         row = encode_text(tokenizer, text, "plain", where(i))
-        read.append(crop(row, longest, refuse, "first", where(i)))
-        cut += len(row) > longest
-    return read, cut
+        read.append(crop(row, longest - 2 * bool(ends), refuse, "first", where(i)))
+        cut += len(row) > len(read[-1])
+    return [[ends[0], *row, ends[1]] for row in read] if ends else read, cut
+
+
+def ends_for(model: GPT | Encoder | Classifier, tokenizer: AnyTokenizer) -> tuple[int, int] | None:
+    """The ids that stand before and after each text: [CLS] and [SEP] for an encoder, none for a GPT.
+
+    Raises:   TokenizerError: an encoder's tokenizer does not have them.
+    """
+    return around(tokenizer) if model.config.kind == "encoder" else None
 
 
 def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
@@ -76,7 +88,7 @@ def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
     return weights
 
 
-def classify(model: GPTClassifier, rows: Sequence[Sequence[int]], batch_size: int = 32) -> NDArray[np.float64]:
+def classify(model: Classifier, rows: Sequence[Sequence[int]], batch_size: int = 32) -> NDArray[np.float64]:
     """The probability of each class for each text.
 
     Args:     rows: the ids of each text, at most block_size of them.
@@ -103,7 +115,7 @@ class _Embedded(Observer):
             self.output = operation.output
 
 
-def token_influence(model: GPTClassifier, ids: Sequence[int]) -> tuple[int, NDArray[np.float64]]:
+def token_influence(model: Classifier, ids: Sequence[int]) -> tuple[int, NDArray[np.float64]]:
     """How much each token supports the predicted class: the gradient of the decision times the token's vector.
 
     The decision is measured by the log-odds of the predicted class, ln(p / (1 − p)). To first order it falls by the
@@ -121,7 +133,7 @@ def token_influence(model: GPTClassifier, ids: Sequence[int]) -> tuple[int, NDAr
         others = [k for k in range(scores.shape[1]) if k != predicted]
         log_odds = scores[0, predicted] - scores[:, others].logsumexp(-1).sum()
     if seen.output is None or not seen.output.requires_grad:
-        raise ValueError("the token embedding is frozen: set transformer.wte.weight.requires_grad = True")
+        raise ValueError("the token embedding is frozen: let its weight require a gradient")
     (gradient,) = grad(log_odds, [seen.output])  # (1, T, C)
     return predicted, (gradient[0] * seen.output.data[0]).sum(axis=-1).astype(np.float64)
 

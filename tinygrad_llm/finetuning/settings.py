@@ -5,7 +5,8 @@ import math
 from typing import Literal
 
 from tinygrad_llm.finetuning.assistant import STYLES
-from tinygrad_llm.models import GPT, GPTClassifier
+from tinygrad_llm.models import GPT, EncoderClassifier, GPTClassifier
+from tinygrad_llm.models.heads import Classifier
 from tinygrad_llm.nn import Module, add_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import ConfigError
@@ -54,21 +55,29 @@ class FineTuneSettings:
             raise ConfigError("finetune.class_weights: has no effect on balanced classes: set finetune.balance=false")
 
 
-def choose_trained(model: GPT | GPTClassifier, settings: FineTuneSettings, rng: Generator) -> None:
+def choose_trained(model: GPT | Classifier, settings: FineTuneSettings, rng: Generator) -> None:
     """Freeze what the settings do not train, or put adapters beside the frozen layers.
 
     Args:     rng: draws the first values of adapters.
+    Raises:   ConfigError: adapters are for a GPT, and the model is an encoder.
     """
     s = settings
+    if s.layers == "lora" and isinstance(model, EncoderClassifier):
+        raise ConfigError("finetune.layers: lora is for a GPT, and this base is an encoder: take all, last or head")
     if s.layers == "lora":
         add_lora(model, s.rank, s.alpha, s.lora_dropout, rng=rng)
         return
     if s.layers == "all":
         return
-    head: Module = model.score if isinstance(model, GPTClassifier) else model.lm_head
-    trained: list[Module] = [head]
+    trained: list[Module]
+    last: list[Module]
+    if isinstance(model, EncoderClassifier):
+        trained, last = [model.bert.pooler["dense"], model.classifier], [model.bert.encoder["layer"][-1]]
+    else:
+        trained = [model.score if isinstance(model, GPTClassifier) else model.lm_head]
+        last = [model.transformer.h[-1], model.transformer.ln_f]
     if s.layers == "last":
-        trained += [model.transformer.h[-1], model.transformer.ln_f]
+        trained += last
     kept = {id(p) for module in trained for p in module.parameters()}
     for p in model.parameters():
         p.requires_grad = id(p) in kept

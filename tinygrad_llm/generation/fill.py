@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinygrad_llm.kernels import Array, softmax
-from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.tokenizer import AnyTokenizer, TokenizerError
 
 BEGIN, END, HIDDEN = "[CLS]", "[SEP]", "[MASK]"  # BERT's tokens around a text, and for a hidden word
 
@@ -26,7 +26,12 @@ def missing_tokens(tokenizer: AnyTokenizer) -> list[str]:
 
 
 def around(tokenizer: AnyTokenizer) -> tuple[int, int]:
-    """The ids of [CLS] and [SEP], which stand before and after each text."""
+    """The ids of [CLS] and [SEP], which stand before and after each text.
+
+    Raises:   TokenizerError: the tokenizer does not have them.
+    """
+    if lost := {BEGIN, END} & {*missing_tokens(tokenizer)}:
+        raise TokenizerError(f"an encoder needs {' and '.join(sorted(lost))}, and its tokenizer has no such token")
     return tokenizer.special_tokens[BEGIN], tokenizer.special_tokens[END]
 
 

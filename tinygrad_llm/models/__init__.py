@@ -11,6 +11,7 @@ from tinygrad_llm.models.heads import (
     EncoderClassifierConfig,
     GPTClassifier,
     GPTClassifierConfig,
+    read_classifier,
 )
 from tinygrad_llm.weights import PreTrainedModel
 
@@ -29,6 +30,7 @@ __all__ = [
     "GPTClassifierConfig",
     "GPTConfig",
     "Transformer",
+    "read_classifier",
 ]
 
 MODELS: dict[str, type[PreTrainedModel]] = {"gpt": GPT, "encoder": Encoder}

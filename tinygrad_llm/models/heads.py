@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
 from tinygrad_llm.nn import Dropout, Linear
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.weights import PreTrainedModel
+from tinygrad_llm.weights import PreTrainedModel, model_at
 from tinygrad_llm.weights.adapters import check_base, find_adapter, merge_adapter
 
 
@@ -212,3 +212,15 @@ class EncoderClassifier(PreTrainedModel):
         x = self.bert(*checked(self.config, ids, lengths, segments), self.recompute, self.fused)
         scores: Tensor = self.classifier(self.dropout(self.bert.pool(x)))
         return scores
+
+
+Classifier: TypeAlias = GPTClassifier | EncoderClassifier
+
+
+def read_classifier(path: str | Path) -> Classifier:
+    """The classifier at a path, on a GPT or on an encoder.
+
+    Raises:   LoadError: as `PreTrainedModel.from_pretrained`.
+    """
+    kind = EncoderClassifier if model_at(path).startswith("Encoder") else GPTClassifier
+    return kind.from_pretrained(path)

@@ -39,9 +39,10 @@ from tinygrad_llm.finetuning import (
     refuse_special,
     with_reference,
 )
-from tinygrad_llm.finetuning.classifier import confusion_matrix, encode_messages, scores_by_class
+from tinygrad_llm.finetuning.classifier import confusion_matrix, encode_messages, ends_for, scores_by_class
 from tinygrad_llm.finetuning.settings import FineTuneSettings, choose_trained
-from tinygrad_llm.models import GPT, GPTClassifier
+from tinygrad_llm.models import GPT, Encoder, EncoderClassifier, GPTClassifier
+from tinygrad_llm.models.heads import Classifier
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.answers import answers, score_answers, taught
@@ -50,12 +51,12 @@ from tinygrad_llm.storage.files import show
 from tinygrad_llm.tokenizer import AnyTokenizer, TokenizerError, vocabulary_hash
 from tinygrad_llm.training import ConfigError, Task
 from tinygrad_llm.training.memory import check_memory
-from tinygrad_llm.weights import tokenizer_for
+from tinygrad_llm.weights import model_at, tokenizer_for
 from tinygrad_llm.weights.adapters import save_adapter, state_hash
 
 PARTS = ("training", "held-out", "test")
 
-Model = GPT | GPTClassifier
+Model = GPT | Classifier
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -87,7 +88,7 @@ class FineTuneData:
     """
 
     settings: FineTuneSettings
-    base: GPT
+    base: Any  # a GPT; for a classifier, also an Encoder
     base_hash: str  # before it is trained
     tokenizer: AnyTokenizer
     training: Arrays
@@ -165,7 +166,8 @@ class FineTuneData:
         return [name for name in shapes if name not in trained], beside
 
     def _model(self, rng: Generator) -> Model:
-        return self.base
+        base: GPT = self.base
+        return base
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the model; of a model with adapters, those alone."""
@@ -199,17 +201,20 @@ class MessageData(FineTuneData):
     def command(self, folder: str) -> list[str]:
         return ["classify", folder, self.texts[0]]
 
-    def _model(self, rng: Generator) -> GPTClassifier:
+    def _model(self, rng: Generator) -> Classifier:
+        if isinstance(self.base, Encoder):
+            return EncoderClassifier.from_encoder(self.base, self.labels, rng)
         return GPTClassifier.from_gpt(self.base, self.labels, rng)
 
-    def sample(self, model: GPTClassifier, max_new_tokens: int, seed: int) -> str:
+    def sample(self, model: Classifier, max_new_tokens: int, seed: int) -> str:
         """What the model says of three held-out messages."""
-        rows, _ = encode_messages(self.texts, self.tokenizer, model.block_size)
+        ends = ends_for(model, self.tokenizer)
+        rows, _ = encode_messages(self.texts, self.tokenizer, model.block_size, ends=ends)
         found = classify(model, rows)
         names = [f"{self.labels[k]} {p:.0%}" for k, p in zip(found.argmax(axis=1), found.max(axis=1), strict=True)]
         return "\n".join(f"{name:<12} {text[:60]}" for name, text in zip(names, self.texts, strict=True))
 
-    def results(self, model: GPTClassifier) -> dict[str, Any]:
+    def results(self, model: Classifier) -> dict[str, Any]:
         """Accuracy on all parts; on the test part, counts and figures by class."""
         rows, labels = self.test
         predicted = classify(model, rows).argmax(axis=1)
@@ -290,7 +295,13 @@ def load_examples(config: RunConfig) -> FineTuneData:
               example is too long, and those are refused.
     """
     s = config.finetune
-    base = GPT.from_pretrained(s.base)
+    base: Any
+    if model_at(s.base) == "Encoder":
+        if s.task != "classifier":
+            raise ConfigError(f"finetune.base: {s.base} is an encoder, and an assistant writes: give a GPT")
+        base = Encoder.from_pretrained(s.base)
+    else:
+        base = GPT.from_pretrained(s.base)
     base = _with_dropout(base, config.model.dropout)
     tokenizer = tokenizer_for(s.base, base.config)
     path = example_file(s.data)
@@ -323,8 +334,8 @@ def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Gene
     for label in set(labels) - {message.label for message in parts[0]}:
         raise DataError(f"no message of class {label} is in the training part: give more of them")
     notes = [*notes, *_repeated(repeated(messages), "messages")]
-    tokenizer, longest = common["tokenizer"], common["base"].block_size
-    encoded = [_encoded_messages([m.text for m in part], tokenizer, longest) for part in parts]
+    longest = common["base"].block_size
+    encoded = [_encoded_messages([m.text for m in part], common["tokenizer"], common["base"]) for part in parts]
     cut = sum(long for _, long in encoded)
     notes = [*notes, *_too_long(s, cut, "messages", longest)]
     arrays = [
@@ -338,8 +349,9 @@ def _messages(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Gene
     )  # fmt: skip
 
 
-def _encoded_messages(texts: list[str], tokenizer: AnyTokenizer, longest: int) -> tuple[list[list[int]], int]:
-    return encode_messages(texts, tokenizer, longest, where=lambda i: f"the message {show(texts[i])}")
+def _encoded_messages(texts: list[str], tokenizer: AnyTokenizer, base: GPT | Encoder) -> tuple[list[list[int]], int]:
+    ends = ends_for(base, tokenizer)
+    return encode_messages(texts, tokenizer, base.block_size, False, lambda i: f"the message {show(texts[i])}", ends)
 
 
 def _numbers(messages: Sequence[Message], labels: tuple[str, ...]) -> NDArray[Any]:
@@ -419,7 +431,7 @@ def _too_long(s: FineTuneSettings, count: int, what: str, longest: int, done: st
     return [f"{text}, {done}"]
 
 
-def _with_dropout(base: GPT, p: float) -> GPT:
+def _with_dropout(base: GPT | Encoder, p: float) -> GPT | Encoder:
     """The model with another dropout: that of the base is of its own training."""
     for module in base.modules():
         if isinstance(module, Dropout):

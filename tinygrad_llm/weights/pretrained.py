@@ -249,13 +249,14 @@ def write_pretrained(
     state: Mapping[str, Array],
     form: str = FORMS[0],
     end_of_text: int | None = None,
+    padding: int | None = None,
 ) -> None:
     """Write a model into a folder, in one of the forms above. Each file is replaced only when it is complete.
 
     The folder is created if it is missing. The sizes are written before the weights, because no tensor shows the
     number of heads.
 
-    Args:     end_of_text: the id at which a text ends, for Hugging Face's config.json.
+    Args:     end_of_text, padding: the ids at which a text ends and that fill a batch, for Hugging Face's config.json.
     Raises:   ValueError: a weight is NaN or infinite, names or shapes are not those of the config, the form cannot hold
               this model, or the folder holds weights of another form, which would be ambiguous; nothing is written
               then.
@@ -285,7 +286,8 @@ def write_pretrained(
         config_text = json.dumps(dataclasses.asdict(config))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _own_format(type(config)), "config": config_text})
     elif _is_encoder(type(config)):
-        _write_json(folder / CONFIG, to_bert_config(config, arrays["bert.embeddings.LayerNorm.bias"].dtype.name))
+        dtype = arrays["bert.embeddings.LayerNorm.bias"].dtype.name
+        _write_json(folder / CONFIG, to_bert_config(config, dtype, padding))
         save_safetensors(folder / WEIGHTS, arrays, {"format": _PYTORCH})
     elif form == "huggingface":
         _write_json(folder / CONFIG, to_huggingface(config, arrays[WTE].dtype.name, end_of_text))
