@@ -243,6 +243,17 @@ def test_numpy_and_format_see_the_numbers():
         np.asarray(torch.ones(1, requires_grad=True))
 
 
+def test_losses_refuse_shapes_that_would_broadcast_and_probabilities_above_1():
+    column, row = torch.tensor([[0.1], [0.9]]), torch.tensor([0.0, 1.0])
+    F = torch.nn.functional
+    for loss in (F.l1_loss, F.mse_loss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits):
+        with pytest.raises(ValueError, match=r"got input \(2, 1\) and target \(2,\), which must be alike"):
+            loss(column, row)  # PyTorch warns of some of them, and takes the mean of four losses
+    for p in (1.5, -0.5, float("nan")):
+        with pytest.raises(RuntimeError, match="should be between 0 and 1"):
+            F.binary_cross_entropy(torch.tensor([p]), torch.tensor([1.0]))
+
+
 def test_scopes_without_recording():
     w = torch.ones(1, requires_grad=True)
 

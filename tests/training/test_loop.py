@@ -307,22 +307,6 @@ def test_bad_steps_that_are_not_in_a_row_never_stop_training(monkeypatch):
     assert trainer.skipped == 12 > loop.GIVE_UP
 
 
-def test_ten_bad_steps_in_a_row_stop_training_also_after_a_resume(monkeypatch):
-    settings = dataclasses.replace(SETTINGS, on_bad_step="skip")
-    trainer, resumed = (Trainer(new_model(), text_task(), settings) for _ in range(2))
-    for one in (trainer, resumed):
-        original = one.model.loss
-        monkeypatch.setattr(one.model, "loss", lambda *batch, original=original: original(*batch) * math.nan)
-    for _ in range(6):
-        trainer.advance()
-    resumed.set_state(*trainer.get_state())
-    assert (resumed.skipped, resumed.skipped_in_a_row) == (6, 6)
-    for _ in range(3):
-        resumed.advance()
-    with pytest.raises(TrainingError, match=r"step 10: .*, the 10th bad step in a row"):
-        resumed.advance()
-
-
 def test_a_skipped_loss_is_not_remembered(monkeypatch):
     model = new_model()
     original = model.loss

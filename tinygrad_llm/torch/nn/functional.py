@@ -203,6 +203,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
 
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """The mean of |input − target|."""
+    _alike("l1_loss", input, target)
     return _reduced((input - target).abs(), reduction)
 
 
@@ -213,7 +214,10 @@ def binary_cross_entropy(
 
     For logits, `binary_cross_entropy_with_logits` is exact where a probability would round to 0 or 1.
     """
+    _alike("binary_cross_entropy", input, target)
     p, t = together(input, target)
+    if not ((p.data >= 0) & (p.data <= 1)).all():
+        raise RuntimeError("all elements of input should be between 0 and 1: for logits, …_with_logits")
     losses = -(t * p.log().clamp(-100.0) + (1 - t) * (1 - p).log().clamp(-100.0))
     made = Tensor.of(losses if weight is None else losses * weight.ours, "BinaryCrossEntropyBackward0")
     reduced = _reduced(made, reduction)
@@ -240,6 +244,14 @@ def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target
     log_t = target if log_target else target.log()
     losses = (target.exp() if log_target else target) * (log_t - input)
     return losses.sum() / len(input) if reduction == "batchmean" else _reduced(losses, reduction)
+
+
+def _alike(name: str, input: Tensor, target: Tensor) -> None:
+    """Refuse shapes that would broadcast: (N, 1) beside (N,) would be N² losses."""
+    if input.shape != target.shape:
+        raise ValueError(
+            f"{name}: got input {tuple(input.shape)} and target {tuple(target.shape)}, which must be alike"
+        )
 
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
