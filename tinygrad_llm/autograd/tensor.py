@@ -291,7 +291,12 @@ class Tensor:
     def grad(self, value: Array | None) -> None:
         node = self._leaf()
         if node is not None:
-            node.grad = None if value is None else self._as_gradient(value)
+            x = self.data
+            if value is not None and not (
+                type(value) is np.ndarray and value.dtype is x.dtype and value.shape == x.shape
+            ):
+                value = self._as_gradient(value)
+            node.grad = value
         elif value is not None:
             raise RuntimeError("this Tensor does not require a gradient, so it cannot hold one")
 
