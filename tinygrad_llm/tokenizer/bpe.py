@@ -11,12 +11,16 @@ put special tokens first; then the bytes and the merges have the ids after them,
 from __future__ import annotations
 
 import codecs
+import contextlib
 import copy
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
+from operator import countOf, itemgetter
 from typing import Any, Literal
+
+import numpy as np
 
 from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
@@ -384,11 +388,15 @@ class Tokenizer:
 
         Raises:   TokenizerError: an unknown id.
         """
+        if isinstance(ids, np.ndarray) and ids.ndim == 1:
+            ids = ids.tolist()
         given = ids if isinstance(ids, list) else list(ids)
-        # The usual case, plain integers in range, is checked and looked up in C.
-        if not (given and set(map(type, given)) == {int} and min(given) >= 0 and max(given) < self.n_vocab):
-            given = list(check_ids(given, self.n_vocab))
-        return b"".join(map(self._bytes.__getitem__, given))
+        # The usual case, plain integers in range: one gather and one join, both in C. Types and signs are checked,
+        # because a list takes True for 1, and counts a negative index from its end.
+        if len(given) > 1 and countOf(map(type, given), int) == len(given) and min(given) >= 0:
+            with contextlib.suppress(IndexError):
+                return b"".join(itemgetter(*given)(self._bytes))
+        return b"".join([self._bytes[token_id] for token_id in check_ids(given, self.n_vocab)])
 
     def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[int]]:
         """Decode ids into text, and find the character that holds the first byte of each token.
