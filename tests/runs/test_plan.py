@@ -1,6 +1,7 @@
 """The cost of a run before it begins: counted where that is possible, else measured."""
 
 import dataclasses
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -255,7 +256,8 @@ def tuning(tmp_path):
 
     def make(task, sizes, **changes):
         tokenizer = Tokenizer.train("Say the plural of a word, or the sum of two numbers.\n" * 3, 300)
-        sizes = dataclasses.replace(sizes, vocab_size=tokenizer.n_vocab)
+        if sizes.tie_weights:  # else the head may have more rows than there are tokens
+            sizes = dataclasses.replace(sizes, vocab_size=tokenizer.n_vocab)
         GPT(sizes, Generator(0)).save_pretrained(tmp_path / "base")
         tokenizer.save(tmp_path / "base" / "tokenizer.json")
         named = {"finetune.task": task, "finetune.base": str(tmp_path / "base"), "finetune.data": TASKS[task]}
@@ -291,19 +293,24 @@ def test_a_plan_of_fine_tuning_counts_what_is_trained_and_writes_nothing(task, l
     assert 0 < costs.tokens <= size * longest < size * texts
 
 
+TIED = GPTConfig(block_size=256, n_layer=4, n_head=4, n_embd=128)
+# A large head of its own: the logits are most of the memory, and LoRA adapts it. A classifier computes none.
+UNTIED = GPTConfig(1024, block_size=256, n_layer=2, n_head=2, n_embd=32, tie_weights=False)
+WAYS = [*itertools.product(TASKS, LAYERS, [TIED]), ("classifier", "lora", UNTIED), ("assistant", "lora", UNTIED)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("task", TASKS)
-def test_the_memory_of_fine_tuning_is_near_the_measured_peak(task, layers, tuning, peak_memory, monkeypatch):
+@pytest.mark.parametrize(("task", "layers", "sizes"), WAYS)
+def test_the_memory_of_fine_tuning_is_near_the_measured_peak(task, layers, sizes, tuning, peak_memory, monkeypatch):
     monkeypatch.setattr(plan_module, "_measure_part", lambda *args: None)
     monkeypatch.setattr(plan_module, "_BATCHES", 6)  # of the steps that are taken: the widest decides
-    sizes = GPTConfig(block_size=256, n_layer=4, n_head=4, n_embd=128)
     config = tuning(task, sizes, **{"finetune.layers": layers, "training.batch_size": 8, "training.epochs": 0})
     config = config.changed({"training.steps": 6, "training.eval_every": 6})
     found = plan_finetuning(config, load_examples(config)).memory
     data, rng = load_examples(config), Generator(config.training.seed)
     task, _ = data.make_task(config, rng)
     model = data.make_model(config, rng, task.batch_size)
-    peak = peak_memory(lambda: list(Trainer(model, task, config.training).run()))
     own = found.peak - found.parameters  # the model was made before
-    assert 0.85 * peak < own < 1.25 * peak  # it may be less, because some targets are no target
+    # Measured once, as a rule: the batches of a second training are others, and not as wide.
+    peak = peak_memory(lambda: list(Trainer(model, task, config.training).run()), own / 0.85)
+    assert own == pytest.approx(peak, rel=0.15)

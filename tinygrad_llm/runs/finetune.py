@@ -147,7 +147,8 @@ class FineTuneData:
         model = self._model(rng)
         model.recompute = config.training.recompute
         choose_trained(model, self.settings, rng)
-        check_memory(self.base.config, config.training, self.rows * batch_size, *self.trained(model))
+        about = (*self.trained(model), self.rows, isinstance(model, GPT))
+        check_memory(self.base.config, config.training, self.rows * batch_size, *about)
         return model
 
     @property

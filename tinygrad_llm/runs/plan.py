@@ -187,7 +187,8 @@ def plan_finetuning(config: RunConfig, data: FineTuneData, done: int = 0) -> Pla
     widths = [max(array.shape[1] for array in batch.values() if array.ndim == 2) for batch in some]
     tokens = round(sum(map(_tokens, some)) / len(some)) * settings.accumulation
     sizes = dataclasses.replace(data.base.config, block_size=max(widths))
-    costs = memory(sizes, settings, data.rows * task.batch_size, *data.trained(model))
+    texts, per_token = data.rows, isinstance(model, GPT)
+    costs = memory(sizes, settings, texts * task.batch_size, *data.trained(model), texts, per_token)
     trained = sum(p.data.size for p in model.parameters() if p.requires_grad)
     counts = _counted((name, p.shape) for name, p in model.named_parameters())
     plan = Plan(counts, trained, tokens, None, costs, available_memory(), *_left(settings, done))

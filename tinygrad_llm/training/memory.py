@@ -43,6 +43,8 @@ def memory(
     batch_size: int,
     frozen: Collection[str] = (),
     beside: Mapping[str, int] = {},
+    texts: int = 1,
+    per_token: bool = True,
 ) -> Memory:
     """Bytes of the arrays in a training step at its peak, in all processes of this machine.
 
@@ -57,7 +59,10 @@ def memory(
 
     Args:     frozen: names of parameters that are not trained, as in `GPT.named_parameters`. beside: how many numbers
               are trained beside a frozen weight, in its adapter, by its name; and in parameters of other names.
+              texts: of an example, which are read one after another (two answers of a pair); batch_size counts all.
+              per_token: whether the loss needs the logits of each token; a classifier's does not.
     """
+    vocabulary = config.vocab_size if per_token else 0
     sizes = {name: math.prod(shape) for name, shape in config.shapes() if name not in frozen}
     sizes |= beside
     trained = sum(sizes.values())
@@ -67,7 +72,7 @@ def memory(
     total = trained if settings.accumulation > 1 else 0
     moments: list[tuple[float, float]] = [(0, trained)]
     if config.kind == "gpt":
-        worker = _Worker(config, settings, part / workers, sizes)
+        worker = _Worker(config, settings, part / workers, sizes, vocabulary, texts, "lm_head.weight" in beside)
         moments = [(at_once * activations, at_once * gradients + total) for activations, gradients in worker.moments()]
 
     # In the update: a sample of each parameter, to see how far it moves; three stretches for each thread. Muon has
@@ -84,8 +89,8 @@ def memory(
     )
     moments.append((sample + max(update, at_once * largest), trained))
     # In a held-out loss: GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
-    x, logits = batch_size * config.block_size * config.n_embd, batch_size * config.block_size * config.vocab_size
-    parts = math.ceil(logits / _LOGITS)
+    x, logits = batch_size * config.block_size * config.n_embd, batch_size * config.block_size * vocabulary
+    parts = max(1, math.ceil(logits / _LOGITS))
     moments.append((max(18 * x, 3 * x + logits / parts * min(parts, 2)), trained))
 
     activations, gradients = max(moments, key=sum)
@@ -113,15 +118,29 @@ class _Worker:
     time, with the attention weights of 64 queries.
 
     Args:     rows: of the batch, for each worker on average. sizes: of the trained parameters, by name.
+              vocabulary: logits of a token. texts: see `memory`. adapted: whether the head has an adapter.
     """
 
-    def __init__(self, config: GPTConfig, settings: TrainSettings, rows: float, sizes: dict[str, int]) -> None:
+    def __init__(
+        self,
+        config: GPTConfig,
+        settings: TrainSettings,
+        rows: float,
+        sizes: dict[str, int],
+        vocabulary: int,
+        texts: int,
+        adapted: bool,
+    ) -> None:
         T, C = config.block_size, config.n_embd
         self.L = config.n_layer
         self.recompute = settings.recompute
         self.sizes = sizes
         self.x = rows * T * C
-        self.logits = rows * T * config.vocab_size
+        self.logits = rows * T * vocabulary
+        # A loss of pairs, and one behind an adapter, is not fused with the head. The logits of a text are there twice,
+        # at first as logits; with an adapter four times: the head's, the adapter's, the latter scaled, and their sum.
+        # Of each text before it, the probabilities are on the tape.
+        self.plain = (texts - 1 + (4 if adapted else 2)) / texts * self.logits if adapted or texts > 1 else 0
         self.drops = config.dropout > 0
         self.queries = min(_QUERIES, T)
         self.cut = self.queries < T  # whether attention works on a part of the queries at a time
@@ -168,8 +187,10 @@ class _Worker:
     def at_the_loss(self) -> tuple[float, float]:
         """The blocks; x̂, y and the gradient of y of the last layer norm; some logits; the head's gradient, twice where
         the logits come in parts."""
-        parts = math.ceil(self.logits / _LOGITS)
+        parts = max(1, math.ceil(self.logits / _LOGITS))
         blocks = (self.L - self.first) * self.x if self.recompute else self.kept(self.L)
+        if self.plain:
+            return blocks + 3 * self.x + self.plain, self.head
         return blocks + 3 * self.x + self.logits / parts, self.head * min(parts, 2)
 
     def in_the_last_gelu(self) -> tuple[float, float]:
@@ -208,12 +229,14 @@ def check_memory(
     batch_size: int,
     frozen: Collection[str] = (),
     beside: Mapping[str, int] = {},
+    texts: int = 1,
+    per_token: bool = True,
 ) -> None:
     """Refuse a run that cannot fit, before anything of it is made.
 
     Raises:   ConfigError: a step needs more memory than is free, even if the estimate is as wrong as it may be.
     """
-    need, free = memory(config, settings, batch_size, frozen, beside).peak, available_memory()
+    need, free = memory(config, settings, batch_size, frozen, beside, texts, per_token).peak, available_memory()
     if free is not None and need > _ERROR * free:
         here = processes().here
         raise ConfigError(
