@@ -15,10 +15,10 @@ from tinygrad_llm import Generator, Tensor
 from tinygrad_llm import functional as F
 from tinygrad_llm.datasets import DataLoader
 from tinygrad_llm.finetuning.assistant import collate, prompt_of
-from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.study.book.ch07 import ALPACA, END, ROWS, Texts, entries, loaders, parts, prompt
 from tinygrad_llm.study.book.lesson import beside, need
 from tinygrad_llm.study.book.material import gpt2
+from tinygrad_llm.training.padded import pad
 
 need("instruction-data")
 beside("ch07-01", len(entries()))

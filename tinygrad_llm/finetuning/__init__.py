@@ -1,9 +1,9 @@
 """From a language model to a classifier, an assistant, and a model trained on preferences. Each is a small `Task`."""
 
 from tinygrad_llm.finetuning.assistant import STYLES, Instructions, collate, encode_entries, prompt_of, refuse_special
-from tinygrad_llm.finetuning.batches import PaddedExamples, in_batches, pad
 from tinygrad_llm.finetuning.classifier import Classification, balanced_weights, classify, token_influence
 from tinygrad_llm.finetuning.preference import Preference, encode_pairs, with_reference
+from tinygrad_llm.training.padded import PaddedExamples, in_batches, pad
 
 __all__ = [
     "STYLES",

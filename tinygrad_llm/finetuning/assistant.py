@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataError, Entry, Pair
-from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
 from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.training.padded import pad
 from tinygrad_llm.training.task import Task
 
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, enable_grad, grad
 from tinygrad_llm.autograd.observer import Observer, Operation, observing
-from tinygrad_llm.finetuning.batches import in_batches, pad
 from tinygrad_llm.generation import crop
 from tinygrad_llm.generation.fill import around
 from tinygrad_llm.models import GPT, Encoder
 from tinygrad_llm.models.heads import Classifier
 from tinygrad_llm.tokenizer import AnyTokenizer, encode_text
+from tinygrad_llm.training.padded import in_batches, pad
 from tinygrad_llm.training.task import Batches, Task
 
 

@@ -13,10 +13,10 @@ from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataError, Entry
 from tinygrad_llm.finetuning.assistant import Style, encode_entries
-from tinygrad_llm.finetuning.batches import in_batches, trimmed
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
 from tinygrad_llm.tokenizer import AnyTokenizer
+from tinygrad_llm.training.padded import in_batches, trimmed
 from tinygrad_llm.training.task import Batches, Task
 
 SIDES = ("chosen", "rejected")

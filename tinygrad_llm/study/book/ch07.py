@@ -10,7 +10,6 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import DataLoader, Entry, read_instructions
 from tinygrad_llm.datasets.public import public_file
 from tinygrad_llm.finetuning.assistant import STYLES, collate, prompt_of
-from tinygrad_llm.finetuning.batches import pad
 from tinygrad_llm.models import GPT
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
@@ -19,6 +18,7 @@ from tinygrad_llm.study.book.ch04 import book_config
 from tinygrad_llm.study.book.ch05 import pretrained
 from tinygrad_llm.study.book.ledger import ARITHMETIC, TORCH, fact
 from tinygrad_llm.study.book.material import Loaders, gpt2, mean_loss, train
+from tinygrad_llm.training.padded import pad
 
 INSTRUCTIONS = ("instruction-data",)
 ALPACA = STYLES["alpaca"]

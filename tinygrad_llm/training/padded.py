@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import Examples
+from tinygrad_llm.training.examples import Examples
 
 GROUP = 16  # batches whose texts are sorted by length together
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.finetuning import PaddedExamples, in_batches, pad
 from tinygrad_llm.random import Generator
+from tinygrad_llm.training.padded import PaddedExamples, in_batches, pad
 
 
 def texts(lengths):
