@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.optim import SCHEDULES, constant, warmup_cosine, warmup_linear
+from tinygrad_llm.optim import SCHEDULES, constant, inverse_sqrt, warmup_cosine, warmup_linear
 
 lengths = st.tuples(st.integers(2, 90), st.integers(0, 90)).map(lambda pair: (sum(pair), pair[1]))
 rates = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
 every_schedule = pytest.mark.parametrize("f", SCHEDULES.values(), ids=SCHEDULES)
+ending = {name: f for name, f in SCHEDULES.items() if f is not inverse_sqrt}  # at the floor, at the last step
+every_ending_schedule = pytest.mark.parametrize("f", ending.values(), ids=ending)
 
 
 def schedule(steps, warmup, lr, min_lr, f=warmup_cosine):
@@ -20,7 +22,8 @@ def schedule(steps, warmup, lr, min_lr, f=warmup_cosine):
 
 
 def test_schedules_are_found_by_name():
-    assert {"cosine": warmup_cosine, "linear": warmup_linear, "constant": constant} == SCHEDULES
+    names = {"cosine": warmup_cosine, "linear": warmup_linear, "constant": constant, "inverse_sqrt": inverse_sqrt}
+    assert names == SCHEDULES
 
 
 def test_short_schedules_equal_those_computed_by_hand():
@@ -64,7 +67,7 @@ def test_linear_and_constant_follow_their_formulas(lengths, rates):
     assert schedule(steps, warmup, lr, min_lr, constant) == pytest.approx(expected, rel=1e-14, abs=1e-300)
 
 
-@every_schedule
+@every_ending_schedule
 @given(lengths=lengths, rates=rates)
 def test_a_schedule_climbs_to_the_peak_and_falls_to_the_floor(f, lengths, rates):
     (steps, warmup), (min_lr, lr) = lengths, rates
@@ -86,11 +89,12 @@ def test_no_change_from_step_to_step_exceeds_the_slope(f, steps, warmup, rates):
     """A cosine is at most π/2 times as steep as the straight line."""
     min_lr, lr = rates
     rate = schedule(steps + warmup, warmup, lr, min_lr, f)
+    min_lr = 0.0 if f is inverse_sqrt else min_lr
     steepest = max(lr / warmup, math.pi / 2 * (lr - min_lr) / (steps - 1))
     assert max(abs(a - b) for a, b in pairwise([0.0, *rate])) <= steepest * (1 + 1e-12) + 1e-15
 
 
-@every_schedule
+@every_ending_schedule
 @given(lengths=lengths, rates=rates, more=st.integers(0, 50))
 def test_steps_after_the_last_are_at_the_floor(f, lengths, rates, more):
     (steps, warmup), (min_lr, lr) = lengths, rates
@@ -104,13 +108,22 @@ def test_a_run_within_the_warm_up_only_climbs(f, steps):
     assert schedule(steps, 4, 1.0, 0.1, f) == [0.25, 0.5, 0.75, 1.0][:steps]
 
 
-@every_schedule
+@every_ending_schedule
 def test_a_single_step_after_the_warm_up_is_at_the_peak(f):
     assert schedule(1, 0, 1.0, 0.1, f) == [1.0]
     assert schedule(3, 2, 1.0, 0.1, f) == [0.5, 1.0, 1.0]
 
 
-@every_schedule
+@every_ending_schedule
 def test_the_defaults_are_a_floor_of_0_and_no_warm_up(f):
     assert f(0, steps=3, lr=1.0) == 1.0
     assert f(2, steps=3, lr=1.0) == (1.0 if f is constant else 0.0)
+
+
+@given(lengths, st.integers(1, 1024), st.integers(1, 500))
+def test_the_inverse_square_root_is_the_papers_schedule(lengths, d, w):
+    steps, _ = lengths
+    lr = (d * w) ** -0.5
+    expected = [d**-0.5 * min(s**-0.5, s * w**-1.5) for s in range(1, steps + 1)]
+    assert schedule(steps, w, lr, 0.1, inverse_sqrt) == pytest.approx(expected, rel=1e-12)
+    assert inverse_sqrt(3, steps=9, lr=2.0) == 1.0

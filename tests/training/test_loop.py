@@ -185,7 +185,7 @@ def test_the_gradient_is_clipped_and_its_norm_before_is_reported():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "inverse_sqrt"])
 def test_every_optimizer_and_schedule_learns(optimizer, schedule):
     lr = 0.5 if optimizer == "sgd" else 1e-2
     steps = run(new_model(), steps=20, optimizer=optimizer, schedule=schedule, lr=lr, momentum=0.5)
@@ -421,7 +421,7 @@ def test_dropout_with_several_workers_is_refused(several):
         ({"clip": 0.0}, r"must be positive \(inf: no limit\), got 0.0"),
         ({"clip": math.nan}, "must be positive .*, got nan"),
         ({"optimizer": "adagrad"}, "must be adamw, adam, sgd or muon, got 'adagrad'"),
-        ({"schedule": "exponential"}, "must be cosine, linear or constant, got 'exponential'"),
+        ({"schedule": "exponential"}, "must be cosine, linear, constant or inverse_sqrt, got 'exponential'"),
         ({"order": "sorted"}, "must be epochs or random, got 'sorted'"),
         ({"steps": "3"}, "must be an integer, got '3'"),
         ({"batch_size": 2.0}, "must be an integer, got 2.0"),

@@ -15,7 +15,7 @@ NEAREST = {
     "torch.multiprocessing": "processes are for `mpiexec -n 2 tinygrad-llm train …`, threads for its setting workers",
     "torch.onnx": "torch.save writes safetensors, which other programs read",
     "torch.optim.lr_scheduler": 'set group["lr"] for each group of optimizer.param_groups before a step; '
-    "tinygrad_llm.optim has warmup_cosine, warmup_linear and constant",
+    "tinygrad_llm.optim has warmup_cosine, warmup_linear, inverse_sqrt and constant",
     "torch.profiler": "`tinygrad-llm bench` measures operations",
     "torch.vmap": "operations broadcast over leading axes",
     "torch.nn.MultiheadAttention": "tinygrad_llm.nn.MultiHeadAttention",

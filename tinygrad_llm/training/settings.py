@@ -42,8 +42,8 @@ class TrainSettings:
     lr: float = setting(1e-3, "the highest learning rate")
     min_lr: float = setting(1e-4, "the learning rate at the end")
     warmup: int = setting(100, "steps in which the learning rate rises to its highest")
-    schedule: Literal["cosine", "linear", "constant"] = setting(
-        "cosine", "how the learning rate falls: cosine, linear or constant (not at all)"
+    schedule: Literal["cosine", "linear", "constant", "inverse_sqrt"] = setting(
+        "cosine", "how the learning rate falls: cosine, linear, constant (not at all) or inverse_sqrt (Vaswani 2017)"
     )
     betas: tuple[float, float] = setting((0.9, 0.99), "adam: decay rates of the means of gradients and squares")
     eps: float = setting(1e-8, "adam: added to the denominator")
@@ -92,7 +92,7 @@ class TrainSettings:
                 raise ConfigError(f"training.{name}: must be in [0, 1), got {value}")
         if not self.clip > 0:
             raise ConfigError(f"training.clip: must be positive (inf: no limit), got {self.clip}")
-        if self.min_lr > self.lr and self.schedule != "constant":
+        if self.min_lr > self.lr and self.schedule in ("cosine", "linear"):
             raise ConfigError(
                 f"training.min_lr: {self.min_lr:g} is above training.lr, {self.lr:g}, so the rate would rise: "
                 f"lower it as well (min_lr={self.lr / 10:g}), or set schedule=constant"
