@@ -30,6 +30,11 @@ class KVCache:
         for layer in self.layers:
             layer.length = 0
 
+    def select(self, rows: Array) -> None:
+        """Keep these rows of the batch, in this order: a row may be left out, or come twice."""
+        for layer in self.layers:
+            layer.select(rows)
+
 
 class _Layer:
     def __init__(self, capacity: int) -> None:
@@ -55,3 +60,12 @@ class _Layer:
         self._values[:, :, self.length : end] = v.data
         self.length = end
         return Tensor(self._keys[:, :, :end]), Tensor(self._values[:, :, :end])
+
+    def select(self, rows: Array) -> None:
+        """See `KVCache.select`; only positions that were read are copied."""
+        if self._keys is None or self._values is None:
+            return
+        for name, old in (("_keys", self._keys), ("_values", self._values)):
+            new = np.empty((len(rows), *old.shape[1:]), old.dtype)
+            new[:, :, : self.length] = old[rows, :, : self.length]
+            setattr(self, name, new)

@@ -76,7 +76,7 @@ def choose(logits: Array, sampling: Sampling, rng: Generator | Sequence[Generato
     Raises:   ValueError: a logit is NaN or +∞.
     """
     if sampling.temperature == 0:
-        _check_logits(logits)
+        check_logits(logits)
         likeliest: Ids = np.argmax(logits, axis=-1)
         return likeliest
     probs = next_token_probs(logits, sampling)
@@ -93,7 +93,7 @@ def next_token_probs(logits: Array, sampling: Sampling = Sampling()) -> Array:
     Raises:   ValueError: a logit is NaN or +∞.
     """
     temperature, top_k, top_p = sampling.temperature, sampling.top_k, sampling.top_p
-    _check_logits(logits)
+    check_logits(logits)
     logits = logits.astype(np.float64)
     if temperature == 0:
         return np.asarray(np.arange(logits.shape[-1]) == np.argmax(logits, axis=-1)[:, None], dtype=np.float64)
@@ -124,6 +124,10 @@ def _keep_top_p(row: Array, top_p: float) -> None:
     row[order] = falling
 
 
-def _check_logits(logits: Array) -> None:
+def check_logits(logits: Array) -> None:
+    """Refuse scores that nothing can be chosen from.
+
+    Raises:   ValueError: one is NaN or +∞.
+    """
     if not (logits < np.inf).all():  # false for NaN; −∞ is allowed, it rules a token out
         raise ValueError("the model's scores are NaN or infinite: its weights are damaged, or its training diverged")

@@ -188,6 +188,35 @@ def _encoder_classifier(rng: Generator, **options: Any) -> Module:
     return _trained(models.EncoderClassifier(models.EncoderClassifierConfig(**sizes, labels=("a", "b")), rng), rng)
 
 
+def _translator_loss(label: str, **options: Any) -> Case:
+    """The loss of a whole translator as a function of every parameter: padded pairs, one ignored target, smoothing.
+
+    The weights are large, as in `gpt_problem`.
+    """
+
+    def problem(rng: Generator) -> Problem:
+        model = models.Translator(_translator(**options), rng)
+        for p in model.parameters():
+            p.data = p.data + rng.normal(0.0, 0.3, p.shape)
+        source, target, targets = (rng.randint(0, 7, (2, T)) for T in (4, 3, 3))
+        targets[-1, -1] = -100
+        named = dict(model.named_parameters())
+        state = rng.get_state()
+
+        def translator_loss(*_: Any) -> Tensor:
+            rng.set_state(state)
+            return model.loss(source, target, targets, [4, 2], label_smoothing=0.1)
+
+        return translator_loss, list(named.values()), list(named)
+
+    return Case("layers and models", "Translator", f"loss, {label}", problem)
+
+
+def _translator(**options: Any) -> models.TranslatorConfig:
+    sizes: dict[str, Any] = {"vocab_size": 7, "block_size": 4, "n_layer": 1, "n_head": 2, "n_embd": 4, "dropout": 0.0}
+    return models.TranslatorConfig(**(sizes | options))
+
+
 def _trained(module: Module, rng: Generator) -> Module:
     """The module with other values in every parameter, none of them frozen: new adapters, for example, are zero."""
     for p in module.parameters():
@@ -208,6 +237,34 @@ def _classifier(rng: Generator, **options: Any) -> Module:
 def _config(**options: Any) -> models.GPTConfig:
     sizes: dict[str, Any] = {"vocab_size": 7, "block_size": 4, "n_layer": 2, "n_head": 2, "n_embd": 4}
     return models.GPTConfig(**(sizes | options))
+
+
+def padded(S: int) -> Draw:
+    """The mask of two sources of S tokens, of which the second has only two: (2, 1, 1, S)."""
+    return fixed((np.arange(S) < [[S], [2]])[:, None, None])
+
+
+def _translator_cases() -> list[Case]:
+    return [
+        _layer(lambda rng: models.Attention(4, 2, rng=rng), "causal", normal(2, 3, 4)),
+        _layer(
+            lambda rng: models.Attention(4, 2, rng=rng), "cross, padded", normal(2, 3, 4), normal(2, 5, 4), padded(5)
+        ),
+        _layer(
+            lambda rng: models.TransformerEncoderLayer(_translator(), rng),
+            "post-norm, padded",
+            normal(2, 3, 4),
+            padded(3),
+        ),
+        _layer(
+            lambda rng: models.TransformerDecoderLayer(_translator(norm_first=True, dropout=0.2), rng),
+            "pre-norm, dropout",
+            normal(2, 3, 4),
+            normal(2, 5, 4),
+        ),
+        _translator_loss("post-norm"),
+        _translator_loss("pre-norm, dropout", norm_first=True, dropout=0.2),
+    ]
 
 
 def _layer_cases() -> list[Case]:
@@ -249,6 +306,7 @@ def _layer_cases() -> list[Case]:
         _layer(lambda rng: _encoder_classifier(rng, dropout=0.2), "padded, dropout", ids(7, 2, 3), fixed([3, 1])),
         _encoder_loss("padded, two segments"),
         _encoder_loss("dropout, recompute", recompute=True, dropout=0.2),
+        *_translator_cases(),
         _gpt_loss("tied"),
         _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False, n_layer=1),
         _gpt_loss("tied, dropout", dropout=0.2, n_layer=1),

@@ -1,4 +1,4 @@
-"""The models: GPT, the encoder, and a classifier on top of each.
+"""The models: GPT, the encoder, a classifier on top of each, and the translator of 2017.
 
 `MODELS` are those that `tinygrad-llm train --model` makes. The `kind` of a config is its key there.
 """
@@ -13,6 +13,13 @@ from tinygrad_llm.models.heads import (
     GPTClassifierConfig,
     read_classifier,
 )
+from tinygrad_llm.models.translator import (
+    Attention,
+    TransformerDecoderLayer,
+    TransformerEncoderLayer,
+    Translator,
+    TranslatorConfig,
+)
 from tinygrad_llm.weights import PreTrainedModel
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "GPT",
     "MLP",
     "MODELS",
+    "Attention",
     "Block",
     "Encoder",
     "EncoderClassifier",
@@ -30,7 +38,11 @@ __all__ = [
     "GPTClassifierConfig",
     "GPTConfig",
     "Transformer",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
+    "Translator",
+    "TranslatorConfig",
     "read_classifier",
 ]
 
-MODELS: dict[str, type[PreTrainedModel]] = {"gpt": GPT, "encoder": Encoder}
+MODELS: dict[str, type[PreTrainedModel]] = {"gpt": GPT, "encoder": Encoder, "translator": Translator}

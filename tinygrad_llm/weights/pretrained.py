@@ -67,6 +67,7 @@ _READ_BY = {
     "tinygrad_llm.GPTClassifier": "`tinygrad-llm classify` reads it",
     "tinygrad_llm.Encoder": "`tinygrad-llm fill` reads it",
     "tinygrad_llm.EncoderClassifier": "`tinygrad-llm classify` reads it",
+    "tinygrad_llm.Translator": "`tinygrad-llm translate` reads it",
 }
 _MAX_JSON = 1_000_000  # bytes
 _HEAD_SIZE = 64  # channels of one head in all GPT-2s
