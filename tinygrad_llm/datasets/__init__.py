@@ -7,6 +7,7 @@ windows.py      ids → windows: an input of block_size ids, and the target one 
 batches.py      windows → batches: `DataLoader` (one pass, as in PyTorch) and `BatchStream` (without end)
 messages.py     texts with labels, for a classifier
 instructions.py instructions with answers, and pairs of answers, for an assistant
+translations.py sentences with their translations
 public.py       files by name: those that ship, and texts of the book that others publish, downloaded and verified
 permutation.py  the shuffled order of very many windows, without a list of them
 """
@@ -19,6 +20,7 @@ from tinygrad_llm.datasets.instructions import Entry, Pair, cut_parts, question,
 from tinygrad_llm.datasets.messages import Message, balance, read_messages, repeated, split_messages
 from tinygrad_llm.datasets.permutation import Permutation
 from tinygrad_llm.datasets.tokens import TokenFile
+from tinygrad_llm.datasets.translations import Translated, read_translations, split_translations
 from tinygrad_llm.datasets.windows import SlidingWindows, split
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Permutation",
     "SlidingWindows",
     "TokenFile",
+    "Translated",
     "balance",
     "check_ids",
     "corpus_hash",
@@ -47,9 +50,11 @@ __all__ = [
     "read_messages",
     "read_preferences",
     "read_stretches",
+    "read_translations",
     "reading",
     "repeated",
     "split",
     "split_messages",
+    "split_translations",
     "uncut",
 ]

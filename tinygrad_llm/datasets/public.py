@@ -17,7 +17,12 @@ _LIMIT = 1_000_000  # bytes of each file, and of an archive
 
 
 # With examples to fine-tune on.
-SHIPPED = {"messages": "messages.tsv", "instructions": "instructions.jsonl", "preferences": "preferences.jsonl"}
+SHIPPED = {
+    "messages": "messages.tsv",
+    "instructions": "instructions.jsonl",
+    "preferences": "preferences.jsonl",
+    "translations": "translations.tsv.gz",
+}
 
 
 class Public(NamedTuple):

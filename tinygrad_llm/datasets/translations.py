@@ -1,0 +1,101 @@
+"""Sentences with their translations: a table with tabs, whose first line names the columns.
+
+    english<tab>german<tab>french
+    The fox sleeps.<tab>Der Fuchs schläft.<tab>Le renard dort.
+
+A file whose name ends in .gz is compressed. More columns than the two that are read do not matter.
+"""
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tinygrad_llm.datasets.checks import DataError, reading
+from tinygrad_llm.random import Generator
+from tinygrad_llm.storage.files import open_regular
+from tinygrad_llm.storage.text import nearest
+from tinygrad_llm.tokenizer.files import normalize_newlines
+
+_MAX_BYTES = 400_000_000
+
+
+class Translated(NamedTuple):
+    """A sentence and its translation."""
+
+    source: str
+    target: str
+
+
+def read_translations(path: str | Path, source: str = "", target: str = "") -> list[Translated]:
+    """Read pairs of sentences.
+
+    Args:     source, target: names of columns; "": the first one, and the second.
+    Raises:   DataError: the file cannot be read, is not UTF-8, or has no column of this name; a line has too few
+              columns, or an empty sentence. The line is named.
+    """
+    lines = _read(path).split("\n")
+    names = [name.strip() for name in lines[0].split("\t")]
+    columns = [_column(path, names, name, i) for i, name in enumerate((source, target))]
+    pairs = []
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        cells = [cell.strip() for cell in line.split("\t")]
+        for what, column in zip(Translated._fields, columns, strict=True):
+            where = f"{path}: line {number}"
+            if column >= len(cells):
+                raise DataError(
+                    f"{where}: has {len(cells)} columns, and the {what} is in column {column + 1} ({names[column]}): "
+                    "put a tab between the columns"
+                )
+            if not cells[column]:
+                raise DataError(f"{where}: the {what} is empty: remove the line, or fill it")
+        pairs.append(Translated(*(cells[column] for column in columns)))
+    if not pairs:
+        raise DataError(f"{path}: has no pairs below its first line, which names the columns")
+    return pairs
+
+
+def _column(path: str | Path, names: list[str], name: str, number: int) -> int:
+    """The number of a column."""
+    if name and name not in names:
+        raise DataError(f"{path}: line 1: has no column {name!r}{nearest(name, names)}")
+    if not name and len(names) < 2:
+        raise DataError(f"{path}: line 1: must name two columns, source and target, with a tab between them")
+    return names.index(name) if name else number
+
+
+def _read(path: str | Path) -> str:
+    with reading(path), open_regular(path) as file:
+        data = file.read(_MAX_BYTES + 1)
+    if str(path).endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: is damaged, or not compressed by gzip: {error}") from None
+    if len(data) > _MAX_BYTES:
+        raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
+    try:
+        return normalize_newlines(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error}: save it as UTF-8") from None
+
+
+def split_translations(pairs: Sequence[Translated], rng: Generator) -> list[list[Translated]]:
+    """The pairs, shuffled, in parts of 90, 5 and 5 percent: training, held out, test. Equal sources are in one part.
+
+    Raises:   DataError: too few pairs for three parts.
+    """
+    groups: dict[str, list[Translated]] = {}
+    for i in rng.randperm(len(pairs)).tolist():
+        groups.setdefault(" ".join(pairs[i].source.casefold().split()), []).append(pairs[i])
+    few = max(1, len(groups) // 20)
+    if len(groups) < 10:
+        raise DataError(
+            f"got {len(groups)} different sentences, too few to train, measure and test on: give at least 10"
+        )
+    order = list(groups.values())
+    parts = order[: -2 * few], order[-2 * few : -few], order[-few:]
+    return [[pair for group in part for pair in group] for part in parts]
