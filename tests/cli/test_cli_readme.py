@@ -48,4 +48,5 @@ def test_the_commands_work_one_after_another(cli, place, monkeypatch):
         status, out, err = cli(*command, *OPTIONS.get(command[0], ()))
         assert status == 0, (command, err)
         assert out, command
-    assert {"docs", "encoder", "sweep", "spam", "assistant", "exported", "demo", "full"} == set(os.listdir("runs"))
+    made = {"docs", "encoder", "german", "sweep", "spam", "assistant", "exported", "demo", "full"}
+    assert made == set(os.listdir("runs"))

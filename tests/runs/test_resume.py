@@ -551,7 +551,7 @@ def test_settings_that_change_no_step_may_change_and_no_others(never_stopped, st
     assert resumed.model.recompute
     # The steps at which the length of a run was changed are noted. Of the files, the contents are compared.
     length = {f"training.{name}" for name in ("steps", "epochs", "extended")}
-    files = {f"data.{name}" for name in ("corpus", "keep_newlines", "files", "held_out", "tokenizer")}
+    files = {f"data.{name}" for name in ("corpus", "keep_newlines", "files", "held_out", "tokenizer", "pairs")}
     files |= {"finetune.base", "finetune.data"}
     assert {*changes, *length, *files} == MAY_CHANGE
 

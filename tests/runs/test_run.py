@@ -436,13 +436,18 @@ OTHERS = {
     "training.checkpoint_every": (1, {}),
     "training.seed": (4, {}),
 }
-# Which file is read, how a bad step ends, how much memory is taken, how many threads work, and which kind of model it
-# is: tested elsewhere.
+# Which file is read, how a bad step ends, how much memory is taken, how many threads work, which kind of model it is,
+# and what only other kinds have: tested elsewhere.
 EXEMPT = {"data.corpus", "data.keep_newlines", "data.init", "data.files", "data.weights", "data.dtype", "data.held_out"}
 EXEMPT |= {
     "model.kind",
     "model.segments",
     "model.layer_norm_eps",
+    "model.norm_first",
+    "model.cross_attention",
+    "data.pairs",
+    "data.source",
+    "data.target",
     "training.on_bad_step",
     "training.recompute",
     "training.workers",

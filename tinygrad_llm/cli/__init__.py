@@ -20,13 +20,14 @@ from tinygrad_llm.storage.text import nearest, one_line
 
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
-    "train": "train a GPT on a text, or an encoder",
+    "train": "train a GPT on a text, an encoder, or a translator on pairs of sentences",
     "finetune": "make a classifier or an assistant out of a trained model",
     "classify": "name the class of a text, with the classifier of a fine-tuning run",
     "sweep": "train a GPT with every combination of some settings, and rank them",
     "eval": "score a model: loss and perplexity on a text, multiple choice, next tokens",
     "generate": "let a trained model continue a prompt",
     "fill": "guess the words that a text hides behind [MASK], with an encoder",
+    "translate": "translate sentences with a translator of `train`",
     "chat": "talk with an assistant, in the terminal or on a page in the browser",
     "gradcheck": "prove the gradient of every kernel and layer",
     "explain": "show the formula, derivation, source, numbers and proof of a kernel, function or layer",

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import add_checkpoint, add_crop, add_json, color, say_cropped, visible, weights_of
+from tinygrad_llm.cli.options import (
+    add_checkpoint,
+    add_crop,
+    add_json,
+    color,
+    read_lines,
+    say_cropped,
+    visible,
+    weights_of,
+)
 from tinygrad_llm.cli.progress import WIDTH, fold
 from tinygrad_llm.finetuning import classify, token_influence
 from tinygrad_llm.finetuning.classifier import encode_messages, ends_for
 from tinygrad_llm.models import read_classifier
-from tinygrad_llm.storage.files import open_regular
 from tinygrad_llm.storage.text import columns, padded, printable, shortened
-from tinygrad_llm.tokenizer.files import normalize_newlines
 from tinygrad_llm.weights import tokenizer_for
 
 _MAX_BYTES = 20_000_000
@@ -38,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if (args.text is None) == (args.file is None):
         raise UsageError("give a text, or --file FILE with one text on each line")
-    texts = {"the text": args.text} if args.file is None else _lines(args.file)  # by name
+    texts = {"the text": args.text} if args.file is None else read_lines(args.file)  # by name
     texts = {name: text for name, text in texts.items() if text.strip()}
     if not texts:
         raise UsageError("there is no text: give at least one that is not empty")
@@ -84,16 +91,3 @@ def _print(text: str, p: dict[str, float], tokens: list[tuple[str, float]] | Non
         print(f"\n   nats  token (above 0: speaks for {name})")
         for token, value in tokens:
             print(color(f"{value:>+7.2f}  {token}", "green" if value > 0 else "red"))
-
-
-def _lines(path: Path) -> dict[str, str]:
-    """The lines of a file by name: "FILE: line 1"."""
-    with open_regular(path) as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise UsageError(f"{path}: longer than {_MAX_BYTES} bytes: split it")
-    try:
-        text = normalize_newlines(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text: {error}") from None
-    return {f"{path}: line {number}": line for number, line in enumerate(text.split("\n"), 1)}

@@ -11,7 +11,11 @@ from tinygrad_llm.cli.progress import fold, is_terminal, say
 from tinygrad_llm.generation import Sampling, words_cropped
 from tinygrad_llm.random import MAX_SEED
 from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines, made_from
+from tinygrad_llm.storage.files import open_regular
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, encode_text, load_tokenizer
+from tinygrad_llm.tokenizer.files import normalize_newlines
+
+_MAX_BYTES = 20_000_000  # of the lines of a file
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -239,3 +243,22 @@ def color(text: str, name: str) -> str:
     """The text in a color, if stdout is a terminal that has them and the user has not set NO_COLOR (no-color.org)."""
     shown = is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
     return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if shown else text
+
+
+def read_lines(path: Path | None) -> dict[str, str]:
+    """The lines of a UTF-8 text by name: "FILE: line 1". None: those of stdin."""
+    where = "stdin" if path is None else str(path)
+    if path is not None:
+        with open_regular(path) as file:
+            data = file.read(_MAX_BYTES + 1)
+    elif sys.stdin is None:
+        raise UsageError("there is no stdin: give a text, or --file FILE")
+    else:
+        data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{where}: longer than {_MAX_BYTES} bytes: split it")
+    try:
+        text = normalize_newlines(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: not UTF-8 text: {error}") from None
+    return {f"{where}: line {number}": line for number, line in enumerate(text.split("\n"), 1)}

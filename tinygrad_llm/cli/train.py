@@ -34,9 +34,10 @@ _PRESETS = [name for name in PRESETS if name not in FINE_TUNING]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = fold(
-        "Train a GPT on a text. Ctrl-C or SIGTERM lets the step end, saves and stops (exit status 130); --resume "
-        "then continues, bit for bit as if the run had never stopped. NaN or infinity ends a run before the update "
-        "(exit status 3) and keeps the last good checkpoint. Only one process at a time can train in a folder.\n\n"
+        "Train a GPT on a text, or another model (--model). Ctrl-C or SIGTERM lets the step end, saves and stops (exit "
+        "status 130); --resume then continues, bit for bit as if the run had never stopped. NaN or infinity ends a run "
+        "before the update (exit status 3) and keeps the last good checkpoint. Only one process at a time can train in "
+        "a folder.\n\n"
         "Settings come from the preset, then --config, then the options below, then --set. The folder keeps all of "
         "them in config.toml: --config RUN/config.toml repeats a run. The keys for --set and config.toml:\n\n"
     ) + "\n".join(fold(text, f"  {key:<27} ", " " * 30) for key, text in keys())
@@ -53,6 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val", metavar="TOKENS", help="a token file to measure on (default: the last tenth of each file)"
     )
+    parser.add_argument(
+        "--pairs",
+        metavar="FILE.tsv",
+        help="what a translator learns from: a UTF-8 table with tabs, whose first line names the columns; "
+        "translations (default) ships in english, german and french",
+    )
+    parser.add_argument("--from", dest="source", metavar="COLUMN", help="the column to translate from")
+    parser.add_argument("--to", dest="target", metavar="COLUMN", help="the column to translate to")
     parser.add_argument(
         "--tokenizer",
         help="char, bpe or wordpiece, learned from the text; gpt2; a tokenizer file; or the folder of a run",
@@ -188,6 +197,13 @@ def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
     lines = []
     if last.val_loss is not None:
         lines.append(f"held-out loss {last.val_loss:.3f} nats per token after {last.step} steps")
+    if run.results and "beam" in run.results:
+        figures = (
+            f"{name} {part['exact']:.1%} exact, BLEU {part['bleu']:.1f}"
+            for name, part in run.results.items()
+            if name != "sentences"
+        )
+        lines.append(f"{run.results['sentences']:,} test sentences: {'; '.join(figures)}")
     if run.trainer.skipped:
         lines.append(f"{run.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
     lines.append(listed(written))
@@ -207,6 +223,7 @@ def _figures(run: Run) -> dict[str, Any]:
         "tokens_per_second": last.tokens_per_second,
         "parameters": run.model.num_parameters(),
         "skipped": run.trainer.skipped,
+        **({"test": run.results} if run.results else {}),
     }
 
 
@@ -232,12 +249,30 @@ def configured(args: argparse.Namespace) -> RunConfig:
     if args.model and args.model != config.model.kind:
         own = [name for name in _PRESETS if PRESETS[name].model.kind == args.model]
         raise UsageError(f"--model {args.model}: {preset} is a preset of {config.model.kind}: take {', '.join(own)}")
+    _check_data(args, config.model.kind)
+    if args.pairs is not None:  # the columns of the preset are those of its own file
+        changes = {"data.source": "", "data.target": ""} | changes
     config = with_start(config, values, changes)
     try:
         config = config.fitted(values)
     except ConfigError as error:
         raise ConfigError(f"{args.config}: {error}") from None
     return config.fitted(changes)
+
+
+def _check_data(args: argparse.Namespace, kind: str) -> None:
+    """Refuse options that this kind of model has no use for."""
+    given = vars(args)
+    texts, pairs = ("corpus", "data", "weights", "val", "init"), ("pairs", "source", "target")
+    names = {"source": "from", "target": "to"}
+    for name in texts if kind == "translator" else pairs:
+        if given[name] is not None:
+            hint = (
+                "a translator learns from pairs: give --pairs FILE.tsv"
+                if name in texts
+                else "is for --model translator"
+            )
+            raise UsageError(f"--{names.get(name, name)}: {hint}")
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -249,6 +284,9 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         "data.weights": args.weights,
         "data.held_out": args.val,
         "data.tokenizer": args.tokenizer,
+        "data.pairs": args.pairs,
+        "data.source": args.source,
+        "data.target": args.target,
         "data.init": args.init,
         "training.checkpoint_every": args.checkpoint_every,
         "training.workers": args.workers,

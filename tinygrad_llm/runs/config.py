@@ -55,6 +55,9 @@ class DataSettings:
         "char", "char, bpe or wordpiece, learned from the text; gpt2; a tokenizer file; or a run's folder"
     )
     vocab_size: int = setting(2048, "number of tokens that a bpe or wordpiece tokenizer learns")
+    pairs: str = setting("translations", "of a translator: translations, or a table with tabs, one pair on each line")
+    source: str = setting("", "of a translator: the column to translate from, by the first line; empty: the first")
+    target: str = setting("", "of a translator: the column to translate to; empty: the second")
 
     def __post_init__(self) -> None:
         if not all(self.files):
@@ -71,6 +74,9 @@ class DataSettings:
             raise ConfigError(f"data.vocab_size: must be at least 257 (bytes and end of text), got {self.vocab_size}")
 
 
+OF_PAIRS = {"pairs", "source", "target"}  # the settings of [data] that only a translator has
+OF_BOTH = {"tokenizer", "vocab_size"}
+
 # The table [model] is the config of one of `MODELS`, except for vocab_size, which the tokenizer decides; and `kind`.
 MODEL_HELP = {
     "kind": f"which model it is: {', '.join(MODELS)}; another one has its own sizes",
@@ -83,6 +89,8 @@ MODEL_HELP = {
     "dropout": "probability of dropout at embeddings, attention weights and the output of each sublayer",
     "qkv_bias": "whether queries, keys and values have a bias",
     "tie_weights": "whether the output head is the embedding itself",
+    "norm_first": "of a translator: layer norm before each sublayer, and not after each sum",
+    "cross_attention": "of a translator: whether the decoder sees the source",
     "initializer_range": 'standard deviation of the initial weights; "none": those of PyTorch\'s layers',
 }
 
@@ -104,8 +112,16 @@ class RunConfig:
         names = ("model", "training", "finetune") if self.finetune.task else ("data", "model", "training")
         own = {name: list(_TABLES[name]) for name in names}
         sizes = {field.name for field in dataclasses.fields(self.model)} | {"kind"}
+        if "data" in own:
+            paired = self.model.kind == "translator"
+            own["data"] = [f for f in own["data"] if f.name in OF_BOTH or (f.name in OF_PAIRS) == paired]
         own["model"] = [field for field in own["model"] if field.name in ({"dropout"} if self.finetune.task else sizes)]
         return own
+
+    @property
+    def examples(self) -> str:
+        """The examples that it learns from, a file or a name; "" where it learns from one long text."""
+        return self.finetune.data or (self.data.pairs if self.model.kind == "translator" else "")
 
     def flat(self) -> dict[str, Any]:
         """Every key, as "training.lr", with its value."""
@@ -194,6 +210,7 @@ class RunConfig:
             files=tuple(str(Path(file).absolute()) for file in data.files),
             held_out=data.held_out and str(Path(data.held_out).absolute()),
             init=there(data.init),
+            pairs=there(data.pairs),
             tokenizer=data.tokenizer if data.tokenizer in TOKENIZERS else str(Path(data.tokenizer).absolute()),
         )
         s = self.finetune
@@ -262,7 +279,7 @@ MAY_CHANGE = frozenset(
     {"training.steps", "training.extended", "training.epochs", "training.checkpoint_every", "training.on_bad_step"}
     | {"training.recompute"}
     | {"data.corpus", "data.keep_newlines"}
-    | {"data.files", "data.held_out", "data.tokenizer", "finetune.base", "finetune.data"}
+    | {"data.files", "data.held_out", "data.tokenizer", "data.pairs", "finetune.base", "finetune.data"}
 )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm.finetuning.settings import FineTuneSettings
-from tinygrad_llm.models import EncoderConfig, GPTConfig
+from tinygrad_llm.models import EncoderConfig, GPTConfig, TranslatorConfig
 from tinygrad_llm.runs.config import DataSettings, RunConfig, read_toml
 from tinygrad_llm.runs.folder import stated_style
 from tinygrad_llm.storage.text import nearest
@@ -68,6 +68,27 @@ PRESETS = {
         EncoderConfig(n_layer=2, n_head=4, n_embd=64, block_size=32, dropout=0.0, initializer_range=0.1),
         TrainSettings(steps=3000, batch_size=16, lr=2e-3, min_lr=1e-4, warmup=200, eval_every=500, order="random"),
     ),
+    "translator-tiny": RunConfig(
+        "1.1 M parameters: a translator of short sentences, English to German, in minutes on two cores",
+        "translator-tiny",
+        DataSettings(pairs="translations", source="english", target="german", tokenizer="bpe", vocab_size=1500),
+        TranslatorConfig(block_size=64, n_layer=2, n_head=4, n_embd=128, dropout=0.0),
+        TrainSettings(
+            steps=1200, batch_size=64, lr=2e-3, min_lr=1e-5, warmup=100, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0,
+            label_smoothing=0.1, eval_every=200,
+        ),
+    ),
+    # Sizes and settings of the paper, section 5: 25,000 tokens a batch are about 800 sentences; lr = (512 · 4000)^−½.
+    "transformer-base": RunConfig(
+        "63 M parameters with 37,000 tokens: the base model of 2017; for millions of pairs, days on many cores",
+        "transformer-base",
+        DataSettings(pairs="translations", tokenizer="bpe", vocab_size=37000),
+        TranslatorConfig(),
+        TrainSettings(
+            steps=100_000, batch_size=800, lr=6.99e-4, warmup=4000, schedule="inverse_sqrt", betas=(0.9, 0.98),
+            eps=1e-9, weight_decay=0.0, label_smoothing=0.1, clip=math.inf, eval_every=1000, masks="quick",
+        ),
+    ),
     # What `finetune` starts from. The rates suit small models, with LoRA too; GPT-2 takes a hundredth of them.
     "classifier": RunConfig(
         "a classifier of messages",
@@ -99,7 +120,7 @@ PRESETS = {
 }  # fmt: skip
 FINE_TUNING = ("classifier", "assistant", "preference")
 # Of each kind of model, the preset that `train` takes where none is named.
-DEFAULTS = {"gpt": "char-cpu", "encoder": "encoder-tiny"}
+DEFAULTS = {"gpt": "char-cpu", "encoder": "encoder-tiny", "translator": "translator-tiny"}
 
 
 def find_preset(name: str) -> RunConfig:

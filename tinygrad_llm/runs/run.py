@@ -43,6 +43,7 @@ from tinygrad_llm.runs.metrics import (
 from tinygrad_llm.runs.pictures import save_confusion, save_pictures
 from tinygrad_llm.runs.presets import over_preset
 from tinygrad_llm.runs.start import start_from
+from tinygrad_llm.runs.translation import load_translations
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import load_tokenizer
@@ -256,7 +257,7 @@ class Run:
         """The files that a resume needs, besides a checkpoint."""
         about: dict[str, Any] = {
             "preset": self.config.preset,
-            "corpus": self.config.finetune.data or list(self.config.data.files) or self.config.data.corpus,
+            "corpus": self.config.examples or list(self.config.data.files) or self.config.data.corpus,
             "keep_newlines": self.config.data.keep_newlines,
             "steps_done": self.steps[-1].step if self.steps else 0,
             "processes": processes().size,
@@ -370,7 +371,10 @@ def _read_config(path: Path, saved: Any, where: str) -> tuple[RunConfig, str]:
 
 
 # What each kind of model learns from, which also makes its task and the model: see `Subject`.
-SUBJECTS: dict[str, Callable[[RunConfig], Subject]] = {**dict.fromkeys(TEXTS, load_data)}
+SUBJECTS: dict[str, Callable[[RunConfig], Subject]] = {
+    **dict.fromkeys(TEXTS, load_data),
+    "translator": load_translations,
+}
 
 
 def load_subject(config: RunConfig) -> Subject:
@@ -390,14 +394,15 @@ def _saved_examples(
     checkpoints: Checkpoints,
     damage: str,
 ) -> Saved:
-    """A fine-tuning run as its last checkpoint has it."""
-    data = load_subject(config)
+    """A run on examples, such as a fine-tuning, as its last checkpoint has it."""
+    data, base = load_subject(config), config.finetune.base
     try:
         different = differences(over_preset(parse_toml(saved["config"]), where), config)
         for name, now in data.identity.items():
             if saved[name] != now:
-                what = {"corpus": "the examples", "tokenizer": "the tokenizer of", "base": "the base model"}[name]
-                different.append(f"{what} {config.finetune.data if name == 'corpus' else config.finetune.base}")
+                tokenizer = f"the tokenizer {f'of {base}' if base else config.data.tokenizer}"
+                what = {"corpus": f"the examples {config.examples}", "tokenizer": tokenizer}
+                different.append(what.get(name, f"the base model {base}"))
         state = saved["trainer"]
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(f"{where} is not of a run: {error}") from error

@@ -67,3 +67,18 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+def attention_map(source: Sequence[str], target: Sequence[str], weights: Any) -> Any:
+    """A figure of attention: one row for each word of the target, one column for each of the source; dark is much.
+
+    Args:     weights: (target, source), from 0 to 1.
+    """
+    figure = new_figure(2 + 0.45 * len(source), 1.5 + 0.4 * len(target))
+    axes = figure.add_subplot()
+    image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(0.5, float(np.max(weights))), aspect="auto")
+    axes.set_xticks(range(len(source)), source, rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(target)), target)
+    axes.xaxis.tick_top()
+    figure.colorbar(image, label="attention")
+    return figure

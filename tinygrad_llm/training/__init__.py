@@ -6,6 +6,7 @@ from tinygrad_llm.training.loop import Trainer, make_optimizer
 from tinygrad_llm.training.records import Step, TrainingError
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
 from tinygrad_llm.training.task import Batch, Batches, Evaluation, Task
+from tinygrad_llm.training.translation import Translation, encode_translations
 
 __all__ = [
     "Batch",
@@ -19,6 +20,8 @@ __all__ = [
     "TrainSettings",
     "Trainer",
     "TrainingError",
+    "Translation",
+    "encode_translations",
     "held_out_windows",
     "make_optimizer",
     "train",

@@ -1,0 +1,142 @@
+"""`train --model translator` and `translate`: from pairs to a translation, a picture, and one line for each mistake."""
+
+import io
+import json
+
+import pytest
+
+from tinygrad_llm.cli import main
+from tinygrad_llm.models import TranslatorConfig
+from tinygrad_llm.runs.presets import PRESETS
+
+NUMBERS = ("one", "two", "three", "four", "five")
+SAYING = "".join(f"say {n}\t{n} said\n" for n in NUMBERS)
+PAIRS = "left\tright\n" + SAYING * 3 + "".join(f"{v} {n}\t{n} {v}\n" for v in ("see", "take", "hide") for n in NUMBERS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A saved run of a tiny translator that has learned very little. Tests do not change it."""
+    folder = tmp_path_factory.mktemp("translator")
+    (folder / "pairs.tsv").write_text(PAIRS)
+    sizes = ["n_embd=8", "n_head=2", "n_layer=1", "vocab_size=290", "block_size=12", "batch_size=4", "warmup=1"]
+    command = ["train", "--model", "translator", "--pairs", str(folder / "pairs.tsv"), "--out", str(folder / "run")]
+    command += ["--steps", "2", "--workers", "1", "--json", *(word for size in sizes for word in ("--set", size))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", io.StringIO())
+        assert main(command) == 0
+        import sys
+
+        figures = json.loads(sys.stdout.getvalue())
+    assert figures["test"].keys() == {"sentences", "greedy", "beam"}
+    return folder / "run"
+
+
+def test_a_sentence_a_file_and_stdin_are_translated_alike(cli, run, place, monkeypatch):
+    status, out, err = cli("translate", run, "say one")
+    assert (status, err) == (0, "")
+    (place / "lines.txt").write_text("say one\n\nhide two\n")
+    status, lines, _ = cli("translate", run, "--file", "lines.txt", "--json")
+    assert [json.loads(line)["text"] for line in lines.splitlines()] == ["say one", "hide two"]
+    assert json.loads(lines.splitlines()[0])["translation"] == out.removesuffix("\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"say one\nhide two\n")))
+    assert cli("translate", run, "-")[1].splitlines() == [json.loads(x)["translation"] for x in lines.splitlines()]
+    assert cli("translate", run, "say one", "--beam", 3)[0] == 0
+
+
+def test_the_attention_is_drawn_in_words(cli, run, place, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("tinygrad_llm.cli.translate.save_figure", lambda figure, path: drawn.update({path: figure}))
+    monkeypatch.setattr("tinygrad_llm.cli.translate.attention_map", lambda *looks: looks)
+    monkeypatch.setattr("tinygrad_llm.cli.translate.translate", lambda *_, **options: ["one said."])
+    status, _, err = cli("translate", run, "say one, two.", "--attention", "a.png")
+    assert (status, err) == (0, "drawn: a.png\n")
+    ((source, target, weights),) = drawn.values()
+    assert source == ["say", "one", ",", "two", ".", "end"]
+    assert target == ["one", "said", "."]
+    assert weights.shape == (3, 6)
+    assert weights.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_picture_is_a_png(cli, run, place, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("tinygrad_llm.cli.translate.translate", lambda *_, **options: ["one said"])
+    assert cli("translate", run, "say one", "--attention", "a.png")[0] == 0
+    assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a sentence, - for the lines of stdin, or --file FILE"),
+        ([" "], "there is no sentence"),
+        (["say one", "--file", "lines.txt"], "give a sentence, - for"),
+        (["--file", "lines.txt", "--attention", "a.png"], "--attention: draws one sentence"),
+        (["say one", "--length-penalty", "-1"], "--length-penalty: must be finite and at least 0, got -1"),
+        (["say one", "--beam", "0"], "--beam: got '0', but it must be an integer of at least 1"),
+        (["one two three four five six seven"], "the sentence has"),
+        (["--file", "lines.txt"], "lines.txt: line 2 has"),
+        (["--file", "latin.txt"], "latin.txt: not UTF-8 text"),
+    ],
+)
+def test_bad_input_is_one_line(cli, run, place, arguments, message):
+    (place / "lines.txt").write_text("say one\none two three four five six seven\n")
+    (place / "latin.txt").write_bytes("Gänse".encode("latin-1"))
+    status, out, err = cli("translate", run, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_another_kind_of_folder_is_named(cli, run, runs):
+    for command, folder, message in [
+        (["translate", "a sentence"], runs["stories"], "'tinygrad_llm.GPT', and 'tinygrad_llm.Translator' is needed"),
+        (["generate"], run, "'tinygrad_llm.Translator', and 'tinygrad_llm.GPT' is needed: `tinygrad-llm translate`"),
+    ]:
+        status, out, err = cli(command[0], folder, *command[1:])
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("left\nsay one\n", [], "pairs.tsv: line 1: must name two columns"),
+        (PAIRS + "say one\n", [], "pairs.tsv: line 32: has 1 columns, and the target is in column 2 (right)"),
+        (PAIRS + "say one\t\n", [], "pairs.tsv: line 32: the target is empty"),
+        (PAIRS, ["--to", "rihgt"], "has no column 'rihgt': did you mean right?"),
+        (PAIRS.encode() + b"G\xe4nse\tgeese\n", [], "pairs.tsv: not UTF-8 text"),
+        (PAIRS, ["--set", "block_size=2", "--set", "vocab_size=260"], "sentences are longer than the 2 tokens"),
+        ("a\tb\n" + "x\ty\n" * 30, [], "pairs.tsv: got 1 different sentences, too few"),
+        (PAIRS, ["--corpus", "stories"], "--corpus: a translator learns from pairs: give --pairs FILE.tsv"),
+        (PAIRS, ["--set", "n_head=3"], "n_embd (128) must be even and a multiple of n_head (3)"),
+        (
+            PAIRS,
+            ["--set", "initializer_range=0.1"],
+            "model.initializer_range: is not a setting of the model translator",
+        ),
+        (PAIRS, ["--preset", "char-cpu"], "--model translator: char-cpu is a preset of gpt: take translator-tiny"),
+    ],
+)
+def test_bad_pairs_end_a_training_before_it_begins(cli, place, text, options, message):
+    (place / "pairs.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    command = ["train", "--model", "translator", "--pairs", "pairs.tsv", "--steps", 1, "--out", "new"]
+    status, out, err = cli(*command, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (place / "new").exists()
+
+
+def test_pairs_are_for_a_translator(cli, place):
+    for option in (["--pairs", "x.tsv"], ["--from", "english"], ["--to", "german"]):
+        status, _, err = cli("train", *option, "--out", "new")
+        assert (status, f"{option[0]}: is for --model translator" in err) == (2, True)
+
+
+def test_the_presets_have_the_sizes_they_state():
+    sizes = PRESETS["transformer-base"].model
+    assert sizes == TranslatorConfig(37_000, 256, 6, 8, 512, 0.1)
+    assert f"{sizes.num_parameters / 1e6:.0f} M" in PRESETS["transformer-base"].about
+    training = PRESETS["transformer-base"].training
+    for step in (0, 3999, 99_999):
+        paper = 512**-0.5 * min((step + 1) ** -0.5, (step + 1) * 4000**-1.5)
+        assert training.learning_rate(step) == pytest.approx(paper, rel=1e-3)
