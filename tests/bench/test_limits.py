@@ -68,18 +68,18 @@ def test_seconds_at_the_limit():
 
 
 def test_the_best_rates_of_all_rounds_count(monkeypatch):
-    found = iter([(100.0, 9.0), (300.0, 7.0), (200.0, 8.0)])
+    found = iter([(100.0, 9.0, 1.0, 2.0), (300.0, 7.0, 11.0, 3.0), (200.0, 8.0, 1.0, 10.0)])
     asked = []
 
     def measure(seconds):
         asked.append(seconds)
-        return dict(zip(("matmul_gflops", "matvec_gbytes"), next(found), strict=True))
+        return dict(zip(("matmul_gflops", *limits.machine.BANDWIDTHS), next(found), strict=True))
 
     monkeypatch.setattr(limits.machine, "measure", measure)
     subject = limits.best()
     assert subject.answer() is None
     assert all(subject.round() > 0 for _ in range(3))
-    assert Limits(**subject.about()) == Limits(300e9, 9e9)
+    assert Limits(**subject.about()) == Limits(300e9, 11e9)
     assert len(asked) == 3
 
 

@@ -4,14 +4,26 @@ import json
 import os
 from importlib import metadata
 
+import numpy as np
+import pytest
+
 from tinygrad_llm import runtime
 from tinygrad_llm.bench import machine
 
 
-def test_measure_gives_rates():
-    limits = machine.measure(seconds=1e-3, threads=1)
-    assert set(limits) == {"matmul_gflops", "matvec_gbytes", "copy_gbytes"}
+@pytest.mark.parametrize("threads", [1, 3])
+def test_measure_gives_rates(threads):
+    limits = machine.measure(seconds=1e-3, threads=threads)
+    assert set(limits) == {"matmul_gflops", *machine.BANDWIDTHS}
     assert all(rate > 0 for rate in limits.values())
+
+
+def test_the_triad_computes_what_it_says():
+    a, b, c = (np.full(machine.STRIPE + 3, value, np.float32) for value in (0, 2, 3))
+    machine._triad(a, b, c)
+    assert (a == 3.5).all()
+    assert (b == 2).all()
+    assert (c == 3).all()
 
 
 def test_the_fastest_call_that_fits_counts(monkeypatch):

@@ -310,7 +310,7 @@ def test_markdown_has_all_columns_and_notes(toy, measured, cli):
     assert rule == ["---"] * len(head)
     assert row == ROW
     assert (status, err) == (0, "toy: done\n")
-    assert "up to 200 GF/s in float32 products and 50 GB/s in reading memory" in " ".join(out.split())
+    assert "up to 200 GF/s in float32 products and 50 GB/s to and from memory" in " ".join(out.split())
     assert f"tinygrad_llm {__version__}: openblas SkylakeX; 2 worker(s)\ntorch 9.9: MKL, 2 thread(s)\n" in out
     assert "Median (min–max) of 7 rounds. " in out
     assert "quiet" not in out

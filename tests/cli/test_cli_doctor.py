@@ -9,8 +9,8 @@ from tinygrad_llm import runtime
 from tinygrad_llm.bench import machine
 from tinygrad_llm.cli import doctor
 
-ONE = {"matmul_gflops": 123.4, "matvec_gbytes": 33.3, "copy_gbytes": 42.1}
-ALL = {"matmul_gflops": 234.5, "matvec_gbytes": 44.4, "copy_gbytes": 41.9}
+ONE = {"matmul_gflops": 123.4, "matvec_gbytes": 33.3, "copy_gbytes": 42.1, "triad_gbytes": 40.1}
+ALL = {"matmul_gflops": 234.5, "matvec_gbytes": 44.4, "copy_gbytes": 61.9, "triad_gbytes": 60.2}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,8 @@ def test_text_and_json_agree(cli):
         assert fact in words
     assert re.search(r"matrix product +123 GFLOP/s +234 GFLOP/s\n", words)
     assert re.search(r"matrix times vector +33 GB/s +44 GB/s\n", words)
-    assert re.search(r"copy +42 GB/s\n", words)
+    assert re.search(r"copy +42 GB/s +62 GB/s\n", words)
+    assert re.search(r"triad, a = b \+ s · c +40 GB/s +60 GB/s\n", words)
 
 
 @pytest.mark.parametrize(

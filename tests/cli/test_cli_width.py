@@ -83,7 +83,7 @@ OUTPUTS = {
 
 @pytest.fixture
 def files(place, runs, text_file, toys, monkeypatch):
-    speeds = {"matmul_gflops": 123.4, "matvec_gbytes": 33.3, "copy_gbytes": 42.1}
+    speeds = {"matmul_gflops": 123.4, "matvec_gbytes": 33.3, "copy_gbytes": 42.1, "triad_gbytes": 40.1}
     monkeypatch.setattr(machine, "measure", lambda seconds, threads=None: speeds)
     sweep = place / "sweep.toml"
     sweep.write_text("[grid]\n" + "".join(f"training.{key} = [0.01]\n" for key in ("lr", "weight_decay", "eps")))

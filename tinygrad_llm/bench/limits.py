@@ -19,7 +19,8 @@ FLOAT = 4  # bytes
 class Limits:
     """The best that NumPy reached in this run (`machine.measure`), with the same number of threads.
 
-    Args:     flops: per second, in float32 products. bandwidth: bytes per second, in a matrix times a vector.
+    Args:     flops: per second, in float32 products. bandwidth: bytes per second, in the best of a matrix
+              times a vector, a copy and a triad.
     """
 
     flops: float
@@ -77,7 +78,7 @@ class _Best:
     def round(self) -> float:
         found = machine.measure(ROUND)
         self._flops = max(self._flops, 1e9 * found["matmul_gflops"])
-        self._bandwidth = max(self._bandwidth, 1e9 * found["matvec_gbytes"])
+        self._bandwidth = max(self._bandwidth, *(1e9 * found[name] for name in machine.BANDWIDTHS))
         return ROUND
 
     def about(self) -> dict[str, Any]:

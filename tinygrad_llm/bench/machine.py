@@ -4,13 +4,18 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinygrad_llm import runtime
+
+BANDWIDTHS = ("matvec_gbytes", "copy_gbytes", "triad_gbytes")
+STRIPE = 1 << 16  # numbers: three such stretches stay in a core's cache between the two steps of a triad
 
 
 def measure(seconds: float = 0.8, threads: int | None = None) -> dict[str, float]:
@@ -19,28 +24,48 @@ def measure(seconds: float = 0.8, threads: int | None = None) -> dict[str, float
     Each speed is the best of all repetitions that fit into its share of `seconds`. Preparing the operands takes another
     0.1 s. Other programs that run at the same time can only reduce a speed.
 
-    Args:     threads: for BLAS; None leaves them unchanged.
+    Args:     threads: how many work; None: one for each core, and BLAS's own number.
     Returns:  matmul_gflops: 10⁹ multiplications and additions per second, in the best of three float32 products.
               matvec_gbytes: 10⁹ bytes of weights read per second, by (50257, 768) float32 times a vector.
-              copy_gbytes: 10⁹ bytes read and written per second, by a copy of 77 MB, which always uses one thread.
+              copy_gbytes: 10⁹ bytes read and written per second, by a copy of 77 MB, each thread its part.
+              triad_gbytes: the same for a = b + s · c, three arrays of 51 MB, in stretches that fit the cache.
     """
     matrix = np.ones((50257, 768), np.float32)
-    half = len(matrix) // 2
-    lower, upper = matrix[:half], matrix[half : 2 * half]
     vector = np.ones(768, np.float32)
     products = []
     for m, k, n in ((512, 512, 512), (1024, 1024, 1024), (2048, 384, 1536)):
         a, b, out = np.ones((m, k), np.float32), np.ones((k, n), np.float32), np.empty((m, n), np.float32)
         products.append((2 * m * k * n, lambda a=a, b=b, out=out: np.matmul(a, b, out=out)))
+    workers = threads or runtime.cores()
     with contextlib.ExitStack() as stack:
         if threads is not None:
             stack.enter_context(runtime.blas_threads(threads))
-        share = seconds / 5
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+
+        def by_all(work: Callable[..., object], arrays: Sequence[NDArray[Any]]) -> Callable[[], object]:
+            parts = list(zip(*(np.array_split(array, workers) for array in arrays), strict=True))
+            if workers == 1:
+                return lambda: work(*parts[0])
+            return lambda: list(pool.map(lambda part: work(*part), parts))
+
+        flat = matrix.reshape(-1)
+        halves = [flat[: flat.size // 2], flat[flat.size // 2 : flat.size // 2 * 2]]
+        thirds = [flat[i * (flat.size // 3) : (i + 1) * (flat.size // 3)] for i in range(3)]
+        share = seconds / 6
         return {
             "matmul_gflops": max(work / _best(run, share) for work, run in products) / 1e9,
             "matvec_gbytes": matrix.nbytes / _best(lambda: matrix @ vector, share) / 1e9,
-            "copy_gbytes": 2 * lower.nbytes / _best(lambda: np.copyto(upper, lower), share) / 1e9,
+            "copy_gbytes": sum(part.nbytes for part in halves) / _best(by_all(np.copyto, halves), share) / 1e9,
+            "triad_gbytes": sum(part.nbytes for part in thirds) / _best(by_all(_triad, thirds), share) / 1e9,
         }
+
+
+def _triad(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> None:
+    """a = b + c / 2, in one pass over memory."""
+    for start in range(0, a.size, STRIPE):
+        part = slice(start, start + STRIPE)
+        np.multiply(c[part], 0.5, out=a[part])
+        a[part] += b[part]
 
 
 def _best(run: Callable[[], object], seconds: float) -> float:

@@ -55,7 +55,7 @@ def notes(measures: Sequence[Measure], facts: dict[str, Any], threads: int) -> I
         flops, bandwidth = max(limit.flops for limit in limits), max(limit.bandwidth for limit in limits)
         yield (
             f"Limit: at NumPy's best rates in the same run, up to {flops / 1e9:.0f} GF/s in float32 products and "
-            f"{bandwidth / 1e9:.0f} GB/s in reading memory (a matrix times a vector)."
+            f"{bandwidth / 1e9:.0f} GB/s to and from memory (the best of matrix times vector, copy and triad)."
         )
     cpu, busy = facts["cpu"] or "processor unknown", facts["load_average"]
     yield f"{cpu}, {facts['cores']} core(s); Python {facts['python']}, NumPy {facts['numpy']}"

@@ -59,9 +59,10 @@ def _words(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[st
         ("matmul_gflops", "GFLOP/s", "matrix product"),
         ("matvec_gbytes", "GB/s", "matrix times vector"),
         ("copy_gbytes", "GB/s", "copy"),
+        ("triad_gbytes", "GB/s", "triad, a = b + s · c"),
     ):
         one, both = (f"{speed[threads][name]:.0f} {unit}" for threads in ("one", "all"))
-        lines.append(f"{what:24}{one:>16}{both if name != 'copy_gbytes' else '':>16}".rstrip())
+        lines.append(f"{what:24}{one:>16}{both:>16}")
     return lines
 
 
