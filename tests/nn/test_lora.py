@@ -98,6 +98,34 @@ def test_merge_keeps_the_output_and_unmerge_gives_back_every_bit():
     assert all(np.array_equal(a, weights[name]) for name, a in model.state_dict().items())
 
 
+def test_a_merged_model_saves_and_loads_what_an_unmerged_one_does():
+    model, _ = adapted()
+    (other, _), (third, _) = adapted(), adapted()
+    before, state = logits(model), {name: 2 * a for name, a in model.state_dict().items()}
+    for _, layer in lora_layers(model):
+        layer.merge()
+    assert "_merged" not in repr(model)
+    other.load_state_dict(model.state_dict())  # the adapter is not in it twice
+    np.testing.assert_allclose(logits(other), before, rtol=0, atol=1e-12)
+    for each in (model, third):
+        each.load_state_dict(state)
+    np.testing.assert_allclose(logits(model), logits(third), rtol=0, atol=1e-12)
+    for _, layer in lora_layers(model):
+        layer.unmerge()
+    assert np.array_equal(logits(model), logits(third))
+
+
+def test_a_layer_with_a_forward_of_its_own_cannot_be_merged():
+    class Tripled(Linear):
+        def forward(self, x):
+            return 3 * super().forward(x)
+
+    layer = LoRALinear(Tripled(4, 4, rng=Generator(0)), 2, 2.0, rng=Generator(0))
+    with pytest.raises(ValueError, match="Tripled has a forward of its own"):
+        layer.merge()
+    assert not layer.merged
+
+
 def test_merge_lora_leaves_a_plain_model():
     model, _ = adapted()
     before = logits(model)

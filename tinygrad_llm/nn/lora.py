@@ -59,37 +59,58 @@ class LoRALinear(Module):
         self.lora_B = [Linear(rank, len(B), bias=False, rng=rng, weight=Parameter(B)) for B in zeros]
         self.lora_dropout = Dropout(dropout, rng=rng)
         self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
-        self._unmerged: Array | None = None  # the weight without the adapter, while the adapter is merged into it
+        # While merged: the arrays that the sum was made from, and the sum. The weight itself stays as it is, so a state
+        # that is saved then does not hold the adapter twice.
+        self._merged: tuple[list[Array], Array] | None = None
         for p in base_layer.parameters():
             p.requires_grad = False
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base_layer(x)
         if self.merged:
-            return y
+            return F.linear(x, Tensor(self.merged_weight()), self.base_layer.bias)
+        y: Tensor = self.base_layer(x)
         low = self.lora_A(self.lora_dropout(x)).chunk(len(self.lora_B), -1)  # (..., rank) for each part
         pieces = [up(part) for up, part in zip(self.lora_B, low, strict=True)]
         return y + (pieces[0] if len(pieces) == 1 else F.cat(pieces, -1)) * self.scaling
 
     @property
     def merged(self) -> bool:
-        """Whether the adapter is part of the weight now."""
-        return self._unmerged is not None
+        """Whether the layer computes with the sum of weight and adapter now."""
+        return self._merged is not None
 
     def delta(self) -> Array:
         """The change of the weight that the adapter makes: (alpha / rank) · B A, (out, in)."""
         return _delta(self.lora_A.weight.data, [up.weight.data for up in self.lora_B], self.scaling)
 
+    def merged_weight(self) -> Array:
+        """The sum of weight and adapter, (out, in). While merged, it is made again only if other arrays were loaded.
+
+        Raises:   ValueError: the base layer has a forward of its own.
+        """
+        if type(self.base_layer).forward is not Linear.forward:
+            raise ValueError(f"LoRA: {type(self.base_layer).__name__} has a forward of its own: it cannot be merged")
+        if self._merged is None:
+            return np.asarray(self.base_layer.weight.data + self.delta())
+        now = self._arrays()
+        if any(array is not other for array, other in zip(self._merged[0], now, strict=True)):
+            self._merged = now, now[0] + self.delta()
+        return self._merged[1]
+
+    def _arrays(self) -> list[Array]:
+        return [self.base_layer.weight.data, self.lora_A.weight.data, *(up.weight.data for up in self.lora_B)]
+
     def merge(self) -> None:
-        """Add the adapter to the weight: the layer then costs as much as without an adapter."""
+        """Compute with the sum of weight and adapter: the layer then costs as much as without an adapter.
+
+        Parameters and `state_dict` stay as they are. What is written into their arrays has no effect until `unmerge`.
+        Raises:   ValueError: as `merged_weight`.
+        """
         if not self.merged:
-            weight = self.base_layer.weight
-            self._unmerged, weight.data = weight.data, weight.data + self.delta()
+            self._merged = self._arrays(), self.merged_weight()
 
     def unmerge(self) -> None:
-        """Undo `merge`: the weight is again the same, to the bit."""
-        if self._unmerged is not None:
-            self.base_layer.weight.data, self._unmerged = self._unmerged, None
+        """Undo `merge`."""
+        self._merged = None
 
 
 def _delta(A: Array, Bs: Sequence[Array], scaling: float) -> Array:
@@ -167,7 +188,7 @@ def merge_lora(model: Module) -> None:
     """
     for _, owner, attribute, module in list(_children(model, "")):
         if isinstance(module, LoRALinear):
-            module.merge()
+            module.base_layer.weight.data = module.merged_weight()
             _put(owner, attribute, module.base_layer)
     for p in model.parameters():
         p.requires_grad = True

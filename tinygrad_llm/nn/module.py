@@ -193,7 +193,7 @@ def _tree(module: Module, path: str, first: dict[Parameter, str]) -> list[str]:
         full = f"{path}.{name}" if path else name
         if isinstance(x, Module):
             inside.append((name, _tree(x, full, first)))
-        elif isinstance(x, Tensor | np.ndarray):
+        elif isinstance(x, Parameter) or (isinstance(x, Tensor | np.ndarray) and not name.startswith("_")):
             trained = first.get(x, full) if isinstance(x, Parameter) else full
             own.append(f"{name}={x.shape}" + ("" if trained == full else f" = {trained}"))
         elif isinstance(x, int | float | str) and name != "training" and not name.startswith("_"):

@@ -63,8 +63,7 @@ def save_adapter(
     arrays: dict[str, Array] = {}
     for name, layer in layers.items():
         if name in whole:
-            weight = layer.base_layer.weight.data
-            arrays[f"{_PREFIX}{name}.weight"] = weight if layer.merged else weight + layer.delta()
+            arrays[f"{_PREFIX}{name}.weight"] = layer.merged_weight()
             if layer.base_layer.bias is not None:
                 arrays[f"{_PREFIX}{name}.bias"] = layer.base_layer.bias.data
         else:
