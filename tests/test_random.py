@@ -687,6 +687,13 @@ def test_bad_arguments_raise_one_line_and_draw_nothing(for_each):
     for_each(range(len(WRONG)), check)
 
 
+def test_a_seed_beyond_64_bits_is_refused():
+    for seed in (2**64, -(2**63) - 1):
+        with pytest.raises(ValueError, match="seed must lie in"):
+            Generator(seed)
+    assert Generator(-1).rand(3).tolist() == Generator(2**64 - 1).rand(3).tolist()
+
+
 # Quick masks
 
 

@@ -54,6 +54,8 @@ class Generator:
     def manual_seed(self, seed: int) -> None:
         """Start the stream of `seed` from its beginning, and drop a cached normal."""
         self.seed = _integer("seed", seed)
+        if not -(2**63) <= self.seed < 2**64:  # PyTorch's range; of a larger one, only the lowest bits would count
+            raise ValueError(f"seed must lie in −2⁶³ … 2⁶⁴ − 1, got {seed}")
         self._mt19937 = np.random.RandomState(self.seed & MAX_SEED)
         self._cached_normal: float | None = None
 

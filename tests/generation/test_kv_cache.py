@@ -86,6 +86,9 @@ def test_the_longest_of_the_caches_must_have_room():
 def test_caches_that_are_not_one_per_row_are_refused():
     with no_grad(), pytest.raises(ValueError, match="got 2 caches for 3 rows: give one for all, or one for each"):
         MODEL(prompt(3), [MODEL.new_cache() for _ in range(2)])
+    for n_layer in (1, 9):
+        with no_grad(), pytest.raises(ValueError, match="got the cache of another model"):
+            MODEL(prompt(3), KVCache(n_layer, 8))
     cache = MODEL.new_cache()
     with no_grad(), pytest.raises(ValueError, match="got one cache for two rows"):
         MODEL(prompt(2), [cache, cache])

@@ -160,6 +160,8 @@ class GPT(PreTrainedModel):
             raise ValueError(f"got {end} positions, more than block_size {self.config.block_size}")
         if caches is not None and len(caches) not in (1, len(ids)):
             raise ValueError(f"got {len(caches)} caches for {len(ids)} rows: give one for all, or one for each")
+        if any(len(cache.layers) != self.config.n_layer for cache in caches or ()):
+            raise ValueError(f"got the cache of another model: this one has {self.config.n_layer} layers: new_cache()")
         if len({id(cache) for cache in caches or ()}) != len(caches or ()):
             raise ValueError("got one cache for two rows: give each row its own")
         x = self.transformer(ids, caches, self.recompute, self.fused)

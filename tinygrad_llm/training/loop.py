@@ -41,6 +41,7 @@ class Trainer(TrainingState):
     It can stop after any micro-batch. Threads and processes share each gradient: see `Workers`. Freeze parameters
     before the Trainer is made: a later change of `requires_grad` is refused at the next step.
 
+    Args:     settings: `steps` counts. With `epochs`, give `settings.counted(batches_per_epoch)`, as `train` does.
     Raises:   ConfigError: dropout with several workers or processes, whose masks would depend on which is faster; no
               parameter requires a gradient.
     """
