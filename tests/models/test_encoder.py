@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tinygrad_llm import nn
 from tinygrad_llm.models import Encoder, EncoderClassifier, EncoderClassifierConfig, EncoderConfig, encoder
 from tinygrad_llm.random import Generator
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_bert_references.py"
 STORED = Path(__file__).with_name("bert")  # `scripts/make_bert_references.py` wrote it, and describes it
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 SIZES = {"vocab_size": 13, "block_size": 7, "n_layer": 2, "n_head": 2, "n_embd": 8, "dropout": 0.0}
@@ -126,6 +129,21 @@ def test_a_wrong_model_is_told_from_transformers(mutate, monkeypatch, reference)
     mutate(monkeypatch, model)
     error = np.abs(model(*inputs(reference)).data - reference["masked/float64/logits"])[real(reference)].max()
     assert error > 100 * TOLERANCE["float64"]
+
+
+@pytest.mark.slow
+def test_the_script_writes_the_stored_models_and_numbers_again(tmp_path, reference):
+    pytest.importorskip("transformers")
+    subprocess.run([sys.executable, SCRIPT, "--out", tmp_path], check=True, timeout=300)
+    with np.load(tmp_path / "references.npz", allow_pickle=False) as file:
+        again = dict(file)
+    assert again.keys() == reference.keys()
+    for name in again.keys() - {"made_by"}:
+        np.testing.assert_allclose(again[name], reference[name], rtol=0, atol=1e-5, err_msg=name)
+    for name in ("masked", "classifier"):
+        assert (tmp_path / name / "model.safetensors").read_bytes() == (
+            STORED / name / "model.safetensors"
+        ).read_bytes()
 
 
 # ---- laws --------------------------------------------------------------------------------------------------------
