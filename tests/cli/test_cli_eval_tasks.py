@@ -68,7 +68,8 @@ def test_a_classifier_is_shown_beside(evaluate):
     status, out, _ = evaluate("--prompts", "task.json", "--shots", 0, "--classifier", "spam", "--json")
     assert status == 0
     beside = json.loads(out)["classifier"]
-    assert beside == {"run": "spam", "accuracy": beside["accuracy"], "standard_error": pytest.approx(0.177, abs=0.18)}
+    error = pytest.approx(0.177, abs=0.18)
+    assert beside == {"run": "spam", "accuracy": beside["accuracy"], "standard_error": error, "seen": 0}
     out = evaluate("--prompts", "task.json", "--shots", 0, "--classifier", "spam")[1]
     assert f"{'spam, fine-tuned':<36} {beside['accuracy']:>9.1%}  ± " in out
 
@@ -147,6 +148,16 @@ def test_a_run_is_scored_on_what_neither_it_nor_its_bases_were_trained_on(cli, t
     unseen = evaluated("again", "mine.json")["n"]
     assert f"new was trained on them: {4 - unseen}" in " ".join(out.split())
     assert json.loads((place / "again" / "results.json").read_text())["n"] == unseen
+
+    (place / "messages.tsv").write_text("".join(f"{('ham', 'spam')[i % 2]}\tthe cat {i}\n" for i in range(20)))
+    assert finetune("classifier", "messages.tsv", "base", "spam", 6)[0] == 0
+    (place / "task.json").write_text(
+        json.dumps({**TASK, "examples": [{"text": f"The  cat {i}", "label": "ham"} for i in range(10, 30)]})
+    )
+    words = ("eval", "base", "--prompts", "task.json", "--shots", 0, "--classifier", "spam")
+    seen = json.loads(cli(*words, "--json")[1])["classifier"]["seen"]
+    assert 10 - 4 <= seen <= 10  # the test part has four of the twenty
+    assert f"spam saw {seen} of these texts in training" in cli(*words)[1]
 
     (place / "pairs.json").unlink()
     figures = evaluated("kind", "more.json")

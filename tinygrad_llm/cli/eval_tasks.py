@@ -10,7 +10,7 @@ from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.finetune import report
 from tinygrad_llm.cli.options import say_cropped
 from tinygrad_llm.cli.progress import fold, progress
-from tinygrad_llm.datasets import DataError, question, read_instructions
+from tinygrad_llm.datasets import DataError, plain, question, read_instructions
 from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.evaluation import PromptTask, check_shots, read_prompts, score_prompts, standard_error
 from tinygrad_llm.evaluation.judge import KEY, Judge
@@ -48,16 +48,17 @@ def prompts(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> di
         for score in scores:
             print(_row(str(score.shots), score.accuracy, score.standard_error))
         if beside is not None:
-            print(_row(f"{args.classifier}, fine-tuned", *beside))
+            print(_row(f"{args.classifier}, fine-tuned", beside["accuracy"], beside["standard_error"]))
         print(_row("chance", chance, standard_error(chance, size)))
+        if beside is not None and beside["seen"]:
+            print(fold(f"{args.classifier} saw {beside['seen']} of these texts in training", hang="    "))
     say_cropped(args, sum(score.cut for score in scores), size * len(scores), model.block_size)
     figures: dict[str, Any] = {
         "prompts": args.prompts, "n": size, "chance": chance, "seed": args.seed,
         "scores": [score._asdict() for score in scores],
     }  # fmt: skip
     if beside is not None:
-        classifier = {"run": str(args.classifier), "accuracy": beside[0], "standard_error": beside[1]}
-        figures["classifier"] = classifier
+        figures["classifier"] = beside
     return figures
 
 
@@ -66,8 +67,8 @@ def _row(name: str, accuracy: float, error: float) -> str:
     return f"{name:<36} {accuracy:>9.1%}  ± {error:.1%}"
 
 
-def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, float]:
-    """The accuracy of the classifier on the texts of a task, and its standard error.
+def _classified(args: argparse.Namespace, task: PromptTask) -> dict[str, Any]:
+    """The accuracy of the classifier on the texts of a task, and its standard error; how many texts it has seen.
 
     Raises:   UsageError: the labels are not its classes.
     """
@@ -87,7 +88,10 @@ def _classified(args: argparse.Namespace, task: PromptTask) -> tuple[float, floa
     predicted = classify(model, rows).argmax(axis=1).tolist()
     pairs = zip(predicted, task.examples, strict=True)
     right = sum(model.config.labels[k] == task.labels[label] for k, (_, label) in pairs)
-    return right / len(texts), standard_error(right / len(texts), len(texts))
+    accuracy, known = right / len(texts), taught(args.classifier).questions
+    seen = sum(plain(text) in known for text in texts)
+    error = standard_error(accuracy, len(texts))
+    return {"run": str(args.classifier), "accuracy": accuracy, "standard_error": error, "seen": seen}
 
 
 def instructions(args: argparse.Namespace, model: GPT, tokenizer: AnyTokenizer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ permutation.py  the shuffled order of very many windows, without a list of them
 """
 
 from tinygrad_llm.datasets.batches import BatchStream, DataLoader, Dataset, Order, mixture
-from tinygrad_llm.datasets.checks import DataError, check_ids, reading
+from tinygrad_llm.datasets.checks import DataError, check_ids, plain, reading
 from tinygrad_llm.datasets.corpora import CORPORA, corpus_hash, load_corpus, read_corpus, read_stretches, uncut
 from tinygrad_llm.datasets.encode import encode_file
 from tinygrad_llm.datasets.instructions import Entry, Pair, cut_parts, question, read_instructions, read_preferences
@@ -44,6 +44,7 @@ __all__ = [
     "encode_file",
     "load_corpus",
     "mixture",
+    "plain",
     "question",
     "read_corpus",
     "read_instructions",

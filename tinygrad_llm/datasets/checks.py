@@ -67,3 +67,8 @@ def check_ids(ids: NDArray[Any], n_vocab: int, name: str) -> None:
                 f"{name}: token {start + wrong} is id {some[wrong]}, and the vocabulary has ids 0 to {n_vocab - 1}: "
                 f"were these {ids.dtype} ids made by another tokenizer, or written as another dtype?"
             )
+
+
+def plain(text: str) -> str:
+    """What a text has in common with those that differ from it only in white space and capitals."""
+    return " ".join(text.casefold().split())

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tinygrad_llm.datasets.checks import DataError, reading
+from tinygrad_llm.datasets.checks import DataError, plain, reading
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
 
@@ -107,11 +107,7 @@ def _objects(path: str | Path) -> list[Any]:
 
 def question(example: Entry | Pair) -> str:
     """What an entry or a pair asks, apart from white space and capitals."""
-    return _plain(example[:2])
-
-
-def _plain(texts: Sequence[str]) -> str:
-    return " ".join("\n".join(texts).casefold().split())
+    return plain("\n".join(example[:2]))
 
 
 def cut_parts(examples: Sequence[Example], rng: Generator) -> tuple[list[list[Example]], int]:
@@ -129,7 +125,7 @@ def cut_parts(examples: Sequence[Example], rng: Generator) -> tuple[list[list[Ex
     for i in rng.randperm(n).tolist():
         example = examples[i]
         told = example[:2] if isinstance(example, Entry) else example[:4]  # of a pair, the answers too
-        groups.setdefault(_plain(told), []).append(example)
+        groups.setdefault(plain("\n".join(told)), []).append(example)
     parts: list[list[Example]] = [[], [], []]
     sizes, k = (n - test - held_out, held_out), 0
     for group in groups.values():

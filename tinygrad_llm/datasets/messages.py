@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygrad_llm.datasets.checks import DataError, reading
+from tinygrad_llm.datasets.checks import DataError, plain, reading
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import open_regular, show
 from tinygrad_llm.tokenizer.files import normalize_newlines
@@ -89,14 +89,9 @@ def balance(messages: Sequence[Message], rng: Generator) -> list[Message]:
     return [own[i] for own in by_label.values() for i in sorted(rng.randperm(len(own))[:least].tolist())]
 
 
-def _same(text: str) -> str:
-    """What two texts have in common if they differ only in white space and capitals."""
-    return " ".join(text.casefold().split())
-
-
 def repeated(messages: Sequence[Message]) -> int:
     """How many messages repeat an earlier one, apart from white space and capitals."""
-    return len(messages) - len({_same(message.text) for message in messages})
+    return len(messages) - len({plain(message.text) for message in messages})
 
 
 def split_messages(
@@ -115,7 +110,7 @@ def split_messages(
     rooms = [*sizes, n - sum(sizes)]
     groups: dict[str, list[Message]] = {}
     for i in rng.randperm(n).tolist():
-        groups.setdefault(_same(messages[i].text), []).append(messages[i])
+        groups.setdefault(plain(messages[i].text), []).append(messages[i])
     parts: list[list[Message]] = [[], [], []]
     # The largest groups first, so that single messages fill what they leave.
     for group in sorted(groups.values(), key=len, reverse=True):

@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_llm.datasets import DataError, Entry, cut_parts, question, read_instructions, read_preferences
+from tinygrad_llm.datasets import (
+    DataError,
+    Entry,
+    balance,
+    cut_parts,
+    plain,
+    question,
+    read_instructions,
+    read_messages,
+    read_preferences,
+    split_messages,
+)
 from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.finetuning import STYLES
 from tinygrad_llm.finetuning.assistant import exact_match, prompt_of, token_f1
@@ -101,7 +112,7 @@ class Taught(NamedTuple):
 
 
 def taught(model: str | Path, path: Path | None = None) -> Taught:
-    """The questions of instructions and preferences that a model was trained on, or chosen by.
+    """The questions of instructions and preferences, or the messages, that a model was trained on, or chosen by.
 
     Those of a run's test part are not among them, unless a model that it was made from has seen them.
 
@@ -110,11 +121,14 @@ def taught(model: str | Path, path: Path | None = None) -> Taught:
     """
     known = Taught(set(), [], [])
     for folder in made_from(model):
+        if not (folder / CONFIG).is_file():
+            continue
         try:
             config = load_config(folder / CONFIG)
-        except (ConfigError, OSError):  # not a run of ours
+        except ConfigError as error:
+            known.notes.append(f"{error}: which of these it saw is unknown")
             continue
-        if config.finetune.task not in ("assistant", "preference"):
+        if not config.finetune.task:
             continue
         questions = _questions_of(folder, config, path)
         if questions is None:
@@ -127,7 +141,7 @@ def taught(model: str | Path, path: Path | None = None) -> Taught:
 
 
 def _questions_of(folder: Path, config: RunConfig, path: Path | None) -> list[str] | None:
-    """The questions that a run was trained on, or chosen by; None where no file has them any more."""
+    """What `taught` returns of a run; None where no file has its examples any more."""
     identity = about_run(folder).get("identity")
     corpus = identity.get("corpus") if isinstance(identity, dict) else None
     stated = corpus[0].get("sha256") if isinstance(corpus, list) and corpus and isinstance(corpus[0], dict) else None
@@ -144,6 +158,10 @@ def _questions_of(folder: Path, config: RunConfig, path: Path | None) -> list[st
 
 def _trained_questions(file: Path, config: RunConfig) -> list[str]:
     rng = Generator(config.training.seed)
+    if config.finetune.task == "classifier":
+        messages, _ = read_messages(file)
+        messages = balance(messages, rng) if config.finetune.balance else messages
+        return [plain(message.text) for part in split_messages(messages, rng)[:2] for message in part]
     if config.finetune.task == "assistant":
         return [question(entry) for part in cut_parts(read_instructions(file), rng)[0][:2] for entry in part]
     return [question(pair) for part in cut_parts(read_preferences(file), rng)[0][:2] for pair in part]
