@@ -431,3 +431,37 @@ def test_a_failed_case_leaves_no_files(toy, measured, cli, monkeypatch, tmp_path
     status, _, err = cli("bench", "train", "--config", "toy")
     assert (status, err) == (2, "tinygrad-llm bench: torch: RuntimeError: too hard\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_profile_counts_each_kernel_and_its_parts_add_up(cli):
+    status, out, _ = cli("bench", "train", "--config", "toy", "--profile", "--json")
+    assert status == 0
+    figures = json.loads(out)
+    (row,) = figures["rows"]
+    kernels = row["kernels"]
+    times = [one["forward"] + one["backward"] for one in kernels.values()]
+    assert times == sorted(times, reverse=True)
+    assert 0 < sum(times) < row["seconds"]
+    # One layer: four linear layers and attention, three layer norms, and the embedding of tokens.
+    calls = {"linear": 4, "causal_self_attention": 1, "layer_norm": 3, "gelu": 1, "embedding": 1}
+    assert {name: kernels[name]["calls"] for name in calls} == calls
+    C, N = 8, 2 * 8
+    x = N * C * 4  # bytes of one array (B, T, C)
+    weights = 4 * (3 * C * C + 3 * C + C * C + C + 2 * (4 * C * C) + 4 * C + C)
+    assert kernels["linear"]["forward_bytes"] == weights + (1 + 3 + 1 + 1 + 1 + 4 + 4 + 1) * x
+    assert kernels["linear"]["backward_bytes"] == weights + (1 + 3 + 1 + 1 + 1 + 4 + 4 + 1) * x
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_table_of_a_profile_fits_the_screen(cli):
+    status, out, _ = cli("bench", "train", "--config", "toy", "--profile")
+    lines = out.splitlines()
+    assert status == 0
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[:3] == ["toy,", "a", "step"]
+    shares = [float(line.split("%")[0].split()[-1]) for line in lines if "%" in line]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert cli("bench", "train", "--profile", "--markdown") == (
+        2, "", "tinygrad-llm bench: --profile compares nothing: leave out --against, --compile and --markdown\n"
+    )  # fmt: skip

@@ -71,19 +71,23 @@ def batches(config: GPTConfig, batch: int) -> BatchStream:
 # ---- in the worker -----------------------------------------------------------------------------------------------
 
 
+def trainer(folder: str, batch: int, workers: int | None = None) -> Trainer:
+    """The trainer of a configuration; None: with as many workers as `train` would choose."""
+    model = GPT.from_pretrained(folder)
+    held_out = [next(batches(model.config, 1))]  # the Trainer needs at least one
+    task = LanguageModeling(batches(model.config, batch), held_out)
+    workers = workers or fastest_threads(model, task)
+    return Trainer(model, task, replace(SETTINGS, batch_size=batch, workers=workers))
+
+
 def training(folder: str, batch: int) -> Subject:
     """`Trainer.run`, with as many workers as `train` would choose."""
     imported = peak_memory()
-    model = GPT.from_pretrained(folder)
-    stream = batches(model.config, batch)
-    held_out = [next(batches(model.config, 1))]  # the Trainer needs at least one
-    task = LanguageModeling(stream, held_out)
-    workers = fastest_threads(model, task)  # chosen here, because the facts report it
-    trainer = Trainer(model, task, replace(SETTINGS, batch_size=batch, workers=workers))
-    steps = trainer.run()
+    one = trainer(folder, batch)
+    steps = one.run()
     next(steps)  # step 0: the untrained model's held-out loss
 
     def facts() -> dict[str, Any]:
-        return {**numpy_facts(), "workers": workers}
+        return {**numpy_facts(), "workers": one.settings.workers}
 
     return Work(lambda: [next(steps).loss for _ in range(FIRST)], lambda: next(steps), imported, facts)

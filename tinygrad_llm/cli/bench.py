@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tinygrad_llm import __version__, runtime
-from tinygrad_llm.bench import BenchError, attention, decode, learn, machine, optimizer, tokenizer, train
+from tinygrad_llm.bench import BenchError, attention, decode, learn, machine, optimizer, profile, tokenizer, train
 from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, held_to, measure, missing
 from tinygrad_llm.bench.table import NOTHING, ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
@@ -56,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             configs = list(train.CONFIGS)
             words = f"which of {', '.join(configs)} (default: all)"
             one.add_argument("--config", nargs="+", choices=configs, default=configs, metavar="NAME", help=words)
+            words = "print where the time of our step goes, by kernel, and compare nothing"
+            one.add_argument("--profile", action="store_true", help=words)
         if name == "tokenizer":
             words = "UTF-8 texts (default: python-docs, and the standard library)"
             one.add_argument("--corpus", nargs="+", metavar="FILE", help=words)
@@ -90,6 +93,8 @@ def _add_learn(one: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if vars(args).get("profile"):
+        return _profile(args)
     asked = args.against
     if asked is not None and vars(args).get("compile"):  # without --against, all that are installed are compared
         asked = [*asked, COMPILE]
@@ -132,6 +137,29 @@ def _show(
     advice = kernels(facts) if any(one.limits for one in measures) else []
     for line in [*notes(measures, facts, threads), *advice]:
         print(fold(line))
+
+
+def _profile(args: argparse.Namespace) -> int:
+    if args.against or args.compile or args.markdown:
+        raise UsageError("--profile compares nothing: leave out --against, --compile and --markdown")
+    threads = args.threads or runtime.cores()
+    rows: list[dict[str, Any]] = []
+    try:
+        with held_to(threads), runtime.blas_threads(threads), contextlib.closing(train.cases(args.config)) as cases:
+            for case in cases:
+                seconds, found = profile.profile(**case.options)
+                kernels = {name: asdict(row) for name, row in found.items()}
+                rows.append({"measure": case.name, "seconds": seconds, "kernels": kernels})
+                if not args.json:
+                    print("\n".join(profile.lines(case.name, seconds, found)), end="\n\n")
+    except BenchError as error:
+        raise UsageError(str(error)) from error
+    if args.json:
+        facts = machine.facts() | {OURS: __version__}
+        print(json.dumps({"machine": facts, "subject": args.subject, "threads": threads, "rows": rows}))
+    else:
+        print(fold(f"One worker, {threads} thread(s) in BLAS; means of {profile.STEPS} steps. MB: inputs and outputs."))
+    return 0
 
 
 def _learn(args: argparse.Namespace, against: Sequence[str], threads: int) -> int:
