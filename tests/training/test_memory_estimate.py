@@ -137,8 +137,7 @@ def test_frozen_parameters_take_no_gradient_and_no_optimizer_state(check_memory_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize(("name", "way"), in_one_way_each(LARGE))
 def test_the_memory_of_the_larger_presets_is_within_15_percent(check_memory_of, name, way):
     config, changes = LARGE[name]
     check_memory_of(config, changes | WAYS[way])
