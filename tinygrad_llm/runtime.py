@@ -17,6 +17,7 @@ freed memory.
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import math
 import os
@@ -218,7 +219,7 @@ class OpenBLAS:
 
     def __init__(self) -> None:
         # Names are looked up in this library and in the libraries that it is linked with (not on Windows).
-        self._library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
+        self._library = _opened(ctypes.CDLL, importlib.import_module("numpy._core._multiarray_umath").__file__)
         # NumPy's wheels rename all functions, so that two copies of OpenBLAS in one process do not collide.
         for form in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
             if hasattr(self._library, form.format("get_config")):
@@ -250,6 +251,12 @@ class OpenBLAS:
     @threads.setter
     def threads(self, number: int) -> None:
         self._function("set_num_threads", None)(ctypes.c_int(number))
+
+
+@functools.cache
+def _opened(library: Callable[[str | None], Any], path: str | None) -> Any:
+    """The library of this path. Opened and asked for its functions once: each time costs memory that is never freed."""
+    return library(path)
 
 
 _changing = threading.Lock()

@@ -253,6 +253,7 @@ class Together(Optimizer):
 
     def __init__(self, *optimizers: Optimizer) -> None:
         self._rules = {name: one for one in optimizers for name in one._named}
+        self.whole = any(one.whole for one in optimizers)
         self._named = self._names([pair for one in optimizers for pair in one._named.items()])
         self.param_groups = [group for one in optimizers for group in one.param_groups]
         self._group_of = {name: group for one in optimizers for name, group in one._group_of.items()}

@@ -99,7 +99,9 @@ class Workers:
     def update(self, optimizer: Optimizer, grad_scale: float) -> None:
         """A step of the optimizer, by all threads; other processes get the new weights with the next batch."""
         self._weights_sent = False
-        with blas_threads(1) if self._pool else contextlib.nullcontext():  # Muon's products
+        # The threads multiply whole matrices side by side: BLAS then uses one for each product.
+        alone = optimizer.whole and self._pool is not None
+        with blas_threads(1) if alone else contextlib.nullcontext():
             optimizer.step(grad_scale, self.map)
 
     def map(self, function: Callable[[Any], _T], items: Iterable[Any]) -> Iterable[_T]:
