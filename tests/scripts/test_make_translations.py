@@ -85,7 +85,7 @@ def test_a_german_verb_is_second_and_last_after_weil():
     }
     finite |= {"hat", "haben", "will", "wollen", "kann", "können", "muss", "müssen", "ist", "sind", "war", "waren"}
     prefixed = {v.prefix + form for v in script.DO_IT_VERBS for form in v.german[:2]}
-    times = {words for table in script.TIMES.values() for _, words, _ in table}
+    times = sorted((words for table in script.TIMES.values() for _, words, _ in table), key=len, reverse=True)
     for _, german, _ in ROWS[1:]:
         main, _, reason = german[:-1].partition(", weil ")
         if reason:
