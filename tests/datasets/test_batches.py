@@ -370,6 +370,10 @@ def test_short_source_is_named():
         stream([ROWS[0], np.arange(5)], names=["a.bin", "b.bin"])
     with pytest.raises(DataError, match="no ids"):
         stream([])
+    with pytest.raises(DataError, match="order must be epochs or random, got 'rand'"):
+        BatchStream([np.arange(50)], 8, 2, Generator(0), order="rand")
+    with pytest.raises(DataError, match="one flat row of integers"):
+        BatchStream(np.arange(50), 8, 2, Generator(0))
 
 
 @pytest.mark.parametrize(

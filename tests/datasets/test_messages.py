@@ -58,6 +58,7 @@ def test_a_quoted_text_that_swallows_lines_is_reported(tmp_path):
         ("ham\ta\n\tb\n", "line 2: the label is empty: remove the line, or fill it"),
         ("ham\ta\nspam\t \n", "line 2: the text is empty"),
         ("ham\ta\nham\tb\n", r"has 1 classes \(ham\), and at least two are needed"),
+        ("a prize\tspam\nsee you\tham\nhello\tham\n", r"more labels \(3\) than texts \(2\): are the columns swapped"),
         ("", r"has 0 classes \(\), and at least two are needed"),
         (b"ham\t\xff\n", "not UTF-8 text"),
         ("ham\t" + "a" * 200_000 + "\n", "line 1: field larger than field limit"),

@@ -115,6 +115,11 @@ def test_default_stride_is_half_the_block() -> None:
     assert default_stride(GPT(GPTConfig(vocab_size=5, block_size=1, n_layer=1, n_head=1, n_embd=2))) == 1
 
 
+def test_targets_of_another_shape_with_as_many_ids_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have one shape, got \(2, 3\) and \(3, 2\)"):
+        token_losses(model_of(11), np.zeros((2, 3), int), np.zeros((3, 2), int))
+
+
 def test_losses_are_without_dropout_and_keep_the_training_mode() -> None:
     model, ids = model_of(11, dropout=0.5), np.arange(6)[None]
     one, two = (token_losses(model, ids, ids + 1) for _ in range(2))

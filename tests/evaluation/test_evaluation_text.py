@@ -109,7 +109,7 @@ def test_text_in_stretches_scores_as_one_text(
 
 def test_bundled_corpus_is_scored_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a story<|endoftext|>"
-    monkeypatch.setattr(corpora, "load_corpus", {"stories": text}.__getitem__)
+    monkeypatch.setattr(corpora, "load_corpus", lambda name, keep_newlines: {"stories": text}[name])
     score = score_file(uniform(BPE.n_vocab), BPE, "stories", special="allow")
     assert (score.tokens, score.words, score.bytes) == (len(BPE.encode(text, "all")), 2, len(text))
 

@@ -89,6 +89,9 @@ def test_balanced_weights_give_every_class_the_same_share(labels):
 def test_a_class_without_text_has_no_balanced_weight():
     with pytest.raises(ValueError, match="class 1 has no text"):
         balanced_weights(np.array([0, 2]), 3)
+    for wrong in ([0, 1, 3], [-1, 0, 1]):
+        with pytest.raises(ValueError, match="labels must be from 0 to 2, got "):
+            balanced_weights(np.array(wrong), 3)
 
 
 def test_probabilities_are_in_the_order_of_the_texts():
@@ -137,6 +140,8 @@ def test_figures_by_class():
     """Checked by hand: 3 of 4 cats found, one of which is called a dog; the third class never occurs."""
     labels, predicted = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 0])
     confusion = confusion_matrix(labels, predicted, 3)
+    many = np.array([20, 19], np.uint8)  # 20 · 21 has no room in it
+    assert confusion_matrix(many, many, 21)[[20, 19], [20, 19]].tolist() == [1, 1]
     np.testing.assert_array_equal(confusion, [[3, 1, 0], [1, 1, 0], [0, 0, 0]])
     found = scores_by_class(confusion)
     np.testing.assert_allclose(found["precision"], [3 / 4, 1 / 2, np.nan])

@@ -21,6 +21,13 @@ def texts(lengths):
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=40)
 
 
+def test_rows_of_other_things_than_integers_are_refused():
+    for wrong in ([[1], [1.7]], [["1"]], [np.array([True])]):
+        with pytest.raises(ValueError, match="rows must hold integers, got"):
+            pad(wrong, 0)
+    assert pad([[], [2]], 0).tolist() == [[0], [2]]
+
+
 def test_rows_are_padded_on_the_right():
     np.testing.assert_array_equal(pad([[1, 2, 3], [4], []], 9), [[1, 2, 3], [4, 9, 9], [9, 9, 9]])
     with pytest.raises(ValueError, match="no rows to pad"):

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,8 +145,10 @@ class BatchStream:
         weights: Sequence[float] = (),
         names: Sequence[str] = (),
     ) -> None:
-        if not sources:
+        if not len(sources):
             raise DataError("there are no ids to draw batches from")
+        if order not in get_args(Order):
+            raise DataError(f"order must be {' or '.join(get_args(Order))}, got {order!r}")
         self.rng = check_generator(rng)
         self.order = order
         self._windows = []

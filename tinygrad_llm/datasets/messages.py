@@ -64,6 +64,8 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
     labels = {message.label for message in messages}
     if len(labels) < 2:
         raise DataError(f"{path}: has {len(labels)} classes ({', '.join(labels)}), and at least two are needed")
+    if len(labels) > (texts := len({message.text for message in messages})):
+        raise DataError(f"{path}: has more labels ({len(labels)}) than texts ({texts}): are the columns swapped?")
     if not swallowed:
         return messages, []
     return messages, [f"{path}: a quoted text holds several lines, at line {', '.join(swallowed[:5])}: is that meant?"]

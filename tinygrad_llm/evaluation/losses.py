@@ -21,8 +21,10 @@ def token_losses(model: GPT, inputs: Array, targets: Array) -> Array:
 
     Args:     inputs, targets: (B, T) ids; a target is the id after its input.
     Returns:  (B, T) float64.
-    Raises:   ValueError: a loss is NaN or infinite. Others as `GPT.forward`.
+    Raises:   ValueError: other shapes; a loss is NaN or infinite. Others as `GPT.forward`.
     """
+    if np.shape(inputs) != np.shape(targets):
+        raise ValueError(f"inputs and targets must have one shape, got {np.shape(inputs)} and {np.shape(targets)}")
     with model.evaluating(), np.errstate(all="ignore"):
         logits = model(inputs)
         losses = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none").data

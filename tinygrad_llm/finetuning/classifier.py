@@ -79,8 +79,10 @@ def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
 
     Args:     labels: (n,) class numbers. classes: K.
     Returns:  (K,); their mean over the texts is 1.
-    Raises:   ValueError: a class has no text.
+    Raises:   ValueError: a class has no text; a label is not in 0 … K − 1.
     """
+    if len(labels) and not 0 <= np.min(labels) <= np.max(labels) < classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {np.min(labels)} to {np.max(labels)}")
     counts = np.bincount(labels, minlength=classes)
     if (counts == 0).any():
         raise ValueError(f"class {int(counts.argmin())} has no text, so it can have no balanced weight")
@@ -140,7 +142,7 @@ def token_influence(model: Classifier, ids: Sequence[int]) -> tuple[int, NDArray
 
 def confusion_matrix(labels: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
     """Counts of texts, (K, K): row = the true class, column = the predicted one."""
-    counts: NDArray[np.int64] = np.bincount(labels * classes + predicted, minlength=classes**2)
+    counts: NDArray[np.int64] = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes**2)
     return counts.reshape(classes, classes)
 
 

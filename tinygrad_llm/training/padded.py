@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.examples import Examples
 
+_INTEGERS = {np.dtype(code) for code in np.typecodes["AllInteger"]}
 GROUP = 16  # batches whose texts are sorted by length together
 
 
 def pad(rows: Sequence[Sequence[int] | NDArray[Any]], fill: int) -> NDArray[np.int64]:
     """The rows as one array (N, longest), filled up on the right.
 
-    Raises:   ValueError: there are no rows.
+    Raises:   ValueError: there are no rows; they do not hold integers.
     """
     if not len(rows):
         raise ValueError("there are no rows to pad")
+    if wrong := {np.asarray(row).dtype for row in rows if len(row)} - _INTEGERS:
+        raise ValueError(f"rows must hold integers, got {wrong.pop()}")
     padded = np.full((len(rows), max(map(len, rows))), fill, np.int64)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row
