@@ -37,6 +37,7 @@ def test_every_docstring_gives_arguments_and_results(for_each):
         ("linear", "linear", (X, X[0]), {}),
         ("linear", "linear", (X, X[0], X[0, :, 0]), {}),
         ("embedding", "embedding", (np.array([1, 0]), X[0]), {}),
+        ("rotary", "rotary", (X, np.array([0, 7, 9])), {}),
         ("causal_self_attention", "causal_self_attention", (X.repeat(3, axis=2), 2), {"n_head": 2}),
     ],
 )
@@ -75,6 +76,7 @@ ARGUMENTS = {
     "mse_loss": {"input": X0, "target": Y0},
     "nll_loss": {"input": X0, "target": IDS, "weight": np.ones(4)},
     "rms_norm": {"input": X0, "normalized_shape": 4, "weight": Y0[0]},
+    "rotary": {"input": X0, "positions": IDS},
     "scaled_dot_product_attention": {"query": X0, "key": Y0, "value": X0, "attn_mask": np.ones((3, 3), bool)},
     "stack": {"tensors": [X0, Y0]},
     "where": {"condition": X0 > 0, "input": X0, "other": Y0},

@@ -41,6 +41,7 @@ __all__ = [
     "nll_loss",
     "relu",
     "rms_norm",
+    "rotary",
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",
@@ -348,6 +349,18 @@ def rms_norm(
     eps = float(np.finfo(input.dtype if input.dtype.kind in "fc" else dtype).eps) if eps is None else eps
     y = x / ((x * x).mean(tuple(range(-len(axes), 0)), keepdim=True) + eps).sqrt()
     return (y * scale[0] if scale else y).to(dtype)
+
+
+@_named
+def rotary(input: Tensor, positions: Tensor | Array, base: float = 10000.0) -> Tensor:
+    """Turn queries or keys by the angles of their positions, so that scores depend on distances alone.
+
+    Args:     input: (..., D), D even. positions: integer, broadcasts to (...), such as (T, 1) for input (B, T, H, D).
+    Returns:  (..., D).
+    Raises:   ValueError: D is odd; positions that do not broadcast. TypeError: positions that are not integers.
+    Source:   Su et al. 2021, arXiv:2104.09864.
+    """
+    return apply(K.rotary, input, positions, base=base)
 
 
 @_named

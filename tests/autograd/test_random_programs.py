@@ -227,6 +227,11 @@ SMOOTH = {
             **some_blocks(draw),
         },
     ),
+    "rotary": Rule(
+        lambda x, positions: apply(K.rotary, x, positions, base=10.0),
+        lambda x: x.ndim > 0 and x.shape[-1] % 2 == 0,
+        lambda draw, x: {"positions": np.arange(math.prod(x.shape[:-1])).reshape(x.shape[:-1])},
+    ),
     "causal_self_attention": Rule(
         kernel(K.causal_self_attention),
         lambda qkv: qkv.ndim == 3 and qkv.shape[-1] % 3 == 0,

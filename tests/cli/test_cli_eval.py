@@ -49,6 +49,23 @@ def figures_of(out):
     return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def test_a_model_with_rotary_positions_reads_more_than_in_training(cli, models):
+    _, tokenizer = models["char"]
+    sizes = {"vocab_size": tokenizer.n_vocab, "block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
+    GPT(GPTConfig(**sizes, positions="rotary")).save_pretrained("turned")
+    tokenizer.save("turned/tokenizer.json")
+    figures = figures_of(cli("eval", "turned", "text.txt", "--block-size", 20, "--stride", 20, "--json")[1])
+    assert (figures["block_size"], figures["stride"]) == (20, 20)
+    assert figures["loss"] != figures_of(cli("eval", "turned", "text.txt", "--stride", 8, "--json")[1])["loss"]
+    prompt = tokenizer.decode(range(8)) * 2
+    long, cut = (["generate", "turned", "--prompt", prompt, "--no-crop", *more] for more in (["--block-size", 20], []))
+    assert (cli(*long)[0], cli(*cut)[0]) == (0, 2)
+    told = "tinygrad-llm eval: --block-size 20: this model's positions are absolute, with a learned vector for each of"
+    status, out, err = cli("eval", "char", "text.txt", "--block-size", 20)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(told)
+
+
 @pytest.mark.parametrize("name", ["bpe", "char"])
 @pytest.mark.parametrize("options", [[], ["--stride", BLOCK], ["--stride", 1, "--batch-size", 3]], ids=str)
 def test_text_is_scored(name, options, cli, models):

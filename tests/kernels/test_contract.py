@@ -403,6 +403,8 @@ SMALL = [
     ("linear", [(2, 0, 3), (4, 3)], {}),
     ("embedding", [(5, 3), NO_IDS], {}),
     ("embedding", [(5, 3), NO_IDS], {"sparse": True}),
+    ("rotary", [(0, 4), NO_IDS], {}),
+    ("rotary", [(2,), np.array(3)], {}),
     ("layer_norm", [(0, 3), (3,), (3,)], {}),
     ("dropout", [(), np.array(True)], {"p": 0.5}),
     ("attention", [(0, 4, 3), (0, 2, 3), (0, 2, 5)], {}),

@@ -130,6 +130,7 @@ def test_the_newest_checkpoint_of_a_run_in_training_is_taken(new, started, tmp_p
         ({"n_embd": 12}, "base has other sizes: n_embd 8 and not 12: leave these settings out"),
         ({"n_layer": 2, "tie_weights": False}, "n_layer 1 and not 2, tie_weights True and not False: leave"),
         ({"block_size": 9}, "block_size 8, less than 9"),
+        ({"positions": "rotary"}, "base has other sizes: positions absolute and not rotary: leave these settings out"),
         ({"data.tokenizer": "bpe", "vocab_size": 280}, "base has another tokenizer, of 21 tokens and not 280"),
         ({"data.init": "nowhere"}, "nowhere: no model here"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import (
+    add_block_size,
     add_checkpoint,
     add_crop,
     add_json,
@@ -21,6 +22,7 @@ from tinygrad_llm.cli.options import (
     integer,
     read_newlines,
     say_cropped,
+    set_block_size,
     visible,
     weights_of,
 )
@@ -83,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     add_newlines(parser)
     add_special(parser)
+    add_block_size(parser)
     add_crop(parser)
     add_seed(parser)
     add_json(parser)
@@ -146,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
             if getattr(args, option) is not None and asked != [way]:
                 raise UsageError(f"--{option.replace('_', '-')} is for {WAYS[way]}")
     model, tokenizer = _load(args)
+    set_block_size(args, model)
     try:
         figures = ways[asked[0]](args, model, tokenizer)
     except ValueError as error:  # a stride beyond the block, damaged weights, …

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import (
+    add_block_size,
     add_checkpoint,
     add_crop,
     add_json,
@@ -21,6 +22,7 @@ from tinygrad_llm.cli.options import (
     integer,
     sampling_of,
     say_cropped,
+    set_block_size,
     weights_of,
 )
 from tinygrad_llm.cli.progress import flowing, is_terminal
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_checkpoint(parser)
     add_sampling(parser)
+    add_block_size(parser)
     add_crop(parser)
     add_special(parser)
     add_seed(parser)
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     sampling_of(args)
     prompt = _from_stdin(keeps_newlines(args.run)) if args.prompt == "-" else args.prompt
     model, tokenizer = load_run(weights_of(args, args.run))
+    set_block_size(args, model)
     sampling = sampling_of(args, tokenizer)
     ids = encode_text(tokenizer, prompt, args.special) or start_ids(tokenizer)
     if not ids:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.progress import fold, is_terminal, say
 from tinygrad_llm.generation import Sampling, words_cropped
+from tinygrad_llm.models import GPT
 from tinygrad_llm.random import MAX_SEED
 from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines, made_from
 from tinygrad_llm.storage.files import open_regular
@@ -125,6 +126,24 @@ def add_crop(parser: argparse.ArgumentParser) -> None:
     """Add --no-crop; `args.crop` is then whether a text that is too long is cut, which `say_cropped` tells."""
     words = "refuse a text that is longer than the model reads (default: it is cut, and a word is said)"
     parser.add_argument("--no-crop", dest="crop", action="store_false", help=words)
+
+
+def add_block_size(parser: argparse.ArgumentParser) -> None:
+    """Add --block-size: how many tokens a model without absolute positions reads at once; see `set_block_size`."""
+    words = "tokens read at once, also more than in training; not for absolute positions (default: as in training)"
+    parser.add_argument("--block-size", type=integer(1), metavar="N", help=words)
+
+
+def set_block_size(args: argparse.Namespace, model: GPT) -> None:
+    """Let a model read as many tokens at once as --block-size says.
+
+    Raises:   UsageError: the model's positions are absolute.
+    """
+    if args.block_size is not None:
+        try:
+            model.set_block_size(args.block_size)
+        except ValueError as error:
+            raise UsageError(f"--block-size {args.block_size}: {error}") from None
 
 
 def say_cropped(args: argparse.Namespace, count: int, of: int, longest: int, part: str = "beginning") -> None:

@@ -74,6 +74,7 @@ def _function_cases() -> list[Case]:
         _function(lambda a, b, c, d: F.dpo_loss(a, b, c, d, 0.7)[0], "F.dpo_loss", *[normal(5)] * 4),
         _function(F.binary_cross_entropy_with_logits, "F.binary_cross_entropy_with_logits", x, x, positive(4)),
         _function(lambda x, w: F.rms_norm(x, 4, w), "F.rms_norm", x, normal(4)),
+        _function(lambda x: F.rotary(x, np.array([0, 2, 9])), "F.rotary", x),
         *(_function(partial(F.linear_cross_entropy, **o), f"F.linear_cross_entropy {label}", x, normal(5, 4),
                     fixed([1, -100, 3])) for label, o in heads),
         _function(partial(F.linear_cross_entropy, ignore_index=3), "F.linear_cross_entropy ignore_index 3", x,
@@ -127,21 +128,21 @@ def _layer(make: Callable[[Generator], Module], label: str, *draws: Draw) -> Cas
     return Case("layers and models", module_type.__name__, label, problem)
 
 
-def _gpt_loss(label: str, recompute: bool = False, **options: Any) -> Case:
+def _gpt_loss(label: str, recompute: bool = False, fused: bool = True, **options: Any) -> Case:
     """The loss of a whole GPT, by default of two layers, as a function of every parameter."""
 
     def problem(rng: Generator) -> Problem:
-        return gpt_problem(_config(**options), rng, recompute=recompute)
+        return gpt_problem(_config(**options), rng, recompute=recompute, fused=fused)
 
     return Case("layers and models", "GPT", f"loss, {label}", problem)
 
 
-def gpt_problem(config: models.GPTConfig, rng: Generator, *, recompute: bool = False) -> Problem:
+def gpt_problem(config: models.GPTConfig, rng: Generator, *, recompute: bool = False, fused: bool = True) -> Problem:
     """The loss of a GPT on random ids, as a function of all its parameters. The last target is ignored.
 
     The weights are large, N(0, 0.3²), so that no gradient is so small that an error in it would pass.
     """
-    model = models.GPT(config, rng, recompute=recompute)
+    model = models.GPT(config, rng, recompute=recompute, fused=fused)
     for p in model.parameters():
         p.data = p.data + rng.normal(0.0, 0.3, p.shape)
     block = rng.randint(0, config.vocab_size, (2, config.block_size + 1))
@@ -307,7 +308,10 @@ def _layer_cases() -> list[Case]:
         _encoder_loss("padded, two segments"),
         _encoder_loss("dropout, recompute", recompute=True, dropout=0.2),
         *_translator_cases(),
+        _layer(lambda rng: models.GPT(_config(n_layer=1, positions="sinusoidal"), rng), "sinusoidal", ids(7, 2, 3)),
         _gpt_loss("tied"),
+        _gpt_loss("rotary, recompute", recompute=True, positions="rotary"),
+        _gpt_loss("rotary, dropout, step by step", fused=False, dropout=0.2, n_layer=1, positions="rotary"),
         _gpt_loss("untied, no qkv bias", tie_weights=False, qkv_bias=False, n_layer=1),
         _gpt_loss("tied, dropout", dropout=0.2, n_layer=1),
         _gpt_loss("tied, dropout, recompute", recompute=True, dropout=0.2),

@@ -339,6 +339,26 @@ def linear_cross_entropy(mistake: str) -> Wrong:
     return vjp
 
 
+def rotary(mistake: str) -> Wrong:
+    def vjp(g: Array, x: Array, positions: Array, *, base: float = 10000.0) -> tuple[Array | None, ...]:
+        D = x.shape[-1]
+        i = np.arange(0, D, 2) / (2 if mistake == "i / D for 2i / D" else 1)
+        phi = (positions + (mistake == "one position too far"))[..., None] * base ** (-i / D)
+        cos, sin = np.cos(phi), np.sin(phi) * (-1 if mistake == "turned forth, not back" else 1)
+        if mistake == "the sine forgotten":
+            sin = sin * 0
+        if mistake == "neighbors for halves":
+            a, b = g[..., ::2], g[..., 1::2]
+            dx = np.stack([a * cos + b * sin, b * cos - a * sin], axis=-1).reshape(g.shape)
+        else:
+            a, b = np.split(g, 2, axis=-1)
+            second = b if mistake == "the second half unturned" else b * cos - a * sin
+            dx = np.concatenate([a * cos + b * sin, second], axis=-1)
+        return dx.astype(x.dtype), None
+
+    return vjp
+
+
 def attention(mistake: str) -> Wrong:
     def vjp(
         g: Array, q: Array, k: Array, v: Array, mask: Array | None = None, keep: Array | None = None, *, p: float = 0.0
@@ -589,6 +609,11 @@ WRONG: dict[str, dict[str, Wrong]] = {
         "repeated ids are averaged": embedding(
             lambda d, g, ids: d / np.maximum(np.bincount(ids.ravel(), minlength=len(d)), 1).astype(d.dtype)[:, None]),
         "the next row": embedding(lambda d, g, ids: np.roll(d, 1, axis=0)),
+    },
+    "rotary": {
+        name: rotary(name)
+        for name in ("turned forth, not back", "neighbors for halves", "the sine forgotten", "the second half unturned",
+                     "one position too far", "i / D for 2i / D")
     },
     "layer_norm": {
         name: layer_norm(name)

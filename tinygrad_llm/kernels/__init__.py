@@ -26,7 +26,7 @@ from tinygrad_llm.kernels.fused import causal_attention, causal_self_attention, 
 from tinygrad_llm.kernels.lookup import dropout, embedding
 from tinygrad_llm.kernels.losses import IGNORE_INDEX, cross_entropy
 from tinygrad_llm.kernels.normalize import layer_norm, log_softmax, logsumexp, softmax
-from tinygrad_llm.kernels.positions import sinusoidal
+from tinygrad_llm.kernels.positions import rotary, sinusoidal
 from tinygrad_llm.kernels.products import einsum, linear, matmul
 from tinygrad_llm.kernels.reductions import cumsum, max, mean, norm, sum, var
 from tinygrad_llm.kernels.shape import broadcast_to, concatenate, getitem, reshape, stack, transpose
@@ -70,6 +70,7 @@ __all__ = [
     "power",
     "relu",
     "reshape",
+    "rotary",
     "sigmoid",
     "sinusoidal",
     "softmax",

@@ -2,15 +2,19 @@
 
     absolute     a learned vector per position is added to the token's; there is none beyond the longest text seen
     sinusoidal   a fixed vector per position is added: sines and cosines of many wavelengths, at any position
+    rotary       queries and keys are turned by the angles of their positions, so that scores depend on distances
 
-Both kinds add a vector to x once, below the first block.
+The first two add a vector to x once, below the first block, and say where a token stands. Rotary positions act inside
+every attention, and say how far two tokens are apart: they are relative. A fixed vector or angle exists at every
+position. So only `absolute` limits the length of a text; how well a model reads beyond its training is another matter.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from tinygrad_llm.kernels.contract import Array
+from tinygrad_llm.kernels.contract import Array, Result, analytic, kernel
 
+KINDS = ("absolute", "sinusoidal", "rotary")
 BASE = 10000.0  # the longest wavelength is nearly 2π · BASE positions
 
 
@@ -41,3 +45,48 @@ def sinusoidal(positions: ArrayLike, channels: int, dtype: DTypeLike = np.float3
     """
     turned = angles(positions, channels)
     return np.stack([np.sin(turned), np.cos(turned)], axis=-1).reshape(*turned.shape[:-1], channels).astype(dtype)
+
+
+@kernel
+@analytic
+def rotary(x: Array, positions: Array, *, base: float = BASE) -> Result:
+    """y = R x: each pair (a, b) = (x_i, x_{i+D/2}) is turned by φ: (a cos φ − b sin φ, b cos φ + a sin φ).   dx = Rᵀ g
+
+    x: (..., D) → y: (..., D), D even. positions: integer, broadcasts to x's axes before the last. φ_i = position ·
+    base^(−2i/D), i = 0 … D/2 − 1. Position 0 turns nothing.
+
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.2. The paper pairs neighbors, x_2i with x_2i+1. The halves, as
+    in GPT-NeoX and Llama, are the same up to the order of channels.
+
+    Derivation:
+        A score after turning depends on the distance n − m alone, since Rₘᵀ Rₙ = R₍ₙ₋ₘ₎ for each pair:
+        ⟨Rₘ q, Rₙ k⟩ = ⟨q, Rₘᵀ Rₙ k⟩ = ⟨q, R₍ₙ₋ₘ₎ k⟩.
+        y is linear in x, and R has no parameters:
+        y_i       = x_i cos φ_i − x_{i+D/2} sin φ_i          ∂y_i/∂x_i = cos φ_i,       ∂y_i/∂x_{i+D/2} = −sin φ_i
+        y_{i+D/2} = x_{i+D/2} cos φ_i + x_i sin φ_i          ∂y_{i+D/2}/∂x_i = sin φ_i, ∂y_{i+D/2}/∂x_{i+D/2} = cos φ_i
+        dx_i       = g_i cos φ_i + g_{i+D/2} sin φ_i
+        dx_{i+D/2} = g_{i+D/2} cos φ_i − g_i sin φ_i
+        That is dx = Rᵀ g, the turn by −φ: backward turns g back. The positions are integers and have no gradient.
+    """
+    if x.ndim < 1 or x.shape[-1] < 2 or x.shape[-1] % 2:
+        raise ValueError(f"rotary: got x {x.shape}, which must be (..., D) with an even D ≥ 2")
+    if positions.dtype.kind not in "iu":
+        raise TypeError(f"rotary: got positions of {positions.dtype}, which must be integers")
+    sizes = zip(reversed(positions.shape), reversed(x.shape[:-1]), strict=False)
+    if positions.ndim >= x.ndim or any(n not in (1, wanted) for n, wanted in sizes):
+        raise ValueError(
+            f"rotary: got positions {positions.shape}, which must broadcast to {x.shape[:-1]} of x {x.shape}"
+        )
+    phi = angles(positions, x.shape[-1], base)
+    cos, sin = (wave(phi).astype(x.real.dtype) for wave in (np.cos, np.sin))  # (..., D/2), rounded once
+
+    def turn(x: Array, sin: Array) -> Array:
+        a, b = np.split(x, 2, axis=-1)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+    y = turn(x, sin)
+
+    def vjp(g: Array) -> tuple[Array, None]:
+        return turn(g, -sin), None
+
+    return y, vjp

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+from tinygrad_llm.kernels.positions import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +15,13 @@ class GPTConfig:
               qkv_bias: bias of the query, key and value projections. tie_weights: the output head is wte itself.
               initializer_range: standard deviation of the initial weights. GPT-2's is 0.02, with 768 channels;
               narrow models take a larger one (the preset `stories`). None: the first weights of PyTorch's layers.
+              positions: how the model knows where a token stands; see `kernels.positions`. "absolute": GPT-2's learned
+              table of block_size rows. "sinusoidal": fixed vectors, scaled to the size of the table's first ones.
+              "rotary": queries and keys are turned, in every block. Without a table, block_size is only the length of
+              training, and `GPT.set_block_size` changes it later.
     Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1);
-              initializer_range not in (0, 1].
+              initializer_range not in (0, 1]; another kind of positions; an odd n_embd for sinusoidal positions, or an
+              odd head size, n_embd / n_head, for rotary ones.
     """
 
     vocab_size: int = 50257
@@ -26,12 +33,14 @@ class GPTConfig:
     qkv_bias: bool = True
     tie_weights: bool = True
     initializer_range: float | None = 0.02
+    positions: Literal["absolute", "sinusoidal", "rotary"] = "absolute"
 
     kind: ClassVar[str] = "gpt"  # in `models.MODELS`
     published: ClassVar[Mapping[str, Any]] = {}  # by name; set below
 
     def __post_init__(self) -> None:
         check_sizes(self, "GPTConfig")
+        check_positions(self.positions, self.n_embd, self.n_head, "GPTConfig")
 
     @property
     def num_parameters(self) -> int:
@@ -40,7 +49,7 @@ class GPTConfig:
         attention = 3 * C * C + 3 * C * self.qkv_bias + C * C + C
         mlp = 8 * C * C + 5 * C
         layer_norms = 4 * C
-        embeddings = (V + self.block_size) * C
+        embeddings = (V + self.block_size * (self.positions == "absolute")) * C
         head = 0 if self.tie_weights else V * C
         return embeddings + self.n_layer * (attention + mlp + layer_norms) + 2 * C + head
 
@@ -48,7 +57,8 @@ class GPTConfig:
         """The name and shape of every parameter of a GPT of these sizes, without making one."""
         C = self.n_embd
         yield "transformer.wte.weight", (self.vocab_size, C)
-        yield "transformer.wpe.weight", (self.block_size, C)
+        if self.positions == "absolute":
+            yield "transformer.wpe.weight", (self.block_size, C)
         for layer in range(self.n_layer):
             block = f"transformer.h.{layer}"
             for norm, linears in (
@@ -86,6 +96,22 @@ def check_sizes(config: Any, name: str) -> None:
     std = config.initializer_range
     if std is not None and (type(std) not in (int, float) or not 0 < std <= 1):
         raise ValueError(f"{name}: initializer_range must lie in (0, 1] or be None, got {std!r}")
+
+
+def check_positions(positions: str, n_embd: int, n_head: int, name: str) -> None:
+    """Check the kind of positions, and that the channels which it pairs are an even number.
+
+    Args:     name: the class, for the message.
+    Raises:   ValueError: as `GPTConfig`.
+    """
+    if positions not in KINDS:
+        raise ValueError(f"{name}: positions must be {', '.join(KINDS)}, got {positions!r}")
+    if positions == "sinusoidal" and n_embd % 2:
+        raise ValueError(f"{name}: n_embd ({n_embd}) must be even for sinusoidal positions")
+    if positions == "rotary" and n_embd // n_head % 2:
+        raise ValueError(
+            f"{name}: n_embd / n_head ({n_embd // n_head}) must be even for rotary positions, which turn pairs"
+        )
 
 
 # The GPT-2s that OpenAI published: 124M, 355M, 774M and 1558M parameters.

@@ -3,6 +3,7 @@
 Shapes: B batch, T time (≤ block_size), C channels (n_embd), V vocabulary.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 
 from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
+from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation import KVCache, Sampling, generate
 from tinygrad_llm.kernels import Array
@@ -54,9 +56,14 @@ class Block(Module):
         self.mlp = MLP(config, rng)
 
     def forward(
-        self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False, fused: bool = True
+        self,
+        x: Tensor,
+        caches: Sequence[LayerCache] | None = None,
+        recompute: bool = False,
+        fused: bool = True,
+        turn: Array | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), caches, recompute, fused)
+        x = x + self.attn(self.ln_1(x), caches, recompute, fused, turn)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -73,7 +80,10 @@ class Transformer(Module):
     def __init__(self, config: GPTConfig, rng: Generator) -> None:
         std = 1.0 if config.initializer_range is None else config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, rng=rng, std=std)
-        self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, std=std)
+        self.positions = config.positions
+        if config.positions == "absolute":
+            self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, std=std)
+        self.wave = math.sqrt(2) * std  # of sinusoidal positions: sines have the mean square 1/2
         self.drop = Dropout(config.dropout, rng=rng)
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
@@ -81,19 +91,23 @@ class Transformer(Module):
     def forward(
         self, ids: Array, caches: Sequence[KVCache] | None = None, recompute: bool = False, fused: bool = True
     ) -> Tensor:
-        T = ids.shape[1]
-        if caches is None:
-            positions = self.wpe.weight[:T]  # (T, C)
-        else:
-            positions = self.wpe(np.array([[cache.length] for cache in caches]) + np.arange(T))  # (1 or B, T, C)
-        x: Tensor = self.drop(self.wte(ids) + positions)  # (B, T, C)
+        at = np.arange(ids.shape[1])  # (T,), or (1 or B, T) with caches
+        if caches is not None:
+            at = np.array([[cache.length] for cache in caches]) + at
+        x: Tensor = self.wte(ids)  # (B, T, C)
+        if self.positions == "absolute":
+            x = x + (self.wpe.weight[: len(at)] if caches is None else self.wpe(at))
+        elif self.positions == "sinusoidal":
+            x = x + self.wave * K.sinusoidal(at, x.shape[-1], x.dtype)
+        x = self.drop(x)
+        turn = at if self.positions == "rotary" else None
         for i, block in enumerate(self.h):
             if recompute and caches is None:
                 drawn = dict.fromkeys(m.rng for m in block.modules() if isinstance(m, Dropout) and m.training and m.p)
-                again = partial(block, recompute=True, fused=fused)
+                again = partial(block, recompute=True, fused=fused, turn=turn)
                 x = autograd.recompute(again, x, block.parameters(), list(drawn))
             else:
-                x = block(x, None if caches is None else [cache.layers[i] for cache in caches], fused=fused)
+                x = block(x, None if caches is None else [cache.layers[i] for cache in caches], fused=fused, turn=turn)
         x = self.ln_f(x)
         return x
 
@@ -134,6 +148,20 @@ class GPT(PreTrainedModel):
     @property
     def block_size(self) -> int:
         return self.config.block_size
+
+    def set_block_size(self, block_size: int) -> None:
+        """Let the model read more positions at once than it was made for, or fewer; no parameter changes.
+
+        How well it reads them is another matter: see `kernels.positions`.
+
+        Raises:   ValueError: the positions are absolute, so there is one vector for each; not a positive integer.
+        """
+        if self.config.positions == "absolute" and block_size != self.config.block_size:
+            raise ValueError(
+                f"this model's positions are absolute, with a learned vector for each of {self.config.block_size}: "
+                f"to read {block_size} at once, train one with positions rotary or sinusoidal, or a larger block_size"
+            )
+        self.config = dataclasses.replace(self.config, block_size=block_size)
 
     def new_cache(self) -> KVCache:
         """An empty cache, which a caller passes with each new piece of a text."""

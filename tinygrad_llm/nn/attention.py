@@ -9,6 +9,7 @@ import numpy as np
 from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor, is_grad_enabled
+from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn.layers import Dropout, Linear
 from tinygrad_llm.nn.module import Module
 from tinygrad_llm.random import Generator
@@ -56,17 +57,27 @@ class MultiHeadAttention(Module):
         self.resid_dropout = Dropout(dropout, rng=rng)
 
     def forward(
-        self, x: Tensor, caches: Sequence[LayerCache] | None = None, recompute: bool = False, fused: bool = True
+        self,
+        x: Tensor,
+        caches: Sequence[LayerCache] | None = None,
+        recompute: bool = False,
+        fused: bool = True,
+        turn: Array | None = None,
     ) -> Tensor:
         """Each position becomes a mixture of itself and of earlier positions.
 
         Args:     caches: one for the whole batch, or one for each row; only after eval(), inside `no_grad`.
                   recompute: see `kernels.causal_attention`. fused: attend in one operation; with False, each step is
                   an operation of its own on the tape. A cached call records nothing, and is always fused.
+                  turn: the positions of x, (T,) or (B, T), by which queries and keys are turned (`F.rotary`).
         """
         if x.ndim != 3:
             raise ValueError(f"MultiHeadAttention: got x {x.shape}, which must be (B, T, C): for one text, x[None]")
         qkv = self.c_attn(x)
+        if turn is not None:
+            # One operation turns all three: values stand at position 0, which turns nothing.
+            parts = qkv.reshape(*qkv.shape[:2], 3, self.n_head, -1)  # (B, T, 3, H, D)
+            qkv = F.rotary(parts, turn[..., None, None] * np.array([[1], [1], [0]])).reshape(qkv.shape)
         if caches is not None:
             y = self._attend_to_cached(qkv, caches)
         elif fused:

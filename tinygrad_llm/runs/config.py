@@ -92,6 +92,7 @@ MODEL_HELP = {
     "norm_first": "of a translator: layer norm before each sublayer, and not after each sum",
     "cross_attention": "of a translator: whether the decoder sees the source",
     "initializer_range": 'standard deviation of the initial weights; "none": those of PyTorch\'s layers',
+    "positions": "how the model knows where tokens stand: absolute (learned), sinusoidal (fixed), rotary (relative)",
 }
 
 

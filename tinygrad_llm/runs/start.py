@@ -11,7 +11,7 @@ from tinygrad_llm.training import ConfigError
 from tinygrad_llm.weights import find_tokenizer, fit, tokenizer_for
 from tinygrad_llm.weights.find import find_weights, folder_of
 
-_SIZES = ("n_layer", "n_head", "n_embd", "qkv_bias", "tie_weights")
+_SIZES = ("n_layer", "n_head", "n_embd", "qkv_bias", "tie_weights", "positions")
 _ROWS = ("transformer.wte.weight", "lm_head.weight")  # one for each token
 _POSITIONS = "transformer.wpe.weight"
 
@@ -58,7 +58,8 @@ def start_from(model: GPT, init: str, tokenizer: AnyTokenizer) -> None:
             "leave --tokenizer and data.tokenizer out"
         )
     state = base.state_dict()
-    state[_POSITIONS] = state[_POSITIONS][: model.config.block_size]
+    if _POSITIONS in state:
+        state[_POSITIONS] = state[_POSITIONS][: model.config.block_size]
     for name in _ROWS:
         if name in state:
             state[name] = state[name][: tokenizer.n_vocab]
@@ -71,6 +72,6 @@ def _differences(here: GPTConfig, there: GPTConfig) -> list[str]:
         for name in _SIZES
         if getattr(here, name) != getattr(there, name)
     ]
-    if here.block_size > there.block_size:
+    if here.block_size > there.block_size and there.positions == "absolute":
         found.append(f"block_size {there.block_size}, less than {here.block_size}")
     return found

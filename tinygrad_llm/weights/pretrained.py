@@ -277,6 +277,12 @@ def write_pretrained(
             raise ValueError(f"the form {form} is GPT-2's, and an encoder has none in it: choose huggingface")
         arrays = dict(state)
     else:
+        positions = getattr(config, "positions", "absolute")
+        if form != FORMS[0] and positions != "absolute":
+            raise ValueError(
+                f"the form {form} is GPT-2's, whose positions are absolute, and this model's are {positions}: choose "
+                f"{FORMS[0]}"
+            )
         arrays = from_ours(state, form if form in STYLES else "ours")
     target = {"openai": INDEX, "npz": NPZ}.get(form, WEIGHTS)
     others = [name for name in (WEIGHTS, INDEX, NPZ) if name != target and os.path.lexists(folder / name)]
