@@ -1,14 +1,14 @@
 """The kinds of positions of a GPT: plain beside fused, caches, texts longer than in training, files, refusals."""
 
-import dataclasses
+import math
 import re
 
 import numpy as np
 import pytest
 from gpt_models import change, shaken, some_ids
 
-from tinygrad_llm import GPT, Generator, GPTConfig, Tensor, grad, no_grad
-from tinygrad_llm.kernels.positions import KINDS
+from tinygrad_llm import GPT, Generator, Tensor, grad, no_grad
+from tinygrad_llm.kernels.positions import KINDS, sinusoidal
 from tinygrad_llm.nn import MultiHeadAttention
 from tinygrad_llm.weights import write_pretrained
 
@@ -106,14 +106,13 @@ def test_attention_with_rotary_positions_sees_distances_alone():
     np.testing.assert_array_equal(attention(x, turn=0 * at).data, attention(x).data)
 
 
-def test_sinusoidal_positions_start_as_large_as_learned_ones():
-    config = GPTConfig(vocab_size=5, block_size=64, n_layer=1, n_head=2, n_embd=32, positions="sinusoidal")
-    for std in (0.02, 0.5, None):
-        model = GPT(dataclasses.replace(config, initializer_range=std))
-        model.transformer.wte.weight.data[:] = 0
-        model.transformer.h, model.transformer.ln_f = [], lambda x: x
-        vectors = model.transformer(np.zeros((1, 64), int)).data
-        assert np.sqrt(np.mean(vectors**2)) == pytest.approx(std or 1, rel=1e-5)
+@pytest.mark.parametrize(("std", "scale"), [(0.02, math.sqrt(8)), (None, 1)])
+def test_sinusoidal_positions_stand_next_to_scaled_tokens(std, scale):
+    model = GPT(change(CONFIGS["sinusoidal"], initializer_range=std)).to(np.float64)
+    model.transformer.h, model.transformer.ln_f = [], lambda x: x
+    ids = some_ids(2, 5)
+    expected = model.transformer.wte.weight.data[ids] * scale + sinusoidal(np.arange(5), 8, np.float64)
+    np.testing.assert_allclose(model.transformer(ids).data, expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("form", ["huggingface", "openai", "npz"])

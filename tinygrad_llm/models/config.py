@@ -16,7 +16,7 @@ class GPTConfig:
               initializer_range: standard deviation of the initial weights. GPT-2's is 0.02, with 768 channels;
               narrow models take a larger one (the preset `stories`). None: the first weights of PyTorch's layers.
               positions: how the model knows where a token stands; see `kernels.positions`. "absolute": GPT-2's learned
-              table of block_size rows. "sinusoidal": fixed vectors, scaled to the size of the table's first ones.
+              table of block_size rows. "sinusoidal": fixed vectors, next to which tokens are multiplied by √n_embd.
               "rotary": queries and keys are turned, in every block. Without a table, block_size is only the length of
               training, and `GPT.set_block_size` changes it later.
     Raises:   ValueError: a size is not a positive integer; n_embd is not a multiple of n_head; dropout not in [0, 1);

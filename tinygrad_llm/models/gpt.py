@@ -83,7 +83,8 @@ class Transformer(Module):
         self.positions = config.positions
         if config.positions == "absolute":
             self.wpe = Embedding(config.block_size, config.n_embd, rng=rng, std=std)
-        self.wave = math.sqrt(2) * std  # of sinusoidal positions: sines have the mean square 1/2
+        # Sines are as large as 1. So tokens that start smaller are made larger, as in the first transformer.
+        self.scale = 1.0 if config.initializer_range is None else math.sqrt(config.n_embd)
         self.drop = Dropout(config.dropout, rng=rng)
         self.h = [Block(config, rng) for _ in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
@@ -98,7 +99,7 @@ class Transformer(Module):
         if self.positions == "absolute":
             x = x + (self.wpe.weight[: len(at)] if caches is None else self.wpe(at))
         elif self.positions == "sinusoidal":
-            x = x + self.wave * K.sinusoidal(at, x.shape[-1], x.dtype)
+            x = x * self.scale + K.sinusoidal(at, x.shape[-1], x.dtype)
         x = self.drop(x)
         turn = at if self.positions == "rotary" else None
         for i, block in enumerate(self.h):
