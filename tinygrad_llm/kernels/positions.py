@@ -6,7 +6,21 @@
 
 The first two add a vector to x once, below the first block, and say where a token stands. Rotary positions act inside
 every attention, and say how far two tokens are apart: they are relative. A fixed vector or angle exists at every
-position. So only `absolute` limits the length of a text; how well a model reads beyond its training is another matter.
+position. So only `absolute` limits the length of a text. How well a model reads beyond its training is another matter.
+Small models, one run each, trained on 64 characters at once, have this loss on the last tenth of the stories, in nats
+per character, where they read so many at once:
+
+                   64      128      256
+    absolute    1.335        –        –
+    sinusoidal  1.475    2.543    3.034
+    rotary      1.206    1.266    1.670
+
+Scores that know the distance learn faster. Longer texts still hurt, since distances beyond 63 are new to the model:
+
+    tinygrad-llm train --preset char-cpu --steps 1500 --set lr=3e-3 --set n_layer=2 --set n_head=2 --set n_embd=64 \\
+        --set positions=rotary --out runs/rotary
+    tail -c 105036 data/stories.txt > held.txt
+    tinygrad-llm eval runs/rotary held.txt --block-size 128 --stride 128
 """
 
 import numpy as np
