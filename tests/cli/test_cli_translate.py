@@ -56,6 +56,11 @@ def test_the_attention_is_drawn_in_words(cli, run, place, monkeypatch):
     assert target == ["one", "said", "."]
     assert weights.shape == (3, 6)
     assert weights.sum(axis=1) == pytest.approx(1)
+    monkeypatch.setattr("tinygrad_llm.cli.translate.translate", lambda *_, **options: ["one " * 50])  # never ended
+    assert cli("translate", run, "say one", "--attention", "a.png")[0] == 0
+    monkeypatch.setattr("tinygrad_llm.cli.translate.translate", lambda *_, **options: [""])
+    status, _, err = cli("translate", run, "say one", "--attention", "a.png")
+    assert (status, "the translation is empty" in err) == (2, True)
 
 
 def test_a_picture_is_a_png(cli, run, place, monkeypatch):
@@ -108,6 +113,7 @@ def test_another_kind_of_folder_is_named(cli, run, runs):
         (PAIRS, ["--set", "block_size=2", "--set", "vocab_size=260"], "sentences are longer than the 2 tokens"),
         ("a\tb\n" + "x\ty\n" * 30, [], "pairs.tsv: got 1 different sentences, too few"),
         (PAIRS, ["--corpus", "stories"], "--corpus: a translator learns from pairs: give --pairs FILE.tsv"),
+        (PAIRS, ["--init", "x"], "data.init: only a gpt starts from weights, and this model is translator"),
         (PAIRS, ["--set", "n_head=3"], "n_embd (128) must be even and a multiple of n_head (3)"),
         (
             PAIRS,

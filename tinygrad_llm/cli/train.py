@@ -263,7 +263,7 @@ def configured(args: argparse.Namespace) -> RunConfig:
 def _check_data(args: argparse.Namespace, kind: str) -> None:
     """Refuse options that this kind of model has no use for."""
     given = vars(args)
-    texts, pairs = ("corpus", "data", "weights", "val", "init"), ("pairs", "source", "target")
+    texts, pairs = ("corpus", "data", "weights", "val"), ("pairs", "source", "target")
     names = {"source": "from", "target": "to"}
     for name in texts if kind == "translator" else pairs:
         if given[name] is not None:

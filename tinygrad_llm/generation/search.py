@@ -258,11 +258,12 @@ def attention_of(model: Any, tokenizer: AnyTokenizer, text: str, translation: st
     """
     end = end_of(tokenizer)
     source, target = (encode_source(tokenizer, side.strip(), end) for side in (text, translation))
-    if len(target) < 2:
+    if target == [end]:
         raise ValueError("the translation is empty: there is no attention to show")
+    target = target[:-1][: model.block_size]
     found = model.attention_to_source(np.array([source]), np.array([[end, *target[:-1]]]))
-    weights = found.mean(axis=(0, 1))[: len(target) - 1]  # position t looks at the source to choose token t
-    (sources, of_source), (targets, of_target) = _words(tokenizer, source), _words(tokenizer, target[:-1])
+    weights = found.mean(axis=(0, 1))  # position t looks at the source to choose token t
+    (sources, of_source), (targets, of_target) = _words(tokenizer, source), _words(tokenizer, target)
     members = np.arange(len(sources))[:, None] == of_source  # (words, tokens)
     followers = np.arange(len(targets))[:, None] == of_target
     by_word = followers @ weights @ members.T / followers.sum(axis=1, keepdims=True)
