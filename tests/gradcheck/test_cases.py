@@ -486,8 +486,7 @@ def test_every_line_of_every_kernel_is_executed_except_those_that_raise(executed
         source = path.read_text(encoding="utf-8")
         text = source.splitlines()
         module = compile(source, str(path), "exec")
-        others = ("kernel", "analytic", "sinusoidal")  # the decorators, and a table that no kernel reads
-        functions = [c for c in module.co_consts if inspect.iscode(c) and c.co_name not in others]
+        functions = [c for c in module.co_consts if inspect.iscode(c) and c.co_name not in ("kernel", "analytic")]
         wanted = set().union(*(lines_of(c) for c in functions)) - raising_lines(text)
         wanted -= {line for file, line in executed if Path(file) == path}
         lines = [(n, text[n - 1].strip()) for n in sorted(wanted)]
