@@ -106,7 +106,7 @@ def test_a_plan_prints_the_cost_and_writes_nothing(cli, toys, runs, files, place
 @pytest.mark.parametrize(
     ("option", "key", "value"),
     [
-        ("--layers lora", "finetune.layers", "lora"),
+        ("--layers last", "finetune.layers", "last"),
         ("--set rank=4", "finetune.rank", 4),
         ("--set training.lr=0.5", "training.lr", 0.5),
         ("--epochs 7", "training.epochs", 7),

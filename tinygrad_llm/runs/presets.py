@@ -91,7 +91,7 @@ PRESETS = {
             eps=1e-9, weight_decay=0.0, label_smoothing=0.1, clip=math.inf, eval_every=1000, masks="quick",
         ),
     ),
-    # What `finetune` starts from. The rates suit small models, with LoRA too; GPT-2 takes a hundredth of them.
+    # What `finetune` starts from. The rates suit small models; GPT-2 takes a hundredth of them.
     "classifier": RunConfig(
         "a classifier of messages",
         "classifier",
@@ -121,6 +121,8 @@ PRESETS = {
     ),
 }  # fmt: skip
 FINE_TUNING = ("classifier", "assistant", "preference")
+# What else changes with `layers = "lora"`. Adapters of an assistant have to learn much with few parameters.
+_LORA: dict[str, dict[str, Any]] = {"assistant": {"training.lr": 5e-3, "training.epochs": 20, "finetune.alpha": 64.0}}
 # Of each kind of model, the preset that `train` takes where none is named.
 DEFAULTS = {"gpt": "char-cpu", "encoder": "encoder-tiny", "translator": "translator-tiny"}
 
@@ -141,7 +143,11 @@ def fine_tuning(task: str, data: str, base: str, changes: dict[str, Any]) -> Run
     Raises:   ConfigError: as `RunConfig.fitted`.
     """
     style = stated_style(Path(base)) if task == "preference" else None
-    about = {"finetune.task": task, "finetune.data": data, "finetune.base": base}
+    about: dict[str, Any] = {"finetune.task": task, "finetune.data": data, "finetune.base": base}
+    if changes.get("finetune.layers") == "lora":
+        about |= _LORA.get(task, {})
+    if "training.steps" in changes:
+        about.pop("training.epochs", None)
     return PRESETS[task].fitted(about | ({} if style is None else {"finetune.style": style}) | changes)
 
 
