@@ -1,5 +1,6 @@
 """`train --model translator` and `translate`: from pairs to a translation, a picture, and one line for each mistake."""
 
+import contextlib
 import io
 import json
 
@@ -21,14 +22,14 @@ def run(tmp_path_factory):
     (folder / "pairs.tsv").write_text(PAIRS)
     sizes = ["n_embd=8", "n_head=2", "n_layer=1", "vocab_size=290", "block_size=12", "batch_size=4", "warmup=1"]
     command = ["train", "--model", "translator", "--pairs", str(folder / "pairs.tsv"), "--out", str(folder / "run")]
-    command += ["--steps", "2", "--workers", "1", "--json", *(word for size in sizes for word in ("--set", size))]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdout", io.StringIO())
+    command += ["--steps", "2", "--workers", "1", *(word for size in sizes for word in ("--set", size))]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
         assert main(command) == 0
-        import sys
-
-        figures = json.loads(sys.stdout.getvalue())
-    assert figures["test"].keys() == {"sentences", "greedy", "beam"}
+    assert "\n1 test sentences: greedy 0.0% exact, BLEU" in out.getvalue()
+    assert json.loads((folder / "run" / "results.json").read_text()).keys() == {"sentences", "greedy", "beam"}
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["train", "--resume", str(folder / "run"), "--steps", "1", "--json"]) == 0
+    assert json.loads(out.getvalue())["test"]["sentences"] == 1
     return folder / "run"
 
 

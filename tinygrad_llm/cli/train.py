@@ -198,12 +198,9 @@ def _ending(run: Run, status: int, written: Sequence[Path]) -> str:
     if last.val_loss is not None:
         lines.append(f"held-out loss {last.val_loss:.3f} nats per token after {last.step} steps")
     if run.results and "beam" in run.results:
-        figures = (
-            f"{name} {part['exact']:.1%} exact, BLEU {part['bleu']:.1f}"
-            for name, part in run.results.items()
-            if name != "sentences"
-        )
-        lines.append(f"{run.results['sentences']:,} test sentences: {'; '.join(figures)}")
+        parts = ((name, run.results[name]) for name in ("greedy", "beam"))
+        figures = (f"{name} {part['exact']:.1%} exact, BLEU {part['bleu']:.1f}" for name, part in parts)
+        lines.append(fold(f"{run.results['sentences']:,} test sentences: {'; '.join(figures)}", hang="    "))
     if run.trainer.skipped:
         lines.append(f"{run.trainer.skipped} steps were skipped: their loss or gradient was NaN or infinite")
     lines.append(listed(written))
