@@ -5,6 +5,10 @@
 Both runs have read the same text with the same tokenizer (`train --preset stories --tokenizer runs/encoder`). In every
 window of the held-out part, [MASK] takes the place of 15 % of the tokens. The encoder sees what is left of the window.
 The GPT sees the true tokens to the left of the hidden one, in the same window, and nothing to its right.
+
+Of 3,360 hidden words of the stories, the most frequent word is right 8 %, the preset `encoder-tiny` 53 %, and a GPT of
+0.42 million parameters 64 %, after 170 and 90 seconds on one core. All tokens of a text teach a GPT, and only the
+hidden ones an encoder: the GPT had seen 2.0 million targets, the encoder half a million.
 """
 
 import argparse
