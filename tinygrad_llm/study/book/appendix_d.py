@@ -65,7 +65,6 @@ def training() -> list[tuple[float, float]]:
     tier="slow",
     needs=("the-verdict",),
     units=2,
-    follows=36,  # not run further yet
 )
 def losses() -> Any:
     """Training and validation losses at steps 0, 5, 10 … 100."""
