@@ -170,6 +170,24 @@ def test_a_prediction_never_depends_on_padding_or_on_the_other_rows(seed, model)
     assert model.loss(ids, targets, lengths).item() == pytest.approx(sum(losses) / lengths.sum(), abs=1e-12)
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_positions_without_a_table_keep_the_laws(positions):
+    config = EncoderConfig(**SIZES, positions=positions, initializer_range=0.3)
+    model = Encoder(config, Generator(1)).to("float64")
+    step_by_step = Encoder(config, Generator(1), fused=False).to("float64")
+    assert dict(config.shapes()) == {name: p.shape for name, p in model.named_parameters()}
+    assert config.num_parameters == model.num_parameters() == EncoderConfig(**SIZES).num_parameters - 7 * 8
+    ids, lengths = np.array([[5, 3, 9, 4], [6, 6, 1, 2]]), np.array([4, 3])
+    together = model(ids, lengths).data
+    np.testing.assert_allclose(step_by_step(ids, lengths).data, together, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(together[1, :3], model(ids[1:, :3]).data[0], rtol=0, atol=1e-12)
+    swapped = model(ids[:1, ::-1]).data[0, ::-1]
+    assert np.abs(swapped - together[0]).max() > 1e-3  # order matters
+    embedded = model.bert.embeddings(np.array([[5, 5, 5]])).data[0]
+    moves = np.abs(embedded[0] - embedded[2]).max() > 1e-3
+    assert moves == (positions == "sinusoidal")  # rotary positions act inside attention alone
+
+
 def test_every_prediction_depends_on_every_position(model):
     ids = np.array([[2, 5, 4, 7, 8, 3]])
     before = model(ids).data[0]
@@ -233,6 +251,7 @@ def test_targets_that_do_not_fit_are_refused(model):
         ({"segments": 0}, "segments must be a positive integer, got 0"),
         ({"n_head": 3}, r"n_embd \(8\) must be a multiple of n_head \(3\)"),
         ({"layer_norm_eps": 0.0}, r"layer_norm_eps must lie in \(0, 1\), got 0.0"),
+        ({"positions": "relative"}, "positions must be absolute, sinusoidal, rotary, got 'relative'"),
         ({"initializer_range": None}, r"initializer_range must lie in \(0, 1\], got None"),
     ],
 )

@@ -1,5 +1,6 @@
 """BERT in the files of Hugging Face: read, written back, and refused in one line where it is something else."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -159,4 +160,11 @@ def test_a_form_of_gpt2_is_refused(form, tmp_path):
     config, state, _ = read_pretrained(STORED / "masked", EncoderConfig)
     with pytest.raises(ValueError, match=f"the form {form} is GPT-2's, and an encoder has none in it"):
         write_pretrained(tmp_path / "new", config, state, form)
+    rotary = Encoder(dataclasses.replace(config, positions="rotary"))
+    with pytest.raises(
+        ValueError, match=r"the form huggingface is BERT's, whose positions are absolute, and this model's"
+    ):
+        write_pretrained(tmp_path / "new", rotary.config, rotary.state_dict(), "huggingface")
     assert not (tmp_path / "new").exists()
+    rotary.save_pretrained(tmp_path / "ours")
+    same(Encoder.from_pretrained(tmp_path / "ours"), rotary)

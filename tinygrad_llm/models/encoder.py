@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import IGNORE_INDEX, Array
-from tinygrad_llm.models.config import check_sizes
+from tinygrad_llm.kernels.positions import sinusoidal
+from tinygrad_llm.models.config import check_positions, check_sizes
 from tinygrad_llm.models.gpt import as_ids
 from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Parameter
 from tinygrad_llm.random import Generator, check_generator
@@ -33,7 +34,8 @@ class EncoderConfig:
     Args:     dropout: probability at all three sites (embeddings, attention weights, the output of each sublayer).
               segments: how many kinds of text there are, such as question and answer; each has a vector of its own.
               initializer_range: standard deviation of the initial weights; narrow models take a larger one than BERT's.
-              layer_norm_eps: added to the variance in every layer norm.
+              layer_norm_eps: added to the variance in every layer norm. positions: as for `GPTConfig`; BERT's are
+              absolute.
     Raises:   ValueError: as `GPTConfig`; layer_norm_eps not in (0, 1).
     """
 
@@ -46,12 +48,14 @@ class EncoderConfig:
     segments: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    positions: Literal["absolute", "sinusoidal", "rotary"] = "absolute"
 
     kind: ClassVar[str] = "encoder"  # in `models.MODELS`
     published: ClassVar[Mapping[str, Any]] = {}  # by name; set below
 
     def __post_init__(self) -> None:
         check_sizes(self, "EncoderConfig")
+        check_positions(self.positions, self.n_embd, self.n_head, "EncoderConfig")
         eps = self.layer_norm_eps
         if type(eps) is not float or not 0 < eps < 1:
             raise ValueError(f"EncoderConfig: layer_norm_eps must lie in (0, 1), got {eps!r}")
@@ -79,6 +83,8 @@ class EncoderConfig:
         C = self.n_embd
         tables = {"word": self.vocab_size, "position": self.block_size, "token_type": self.segments}
         for name, rows in tables.items():
+            if name == "position" and self.positions != "absolute":
+                continue
             yield f"bert.embeddings.{name}_embeddings.weight", (rows, C)
         yield from _norm("bert.embeddings", C)
         for i in range(self.n_layer):
@@ -116,6 +122,7 @@ class EncoderAttention(Module):
     def __init__(self, config: EncoderConfig, rng: Generator) -> None:
         C, std = config.n_embd, config.initializer_range
         self.n_head = config.n_head
+        self.turns = config.positions == "rotary"
         self.query = Linear(C, C, rng=rng, std=std)
         self.key = Linear(C, C, rng=rng, std=std)
         self.value = Linear(C, C, rng=rng, std=std)
@@ -126,19 +133,19 @@ class EncoderAttention(Module):
         fused: attend in one operation; with False, each step is an operation of its own on the tape.
         """
         B, T, C = x.shape
-        q, k, v = (
-            layer(x).reshape(B, T, self.n_head, C // self.n_head).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )  # (B, H, T, D) each
+        heads = [layer(x).reshape(B, T, self.n_head, C // self.n_head) for layer in (self.query, self.key, self.value)]
+        if self.turns:
+            heads[:2] = [F.rotary(part, np.arange(T)[:, None]) for part in heads[:2]]
+        q, k, v = (part.transpose(1, 2) for part in heads)  # (B, H, T, D) each
         if fused:
             p = self.dropout.p if self.training else 0.0
-            heads = F.scaled_dot_product_attention(q, k, v, may, p, rng=self.dropout.rng)
+            mixed = F.scaled_dot_product_attention(q, k, v, may, p, rng=self.dropout.rng)
         else:
             scores = q @ k.mT * (1 / math.sqrt(q.shape[-1]))  # (B, H, T, T)
             if may is not None:
                 scores = scores.masked_fill(~may, -math.inf)
-            heads = self.dropout(scores.softmax(-1)) @ v
-        y: Tensor = heads.transpose(1, 2).reshape(B, T, C)
+            mixed = self.dropout(scores.softmax(-1)) @ v
+        y: Tensor = mixed.transpose(1, 2).reshape(B, T, C)
         return y
 
 
@@ -182,13 +189,20 @@ class EncoderEmbeddings(Module):
     def __init__(self, config: EncoderConfig, rng: Generator) -> None:
         C, std = config.n_embd, config.initializer_range
         self.word_embeddings = Embedding(config.vocab_size, C, rng=rng, std=std)
-        self.position_embeddings = Embedding(config.block_size, C, rng=rng, std=std)
+        self.positions = config.positions
+        if config.positions == "absolute":
+            self.position_embeddings = Embedding(config.block_size, C, rng=rng, std=std)
         self.token_type_embeddings = Embedding(config.segments, C, rng=rng, std=std)
         self.LayerNorm = LayerNorm(C, config.layer_norm_eps)
         self.dropout = Dropout(config.dropout, rng=rng)
 
     def forward(self, ids: Array, segments: Array | None = None) -> Tensor:
-        x = self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]]  # (B, T, C)
+        x: Tensor = self.word_embeddings(ids)  # (B, T, C)
+        if self.positions == "absolute":
+            x = x + self.position_embeddings.weight[: ids.shape[1]]
+        elif self.positions == "sinusoidal":
+            # Multiplied by √C, a word is as long as the sines and cosines, as in the first transformer.
+            x = x * math.sqrt(x.shape[-1]) + sinusoidal(np.arange(ids.shape[1]), x.shape[-1], x.dtype)
         x = x + (self.token_type_embeddings.weight[0] if segments is None else self.token_type_embeddings(segments))
         y: Tensor = self.dropout(self.LayerNorm(x))
         return y

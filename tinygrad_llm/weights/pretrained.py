@@ -272,17 +272,18 @@ def write_pretrained(
         pairs = {name: (shapes.get(name, "gone"), asked.get(name, "there")) for name in {**asked, **shapes}}
         wrong = [f"{name} is {own}, not {described}" for name, (own, described) in pairs.items() if own != described]
         raise ValueError(_not_saved(folder, wrong))
+    positions = getattr(config, "positions", "absolute")
+    if form != FORMS[0] and positions != "absolute":
+        whose = "BERT" if _is_encoder(type(config)) else "GPT-2"
+        raise ValueError(
+            f"the form {form} is {whose}'s, whose positions are absolute, and this model's are {positions}: choose "
+            f"{FORMS[0]}"
+        )
     if _is_encoder(type(config)):
         if form not in ("safetensors", "huggingface"):
             raise ValueError(f"the form {form} is GPT-2's, and an encoder has none in it: choose huggingface")
         arrays = dict(state)
     else:
-        positions = getattr(config, "positions", "absolute")
-        if form != FORMS[0] and positions != "absolute":
-            raise ValueError(
-                f"the form {form} is GPT-2's, whose positions are absolute, and this model's are {positions}: choose "
-                f"{FORMS[0]}"
-            )
         arrays = from_ours(state, form if form in STYLES else "ours")
     target = {"openai": INDEX, "npz": NPZ}.get(form, WEIGHTS)
     others = [name for name in (WEIGHTS, INDEX, NPZ) if name != target and os.path.lexists(folder / name)]
