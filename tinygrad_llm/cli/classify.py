@@ -27,7 +27,7 @@ from tinygrad_llm.weights import tokenizer_for
 
 _MAX_BYTES = 20_000_000
 _LONGEST_LABEL = 40  # columns
-EXAMPLE = 'tinygrad-llm classify runs/spam "You have won a prize! Call now." --explain'
+EXAMPLE = 'tinygrad-llm classify runs/spam "WINNER! Claim your free prize now, text WIN to 80086" --explain'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
