@@ -68,10 +68,10 @@ PRESETS = {
         EncoderConfig(n_layer=2, n_head=4, n_embd=64, block_size=32, dropout=0.0, initializer_range=0.1),
         TrainSettings(steps=7000, batch_size=16, lr=2e-3, min_lr=1e-4, warmup=200, eval_every=500, order="random"),
     ),
-    # After 800 steps (100 seconds of one core), 97.6 % of the test sentences, none of them seen in training, are exact.
-    # Without cross-attention, none is.
+    # Its 1,200 steps take about 150 seconds of one core. Then 99.2 % of the 500 test sentences, none of them seen in
+    # training, are translated exactly; without cross-attention, none is.
     "translator-tiny": RunConfig(
-        "1.1 M parameters: a translator of short sentences, English to German, in minutes on two cores",
+        "1.1 M parameters, 1,500 byte-pair tokens: translates short sentences, English to German; minutes on a laptop",
         "translator-tiny",
         DataSettings(pairs="translations", source="english", target="german", tokenizer="bpe", vocab_size=1500),
         TranslatorConfig(block_size=64, n_layer=2, n_head=4, n_embd=128, dropout=0.0),
