@@ -169,6 +169,38 @@ def test_the_questions_of_a_lesson_are_answered(head, opened):
     playwright.expect(page.locator(".zero")).to_contain_text("Why is it zero?")
 
 
+def test_a_share_of_0_does_not_deny_the_other_shares(head, opened):
+    page = opened(head)
+    found = page.evaluate("""() => steps.filter((s) => s.kind === "sum").flatMap((s) => {
+      const [share, total] = [slotsOf(s).get("second"), slotsOf(s).get("total")];
+      const flat = share.data.findIndex((x, i) => x === 0 && total.data[i] !== 0);
+      return flat < 0 ? [] : [`steps/${s.i + 1}/second/${flat}`];
+    })""")
+    assert found
+    for place in found:
+        show(page, place)
+        zero = page.locator(".zero")
+        playwright.expect(zero).to_contain_text("may still change the loss through its other uses")
+        playwright.expect(zero).to_contain_text("Followed back")  # to the step in which the 0 began
+        playwright.expect(page.locator(".proof h4")).to_have_text("Is the complete gradient right?")
+        zero.get_by_role("link").click()
+        playwright.expect(page.locator(".zero")).to_contain_text("y is 1 here")
+
+
+def test_a_click_is_told_where_it_can_be_seen_and_leaves_the_arrows_to_the_steps(head, opened):
+    page = opened(head, "steps/23", viewport={"width": 1280, "height": 700})
+    picked = page.locator(".picked-line")
+    first = picked.text_content()
+    page.locator(".card canvas").nth(0).click(position={"x": 70, "y": 20})
+    playwright.expect(picked).not_to_have_text(first)
+    playwright.expect(picked).to_be_in_viewport()
+    page.keyboard.press("Shift+ArrowRight")
+    assert "steps/23/dx/1" in page.url
+    assert page.evaluate("[...document.querySelectorAll('.card canvas')].length") == 4
+    page.keyboard.press("ArrowRight")
+    playwright.expect(page.locator(".where")).to_contain_text("24 / ")
+
+
 def test_masked_positions_are_hatched_and_read_as_masked(head, opened):
     page = opened(head, "attention")
     canvas = page.locator(".attention canvas").first

@@ -175,8 +175,11 @@ def test_every_proof_holds(gpt, head):
         for p in made.data["proofs"]:
             assert p["error"] <= 1e-12
             assert p["central_error"] <= 1e-7
+            off = abs(p["backprop"] - (p["central"] if p["complex"] is None else p["complex"]))
+            assert off == pytest.approx(p["error"] * p["scale"])  # what the page says the error is relative to
             g = made.recording.gradient_of(made.recording.values[p["tensor"]])
             assert p["recorded"] == g[p["index"]]
+            assert p["scale"] == pytest.approx(float(np.abs(g).max()) + 0.01, rel=1e-5)
             assert abs(p["recorded"] - p["backprop"]) <= 1e-5 * (abs(p["backprop"]) + 1)
 
 

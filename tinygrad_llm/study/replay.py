@@ -112,7 +112,8 @@ class Proof:
     backprop: float  # the same in float64
     complex: float | None  # by the complex step; None where an operation is not analytic
     central: float
-    error: float  # |backprop − complex| / (max|g| + 0.01), or with central where there is no complex step
+    scale: float  # max|g| + 0.01: what both errors are relative to
+    error: float  # |backprop − complex| / scale, or with central where there is no complex step
     central_error: float
     zero_because: str | None
 
@@ -188,6 +189,7 @@ def _proof(
         backprop=float(g[index]),
         complex=exact,
         central=central,
+        scale=scale,
         error=abs(float(g[index]) - (central if exact is None else exact)) / scale,
         central_error=abs(float(g[index]) - central) / scale,
         zero_because=zero_because(replay.recording, v, index) if g[index] == 0 else None,

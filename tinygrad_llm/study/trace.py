@@ -378,8 +378,9 @@ class _Builder:
         found = []
         for p in replay.prove(self.recording):
             row: dict[str, Any] = {"tensor": p.value, "index": p.index, "recorded": p.recorded, "backprop": p.backprop}
-            row |= {"complex": p.complex, "central": p.central, "h": CENTRAL_STEP, "error": p.error}
-            found.append(row | {"central_error": p.central_error, "zero_because": p.zero_because})
+            row |= {"complex": p.complex, "central": p.central, "h": CENTRAL_STEP, "scale": p.scale}
+            row |= {"error": p.error, "central_error": p.central_error}
+            found.append(row | {"zero_because": p.zero_because})
         return found
 
     def breaks(self) -> dict[str, Any] | None:

@@ -118,7 +118,9 @@ function fmtCell(x) {
 
 /** Every digit of a float64, as Python prints it. */
 function fmtFull(x) {
-  return x === null || x === undefined ? "–" : shortExponentOnly(String(x)).replace(/^-/, MINUS);
+  if (x === null || x === undefined) return "–";
+  const text = x !== 0 && Math.abs(x) < 1e-3 ? x.toExponential() : String(x);
+  return shortExponentOnly(text).replace(/^-/, MINUS);
 }
 
 function shortExponentOnly(text) {

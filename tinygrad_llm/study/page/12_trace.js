@@ -137,7 +137,6 @@ for (const part of trace.attention ?? []) {
     [part.masked, true],
     [part.weights, false],
     [part.scores, true],
-    [part.mask, false],
   ]) {
     if (id !== null && id !== undefined) hidden.set(id, { mask: mask.data, value: id !== part.scores, grad });
   }

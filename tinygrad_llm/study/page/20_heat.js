@@ -54,7 +54,7 @@ function heatMap(options) {
   const grid = values.full
     ? gridOf(tensor, options.width)
     : { rows: values.rows, cols: values.cols, flat: (r, c) => r * values.cols + c };
-  const map = { ...options, tensor, values, grid, cursor: null, marks: options.marks ?? new Map() };
+  const map = { picked: null, ...options, tensor, values, grid, cursor: null, marks: options.marks ?? new Map() };
   map.hides = values.full ? (options.mask ?? null) : null;
   measure(map);
   map.canvas = el("canvas", {
@@ -67,7 +67,7 @@ function heatMap(options) {
   listen(map);
   const box = el("div", { class: "map" }, map.canvas);
   put(figure, box, el("figcaption", {}, legend(scale), numbersTable(map), map.readout));
-  const mark = (marks, picked = map.picked) => {
+  const mark = (marks, picked = null) => {
     Object.assign(map, { marks, picked });
     draw(map);
   };
@@ -276,24 +276,27 @@ function paint(map, brush) {
       const flat = grid.flat(r, c);
       if (flat < 0) continue;
       const [x, y] = [map.x(c), map.y(r)];
-      if (map.hides?.(flat)) {
-        paintHatch(brush, x, y, cw - seam, ch - seam, colors);
-        continue;
-      }
       const value = values.data[flat];
-      const color = colorOf(value, map.scale, colors);
+      const color = cellColor(map, flat, colors);
       brush.rect(x, y, cw - seam, ch - seam, color);
+      if (map.hides?.(flat)) paintHatch(brush, x, y, cw - seam, ch - seam, colors);
       if (map.numbered) brush.text(x + cw / 2, y + ch / 2, map.single ? fmt(value, 5) : fmtCell(value), inkOn(color));
-      else if (!Number.isFinite(value) && cw >= 14)
+      else if (!Number.isFinite(value) && cw >= 14 && !map.hides?.(flat))
         brush.text(x + cw / 2, y + ch / 2, Number.isNaN(value) ? "×" : value > 0 ? "∞" : "−∞", inkOn(color));
     }
   }
   if (fine) paintMarks(map, brush, colors);
 }
 
+/** What the mask hides has no color of its own, unless a number that is not 0 stands there. */
+function cellColor(map, flat, colors) {
+  const value = map.values.data[flat];
+  const empty = map.hides?.(flat) && (value === 0 || value === -Infinity);
+  return empty ? colors.under : colorOf(value, map.scale, colors);
+}
+
 function paintHatch(brush, x, y, w, h, colors) {
-  brush.rect(x, y, w, h, colors.under);
-  for (let d = 4; d < w + h; d += 5) {
+  for (let d = 4; d < w + h; d += 7) {
     brush.line(x + Math.max(0, d - h), y + Math.min(h, d), x + Math.min(w, d), y + Math.max(0, d - w), colors.hatch);
   }
 }
@@ -336,15 +339,14 @@ function paintTitles(map, brush, dim) {
 
 function paintMarks(map, brush, colors) {
   const { grid, cw, ch } = map;
-  const wanted = map.marks.size || map.picked !== undefined || map.cursor !== null;
+  const wanted = map.marks.size || map.picked !== null || map.cursor !== null;
   if (!wanted && !map.proved) return;
   for (let r = 0; r < grid.rows; r++) {
     for (let c = 0; c < grid.cols; c++) {
       const flat = grid.flat(r, c);
       if (flat < 0) continue;
       const [x, y] = [map.x(c), map.y(r)];
-      if (map.proved?.has(flat) && cw >= 12 && !map.hides?.(flat))
-        brush.dot(x + cw - 4.5, y + 3.5, 1.5, inkOn(colorOf(map.values.data[flat], map.scale, colors)));
+      if (map.proved?.has(flat) && cw >= 12) brush.dot(x + cw - 4.5, y + 3.5, 1.5, inkOn(cellColor(map, flat, colors)));
       const here = flat === map.picked || flat === map.cursor;
       if (!here && !map.marks.has(flat)) continue;
       brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.paper, here ? 4 : 3);
@@ -368,28 +370,36 @@ function listen(map) {
     canvas.style.cursor = cell && map.pick ? "pointer" : "default";
   });
   canvas.addEventListener("pointerleave", () => (map.readout.textContent = ""));
-  canvas.addEventListener("click", (event) => {
-    const cell = at(event);
-    if (cell) map.pick?.(grid.flat(...cell));
-  });
   let [row, col] = [0, 0];
+  let clicked = false; // after a click the arrows still move the steps, and with Shift the cell
   const read = () => {
     map.cursor = grid.flat(row, col);
     map.readout.textContent = readoutText(map, map.cursor);
     draw(map);
   };
   canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && read());
+  canvas.addEventListener("pointerdown", () => (clicked = true));
+  canvas.addEventListener("click", (event) => {
+    const cell = at(event);
+    if (!cell) return;
+    [row, col] = cell;
+    map.cursor = null;
+    map.pick?.(grid.flat(...cell));
+  });
   canvas.addEventListener("blur", () => {
+    clicked = false;
     map.cursor = null;
     draw(map);
   });
   canvas.addEventListener("keydown", (event) => {
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const move = moves[event.key];
+    if (clicked && !event.shiftKey && current === "steps") return;
     if (move) {
       row = Math.min(grid.rows - 1, Math.max(0, row + move[0]));
       col = Math.min(grid.cols - 1, Math.max(0, col + move[1]));
       read();
+      if (clicked) map.pick?.(map.cursor);
     } else if (event.key === "Enter" || event.key === " ") {
       map.pick?.(grid.flat(row, col));
     } else {
@@ -410,10 +420,10 @@ function cellAt(place, n, start, size) {
 function readoutText(map, flat) {
   if (flat < 0) return "";
   const { tensor, values } = map;
-  if (map.hides?.(flat)) return `${indexText(tensor, flat)}: hidden by the mask`;
   if (!values.full) return `largest of ${values.cell.join(" × ")} elements: ${fmt(values.data[flat])}`;
   const about = values.rounded ? "≈ " : "";
-  return `${indexText(tensor, flat)} = ${about}${fmt(values.data[flat], values.rounded ? 3 : 6)}`.trim();
+  const hidden = map.hides?.(flat) ? ", hidden by the mask" : "";
+  return `${indexText(tensor, flat)} = ${about}${fmt(values.data[flat], values.rounded ? 3 : 6)}${hidden}`.trim();
 }
 
 /** The numbers as a table, made when it is opened. */
@@ -430,7 +440,7 @@ function numbersTable(map) {
       ...Array.from({ length: grid.cols }, (_, c) => {
         const flat = grid.flat(r, c);
         if (flat < 0) return "";
-        return map.hides?.(flat) ? "masked" : fmt(values.data[flat], 5);
+        return fmt(values.data[flat], 5) + (map.hides?.(flat) ? " (masked)" : "");
       }),
     ]);
     details.append(table(map.label, head, rows));
@@ -460,15 +470,22 @@ function thumbnail(thing, scale, width, height) {
   canvas.style.width = `${w}px`;
   canvas.style.height = `${h}px`;
   const context = canvas.getContext("2d");
-  const colors = palette();
+  const [colors, brush] = [palette(), canvasBrush(context)];
   const [cw, ch] = [canvas.width / grid.cols, canvas.height / grid.rows];
   const [everyR, everyC] = [Math.max(1, Math.floor(1 / ch)), Math.max(1, Math.floor(1 / cw))]; // not more cells than pixels
   for (let r = 0; r < grid.rows; r += everyR) {
     for (let c = 0; c < grid.cols; c += everyC) {
       const flat = grid.flat(r, c);
-      if (flat < 0 || hides?.(flat)) continue;
-      context.fillStyle = colorOf(values.data[flat], scale, colors);
-      context.fillRect(Math.floor(c * cw), Math.floor(r * ch), Math.ceil(cw * everyC), Math.ceil(ch * everyR));
+      if (flat < 0) continue;
+      const [x, y, wide, high] = [
+        Math.floor(c * cw),
+        Math.floor(r * ch),
+        Math.ceil(cw * everyC),
+        Math.ceil(ch * everyR),
+      ];
+      context.fillStyle = cellColor({ values, scale, hides }, flat, colors);
+      context.fillRect(x, y, wide, high);
+      if (hides?.(flat) && cw >= 4) paintHatch(brush, x, y, wide, high, colors);
     }
   }
   return canvas;

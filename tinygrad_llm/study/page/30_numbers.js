@@ -93,16 +93,19 @@ class Maker {
     let result = factor * terms.reduce((total, term) => total + product(term), 0);
     const largest = [...terms].sort((s, t) => Math.abs(product(t)) - Math.abs(product(s)));
     const shown = new Set(terms.length > MOST_TERMS ? largest.slice(0, MOST_TERMS - 1) : terms);
-    const pieces = [];
-    for (const term of terms.filter((one) => shown.has(one))) {
+    const many = terms.length + tail.length > 1;
+    const [before, after] = factor === 1 ? ["", ""] : factorTexts(factor, many);
+    const pieces = before ? [before] : [];
+    for (const [n, term] of terms.filter((one) => shown.has(one)).entries()) {
       const product = term.flatMap(([slot, flat], i) => [...(i ? [" · "] : []), { slot, flat }]);
-      pieces.push({ group: [...(pieces.length ? [" + "] : []), ...product] });
+      pieces.push({ group: [...(n ? [" + "] : []), ...product] });
     }
     const rest = terms.filter((term) => !shown.has(term));
     if (rest.length) {
       const value = rest.reduce((total, term) => total + product(term), 0);
       pieces.push(` + ${rest.length} smaller terms (${fmt(value, 3)})`);
     }
+    if (after) pieces.push(after);
     for (const [slot, flat] of tail) {
       pieces.push(" + ", { slot, flat });
       result += this.at(slot, flat);
@@ -141,11 +144,38 @@ class Maker {
   }
 }
 
+/** What stands before and behind a sum that is multiplied by a factor: −( … ), ( … ) / 30. */
+function factorTexts(factor, many) {
+  const [open, close] = many ? ["(", ")"] : ["", ""];
+  if (factor === -1) return [MINUS + open, close];
+  const n = Math.round(1 / factor);
+  return [open, `${close} ${Math.abs(factor * n - 1) < 1e-9 ? `/ ${n}` : `· ${fmt(factor, 4)}`}`];
+}
+
+/** Whether an element is 0 because all is 0 that came in, so that the reason lies in an earlier step. */
+function nothingComesIn(worked) {
+  return /comes in\)? is 0|Neither use/.test(worked?.zero ?? "");
+}
+
+/** Where a 0 in a gradient began: {step, name, flat, zero}, followed back through the steps in which it came in as 0. */
+function originOfZero(id, flat) {
+  const step = steps[grads[id].step];
+  const name = step.kind === "vjp" ? `d${step.outgoing.find((out) => out.grad === id).role}` : "total";
+  const worked = explainElement(step, name, flat);
+  if (!nothingComesIn(worked)) return { step, name, flat, zero: worked?.zero ?? null };
+  if (step.kind === "sum") return originOfZero(step.first, flat);
+  return originOfZero(step.grad, worked.cells.find(([slot]) => slot === "g")[1]);
+}
+
 function sumRule(slots, name, flat) {
   if (name !== "total") return null;
   const pair = ["first", "second"].map((slot) => ({ slot, flat }));
   const result = slots.get("first").data[flat] + slots.get("second").data[flat];
-  const zero = "Neither use of this tensor sends anything back here.";
+  const [a, b] = pair.map((p) => slots.get(p.slot).data[flat]);
+  const zero =
+    a === 0 && b === 0
+      ? "Neither use of this tensor sends anything back here."
+      : "The two uses send opposite numbers, which cancel.";
   return {
     lines: [["total = first + second"], ["= ", pair[0], " + ", pair[1]]],
     result,
@@ -228,6 +258,11 @@ function binary(symbol, f, da, db) {
   };
 }
 
+/** A sum has more than one term. */
+function sumSign(places) {
+  return places.length > 1 ? "Σ " : "";
+}
+
 function passed(sign) {
   return (m, places) => {
     const symbols =
@@ -271,7 +306,7 @@ const RULES = {
     (a, b) => a * b,
     (m, places, at) =>
       m.sum(
-        "Σ g · b",
+        `${sumSign(places)}g · b`,
         places.map((i) => [
           ["g", i],
           ["b", at("b", i)],
@@ -279,7 +314,7 @@ const RULES = {
       ),
     (m, places, at) =>
       m.sum(
-        "Σ g · a",
+        `${sumSign(places)}g · a`,
         places.map((i) => [
           ["g", i],
           ["a", at("a", i)],
@@ -289,9 +324,14 @@ const RULES = {
   divide: binary(
     "/",
     (a, b) => a / b,
-    (m, places, at) => scaled(m, places, "Σ g / b", (i) => 1 / m.at("b", at("b", i))),
+    (m, places, at) => scaled(m, places, `${sumSign(places)}g / b`, (i) => 1 / m.at("b", at("b", i))),
     (m, places, at) =>
-      scaled(m, places, `${MINUS}Σ g · a / b²`, (i) => -m.at("a", at("a", i)) / m.at("b", at("b", i)) ** 2),
+      scaled(
+        m,
+        places,
+        `${MINUS}${sumSign(places)}g · a / b²`,
+        (i) => -m.at("a", at("a", i)) / m.at("b", at("b", i)) ** 2,
+      ),
   ),
   power: {
     forward(m) {
@@ -452,14 +492,19 @@ const RULES = {
       const lines = [
         [`y · (g ${MINUS} Σ g·y)`],
         ["= ", { slot: "y", flat: m.flat }, " · (", { slot: "g", flat: m.flat }, ` ${MINUS} ${fmt(dot, 5)})`],
-        ["Σ g·y over the row: the mean of g, weighted by y. Only a g above this mean raises its score."],
+        [
+          "Σ g·y over the row is the mean of g, weighted by y. Where g is above this mean, the gradient is positive: a " +
+            "step of descent lowers this score.",
+        ],
       ];
       const zero =
         y === 0
           ? "y is exactly 0 here (its score is −∞), so its score has no influence: the factor y makes the gradient 0."
-          : g === dot
-            ? "g equals its weighted mean: moving this weight changes nothing."
-            : null;
+          : y === 1
+            ? "y is 1 here: no other one in its row has any weight. So y stays 1, whatever this score is."
+            : g === dot
+              ? "g equals its weighted mean: moving this weight changes nothing."
+              : null;
       return m.give(
         lines,
         y * (g - dot),

@@ -1,7 +1,7 @@
 // ---- the tape, folded: forward runs to the right above the line, backward returns to the left below it --------------
 // An operation and its backward stand in one column. The height of a bar is the logarithm of the norm.
 
-const TAPE = { label: 15, bar: 30, middle: 7, sums: 9, least: 10, most: 72 };
+const TAPE = { label: 15, bar: 24, middle: 5, sums: 13, least: 10, most: 72 };
 
 /** Build the tape. choose(i) is called with the step that was clicked. Returns {element, show(i)}. */
 function tape(width, choose) {
@@ -103,7 +103,26 @@ function drawLayers(drawing, column) {
   }
 }
 
+/** What the marks of the tape mean. */
+function tapeKey() {
+  const mark = (shape) => svg("svg", { viewBox: "0 0 10 10", class: "tape", "aria-hidden": "true" }, shape);
+  return el(
+    "p",
+    { class: "tape-key dim" },
+    "bars: norms, on a log scale",
+    el("span", {}, mark(svg("path", { d: "M5 0l5 5l-5 5l-5 -5z", class: "cell sum past" })), " two gradients add"),
+    el("span", {}, mark(svg("circle", { cx: 5, cy: 5, r: 4.5, class: "cell leaf past" })), " a gradient is complete"),
+  );
+}
+
 // ---- the player -----------------------------------------------------------------------------------------------------
+
+const PLAY = "M7 4l12 8l-12 8z";
+
+/** A sign that needs no font. */
+function icon(d, kind = "") {
+  return svg("svg", { viewBox: "0 0 24 24", class: `icon ${kind}`, "aria-hidden": "true" }, svg("path", { d }));
+}
 
 /** Buttons, slider and tape. Returns {show(i), stop(), toggle()}. */
 function player(box, width, choose) {
@@ -114,14 +133,14 @@ function player(box, width, choose) {
   const stop = () => {
     clearInterval(timer);
     timer = null;
-    play.textContent = "▶";
+    play.replaceChildren(icon(PLAY));
     play.setAttribute("aria-label", "Play");
   };
   const toggle = () => {
     if (timer) return stop();
     if (now === last) move(0);
     timer = setInterval(() => (now === last ? stop() : move(now + 1)), 1400);
-    play.textContent = "❚❚";
+    play.replaceChildren(icon("M8 5v14M16 5v14", "open wide"));
     return play.setAttribute("aria-label", "Pause");
   };
   const control = (sign, label, action) =>
@@ -133,7 +152,7 @@ function player(box, width, choose) {
       },
       { "aria-label": label, title: label },
     );
-  const play = button("▶", toggle, { "aria-label": "Play", class: "play" });
+  const play = button(icon(PLAY), toggle, { "aria-label": "Play", class: "play" });
   const slider = el("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "Step" });
   slider.addEventListener("input", () => {
     stop();
@@ -148,14 +167,20 @@ function player(box, width, choose) {
   const controls = el(
     "div",
     { class: "controls" },
-    control("⏮", "First step", () => move(0)),
-    control("◀", "Step back", () => move(now - 1)),
+    control(icon("M6 5v14M18 5l-8 7l8 7", "open"), "First step", () => move(0)),
+    control(icon("M15 5l-8 7l8 7", "open"), "Step back", () => move(now - 1)),
     play,
-    control("▶|", "Next step", () => move(now + 1)),
-    turn >= 0 ? control("⤵", "To the start of backward", () => move(turn)) : null,
-    control("⏭", "Last step", () => move(last)),
+    control(icon("M9 5l8 7l-8 7", "open"), "Next step", () => move(now + 1)),
+    turn >= 0
+      ? control(icon("M4 7h11a5 5 0 0 1 0 10h-9M10 13l-4 4l4 4", "open"), "To the start of backward", () => move(turn))
+      : null,
+    control(icon("M6 5l8 7l-8 7M18 5v14", "open"), "Last step", () => move(last)),
   );
-  box.replaceChildren(el("div", { class: "deck" }, controls, slider, text), film.element);
+  box.replaceChildren(
+    el("div", { class: "deck" }, controls, slider, text),
+    el("div", { class: "told" }, pickedLine, tapeKey()),
+    film.element,
+  );
   const show = (i) => {
     now = i;
     slider.value = i;

@@ -100,7 +100,7 @@ function formula(lines) {
 /** What can be said of this step in words, besides Python's notes. */
 function sentences(step) {
   const texts = (step.notes ?? []).map((text) => (step.layer ? text.replaceAll(`${step.layer}.`, "") : text));
-  if (step.kind === "vjp" && steps[step.forward].residual)
+  if (step.kind === "vjp" && steps[step.forward].residual && forwardSteps.filter((one) => one.residual).length > 1)
     texts.push("So the loss reaches the early layers directly, through all residual additions.");
   if (step.kind === "forward" && !step.recorded)
     texts.push("None of its inputs requires a gradient, so nothing is kept for backward.");
@@ -111,6 +111,8 @@ function sentences(step) {
 function isConstant(input) {
   return tensors[input.tensor].role === "constant" && !tensors[input.tensor].shape.length;
 }
+
+const pickedLine = el("p", { class: "picked-line" }); // in the bar at the bottom
 
 // ---- the flow: cards of tensors, with their values and gradients ----------------------------------------------------
 
@@ -272,11 +274,11 @@ class Stage {
     const parts = [];
     const link = (step, text) => parts.push(go(text, `steps/${step + 1}`));
     if (tensor.made_by !== null && tensor.made_by !== this.step.i)
-      link(tensor.made_by, `made at ${tensor.made_by + 1}`);
+      link(tensor.made_by, `made in step ${tensor.made_by + 1}`);
     const uses = (tensor.used_by ?? []).filter((i) => i !== this.step.i);
-    uses.slice(0, 4).forEach((i) => link(i, `used at ${i + 1}`));
+    uses.slice(0, 4).forEach((i) => link(i, `used in step ${i + 1}`));
     const grad = gradOf(tensor);
-    if (grad && grad.step !== this.step.i) link(grad.step, `its gradient: ${grad.step + 1}`);
+    if (grad && grad.step !== this.step.i) link(grad.step, `gradient: step ${grad.step + 1}`);
     return parts.length ? el("p", { class: "links" }, parts) : null;
   }
 
@@ -300,6 +302,7 @@ class Stage {
   inspect() {
     const { at, slots, step } = this;
     if (!at || !slots.get(at.slot)?.data) {
+      pickedLine.replaceChildren();
       this.maps.forEach((heat) => heat.mark(new Map()));
       this.inspector.replaceChildren(
         el("h3", {}, "One element in numbers"),
@@ -320,7 +323,12 @@ class Stage {
           "h3",
           {},
           "One element in numbers ",
-          el("span", { class: "hint dim" }, "click any cell; the numbers it was made of are outlined"),
+          el(
+            "span",
+            { class: "hint dim" },
+            "Click any cell: the numbers it was made of are outlined, and a dot means that its gradient was checked. " +
+              "← and → still move the steps; with Shift, they move the cell.",
+          ),
         ),
         el(
           "p",
@@ -329,9 +337,30 @@ class Stage {
           ` ${indexText(slot.tensor, at.flat)} = ${fmt(slot.data[at.flat], 7)}`,
         ),
         worked ? workedOut(worked, slots, this.maps, slot.data[at.flat]) : this.unexplained(slot),
-        whyZero(slot, at.flat, worked),
+        whyZero(slot, at.flat, worked, step),
         proofOf(slot, at.flat, step),
       ].filter(Boolean),
+    );
+    this.tell(slot, worked);
+  }
+
+  /** The element in one line of the bar at the bottom, which is always in sight. */
+  tell(slot, worked) {
+    const { flat } = this.at;
+    const rule = worked?.lines[0].every((piece) => typeof piece === "string") ? worked.lines[0].join("") : null;
+    const proof = proofs.get(slot.tensor.id)?.get(flat);
+    const whole = slot.gradient && slot.thing.id === gradOf(slot.tensor)?.id;
+    const right = whole && proof && proof.error <= 1e-9 ? el("span", { class: "good" }, " ✓ proven") : null;
+    const down = () => this.inspector.scrollIntoView({ block: "start" });
+    pickedLine.replaceChildren(
+      button("in numbers ↓", down, { class: "quiet", "data-key": "in-numbers" }),
+      put(
+        el("span", { class: "picked" }),
+        el("b", {}, slot.gradient ? `∂L/∂${shortName(slot.tensor)}` : shortName(slot.tensor)),
+        ` ${indexText(slot.tensor, flat)} = ${fmt(slot.data[flat], 5)}`,
+        right,
+        rule ? el("span", { class: "dim" }, `   ${rule}`) : null,
+      ),
     );
   }
 
@@ -383,12 +412,33 @@ function compared(result, recorded) {
   return el("p", { class: same ? "good" : "bad" }, text);
 }
 
-function whyZero(slot, flat, worked) {
+/** Why a 0 is 0: by this operation, or by the one in which the zeros began that came in. */
+function whyZero(slot, flat, worked, step) {
   if (slot.data[flat] !== 0) return null;
-  const told = slot.gradient ? proofs.get(slot.tensor.id)?.get(flat)?.zero_because : null;
-  const texts = [worked?.zero, told].filter(Boolean);
-  if (!texts.length && slot.gradient) texts.push("Moving this element does not change the loss.");
-  return texts.length ? el("p", { class: "zero" }, el("b", {}, "Why is it zero? "), texts[0]) : null;
+  const share = slot.gradient && slot.thing.id !== gradOf(slot.tensor)?.id;
+  const origin = slot.gradient ? originOfZero(slot.thing.id, flat) : null;
+  const told = slot.gradient && !share ? proofs.get(slot.tensor.id)?.get(flat)?.zero_because : null;
+  const texts = [worked?.zero ?? (origin?.zero ? null : told)];
+  if (slot.gradient && !texts[0] && !origin.zero)
+    texts.push(share ? "Through this use, it does not change the loss." : "Moving it does not change the loss.");
+  if (share) texts.push("The element may still change the loss through its other uses.");
+  if (origin?.zero && origin.step !== step) {
+    const tensor = tensors[grads[origin.step.kind === "vjp" ? outgoing(origin).grad : origin.step.grad].tensor];
+    const place = `steps/${origin.step.i + 1}/${origin.name}/${origin.flat}`;
+    texts.push(
+      el("span", {}, [
+        `Followed back: ∂L/∂${shortName(tensor)} ${indexText(tensor, origin.flat)} is 0 in `,
+        go(`step ${origin.step.i + 1}`, place),
+        `. There, ${origin.zero}`,
+      ]),
+    );
+  }
+  const shown = texts.filter(Boolean).flatMap((text) => [text, " "]);
+  return shown.length ? el("p", { class: "zero" }, el("b", {}, "Why is it zero? "), shown) : null;
+}
+
+function outgoing({ step, name }) {
+  return step.outgoing.find((out) => `d${out.role}` === name);
 }
 
 /** Backprop, complex step and central difference side by side. */
@@ -397,7 +447,12 @@ function proofOf(slot, flat, step) {
   const complete = gradOf(slot.tensor);
   if (!complete) return null;
   const proof = all?.get(flat);
-  const head = el("h4", {}, "Is this number right?");
+  const part = slot.gradient && slot.thing.id !== complete.id;
+  const head = el(
+    "h4",
+    {},
+    !slot.gradient ? "Is its gradient right?" : part ? "Is the complete gradient right?" : "Is this number right?",
+  );
   if (!proof) {
     const nearest = all ? [...all.keys()][0] : null;
     const link =
@@ -422,28 +477,41 @@ function proofOf(slot, flat, step) {
       ),
     );
   }
-  return el("div", { class: "proof" }, head, proofNote(slot, complete), proofTable(proof));
+  return el("div", { class: "proof" }, head, proofNote(slot, complete, step), proofTable(proof));
 }
 
-function proofNote(slot, complete) {
-  const partial = slot.gradient && slot.thing.id !== complete.id;
-  const text = partial
-    ? "This is the share of one use. What can be measured is the complete gradient, the sum over all uses:"
-    : `∂L/∂${shortName(slot.tensor)}, computed in three ways that share no code:`;
-  return el("p", { class: "dim" }, text);
+function proofNote(slot, complete, step) {
+  const symbol = `∂L/∂${shortName(slot.tensor)}`;
+  const three = "computed in three ways that share no code";
+  const digits = meta.dtype === "float32" ? " They run in float64, so they have more digits than the map." : "";
+  if (!slot.gradient)
+    return el("p", { class: "dim" }, `The number above is a value. This is its gradient ${symbol}, ${three}.${digits}`);
+  if (slot.thing.id === complete.id) return el("p", { class: "dim" }, `${symbol}, ${three}.${digits}`);
+  const what = slot.name === "total" ? "This is the sum so far." : "This is the share of one use.";
+  return el("p", { class: "dim" }, [
+    `${what} Only the complete gradient, the sum over all uses, can be measured`,
+    complete.step === step.i ? null : [" (", go(`step ${complete.step + 1}`, `steps/${complete.step + 1}`), ")"],
+    `. Here it is, ${three}.`,
+  ]);
 }
 
 function proofTable(proof) {
   const exact = typeof proof.complex === "number";
   const rows = [["backprop", fmtFull(proof.backprop), ""]];
-  if (exact) rows.push(["complex step, h = 1e−20", fmtFull(proof.complex), fmt(proof.error, 2)]);
-  rows.push([`central difference, h = ${fmt(proof.h, 2)}`, fmtFull(proof.central), fmt(proof.central_error, 2)]);
+  if (exact) rows.push([method("complex step", 1e-20), fmtFull(proof.complex), fmt(proof.error, 2)]);
+  rows.push([method("central difference", proof.h), fmtFull(proof.central), fmt(proof.central_error, 2)]);
+  const scale = fmt(proof.scale, 3);
   return el(
     "div",
     {},
-    table("proof", ["method", "∂L/∂element", "error"], rows, { class: "proof-table" }),
+    table("proof", ["method", "∂L/∂element", `|difference| / ${scale}`], rows, { class: "proof-table" }),
+    el("p", { class: "dim small" }, `${scale} is the largest |∂L/∂element| of this tensor, plus 0.01.`),
     verdict(exact ? proof.error : proof.central_error, exact),
   );
+}
+
+function method(name, h) {
+  return el("span", {}, name, el("small", { class: "dim" }, ` h = ${fmt(h, 2)}`));
 }
 
 /** A difference loses half of all digits, the complex step none: so much may be missing. */
@@ -453,8 +521,8 @@ function verdict(error, exact) {
   const [method, limit] = exact ? ["complex step", 1e-9] : ["difference", 1e-6];
   const text =
     error <= limit
-      ? `✓ right: the ${method} agrees, relative error ${fmt(error, 2)} ≤ ${fmt(limit, 1)}`
-      : `✗ they differ: relative error ${fmt(error, 2)}, allowed ${fmt(limit, 1)}`;
+      ? `✓ right: the ${method} agrees, error ${fmt(error, 2)} ≤ ${fmt(limit, 1)}`
+      : `✗ they differ: error ${fmt(error, 2)}, allowed ${fmt(limit, 1)}`;
   return el("p", { class: `verdict ${error <= limit ? "good" : "bad"}`, "data-error": error }, text);
 }
 

@@ -151,7 +151,12 @@ function guide() {
     { class: "guide" },
     el("li", {}, legend({ kind: "signed", max: 1 }), " numbers with a sign: 0 in the middle"),
     el("li", {}, legend({ kind: "rising", max: 1 }), " numbers from 0 up, such as attention"),
-    el("li", {}, el("span", { class: "swatch large hatched" }), "hidden by the mask: not a zero, but not there"),
+    el(
+      "li",
+      {},
+      el("span", { class: "swatch large hatched" }),
+      "hidden by the mask (score −∞, weight 0, gradient of the score 0)",
+    ),
     swatch(colors.nan, "NaN"),
     swatch(colors.inf, "infinite"),
     el("li", {}, el("span", { class: "chip ahead" }, "forward →"), " values are computed"),
@@ -233,7 +238,7 @@ function askZero() {
       const values = numbers(grads[grad]);
       const zeros = values?.full ? [...values.data.keys()].filter((i) => values.data[i] === 0).slice(0, 60) : [];
       const reason = (i) => explainElement(step, `d${role}`, i)?.zero;
-      const flat = zeros.find((i) => reason(i) && !/comes in\)? is 0/.test(reason(i))); // zero by this very operation
+      const flat = zeros.find((i) => reason(i) && !nothingComesIn({ zero: reason(i) })); // zero by this very operation
       if (flat === undefined) continue;
       const why = reason(flat);
       const element = `∂L/∂${shortName(tensors[tensor])} ${indexText(tensors[tensor], flat)}`;

@@ -42,7 +42,10 @@ function onLink(event) {
   event.preventDefault();
   const place = link.getAttribute("href").slice(1);
   if (place === content.id) content.focus();
-  else visit(place);
+  else {
+    visit(place);
+    scrollTo(0, 0);
+  }
 }
 
 function route() {
