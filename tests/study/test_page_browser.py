@@ -187,6 +187,26 @@ def test_a_share_of_0_does_not_deny_the_other_shares(head, opened):
         playwright.expect(page.locator(".zero")).to_contain_text("y is 1 here")
 
 
+def test_every_line_of_numbers_is_an_equation(head, opened):
+    page = opened(head)
+    for place, says in {
+        "steps/14/y/0": "25 smaller terms",  # the mean: the sum is divided
+        "steps/16/dx/0": "/ 30",
+        "steps/17/da/0": "da[0, 0] = g · b",
+        "steps/23/dx/0": "a step of descent lowers this score",
+        "steps/24/db/1": "The mask put −∞ here, so this score has no influence",
+    }.items():
+        show(page, place)
+        playwright.expect(page.locator(".inspector")).to_contain_text(says)
+    show(page, "steps/14/y/0")
+    assert page.locator(".worked .line").nth(1).text_content().endswith(") / 30")
+    show(page, "steps/7")
+    assert page.evaluate("[...hidden.keys()].map((id) => tensors[id].name)") == ["masked", "weights", "scores"]
+    show(page, "steps/33/total/5")
+    page.locator(".card canvas").first.click(position={"x": 60, "y": 25})
+    assert page.evaluate("innerWidth") >= page.evaluate("document.documentElement.scrollWidth")
+
+
 def test_a_click_is_told_where_it_can_be_seen_and_leaves_the_arrows_to_the_steps(head, opened):
     page = opened(head, "steps/23", viewport={"width": 1280, "height": 700})
     picked = page.locator(".picked-line")

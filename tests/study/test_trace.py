@@ -148,6 +148,17 @@ def test_attention_is_found_with_all_its_parts(gpt, head):
     }
 
 
+def test_products_without_a_name_are_called_by_their_formula(gpt, head):
+    labels = {t["name"]: t["label"] for t in head.data["tensors"] if t["label"]}
+    assert labels == {"k.transpose": "kᵀ", "matmul": "q·kᵀ", "multiply": "error²"}
+    labels = {t["name"].rpartition("attn.")[2]: t["label"] for t in gpt.data["tensors"] if t["label"]}
+    assert labels["k.transpose"] == "kᵀ"
+    assert labels["matmul"] == "q·kᵀ"
+    a, b = (Tensor(np.ones((2, 2)), requires_grad=True) for _ in range(2))
+    made = trace_function(lambda: ((a @ b) * a.mT * 0.5).sum(), {"a": a, "b": b}, prove=False)
+    assert [t["label"] for t in made.data["tensors"] if t["label"]] == ["a·b", "aᵀ", "(a·b)·aᵀ", "((a·b)·aᵀ)·0.5"]
+
+
 def test_axes_have_the_letters_of_the_model(gpt):
     axes = {t["name"]: "".join(t["axes"]) for t in gpt.data["tensors"]}
     assert axes["transformer.h.0.attn.weights"] == "BHTT"
@@ -434,7 +445,7 @@ def test_layer_norm_in_steps_is_the_kernel():
 
 def test_the_head_answers_the_questions_of_a_student(head):
     said = [note for step in head.data["steps"] for note in step["notes"]]
-    assert any("d(v) = (weights)ᵀ · g" in note for note in said)  # where dV comes from
+    assert any("∂L/∂v = weightsᵀ · g is db" in note for note in said)  # where dV comes from
     assert any("its gradient there is exactly 0" in note for note in said)  # why a gradient is 0
     assert any("The mask is true at 10 of 25 places" in note for note in said)  # what the mask does
     assert any("This addition is the residual connection: x, unchanged, plus out" in note for note in said)

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 @kernel
 def matmul(a: Array, b: Array, *, needs: tuple[bool, bool] = (True, True)) -> Result:
-    """y = a @ b in all of NumPy's forms.   da = g bᵀ,  db = aᵀ g, summed over broadcast batch axes
+    """y = a @ b.   da = g bᵀ,  db = aᵀ g, summed over broadcast batch axes
 
     a: (..., n, k) or (k,), b: (..., k, m) or (k,) → y: (..., n, m), without n or m where a vector stood.
 

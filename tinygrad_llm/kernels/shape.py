@@ -27,7 +27,7 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> Result:
 
 @kernel
 def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> Result:
-    """y = x with its axes in the order `axes` (None: reversed).   dx = g with the order undone
+    """y = x with its axes in another order: axes, or reversed.   dx = g with its axes put back
 
     Derivation:
         y = P x for a permutation P of the elements. ⟨g, P x⟩ pairs each x_i with the g at the place where x_i went, as

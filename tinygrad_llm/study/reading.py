@@ -93,6 +93,46 @@ def edges(
             yield recording.values[i], step, back.get((step.i, position)), kind
 
 
+# ---- what a value without a name is called ---------------------------------------------------------------------------
+
+def formula(recording: Recording, v: Value) -> str | None:
+    """A value that no variable names, as its product: q·kᵀ, error², kᵀ; None for others, or if it would be long."""
+    step = None if v.made_by is None else recording.step(v.made_by)
+    if step is None or step.name not in ("matmul", "multiply", "transpose"):
+        return None
+    if _last(v.name) != step.name:
+        return None
+    names = [_factor(recording, recording.values[i]) for i in step.inputs]
+    if step.name == "transpose":
+        n = len(v.shape)
+        swapped = v.shape[-2:] == recording.values[step.inputs[0]].shape[-2:][::-1]
+        axes = step.options.get("axes") or tuple(range(n))[::-1]
+        last_two = tuple(axis % n for axis in axes) == (*range(n - 2), n - 1, n - 2)
+        text = f"{names[0]}ᵀ" if n > 1 and swapped and last_two else ""
+    elif step.name == "multiply" and len(set(step.inputs)) == 1:
+        text = f"{names[0]}²"
+    else:
+        text = "·".join(names)
+    return text if 0 < len(text) <= 20 else None
+
+
+def _factor(recording: Recording, v: Value) -> str:
+    """The name of a factor, without its layer: of more than one sign, in parentheses."""
+    text = formula(recording, v)
+    if text is None:
+        return f"{v.array.item():.3g}" if v.number and isinstance(v.array, np.ndarray) else _last(v.name)
+    return f"({text})" if "·" in text else text
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2].partition("#")[0]
+
+
+def called(recording: Recording, v: Value) -> str:
+    """What a sentence calls a value: its formula, else its name."""
+    return formula(recording, v) or v.name
+
+
 # ---- attention -------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +270,7 @@ def _forward_notes(recording: Recording, step: Forward, pairs: Mapping[int, tupl
             "it into a weight of exactly 0."
         )
     if step.name == "softmax":
-        found.append("Each row becomes positive and sums to 1.")
+        found.append("Each row becomes weights between 0 and 1 that sum to 1.")
     if not step.recorded:
         found.append("No input requires a gradient, so nothing is kept for backward.")
     return found
@@ -239,7 +279,7 @@ def _forward_notes(recording: Recording, step: Forward, pairs: Mapping[int, tupl
 def _vjp_notes(recording: Recording, step: Vjp, pairs: Mapping[int, tuple[int, int]]) -> list[str]:
     forward = recording.step(step.forward)
     values = [recording.values[i] for i in forward.inputs]
-    name = [v.name for v in values]
+    name = [called(recording, v) for v in values]
     if forward.i in pairs:
         branch = recording.values[pairs[forward.i][1]]
         return [
@@ -251,12 +291,24 @@ def _vjp_notes(recording: Recording, step: Vjp, pairs: Mapping[int, tuple[int, i
 
 
 def _matmul(recording: Recording, forward: Forward, name: list[str]) -> list[str]:
-    y = recording.values[forward.output].name
+    y = called(recording, recording.values[forward.output])
+    a, b = (recording.values[i] for i in forward.inputs)
+    said = [
+        f"∂L/∂{_grouped(name[0])} = g · {_grouped(name[1])}ᵀ is da, and ∂L/∂{_grouped(name[1])} = "
+        f"{_grouped(name[0])}ᵀ · g is db, with g = ∂L/∂{_grouped(y)}.",
+    ]
+    if len(a.shape) > 1 and len(b.shape) > 1:
+        (n, k), m = a.shape[-2:], b.shape[-1]
+        said[0] += f" In shapes: da ({n}, {m}) · ({m}, {k}), db ({k}, {n}) · ({n}, {m})."
     return [
-        f"d({name[0]}) = g · ({name[1]})ᵀ, and d({name[1]}) = ({name[0]})ᵀ · g, with g the gradient of {y}.",
-        f"Row j of d({name[1]}) adds the rows i of g, each times element [i, j] of {name[0]}: by as much as row j of "
+        *said,
+        f"Row j of db adds the rows i of g, each times element [i, j] of {name[0]}: by as much as row j of "
         f"{name[1]} went into row i of {y}.",
     ]
+
+
+def _grouped(text: str) -> str:
+    return text if text.isascii() and text.replace(".", "").isidentifier() else f"({text})"
 
 
 def _where(recording: Recording, forward: Forward, name: list[str]) -> list[str]:

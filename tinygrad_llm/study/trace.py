@@ -199,6 +199,7 @@ class _Builder:
             "id": v.id,
             "name": v.name,
             "names": v.also,
+            "label": reading.formula(self.recording, v),
             "role": self._role(v),
             "layer": v.layer,
             "shape": v.shape,
@@ -459,7 +460,7 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
 def _why_none(v: Value) -> str:
     if v.dtype.kind in "iub":
         return "ids and masks have no gradient"
-    return "a constant: nothing asks for its gradient"
+    return "it is a constant"
 
 
 def _history(training: list[TrainingStep] | None) -> dict[str, Any] | None:

@@ -109,7 +109,7 @@ function shortExponent(text) {
 /** A number in at most six characters, for a cell. */
 function fmtCell(x) {
   const size = Math.abs(x);
-  if (!Number.isFinite(x) || x === 0) return fmt(x);
+  if (!Number.isFinite(x) || (Number.isInteger(x) && size < 1000)) return fmt(x);
   if (size >= 1000 || size < 0.0005) return (x < 0 ? MINUS : "") + shortExponent(size.toExponential(0));
   const text =
     size >= 100 ? size.toFixed(0) : size >= 10 ? size.toFixed(1) : size >= 1 ? size.toFixed(2) : size.toFixed(3);

@@ -29,13 +29,20 @@ function gradOf(tensor) {
 
 // ---- names ----------------------------------------------------------------------------------------------------------
 
-/** The name without the path of its layer: "transformer.h.0.attn.weights" → "attn.weights". */
+/** The name without the path of its layer, "attn.weights"; of a product without a name its formula, "q·kᵀ". */
 function shortName(tensor) {
-  return shortPath(tensor.name, 2);
+  return tensor.label ?? shortPath(tensor.name, 2);
+}
+
+/** "∂L/∂v", "∂L/∂(q·kᵀ)". */
+function gradName(tensor) {
+  const name = shortName(tensor);
+  return name.includes("·") ? `∂L/∂(${name})` : `∂L/∂${name}`;
 }
 
 /** A name inside a layer: without the layer's own path. */
 function nameIn(layer, tensor) {
+  if (tensor.label) return tensor.label;
   return layer && tensor.name.startsWith(`${layer}.`) ? tensor.name.slice(layer.length + 1) : tensor.name;
 }
 

@@ -239,8 +239,9 @@ function binary(symbol, f, da, db) {
   return {
     forward(m) {
       const [a, b] = [at(m, "a", m.index), at(m, "b", m.index)];
+      const grouped = m.at("b", b) < 0 ? ["(", { slot: "b", flat: b }, ")"] : [{ slot: "b", flat: b }];
       return m.give(
-        [[`a ${symbol} b`], ["= ", { slot: "a", flat: a }, ` ${symbol} `, { slot: "b", flat: b }]],
+        [[`a ${symbol} b`], ["= ", { slot: "a", flat: a }, ` ${symbol} `, ...grouped]],
         f(m.at("a", a), m.at("b", b)),
         [
           ["a", a],
@@ -384,7 +385,7 @@ const RULES = {
       const [i, j] = m.index.slice(-2);
       const lead = m.index.slice(0, -2);
       return m.sum(
-        `Σ_k a[…, ${i}, k] · b[…, k, ${j}]`,
+        `Σ_k a[${dots(a)}${i}, k] · b[${dots(b)}k, ${j}]`,
         range(a.at(-1)).map((k) => [
           ["a", leadIndex(lead, a, i, k)],
           ["b", leadIndex(lead, b, k, j)],
@@ -415,7 +416,9 @@ const RULES = {
           );
       }
       return m.sum(
-        own === a ? `Σ_j g[…, ${i}, j] · b[…, ${j}, j]  (g bᵀ)` : `Σ_i a[…, i, ${i}] · g[…, i, ${j}]  (aᵀ g)`,
+        own === a
+          ? `Σ_k g[${dots(g)}${i}, k] · b[${dots(b)}${j}, k]  (g bᵀ)`
+          : `Σ_k a[${dots(a)}k, ${i}] · g[${dots(g)}k, ${j}]  (aᵀ g)`,
         terms,
       );
     },
@@ -426,7 +429,7 @@ const RULES = {
       const [, n] = m.shape("weight");
       const row = Math.floor(m.flat / m.shape("y").at(-1));
       return m.sum(
-        `Σ_i x[…, i] · W[${o}, i]${m.has("bias") ? ` + bias[${o}]` : ""}`,
+        `Σ_i x[${[...m.index.slice(0, -1), "i"].join(", ")}] · W[${o}, i]${m.has("bias") ? ` + bias[${o}]` : ""}`,
         range(n).map((i) => [
           ["x", row * n + i],
           ["weight", o * n + i],
@@ -441,7 +444,7 @@ const RULES = {
       if (m.name === "dx") {
         const [row, i] = [Math.floor(m.flat / n), m.flat % n];
         return m.sum(
-          `Σ_o g[…, o] · W[o, ${i}]`,
+          `Σ_o g[${[...m.index.slice(0, -1), "o"].join(", ")}] · W[o, ${i}]`,
           range(out).map((o) => [
             ["g", row * out + o],
             ["weight", o * n + i],
@@ -491,7 +494,7 @@ const RULES = {
       const [y, g] = [m.at("y", m.flat), m.at("g", m.flat)];
       const lines = [
         [`y · (g ${MINUS} Σ g·y)`],
-        ["= ", { slot: "y", flat: m.flat }, " · (", { slot: "g", flat: m.flat }, ` ${MINUS} ${fmt(dot, 5)})`],
+        ["= ", { slot: "y", flat: m.flat }, " · (", { slot: "g", flat: m.flat }, ` ${MINUS} ${paren(dot, 5)})`],
         [
           "Σ g·y over the row is the mean of g, weighted by y. Where g is above this mean, the gradient is positive: a " +
             "step of descent lowers this score.",
@@ -546,8 +549,7 @@ const RULES = {
         [[`0: forward took ${other} here, not ${own}`]],
         0,
         copies.map((i) => ["g", i]),
-        `The mask chose ${other} here (forward: y = ${other}). So ${own} has no influence on the loss, ` +
-          "and its gradient is exactly 0, whatever comes in.",
+        noInfluence(m, own, other),
       );
     },
   },
@@ -564,7 +566,7 @@ const RULES = {
       return m.give(
         [
           ["x̂ · weight + bias,  x̂ = (x − mean) · rstd"],
-          ["= (", { slot: "x", flat: m.flat }, ` ${MINUS} ${fmt(mean, 4)}) · ${fmt(rstd, 4)}`, ...tail],
+          ["= (", { slot: "x", flat: m.flat }, ` ${MINUS} ${paren(mean, 4)}) · ${fmt(rstd, 4)}`, ...tail],
         ],
         result,
         row.map((i) => ["x", i]),
@@ -599,8 +601,8 @@ const RULES = {
       const lines = [
         ["rstd · (dx̂ − mean(dx̂) − x̂ · mean(dx̂·x̂)),  dx̂ = g · weight"],
         [
-          `= ${fmt(rstd, 4)} · (${fmt(d(m.flat), 4)} ${MINUS} ${fmt(first, 4)} ${MINUS} ` +
-            `${fmt(xhat(m.flat), 4)} · ${fmt(second, 4)})`,
+          `= ${fmt(rstd, 4)} · (${fmt(d(m.flat), 4)} ${MINUS} ${paren(first, 4)} ${MINUS} ` +
+            `${paren(xhat(m.flat), 4)} · ${paren(second, 4)})`,
         ],
         ["The two means are the ways in which x moves the row's mean and its variance."],
       ];
@@ -659,7 +661,7 @@ const RULES = {
         ["x", flat],
       ]);
     },
-    backward: (m) => m.sum("g with the order undone", [[["g", permuted(m, m.index, m.shape("g"), true)]]]),
+    backward: (m) => m.sum("g with its axes put back", [[["g", permuted(m, m.index, m.shape("g"), true)]]]),
   },
   getitem: {
     forward(m) {
@@ -723,6 +725,14 @@ const RULES = {
   },
 };
 
+/** Why the input that `where` did not take has no gradient. */
+function noInfluence(m, own, other) {
+  const flat = broadcastIndex(m.index, m.shape(other));
+  const score = own === "b" && m.at(other, flat) === -Infinity;
+  const put = score ? `The mask put ${MINUS}∞ here, so this score` : `Forward took ${other} here, so ${own}`;
+  return `${put} has no influence on the loss, and its gradient is exactly 0, whatever comes in.`;
+}
+
 function range(n) {
   return Array.from({ length: n }, (_, i) => i);
 }
@@ -735,6 +745,16 @@ function geluSlope(x) {
   const c = Math.sqrt(2 / Math.PI);
   const t = Math.tanh(c * (x + 0.044715 * x ** 3));
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
+}
+
+/** A number behind a minus sign: in parentheses if it is negative. */
+function paren(x, digits) {
+  return x < 0 ? `(${fmt(x, digits)})` : fmt(x, digits);
+}
+
+/** "…, " in the index of an array that has more axes than a matrix. */
+function dots(shape) {
+  return shape.length > 2 ? "…, " : "";
 }
 
 function matrices(m) {

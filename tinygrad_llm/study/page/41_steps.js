@@ -81,9 +81,21 @@ function formulas(step) {
     ? [kernel.forward, kernel.gradient]
     : (kernel.formula ?? "").split(/\.\s{2,}/);
   return formula([
-    [forward, !back],
-    [gradient, back],
+    [fitting(forward, step), !back],
+    [fitting(gradient, step), back],
   ]);
+}
+
+/** A kernel's formula without what this step does not have: a bias, or axes that broadcast. */
+function fitting(text, step) {
+  const { inputs, output } = step.kind === "vjp" ? steps[step.forward] : step;
+  const batch = ({ tensor }) => tensors[tensor].shape.slice(0, -2).join();
+  let short = text ?? "";
+  if (!inputs.some((input) => input.role === "bias"))
+    short = short.replace(/ \+ bias/, "").replace(/,\s+dbias = Σ g, the last two summed/, ", summed");
+  if (inputs.every((input) => batch(input) === tensors[output].shape.slice(0, -2).join()))
+    short = short.replace(", summed over broadcast batch axes", "");
+  return short;
 }
 
 function formula(lines) {
@@ -259,7 +271,7 @@ class Stage {
       proved: slot.gradient ? proofs.get(tensor.id) : null,
     });
     this.maps.set(name, heat);
-    const symbol = slot.gradient ? `∂L/∂${shortName(tensor)}` : title;
+    const symbol = slot.gradient ? gradName(tensor) : title;
     const head = el(
       "p",
       { class: `tag ${slot.gradient ? "gradient" : "value"}` },
@@ -333,7 +345,7 @@ class Stage {
         el(
           "p",
           { class: "element" },
-          el("b", {}, slot.gradient ? `∂L/∂${shortName(slot.tensor)}` : shortName(slot.tensor)),
+          el("b", {}, slot.gradient ? gradName(slot.tensor) : shortName(slot.tensor)),
           ` ${indexText(slot.tensor, at.flat)} = ${fmt(slot.data[at.flat], 7)}`,
         ),
         worked ? workedOut(worked, slots, this.maps, slot.data[at.flat]) : this.unexplained(slot),
@@ -356,7 +368,7 @@ class Stage {
       button("in numbers ↓", down, { class: "quiet", "data-key": "in-numbers" }),
       put(
         el("span", { class: "picked" }),
-        el("b", {}, slot.gradient ? `∂L/∂${shortName(slot.tensor)}` : shortName(slot.tensor)),
+        el("b", {}, slot.gradient ? gradName(slot.tensor) : shortName(slot.tensor)),
         ` ${indexText(slot.tensor, flat)} = ${fmt(slot.data[flat], 5)}`,
         right,
         rule ? el("span", { class: "dim" }, `   ${rule}`) : null,
@@ -427,7 +439,7 @@ function whyZero(slot, flat, worked, step) {
     const place = `steps/${origin.step.i + 1}/${origin.name}/${origin.flat}`;
     texts.push(
       el("span", {}, [
-        `Followed back: ∂L/∂${shortName(tensor)} ${indexText(tensor, origin.flat)} is 0 in `,
+        `Followed back: ${gradName(tensor)} ${indexText(tensor, origin.flat)} is 0 in `,
         go(`step ${origin.step.i + 1}`, place),
         `. There, ${origin.zero}`,
       ]),
@@ -481,7 +493,7 @@ function proofOf(slot, flat, step) {
 }
 
 function proofNote(slot, complete, step) {
-  const symbol = `∂L/∂${shortName(slot.tensor)}`;
+  const symbol = gradName(slot.tensor);
   const three = "computed in three ways that share no code";
   const digits = meta.dtype === "float32" ? " They run in float64, so they have more digits than the map." : "";
   if (!slot.gradient)

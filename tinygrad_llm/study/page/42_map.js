@@ -24,7 +24,7 @@ function mapView(_, width) {
     { class: "map-view" },
     viewHead(
       "The model",
-      "Data runs down, gradients run back up. A lane is as wide as the logarithm of the norm of the gradient in it.",
+      "Data runs down, gradients run back up. The wider a lane, the larger the gradient in it (log scale).",
       exportButton("map", () => drawLanes(rows, lanes, true, width)),
     ),
     el(

@@ -17,11 +17,12 @@ function attentionView(place, width) {
     reading.replaceChildren(...attentionRow(weights, other, gradient, row, flat, mask));
   };
   const picture = (thing, title, scale) => {
-    const label = `${title}, layer ${part.layer}`;
+    const label = part.layer ? `${title}, layer ${part.layer}` : title;
     return [title, heatMap({ thing, scale, width: side, mask, label, pick: choose, later: true })];
   };
   const pictures = [picture(weights, "pattern", UNIT)];
-  if (gradient) pictures.push(picture(gradient, `gradient of the ${attentionOf}`, signedScale(gradient.stats)));
+  if (gradient)
+    pictures.push(picture(gradient, `gradient of the ${attentionWords(part)}`, signedScale(gradient.stats)));
   if (numbers(weights)?.full) choose(firstLook(gradient, mask));
   return el(
     "section",
@@ -30,6 +31,12 @@ function attentionView(place, width) {
     attentionControls(layer),
     el("div", { class: "pair" }, pictures.map(attentionCard), reading, attentionSteps(part)),
   );
+}
+
+/** What the gradient beside the pattern belongs to. */
+function attentionWords(part) {
+  if (attentionOf === "weights") return "weights";
+  return part.masked === null ? "scores" : "masked scores";
 }
 
 /** How wide one heat map may be: small ones leave room for the numbers beside them. */
@@ -44,8 +51,11 @@ function attentionHead(part, pictures) {
   return viewHead(
     "Attention",
     "Each row is a query: how much it takes of each earlier token, between 0 and 1. Beside it stands the gradient: " +
-      "blue, more weight here would lower the loss; orange, it would raise it. Hatched positions lie in the future, " +
-      "and the mask hides them.",
+      `blue, a larger ${attentionOf === "weights" ? "weight" : "score"} here would lower the loss; orange, it would ` +
+      "raise it. Hatched positions lie in the future, and the mask hides them" +
+      (attentionOf === "weights"
+        ? ": their weights have a gradient, but the softmax multiplies it with the weight 0, so none of it gets further."
+        : "."),
     exportMapsButton(`attention-${part.layer}`, maps),
   );
 }
@@ -54,7 +64,7 @@ function attentionControls(layer) {
   const layers = trace.attention.map((part, i) => [i, shortPath(part.layer.replace(/\.attn$/, ""), 1)]);
   const kinds = [
     ["weights", "weights"],
-    ["scores", "scores"],
+    ["scores", "scores, masked"],
   ];
   const show = (kind) => {
     attentionOf = kind;
@@ -104,14 +114,19 @@ function attentionRow(weights, other, gradient, row, flat, mask) {
   ]);
   const hiddenCount = row.length - shown.length;
   return [
-    el("h3", {}, `${head}query ${index.at(-2)} “${query}”`),
-    table("what this query takes from each key", ["key", "weight", `∂L/∂${shortName(other)}`], rows),
+    el(
+      "h3",
+      {},
+      query === String(index.at(-2)) ? `${head}query ${query}` : `${head}query “${query}”`,
+      query === String(index.at(-2)) ? null : el("small", { class: "dim" }, `  row ${index.at(-2)}, counted from 0`),
+    ),
+    table("what this query takes from each key", ["key", "weight", gradName(other)], rows),
     hiddenCount
       ? el(
           "p",
           { class: "dim" },
-          `${plural(hiddenCount, "later token")} hidden by the mask: weight exactly 0, so the gradient of ` +
-            "the score is exactly 0.",
+          `${plural(hiddenCount, "later token")} hidden by the mask: the weight is exactly 0, and so is the gradient ` +
+            "of the score.",
         )
       : null,
   ].filter(Boolean);

@@ -9,8 +9,8 @@ function flowView(_, width) {
     { class: "flow-view" },
     viewHead(
       "Gradient flow",
-      "Where the gradient gets small, a layer learns slowly; where it gets large, training shakes. Bars " +
-        "are logarithmic: each line is a factor of ten.",
+      "Where the gradient gets small, a layer learns slowly; where it gets large, training becomes " +
+        "unstable. Bars are logarithmic: each line is a factor of ten.",
       chart ? exportButton("gradient-flow", () => chart) : null,
     ),
     el(

@@ -1,11 +1,11 @@
-// ---- one update: what first-order theory promises, and what one SGD step does ---------------------------------------
+// ---- one update: what first-order theory predicts, and what one SGD step does ---------------------------------------
 
 function updateView(place, width) {
   const { update } = trace;
   const fall = fmt(update.loss.before - update.loss.predicted, 3);
   const head = viewHead(
     "One update",
-    `One SGD step on this very input, learning rate ${fmt(update.lr, 3)}: each weight moves by −lr · its gradient. ` +
+    `One SGD step on this very input, learning rate ${fmt(update.lr, 3)}: each weight changes by −lr times its gradient. ` +
       `To first order, the loss falls by lr · ‖g‖² = ${fall}.`,
   );
   const half = width >= 900 ? Math.floor(width / 2) - 20 : width;
@@ -27,12 +27,11 @@ function updateView(place, width) {
 function lossTable({ loss: { before, after, predicted } }) {
   const rows = [
     ["before", fmt(before, 6), ""],
-    ["after, promised by first order", fmt(predicted, 6), fmt(predicted - before, 3)],
+    ["after, predicted to first order", fmt(predicted, 6), fmt(predicted - before, 3)],
     ["after, measured", fmt(after, 6), fmt(after - before, 3)],
   ];
   const done = (100 * (after - before)) / (predicted - before);
-  const text =
-    `The loss did ${fmt(done, 3)} % of what was promised. The rest is curvature: the smaller the step, the ` + "less.";
+  const text = `The loss fell by ${fmt(done, 3)} % of the predicted amount. The rest is curvature, and shrinks with the step.`;
   return [
     table("the loss", ["", "loss", "change"], rows),
     Number.isFinite(done) ? el("p", { class: "say" }, text) : null,
@@ -49,7 +48,9 @@ function shares({ lr }) {
     return [grad ? go(tensor.name, `steps/${grad.step + 1}`) : tensor.name, meter(fall / total, 120), fmt(-fall, 3)];
   });
   if (known.length > 12) rows.push([`${known.length - 12} more`, "", ""]);
-  return rows.length ? table("which parameters promise it: lr · ‖g‖² of each", ["", "share", "change"], rows) : null;
+  return rows.length
+    ? table("share of the predicted fall, by parameter: lr · ‖g‖² of each", ["", "share", "change"], rows)
+    : null;
 }
 
 /** The loss along the direction of the step, and its tangent. */
@@ -86,7 +87,7 @@ function curveChart(update, width) {
   );
 }
 
-/** Change of ln p of each target: promised across, measured up. On the diagonal, theory is exact. */
+/** Change of ln p of each target: predicted across, measured up. On the diagonal, theory is exact. */
 function scatter(positions, width) {
   const points = positions
     .filter((p) => typeof p.before === "number")
@@ -95,7 +96,7 @@ function scatter(positions, width) {
   const size = Math.min(width, 460);
   const reach = padded(extent([0, ...points.flatMap(({ x, y }) => [x, y])]));
   const [x, y] = [linear(reach, [58, size - 16]), linear(reach, [size - 46, 16])];
-  const label = "change of ln p of each target, promised and measured; the table below has the numbers";
+  const label = "change of ln p of each target, predicted and measured; the table below has the numbers";
   const drawing = svg("svg", {
     viewBox: `0 0 ${size} ${size}`,
     width: size,
@@ -115,7 +116,7 @@ function scatter(positions, width) {
     el(
       "p",
       { class: "say" },
-      "A point is a token of the text. On the dashed diagonal, the step did what was promised.",
+      "A point is a token of the text. On the dashed diagonal, the step did what was predicted.",
     ),
     drawing,
   );
@@ -133,13 +134,13 @@ function squareRules(x, y, reach, size) {
   const across = svg(
     "text",
     { x: size - 16, y: size - 8, class: "tick", "text-anchor": "end" },
-    "change of ln p, promised",
+    "change of ln p, predicted",
   );
   return [...rules, across, svg("text", { x: 4, y: 11, class: "tick" }, "measured")];
 }
 
 function scatterDot({ x, y, p }, cx, cy) {
-  const change = `promised ${fmt(x, 3)}, measured ${fmt(y, 3)}`;
+  const change = `predicted ${fmt(x, 3)}, measured ${fmt(y, 3)}`;
   const title = svg("title", {}, `“${visible(p.target)}” after “${visible(p.token)}”: ${change}`);
   return svg("circle", { cx, cy, r: 5, class: "dot c0" }, title);
 }
@@ -169,7 +170,7 @@ function movedTable(positions) {
       el("span", { class: "tokens-inline" }, (p.moved ?? []).slice(0, 3).map(moved)),
     ];
   });
-  const head = ["after", "target", "ln p", "promised / measured", "probabilities that moved most"];
+  const head = ["after", "target", "ln p", "predicted / measured", "probabilities that moved most"];
   return table("which predictions moved", head, rows);
 }
 

@@ -119,7 +119,7 @@ function sampleMaps({ sample }) {
       el(
         "section",
         { class: "card" },
-        el("h3", {}, `∂L/∂${shortName(tensor)}, ${title}`),
+        el("h3", {}, `${gradName(tensor)}, ${title}`),
         heatMap({ thing, scale, width: 320, label: `${title} gradient of ${tensor.name}` }).element,
       ),
     ),

@@ -241,7 +241,7 @@ function askZero() {
       const flat = zeros.find((i) => reason(i) && !nothingComesIn({ zero: reason(i) })); // zero by this very operation
       if (flat === undefined) continue;
       const why = reason(flat);
-      const element = `∂L/∂${shortName(tensors[tensor])} ${indexText(tensors[tensor], flat)}`;
+      const element = `${gradName(tensors[tensor])} ${indexText(tensors[tensor], flat)}`;
       return {
         q: "Why is this gradient zero?",
         a: `${element} is 0. ${why}`,
