@@ -95,6 +95,7 @@ def edges(
 
 # ---- what a value without a name is called ---------------------------------------------------------------------------
 
+
 def formula(recording: Recording, v: Value) -> str | None:
     """A value that no variable names, as its product: q·kᵀ, error², kᵀ; None for others, or if it would be long."""
     step = None if v.made_by is None else recording.step(v.made_by)
