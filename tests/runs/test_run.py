@@ -412,6 +412,7 @@ OTHERS = {
     "model.qkv_bias": (False, {}),
     "model.tie_weights": (False, {}),
     "model.initializer_range": (0.1, {}),
+    "model.positions": ("rotary", {}),
     "training.steps": (5, {}),
     "training.extended": ([[4, 9]], {}),
     "training.epochs": (1, {"stride": 25}),
