@@ -42,6 +42,7 @@ def test_an_encoder_is_trained_and_the_command_it_suggests_works(trained, cli):
     folder, out, _ = trained
     model = Encoder.from_pretrained(folder)
     assert f"{model.num_parameters():,} parameters; 4 steps" in " ".join(out.split())
+    assert ". It guesses, with the true word in brackets:\n" in out
     assert "[MASK]" in (folder / "samples.txt").read_text()
     assert "val_accuracy" in (folder / "metrics.csv").read_text()
     program, *words = shlex.split(out.partition("\nnext:\n")[2].replace("\\\n", ""))
@@ -86,7 +87,10 @@ def test_an_encoder_is_written_for_transformers_and_guesses_the_same_words_from_
     assert cli("convert", "hugging", "ours")[0] == 0
     assert cli("fill", "ours", text) == cli("fill", folder, text)
     status, _, err = cli("convert", folder, "openai", "--to", "openai")
-    assert (status, "the form openai is GPT-2's, and an encoder has none in it" in err) == (2, True)
+    assert (status, "the form openai cannot hold the model encoder: choose safetensors or huggingface" in err) == (
+        2,
+        True,
+    )
     assert not (place / "openai").exists()
 
 
@@ -149,8 +153,9 @@ def test_a_fine_tuning_that_an_encoder_does_not_have_is_refused(task, arguments,
             ["--set", "block_size=2"],
             "model.block_size: an encoder needs at least 3, for [CLS], a word",
         ),
+        (["--set", "pairs=x.tsv"], "data.pairs: has no effect on the model encoder: leave it out"),
         (["--set", "tie_weights=false"], "model.tie_weights: is not a setting of the model encoder: leave it out"),
-        (["--init", "gpt2"], "data.init: only a gpt starts from weights, and this model is encoder"),
+        (["--init", "gpt2"], "data.init: only a gpt starts from other weights, not the model encoder: leave it out"),
         (["--plan"], "--plan: knows the cost of a gpt, and not of the model encoder: leave it out"),
     ],
 )

@@ -180,7 +180,7 @@ def test_the_figures_are_shown_as_tables_of_80_columns():
             ("classifier", "messages", "--base", "{base}", "--out", "new", "--set", "data.tokenizer=x"),
             "is for `train`:",
         ),
-        (("--resume", "{base}"), "this run trains on a text: use `tinygrad-llm train --resume`"),
+        (("--resume", "{base}"), "this run is no fine-tuning: use `tinygrad-llm train --resume`"),
     ],
 )
 def test_wrong_arguments_of_finetune_are_refused(cli, runs, place, arguments, message):

@@ -26,6 +26,7 @@ def run(tmp_path_factory):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert main(command) == 0
     assert "\n1 test sentences: greedy 0.0% exact, BLEU" in out.getvalue()
+    assert ". It translates:\n" in out.getvalue()
     assert json.loads((folder / "run" / "results.json").read_text()).keys() == {"sentences", "greedy", "beam"}
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert main(["train", "--resume", str(folder / "run"), "--steps", "1", "--json"]) == 0
@@ -79,7 +80,7 @@ def test_a_picture_is_a_png(cli, run, place, monkeypatch):
         (["say one", "--file", "lines.txt"], "give a sentence, - for"),
         (["--file", "lines.txt", "--attention", "a.png"], "--attention: draws one sentence"),
         (["say one", "--length-penalty", "-1"], "--length-penalty: must be finite and at least 0, got -1"),
-        (["say one", "--beam", "0"], "--beam: got '0', but it must be an integer of at least 1"),
+        (["say one", "--beam", "0"], "--beam: got '0', but it must be an integer from 1 to 100"),
         (["one two three four five six seven"], "the sentence has"),
         (["--file", "lines.txt"], "lines.txt: line 2 has"),
         (["--file", "latin.txt"], "latin.txt: not UTF-8 text"),
@@ -93,28 +94,57 @@ def test_bad_input_is_one_line(cli, run, place, arguments, message):
     assert message in err
 
 
-def test_another_kind_of_folder_is_named(cli, run, runs):
+def test_another_kind_of_folder_is_named(cli, run, runs, place):
+    assert cli("convert", runs["stories"], "gpt2", "--to", "huggingface")[0] == 0
     for command, folder, message in [
+        (
+            ["translate", "a sentence"],
+            "gpt2",
+            "'tinygrad_llm.Translator' is needed, and this file is of another program",
+        ),
+        (
+            ["convert", "out", "--to", "huggingface"],
+            run,
+            "huggingface cannot hold the model translator: choose safetens",
+        ),
+        (["finetune", "--resume"], run, "this run is no fine-tuning: use `tinygrad-llm train --resume`"),
+        (["train", "--corpus", "stories", "--resume"], run, "--corpus: a translator learns from pairs: give --pairs"),
         (["translate", "a sentence"], runs["stories"], "'tinygrad_llm.GPT', and 'tinygrad_llm.Translator' is needed"),
         (["generate"], run, "'tinygrad_llm.Translator', and 'tinygrad_llm.GPT' is needed: `tinygrad-llm translate`"),
     ]:
-        status, out, err = cli(command[0], folder, *command[1:])
+        words = [*command, folder] if command[-1] == "--resume" else [command[0], folder, *command[1:]]
+        status, out, err = cli(*words)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert message in err
+    assert cli("convert", run, "copy")[0] == 0
+    assert cli("translate", "copy", "say one")[1] == cli("translate", run, "say one")[1]
 
 
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
         ("left\nsay one\n", [], "pairs.tsv: line 1: must name two columns"),
-        (PAIRS + "say one\n", [], "pairs.tsv: line 32: has 1 columns, and the target is in column 2 (right)"),
+        (PAIRS + "say one\n", [], "pairs.tsv: line 32: ends after column 1, and the target is in column 2 (right)"),
         (PAIRS + "say one\t\n", [], "pairs.tsv: line 32: the target is empty"),
         (PAIRS, ["--to", "rihgt"], "has no column 'rihgt': did you mean right?"),
         (PAIRS.encode() + b"G\xe4nse\tgeese\n", [], "pairs.tsv: not UTF-8 text"),
-        (PAIRS, ["--set", "block_size=2", "--set", "vocab_size=260"], "sentences are longer than the 2 tokens"),
+        (
+            PAIRS,
+            ["--set", "block_size=2", "--set", "vocab_size=260"],
+            "sentences longer than the 2 tokens that the model reads: ",
+        ),
         ("a\tb\n" + "x\ty\n" * 30, [], "pairs.tsv: got 1 different sentences, too few"),
         (PAIRS, ["--corpus", "stories"], "--corpus: a translator learns from pairs: give --pairs FILE.tsv"),
-        (PAIRS, ["--init", "x"], "data.init: only a gpt starts from weights, and this model is translator"),
+        (
+            PAIRS,
+            ["--init", "x"],
+            "data.init: only a gpt starts from other weights, not the model translator: leave it out",
+        ),
+        (PAIRS, ["--from", "right"], "source and target are both the column 'right': name two of left, right"),
+        (PAIRS, ["--set", "corpus=x.txt"], "data.corpus: has no effect on the model translator: leave it out"),
+        (PAIRS, ["--keep-newlines"], "data.keep_newlines: has no effect on the model translator: leave it out"),
+        (PAIRS, ["--set", "stride=4"], "training.stride: has no effect on the model translator: leave it out"),
+        (PAIRS, ["--set", "recompute=true"], "training.recompute: has no effect on the model translator: leave it out"),
         (PAIRS, ["--set", "n_head=3"], "n_embd (128) must be even and a multiple of n_head (3)"),
         (
             PAIRS,

@@ -33,8 +33,13 @@ def test_the_first_line_names_the_columns(table):
     ("content", "columns", "message"),
     [
         (TEXT, ("english", "germann"), "line 1: has no column 'germann': did you mean german"),
+        (
+            TEXT,
+            ("german", ""),
+            "line 1: source and target are both the column 'german': name two of english, german, f",
+        ),
         ("english\nThe fox.\n", ("", ""), "line 1: must name two columns"),
-        ("a\tb\nThe fox.\n", ("", ""), r"line 2: has 1 columns, and the target is in column 2 \(b\)"),
+        ("a\tb\nThe fox.\n", ("", ""), r"line 2: ends after column 1, and the target is in column 2 \(b\)"),
         ("a\tb\nx\ty\n\tDer Fuchs.\n", ("", ""), "line 3: the source is empty"),
         ("a\tb\nThe fox.\t \n", ("", ""), "line 2: the target is empty"),
         ("a\tb\n", ("", ""), "has no pairs below its first line"),

@@ -10,7 +10,7 @@ from typing import Any
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.options import add_checkpoint, add_json, add_overwrite, integer, weights_of
 from tinygrad_llm.cli.progress import fold
-from tinygrad_llm.models import EncoderClassifierConfig, EncoderConfig, GPTConfig
+from tinygrad_llm.models import EncoderClassifierConfig, EncoderConfig, GPTConfig, TranslatorConfig
 from tinygrad_llm.storage.atomic import atomic_folder
 from tinygrad_llm.weights import (
     FORMS,
@@ -24,7 +24,11 @@ from tinygrad_llm.weights import (
 
 EXAMPLE = "tinygrad-llm convert runs/demo for-transformers --to huggingface"
 
-_CONFIGS: dict[str, Any] = {"Encoder": EncoderConfig, "EncoderClassifier": EncoderClassifierConfig}
+_CONFIGS: dict[str, Any] = {
+    "Encoder": EncoderConfig,
+    "EncoderClassifier": EncoderClassifierConfig,
+    "Translator": TranslatorConfig,
+}
 _SUFFIXES = {".bin", ".ckpt", ".gguf", ".h5", ".index", ".npy", ".npz", ".pt", ".pth", ".safetensors"}
 
 

@@ -19,7 +19,7 @@ from tinygrad_llm.runs.presets import fine_tuning
 from tinygrad_llm.runs.run import Run, load_saved
 from tinygrad_llm.storage.text import columns, padded, shortened, to_json
 
-_NOT_OURS = "{}: this run trains on a text: use `tinygrad-llm train --resume`"
+_NOT_OURS = "{}: this run is no fine-tuning: use `tinygrad-llm train --resume`"
 _LONGEST_LABEL, _MOST_CLASSES = 28, 20  # columns of a label; rows of the table of classes
 EXAMPLE = "tinygrad-llm finetune classifier messages --base runs/demo --out spam"
 
@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ) + "\n".join(fold(text, f"  {key:<22} ", " " * 25) for key, text in keys(["finetune", "model"]) if _is_ours(key))
     parser.add_argument("task", nargs="?", choices=TASKS, help="what the model becomes: " + ", ".join(TASKS))
     parser.add_argument("data", nargs="?", help=f"the file with examples; {', '.join(SHIPPED)} ship with the package")
-    parser.add_argument("--base", metavar="MODEL", help="the model to start from: a run's folder, or a GPT-2's")
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="the model to start from: the folder of a run or of a GPT-2; of an encoder, for a classifier",
+    )
     parser.add_argument("--out", type=folder, metavar="FOLDER", help="the folder of the new run")
     add_overwrite(parser, "a run that is already there")
     parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")

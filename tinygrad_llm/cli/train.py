@@ -159,6 +159,7 @@ def _new(args: argparse.Namespace) -> Run:
 
 def _resumed(args: argparse.Namespace) -> Run:
     run = Run.resume(args.resume, _changes_of_resumed(args), args.steps)
+    _check_data(args, run.config.model.kind)
     check_rest(run.folder, run.trainer.step, run.config.training.steps)
     return run
 

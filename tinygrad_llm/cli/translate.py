@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", help="the sentence to translate; -: each line of stdin")
     parser.add_argument("--file", type=Path, metavar="FILE", help="translate each line of a UTF-8 text instead")
     parser.add_argument(
-        "--beam", type=integer(1), default=1, metavar="N", help="hypotheses to keep (default 1: greedy; the paper: 4)"
+        "--beam",
+        type=integer(1, 100),
+        default=1,
+        metavar="N",
+        help="hypotheses to keep, up to 100 (default 1: greedy; the paper: 4)",
     )
     parser.add_argument(
         "--length-penalty",

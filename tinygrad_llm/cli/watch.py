@@ -101,7 +101,7 @@ def _remarks(run: Run, step: Step) -> list[str]:
         )
     if step.val_loss is not None:
         text = sample_lines(_sample(run, step), "    ")
-        lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. It writes:\n{text}\n")
+        lines.append(f"\nstep {step.step}: held-out loss {step.val_loss:.3f}. {run.data.heading}:\n{text}\n")
     return lines
 
 

@@ -32,12 +32,17 @@ def read_translations(path: str | Path, source: str = "", target: str = "") -> l
     """Read pairs of sentences.
 
     Args:     source, target: names of columns; "": the first one, and the second.
-    Raises:   DataError: the file cannot be read, is not UTF-8, or has no column of this name; a line has too few
-              columns, or an empty sentence. The line is named.
+    Raises:   DataError: the file cannot be read, is not UTF-8, or has no column of this name; source and target are the
+              same column; a line has too few columns, or an empty sentence. The line is named.
     """
     lines = _read(path).split("\n")
     names = [name.strip() for name in lines[0].split("\t")]
     columns = [_column(path, names, name, i) for i, name in enumerate((source, target))]
+    if columns[0] == columns[1]:
+        raise DataError(
+            f"{path}: line 1: source and target are both the column {names[columns[0]]!r}: name two of "
+            f"{', '.join(names)}"
+        )
     pairs = []
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -47,8 +52,8 @@ def read_translations(path: str | Path, source: str = "", target: str = "") -> l
             where = f"{path}: line {number}"
             if column >= len(cells):
                 raise DataError(
-                    f"{where}: has {len(cells)} columns, and the {what} is in column {column + 1} ({names[column]}): "
-                    "put a tab between the columns"
+                    f"{where}: ends after column {len(cells)}, and the {what} is in column {column + 1} "
+                    f"({names[column]}): put a tab between the columns"
                 )
             if not cells[column]:
                 raise DataError(f"{where}: the {what} is empty: remove the line, or fill it")

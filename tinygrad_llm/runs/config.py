@@ -76,6 +76,7 @@ class DataSettings:
 
 OF_PAIRS = {"pairs", "source", "target"}  # the settings of [data] that only a translator has
 OF_BOTH = {"tokenizer", "vocab_size"}
+NOT_OF_PAIRS = {"order", "stride", "recompute"}  # the settings of [training] that a translator does not have
 
 # The table [model] is the config of one of `MODELS`, except for vocab_size, which the tokenizer decides; and `kind`.
 MODEL_HELP = {
@@ -116,6 +117,7 @@ class RunConfig:
         if "data" in own:
             paired = self.model.kind == "translator"
             own["data"] = [f for f in own["data"] if f.name in OF_BOTH or (f.name in OF_PAIRS) == paired]
+            own["training"] = [f for f in own["training"] if not paired or f.name not in NOT_OF_PAIRS]
         own["model"] = [field for field in own["model"] if field.name in ({"dropout"} if self.finetune.task else sizes)]
         return own
 
@@ -137,7 +139,7 @@ class RunConfig:
         """A copy with other values of some keys; a key may leave out its table where only one table has it.
 
         Raises:   ConfigError: an unknown key (the nearest is named); a key that is given twice, with and without its
-                  table; a value of the wrong type or out of range; a size that this kind of model does not have.
+                  table; a value of the wrong type or out of range; a setting that this kind of model does not have.
         """
         tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
         names: dict[str, str] = {}
@@ -152,6 +154,11 @@ class RunConfig:
         before = self if kind == self.model.kind else dataclasses.replace(self, model=KINDS[kind]())
         if foreign := [name for name in tables["model"] if not hasattr(before.model, name)]:
             raise ConfigError(f"model.{foreign[0]}: is not a setting of the model {kind}: leave it out")
+        for table in () if self.finetune.task else ("data", "training"):
+            own = {field.name for field in before.tables[table]}
+            for name, value in tables[table].items():
+                if name not in own and value != getattr(getattr(before, table), name):
+                    raise ConfigError(f"{table}.{name}: has no effect on the model {kind}: leave it out")
         try:
             parts = {
                 table: dataclasses.replace(getattr(before, table), **values)

@@ -72,6 +72,7 @@ class RunData:
     held_out: list[NDArray[Any]]
 
     outside: ClassVar[int] = 0  # tokens of a block that are not from the text
+    heading: ClassVar[str] = "It writes"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -129,6 +130,7 @@ class MaskedData(RunData):
     """
 
     outside: ClassVar[int] = 2
+    heading: ClassVar[str] = "It guesses, with the true word in brackets"
 
     def __post_init__(self) -> None:
         if lost := missing_tokens(self.tokenizer):

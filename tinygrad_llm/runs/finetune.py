@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Subject(Protocol):
-    """What a `Run` trains on: `RunData`, or one of the classes below."""
+    """What a `Run` trains on: `RunData`, `TranslationData`, or one of the classes below."""
+
+    heading: ClassVar[str]  # of a sample: what the model does there
 
     @property
     def tokenizer(self) -> AnyTokenizer: ...
@@ -96,6 +98,8 @@ class FineTuneData:
     size: int
     digest: str
     notes: list[str]
+
+    heading: ClassVar[str] = "It answers"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -189,6 +193,8 @@ class MessageData(FineTuneData):
     labels: tuple[str, ...]
     test: tuple[list[list[int]], NDArray[Any]]
     texts: list[str]  # of the first held-out messages, for samples
+
+    heading: ClassVar[str] = "It classifies"
 
     @property
     def test_size(self) -> int:

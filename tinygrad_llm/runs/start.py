@@ -26,7 +26,9 @@ def with_start(config: RunConfig, *changes: Mapping[str, Any]) -> RunConfig:
     if not named:
         return config
     if config.model.kind != "gpt":
-        raise ConfigError(f"data.init: only a gpt starts from weights, and this model is {config.model.kind}")
+        raise ConfigError(
+            f"data.init: only a gpt starts from other weights, not the model {config.model.kind}: leave it out"
+        )
     path = choose_weights(str(named[-1])).path
     sizes = GPT.from_pretrained(path).config
     settings: dict[str, Any] = {f"model.{name}": getattr(sizes, name) for name in (*_SIZES, "block_size")}

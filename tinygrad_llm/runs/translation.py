@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -35,6 +35,8 @@ class TranslationData:
     size: int
     digest: str  # SHA-256 of the file and of the columns' names
 
+    heading: ClassVar[str] = "It translates"
+
     @property
     def identity(self) -> dict[str, Any]:
         """Pairs and tokenizer of a checkpoint; only with the same ones can it be resumed."""
@@ -56,8 +58,6 @@ class TranslationData:
         return Translation(batches, held_out, end_of(self.tokenizer), s.label_smoothing), batches.batches_per_epoch
 
     def make_model(self, config: RunConfig, rng: Generator, batch_size: int) -> Translator:
-        if config.training.recompute:
-            raise ConfigError("training.recompute: a translator keeps what backward needs: leave it out")
         return Translator(dataclasses.replace(config.model, vocab_size=self.tokenizer.n_vocab), rng)
 
     def sample(self, model: Translator, max_new_tokens: int, seed: int) -> str:
@@ -127,6 +127,6 @@ def _check_lengths(pairs: Sequence[Translated], tokenizer: AnyTokenizer, longest
     if long:
         text = max(long, key=long.__getitem__)
         raise DataError(
-            f"{len(long)} sentences are longer than the {longest} tokens that the model reads; the longest has "
+            f"sentences longer than the {longest} tokens that the model reads: {len(long)}; the longest has "
             f"{long[text]} with its end: {text[:40]!r}: set block_size={long[text]}, or remove them"
         )

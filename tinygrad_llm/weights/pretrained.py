@@ -60,6 +60,7 @@ from tinygrad_llm.weights.tensors import (
 )
 
 FORMS = ("safetensors", "huggingface", "openai", "npz")
+_FORMS_OF = {"gpt": FORMS, "encoder": FORMS[:2], "translator": FORMS[:1]}  # by the kind of a model: those that hold it
 
 _OURS, _PYTORCH = "tinygrad_llm.", "pt"  # the start, or the whole, of the field `format` in the metadata of weights
 _READ_BY = {
@@ -224,6 +225,8 @@ def read_pretrained(
         raise LoadError(f"{file}: holds {show(form)}, and {show(own)} is needed: {hint}")
     elif _is_encoder(config_class):
         source, fields, state, found = _read_bert(file, read, own)
+    elif _FORMS_OF[_kind(config_class)] == FORMS[:1]:
+        raise LoadError(f"{file}: {show(own)} is needed, and this file is of another program: check the path")
     else:
         source, fields, state, found = _read_gpt2(file, read, n_head)
     del read  # so that `unify` can free each original
@@ -233,7 +236,7 @@ def read_pretrained(
     try:
         config = config_class(**fields)
     except (TypeError, ValueError) as error:
-        raise LoadError(f"{source}: not the sizes of a {own.removeprefix(_OURS)}: {brief(error)}") from None
+        raise LoadError(f"{source}: not the sizes of the model {own.removeprefix(_OURS)}: {brief(error)}") from None
     if form != own and n_head is None:
         _check_published(source, config, fields.get("n_head", 0))
     check_tensors(file, source, config, state)
@@ -279,12 +282,10 @@ def write_pretrained(
             f"the form {form} is {whose}'s, whose positions are absolute, and this model's are {positions}: choose "
             f"{FORMS[0]}"
         )
-    if _is_encoder(type(config)):
-        if form not in ("safetensors", "huggingface"):
-            raise ValueError(f"the form {form} is GPT-2's, and an encoder has none in it: choose huggingface")
-        arrays = dict(state)
-    else:
-        arrays = from_ours(state, form if form in STYLES else "ours")
+    kind = _kind(type(config))
+    if form not in _FORMS_OF[kind]:
+        raise ValueError(f"the form {form} cannot hold the model {kind}: choose {' or '.join(_FORMS_OF[kind])}")
+    arrays = from_ours(state, form if form in STYLES else "ours") if kind == "gpt" else dict(state)
     target = {"openai": INDEX, "npz": NPZ}.get(form, WEIGHTS)
     others = [name for name in (WEIGHTS, INDEX, NPZ) if name != target and os.path.lexists(folder / name)]
     if others:
@@ -369,8 +370,12 @@ def model_at(path: str | Path) -> str:
     return "GPT"
 
 
+def _kind(config_class: type) -> str:
+    return getattr(config_class, "kind", "gpt")
+
+
 def _is_encoder(config_class: type) -> bool:
-    return getattr(config_class, "kind", "gpt") == "encoder"
+    return _kind(config_class) == "encoder"
 
 
 def _read_bert(file: Path, read: Arrays, own: str) -> tuple[str, dict[str, Any], dict[str, Array], str]:
