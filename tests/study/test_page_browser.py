@@ -237,6 +237,7 @@ def test_a_mistake_turns_the_check_red(gpt, opened):
     page.get_by_role("radio").nth(1).check()
     playwright.expect(page.get_by_role("status")).to_contain_text("the check fails")
     assert page.locator(".break path.wrong").count() == 2  # the curve and its key
+    assert page.locator(".two-formulas dd").all_text_contents() == ["dx = y · (g − Σ g·y)", "dx = y · (1 − y) · g"]
 
 
 def test_numbers_that_are_not_finite_are_told(opened, tmp_path):

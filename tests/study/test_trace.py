@@ -348,6 +348,19 @@ def test_mistakes_are_caught_and_change_the_gradient(gpt):
     assert any(m["curve"][-1] > 1.2 * breaks["right"][-1] for m in breaks["mutants"])
 
 
+def test_a_mistake_has_its_formula_its_worst_element_and_its_factor(head):
+    for kernel, formulas in replay.WRITTEN.items():
+        assert set(formulas) <= {m.name for m in mistakes(kernel)}, kernel
+    mutants = {m["kernel"]: m for m in head.data["breaks"]["mutants"]}
+    assert mutants["mean"]["wrong"] == "dx = g, copied to every summand"
+    assert mutants["mean"]["factor"] == pytest.approx(30, rel=1e-5)  # n
+    assert mutants["softmax"]["factor"] is None
+    for m in mutants.values():
+        w = m["worst"]
+        assert f"analytic {w['wrong']:.17g}" in m["message"]
+        assert abs(w["wrong"] - w["numeric"]) > 0.1 * m["error"]
+
+
 def test_flow_has_the_norms_of_every_layer(gpt):
     cache = gpt.recording.cache()
     layers = {row["layer"]: row for row in gpt.data["flow"]["layers"]}

@@ -21,7 +21,7 @@ import numpy as np
 
 from tinygrad_llm.gradcheck.cases import Call, Case, basic_cases, exact
 from tinygrad_llm.gradcheck.methods import GradcheckError
-from tinygrad_llm.gradcheck.result import TOLERANCE, describe
+from tinygrad_llm.gradcheck.result import TOLERANCE, Comparison, describe
 from tinygrad_llm.gradcheck.wrong_formulas import WRONG, Wrong
 from tinygrad_llm.kernels import KERNELS, Array, Kernel
 from tinygrad_llm.kernels.contract import Result, Vjp
@@ -52,6 +52,7 @@ class Hunt:
     error: float  # the largest of all cases; NaN if the shape, dtype or number of gradients was wrong
     message: str
     tolerance: float
+    worst: Comparison | None = None  # where the checker saw the largest error; None if it refused to compare
 
 
 # ---- changes that suit any kernel ----------------------------------------------------------------------------------
@@ -231,11 +232,13 @@ def _outcome(mutant: Mutant, case: Case, seed: int) -> Hunt:
     """Check a case with the mutant in place of its kernel."""
     assert isinstance(case.make, Call)
     wrong = replace(case, make=replace(case.make, kernel=mutant.plant(case.make.kernel)))
-    error, message = float("nan"), ""
+    error, message, worst = float("nan"), "", None
     try:
         result = wrong.check(seed)
-        error, message = result.worst.error, "" if result else describe(result)
+        worst = result.worst
+        error, message = worst.error, "" if result else describe(result)
     except GradcheckError as refusal:
         message = str(refusal)
     by = case.name if message else ""
-    return Hunt(mutant.kernel, mutant.name, case.method, bool(message), by, error, message, TOLERANCE[case.method])
+    fate = (case.method, bool(message), by, error, message, TOLERANCE[case.method], worst)
+    return Hunt(mutant.kernel, mutant.name, *fate)

@@ -258,7 +258,8 @@ class Break:
 
     mutant: Mutant
     hunt: Hunt  # the verdict of the check
-    errors: list[tuple[int, float]]  # of each parameter's gradient here, relative to its norm
+    errors: list[tuple[int, float]]  # of each parameter's gradient here, relative to its norm + 0.01
+    factor: float | None  # by which every gradient here is wrong; None if there is no such number
     curve: list[float]  # the loss while training with it
 
 
@@ -270,6 +271,31 @@ class Breaks:
     right: list[float]
     found: list[Break]
 
+
+# The formulas of the mistakes that are shown first, by kernel and name.
+WRITTEN = {
+    "softmax": {
+        "only the diagonal": "dx = y · (1 − y) · g",
+        "Σ g·y forgotten": "dx = y · g",
+        "mean(g) for Σ g·y": "dx = y · (g − mean(g))",
+    },
+    "layer_norm": {"mean(g') forgotten": "dx = rstd · (dx̂ − x̂ · mean(dx̂·x̂)),  dx̂ = g · weight"},
+    "cross_entropy": {"onehot forgotten": "dlogits = g · p / n"},
+    "matmul": {"reshaped, not transposed": "da = g b.reshape(m, k),  db = a.reshape(k, n) g"},
+    "linear": {"dbias averaged": "dbias = mean(g)", "dbias from one row": "dbias = g[0]"},
+    "embedding": {
+        "repeated ids overwrite": "dweight[ids] = g",
+        "repeated ids are averaged": "dweight[id] = mean of g over its places",
+    },
+    "gelu": {"0.0447 for 0.044715": "as it is, with 0.0447 for 0.044715"},
+    "tanh": {"1 − y": "dx = g · (1 − y)", "1 + y²": "dx = g · (1 + y²)", "x for y": "dx = g · (1 − x²)"},
+    "sigmoid": {"y (1 + y)": "dx = g · y · (1 + y)"},
+    "where": {"a and b exchanged": "da = 0 where condition, else g;  db = g where condition, else 0"},
+    "multiply": {"own factor for the other's": "da = g · a,  db = g · b"},
+    "log": {"g · x": "dx = g · x"},
+    "mean": {"n forgotten": "dx = g, copied to every summand"},
+    "sum": {"divided by n": "dx = g / n, copied to every summand"},
+}
 
 # The kernels whose mistakes are the most telling come first.
 _TELLING = (
@@ -315,10 +341,17 @@ def breaks(recording: Recording) -> Breaks | None:
         ]
         if max(error for _, error in errors) > 1e-6:  # float32 rounds by less
             verdict = next(hunt([mutant]))
-            found.append(Break(mutant, verdict, errors, _train(replay, lr, steps, kernels)))
+            found.append(Break(mutant, verdict, errors, _factor(right, wrong), _train(replay, lr, steps, kernels)))
         if len(found) == most:
             break
     return Breaks(lr, _train(replay, lr, steps, {}), found)
+
+
+def _factor(right: list[Array], wrong: list[Array]) -> float | None:
+    """The number c of wrong = c · right, to five digits."""
+    c = sum(float(np.vdot(a, b)) for a, b in zip(right, wrong, strict=True)) / sum(float(np.vdot(a, a)) for a in right)
+    off = max(float(np.linalg.norm(b - c * a)) for a, b in zip(right, wrong, strict=True))
+    return c if off <= 1e-5 * max(float(np.linalg.norm(b)) for b in wrong) else None
 
 
 def _kernel(replay: Replay, name: str) -> Kernel:

@@ -394,11 +394,18 @@ class _Builder:
             row: dict[str, Any] = {
                 "kernel": b.mutant.kernel,
                 "name": b.mutant.name,
-                "wrong": b.mutant.name,
+                "wrong": replay.WRITTEN.get(b.mutant.kernel, {}).get(b.mutant.name, b.mutant.name),
                 "used_at": used,
             }
             row |= {"caught": b.hunt.caught, "method": b.hunt.method, "error": b.hunt.error}
             row |= {"tolerance": TOLERANCE[b.hunt.method], "message": b.hunt.message, "curve": b.curve}
+            row["factor"] = b.factor
+            row["worst"] = b.hunt.worst and {
+                "input": b.hunt.worst.name,
+                "index": b.hunt.worst.index,
+                "wrong": b.hunt.worst.analytic,
+                "numeric": b.hunt.worst.numeric,
+            }
             mutants.append(row | {"gradients": [{"tensor": i, "error": error} for i, error in b.errors]})
         what = f"{len(made.right)} steps of AdamW on this very input, learning rate {made.lr:g}"
         return {"what": what, "steps": list(range(len(made.right))), "right": made.right, "mutants": mutants}

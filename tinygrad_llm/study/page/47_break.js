@@ -19,6 +19,7 @@ function breakView(place, width) {
       el(
         "div",
         { class: "verdicts" },
+        mutant ? twoFormulas(mutant) : null,
         verdictCard(mutant),
         breakChart(breaks, mutant, width >= 900 ? Math.round(width * 0.6) : width),
         mutant ? spoiled(mutant) : null,
@@ -53,7 +54,7 @@ function mutantList(mutants, chosen) {
       "ul",
       {},
       option(-1, "as it is", "every gradient right"),
-      mutants.map((m, i) => option(i, `${m.kernel}: ${m.name}`, m.wrong === m.name ? null : m.wrong)),
+      mutants.map((m, i) => option(i, `${m.kernel}: ${m.name}`, null)),
     ),
   );
 }
@@ -70,14 +71,37 @@ function verdictCard(mutant) {
     "div",
     { class: `verdict-card ${mutant.caught ? "bad" : "good"}`, role: "status" },
     el("p", { class: "big" }, mutant.caught ? "✗ the check fails" : "the check does not see it"),
+    mutant.worst ? worstOf(mutant) : mutant.message ? el("p", { class: "message" }, mutant.message) : null,
+  );
+}
+
+/** The element where the check of the kernel, on numbers of its own, sees the largest error. */
+function worstOf({ kernel, worst, error, tolerance, method }) {
+  const difference = Math.abs(worst.wrong - worst.numeric);
+  const scale = fmt(difference / error, 3);
+  const numeric = method === "complex" ? "complex step" : method;
+  const rows = [
+    ["this backward", fmt(worst.wrong, 6)],
+    [numeric, fmt(worst.numeric, 6)],
+  ];
+  const index = worst.index.length ? `, element [${worst.index.join(", ")}]` : "";
+  return [
+    table(`gradient of ${worst.input} of ${kernel}${index}`, ["", "gradient"], rows),
     el(
       "p",
-      {},
-      `relative error ${fmt(mutant.error, 2)}, allowed ${fmt(mutant.tolerance, 1)} ` +
-        `(${mutant.method === "complex" ? "complex step" : mutant.method})`,
+      { class: "message" },
+      `error = |difference| / ${scale} = ${fmt(error, 3)}, allowed ${fmt(tolerance, 1)}. `,
+      `${scale} is the largest |gradient| of this input, plus 0.01. The check runs the kernel on random numbers.`,
     ),
-    mutant.message ? el("p", { class: "message" }, mutant.message) : null,
-  );
+  ];
+}
+
+/** The right gradient and the wrong one as formulas. */
+function twoFormulas(mutant) {
+  const right = kernels[mutant.kernel]?.gradient || kernels[mutant.kernel]?.formula || "";
+  const line = (name, kind, text) =>
+    el("div", {}, el("dt", { class: kind }, name), el("dd", {}, text.replaceAll("\n", "  ")));
+  return el("dl", { class: "two-formulas" }, line("right", "good", right), line("wrong", "bad", mutant.wrong));
 }
 
 /** What the mistake does to the gradients of this model. */
@@ -91,11 +115,19 @@ function spoiled(mutant) {
     "section",
     {},
     sampleMaps(mutant),
-    rows.length ? table("which gradients of this model it spoils", ["parameter", "relative error", ""], rows) : null,
+    rows.length
+      ? table("which gradients of this model it spoils", ["parameter", "‖wrong − right‖ / (‖right‖ + 0.01)", ""], rows)
+      : null,
     el(
       "p",
       { class: "links" },
-      (mutant.used_at ?? []).slice(0, 6).map((i) => go(`used at step ${i + 1}`, `steps/${i + 1}`)),
+      "The steps show the right gradient: ",
+      (mutant.used_at ?? [])
+        .filter((i) => steps[i].backward !== null)
+        .slice(0, 6)
+        .map((i) =>
+          go(`back through ${mutant.kernel} (step ${steps[i].backward + 1})`, `steps/${steps[i].backward + 1}`),
+        ),
     ),
   );
 }
@@ -124,6 +156,16 @@ function sampleMaps({ sample }) {
       ),
     ),
   );
+}
+
+/** Why training may not show a mistake. */
+function unseen({ right }, { curve, factor }) {
+  const [a, b] = [right.at(-1), curve.at(-1)];
+  if (b === null || b > a + 0.01 * (right[0] - a)) return "";
+  return factor > 0
+    ? `Every gradient is ${fmt(factor, 3)} times the right one, and AdamW divides a gradient by its size: training cannot reveal ` +
+        "this mistake, but the check does."
+    : "Here, training does not reveal the mistake, but the check does.";
 }
 
 function breakChart(breaks, mutant, width) {
@@ -157,7 +199,7 @@ function breakChart(breaks, mutant, width) {
       "Training ",
       exportButton("break", () => chart),
     ),
-    el("p", { class: "say" }, `${breaks.what}. ${told}`),
+    el("p", { class: "say" }, `${breaks.what}. ${told}`, mutant ? ` ${unseen(breaks, mutant)}` : null),
     lineKey(lines),
     chart,
   );
