@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 
 import tinygrad_llm
+from tinygrad_llm.cli import progress
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.tokenizer import Tokenizer
@@ -169,12 +170,15 @@ def verdict():
 def quick_runs():
     """Runs draw no pictures, which takes longer than a toy's training, and do not wait for the disk.
 
-    The wait takes most of the time of a small write, and matters in a power cut only.
+    The wait takes most of the time of a small write, and matters in a power cut only. Progress is not shown either: a
+    busy machine would print lines that a test does not expect.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in DRAWS:
             patch.setattr(run_module, name, lambda figures, folder: None)
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(progress, "_DELAY", 300.0)
+        patch.setattr(progress, "_SECONDS", 300.0)
         yield
 
 
