@@ -125,8 +125,8 @@ def test_the_base_model_has_the_papers_parameters():
     ("change", "message"),
     [
         ({"n_layer": 0}, "n_layer must be a positive integer, got 0"),
-        ({"n_embd": 9, "n_head": 3}, r"n_embd \(9\) must be even and a multiple of n_head \(3\)"),
-        ({"n_head": 3}, r"n_embd \(8\) must be even and a multiple of n_head \(3\)"),
+        ({"n_embd": 9, "n_head": 3}, r"n_embd \(9\) must be even for sinusoidal positions"),
+        ({"n_head": 3}, r"n_embd \(8\) must be a multiple of n_head \(3\)"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"norm_first": 1}, "norm_first must be true or false, got 1"),
     ],

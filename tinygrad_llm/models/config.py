@@ -93,7 +93,7 @@ def check_sizes(config: Any, name: str) -> None:
         raise ValueError(f"{name}: n_embd ({config.n_embd}) must be a multiple of n_head ({config.n_head})")
     if type(config.dropout) not in (int, float) or not 0 <= config.dropout < 1:
         raise ValueError(f"{name}: dropout must lie in [0, 1), got {config.dropout!r}")
-    std = config.initializer_range
+    std = getattr(config, "initializer_range", None)
     if std is not None and (type(std) not in (int, float) or not 0 < std <= 1):
         raise ValueError(f"{name}: initializer_range must lie in (0, 1] or be None, got {std!r}")
 

@@ -21,7 +21,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import IGNORE_INDEX, Array
 from tinygrad_llm.kernels.positions import sinusoidal
 from tinygrad_llm.models.config import check_positions, check_sizes
-from tinygrad_llm.models.gpt import as_ids
+from tinygrad_llm.models.inputs import as_ids, as_lengths, as_targets, hide_padding
 from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Parameter
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.weights import PreTrainedModel
@@ -230,8 +230,7 @@ class Bert(Module):
         fused: bool = True,
     ) -> Tensor:
         """(B, T) → (B, T, C)."""
-        T = ids.shape[1]
-        may = None if lengths is None or (lengths == T).all() else (np.arange(T) < lengths[:, None])[:, None, None]
+        may = None if lengths is None else hide_padding(lengths, ids.shape[1])
         x: Tensor = self.embeddings(ids, segments)
         for layer in self.encoder["layer"]:
             if recompute:
@@ -333,10 +332,8 @@ class Encoder(PreTrainedModel):
 
         Raises:   as `loss`, but for targets of which none counts.
         """
-        targets = as_ids(targets, "targets")
         inputs = checked(self.config, ids, lengths, segments)
-        if targets.shape != inputs[0].shape:
-            raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {inputs[0].shape}")
+        targets = as_targets(targets, inputs[0].shape)
         counted = np.nonzero(targets != IGNORE_INDEX)
         logits = self.as_layer(lambda: self._scores(self.bert(*inputs, self.recompute, self.fused)[counted]))
         return logits, targets[counted]
@@ -346,19 +343,15 @@ class Encoder(PreTrainedModel):
         return logits
 
 
-def checked(config: EncoderConfig, ids: Any, lengths: Any, segments: Any) -> tuple[Array, Array | None, Array | None]:
+def checked(config: EncoderConfig, ids: Any, lengths: Any, segments: Any) -> tuple[Array, Array, Array | None]:
     """The inputs of an encoder as arrays.
 
     Raises:   as `Encoder.forward`.
     """
     ids = as_ids(ids)
-    B, T = ids.shape
-    if config.block_size < T:
-        raise ValueError(f"got {T} positions, more than block_size {config.block_size}")
-    if lengths is not None:
-        given, lengths = lengths, np.asarray(lengths)
-        if lengths.shape != (B,) or lengths.dtype.kind not in "iu" or not ((lengths >= 1) & (lengths <= T)).all():
-            raise ValueError(f"lengths must be {B} integers from 1 to {T}, got {given!r:.100}")
+    if config.block_size < ids.shape[1]:
+        raise ValueError(f"got {ids.shape[1]} positions, more than block_size {config.block_size}")
+    lengths = as_lengths(lengths, ids)
     if segments is not None:
         segments = as_ids(segments, "segments")
         if segments.shape != ids.shape:

@@ -18,6 +18,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation import KVCache, Sampling, generate
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models.config import GPTConfig
+from tinygrad_llm.models.inputs import as_ids, as_targets
 from tinygrad_llm.nn import GELU, Dropout, Embedding, LayerCache, LayerNorm, Linear, Module, MultiHeadAttention
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.weights import PreTrainedModel
@@ -205,9 +206,8 @@ class GPT(PreTrainedModel):
         Args:     label_smoothing, count: see `functional.linear_cross_entropy`.
         Raises:   ValueError, IndexError: as `forward`; also targets of another shape, or none that counts.
         """
-        ids, targets = as_ids(ids), as_ids(targets, "targets")
-        if targets.shape != ids.shape:
-            raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
+        ids = as_ids(ids)
+        targets = as_targets(targets, ids.shape)
         if ids.shape[1] > self.config.block_size:
             raise ValueError(f"got {ids.shape[1]} positions, more than block_size {self.config.block_size}")
         loss = self._fused_loss if self.fused and self._head_is_its_own else self._plain_loss
@@ -244,9 +244,8 @@ class GPT(PreTrainedModel):
         Returns:  (B,), in nats.
         Raises:   as `loss`, but for rows without a target that counts: they give 0.
         """
-        ids, targets = as_ids(ids), as_ids(targets, "targets")
-        if targets.shape != ids.shape:
-            raise ValueError(f"got targets {targets.shape}, which must have the shape of ids {ids.shape}")
+        ids = as_ids(ids)
+        targets = as_targets(targets, ids.shape)
         logits = self(ids)
         logits = logits.reshape(-1, logits.shape[-1])
         losses = F.cross_entropy(logits, targets.reshape(-1), reduction="none")
@@ -268,14 +267,3 @@ class GPT(PreTrainedModel):
         """The prompt, (T,), (B, T) or rows of unequal lengths, and max_new_tokens more: see `generation.generate`."""
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty, tuple(forbidden))
         return generate(self, ids, max_new_tokens, sampling, rng, use_cache, eos_id)
-
-
-def as_ids(ids: Any, what: str = "ids") -> Array:
-    """A batch of token ids, (B, T), as an array.
-
-    Raises:   ValueError: they are not integers of that shape, or there are none.
-    """
-    array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
-    if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0:
-        raise ValueError(f"{what} must be integers of shape (B, T), got {array.dtype} of shape {array.shape}")
-    return array

@@ -15,7 +15,8 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.models.config import GPTConfig
 from tinygrad_llm.models.encoder import Bert, Encoder, EncoderConfig, checked
-from tinygrad_llm.models.gpt import GPT, Transformer, as_ids
+from tinygrad_llm.models.gpt import GPT, Transformer
+from tinygrad_llm.models.inputs import as_ids, as_lengths
 from tinygrad_llm.nn import Dropout, Linear
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.storage.files import LoadError
@@ -129,9 +130,7 @@ class GPTClassifier(PreTrainedModel):
         B, T = ids.shape
         if self.config.block_size < T:
             raise ValueError(f"got {T} positions, more than block_size {self.config.block_size}")
-        ends = np.full(B, T) if lengths is None else np.asarray(lengths)
-        if ends.shape != (B,) or ends.dtype.kind not in "iu" or not ((ends >= 1) & (ends <= T)).all():
-            raise ValueError(f"lengths must be {B} integers from 1 to {T}, got {lengths!r:.100}")
+        ends = as_lengths(lengths, ids)
         x = self.transformer(ids, None, self.recompute, self.fused)  # (B, T, C)
         scores: Tensor = self.score(x[np.arange(B), ends - 1])
         return scores

@@ -19,7 +19,8 @@ from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.generation import KVCache
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.models.gpt import as_ids
+from tinygrad_llm.models.config import check_positions, check_sizes
+from tinygrad_llm.models.inputs import as_ids, as_lengths, as_targets, hide_padding
 from tinygrad_llm.nn import Dropout, Embedding, LayerNorm, Linear, Module, Parameter
 from tinygrad_llm.random import Generator, check_generator
 from tinygrad_llm.weights import PreTrainedModel
@@ -56,18 +57,8 @@ class TranslatorConfig:
     published: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
-                raise ValueError(f"TranslatorConfig: {field.name} must be a positive integer, got {value!r}")
-            if field.type is bool and type(value) is not bool:
-                raise ValueError(f"TranslatorConfig: {field.name} must be true or false, got {value!r}")
-        if self.n_embd % self.n_head or self.n_embd % 2:
-            raise ValueError(
-                f"TranslatorConfig: n_embd ({self.n_embd}) must be even and a multiple of n_head ({self.n_head})"
-            )
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"TranslatorConfig: dropout must lie in [0, 1), got {self.dropout!r}")
+        check_sizes(self, "TranslatorConfig")
+        check_positions("sinusoidal", self.n_embd, self.n_head, "TranslatorConfig")
 
     @property
     def num_parameters(self) -> int:
@@ -316,9 +307,7 @@ class Translator(PreTrainedModel):
                   `functional.linear_cross_entropy`.
         Raises:   as `forward`; also ValueError: targets of another shape, or none that counts.
         """
-        targets = as_ids(targets, "targets")
-        if targets.shape != np.shape(target):
-            raise ValueError(f"got targets {targets.shape}, which must have the shape of target {np.shape(target)}")
+        targets = as_targets(targets, np.shape(target), "target")
         return self.as_layer(self._loss, source, target, targets, lengths, label_smoothing, count)  # type: ignore[no-any-return]
 
     def _loss(
@@ -341,14 +330,7 @@ class Translator(PreTrainedModel):
     def _encoded(self, source: Any, lengths: Any) -> tuple[Tensor, Array | None]:
         """The memory (B, S, C), and its mask (B, 1, 1, S): False at padding; None where there is none."""
         source = self._checked(source, "source")
-        B, S = source.shape
-        mask = None
-        if lengths is not None:
-            lengths = np.asarray(lengths)
-            if lengths.shape != (B,) or lengths.dtype.kind not in "iu" or not ((lengths >= 1) & (lengths <= S)).all():
-                raise ValueError(f"lengths must be {B} integers from 1 to {S}, got {lengths!r:.100}")
-            if (lengths < S).any():
-                mask = (np.arange(S) < lengths[:, None])[:, None, None]
+        mask = hide_padding(as_lengths(lengths, source), source.shape[1])
         return self.encoder(self._embedded(source), mask), mask
 
     def _checked(self, ids: Any, what: str) -> Array:

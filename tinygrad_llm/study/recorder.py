@@ -22,7 +22,7 @@ from tinygrad_llm.autograd.node import Node, owned_arrays
 from tinygrad_llm.autograd.observer import calling_frame, calling_line, current_layer
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
-from tinygrad_llm.models.gpt import as_ids
+from tinygrad_llm.models.inputs import as_ids
 from tinygrad_llm.nn import Module
 from tinygrad_llm.study.names import name_values
 from tinygrad_llm.study.recording import (

@@ -19,7 +19,7 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.gradcheck.result import TOLERANCE
 from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.models import GPT
-from tinygrad_llm.models.gpt import as_ids
+from tinygrad_llm.models.inputs import as_ids
 from tinygrad_llm.nn import Module
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.study import lenses, reading, replay

@@ -1,6 +1,6 @@
 """Batches of texts of unequal lengths: padded on the right to the longest of the batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,15 @@ def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: array[:, :width] if array.ndim > 1 else array for name, array in batch.items()}
 
 
-def in_batches(examples: dict[str, Any], batch_size: int) -> list[dict[str, Any]]:
-    """All examples once, in order, each batch only as wide as its longest text: for measuring."""
+def in_batches(
+    examples: dict[str, Any], batch_size: int, cut: Callable[[dict[str, Any]], dict[str, Any]] = trimmed
+) -> list[dict[str, Any]]:
+    """All examples once, in order, each batch only as wide as its longest text: for measuring.
+
+    Args:     cut: as `trimmed`.
+    """
     starts = range(0, len(examples["lengths"]), batch_size)
-    return [trimmed({name: array[i : i + batch_size] for name, array in examples.items()}) for i in starts]
+    return [cut({name: array[i : i + batch_size] for name, array in examples.items()}) for i in starts]
 
 
 class PaddedExamples(Examples):

@@ -15,7 +15,8 @@ from tinygrad_llm.models import Translator
 from tinygrad_llm.nn import Module
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import AnyTokenizer
-from tinygrad_llm.training.padded import PaddedExamples, pad
+from tinygrad_llm.training.examples import Examples
+from tinygrad_llm.training.padded import PaddedExamples, in_batches, pad
 from tinygrad_llm.training.task import Batch, Batches, Evaluation, Task
 
 
@@ -88,7 +89,7 @@ class TranslationExamples(PaddedExamples):
         super().__init__(examples, batch_size, rng, grouped=True)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        return trimmed_pairs({name: array[np.array(indices)] for name, array in self.examples.items()})
+        return trimmed_pairs(Examples.batch(self, indices))
 
 
 def trimmed_pairs(batch: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +101,4 @@ def trimmed_pairs(batch: dict[str, Any]) -> dict[str, Any]:
 def measuring_batches(examples: dict[str, Any], batch_size: int) -> list[dict[str, Any]]:
     """All examples once, those of similar length together: for measuring."""
     order = np.argsort(examples["lengths"], kind="stable")
-    sorted_ = {name: array[order] for name, array in examples.items()}
-    starts = range(0, len(order), batch_size)
-    return [trimmed_pairs({name: array[i : i + batch_size] for name, array in sorted_.items()}) for i in starts]
+    return in_batches({name: array[order] for name, array in examples.items()}, batch_size, trimmed_pairs)
