@@ -3,17 +3,17 @@
 
 const STOPS = {
   light: {
-    negative: ["#f1f1ee", "#9dc3e8", "#3f83c9", "#154a86", "#082a52"],
-    positive: ["#f1f1ee", "#f6bd86", "#dd7a1c", "#97460a", "#552403"],
-    rising: ["#f1f3f1", "#9fd4ca", "#3a9f95", "#0c625d", "#053634"],
+    negative: ["#f1f1ee", "#a6cbef", "#5b9fe0", "#2470c8", "#0d4ba3"],
+    positive: ["#f1f1ee", "#f8c795", "#ec8f3b", "#cf610c", "#a33c02"],
+    rising: ["#f1f3f1", "#9fd4ca", "#3a9f95", "#0f6f69", "#064f4b"],
     nan: "#d0189b",
     inf: "#f2d400",
     hatch: "#b9bfc0",
     under: "#ffffff",
   },
   dark: {
-    negative: ["#262b30", "#2d5682", "#4a90d9", "#8fc3f7", "#d7ecff"],
-    positive: ["#262b30", "#79461a", "#d9822b", "#f7b673", "#ffe6c9"],
+    negative: ["#262b30", "#2a5384", "#3b7ecb", "#5ba4f5", "#8ac2ff"],
+    positive: ["#262b30", "#774318", "#c06f20", "#f29438", "#ffb668"],
     rising: ["#232a2c", "#17564f", "#2a9a8f", "#7ed9cc", "#d6fbf4"],
     nan: "#ff4fc3",
     inf: "#ffe14d",

@@ -516,8 +516,12 @@ function proofTable(proof) {
   return el(
     "div",
     {},
-    table("proof", ["method", "∂L/∂element", `|difference| / ${scale}`], rows, { class: "proof-table" }),
-    el("p", { class: "dim small" }, `${scale} is the largest |∂L/∂element| of this tensor, plus 0.01.`),
+    table("proof", ["method", "∂L/∂element", "error"], rows, { class: "proof-table" }),
+    el(
+      "p",
+      { class: "dim small" },
+      `error = |difference| / ${scale}: the largest |∂L/∂element| of this tensor, plus 0.01`,
+    ),
     verdict(exact ? proof.error : proof.central_error, exact),
   );
 }
@@ -552,12 +556,7 @@ function stepTheory(step) {
     "section",
     { class: "theory", "aria-label": "Derivation and source" },
     kernel.derivation
-      ? el(
-          "details",
-          { open: true },
-          el("summary", {}, "Derivation"),
-          block(kernel.derivation, "Derivation", "derivation"),
-        )
+      ? el("details", { open: true }, el("summary", {}, "Derivation"), derivation(kernel.derivation))
       : null,
     el(
       "details",
@@ -606,8 +605,17 @@ function usesOf(tensor) {
   );
 }
 
-function block(text, label, name = null) {
-  return el("pre", { tabindex: 0, role: "group", "aria-label": label, class: name }, text);
+function block(text, label) {
+  return el("pre", { tabindex: 0, role: "group", "aria-label": label }, text);
+}
+
+/** A derivation, whose lines break between their formulas, where two spaces stand, sooner than inside one. */
+function derivation(text) {
+  const lines = text.split("\n").map((line) => {
+    const parts = line.split(/(?<=\S)(?= {2,})/);
+    return el("span", { class: "row" }, [parts.map((part) => el("span", { class: "formula-part" }, part)), "\n"]);
+  });
+  return el("pre", { class: "derivation", tabindex: 0, role: "group", "aria-label": "Derivation" }, lines);
 }
 
 /** Source lines; those of the direction that is shown are marked. */
@@ -615,7 +623,10 @@ function source(kernel, back) {
   const [first, end] = kernel.vjp_lines ?? [Infinity, Infinity];
   const lines = kernel.source.split("\n").map((line, i) => {
     const vjp = i >= first && i < end;
-    return el("span", { class: vjp === back ? "row now" : "row" }, `${line}\n`);
+    const row = el("span", { class: vjp === back ? "row now" : "row" }, `${line}\n`);
+    const indent = line.length - line.trimStart().length + 4; // of what does not fit
+    [row.style.paddingLeft, row.style.textIndent] = [`${indent}ch`, `${-indent}ch`];
+    return row;
   });
   return el("pre", { class: "source", tabindex: 0, role: "group", "aria-label": "Source" }, el("code", {}, lines));
 }

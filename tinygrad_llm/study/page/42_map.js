@@ -296,13 +296,17 @@ function operationTexts(row, step, output) {
   return [
     go(step.kernel, `steps/${step.i + 1}`, { class: "op" }),
     el("span", { class: "name" }, shortName(output)),
-    el("span", { class: "dim more" }, residual || shapeText(output)),
+    el("span", { class: "dim more" }, [shapeText(output), residual].filter(Boolean).join(", ")),
+    el("code", { class: "dim line-of" }, step.line ?? ""),
   ];
 }
 
 function leafTexts(row, step, output) {
   const uses = plural((output.used_by ?? []).length, "use");
-  return [el("span", { class: "name" }, output.name), el("span", { class: "dim more" }, `${output.role}, ${uses}`)];
+  return [
+    el("span", { class: "name" }, output.name),
+    el("span", { class: "dim more" }, `${shapeText(output)}, ${output.role}, ${uses}`),
+  ];
 }
 
 /** The values of a tensor and its gradient, in small. */

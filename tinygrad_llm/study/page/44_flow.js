@@ -152,7 +152,7 @@ function parameterTable(parameters) {
       tensor.shape.join(" × "),
       fmt(p.weight_norm, 3),
       odd,
-      fmt(p.ratio, 2),
+      fmt(p.ratio, 3),
     ];
   });
   const head = ["parameter", "shape", "‖weight‖", "‖gradient‖", "‖update‖/‖weight‖"];

@@ -65,6 +65,11 @@ function curveChart(update, width) {
       points: update.curve.map(([lr]) => [lr, update.loss.before + slope * lr]),
     },
   ];
+  lines.push({
+    name: `this step, learning rate ${fmt(update.lr, 3)}`,
+    class: "c2",
+    points: [[update.lr, update.loss.after]],
+  });
   const chart = lineChart({
     lines,
     width,

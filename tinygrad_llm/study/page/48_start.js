@@ -98,7 +98,7 @@ function contactSheet() {
       el(
         "a",
         { href: `#steps/${step.i + 1}`, class: "frame ahead", title: stepTitle(step) },
-        el("small", {}, shortened(shortPath(tensor.name, 1), 11)),
+        el("small", {}, shortened(tensor.label ?? shortPath(tensor.name, 1), 11)),
         thumbnail(tensor, valueScale(tensor), 74, 58),
       ),
       grad
