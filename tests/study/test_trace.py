@@ -148,6 +148,12 @@ def test_attention_is_found_with_all_its_parts(gpt, head):
     }
 
 
+def test_the_keys_of_attention_are_tokens_even_where_a_head_is_as_wide():
+    made = trace_model(small(), IDS[:, :4], prove=False)  # T = D = 4
+    axes = {t["name"].rpartition("attn.")[2]: "".join(t["axes"]) for t in made.data["tensors"]}
+    assert (axes["weights"], axes["scores"], axes["q"]) == ("BHTT", "BHTT", "BHTD")
+
+
 def test_products_without_a_name_are_called_by_their_formula(gpt, head):
     labels = {t["name"]: t["label"] for t in head.data["tensors"] if t["label"]}
     assert labels == {"k.transpose": "kᵀ", "matmul": "q·kᵀ", "multiply": "error²"}
@@ -458,7 +464,9 @@ def test_layer_norm_in_steps_is_the_kernel():
 
 def test_the_head_answers_the_questions_of_a_student(head):
     said = [note for step in head.data["steps"] for note in step["notes"]]
-    assert any("∂L/∂v = weightsᵀ · g is db" in note for note in said)  # where dV comes from
+    assert any(
+        "With g = ∂L/∂head: da = g · vᵀ is ∂L/∂weights, and db = weightsᵀ · g is ∂L/∂v." in note for note in said
+    )  # where dV comes from
     assert any("its gradient there is exactly 0" in note for note in said)  # why a gradient is 0
     assert any("The mask is true at 10 of 25 places" in note for note in said)  # what the mask does
     assert any("This addition is the residual connection: x, unchanged, plus out" in note for note in said)

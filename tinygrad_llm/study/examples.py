@@ -176,7 +176,7 @@ def _attention(rng: Generator) -> Trace:
 
 def _block(rng: Generator) -> Trace:
     """One block of a GPT: attention and an MLP, each behind a layer norm and added to the stream."""
-    T, C = 4, 8
+    T, C = len(WORDS), 8  # T is not D, so that each axis has a letter of its own
     block = Block(GPTConfig(vocab_size=2, block_size=T, n_layer=1, n_head=2, n_embd=C, initializer_range=0.3), rng)
     x = Tensor(rng.randn((1, T, C), np.float32), requires_grad=True)
     target = rng.randn((1, T, C), np.float32)
@@ -197,7 +197,7 @@ def _block(rng: Generator) -> Trace:
         "gradient of each sum goes past the layer unchanged and through it, and the two are added.",
         example="block",
     )
-    made.data["meta"]["tokens"] = [list(WORDS[:T])]
+    made.data["meta"]["tokens"] = [list(WORDS)]
     return made
 
 

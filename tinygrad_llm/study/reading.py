@@ -295,8 +295,8 @@ def _matmul(recording: Recording, forward: Forward, name: list[str]) -> list[str
     y = called(recording, recording.values[forward.output])
     a, b = (recording.values[i] for i in forward.inputs)
     said = [
-        f"∂L/∂{_grouped(name[0])} = g · {_grouped(name[1])}ᵀ is da, and ∂L/∂{_grouped(name[1])} = "
-        f"{_grouped(name[0])}ᵀ · g is db, with g = ∂L/∂{_grouped(y)}.",
+        f"With g = ∂L/∂{_grouped(y)}: da = g · {_grouped(name[1])}ᵀ is ∂L/∂{_grouped(name[0])}, and db = "
+        f"{_grouped(name[0])}ᵀ · g is ∂L/∂{_grouped(name[1])}.",
     ]
     if len(a.shape) > 1 and len(b.shape) > 1:
         (n, k), m = a.shape[-2:], b.shape[-1]

@@ -203,7 +203,7 @@ class _Builder:
             "role": self._role(v),
             "layer": v.layer,
             "shape": v.shape,
-            "axes": reading.axes(v.shape, self.sizes),
+            "axes": self._axes(v),
             "dtype": str(v.dtype),
             "made_by": v.made_by,
             "used_by": list(dict.fromkeys(v.used_by)),
@@ -212,6 +212,12 @@ class _Builder:
             "text": f"{v.array.item():.4g}" if number else None,
             **self.array(v.array, v.id),
         }
+
+    def _axes(self, v: Value) -> list[str]:
+        found = reading.axes(v.shape, self.sizes)
+        if v.id in self.whole and found[-2:-1] == ["T"] and v.shape[-1] == v.shape[-2]:
+            found[-1] = "T"  # the keys of an attention, also where D is T
+        return found
 
     def _role(self, v: Value) -> str:
         if v.id == self.recording.output:
