@@ -167,6 +167,17 @@ def test_settings_that_an_encoder_does_not_have_are_refused(arguments, message, 
     assert not Path("new").exists()
 
 
+def test_windows_without_a_word_are_passed_over_and_a_held_out_part_needs_one(cli, place):
+    ends = "<|endoftext|>" * 40
+    (place / "text.txt").write_text(f"A cat sat. {ends}" * 30 + "The mat was flat. " * 9)
+    options = ["--set", "block_size=6", "--set", "batch_size=1", "--set", "order=epochs", "--set", "vocab_size=257"]
+    assert cli("train", "--model", "encoder", "--corpus", "text.txt", "--out", "run", *options)[0] == 0
+    (place / "text.txt").write_text("The mat was flat. " * 30 + ends * 30)
+    status, out, err = cli("train", "--model", "encoder", "--corpus", "text.txt", "--out", "new", *options)
+    message = "text.txt: the held-out part has no word to hide: give a longer text"
+    assert (status, out, err) == (2, "", f"tinygrad-llm train: {message}\n")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -243,6 +243,8 @@ def test_targets_that_do_not_fit_are_refused(model):
         model.loss([[1, 2]], [[1]])
     with pytest.raises(ValueError, match="the mean over no targets"):
         model.loss([[1, 2]], [[-100, -100]])
+    with pytest.raises(ValueError, match="got count 0, which must be ≥ 1"):
+        model.loss([[1, 2]], [[1, 2]], count=0)
 
 
 @pytest.mark.parametrize(

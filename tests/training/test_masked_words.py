@@ -1,6 +1,7 @@
 """Masked words: which words are hidden and how, the loss of the parts of a batch, and a resume to the last bit."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tinygrad_llm.datasets import BatchStream, SlidingWindows
 from tinygrad_llm.models import Encoder, EncoderConfig
 from tinygrad_llm.random import Generator
-from tinygrad_llm.training import Trainer, TrainSettings
+from tinygrad_llm.training import Trainer, TrainingError, TrainSettings
 from tinygrad_llm.training.masked_words import Hiding, MaskedWords, hide
 
 CLS, SEP, MASK, V, T = 0, 1, 2, 20, 8
@@ -67,6 +68,23 @@ def test_a_batch_is_a_window_between_its_two_tokens_and_hides_other_words_each_t
     windows, one, other = SlidingWindows(IDS, T - 2), HIDING(IDS[None, :60], Generator(1)), Generator(2)
     assert len(windows) > 0
     assert not np.array_equal(one[1], HIDING(IDS[None, :60], other)[1])
+
+
+def test_a_batch_without_a_word_to_hide_is_passed_over():
+    class Windows:
+        rng, batch_size = Generator(3), 1
+
+        def __init__(self, *windows):
+            self.windows = itertools.cycle(windows)
+
+        def __next__(self):
+            return (np.array([next(self.windows)]),)
+
+    some = MaskedWords(Windows([SEP, SEP], [SEP, 7]), [], HIDING)
+    for _ in range(3):
+        np.testing.assert_array_equal(some.next_batch()[1], [[-100, -100, 7, -100]])
+    with pytest.raises(TrainingError, match=r"have no word to hide: the text has too few known words"):
+        MaskedWords(Windows([SEP, SEP]), [], HIDING).next_batch()
 
 
 def test_the_losses_of_parts_add_up_and_accuracy_counts_the_right_guesses():

@@ -20,10 +20,10 @@ from tinygrad_llm.storage.text import nearest, one_line
 
 COMMANDS = {
     "demo": "train a small GPT on stories, prove its gradient, and let it write",
-    "train": "train a GPT on a text, an encoder, or a translator on pairs of sentences",
+    "train": "train a GPT or an encoder on a text, or a translator on pairs of sentences",
     "finetune": "make a classifier or an assistant out of a trained model",
     "classify": "name the class of a text, with the classifier of a fine-tuning run",
-    "sweep": "train a GPT with every combination of some settings, and rank them",
+    "sweep": "train a model with every combination of some settings, and rank them",
     "eval": "score a model: loss and perplexity on a text, multiple choice, next tokens",
     "generate": "let a trained model continue a prompt",
     "fill": "guess the words that a text hides behind [MASK], with an encoder",

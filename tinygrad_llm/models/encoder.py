@@ -325,6 +325,8 @@ class Encoder(PreTrainedModel):
         logits, wanted = self.at_targets(ids, targets, lengths, segments)
         if count is None:
             return F.cross_entropy(logits, wanted, label_smoothing=label_smoothing)
+        if count < 1:
+            raise ValueError(f"got count {count}, which must be ≥ 1")
         return F.cross_entropy(logits, wanted, reduction="sum", label_smoothing=label_smoothing) / float(count)
 
     def at_targets(self, ids: Any, targets: Any, lengths: Any = None, segments: Any = None) -> tuple[Tensor, Array]:

@@ -150,7 +150,10 @@ class MaskedData(RunData):
         hiding = Hiding(mask, tokenizer.n_vocab, self._special, around(tokenizer))
         fixed = Generator(_HELD_OUT)  # the same words are hidden in every held-out loss
         held_out = [hiding(ids, fixed, (1.0, 0.0)) for ids, _ in held_out_part(config, self)]
-        return MaskedWords(batches, held_out, hiding, config.training.label_smoothing), batches.batches_per_epoch
+        task = MaskedWords(batches, held_out, hiding, config.training.label_smoothing)
+        if not any(map(task.count, held_out)):
+            raise DataError(f"{self.names[0]}: the held-out part has no word to hide: give a longer text")
+        return task, batches.batches_per_epoch
 
     @property
     def _special(self) -> list[int]:

@@ -10,11 +10,13 @@ from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import IGNORE_INDEX, Array
 from tinygrad_llm.models import Encoder
 from tinygrad_llm.random import Generator
+from tinygrad_llm.training.records import TrainingError
 from tinygrad_llm.training.task import Batches, Task
 
 SHARE = 0.15  # of the tokens are predicted
 MASKED, REPLACED = 0.8, 0.1  # of those: hidden by [MASK], and replaced by any token; the rest stay as they are
 _NEVER = 2.0  # above every random number
+_TRIES = 1000  # batches without a word to hide, one after another
 
 
 class Hiding(NamedTuple):
@@ -56,7 +58,17 @@ class MaskedWords(Task):
         self.label_smoothing = label_smoothing
 
     def next_batch(self) -> tuple[Array, Array]:
-        return self.hiding(next(self.batches)[0], self.batches.rng)
+        """The next batch in which a word is hidden; windows of special tokens alone, such as [UNK], have none.
+
+        Raises:   TrainingError: no such batch comes.
+        """
+        for _ in range(_TRIES):
+            batch = self.hiding(next(self.batches)[0], self.batches.rng)
+            if self.count(batch):
+                return batch
+        raise TrainingError(
+            f"{_TRIES} batches one after another have no word to hide: the text has too few known words"
+        )
 
     def loss(self, model: Encoder, batch: tuple[Array, Array], total: int) -> tuple[Tensor, dict[str, float]]:
         return self._loss(model, batch, total, self.label_smoothing)
