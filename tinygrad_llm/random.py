@@ -117,7 +117,7 @@ class Generator:
         if _integer("fork: n", n) < 0:
             raise ValueError(f"fork: n must be ≥ 0, got {n}")
         base = self.random_seed()
-        return [Generator(base + i) for i in range(n)]
+        return [type(self)(base + i) for i in range(n)]
 
     # Bits
 

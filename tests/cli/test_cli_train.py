@@ -363,7 +363,7 @@ def test_the_number_of_workers_is_written_down_so_that_a_run_can_be_repeated(cli
     monkeypatch.setitem(
         PRESETS, "char-cpu", dataclasses.replace(PRESETS["char-cpu"], training=dataclasses.replace(unset, workers=None))
     )
-    monkeypatch.setattr(run_module, "fastest_threads", lambda model, task: 3)  # as this machine's measurement
+    monkeypatch.setattr(loop_module, "fastest_threads", lambda model, task: 3)  # as this machine's measurement
     assert cli("train", "--corpus", text_file, "--out", "measured")[0] == 0
     assert read_toml("measured/config.toml")["training.workers"] == 3
 
@@ -514,7 +514,6 @@ def test_every_way_to_ask_for_fewer_steps_shortens_the_warm_up(way, cli, text_fi
         (["--set", "optimizer=adagrad"], "training.optimizer: must be 'adamw'"),
         (["--set", "batch_size=1000"], "batch_size is 1000, and the data have 457 windows: use a smaller"),
         (["--set", "batch_size=1000", "--plan"], "batch_size is 1000, and the data have 457 windows: use a smaller"),
-        (["--set", "dropout=0.1", "--workers", "2"], "takes one worker, got 2"),
         (["--data", "x.bin"], "x.bin"),
         (["--resume", "nowhere"], "give --out FOLDER for a new run, or --resume RUN"),
     ],

@@ -364,9 +364,11 @@ def test_settings_out_of_range_are_refused(base, data, changes, message):
 
 
 def test_dropout_is_that_of_the_run_and_not_of_the_base_also_after_a_resume(tmp_path, base, data):
-    run = Run.new(configured("assistant", base, data, **{"model.dropout": 0.25}), tmp_path / "run")
+    config = configured("assistant", base, data, **{"model.dropout": 0.25, "training.workers": 2})
+    whole, run = finished(Run.new(config, tmp_path / "whole")), Run.new(config, tmp_path / "run")
     assert run.model.config.dropout == 0.25
     finished(run, stop_at=2)
     run = Run.resume(tmp_path / "run")
     assert run.model.config.dropout == 0.25
     assert dataclasses.replace(run.model.config, dropout=0.0) == GPT.from_pretrained(base).config
+    assert losses(finished(run)) == losses(whole)

@@ -31,12 +31,13 @@ from tinygrad_llm.training import ConfigError, LanguageModeling, Trainer, Traini
 
 KINDS = {
     "one worker, dropout": {},
-    "two workers": {"workers": 2, "dropout": 0.0},
+    "two workers": {"workers": 2},
+    "two workers, quick masks": {"workers": 2, "masks": "quick", "accumulation": 2},
     "random windows": {"order": "random"},
     "three batches a step": {"accumulation": 3},
     "sgd": {"optimizer": "sgd", "momentum": 0.9},
     "adam, linear": {"optimizer": "adam", "schedule": "linear"},
-    "muon": {"optimizer": "muon", "workers": 2, "dropout": 0.0},
+    "muon": {"optimizer": "muon", "workers": 2},
     "several epochs": {"stride": 32},  # 17 windows: four batches and a rest
 }
 

@@ -259,7 +259,8 @@ def test_the_bad_operation_and_its_layer_are_named():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_bad_operation_is_searched_with_the_masks_of_the_step(seed):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bad_operation_is_searched_with_the_masks_of_the_step(workers, seed):
     """A model that is bad with half of all masks: another mask could show nothing."""
 
     class Logarithm(Module):
@@ -273,9 +274,9 @@ def test_the_bad_operation_is_searched_with_the_masks_of_the_step(seed):
         def held_out_loss(self, model, batch, total):
             return model.w.sum()
 
-    ones = np.ones((1, 1), np.float32)
-    settings = TrainSettings(steps=9, lr=0.0, min_lr=0.0, warmup=0, workers=1, eval_every=9)
-    trainer = Trainer(Logarithm(), Bad(Given(itertools.repeat(ones), 1), [ones]), settings)
+    ones = np.ones((workers, 1), np.float32)
+    settings = TrainSettings(steps=9, lr=0.0, min_lr=0.0, warmup=0, workers=workers, eval_every=9)
+    trainer = Trainer(Logarithm(), Bad(Given(itertools.repeat(ones), workers), [ones]), settings)
     with pytest.raises(TrainingError, match=r"step \d+: the loss is -inf .*: log made inf in its output"):
         list(trainer.run())
 
@@ -402,12 +403,6 @@ def test_there_are_at_most_as_many_workers_as_rows():
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("several", [{"workers": 2}, {"workers": 3}])
-def test_dropout_with_several_workers_is_refused(several):
-    with pytest.raises(ConfigError, match=f"it takes one worker, got {several['workers']}"):
-        run(new_model(dropout=0.1), **several)
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,6 @@ def check_memory_of(peak_memory):
     """A function (config, changes of the settings, frozen): assert that the estimate is within 15 % of the peak."""
 
     def check(config, changes, frozen=()):
-        if config.dropout > 0 and changes.get("workers", 1) > 1:
-            pytest.skip("dropout takes one worker")
         settings = dataclasses.replace(SETTINGS, **changes)
         expected = memory(config, settings, settings.batch_size, frozen)
         assert expected.parameters == 4 * GPT(config, Generator(0)).num_parameters()

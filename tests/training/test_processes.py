@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_toys import BLOCK, IDS, SETTINGS, VOCAB, Curve, new_model, regression, text_task
 
-from tinygrad_llm.autograd import grad
+from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
 from tinygrad_llm.cli import main
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.runtime import OFF, started
@@ -285,9 +285,30 @@ def test_other_processes_recompute_where_the_model_does(monkeypatch):
     assert seen == [True, True]
 
 
-def test_dropout_with_several_processes_is_refused():
-    with pytest.raises(ConfigError, match="takes one process, got 2"):
-        together(2, lambda: Trainer(new_model(dropout=0.1), text_task(), SETTINGS))
+@pytest.mark.parametrize("masks", ["torch", "quick"])
+def test_two_processes_of_two_threads_draw_the_masks_of_four_threads(masks):
+    changes = {"model": lambda: new_model(dropout=0.3), "masks": masks, "batch_size": 8}
+    (alone, losses), (weights, found) = (
+        trained(workers=4, **changes),
+        together(2, lambda: trained(workers=2, **changes)),
+    )
+    assert np.ravel(found) == pytest.approx(np.ravel(losses), rel=1e-9)
+    for name, w in alone.items():
+        np.testing.assert_allclose(weights[name], w, rtol=1e-7, atol=1e-12, err_msg=name)
+
+
+def test_a_bad_operation_in_the_part_of_another_process_is_found():
+    model, (ids, targets) = new_model(tie_weights=False), np.zeros((2, 2, BLOCK), int)
+    ids[1] = 10
+    model.transformer.wte.weight.data[10] = math.nan
+
+    def first():
+        with Workers(model, LanguageModeling(None), 1) as opened, detect_anomaly():
+            opened.repeat((ids[:1], targets[:1]))  # of process 0
+            with pytest.raises(AnomalyError, match=r"embedding has NaN in its output, .*GPT\.transformer\.wte"):
+                opened.repeat((ids, targets))
+
+    together(2, first)
 
 
 def test_each_process_measures_its_threads_on_its_share_of_the_rows(monkeypatch):

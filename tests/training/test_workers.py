@@ -12,7 +12,8 @@ from training_toys import BLOCK, VOCAB, Curve, new_model, regression
 
 from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
 from tinygrad_llm.kernels import IGNORE_INDEX
-from tinygrad_llm.random import Generator
+from tinygrad_llm.nn import Dropout
+from tinygrad_llm.random import Generator, QuickMasks
 from tinygrad_llm.runtime import OpenBLAS, blas_threads
 from tinygrad_llm.training import Examples, LanguageModeling, workers
 from tinygrad_llm.training.workers import Workers, fastest_threads
@@ -77,12 +78,42 @@ def test_a_batch_in_which_nothing_counts_is_refused(threads):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_the_same_number_of_threads_gives_the_same_bits(threads):
-    model, batch = new_model(), batch_of(7)
-    first = gradient(model, batch, threads)
+    batch = batch_of(7)
+    first = gradient(new_model(dropout=0.2), batch, threads)
     for _ in range(5):
-        again = gradient(model, batch, threads)
+        again = gradient(new_model(dropout=0.2), batch, threads)
         assert again.loss == first.loss
         assert [g.tobytes() for g in again.grads] == [g.tobytes() for g in first.grads]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", [Generator, QuickMasks])
+def test_each_of_several_threads_draws_masks_from_its_own_fork(kind, recompute):
+    """The oracle takes the parts one after another, and sets the generator of the layers itself."""
+
+    def draw_from(rng):
+        for layer in model.modules():
+            if isinstance(layer, Dropout):
+                layer.rng = rng
+
+    model, task, batch = new_model(np.float64, dropout=0.3), LanguageModeling(None), batch_of(5, ignored=0.3)
+    model.recompute = recompute
+    shared, same = kind(7), kind(7)
+    draw_from(shared)
+    found = [gradient(model, batch, 2) for _ in range(2)]
+    for one in found:
+        losses, grads = [], []
+        for fork, part in zip(same.fork(2), task.split(batch, 2), strict=True):
+            assert type(fork) is kind
+            draw_from(fork)
+            loss = task.loss(model, part, one.count)
+            losses.append(loss.item())
+            grads.append(grad(loss, list(model.parameters())))
+        assert one.loss == pytest.approx(sum(losses), rel=1e-13)
+        for g, *parts in zip(one.grads, *grads, strict=True):
+            np.testing.assert_allclose(g, sum(parts), rtol=1e-10, atol=1e-15)
+    assert found[0].loss != found[1].loss
+    assert str(shared.get_state()) == str(same.get_state())  # all that a checkpoint has to save
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -159,7 +190,7 @@ def task_with(rows):
 )
 def test_one_thread_is_chosen_where_it_is_clearly_faster(one, two, expected, machine):
     machine({1: one, 2: two})
-    assert fastest() == expected
+    assert fastest() == fastest(dropout=0.1) == expected
 
 
 @pytest.mark.parametrize(
@@ -169,11 +200,6 @@ def test_up_to_four_threads_each_have_a_core_and_a_row(cores, rows, most, machin
     asked = machine({1: 1.0, most: 0.5}, cores)
     assert fastest(rows) == most
     assert sorted(asked) == ([1, most] if most > 1 else [])  # nothing to measure where there is no choice
-
-
-def test_a_model_with_dropout_gets_one_thread(machine):
-    machine({1: 9.0, 2: 1.0})
-    assert fastest(dropout=0.1) == 1
 
 
 def test_without_a_blas_that_obeys_there_is_one_thread_unless_asked_for(machine, monkeypatch):
@@ -192,8 +218,9 @@ def test_without_a_blas_that_obeys_there_is_one_thread_unless_asked_for(machine,
 
 
 def test_the_measurement_changes_neither_model_nor_data(monkeypatch):
-    model, task = new_model(), task_with(4)
+    model, task = new_model(dropout=0.1), task_with(4)
     before = {name: w.copy() for name, w in model.state_dict().items()}
+    random = str(model.transformer.drop.rng.get_state())
     monkeypatch.setattr(workers, "cores", lambda: 2)
     gradients = []
     original = Workers.gradient
@@ -204,6 +231,7 @@ def test_the_measurement_changes_neither_model_nor_data(monkeypatch):
     assert {threads: gradients.count(threads) >= 2 for threads in (1, 2)} == {1: True, 2: True}
     assert all((before[name] == w).all() for name, w in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+    assert str(model.transformer.drop.rng.get_state()) == random
     np.testing.assert_array_equal(task.next_batch()[0], task_with(4).next_batch()[0])
 
 

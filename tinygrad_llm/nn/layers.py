@@ -5,7 +5,9 @@ from the same stream in the same order. With a number, they start as in GPT-2: N
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 import numpy as np
@@ -101,6 +103,22 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+_others: ContextVar[Mapping[Generator, Generator] | None] = ContextVar("others", default=None)
+
+
+@contextmanager
+def drawing_from(others: Mapping[Generator, Generator]) -> Iterator[None]:
+    """Inside the block and in this thread, a Dropout whose generator is a key of `others` draws from the value instead.
+
+    So threads that share a model each have a stream of their own.
+    """
+    token = _others.set(others)
+    try:
+        yield
+    finally:
+        _others.reset(token)
+
+
 class Dropout(Module):
     """While training, drop each element with probability p: see `functional.dropout`."""
 
@@ -108,7 +126,16 @@ class Dropout(Module):
         if not 0 <= p <= 1:
             raise ValueError(f"dropout: got p={p}, which must lie in [0, 1]")
         self.p = p
-        self.rng = check_generator(rng)
+        self.rng = rng
+
+    @property
+    def rng(self) -> Generator:
+        """The generator that draws the masks: its own, or inside `drawing_from` another."""
+        return (_others.get() or {}).get(self._rng, self._rng)
+
+    @rng.setter
+    def rng(self, rng: Generator) -> None:
+        self._rng = check_generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training, self.rng)

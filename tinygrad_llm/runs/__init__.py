@@ -23,7 +23,8 @@ with a fresh optimizer and schedule. `--set block_size=N` reads fewer tokens at 
 
 Threads. `train` measures whether several workers (one thread per core, up to four, each with a part of the batch) are
 faster here than one with a BLAS of many threads, and writes their number to config.toml. `--workers N` sets it. The
-same number gives the same run, bit for bit; another number gives the same run except for rounding.
+same number gives the same run, bit for bit; another number gives the same run except for rounding. With dropout, each
+of several workers draws masks from a stream of its own, so another number gives other masks.
 
 Processes. MPI is for more processes, each with the whole model in its memory:
 
@@ -32,12 +33,12 @@ Processes. MPI is for more processes, each with the whole model in its memory:
     mpiexec -n 2 tinygrad-llm train --resume runs/two --steps 2
 
 Each process takes a part of each batch, so a batch should have more rows than there are processes. The weights are
-those of one process except for rounding. Process 0 alone reads data, writes and prints. If one process fails, all end,
-with its message. To stop a run, send process 0 the signal that it prints at the start (`kill -INT N`). Open MPI answers
-Ctrl-C on `mpiexec` by killing all processes within half a second; a run whose step takes longer then resumes from its
-last checkpoint. Dropout and `--plan` need a single process. As root, Open MPI requires `--allow-run-as-root`, and for
-more processes than cores `--oversubscribe`. On one machine start with threads: we measured no gain from processes
-there.
+those of one process except for rounding; dropout's masks are those of as many workers as all processes have. Process 0
+alone reads data, writes and prints. If one process fails, all end, with its message. To stop a run, send process 0 the
+signal that it prints at the start (`kill -INT N`). Open MPI answers Ctrl-C on `mpiexec` by killing all processes within
+half a second; a run whose step takes longer then resumes from its last checkpoint. `--plan` needs a single process. As
+root, Open MPI requires `--allow-run-as-root`, and for more processes than cores `--oversubscribe`. On one machine start
+with threads: we measured no gain from processes there.
 
 Afterwards, `tinygrad-llm convert runs/two runs/two-hf --to huggingface` writes the weights for transformers and
 PyTorch.

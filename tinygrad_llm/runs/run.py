@@ -48,7 +48,7 @@ from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.tokenizer import load_tokenizer
 from tinygrad_llm.training import ConfigError, Step, Trainer, TrainingError, TrainSettings
-from tinygrad_llm.training.workers import fastest_threads, processes
+from tinygrad_llm.training.workers import processes
 from tinygrad_llm.weights import about_model
 from tinygrad_llm.weights.adapters import state_hash
 from tinygrad_llm.weights.find import CHECKPOINTS
@@ -438,8 +438,8 @@ def make_trainer(config: RunConfig, data: Subject, saved: Saved | None = None) -
     model = data.make_model(config, rng, task.batch_size)
     if config.data.init and saved is None and not config.finetune.task:
         start_from(model, config.data.init, data.tokenizer)
-    settings = dataclasses.replace(settings, workers=settings.workers or fastest_threads(model, task))
-    return dataclasses.replace(config, training=settings), Trainer(model, task, settings)
+    trainer = Trainer(model, task, settings)
+    return dataclasses.replace(config, training=trainer.settings), trainer
 
 
 def _extended(settings: TrainSettings, saved: Saved) -> TrainSettings:

@@ -1,12 +1,13 @@
 """The training loop: gradients to zero, loss and gradient, clip, step, and again."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
-from tinygrad_llm.autograd import AnomalyError, detect_anomaly, grad
+from tinygrad_llm.autograd import AnomalyError, detect_anomaly
 from tinygrad_llm.nn import Dropout, Module, Parameter
 from tinygrad_llm.optim import (
     SGD,
@@ -26,7 +27,7 @@ from tinygrad_llm.training.layers import LayerFigures, by_layer
 from tinygrad_llm.training.records import Clock, MeanGradient, Step, TrainingError
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
 from tinygrad_llm.training.state import TrainingState
-from tinygrad_llm.training.task import Task, with_measures
+from tinygrad_llm.training.task import Task
 from tinygrad_llm.training.workers import Workers, fastest_threads, trainable
 
 GIVE_UP = 10  # bad steps in a row, after which training stops: such weights will not recover
@@ -42,8 +43,8 @@ class Trainer(TrainingState):
     before the Trainer is made: a later change of `requires_grad` is refused at the next step.
 
     Args:     settings: `steps` counts. With `epochs`, give `settings.counted(batches_per_epoch)`, as `train` does.
-    Raises:   ConfigError: dropout with several workers or processes, whose masks would depend on which is faster; no
-              parameter requires a gradient.
+              The Trainer's own have the number of workers that it chose where none was set.
+    Raises:   ConfigError: no parameter requires a gradient.
     """
 
     def __init__(self, model: Module, task: Task, settings: TrainSettings) -> None:
@@ -53,8 +54,8 @@ class Trainer(TrainingState):
                 if isinstance(layer, Dropout):
                     layer.rng = quick
         super().__init__(model, task, make_optimizer(model, settings))
-        self.settings = settings
         threads = settings.workers or fastest_threads(model, task)
+        self.settings = dataclasses.replace(settings, workers=threads)
         self.workers = Workers(model, task, min(threads, task.batch_size))
         self._layers = by_layer(self.parameters.items())
         self._clock = Clock()
@@ -193,13 +194,11 @@ class Trainer(TrainingState):
 
     def _first_bad_operation(self) -> AnomalyError | None:
         """Take the micro-batches of this step again, and check every operation."""
-        parameters = list(self.parameters.values())
         for batch, streams in self._taken:
             self._set_streams(streams)
             try:
                 with detect_anomaly():
-                    loss, _ = with_measures(self.task, self.task.loss(self.model, batch, self.task.count(batch)))
-                    grad(loss, parameters)
+                    self.workers.repeat(batch)
             except AnomalyError as error:
                 return error
         return None

@@ -67,7 +67,7 @@ class TrainSettings:
     )
     workers: int | None = setting(None, "number of threads; unset: up to four, as many as are fastest")
     masks: Literal["torch", "quick"] = setting(
-        "torch", "dropout masks: of the stream of all random numbers, as PyTorch's, or of a quicker generator"
+        "torch", "dropout masks: of PyTorch's generator (by one worker: PyTorch's masks), or of a quicker one"
     )
     seed: int = setting(0, "seed of all random numbers")
 

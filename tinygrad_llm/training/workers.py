@@ -4,6 +4,9 @@ The batch is cut into a part for each process, and that into a part for each of 
 its own part with `grad`, its matrix products on one thread of BLAS; NumPy lets threads run side by side. The gradients
 are added in a fixed order, so the same number of workers gives the same sums, bit for bit.
 
+One worker draws dropout's masks from the model's generator. Of several, each has a stream of its own, which process 0
+forks from that generator for each batch. So a checkpoint needs the model's generator and nothing more.
+
 Under `mpiexec`, process 0 trains and the others `serve`: they have the model, its weights as in process 0, and the
 loss, but no data.
 """
@@ -22,12 +25,13 @@ import numpy as np
 from tinygrad_llm.autograd import grad, hooked
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.nn import Dropout, Module, Parameter
+from tinygrad_llm.nn.layers import drawing_from
 from tinygrad_llm.optim import Optimizer
 from tinygrad_llm.optim.jobs import jobs
+from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import blas_threads, cores
 from tinygrad_llm.training.mpi import ALONE, LaunchError, Processes, connected, processes, working_with
 from tinygrad_llm.training.records import MeanGradient
-from tinygrad_llm.training.settings import ConfigError
 from tinygrad_llm.training.task import Batch, Task, rows, with_measures
 
 __all__ = ["LaunchError", "Workers", "fastest_threads", "launch", "processes", "serve", "trainable"]
@@ -48,7 +52,6 @@ class Workers:
     """The threads and processes that share each gradient. They run while this is open as a context.
 
     Args:     threads: of each process; None: as many as are fastest here (see `fastest_threads`).
-    Raises:   ConfigError: dropout with several threads or processes.
     """
 
     def __init__(self, model: Module, task: Task, threads: int | None = None) -> None:
@@ -57,9 +60,7 @@ class Workers:
         self.parameters = list(trainable(model).values())
         self.threads = threads or fastest_threads(model, task)
         self.processes = processes()
-        for what, number in (("worker", self.threads), ("process", self.processes.size)):
-            if number > 1 and has_dropout(model):
-                raise ConfigError(f"dropout draws its masks from one stream, so it takes one {what}, got {number}")
+        self._drawn = mask_generators(model)
         self._open = contextlib.ExitStack()
         self._pool: ThreadPoolExecutor | None = None
         self._weights_sent = False  # whether the other processes have the weights as they are now
@@ -84,17 +85,23 @@ class Workers:
 
         Raises:   ValueError: no target counts; or as `Task.split`.
         """
-        count = self.task.count(batch)
-        if count < 0:
-            raise ValueError(f"{type(self.task).__name__}.count: must be at least 1, got {count}")
-        if count == 0:
-            raise ValueError(f"a batch of {type(self.task).__name__} has no target that counts: leave it out")
-        order = _Share(batch, count, not self._weights_sent)
+        order = self._share(batch)
         self.processes.order(order, exchange=True)
         loss, measures, grads = self.by_processes(order)
         self._weights_sent = True
-        grads = [hooked(p, g) for p, g in zip(self.parameters, grads, strict=True)]
-        return MeanGradient(1, count, loss, measures, grads)
+        return MeanGradient(1, order.count, loss, measures, self._hooked(grads))
+
+    def repeat(self, batch: Batch) -> None:
+        """Compute a gradient again, all parts of it in this process, where `detect_anomaly` sees them.
+
+        With the random streams as they were before it, each part has the same masks.
+        """
+        order = self._share(batch)
+        _, _, grads = self._by_threads(order, 0)
+        for rank in range(1, self.processes.size):
+            _, _, part = self._by_threads(order, rank)
+            _add(list(zip(grads, part, strict=True)))
+        self._hooked(grads)
 
     def update(self, optimizer: Optimizer, grad_scale: float) -> None:
         """A step of the optimizer, by all threads; other processes get the new weights with the next batch."""
@@ -115,27 +122,45 @@ class Workers:
 
     # ---- how it is done --------------------------------------------------------------------------------------------
 
+    def _share(self, batch: Batch) -> "_Share":
+        """The order to compute the gradient of a batch.
+
+        Raises:   ValueError: no target counts.
+        """
+        count = self.task.count(batch)
+        if count < 0:
+            raise ValueError(f"{type(self.task).__name__}.count: must be at least 1, got {count}")
+        if count == 0:
+            raise ValueError(f"a batch of {type(self.task).__name__} has no target that counts: leave it out")
+        workers = self.threads * self.processes.size
+        streams = [rng.fork(workers) for rng in self._drawn] if workers > 1 else []
+        return _Share(batch, count, not self._weights_sent, streams)
+
+    def _hooked(self, grads: list[Array]) -> list[Array]:
+        return [hooked(p, g) for p, g in zip(self.parameters, grads, strict=True)]
+
     def by_processes(self, order: "_Share") -> _Sums:
         """Every process's part of a gradient. Process 0 gets the sums over all of them."""
         others = self.processes
         if order.send_weights:
             others.share([p.data for p in self.parameters])
-        part = self.task.split(order.batch, others.size)[others.rank] if others.size > 1 else order.batch
-        loss, measures, grads = self._by_threads(part, order.count)
+        loss, measures, grads = self._by_threads(order, others.rank)
         total = np.array([loss])
         measures = others.add([total, *grads], measures)
         return float(total[0]), measures, grads
 
-    def _by_threads(self, batch: Batch, total: int) -> _Sums:
-        """The sum of loss, figures and gradient over all parts of this batch, one for each thread of this process."""
+    def _by_threads(self, order: "_Share", rank: int) -> _Sums:
+        """The sum of loss, figures and gradient over all parts of a process, one for each of its threads."""
+        n, size = self.threads, self.processes.size
+        batch = self.task.split(order.batch, size)[rank] if size > 1 else order.batch
         # One thread splits too, so that a batch is refused for the same reasons by any number of threads.
-        parts = [part for part in self.task.split(batch, self.threads) if self.task.count(part)]
+        parts = [(i, part) for i, part in enumerate(self.task.split(batch, n), rank * n) if self.task.count(part)]
         if not parts:  # fewer rows than processes, or none of them counts
             return 0.0, {}, [np.zeros_like(p.data) for p in self.parameters]
-        if self.threads == 1:
-            return self._by_one(parts[0], total)
+        if n == 1:
+            return self._by_one(order, *parts[0])
         with blas_threads(1):  # only here: evaluation and samples run on one thread, which may use all of BLAS's
-            (loss, measures, grads), *others = self.map(lambda part: self._by_one(part, total), parts)
+            (loss, measures, grads), *others = self.map(lambda part: self._by_one(order, *part), parts)
         for part_loss, part_measures, part_grads in others:
             loss += part_loss
             for name, value in part_measures.items():
@@ -145,10 +170,12 @@ class Workers:
                 pass
         return loss, measures, grads
 
-    def _by_one(self, batch: Batch, total: int) -> _Sums:
-        """One part's share of the mean loss, of the figures, and of the gradient."""
-        with np.errstate(all="ignore"):  # NaN and infinity are reported in one line, not in NumPy's warnings
-            loss, measures = with_measures(self.task, self.task.loss(self.model, batch, total))
+    def _by_one(self, order: "_Share", worker: int, part: Batch) -> _Sums:
+        """The share that a worker's part has in the mean loss, in the figures, and in the gradient."""
+        own = {rng: forks[worker] for rng, forks in zip(self._drawn, order.streams, strict=False)}  # {} if it is alone
+        # NaN and infinity are reported in one line, not in NumPy's warnings.
+        with np.errstate(all="ignore"), drawing_from(own):
+            loss, measures = with_measures(self.task, self.task.loss(self.model, part, order.count))
             return loss.item(), measures, grad(loss, self.parameters, leaf_hooks=False)
 
 
@@ -157,9 +184,9 @@ def _add(pairs: Sequence[tuple[Array, Array]]) -> None:
         total += g
 
 
-def has_dropout(model: Module) -> bool:
-    """Whether the model draws random masks while it is trained."""
-    return any(isinstance(module, Dropout) and module.p > 0 for module in model.modules())
+def mask_generators(model: Module) -> list[Generator]:
+    """The generators that draw random masks while the model is trained, each once."""
+    return list(dict.fromkeys(m.rng for m in model.modules() if isinstance(m, Dropout) and m.p > 0))
 
 
 # ---- other processes ----------------------------------------------------------------------------------------------
@@ -181,6 +208,7 @@ class _Share:
     batch: Batch
     count: int  # targets of the whole batch
     send_weights: bool
+    streams: list[list[Generator]]  # for each generator of masks: one for each worker; [] where one works alone
 
 
 def launch(main: Callable[[], int]) -> int:
@@ -221,11 +249,11 @@ def serve(others: Processes) -> None:
 def fastest_threads(model: Module, task: Task) -> int:
     """One thread for each core (up to four), or one whose BLAS uses all cores: whichever is faster here.
 
-    A few gradients of each are measured. With dropout the answer is one, because threads would change the order in
-    which masks are drawn. It is one also where BLAS cannot be set to one thread.
+    A few gradients of each are measured, after which the random streams are as before. The answer is one where BLAS
+    cannot be set to one thread.
     """
     others = processes()
-    if has_dropout(model) or min(others.cores or cores(), MOST) == 1:
+    if min(others.cores or cores(), MOST) == 1:
         return 1
     batch = task.split(task.peek(), others.size)[-1]  # the largest part
     most = min(others.cores or cores(), MOST, rows(batch))
@@ -234,7 +262,11 @@ def fastest_threads(model: Module, task: Task) -> int:
     with blas_threads(1) as could:
         if not could:
             return 1
-    return most if _seconds(model, task, batch, most) < WORTH * _seconds(model, task, batch, 1) else 1
+    before = [(rng, rng.get_state()) for rng in mask_generators(model)]
+    fastest = most if _seconds(model, task, batch, most) < WORTH * _seconds(model, task, batch, 1) else 1
+    for rng, state in before:
+        rng.set_state(state)
+    return fastest
 
 
 def _seconds(model: Module, task: Task, batch: Batch, threads: int) -> float:
