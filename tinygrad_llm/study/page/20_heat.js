@@ -279,7 +279,7 @@ function paint(map, brush) {
       const value = values.data[flat];
       const color = cellColor(map, flat, colors);
       brush.rect(x, y, cw - seam, ch - seam, color);
-      if (map.hides?.(flat)) paintHatch(brush, x, y, cw - seam, ch - seam, colors);
+      if (map.hides?.(flat)) paintHatch(brush, x, y, cw - seam, ch - seam, hatchOn(color, colors));
       if (map.numbered) brush.text(x + cw / 2, y + ch / 2, map.single ? fmt(value, 5) : fmtCell(value), inkOn(color));
       else if (!Number.isFinite(value) && cw >= 14 && !map.hides?.(flat))
         brush.text(x + cw / 2, y + ch / 2, Number.isNaN(value) ? "×" : value > 0 ? "∞" : "−∞", inkOn(color));
@@ -295,9 +295,14 @@ function cellColor(map, flat, colors) {
   return empty ? colors.under : colorOf(value, map.scale, colors);
 }
 
-function paintHatch(brush, x, y, w, h, colors) {
+/** The color of the hatch: faint over a color, so that the number can be read. */
+function hatchOn(color, { under, hatch }) {
+  return color === under ? hatch : `${hatch}80`;
+}
+
+function paintHatch(brush, x, y, w, h, color) {
   for (let d = 4; d < w + h; d += 7) {
-    brush.line(x + Math.max(0, d - h), y + Math.min(h, d), x + Math.min(w, d), y + Math.max(0, d - w), colors.hatch);
+    brush.line(x + Math.max(0, d - h), y + Math.min(h, d), x + Math.min(w, d), y + Math.max(0, d - w), color);
   }
 }
 
@@ -485,7 +490,7 @@ function thumbnail(thing, scale, width, height) {
       ];
       context.fillStyle = cellColor({ values, scale, hides }, flat, colors);
       context.fillRect(x, y, wide, high);
-      if (hides?.(flat) && cw >= 4) paintHatch(brush, x, y, wide, high, colors);
+      if (hides?.(flat) && cw >= 4) paintHatch(brush, x, y, wide, high, colors.hatch);
     }
   }
   return canvas;

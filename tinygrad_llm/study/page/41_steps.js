@@ -228,19 +228,11 @@ class Stage {
   card(role, tensor, parts, kind) {
     const roleText = role ? el("i", { class: "role" }, role) : null;
     const odd = oddText(tensor.stats);
+    const named = nameIn(this.step.layer, tensor).replace(/^number(#\d+)?$/, "");
     return el(
       "section",
       { class: `card ${kind}` },
-      el(
-        "h3",
-        {},
-        roleText,
-        el(
-          "span",
-          { class: "name", title: tensor.name },
-          dotted(nameIn(this.step.layer, tensor).replace(/^number(#\d+)?$/, "")),
-        ),
-      ),
+      el("h3", {}, roleText, el("span", { class: "name", title: tensor.name }, dotted(named === role ? "" : named))),
       el(
         "p",
         { class: "dim shape" },

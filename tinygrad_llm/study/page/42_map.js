@@ -214,7 +214,7 @@ function drawLanes(rows, lanes, texts = false, width = 800) {
     const [top, bottom, bend] = [y(flow.from), y(row), LANE.row * 0.8];
     const leave =
       start === lane
-        ? `M${lane} ${top}`
+        ? `M${lane} ${end !== lane && row < flow.to ? bottom - bend : top}` // a branch begins where it leaves the lane
         : `M${start} ${top}C${start} ${top + bend / 2} ${lane} ${top + bend / 2} ${lane} ${top + bend}`;
     const arrive =
       end === lane
