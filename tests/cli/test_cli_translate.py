@@ -79,7 +79,11 @@ def test_a_picture_is_a_png(cli, run, place, monkeypatch):
         ([" "], "there is no sentence"),
         (["say one", "--file", "lines.txt"], "give a sentence, - for"),
         (["--file", "lines.txt", "--attention", "a.png"], "--attention: draws one sentence"),
-        (["say one", "--length-penalty", "-1"], "--length-penalty: must be finite and at least 0, got -1"),
+        (["say one", "--length-penalty", "1"], "--length-penalty: is for a beam, and --beam is 1: give --beam 4"),
+        (
+            ["say one", "--beam", "2", "--length-penalty", "-1"],
+            "--length-penalty: must be finite and at least 0, got -1",
+        ),
         (["say one", "--beam", "0"], "--beam: got '0', but it must be an integer from 1 to 100"),
         (["one two three four five six seven"], "the sentence has"),
         (["--file", "lines.txt"], "lines.txt: line 2 has"),

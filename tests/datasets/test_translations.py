@@ -1,10 +1,11 @@
 """Pairs of sentences: what is read, and one line for each thing that is wrong."""
 
 import gzip
+import tracemalloc
 
 import pytest
 
-from tinygrad_llm.datasets import DataError, Translated, read_translations, split_translations
+from tinygrad_llm.datasets import DataError, Translated, read_translations, split_translations, translations
 from tinygrad_llm.random import Generator
 
 TEXT = "english\tgerman\tfrench\nThe fox.\tDer Fuchs.\tLe renard.\n\n  An owl.\tEine Eule. \tUne chouette.\r\n"
@@ -73,3 +74,22 @@ def test_parts_share_no_source_and_lose_no_pair():
     assert parts == split_translations(pairs, Generator(1)) != split_translations(pairs, Generator(2))
     with pytest.raises(DataError, match="got 9 different sentences, too few"):
         split_translations(pairs[:9] * 3, Generator(1))
+
+
+def test_a_small_file_that_unfolds_to_a_large_one_is_refused_before_it_fills_memory(table, monkeypatch):
+    monkeypatch.setattr(translations, "_MAX_BYTES", 100_000)
+    path = table(gzip.compress(b"a\tb\n" + bytes(20_000_000)), "pairs.tsv.gz")
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="longer than the 100000 bytes accepted"):
+            read_translations(path)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_many_pairs_a_fixed_number_is_held_out(monkeypatch):
+    pairs = [Translated(f"source {i}", f"target {i}") for i in range(400)]
+    assert [len(part) for part in split_translations(pairs, Generator(1))] == [360, 20, 20]
+    monkeypatch.setattr(translations, "_MOST", 3)
+    assert [len(part) for part in split_translations(pairs, Generator(1))] == [394, 3, 3]

@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--length-penalty",
         type=float,
-        default=0.6,
         metavar="A",
         help="of a beam: 0 prefers short translations, more prefers longer ones (default 0.6)",
     )
@@ -50,8 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if (args.text is None) == (args.file is None):
         raise UsageError("give a sentence, - for the lines of stdin, or --file FILE")
-    if not 0 <= args.length_penalty < math.inf:
-        raise UsageError(f"--length-penalty: must be finite and at least 0, got {args.length_penalty:g}")
+    if args.length_penalty is not None and args.beam == 1:
+        raise UsageError("--length-penalty: is for a beam, and --beam is 1: give --beam 4, for example")
+    penalty = 0.6 if args.length_penalty is None else args.length_penalty
+    if not 0 <= penalty < math.inf:
+        raise UsageError(f"--length-penalty: must be finite and at least 0, got {penalty:g}")
     lines = args.file is not None or args.text == "-"
     named = read_lines(args.file) if lines else {"the sentence": args.text}
     named = {name: text for name, text in named.items() if text.strip()}
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = tokenizer_for(path, model.config)
     try:
         with np.errstate(all="ignore"):  # damaged weights are one line of ours, not warnings of NumPy's
-            found = translate(model, tokenizer, texts, args.beam, args.length_penalty, names=list(named))
+            found = translate(model, tokenizer, texts, args.beam, penalty, names=list(named))
             looks = None if args.attention is None else attention_of(model, tokenizer, texts[0], found[0])
     except ValueError as error:
         raise UsageError(str(error)) from None
