@@ -361,6 +361,7 @@ def test_a_mistake_has_its_formula_its_worst_element_and_its_factor(head):
     assert mutants["mean"]["wrong"] == "dx = g, copied to every summand"
     assert mutants["mean"]["factor"] == pytest.approx(30, rel=1e-5)  # n
     assert mutants["softmax"]["factor"] is None
+    assert replay._factor([np.zeros(2)], [np.ones(2)]) is None
     for m in mutants.values():
         w = m["worst"]
         assert f"analytic {w['wrong']:.17g}" in m["message"]

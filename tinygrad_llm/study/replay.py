@@ -349,7 +349,10 @@ def breaks(recording: Recording) -> Breaks | None:
 
 def _factor(right: list[Array], wrong: list[Array]) -> float | None:
     """The number c of wrong = c · right, to five digits."""
-    c = sum(float(np.vdot(a, b)) for a, b in zip(right, wrong, strict=True)) / sum(float(np.vdot(a, a)) for a in right)
+    square = sum(float(np.vdot(a, a)) for a in right)
+    if not square:
+        return None
+    c = sum(float(np.vdot(a, b)) for a, b in zip(right, wrong, strict=True)) / square
     off = max(float(np.linalg.norm(b - c * a)) for a, b in zip(right, wrong, strict=True))
     return c if off <= 1e-5 * max(float(np.linalg.norm(b)) for b in wrong) else None
 

@@ -92,7 +92,7 @@ function fitting(text, step) {
   const batch = ({ tensor }) => tensors[tensor].shape.slice(0, -2).join();
   let short = text ?? "";
   if (!inputs.some((input) => input.role === "bias"))
-    short = short.replace(/ \+ bias/, "").replace(/,\s+dbias = Σ g, the last two summed/, ", summed");
+    short = short.replace(/ \+ bias/, "").replace(/,\s+dbias = Σ g, the last two summed/, " summed");
   if (inputs.every((input) => batch(input) === tensors[output].shape.slice(0, -2).join()))
     short = short.replace(", summed over broadcast batch axes", "");
   return short;

@@ -187,7 +187,7 @@ function askChain() {
       "It takes the gradient of its own output (how the loss changes with each element of it) and turns it " +
       "into the gradients of its inputs, with the derivative of this one operation: the chain rule. It " +
       "knows nothing of the rest of the model. Here: " +
-      `${kernels[step.kernel].gradient || kernels[step.kernel].formula}.`,
+      `${fitting(kernels[step.kernel].gradient || kernels[step.kernel].formula, step)}.`,
     links: [stepLink(`back through ${step.kernel}`, step.i), stepLink("its forward", step.forward)],
   };
 }
