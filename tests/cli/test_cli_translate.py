@@ -70,6 +70,8 @@ def test_a_picture_is_a_png(cli, run, place, monkeypatch):
     monkeypatch.setattr("tinygrad_llm.cli.translate.translate", lambda *_, **options: ["one said"])
     assert cli("translate", run, "say one", "--attention", "a.png")[0] == 0
     assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
+    message = f"tinygrad-llm translate: --attention: {place}: cannot be replaced: it is not a regular file\n"
+    assert cli("translate", run, "say one", "--attention", place) == (2, "", message)
 
 
 @pytest.mark.parametrize(

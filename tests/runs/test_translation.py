@@ -1,6 +1,7 @@
 """Runs of a translator: resumed bit for bit, whatever the batch; padding counts in no loss."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -140,3 +141,28 @@ def test_exact_is_the_share_of_greedy_translations_that_are_right(config, monkey
     )
     model = data.make_model(config, Generator(0), 4)
     assert task.evaluate(model).measures["exact"] == 1 / len(data.held_out["lengths"])
+
+
+@pytest.mark.slow  # three seconds
+def test_new_combinations_of_known_words_are_translated_and_only_with_cross_attention(config, tmp_path):
+    words = {"ant": "AMEISE", "bee": "BIENE", "cat": "KATZE", "dog": "HUND", "eel": "AAL", "fox": "FUCHS"}
+    rows = [row for n in (2, 3) for row in itertools.product(words, repeat=n)]
+    lines = ["left\tright", *(f"{' '.join(row)}\t{' '.join(words[word] for word in reversed(row))}" for row in rows)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines))
+    changes = {
+        "n_embd": 32,
+        "dropout": 0.0,
+        "steps": 350,
+        "batch_size": 32,
+        "lr": 5e-3,
+        "warmup": 20,
+        "eval_every": 350,
+    }
+    right = {}
+    for cross in (True, False):
+        run = Run.new(config.changed({**changes, "cross_attention": cross}), tmp_path / str(cross))
+        finish(run)
+        run.save()
+        right[cross] = run.results["greedy"]["exact"]
+    assert right[True] >= 0.9
+    assert right[False] <= 0.1

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if looks is not None:
         try:
             save_figure(attention_map(*looks), args.attention)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             raise UsageError(f"--attention: {error}") from None
     for text, translation in zip(texts, found, strict=True):
         print(json.dumps({"text": text, "translation": translation}, ensure_ascii=False) if args.json else translation)
