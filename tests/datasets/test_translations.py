@@ -40,6 +40,11 @@ def test_the_first_line_names_the_columns(table):
             "line 1: source and target are both the column 'german': name two of english, german, f",
         ),
         ("english\nThe fox.\n", ("", ""), "line 1: must name two columns"),
+        (
+            "The fox.\tDer Fuchs.\nA hen.\tEin Huhn.\n",
+            ("", ""),
+            "line 1: 'The fox.' looks like a sentence, but the first",
+        ),
         ("a\tb\nThe fox.\n", ("", ""), r"line 2: ends after column 1, and the target is in column 2 \(b\)"),
         ("a\tb\nx\ty\n\tDer Fuchs.\n", ("", ""), "line 3: the source is empty"),
         ("a\tb\nThe fox.\t \n", ("", ""), "line 2: the target is empty"),

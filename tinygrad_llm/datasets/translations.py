@@ -34,11 +34,18 @@ def read_translations(path: str | Path, source: str = "", target: str = "") -> l
     """Read pairs of sentences.
 
     Args:     source, target: names of columns; "": the first one, and the second.
-    Raises:   DataError: the file cannot be read, is not UTF-8, or has no column of this name; source and target are the
-              same column; a line has too few columns, or an empty sentence. The line is named.
+    Raises:   DataError: the file cannot be read, is not UTF-8, or has no column of this name; the first line is a pair
+              already; source and target are the same column; a line has too few columns, or an empty sentence. The line
+              is named.
     """
     lines = _read(path).split("\n")
     names = [name.strip() for name in lines[0].split("\t")]
+    for name in names:
+        if name.endswith((".", "?", "!")) or len(name.split()) > 3:
+            raise DataError(
+                f"{path}: line 1: {name!r:.60} looks like a sentence, but the first line must name the columns, as in "
+                "english<tab>german: add that line"
+            )
     columns = [_column(path, names, name, i) for i, name in enumerate((source, target))]
     if columns[0] == columns[1]:
         raise DataError(
