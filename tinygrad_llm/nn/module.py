@@ -164,8 +164,9 @@ class Module:
             p.data = arrays[name].astype(p.dtype)
 
 
-def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:
-    yield path, item
+def _walk(item: Any, path: str) -> list[tuple[str, Any]]:
+    """An item and all that is inside it, in order, each with its path. A Trainer asks for it in every step."""
+    found = [(path, item)]
     children: Any
     if isinstance(item, Module):
         children = vars(item).items()
@@ -174,10 +175,14 @@ def _walk(item: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(item, list | tuple):
         children = enumerate(item)
     else:
-        return
+        return found
     for name, child in children:
-        if isinstance(child, Parameter | Module | dict | list | tuple):
-            yield from _walk(child, f"{path}.{name}" if path else str(name))
+        if isinstance(child, _PARTS):
+            found += _walk(child, f"{path}.{name}" if path else str(name))
+    return found
+
+
+_PARTS = (Parameter, Module, dict, list, tuple)  # made once: a union of types would be made anew for each child
 
 
 def _tree(module: Module, path: str, first: dict[Parameter, str]) -> list[str]:
