@@ -69,14 +69,15 @@ def test_preferences_are_trained_in_the_style_of_their_base(tmp_path):
     assert fine_tuning("assistant", "tasks", base, {}).finetune.style == PRESETS["assistant"].finetune.style
 
 
-def test_adapters_of_an_assistant_have_settings_of_their_own_below_those_of_the_user():
+def test_adapters_have_settings_of_their_own_below_those_of_the_user():
     def found(task, **changes):
         config = fine_tuning(task, "tasks", "base", {f"finetune.{name}": value for name, value in changes.items()})
         return config.training.lr, config.training.epochs, config.finetune.alpha
 
     assert found("assistant", layers="lora") == (5e-3, 20, 64.0)
     assert found("assistant", layers="lora", alpha=8.0) == (5e-3, 20, 8.0)
-    assert found("classifier", layers="lora") == found("classifier")
+    assert found("classifier", layers="lora") == (*found("classifier")[:2], 64.0)
+    assert found("preference", layers="lora") == found("preference")
     steps = fine_tuning("assistant", "tasks", "base", {"finetune.layers": "lora", "training.steps": 9}).training
     assert (steps.steps, steps.epochs, steps.lr) == (9, 0, 5e-3)
 

@@ -121,8 +121,11 @@ PRESETS = {
     ),
 }  # fmt: skip
 FINE_TUNING = ("classifier", "assistant", "preference")
-# What else changes with `layers = "lora"`. Adapters of an assistant have to learn much with few parameters.
-_LORA: dict[str, dict[str, Any]] = {"assistant": {"training.lr": 5e-3, "training.epochs": 20, "finetune.alpha": 64.0}}
+# What else changes with `layers = "lora"`. Adapters have to learn much with few parameters, those of an assistant most.
+_LORA: dict[str, dict[str, Any]] = {
+    "classifier": {"finetune.alpha": 64.0},
+    "assistant": {"training.lr": 5e-3, "training.epochs": 20, "finetune.alpha": 64.0},
+}
 # Of each kind of model, the preset that `train` takes where none is named.
 DEFAULTS = {"gpt": "char-cpu", "encoder": "encoder-tiny", "translator": "translator-tiny"}
 
