@@ -1,23 +1,15 @@
 """scripts/check_against_torch.py: our operations agree with PyTorch's on its own samples, and a wrong one is found."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "check_against_torch.py"
-
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("check_against_torch", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(script):
+    return script("check_against_torch")
 
 
 def test_every_operation_agrees_with_torch(script):

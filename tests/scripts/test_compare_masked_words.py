@@ -1,8 +1,5 @@
 """scripts/compare_masked_words.py: the three guesses, counted by hand on models that are easy to predict."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,15 +8,10 @@ from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_masked_words.py"
-
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("compare_masked_words", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(script):
+    return script("compare_masked_words")
 
 
 def test_each_guess_is_counted(script, tmp_path):
