@@ -26,7 +26,7 @@ from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
 from tinygrad_llm.tokenizer.cache import Chunks, Words
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, read_document, read_stretches, write_document
+from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, read_stretches, write_document
 from tinygrad_llm.tokenizer.gpt2_files import (
     find_special_tokens,
     read_ids,
@@ -224,8 +224,7 @@ class Tokenizer:
     @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> Tokenizer:
         """Build the tokenizer from the object that `read_document` returned for `path`."""
-        if document["kind"] != cls.kind:
-            raise TokenizerError(f"{path}: kind is {document['kind']!r}, not 'bpe'; use load_tokenizer")
+        check_kind(document, cls.kind, path)
         for field, kinds in (("merges", list), ("special_tokens", list | dict)):
             if not isinstance(document[field], kinds):
                 raise TokenizerError(f"{path}: {field} is not a list")

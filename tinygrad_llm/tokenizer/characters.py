@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, read_document, write_document
+from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, write_document
 
 
 class CharTokenizer:
@@ -60,8 +60,7 @@ class CharTokenizer:
     @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> CharTokenizer:
         """Build the tokenizer from the object that `read_document` returned for `path`."""
-        if document["kind"] != cls.kind:
-            raise TokenizerError(f"{path}: kind is {document['kind']!r}, not 'char'; use load_tokenizer")
+        check_kind(document, cls.kind, path)
         if not isinstance(document["characters"], str):
             raise TokenizerError(f"{path}: characters is not a string")
         try:

@@ -175,6 +175,15 @@ def read_document(path: StrPath) -> dict[str, Any]:
     return check_document(read_object(path), path)
 
 
+def check_kind(document: dict[str, Any], kind: str, path: StrPath) -> None:
+    """Check that a tokenizer file holds a tokenizer of this kind.
+
+    Raises:   TokenizerError: it holds another kind.
+    """
+    if document["kind"] != kind:
+        raise TokenizerError(f"{path}: kind is {document['kind']!r}, not {kind!r}; use load_tokenizer")
+
+
 def check_document(document: Any, path: StrPath) -> dict[str, Any]:
     """Check the format, version, kind and field names of a tokenizer file, but not the values of the fields.
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from tinygrad_llm.tokenizer.basic import split_basic
 from tinygrad_llm.tokenizer.bpe import split_at, split_special
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, read_document, read_text, write_document, write_text
+from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, read_text, write_document, write_text
 from tinygrad_llm.tokenizer.train import MAX_IDS, learn_pairs
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -155,8 +155,7 @@ class WordPieceTokenizer:
     @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> WordPieceTokenizer:
         """Build the tokenizer from the object that `read_document` returned for `path`."""
-        if document["kind"] != cls.kind:
-            raise TokenizerError(f"{path}: kind is {document['kind']!r}, not 'wordpiece'; use load_tokenizer")
+        check_kind(document, cls.kind, path)
         if not isinstance(document["vocabulary"], list):
             raise TokenizerError(f"{path}: vocabulary is not a list")
         for field in ("lowercase", "strip_accents"):
