@@ -307,7 +307,6 @@ def screen(popen):
 PROMPT = r"you> "
 
 
-@pytest.mark.xfail(strict=False, reason="about once in ten runs, the prompt after the first Ctrl-C hears no second one")
 def test_ctrl_c_stops_an_answer_and_not_the_program(screen, endless, place):
     chat = screen(endless, "--max-new-tokens", "4000")
     chat.until(PROMPT)
@@ -315,7 +314,10 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(screen, endless, place):
     chat.until("xyz abc")  # it streams: the whole answer takes seconds
     chat.type("\x03")
     chat.until(rf"… *\r\n{PROMPT}")
+    # The keys are read before Ctrl-C, as by a person. Else Ctrl-C may throw away keys that Python saw coming: then
+    # readline waits for others, and no signal ends its wait.
     chat.type("half a line")
+    chat.until("half a line")
     # At the prompt it drops the line. readline misses a signal that comes shortly before it waits for keys.
     chat.until(rf"/quit or Ctrl-D ends\)\r\n{PROMPT}", typing="\x03")
     chat.type("/save a.json\n")
