@@ -16,7 +16,7 @@ from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import LayerNorm, Linear, Parameter
 from tinygrad_llm.optim import SGD, Adam, AdamW, Muon, Together, decay_groups, grad_norm
 from tinygrad_llm.optim import jobs as module
-from tinygrad_llm.optim.jobs import STRETCH
+from tinygrad_llm.optim.jobs import SMALL, STRETCH
 from tinygrad_llm.random import Generator
 
 
@@ -377,9 +377,26 @@ def test_grad_scale_equals_scaled_gradients(make):
         one.step(grad_scale=scale)
         other.step()
         for p, q, g in zip(ps, qs, grads, strict=True):
-            assert p.data.tobytes() == q.data.tobytes()
+            np.testing.assert_allclose(p.data, q.data, rtol=8 * np.finfo(p.dtype).eps)
             assert p.dtype == q.dtype
             assert p.grad.tobytes() == g.tobytes()
+
+
+@elementwise
+def test_small_parameters_updated_together_equal_each_by_itself(make):
+    shapes = [(), (5,), (3, 4), (0,), (SMALL,), (SMALL + 1,)]
+    rng = np.random.default_rng(0)
+    starts = [np.asarray(rng.standard_normal(shape), np.float32) for shape in shapes]
+    ps, qs = ([Parameter(x.copy(order="F")) for x in starts] for _ in range(2))
+    together, alone = make(ps), [make([q]) for q in qs]
+    for missing in (None, 1, None):  # the second one misses a step, and then has another number of steps
+        for i, (p, q) in enumerate(zip(ps, qs, strict=True)):
+            p.grad = None if i == missing else np.asarray(rng.standard_normal(p.shape), np.float32)
+            q.grad = p.grad
+        together.step(0.5)
+        for one in alone:
+            one.step(0.5)
+        assert [p.data.tobytes() for p in ps] == [q.data.tobytes() for q in qs]
 
 
 @every_optimizer

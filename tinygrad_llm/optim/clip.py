@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.optim.jobs import JOB, Map, jobs, stretches
+from tinygrad_llm.optim.jobs import JOB, SMALL, Map, jobs, stretches
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
@@ -56,7 +56,14 @@ def grad_norm(grads: Iterable[Array], map: Map = map) -> float:
     Args:     grads: arrays of any shape. map: as in `Optimizer.step`.
     Returns:  the norm, to the precision of float32 or better.
     """
-    parts = (part for g in grads for (part,) in stretches(g, length=JOB))
+    parts, small = [], []
+    for g in grads:
+        if g.size <= SMALL:
+            small.append(g.reshape(-1))
+        else:
+            parts += [part for (part,) in stretches(g, length=JOB)]
+    if small:  # summed as one, because a call of NumPy on each costs more than its few numbers
+        parts.append(np.concatenate(small))
 
     def job(parts: list[Array]) -> float:
         with np.errstate(over="ignore", under="ignore"):  # such sums are computed again, in float64

@@ -5,10 +5,11 @@ from typing import Any, TypeAlias, TypeVar
 
 from tinygrad_llm.kernels import Array
 
-# An update passes over its arrays about ten times. Stretches that stay in the cache from one pass to the next make it
+# An update passes over its arrays a dozen times. Stretches that stay in the cache from one pass to the next make it
 # as fast as one pass over memory. With shorter stretches, threads would spend their time waiting for one another.
-STRETCH = 1 << 17
+STRETCH = 1 << 18
 JOB = 1 << 20  # numbers: enough work for the cost of handing it to a thread
+SMALL = 1 << 13  # numbers: parameters of at most so many are updated together
 
 _T = TypeVar("_T")
 Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]

@@ -114,10 +114,12 @@ class Muon(Optimizer):
         self.ns_coefficients, self.eps, self.ns_steps = ns_coefficients, eps, ns_steps
         self.adjust_lr_fn = adjust_lr_fn
 
-    def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
+    def _update(
+        self, t: int, lr: float, weight_decay: float, scale: float, p: Array, g: Array, /, *arrays: Array
+    ) -> None:
         (b,) = arrays
         b *= self.momentum  # b ← momentum · b + (1 − momentum) g
-        g = (1 - self.momentum) * g
+        g = scale * (1 - self.momentum) * g
         b += g
         if self.nesterov:
             g += self.momentum * b

@@ -15,7 +15,7 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.node import changed
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.optim.jobs import JOB, Map, jobs, stretches
+from tinygrad_llm.optim.jobs import JOB, SMALL, Map, jobs, stretches
 
 Named: TypeAlias = tuple[str, Tensor]
 
@@ -36,8 +36,7 @@ class _State:
 
 class _Piece(NamedTuple):
     update: Callable[..., None]  # the formula with this step's settings
-    grad_scale: float
-    arrays: tuple[Array, ...]  # parameter, gradient and what is kept: a stretch of each, or all of it
+    arrays: tuple[Any, ...]  # parameter, gradient and what is kept: a stretch of each, or all of it
     size: int  # numbers that it counts as when jobs are formed
 
 
@@ -147,30 +146,35 @@ class Optimizer:
                   them to its threads, and the result is the same bit for bit.
         Raises:   ValueError: a gradient does not have the shape of its parameter; then nothing is updated.
         """
-        for name, p in self._named.items():
-            if p.grad is not None and p.grad.shape != p.shape:
-                raise self._error(f"{name} has shape {p.shape}, but its gradient has {p.grad.shape}")
-        pieces = []
-        for name, p in self._named.items():
-            if p.grad is None:
-                continue
+        given = [(name, p.data, g) for name, p in self._named.items() if (g := p.grad) is not None]
+        for name, p, g in given:
+            if g.shape != p.shape:
+                raise self._error(f"{name} has shape {p.shape}, but its gradient has {g.shape}")
+        pieces: list[_Piece] = []
+        small: dict[Any, list[tuple[Array, ...]]] = {}  # with equal settings, so that one update serves them all
+        for name, p, g in given:
             rule = self._rule(name)
             if name not in self._state:
-                self._state[name] = _State(0, [np.zeros_like(p.data) for _ in rule.keeps])
+                self._state[name] = _State(0, [np.zeros_like(p) for _ in rule.keeps])
             state, group = self._state[name], self._group_of[name]
             state.steps += 1
-            changed(p.data)
-            update = partial(rule._update, state.steps, group["lr"], group["weight_decay"])
-            scale = -grad_scale if rule.maximize else grad_scale
-            arrays = (p.data, p.grad, *state.arrays)
+            changed(p)
+            settings = state.steps, group["lr"], group["weight_decay"], -grad_scale if rule.maximize else grad_scale
+            arrays = (p, g, *state.arrays)
             if rule.whole:
-                pieces.append(_Piece(update, scale, arrays, max(JOB, p.data.size)))  # products: a job by itself
+                pieces.append(_Piece(partial(rule._update, *settings), arrays, max(JOB, p.size)))  # a job by itself
+            elif p.size <= SMALL:
+                small.setdefault((rule, settings, p.dtype, g.dtype), []).append(arrays)
             else:
-                pieces += [_Piece(update, scale, some, some[0].size) for some in stretches(*arrays)]
+                update = partial(rule._update, *settings)
+                pieces += [_Piece(update, some, some[0].size) for some in stretches(*arrays)]
+        for (rule, settings, _, _), members in small.items():
+            update = partial(_update_together, partial(rule._update, *settings))
+            pieces.append(_Piece(update, tuple(members), sum(p.size for p, *_ in members)))
 
         def job(pieces: list[_Piece]) -> None:
-            for update, scale, (p, g, *arrays), _ in pieces:
-                update(p, g if scale == 1.0 else g * scale, *arrays)
+            for update, arrays, _ in pieces:
+                update(*arrays)
 
         for _ in map(job, jobs(pieces, lambda piece: piece.size)):
             pass
@@ -179,10 +183,13 @@ class Optimizer:
         """The optimizer whose formula updates this parameter."""
         return self
 
-    def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
+    def _update(
+        self, t: int, lr: float, weight_decay: float, scale: float, p: Array, g: Array, /, *arrays: Array
+    ) -> None:
         """Update one stretch of a parameter, and of the arrays kept for it, in place.
 
-        Args:     t: 1 at the parameter's first update, then 2, 3, …. p, g, arrays: of one shape; g is not written to.
+        Args:     t: 1 at the parameter's first update, then 2, 3, …. scale · g is the gradient.
+                  p, g, arrays: of one shape; g is not written to.
         """
         raise NotImplementedError
 
@@ -231,6 +238,22 @@ class Optimizer:
         self._state = {
             name: _State(steps, [_like(p.data, a) for a in arrays]) for name, (steps, p, arrays) in loaded.items()
         }
+
+
+def _update_together(update: Callable[..., None], *members: tuple[Array, ...]) -> None:
+    """Update small parameters as one: a call of NumPy on each of them costs more than its few numbers.
+
+    Args:     members: of each parameter, itself, its gradient and what is kept for it.
+    """
+    joined = [np.concatenate([array.reshape(-1) for array in arrays]) for arrays in zip(*members, strict=True)]
+    update(*joined)
+    del joined[1]  # the gradient
+    start = 0
+    for p, _, *kept in members:
+        stop = start + p.size
+        for array, new in zip((p, *kept), joined, strict=True):
+            array[...] = new[start:stop].reshape(array.shape)
+        start = stop
 
 
 def _is_rate(value: Any) -> bool:
@@ -301,7 +324,11 @@ class SGD(Optimizer):
         self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
         self.keeps = ("momentum",) if momentum else ()
 
-    def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
+    def _update(
+        self, t: int, lr: float, weight_decay: float, scale: float, p: Array, g: Array, /, *arrays: Array
+    ) -> None:
+        if scale != 1:
+            g = scale * g
         if weight_decay:
             g = g + weight_decay * p
         for b in arrays:  # one array, or none without momentum
@@ -357,19 +384,21 @@ class Adam(Optimizer):
             raise self._error(f"betas must be two numbers in [0, 1) and eps ≥ 0, got {betas} and {eps}")
         self.betas, self.eps = betas, eps
 
-    def _update(self, t: int, lr: float, weight_decay: float, p: Array, g: Array, /, *arrays: Array) -> None:
+    def _update(
+        self, t: int, lr: float, weight_decay: float, scale: float, p: Array, g: Array, /, *arrays: Array
+    ) -> None:
         m, v, *largest = arrays
         beta1, beta2 = self.betas
         if weight_decay and not self.decoupled:
-            g = g + weight_decay * p
-        # m ← β₁ m + (1 − β₁) g
+            g, scale = scale * g + weight_decay * p, 1.0
+        # m ← β₁ m + (1 − β₁) g. Clipping's scale is a part of the factor, since a pass of its own would cost as much.
+        scratch = g * (scale * (1 - beta1))
         m *= beta1
-        scratch = (1 - beta1) * g
         m += scratch
-        # v ← β₂ v + (1 − β₂) g²
+        # v ← β₂ v + (1 − β₂) g², from the square of (1 − β₁) g.
+        np.multiply(scratch, scratch, out=scratch)
+        scratch *= (1 - beta2) / (1 - beta1) ** 2
         v *= beta2
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - beta2
         v += scratch
         # With root = √(1 − β₂ᵗ):  lr · m̂ / (√v̂ + eps) = lr · root / (1 − β₁ᵗ) · m / (√v + eps · root).
         # So the corrections of m̂ and v̂ are two numbers; applied to arrays, each would cost a pass over memory.

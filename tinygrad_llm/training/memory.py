@@ -75,11 +75,13 @@ def memory(
         worker = _Worker(config, settings, part / workers, sizes, vocabulary, texts, "lm_head.weight" in beside)
         moments = [(at_once * activations, at_once * gradients + total) for activations, gradients in worker.moments()]
 
-    # In the update: a sample of each parameter, to see how far it moves; three stretches for each thread. Muon has
-    # the gradient, scaled and in the momentum, X before and after an iteration, and two squares, for each thread.
+    # In the update: a sample of each parameter, to see how far it moves; for each thread one stretch, or three where
+    # the formula adds decay to the gradient. Muon has the gradient, scaled and in the momentum, X before and after an
+    # iteration, and two squares, for each thread.
     sample = sum(size / max(1, size // SAMPLE) for size in sizes.values())
     threads = min(cores(), MOST, math.ceil(trained / JOB))
-    update = 3 * threads * min(STRETCH, max(sizes.values(), default=0))
+    each = 3 if settings.optimizer in ("adam", "sgd") else 1
+    update = each * threads * min(STRETCH, max(sizes.values(), default=0))
     inner = {
         name: shape for name, shape in config.shapes() if settings.optimizer == "muon" and is_inner(name, len(shape))
     }
