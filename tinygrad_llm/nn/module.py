@@ -85,7 +85,8 @@ class Module:
                 yield name, item
 
     def parameters(self) -> Iterator[Parameter]:
-        return (p for _, p in self.named_parameters())
+        """Each parameter once, in the order of `named_parameters`."""
+        return iter(dict.fromkeys(_parameters(self, [])))
 
     def named_modules(self) -> Iterator[tuple[str, "Module"]]:
         """(name, Module) pairs of this Module, whose name is "", and of all Modules inside it."""
@@ -165,7 +166,7 @@ class Module:
 
 
 def _walk(item: Any, path: str) -> list[tuple[str, Any]]:
-    """An item and all that is inside it, in order, each with its path. A Trainer asks for it in every step."""
+    """An item and all that is inside it, in order, each with its path."""
     found = [(path, item)]
     children: Any
     if isinstance(item, Module):
@@ -179,6 +180,21 @@ def _walk(item: Any, path: str) -> list[tuple[str, Any]]:
     for name, child in children:
         if isinstance(child, _PARTS):
             found += _walk(child, f"{path}.{name}" if path else str(name))
+    return found
+
+
+def _parameters(item: Any, found: list[Parameter]) -> list[Parameter]:
+    """Append the parameters in an item to `found`, in the order of `_walk`, but without paths.
+
+    A Trainer asks for them in every step, and paths would take most of the time.
+    """
+    if isinstance(item, Parameter):
+        found.append(item)
+        return found
+    children = vars(item).values() if isinstance(item, Module) else item.values() if isinstance(item, dict) else item
+    for child in children:
+        if isinstance(child, _PARTS):
+            _parameters(child, found)
     return found
 
 

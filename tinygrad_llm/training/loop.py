@@ -118,8 +118,9 @@ class Trainer(TrainingState):
 
     def _check_trainable(self) -> None:
         """Refuse to train other parameters than those that the optimizer has."""
-        now = trainable(self.model)
-        if [id(p) for p in now.values()] != [id(p) for p in self.parameters.values()]:
+        ids = [id(p) for p in self.model.parameters() if p.requires_grad]
+        if ids != [id(p) for p in self.parameters.values()]:
+            now = trainable(self.model)
             changed = [name for name in {**self.parameters, **now} if now.get(name) is not self.parameters.get(name)]
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise ConfigError(
@@ -195,7 +196,7 @@ class Trainer(TrainingState):
     def _first_bad_operation(self) -> AnomalyError | None:
         """Take the micro-batches of this step again, and check every operation."""
         for batch, streams in self._taken:
-            self._set_streams(streams)
+            self._set_back(streams)
             try:
                 with detect_anomaly():
                     self.workers.repeat(batch)

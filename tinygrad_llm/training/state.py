@@ -33,8 +33,9 @@ class TrainingState:
         self.measured_untrained = False  # whether step 0 was reported
         self.losses = LossHistory()
         self.total = MeanGradient()  # of the micro-batches so far
-        found = (x for module in model.modules() for x in vars(module).values() if isinstance(x, Generator))
-        self._generators = list({id(rng): rng for rng in (*task.generators(), *found)}.values())
+        found = [x for module in model.modules() for x in vars(module).values() if isinstance(x, Generator)]
+        self._in_model = list(dict.fromkeys(found))  # what a loss may draw from
+        self._generators = list(dict.fromkeys([*task.generators(), *found]))
         self._remember()
 
     @property
@@ -47,11 +48,11 @@ class TrainingState:
     def _remember(self) -> None:
         """Note where this step begins: in the data, in each random stream, and in an accumulation."""
         self._beginning = self.task.get_state(), self._streams(), self.total.copy()
-        self._taken: list[tuple[Batch, list[Any]]] = []  # the micro-batches since, and the random streams before each
+        self._taken: list[tuple[Batch, list[Any]]] = []  # the micro-batches since, and the model's streams before each
 
     def _next_batch(self) -> Batch:
         batch = self.task.next_batch()
-        self._taken.append((batch, self._streams()))
+        self._taken.append((batch, [rng.get_state() for rng in self._in_model]))
         return batch
 
     def _undo(self) -> None:
@@ -65,8 +66,11 @@ class TrainingState:
         return [rng.get_state() for rng in self._generators]
 
     def _set_streams(self, states: list[Any]) -> None:
-        for rng, state in zip(self._generators, states, strict=True):
-            rng.set_state(state)
+        _set(self._generators, states)
+
+    def _set_back(self, streams: list[Any]) -> None:
+        """Set the model's random streams to those before a micro-batch that was taken."""
+        _set(self._in_model, streams)
 
     # ---- in a checkpoint -------------------------------------------------------------------------------------------
 
@@ -123,3 +127,8 @@ class TrainingState:
         self.skipped_in_a_row = numbers["skipped_in_a_row"]
         self.measured_untrained = True
         self._remember()
+
+
+def _set(generators: list[Generator], states: list[Any]) -> None:
+    for rng, state in zip(generators, states, strict=True):
+        rng.set_state(state)
