@@ -221,6 +221,45 @@ def test_a_click_is_told_where_it_can_be_seen_and_leaves_the_arrows_to_the_steps
     playwright.expect(page.locator(".where")).to_contain_text("24 / ")
 
 
+# The color of each cell of every array of a trace, as a pixel of its heat map, compared with that of its number.
+PIXELS = """(width) => [...tensors, ...grads].flatMap((thing) => {
+  const { map } = heatMap({ thing, scale: signedScale(thing.stats), width, label: "", whole: true });
+  const { width: wide, height } = map.canvas;
+  const { data } = map.canvas.getContext("2d").getImageData(0, 0, wide, height);
+  const wrong = [];
+  eachCell(map, (flat, x, y) => {
+    const [right, down] = map.numbered ? [2, 2] : [map.cw / 2, map.ch / 2]; // beside the number
+    const at = 4 * (Math.floor(y + down) * wide + Math.floor(x + right));
+    const seen = [...data.slice(at, at + 3)];
+    const color = rgb(colorOf(map.values.data[flat], map.scale)).map((part) => Math.round(255 * part));
+    const place = map.grid.flat(...map.grid.place(flat)) === flat;
+    if (!place || String(seen) !== String(color)) wrong.push([thing.name ?? thing.id, flat, seen, color]);
+  });
+  return wrong;
+})"""
+
+
+def test_each_cell_has_the_color_of_its_number(gpt, opened):
+    page = opened(gpt)
+    for width in (120, 500):
+        assert page.evaluate(PIXELS, width) == []
+
+
+def test_a_tall_map_draws_what_is_in_sight(opened, tmp_path):
+    x = Tensor(np.arange(1500, dtype=np.float32).reshape(500, 3), requires_grad=True)
+    made = study.trace_function(lambda: (x * x).sum(), {"x": x}, prove=False)
+    page = opened(made.save(tmp_path / "trace.html"), "steps/1")
+    canvas = page.locator(".card canvas").first
+    assert canvas.bounding_box()["height"] <= 410
+    canvas.locator("xpath=../..").evaluate("box => box.scrollTo(0, box.scrollHeight)")
+    readout = page.locator(".card output").first
+    canvas.hover(position={"x": 45, "y": 402})
+    playwright.expect(readout).to_contain_text("[499, 0] = 1497")
+    canvas.press("ArrowDown")  # reads a cell near the top, and scrolls there
+    playwright.expect(readout).to_contain_text("[1, 0] = 3")
+    playwright.expect(canvas.locator("xpath=../..")).to_have_js_property("scrollTop", 0)
+
+
 def test_masked_positions_are_hatched_and_read_as_masked(head, opened):
     page = opened(head, "attention")
     canvas = page.locator(".attention canvas").first

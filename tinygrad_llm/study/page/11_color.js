@@ -29,18 +29,30 @@ function isDark() {
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-/** The color tables of the current theme. */
+/** The color tables of the current theme. `table` holds the colors of cells (see `colorPlace`), `pixels` the same. */
 function palette() {
   const theme = isDark() ? "dark" : "light";
-  return (palettes[theme] ??= {
+  return (palettes[theme] ??= colorTables(theme));
+}
+
+function colorTables(theme) {
+  const { nan, inf, under, ...stops } = STOPS[theme];
+  const [negative, positive, rising] = [stops.negative, stops.positive, stops.rising].map(ramp);
+  const table = [...negative, ...positive, ...rising, nan, inf, under];
+  return {
     ...STOPS[theme],
     ink: theme === "dark" ? "#f4f6f6" : "#111417",
     dim: theme === "dark" ? "#a3abb0" : "#565d63",
     paper: theme === "dark" ? "#0c0e10" : "#ffffff",
-    negative: ramp(STOPS[theme].negative),
-    positive: ramp(STOPS[theme].positive),
-    rising: ramp(STOPS[theme].rising),
-  });
+    ...{ negative, positive, rising, table },
+    pixels: Uint32Array.from(table, pixelOf),
+  };
+}
+
+/** "#rrggbb" as the four bytes of an opaque pixel of ImageData. */
+function pixelOf(hex) {
+  const [r, g, b] = rgb(hex).map((part) => Math.round(part * 255));
+  return new Uint32Array(new Uint8Array([r, g, b, 255]).buffer)[0];
 }
 
 /** LEVELS colors "#rrggbb" along the stops. */
@@ -113,12 +125,20 @@ function signedScale(...stats) {
 
 const UNIT = { kind: "rising", max: 1 };
 
-function colorOf(x, scale, colors = palette()) {
-  if (Number.isNaN(x)) return colors.nan;
-  if (!Number.isFinite(x)) return colors.inf;
+const RISING = 2 * LEVELS;
+const [NAN, INF, UNDER] = [3 * LEVELS, 3 * LEVELS + 1, 3 * LEVELS + 2];
+
+/** Where the color of a number stands in a palette's table. */
+function colorPlace(x, scale) {
+  if (Number.isNaN(x)) return NAN;
+  if (!Number.isFinite(x)) return INF;
   const level = Math.min(LEVELS - 1, Math.round((Math.abs(x) / scale.max) * (LEVELS - 1)));
-  if (scale.kind === "rising") return colors.rising[x < 0 ? 0 : level];
-  return (x < 0 ? colors.negative : colors.positive)[level];
+  if (scale.kind === "rising") return x < 0 ? RISING : RISING + level;
+  return x < 0 ? level : LEVELS + level;
+}
+
+function colorOf(x, scale) {
+  return palette().table[colorPlace(x, scale)];
 }
 
 /** The bar that explains a scale. */

@@ -2,6 +2,7 @@
 
 const CELL = { number: [37, 62], high: [22, 30], most: 24, good: 9, least: 2, gap: 5 };
 const MOST_MARKED = 6000; // cells that are drawn with gaps and marks
+const WINDOW = 410; // pixels of height that are drawn: a taller map scrolls
 
 const WIDE = 48; // columns up to which all leading axes stand side by side
 
@@ -40,7 +41,8 @@ function along(n, axes, shape) {
  *
  * options: thing (tensor or grad), scale, width (pixels it may take), mask (flat → hidden), pick (called with a flat
  * index), picked, marks (flat → "a" … : outlined), proved (a Map whose keys are dotted), label (for screen readers),
- * small (little cells, without numbers), later (whoever asked will call mark, which draws).
+ * small (little cells, without numbers), whole (a tall map does not scroll), later (whoever asked will call mark, which
+ * draws).
  */
 function heatMap(options) {
   const { thing, scale, label } = options;
@@ -51,11 +53,11 @@ function heatMap(options) {
     figure.append(el("p", { class: "dim" }, "only statistics are kept of this array"));
     return { element: figure, mark() {} };
   }
-  const grid = values.full
-    ? gridOf(tensor, options.width)
-    : { rows: values.rows, cols: values.cols, flat: (r, c) => r * values.cols + c };
-  const map = { picked: null, ...options, tensor, values, grid, cursor: null, marks: options.marks ?? new Map() };
+  const grid = values.full ? gridOf(tensor, options.width) : plainGrid(values);
+  const map = { picked: null, down: 0, ...options, tensor, values, grid, cursor: null };
+  map.marks = options.marks ?? new Map();
   map.hides = values.full ? (options.mask ?? null) : null;
+  map.odd = Boolean(thing.stats.nan || thing.stats.inf);
   measure(map);
   map.canvas = el("canvas", {
     tabindex: 0,
@@ -65,8 +67,15 @@ function heatMap(options) {
   });
   map.readout = el("output", { class: "readout", "aria-live": "polite" });
   listen(map);
-  const box = el("div", { class: "map" }, map.canvas);
-  put(figure, box, el("figcaption", {}, legend(scale), numbersTable(map), map.readout));
+  const sheet = el("div", { class: "sheet" }, map.canvas);
+  [sheet.style.width, sheet.style.height] = [`${map.w}px`, `${map.h}px`];
+  map.box = el("div", { class: "map" }, sheet);
+  map.box.addEventListener("scroll", () => {
+    if (map.box.scrollTop === map.down) return;
+    map.down = map.box.scrollTop;
+    draw(map);
+  });
+  put(figure, map.box, el("figcaption", {}, legend(scale), numbersTable(map), map.readout));
   const mark = (marks, picked = null) => {
     Object.assign(map, { marks, picked });
     draw(map);
@@ -75,9 +84,25 @@ function heatMap(options) {
   return { element: figure, mark, map };
 }
 
+/** The cells of a map that Python has made. */
+function plainGrid({ rows, cols }) {
+  return { rows, cols, flat: (r, c) => r * cols + c, place: (flat) => [Math.floor(flat / cols), flat % cols] };
+}
+
+/** The flat index that each row or column adds to an element's: of the n-th index along these axes, all others 0. */
+function offsets(axes, shape) {
+  return axes.reduce(
+    (outer, axis) => {
+      const step = count(shape.slice(axis + 1));
+      return outer.flatMap((from) => Array.from({ length: shape[axis] }, (_, i) => from + i * step));
+    },
+    [0],
+  );
+}
+
 /**
- * The cells of a tensor: {rows, cols, flat(r, c), …}; flat is −1 where no element stands. Where the tiles do not fit
- * side by side in this width, they are wrapped into bands.
+ * The cells of a tensor: {rows, cols, flat(r, c), place(flat), …}; flat is −1 where no element stands, and place is the
+ * [row, column] of an element. Where the tiles do not fit side by side in this width, they are wrapped into bands.
  */
 function gridOf(tensor, width = Infinity) {
   const { shape, axes } = tensor;
@@ -88,19 +113,20 @@ function gridOf(tensor, width = Infinity) {
   const fitting = Math.max(1, Math.min(tiles, Math.floor((width - 60) / (tileCols * CELL.good + CELL.gap))));
   const bands = rowAxes.length > 1 ? 1 : Math.ceil(tiles / fitting);
   const across = Math.ceil(tiles / bands); // tiles in a band
-  const column = (r, c) => Math.floor(r / rows) * across * tileCols + c; // as if there were one band
-  const flat = (r, c) => {
-    if (column(r, c) >= cols) return -1;
-    const at = { ...along(r % rows, rowAxes, shape), ...along(column(r, c), colAxes, shape) };
-    return ravel(
-      shape.map((_, axis) => at[axis] ?? 0),
-      shape,
-    );
+  const wide = across * tileCols;
+  const column = (r, c) => Math.floor(r / rows) * wide + c; // as if there were one band
+  const [down, right] = [offsets(rowAxes, shape), offsets(colAxes, shape)];
+  const flat = (r, c) => (column(r, c) < cols ? down[r % rows] + right[column(r, c)] : -1);
+  const place = (at) => {
+    const index = unravel(at, shape);
+    const [r, c] = [rowAxes, colAxes].map((list) => list.reduce((n, axis) => n * shape[axis] + index[axis], 0));
+    return [r + Math.floor(c / wide) * rows, c % wide];
   };
   return {
     rows: rows * bands,
-    cols: across * tileCols,
+    cols: wide,
     flat,
+    place,
     rowAxes,
     colAxes,
     tileRows,
@@ -190,40 +216,34 @@ function tileTitle(map, r, c) {
 
 // ---- drawing --------------------------------------------------------------------------------------------------------
 
+/** Draw what is in sight of a map; the canvas stays there while the sheet below it scrolls. */
 function draw(map) {
-  const { canvas, w, h } = map;
+  const { canvas, w, down } = map;
+  const h = map.whole ? map.h : Math.min(map.h, WINDOW);
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.ceil(w * ratio);
   canvas.height = Math.ceil(h * ratio);
   canvas.style.width = `${w}px`;
   canvas.style.height = `${h}px`;
   const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
-  paint(map, canvasBrush(context));
+  context.setTransform(ratio, 0, 0, ratio, 0, -down * ratio);
+  paint(map, canvasBrush(context, ratio));
 }
 
-/** The same drawing goes to a canvas or, for export, to SVG. */
-function canvasBrush(context) {
+/** The same drawing goes to a canvas of so many pixels per unit or, for export, to SVG. */
+function canvasBrush(context, ratio) {
   context.font = FONT;
   context.textBaseline = "middle";
-  context.lineWidth = 1;
   return {
-    rect(x, y, w, h, color) {
-      context.fillStyle = color;
+    cells: (map, seam) => putCells(context, map, seam, ratio),
+    hatch(x, y, w, h, color) {
+      context.fillStyle = hatchPattern(context, color, ratio);
       context.fillRect(x, y, w, h);
     },
     box(x, y, w, h, color, width) {
       context.strokeStyle = color;
       context.lineWidth = width;
       context.strokeRect(x, y, w, h);
-    },
-    line(x1, y1, x2, y2, color) {
-      context.strokeStyle = color;
-      context.lineWidth = 1;
-      context.beginPath();
-      context.moveTo(x1, y1);
-      context.lineTo(x2, y2);
-      context.stroke();
     },
     dot(x, y, r, color) {
       context.fillStyle = color;
@@ -247,10 +267,20 @@ function canvasBrush(context) {
 function svgBrush(target) {
   const add = (name, attributes, ...children) => target.append(svg(name, attributes, ...children));
   return {
-    rect: (x, y, width, height, fill) => add("rect", { x, y, width, height, fill }),
+    cells(map, seam) {
+      const { table } = palette();
+      eachCell(map, (flat, x, y) => {
+        add("rect", { x, y, width: map.cw - seam, height: map.ch - seam, fill: table[cellColor(map, flat)] });
+      });
+    },
+    hatch(x, y, w, h, stroke) {
+      for (let d = 4; d < w + h; d += HATCH) {
+        const [x1, y1] = [x + Math.max(0, d - h), y + Math.min(h, d)];
+        add("line", { x1, y1, x2: x + Math.min(w, d), y2: y + Math.max(0, d - w), stroke });
+      }
+    },
     box: (x, y, width, height, stroke, w) =>
       add("rect", { x, y, width, height, stroke, fill: "none", "stroke-width": w }),
-    line: (x1, y1, x2, y2, stroke) => add("line", { x1, y1, x2, y2, stroke }),
     dot: (cx, cy, r, fill) => add("circle", { cx, cy, r, fill }),
     text: (x, y, text, fill, align = "center", upright = false) => {
       const anchor = { center: "middle", left: "start", right: "end" }[align];
@@ -265,34 +295,97 @@ function svgBrush(target) {
   };
 }
 
-function paint(map, brush) {
-  const colors = palette();
-  const { grid, values, cw, ch } = map;
-  const fine = grid.rows * grid.cols <= MOST_MARKED;
-  const seam = cw >= 6 && fine ? 1 : 0;
-  paintLabels(map, brush);
+/** Call visit(flat, x, y) for each cell. */
+function eachCell({ grid, x, y }, visit) {
   for (let r = 0; r < grid.rows; r++) {
     for (let c = 0; c < grid.cols; c++) {
       const flat = grid.flat(r, c);
-      if (flat < 0) continue;
-      const [x, y] = [map.x(c), map.y(r)];
-      const value = values.data[flat];
-      const color = cellColor(map, flat, colors);
-      brush.rect(x, y, cw - seam, ch - seam, color);
-      if (map.hides?.(flat)) paintHatch(brush, x, y, cw - seam, ch - seam, hatchOn(color, colors));
-      if (map.numbered) brush.text(x + cw / 2, y + ch / 2, map.single ? fmt(value, 5) : fmtCell(value), inkOn(color));
-      else if (!Number.isFinite(value) && cw >= 14 && !map.hides?.(flat))
-        brush.text(x + cw / 2, y + ch / 2, Number.isNaN(value) ? "×" : value > 0 ? "∞" : "−∞", inkOn(color));
+      if (flat >= 0) visit(flat, x(c), y(r));
     }
   }
+}
+
+function paint(map, brush) {
+  const colors = palette();
+  const { grid, values, hides, cw, ch } = map;
+  const fine = grid.rows * grid.cols <= MOST_MARKED;
+  const seam = cw >= 6 && fine ? 1 : 0;
+  brush.cells(map, seam);
+  if (hides) paintHatches(map, brush, colors, seam);
+  paintLabels(map, brush);
+  if (map.numbered || map.odd)
+    eachCell(map, (flat, x, y) => {
+      const value = values.data[flat];
+      const color = colors.table[cellColor(map, flat)];
+      if (map.numbered) brush.text(x + cw / 2, y + ch / 2, map.single ? fmt(value, 5) : fmtCell(value), inkOn(color));
+      else if (!Number.isFinite(value) && cw >= 14 && !hides?.(flat))
+        brush.text(x + cw / 2, y + ch / 2, Number.isNaN(value) ? "×" : value > 0 ? "∞" : "−∞", inkOn(color));
+    });
   if (fine) paintMarks(map, brush, colors);
 }
 
-/** What the mask hides has no color of its own, unless a number that is not 0 stands there. */
-function cellColor(map, flat, colors) {
+/** The place of a cell's color. What the mask hides has none, unless a number that is not 0 stands there. */
+function cellColor(map, flat) {
   const value = map.values.data[flat];
-  const empty = map.hides?.(flat) && (value === 0 || value === -Infinity);
-  return empty ? colors.under : colorOf(value, map.scale, colors);
+  const empty = (value === 0 || value === -Infinity) && map.hides?.(flat);
+  return empty ? UNDER : colorPlace(value, map.scale);
+}
+
+/** All cells at once, pixel by pixel: so a map of 200,000 cells takes milliseconds. */
+function putCells(context, map, seam, ratio) {
+  const { grid, cw, ch } = map;
+  const { width, height } = context.canvas;
+  const columns = pixelsOf(grid.cols, width, map.x, cw - seam, ratio);
+  const rows = pixelsOf(grid.rows, height, (r) => map.y(r) - map.down, ch - seam, ratio);
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const colors = palette().pixels;
+  for (let top = 0; top < height; top++) {
+    const [r, at] = [rows[top], top * width];
+    if (r < 0) continue;
+    if (top && rows[top - 1] === r) {
+      pixels.copyWithin(at, at - width, at);
+      continue;
+    }
+    for (let left = 0; left < width; left++) {
+      const c = columns[left];
+      if (c < 0) continue;
+      if (left && columns[left - 1] === c) {
+        pixels[at + left] = pixels[at + left - 1];
+        continue;
+      }
+      const flat = grid.flat(r, c);
+      if (flat >= 0) pixels[at + left] = colors[cellColor(map, flat)];
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** Which of n cells each pixel shows, along one axis; −1 is between them. */
+function pixelsOf(n, length, start, size, ratio) {
+  const found = new Int32Array(length).fill(-1);
+  for (let i = 0; i < n; i++) {
+    const from = Math.round(start(i) * ratio);
+    const end = Math.max(from + 1, Math.round((start(i) + size) * ratio));
+    if (end > 0) found.fill(i, Math.max(0, from), end);
+  }
+  return found;
+}
+
+/** Hatch what the mask hides; cells that touch each other at once. */
+function paintHatches(map, brush, colors, seam) {
+  let run = { w: 0 };
+  const hatch = () => run.w && brush.hatch(run.x, run.y, run.w, map.ch - seam, run.color);
+  eachCell(map, (flat, x, y) => {
+    if (!map.hides(flat)) return;
+    const color = hatchOn(colors.table[cellColor(map, flat)], colors);
+    if (run.y === y && run.x + run.w === x && run.color === color) run.w += map.cw;
+    else {
+      hatch();
+      run = { x, y, w: map.cw - seam, color };
+    }
+  });
+  hatch();
 }
 
 /** The color of the hatch: faint over a color, so that the number can be read. */
@@ -300,10 +393,27 @@ function hatchOn(color, { under, hatch }) {
   return color === under ? hatch : `${hatch}80`;
 }
 
-function paintHatch(brush, x, y, w, h, color) {
-  for (let d = 4; d < w + h; d += 7) {
-    brush.line(x + Math.max(0, d - h), y + Math.min(h, d), x + Math.min(w, d), y + Math.max(0, d - w), color);
+const HATCH = 7; // from line to line
+const patterns = new Map();
+
+/** Diagonal lines that continue from cell to cell. */
+function hatchPattern(context, color, ratio) {
+  const key = `${color} ${ratio}`;
+  if (!patterns.has(key)) {
+    const side = Math.round(HATCH * ratio);
+    const tile = el("canvas", { width: side, height: side }).getContext("2d");
+    tile.strokeStyle = color;
+    tile.lineWidth = ratio;
+    for (const d of [0, side, 2 * side]) {
+      tile.moveTo(d + 1, -1);
+      tile.lineTo(-1, d + 1);
+    }
+    tile.stroke();
+    const pattern = context.createPattern(tile.canvas, "repeat");
+    pattern.setTransform(new DOMMatrix().scale(HATCH / side));
+    patterns.set(key, pattern);
   }
+  return patterns.get(key);
 }
 
 function paintLabels(map, brush) {
@@ -344,19 +454,20 @@ function paintTitles(map, brush, dim) {
 
 function paintMarks(map, brush, colors) {
   const { grid, cw, ch } = map;
-  const wanted = map.marks.size || map.picked !== null || map.cursor !== null;
-  if (!wanted && !map.proved) return;
-  for (let r = 0; r < grid.rows; r++) {
-    for (let c = 0; c < grid.cols; c++) {
-      const flat = grid.flat(r, c);
-      if (flat < 0) continue;
-      const [x, y] = [map.x(c), map.y(r)];
-      if (map.proved?.has(flat) && cw >= 12) brush.dot(x + cw - 4.5, y + 3.5, 1.5, inkOn(cellColor(map, flat, colors)));
-      const here = flat === map.picked || flat === map.cursor;
-      if (!here && !map.marks.has(flat)) continue;
-      brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.paper, here ? 4 : 3);
-      brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.ink, here ? 2.5 : 1.25);
-    }
+  const corner = (flat) => {
+    const [r, c] = grid.place(flat);
+    return [map.x(c), map.y(r)];
+  };
+  for (const flat of cw >= 12 ? (map.proved?.keys() ?? []) : []) {
+    const [x, y] = corner(flat);
+    brush.dot(x + cw - 4.5, y + 3.5, 1.5, inkOn(colors.table[cellColor(map, flat)]));
+  }
+  const chosen = [map.picked, map.cursor].filter((flat) => flat !== null && flat >= 0);
+  for (const flat of new Set([...map.marks.keys(), ...chosen])) {
+    const here = chosen.includes(flat);
+    const [x, y] = corner(flat);
+    brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.paper, here ? 4 : 3);
+    brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.ink, here ? 2.5 : 1.25);
   }
 }
 
@@ -366,7 +477,7 @@ function listen(map) {
   const { canvas, grid } = map;
   const at = (event) => {
     const c = cellAt(event.offsetX, grid.cols, map.x, map.cw);
-    const r = cellAt(event.offsetY, grid.rows, map.y, map.ch);
+    const r = cellAt(event.offsetY + map.down, grid.rows, map.y, map.ch);
     return r === null || c === null || grid.flat(r, c) < 0 ? null : [r, c];
   };
   canvas.addEventListener("pointermove", (event) => {
@@ -380,6 +491,8 @@ function listen(map) {
   const read = () => {
     map.cursor = grid.flat(row, col);
     map.readout.textContent = readoutText(map, map.cursor);
+    const [y, down] = [map.y(row), map.box.scrollTop];
+    map.box.scrollTop = Math.max(y + map.ch + 4 - WINDOW, Math.min(down, row ? y - 4 : 0));
     draw(map);
   };
   canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && read());
@@ -458,9 +571,7 @@ function thumbnail(thing, scale, width, height) {
   const values = numbers(thing);
   if (!values) return el("span", { class: "thumb empty" });
   const tensor = "tensor" in thing ? tensors[thing.tensor] : thing;
-  const grid = values.full
-    ? gridOf(tensor)
-    : { rows: values.rows, cols: values.cols, flat: (r, c) => r * values.cols + c };
+  const grid = values.full ? gridOf(tensor) : plainGrid(values);
   const hides = values.full ? maskOf(tensor, "tensor" in thing) : null;
   const ratio = window.devicePixelRatio || 1;
   if (grid.rows * grid.cols === 1) return el("span", { class: "thumb alone" }, fmt(values.data[0], 3));
@@ -475,23 +586,9 @@ function thumbnail(thing, scale, width, height) {
   canvas.style.width = `${w}px`;
   canvas.style.height = `${h}px`;
   const context = canvas.getContext("2d");
-  const [colors, brush] = [palette(), canvasBrush(context)];
   const [cw, ch] = [canvas.width / grid.cols, canvas.height / grid.rows];
-  const [everyR, everyC] = [Math.max(1, Math.floor(1 / ch)), Math.max(1, Math.floor(1 / cw))]; // not more cells than pixels
-  for (let r = 0; r < grid.rows; r += everyR) {
-    for (let c = 0; c < grid.cols; c += everyC) {
-      const flat = grid.flat(r, c);
-      if (flat < 0) continue;
-      const [x, y, wide, high] = [
-        Math.floor(c * cw),
-        Math.floor(r * ch),
-        Math.ceil(cw * everyC),
-        Math.ceil(ch * everyR),
-      ];
-      context.fillStyle = cellColor({ values, scale, hides }, flat, colors);
-      context.fillRect(x, y, wide, high);
-      if (hides?.(flat) && cw >= 4) paintHatch(brush, x, y, wide, high, colors.hatch);
-    }
-  }
+  const map = { grid, values, scale, hides, cw, ch, down: 0, x: (c) => c * cw, y: (r) => r * ch };
+  putCells(context, map, 0, 1);
+  if (hides && cw >= 4) paintHatches(map, canvasBrush(context, 1), palette(), 0);
   return canvas;
 }

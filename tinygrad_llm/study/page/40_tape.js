@@ -29,8 +29,10 @@ function tape(width, choose) {
   const marks = cells.map((cell) => drawCell(drawing, cell, choose));
   const head = drawing.appendChild(svg("rect", { class: "playhead", rx: 3 }));
   const element = el("div", { class: "tapebox" }, drawing);
+  let shown = -1;
   const show = (i) => {
-    marks.forEach((mark, k) => mark.classList.toggle("past", k <= i));
+    for (; shown < i; shown++) marks[shown + 1].classList.add("past");
+    for (; shown > i; shown--) marks[shown].classList.remove("past");
     const { x, y, w: wide, h } = cells[i];
     for (const [key, value] of Object.entries({ x: x - 2, y: y - 2, width: wide + 4, height: h + 4 }))
       head.setAttribute(key, value);

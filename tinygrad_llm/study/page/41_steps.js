@@ -31,10 +31,11 @@ function largestIn(thing) {
 }
 
 function largest(data) {
-  let best = 0;
-  data.forEach((x, flat) => {
-    if (Number.isFinite(x) && !(Math.abs(x) <= Math.abs(data[best]))) best = flat;
-  });
+  let [best, most] = [0, -1];
+  for (let flat = 0; flat < data.length; flat++) {
+    const size = Math.abs(data[flat]);
+    if (size > most && size < Infinity) [best, most] = [flat, size];
+  }
   return best;
 }
 

@@ -18,7 +18,7 @@ function attentionView(place, width) {
   };
   const picture = (thing, title, scale) => {
     const label = part.layer ? `${title}, layer ${part.layer}` : title;
-    return [title, heatMap({ thing, scale, width: side, mask, label, pick: choose, later: true })];
+    return [title, heatMap({ thing, scale, width: side, mask, label, pick: choose, whole: true, later: true })];
   };
   const pictures = [picture(weights, "pattern", UNIT)];
   if (gradient)
