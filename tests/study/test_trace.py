@@ -399,12 +399,14 @@ def test_what_does_not_fit_is_a_map_and_says_so(monkeypatch):
 
 def test_a_large_model_keeps_summaries(monkeypatch):
     monkeypatch.setattr(traces, "LARGE", 10)
-    monkeypatch.setattr(numbers, "LARGE", 100)
+    monkeypatch.setattr(numbers, "LARGE", 50)  # fewer than there are logits
     made = trace_model(small(), IDS)
     assert made.data["proofs"] == []
     assert made.data["breaks"] is None
     assert made.data["update"]["loss"]["after"] < made.data["update"]["loss"]["before"]
-    assert any(isinstance(v.array, numbers.Summary) for v in made.recording.values)
+    assert isinstance(made.recording.values[lenses.logits_of(made.recording)].array, numbers.Summary)
+    losses = [p["loss"] for p in made.data["words"]["positions"] if p["target"] is not None]
+    assert np.mean(losses) == pytest.approx(made.data["meta"]["loss"], rel=1e-5)
     check_ids(json.loads(to_json(made.data)))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor, no_grad
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.models import GPT
+from tinygrad_llm.study.recorder import plain
 from tinygrad_llm.study.recording import Recording
 from tinygrad_llm.study.replay import Update
 
@@ -47,17 +48,20 @@ def top(scores: Array, count: int, decode: Decode) -> list[list[Any]]:
 def words(recording: Recording, model: GPT, ids: Array, targets: Array, decode: Decode) -> dict[str, Any]:
     """What the model predicts at each position, and what it would after each layer; and its gradients in words."""
     return {
-        "positions": _predictions(_logits(recording, ids), ids, targets, decode),
+        "positions": _predictions(_logits(recording, model, ids), ids, targets, decode),
         "lens": _logit_lens(recording, model, ids, targets, decode),
         "backward": _backward_lens(recording, model, ids, decode),
     }
 
 
-def _logits(recording: Recording, ids: Array) -> Array:
+def _logits(recording: Recording, model: GPT, ids: Array) -> Array:
     found = logits_of(recording)
     assert found is not None
-    logits: Array = recording.values[found].array
-    return logits.reshape(*ids.shape, -1)
+    logits = recording.values[found].array
+    if not isinstance(logits, np.ndarray):  # a large vocabulary: the recording has only a summary of them
+        with no_grad(), plain(model):
+            logits = model(ids).data
+    return np.reshape(logits, (*ids.shape, -1))
 
 
 def _predictions(logits: Array, ids: Array, targets: Array, decode: Decode) -> list[dict[str, Any]]:
