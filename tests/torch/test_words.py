@@ -75,17 +75,19 @@ def test_the_table_names_what_is_there_and_what_is_not(for_each):
         (lambda: torch.distributed.init_process_group, "torch.distributed: processes are for"),
         (lambda: torch.softmx, "torch.softmx: did you mean softmax?"),
         (lambda: nn.Liner, "torch.nn.Liner: did you mean Linear?"),
-        (lambda: nn.MultiheadAttention, "tinygrad_llm.nn.MultiHeadAttention"),
+        (lambda: nn.TransformerEncoderLayer, "tinygrad_llm.models.Block"),
         (lambda: F.gleu, "did you mean gelu?"),
-        (lambda: torch.optim.lr_scheduler, "param_groups"),
+        (lambda: torch.optim.lr_scheduler.OneCycleLR, "a SequentialLR"),
+        (lambda: nn.Linear(2, 2).register_full_backward_hook(print), "Tensor.register_hook"),
         (lambda: torch.ones(2).sofmax(0), "torch.Tensor.sofmax: did you mean softmax?"),
         (lambda: torch.quantize_per_tensor, "see the table in help('tinygrad_llm.torch')"),
         (lambda: torch.ones(2).to("cuda"), 'there is only "cpu" here'),
         (lambda: torch.zeros(2, device="mps"), 'there is only "cpu" here'),
         (lambda: nn.Linear(2, 2).bfloat16(), "NumPy has no bfloat16"),
-        (lambda: nn.Embedding(3, 2, padding_idx=0), "padding_idx=0 is not offered here"),
+        (lambda: nn.MultiheadAttention(4, 2, kdim=3), "kdim=3 is not offered here"),
         (lambda: torch.ones(1, requires_grad=True).sum().backward(create_graph=True), "second_order"),
-        (lambda: torch.ones(2, requires_grad=True).sin(), "has no gradient here"),
+        (lambda: torch.ones(2, requires_grad=True).floor(), "has no gradient here"),
+        (lambda: torch.ones(2, requires_grad=True).quantile(0.5), "torch.quantile has no gradient here"),
         (lambda: nn.Linear(2, 2).wait, "'Linear' object has no attribute 'wait'"),
         (lambda: tiktoken.get_encoding("o200k_base"), "only 'gpt2' is here"),
     ],
@@ -213,6 +215,42 @@ def test_a_gradient_is_a_tensor_that_shares_its_memory():
     h.retain_grad()
     h.pow(2).sum().backward()
     assert h.grad.tolist() == [4, 4]
+
+
+# Operations that only PyTorch's words have, and so their derivatives: on x (2, 3) between 0.2 and 0.9.
+ONLY_HERE = [
+    *(getattr(torch, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "atan", "asin", "acos", "expm1", "exp2")),
+    *(getattr(torch, name) for name in ("log1p", "log2", "log10", "prod")),
+    lambda x: torch.prod(x, 1),
+    lambda x: torch.prod(x, 0, keepdim=True),
+    lambda x: x.diff(dim=1),
+    lambda x: torch.addmm(x[:, :2], x, x.T, beta=2, alpha=3),
+    lambda x: torch.scatter(x * 2, 1, torch.tensor([[2], [0]]), x[:, 1:2] ** 2),
+    lambda x: torch.scatter_add(x * 2, 1, torch.tensor([[2, 2], [0, 1]]), x[:, 1:] ** 2),
+    lambda x: torch.index_add(x * 2, 0, torch.tensor([1, 1]), x**2, alpha=3),
+    lambda x: torch.cdist(x, x[:1] + 1),
+    lambda x: torch.nn.functional.smooth_l1_loss(x * 3, x * x, reduction="none"),
+    lambda x: torch.nn.functional.huber_loss(x * 3, x * x, delta=0.7),
+    lambda x: torch.nn.functional.elu(x - 0.5, 0.7),
+    lambda x: torch.movedim(x, 0, 1).unflatten(0, (3, 1)).diag() if x.ndim > 2 else torch.trace(x[:, :2]),
+]
+
+
+@pytest.mark.parametrize("f", ONLY_HERE)
+def test_operations_that_only_these_words_have_are_differentiated(f):
+    start = np.array([[0.2, 0.9, 0.45], [0.7, 0.3, 0.61]])
+    x = torch.tensor(start, requires_grad=True)
+    y = f(x)
+    weights = np.cos(np.arange(1.0, y.numel() + 1)).reshape(y.shape)  # another one for each element
+    (y * torch.tensor(weights)).sum().backward()
+    found = np.zeros_like(start)
+    for at in np.ndindex(start.shape):
+        ends = [start.copy(), start.copy()]
+        for end, step in zip(ends, (1e-6, -1e-6), strict=True):
+            end[at] += step
+        high, low = ((f(torch.tensor(end)).numpy() * weights).sum() for end in ends)
+        found[at] = (high - low) / 2e-6
+    np.testing.assert_allclose(x.grad.numpy(), found, rtol=1e-7, atol=1e-8)
 
 
 def test_a_graph_is_walked_again_only_if_it_is_retained():
@@ -450,8 +488,9 @@ def test_a_loader_with_a_sampler_draws_as_pytorch_does():
     for wrong in ({"batch_size": 0}, {"sampler": [1], "shuffle": True}):
         with pytest.raises(ValueError, match=r"batch_size|sampler"):
             torch.utils.data.DataLoader(data, **wrong)
-    with pytest.raises(NotOffered):
-        torch.utils.data.DataLoader(data, batch_sampler=[[1]])
+    loader = torch.utils.data.DataLoader(data, batch_sampler=[[1, 2], [5]])
+    assert [b.tolist() for b in loader] == [[1, 2], [5]]
+    assert len(loader) == 2
 
 
 # ---- running a file ------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ prints what PyTorch prints on a CPU, digit by digit. `python -m tinygrad_llm.tor
 whose `import torch` means this package. The classes are thin: `x.ours` is the `tinygrad_llm.Tensor` that does the work.
 
 Some things differ. Tensors are on the CPU. A recorded change in place, such as `masked_fill_`, does not reach other
-views of the same memory. `torch.save` writes safetensors, and `torch.load` refuses pickles. `backward` through sin, cos
-and the like is not offered. What is missing raises an error that names the nearest thing.
+views of the same memory. `torch.save` writes safetensors, and `torch.load` refuses pickles. The last digit that is
+printed may be another one, since libraries add and round in another order; of equal elements, `topk` and `sort` take
+the first. What is missing raises an error that names the nearest thing.
 
 The names that the book uses; after "not:" those that are missing here:
 
@@ -27,26 +28,26 @@ The names that the book uses; after "not:" those that are missing here:
     torch.Tensor: T abs all any argmax backward bool chunk clone contiguous copy_ cpu cuda data detach device dim
         dtype expand fill_ flatten float gather grad grad_fn half is_contiguous is_leaf item long masked_fill
         masked_fill_ max mean min mT multinomial ndim nelement norm numel numpy permute pow repeat repeat_interleave
-        requires_grad requires_grad_ reshape shape size softmax split sqrt squeeze std stride sum t to tolist topk
-        transpose tril triu type unsqueeze var view zero_
-        not: bfloat16 register_hook
+        register_hook requires_grad requires_grad_ reshape shape size softmax split sqrt squeeze std stride sum t to
+        tolist topk transpose tril triu type unsqueeze var view zero_
+        not: bfloat16
     torch.nn: BCELoss CrossEntropyLoss Dropout Embedding Flatten GELU Identity LayerNorm Linear Module ModuleDict
-        ModuleList MSELoss Parameter ParameterList ReLU RMSNorm Sequential Sigmoid SiLU Softmax Tanh functional init
-        utils
-        not: Conv1d MultiheadAttention Transformer attention parallel
+        ModuleList MSELoss MultiheadAttention Parameter ParameterList ReLU RMSNorm Sequential Sigmoid SiLU Softmax
+        Tanh functional init utils
+        not: Conv1d Transformer attention parallel
     torch.nn.Module: add_module apply buffers children eval forward load_state_dict modules named_buffers
-        named_children named_modules named_parameters parameters register_buffer register_parameter requires_grad_
-        state_dict to train training zero_grad
+        named_children named_modules named_parameters parameters register_buffer register_forward_hook
+        register_parameter requires_grad_ state_dict to train training zero_grad
     torch.nn.functional: binary_cross_entropy binary_cross_entropy_with_logits cross_entropy dropout embedding gelu
         layer_norm linear log_softmax logsigmoid mse_loss nll_loss one_hot pad relu rms_norm
         scaled_dot_product_attention sigmoid silu softmax softplus tanh
     torch.nn.init: kaiming_normal_ kaiming_uniform_ normal_ ones_ uniform_ xavier_normal_ xavier_uniform_ zeros_
     torch.nn.utils: clip_grad_norm_ clip_grad_value_
-    torch.optim: Adam AdamW Optimizer SGD
-        not: RMSprop lr_scheduler
-    torch.utils.data: ConcatDataset DataLoader Dataset RandomSampler SequentialSampler Subset TensorDataset
-        default_collate random_split
-        not: IterableDataset distributed
+    torch.optim: Adam AdamW Optimizer SGD lr_scheduler
+        not: RMSprop
+    torch.utils.data: BatchSampler ConcatDataset DataLoader Dataset IterableDataset RandomSampler SequentialSampler
+        Subset TensorDataset WeightedRandomSampler default_collate random_split
+        not: distributed
     torch.autograd: backward detect_anomaly enable_grad grad no_grad set_grad_enabled
         not: Function functional
     torch.cuda: device_count empty_cache is_available manual_seed synchronize
@@ -59,7 +60,7 @@ import math as _math
 
 from numpy import finfo, iinfo
 
-from tinygrad_llm.torch import autograd, backends, cuda, nn, optim, utils
+from tinygrad_llm.torch import autograd, backends, cuda, linalg, nn, optim, random, testing, utils
 from tinygrad_llm.torch.autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from tinygrad_llm.torch.dtypes import (
     Size,
@@ -85,9 +86,14 @@ from tinygrad_llm.torch.dtypes import int32 as int
 from tinygrad_llm.torch.dtypes import int64 as long
 from tinygrad_llm.torch.functions import METHODS as _METHODS
 from tinygrad_llm.torch.functions import (
+    BoolTensor,
+    FloatTensor,
+    IntTensor,
+    LongTensor,
     arange,
     as_tensor,
     asarray,
+    autocast,
     bernoulli,
     cat,
     concat,
@@ -99,12 +105,15 @@ from tinygrad_llm.torch.functions import (
     from_numpy,
     full,
     full_like,
+    get_default_dtype,
+    get_num_threads,
     get_rng_state,
     hstack,
     initial_seed,
     is_floating_point,
     is_tensor,
     linspace,
+    logspace,
     manual_seed,
     matmul,
     meshgrid,
@@ -113,6 +122,7 @@ from tinygrad_llm.torch.functions import (
     ones,
     ones_like,
     outer,
+    promote_types,
     rand,
     rand_like,
     randint,
@@ -120,10 +130,17 @@ from tinygrad_llm.torch.functions import (
     randn_like,
     randperm,
     result_type,
+    scalar_tensor,
     seed,
+    set_float32_matmul_precision,
+    set_num_threads,
     set_rng_state,
     stack,
     tensor,
+    tensordot,
+    tril_indices,
+    triu_indices,
+    use_deterministic_algorithms,
     vstack,
     where,
     zeros,
@@ -131,6 +148,7 @@ from tinygrad_llm.torch.functions import (
 )
 from tinygrad_llm.torch.generator import Generator, default_generator
 from tinygrad_llm.torch.missing import lookup as _lookup
+from tinygrad_llm.torch.nn.functional import cosine_similarity, dropout, embedding, layer_norm, rms_norm
 from tinygrad_llm.torch.printing import set_printoptions
 from tinygrad_llm.torch.serialization import load, save
 from tinygrad_llm.torch.tensor import Tensor
@@ -140,12 +158,17 @@ inf, nan, pi, e = _math.inf, _math.nan, _math.pi, _math.e
 __version__ = "2.13.0+tinygrad.llm"  # the PyTorch whose words and numbers these are
 
 __all__ = [
+    "BoolTensor",
+    "FloatTensor",
     "Generator",
+    "IntTensor",
+    "LongTensor",
     "Size",
     "Tensor",
     "arange",
     "as_tensor",
     "asarray",
+    "autocast",
     "autograd",
     "backends",
     "bernoulli",
@@ -155,13 +178,16 @@ __all__ = [
     "complex128",
     "concat",
     "concatenate",
+    "cosine_similarity",
     "cuda",
     "default_generator",
     "device",
     "double",
+    "dropout",
     "dtype",
     "e",
     "einsum",
+    "embedding",
     "empty",
     "empty_like",
     "enable_grad",
@@ -174,6 +200,8 @@ __all__ = [
     "from_numpy",
     "full",
     "full_like",
+    "get_default_dtype",
+    "get_num_threads",
     "get_rng_state",
     "half",
     "hstack",
@@ -189,8 +217,11 @@ __all__ = [
     "is_floating_point",
     "is_grad_enabled",
     "is_tensor",
+    "layer_norm",
+    "linalg",
     "linspace",
     "load",
+    "logspace",
     "long",
     "manual_seed",
     "matmul",
@@ -206,22 +237,33 @@ __all__ = [
     "optim",
     "outer",
     "pi",
+    "promote_types",
     "rand",
     "rand_like",
     "randint",
     "randn",
     "randn_like",
+    "random",
     "randperm",
     "result_type",
+    "rms_norm",
     "save",
+    "scalar_tensor",
     "seed",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
+    "set_num_threads",
     "set_printoptions",
     "set_rng_state",
     "short",
     "stack",
     "tensor",
+    "tensordot",
+    "testing",
+    "tril_indices",
+    "triu_indices",
     "uint8",
+    "use_deterministic_algorithms",
     "utils",
     "vstack",
     "where",

@@ -1,17 +1,20 @@
 """The functions of `torch` that make Tensors, and those that take several; `x.exp()` is also `torch.exp(x)`."""
 
 import functools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
-from tinygrad_llm.torch.dtypes import check_device, float32, int64, numpy_of, of_numpy
+from tinygrad_llm.torch import composed
+from tinygrad_llm.torch.dtypes import bool_, check_device, float32, int32, int64, numpy_of, of_numpy
 from tinygrad_llm.torch.dtypes import dtype as Dtype
 from tinygrad_llm.torch.generator import Generator, default_generator
-from tinygrad_llm.torch.missing import NotOffered
+from tinygrad_llm.torch.missing import NotOffered, refuse
 from tinygrad_llm.torch.streams import stream
 from tinygrad_llm.torch.tensor import Tensor, array_of, common_dtype, constant, together
 
@@ -28,7 +31,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     array = np.array(_plain(data) if plain else array_of(data))
     if dtype is not None:
         array = array.astype(numpy_of(dtype))
-    elif plain and array.dtype == np.float64 and not _has_float64(data):
+    elif plain and array.dtype == np.float64 and not any(map(_is_float64, _leaves(data))):
         array = array.astype(np.float32)
     if array.dtype == object:
         raise ValueError("torch.tensor: got lists of unequal lengths, or things that are no numbers")
@@ -42,10 +45,19 @@ def _plain(data: Any) -> Any:
     return [_plain(item) for item in data] if isinstance(data, list | tuple) else data
 
 
-def _has_float64(data: Any) -> bool:
-    while isinstance(data, list | tuple) and data:
-        data = data[0]
-    return isinstance(data, np.ndarray | np.generic | Tensor)
+def _leaves(data: Any) -> Iterator[Any]:
+    """What the nested lists hold, as long as it is not plain numbers alone."""
+    if not isinstance(data, list | tuple):
+        yield data
+    elif not all(type(item) is float for item in data):
+        for item in data:
+            yield from _leaves(item)
+
+
+def _is_float64(x: Any) -> bool:
+    return (
+        getattr(array_of(x), "dtype", None) == np.float64 if not isinstance(x, int | float) else type(x) is np.float64
+    )
 
 
 def _made(array: Any, requires_grad: bool = False) -> Tensor:
@@ -229,17 +241,48 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return constant(stream(generator).randperm(n)).to(dtype or int64)
 
 
-def normal(mean: Any, std: Any, size: Any = None, *, generator: Generator | None = None) -> Tensor:
-    """Normal numbers of one mean and standard deviation."""
-    if size is None:
-        raise NotOffered("torch.normal needs a size here: for means of many, mean + std * torch.randn(…)")
-    return constant(stream(generator).normal(float(mean), float(std), _shape((size,))))
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None) -> Tensor:
+    """Normal numbers of one mean and standard deviation, or of one for each element."""
+    if size is not None:
+        return constant(stream(generator).normal(float(mean), float(std), _shape((size,))))
+    shape = np.broadcast_shapes(array_of(mean).shape, array_of(std).shape)
+    drawn = randn(*shape, generator=generator)
+    return mean + std * drawn  # type: ignore[no-any-return]
 
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that `input` says, else 0."""
     p = array_of(input)
-    return constant((stream(generator).rand(p.shape, np.float64) < p).astype(p.dtype))
+    return constant((stream(generator).rand(p.shape, p.dtype) < p).astype(p.dtype))
+
+
+# ---- settings that programs make, and that change nothing here -----------------------------------------------------
+
+
+def set_num_threads(number: int) -> None:
+    """Nothing: the number of threads of NumPy's products is set before a program starts (OMP_NUM_THREADS)."""
+
+
+def get_num_threads() -> int:
+    """The number of processors that NumPy's products may use."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Nothing: everything here gives the same numbers each time."""
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Nothing: float32 products are float32 products."""
+
+
+def autocast(device_type: str = "cpu", dtype: Any = None, enabled: bool = True, **options: Any) -> Any:
+    """A block that computes in the dtypes of its Tensors; other dtypes are not chosen here.
+
+    Raises:   NotOffered: enabled, which would compute in bfloat16.
+    """
+    refuse("torch.autocast", enabled=enabled)
+    return nullcontext()
 
 
 # ---- several Tensors -----------------------------------------------------------------------------------------------
@@ -254,7 +297,18 @@ def _alike(tensors: Sequence[Tensor]) -> list[autograd.Tensor]:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """One after another along `dim`."""
-    return Tensor.of(F.cat(_alike([x for x in tensors if x.shape != (0,)] or tensors), dim), "CatBackward0")
+    given = [x for x in tensors if x.shape != (0,)] or tensors
+    for i, x in enumerate(given):
+        sizes = [
+            (a, b) for axis, (a, b) in enumerate(zip(given[0].shape, x.shape, strict=False)) if axis != dim % x.ndim
+        ]
+        for a, b in sizes:
+            if a != b:
+                raise RuntimeError(
+                    f"Sizes of tensors must match except in dimension {dim}. Expected size {a} but got size {b} for "
+                    f"tensor number {i} in the list."
+                )
+    return Tensor.of(F.cat(_alike(given), dim), "CatBackward0")
 
 
 concat = concatenate = cat
@@ -262,6 +316,10 @@ concat = concatenate = cat
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Along a new axis `dim`."""
+    for i, x in enumerate(tensors):
+        if x.shape != tensors[0].shape:
+            sizes = f"{list(tensors[0].shape)} at entry 0 and {list(x.shape)} at entry {i}"
+            raise RuntimeError(f"stack expects each tensor to be equal size, but got {sizes}")
     return Tensor.of(F.stack(_alike(tensors), dim), "StackBackward0")
 
 
@@ -319,6 +377,55 @@ def meshgrid(*tensors: Tensor, indexing: str = "ij") -> tuple[Tensor, ...]:
     return tuple(constant(x) for x in np.meshgrid(*map(array_of, tensors), indexing=indexing))  # type: ignore[call-overload]
 
 
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The rows and the columns of the lower triangle of a matrix, as two rows of numbers."""
+    return constant(np.stack(np.tril_indices(row, offset, col)))
+
+
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The rows and the columns of the upper triangle of a matrix, as two rows of numbers."""
+    return constant(np.stack(np.triu_indices(row, offset, col)))
+
+
+def scalar_tensor(s: Any, *, dtype: Any = None) -> Tensor:
+    """A Tensor of one number, float32 by default."""
+    return tensor(s, dtype=dtype or float32)
+
+
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0) -> Tensor:
+    """Powers of `base`, whose exponents are at equal distances."""
+    return base ** linspace(start, end, steps)  # type: ignore[no-any-return]
+
+
+def tensordot(a: Tensor, b: Tensor, dims: int = 2) -> Tensor:
+    """The product along the last `dims` axes of one and the first of the other."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    one, other = letters[: a.ndim], letters[a.ndim - dims : a.ndim - dims + b.ndim]
+    return einsum(f"{one},{other}->{one[: a.ndim - dims]}{other[dims:]}", a, b)
+
+
+def promote_types(type1: Dtype, type2: Dtype) -> Dtype:
+    """The dtype of an operation on Tensors of two dtypes."""
+    return of_numpy(common_dtype(np.empty(1, type1.numpy), np.empty(1, type2.numpy)))
+
+
+def get_default_dtype() -> Dtype:
+    """float32."""
+    return float32
+
+
+def _typed(name: str, kind: Dtype) -> Callable[..., Tensor]:
+    def make(*data: Any) -> Tensor:
+        return Tensor(*data).to(kind)
+
+    make.__name__, make.__doc__ = name, f"A Tensor of a shape, or of these numbers, as {kind}."
+    return make
+
+
+FloatTensor, LongTensor = _typed("FloatTensor", float32), _typed("LongTensor", int64)
+IntTensor, BoolTensor = _typed("IntTensor", int32), _typed("BoolTensor", bool_)
+
+
 def result_type(one: Tensor, other: Tensor) -> Dtype:
     """The dtype of an operation on two Tensors."""
     return of_numpy(common_dtype(one.ours.data, other.ours.data))
@@ -327,12 +434,12 @@ def result_type(one: Tensor, other: Tensor) -> Dtype:
 # ---- methods as functions ------------------------------------------------------------------------------------------
 
 _METHODS = """
-    abs add all allclose amax amin any argmax argmin argsort bincount bmm ceil chunk clamp clone cos count_nonzero
-    cumsum diagonal div dot eq equal erf exp flatten flip floor floor_divide gather ge gt index_select isclose
-    isfinite isinf isnan le log log10 log1p log2 log_softmax logical_and logical_not logical_or logsumexp lt
-    masked_fill masked_select max maximum mean median min minimum mm mul multinomial mv ne neg nonzero norm permute
-    pow prod reciprocal relu remainder repeat_interleave reshape roll round rsqrt sigmoid sign sin softmax sort
-    split sqrt square squeeze std sub sum swapaxes t tan tanh topk transpose tril triu trunc unbind unique unsqueeze
+    abs add all allclose amax amin any argmax argmin argsort atan2 bincount bmm ceil chunk clamp clone count_nonzero
+    cumsum detach diagonal div dot eq equal erf exp flatten flip floor floor_divide fmod gather ge gt index_select
+    is_complex is_nonzero isclose isfinite isinf isnan le log log_softmax logical_and logical_not logical_or
+    logical_xor logsumexp lt masked_fill masked_select max maximum mean median min minimum mm mul multinomial mv ne neg
+    nonzero norm permute pow reciprocal relu relu_ remainder repeat_interleave reshape roll rsqrt sigmoid sign softmax
+    sort split sqrt square squeeze std sub sum swapaxes t tanh topk transpose tril triu trunc unbind unique unsqueeze
     var
 """.split()  # noqa: SIM905 (a list would take one line each)
 
@@ -351,16 +458,4 @@ def _function(name: str) -> Callable[..., Any]:
     return call
 
 
-METHODS = {name: _function(name) for name in _METHODS}
-METHODS |= {
-    "absolute": METHODS["abs"],
-    "subtract": METHODS["sub"],
-    "multiply": METHODS["mul"],
-    "clip": METHODS["clamp"],
-}
-METHODS |= {
-    "divide": METHODS["div"],
-    "true_divide": METHODS["div"],
-    "negative": METHODS["neg"],
-    "tile": _function("repeat"),
-}
+METHODS = {name: _function(name) for name in [*_METHODS, *composed.NAMES]}

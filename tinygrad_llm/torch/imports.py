@@ -12,10 +12,10 @@ from typing import Any
 from tinygrad_llm.torch.missing import missing
 
 _MODULES = (
-    "autograd", "backends", "cuda", "nn", "nn.functional", "nn.init", "nn.modules", "nn.parameter", "nn.utils", "optim",
-    "utils", "utils.data",
+    "autograd", "backends", "cuda", "linalg", "nn", "nn.functional", "nn.init", "nn.modules", "nn.parameter",
+    "nn.utils", "nn.utils.rnn", "optim", "optim.lr_scheduler", "random", "testing", "utils", "utils.data",
 )  # fmt: skip
-_SAME_AS = {"nn.modules": "nn", "nn.parameter": "nn"}  # where PyTorch keeps layers and Parameter
+_SAME_AS = {"nn.modules": "nn", "nn.parameter": "nn", "nn.utils.rnn": "nn.rnn"}  # where PyTorch keeps them
 
 
 class _Version(Distribution):
@@ -53,6 +53,7 @@ def answer_imports() -> None:
         raise RuntimeError("PyTorch itself is imported already: call this in a new process")
     torch = importlib.import_module("tinygrad_llm.torch")
     sys.modules["torch"] = torch
+    torch.Tensor.__module__, torch.nn.Parameter.__module__ = "torch", "torch.nn.parameter"  # as type(x) is printed
     for name in _MODULES:
         sys.modules[f"torch.{name}"] = importlib.import_module(f"tinygrad_llm.torch.{_SAME_AS.get(name, name)}")
     versions = {"torch": torch.__version__}

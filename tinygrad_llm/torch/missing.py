@@ -14,11 +14,9 @@ NEAREST = {
     "torch.jit": "there is no compiler: call the function or model as it is",
     "torch.multiprocessing": "processes are for `mpiexec -n 2 tinygrad-llm train …`, threads for its setting workers",
     "torch.onnx": "torch.save writes safetensors, which other programs read",
-    "torch.optim.lr_scheduler": 'set group["lr"] for each group of optimizer.param_groups before a step; '
-    "tinygrad_llm.optim has warmup_cosine, warmup_linear, inverse_sqrt and constant",
+    "torch.optim.lr_scheduler.OneCycleLR": "LinearLR, then CosineAnnealingLR, in a SequentialLR",
     "torch.profiler": "`tinygrad-llm bench` measures operations",
     "torch.vmap": "operations broadcast over leading axes",
-    "torch.nn.MultiheadAttention": "tinygrad_llm.nn.MultiHeadAttention",
     "torch.nn.Transformer": "tinygrad_llm.models.GPT",
     "torch.nn.TransformerEncoderLayer": "tinygrad_llm.models.Block",
     "torch.nn.TransformerDecoderLayer": "tinygrad_llm.models.Block",
@@ -30,14 +28,13 @@ NEAREST = {
     "torch.nn.RNN": "torch.nn.functional.scaled_dot_product_attention",
     "torch.optim.RMSprop": "torch.optim.Adam",
     "torch.optim.Adagrad": "torch.optim.Adam",
-    "torch.utils.data.IterableDataset": "torch.utils.data.Dataset, whose examples are numbered",
     "torch.utils.data.distributed": "processes are for `mpiexec -n 2 tinygrad-llm train …`",
+    "torch.nn.Module.register_full_backward_hook": "Tensor.register_hook, on a parameter or an output",
     "torch.utils.checkpoint": "tinygrad_llm.autograd.recompute",
     "torch.utils.tensorboard": "`tinygrad-llm train` writes its figures to metrics.csv, and draws them",
     "torch.autograd.Function": "a kernel, forward beside backward (tinygrad_llm.kernels), with autograd.apply",
     "torch.autograd.functional": "tinygrad_llm.gradcheck",
     "torch.Tensor.bfloat16": "NumPy has no bfloat16: use .float() or .half()",
-    "torch.Tensor.register_hook": "tinygrad_llm.Tensor.register_hook, whose hooks get arrays",
 }
 
 

@@ -23,6 +23,8 @@ from tinygrad_llm.torch.dtypes import (
     float16,
     float32,
     float64,
+    int8,
+    int16,
     int32,
     int64,
     no_bfloat16,
@@ -36,6 +38,7 @@ from tinygrad_llm.torch.missing import NotOffered, missing, refuse
 from tinygrad_llm.torch.streams import stream
 
 Array = NDArray[Any]
+_LEAF = "a leaf Variable that requires grad is being used in an in-place operation."
 
 
 class GradFn:
@@ -123,19 +126,41 @@ def common_dtype(*arrays: Array) -> np.dtype[Any]:
     return np.result_type(*{x.dtype for x in ([x for x in high if x.ndim] or high)})
 
 
+def does_not_fit(error: ValueError, a: Any, b: Any) -> RuntimeError:
+    """PyTorch's error for shapes that do not broadcast, or for another one of ours about values."""
+    shapes = [getattr(x, "shape", ()) for x in (a, b)]
+    n = max(map(len, shapes))
+    one, other = ((1,) * (n - len(shape)) + tuple(shape) for shape in shapes)
+    for axis in range(n - 1, -1, -1):
+        if one[axis] != other[axis] and 1 not in (one[axis], other[axis]):
+            return RuntimeError(
+                f"The size of tensor a ({one[axis]}) must match the size of tensor b ({other[axis]}) at non-singleton "
+                f"dimension {axis}"
+            )
+    return RuntimeError(str(error))
+
+
 def _binary(made_by: str, operation: Callable[[Any, Any], Any], reflected: bool = False) -> Any:
     def run(self: "Tensor", other: Any) -> Any:
         if not isinstance(other, Tensor | np.ndarray | np.generic | int | float | complex):
             return NotImplemented
         a, b = together(self, other)
-        return wrap(operation(b, a) if reflected else operation(a, b), made_by)
+        try:
+            return wrap(operation(b, a) if reflected else operation(a, b), made_by)
+        except ValueError as error:
+            raise does_not_fit(error, self, other) from None
 
     return run
 
 
 def _in_place(made_by: str, operation: Callable[[Any, Any], Any]) -> Any:
     def run(self: "Tensor", other: Any) -> Any:
-        self.ours = operation(self.ours, together(self, other)[1])
+        if self.requires_grad and self.is_leaf and autograd.is_grad_enabled():
+            raise RuntimeError(_LEAF)
+        try:
+            self.ours = operation(self.ours, together(self, other)[1])
+        except ValueError as error:
+            raise does_not_fit(error, self, other) from None
         self.made_by = made_by
         return self
 
@@ -166,6 +191,14 @@ def _of_values(function: Callable[..., Any], reflected: bool = False) -> Any:
         return constant(result)
 
     return run
+
+
+def no_product(error: ValueError, a: tuple[int, ...], b: tuple[int, ...]) -> RuntimeError:
+    """PyTorch's error for two arrays that have no product."""
+    if len(a) >= 2 == len(b):
+        rows = math.prod(a[:-1])
+        return RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[0]}x{b[1]})")
+    return RuntimeError(str(error))
 
 
 def _matmul_name(a: int, b: int) -> str:
@@ -276,7 +309,11 @@ class Tensor:
         return self.ours.data.flags.c_contiguous or self.ours.data.base is None
 
     def contiguous(self) -> "Tensor":
-        return self if self.is_contiguous() else self.clone()
+        if self.ours.data.flags.c_contiguous:
+            return self
+        made = self.clone()
+        made.ours.data = np.ascontiguousarray(made.ours.data)
+        return made
 
     # ---- to Python and NumPy -------------------------------------------------------------------------------------
 
@@ -377,6 +414,15 @@ class Tensor:
         self._kept = None
         self.ours.grad = None if value is None else array_of(value)
 
+    def register_hook(self, hook: "Callable[[Tensor], Tensor | None]") -> Any:
+        """Call `hook(gradient)` when the gradient is complete; what it returns takes its place."""
+
+        def run(g: Array) -> Array | None:
+            new = hook(constant(g))
+            return None if new is None else array_of(new)
+
+        return self.ours.register_hook(run)
+
     def retain_grad(self) -> None:
         """Keep the gradient of a computed Tensor, too."""
         if not self.is_leaf:
@@ -389,6 +435,8 @@ class Tensor:
             raise NotOffered("create_graph=True: second derivatives are checked by tinygrad_llm.gradcheck.second_order")
         if self.ours.requires_grad is False:
             raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+        if gradient is None and self.numel() != 1:
+            raise RuntimeError("grad can be implicitly created only for scalar outputs")
         self.ours.backward(ours(gradient), retain_graph=bool(retain_graph))
 
     def detach(self) -> "Tensor":
@@ -485,7 +533,11 @@ class Tensor:
             return NotImplemented
         if self.ours.dtype != other.ours.dtype:
             raise RuntimeError(f"expected m1 and m2 to have the same dtype, but got: {self.dtype} != {other.dtype}")
-        return Tensor.of(self.ours @ other.ours, _matmul_name(self.ndim, other.ndim))
+        try:
+            product = self.ours @ other.ours
+        except ValueError as error:
+            raise no_product(error, self.shape, other.shape) from None
+        return Tensor.of(product, _matmul_name(self.ndim, other.ndim))
 
     matmul = mm = mv = dot = __matmul__
 
@@ -510,7 +562,10 @@ class Tensor:
     # ---- elements ------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> "Tensor":
-        return Tensor.of(self.ours[_arrays(index)], _index_name(index, self.shape))
+        try:
+            return Tensor.of(self.ours[_arrays(index)], _index_name(index, self.shape))
+        except IndexError as error:
+            raise IndexError(str(error).replace("axis", "dimension")) from None
 
     def __setitem__(self, index: Any, value: Any) -> None:
         index = _arrays(index)
@@ -554,7 +609,8 @@ class Tensor:
         index = np.repeat(np.arange(x.shape[axis]), array_of(repeats))
         return Tensor.of(x[(*(slice(None),) * axis, index)], made_by)
 
-    def flip(self, *axes: Any) -> "Tensor":
+    def flip(self, *axes: Any, **options: Any) -> "Tensor":
+        axes = (options["dims"],) if "dims" in options else axes
         named = dims(axes[0] if len(axes) == 1 else axes, self.ours.shape)
         index = tuple(slice(None, None, -1 if i in named else None) for i in range(self.ndim))
         return Tensor.of(self.ours[index], "FlipBackward0")
@@ -637,7 +693,11 @@ class Tensor:
     # ---- shape ---------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> "Tensor":
-        y = self.ours.reshape(*shape)
+        try:
+            y = self.ours.reshape(*shape)
+        except ValueError:
+            wanted = list(shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
+            raise RuntimeError(f"shape '{wanted}' is invalid for input of size {self.numel()}") from None
         shared = np.may_share_memory(y.data, self.ours.data)
         return Tensor.of(y, "ViewBackward0" if shared else "UnsafeViewBackward0")
 
@@ -679,7 +739,7 @@ class Tensor:
         """Take the value of another Tensor: with its gradient if it is recorded, else in the same memory."""
         if new.requires_grad and autograd.is_grad_enabled():
             if self.requires_grad and self.is_leaf:
-                raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+                raise RuntimeError(_LEAF)
             self.ours, self.made_by = new, made_by
         else:
             self.ours[...] = new
@@ -772,10 +832,10 @@ _SAME = {
     "unsqueeze": "UnsqueezeBackward0", "var": "VarBackward0",
 }  # fmt: skip
 _VALUES: dict[str, Callable[..., Any]] = {
-    "ceil": np.ceil, "cos": np.cos, "floor": np.floor, "isfinite": np.isfinite, "isinf": np.isinf, "isnan": np.isnan,
-    "log10": np.log10, "log1p": np.log1p, "log2": np.log2, "logical_and": np.logical_and,
-    "logical_not": np.logical_not, "logical_or": np.logical_or, "prod": np.prod, "round": np.round, "sign": np.sign,
-    "sin": np.sin, "tan": np.tan, "trunc": np.trunc, "floor_divide": np.floor_divide, "remainder": np.remainder,
+    "ceil": np.ceil, "floor": np.floor, "fmod": np.fmod, "isfinite": np.isfinite, "isinf": np.isinf, "isnan": np.isnan,
+    "logical_and": np.logical_and, "logical_not": np.logical_not, "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor, "sign": np.sign, "trunc": np.trunc, "atan2": np.arctan2,
+    "floor_divide": np.floor_divide, "remainder": np.remainder,
 }  # fmt: skip
 
 
@@ -789,7 +849,13 @@ def _same(name: str, made_by: str) -> Any:
         if full[-1] == "d":  # two forms of one operation: on all axes, and on some
             some = bool(arguments) or "dim" in options
             full += str(int(not some if name in ("max", "min") else some))
-        return wrap(getattr(self.ours, name)(*map(ours, arguments), **{k: ours(v) for k, v in options.items()}), full)
+        try:
+            y = getattr(self.ours, name)(*map(ours, arguments), **{k: ours(v) for k, v in options.items()})
+        except ValueError as error:
+            if isinstance(error, IndexError):
+                raise
+            raise does_not_fit(error, self, arguments[0] if arguments else None) from None
+        return wrap(y, full)
 
     run.__name__ = name
     run.__doc__ = getattr(autograd.Tensor, name).__doc__ or f"See `tinygrad_llm.Tensor.{name}`."
@@ -798,7 +864,8 @@ def _same(name: str, made_by: str) -> Any:
 
 # Methods with the names of Python's types, which would hide these types inside the class.
 _CASTS = {
-    "float": float32, "double": float64, "half": float16, "long": int64, "int": int32, "byte": uint8, "bool": bool_,
+    "float": float32, "double": float64, "half": float16, "long": int64, "int": int32, "short": int16, "char": int8,
+    "byte": uint8, "bool": bool_,
 }  # fmt: skip
 
 

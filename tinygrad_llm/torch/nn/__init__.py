@@ -3,6 +3,7 @@
 from tinygrad_llm.torch.missing import lookup
 from tinygrad_llm.torch.nn import functional, init, utils
 from tinygrad_llm.torch.nn.layers import (
+    ELU,
     GELU,
     BCELoss,
     BCEWithLogitsLoss,
@@ -10,6 +11,7 @@ from tinygrad_llm.torch.nn.layers import (
     Dropout,
     Embedding,
     Flatten,
+    HuberLoss,
     Identity,
     L1Loss,
     LayerNorm,
@@ -19,6 +21,7 @@ from tinygrad_llm.torch.nn.layers import (
     ModuleDict,
     ModuleList,
     MSELoss,
+    MultiheadAttention,
     NLLLoss,
     ParameterList,
     ReLU,
@@ -26,13 +29,16 @@ from tinygrad_llm.torch.nn.layers import (
     Sequential,
     Sigmoid,
     SiLU,
+    SmoothL1Loss,
     Softmax,
+    Softplus,
     Tanh,
 )
 from tinygrad_llm.torch.nn.module import Module
 from tinygrad_llm.torch.tensor import Parameter
 
 __all__ = [
+    "ELU",
     "GELU",
     "BCELoss",
     "BCEWithLogitsLoss",
@@ -40,6 +46,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "HuberLoss",
     "Identity",
     "L1Loss",
     "LayerNorm",
@@ -50,6 +57,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "Parameter",
     "ParameterList",
@@ -58,7 +66,9 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
+    "Softplus",
     "Tanh",
     "functional",
     "init",

@@ -10,7 +10,7 @@ from tinygrad_llm import autograd
 from tinygrad_llm import functional as F
 from tinygrad_llm.torch.missing import lookup, refuse
 from tinygrad_llm.torch.streams import stream
-from tinygrad_llm.torch.tensor import Tensor, array_of, constant, ours, together
+from tinygrad_llm.torch.tensor import Tensor, array_of, constant, no_product, ours, together
 
 __all__ = [
     "binary_cross_entropy",
@@ -18,8 +18,10 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "elu",
     "embedding",
     "gelu",
+    "huber_loss",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -37,6 +39,7 @@ __all__ = [
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "tanh",
@@ -52,6 +55,12 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x above 0, and negative_slope · x below."""
     x = input.ours
     return Tensor.of(F.where(x > 0, x, x * negative_slope), "LeakyReluBackward0")
+
+
+def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """x above 0, and alpha · (exp(x) − 1) below."""
+    x = input.ours
+    return Tensor.of(F.where(x > 0, x, alpha * (x.minimum(0.0).exp() - 1)), "EluBackward0")
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -113,12 +122,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     made_by = names.get(input.ndim, "UnsafeViewBackward0")
     if input.ndim > 2 and bias is not None:
         made_by = "ViewBackward0" if input.is_contiguous() else "AddBackward0"
-    return Tensor.of(F.linear(input.ours, weight.ours, ours(bias)), made_by)
+    try:
+        return Tensor.of(F.linear(input.ours, weight.ours, ours(bias)), made_by)
+    except ValueError as error:
+        raise no_product(error, input.shape, weight.shape[::-1]) from None
 
 
-def embedding(input: Tensor, weight: Tensor) -> Tensor:
-    """See `tinygrad_llm.functional.embedding`."""
-    return Tensor.of(F.embedding(input.ours, weight.ours), "EmbeddingBackward0")
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """See `tinygrad_llm.functional.embedding`; the row padding_idx gets no gradient."""
+    try:
+        y = F.embedding(input.ours, weight.ours)
+    except IndexError:
+        raise IndexError("index out of range in self") from None
+    if padding_idx is not None:
+        y = F.where(input.ours.data[..., None] == padding_idx % len(weight), y.detach(), y)
+    return Tensor.of(y, "EmbeddingBackward0")
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -207,6 +225,20 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
     return _reduced((input - target).abs(), reduction)
 
 
+def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """½ d² / beta where the difference d is below beta, else |d| − beta / 2."""
+    _alike("smooth_l1_loss", input, target)
+    d = (input - target).ours.abs()
+    losses = F.where(d < beta, 0.5 / beta * d * d, d - beta / 2) if beta else d
+    return _reduced(Tensor.of(losses, "SmoothL1LossBackward0"), reduction, "SmoothL1LossBackward0")
+
+
+def huber_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """delta times `smooth_l1_loss` with beta = delta."""
+    losses = smooth_l1_loss(input, target, reduction="none", beta=delta) * delta
+    return _reduced(losses, reduction, "HuberLossBackward0")
+
+
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
 ) -> Tensor:
@@ -220,9 +252,7 @@ def binary_cross_entropy(
         raise RuntimeError("all elements of input should be between 0 and 1: for logits, …_with_logits")
     losses = -(t * p.log().clamp(-100.0) + (1 - t) * (1 - p).log().clamp(-100.0))
     made = Tensor.of(losses if weight is None else losses * weight.ours, "BinaryCrossEntropyBackward0")
-    reduced = _reduced(made, reduction)
-    reduced.made_by = "BinaryCrossEntropyBackward0"
-    return reduced
+    return _reduced(made, reduction, "BinaryCrossEntropyBackward0")
 
 
 def binary_cross_entropy_with_logits(
@@ -254,10 +284,12 @@ def _alike(name: str, input: Tensor, target: Tensor) -> None:
         )
 
 
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
+def _reduced(losses: Tensor, reduction: str, made_by: str = "") -> Tensor:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'got reduction {reduction!r}, which must be "mean", "sum" or "none"')
-    return losses if reduction == "none" else getattr(losses, reduction)()
+    reduced = losses if reduction == "none" else getattr(losses, reduction)()
+    reduced.made_by = made_by or reduced.made_by
+    return reduced
 
 
 def scaled_dot_product_attention(

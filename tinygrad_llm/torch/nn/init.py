@@ -3,9 +3,12 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from tinygrad_llm.autograd import no_grad
+from tinygrad_llm.torch.functions import randn
 from tinygrad_llm.torch.missing import lookup
-from tinygrad_llm.torch.tensor import Tensor
+from tinygrad_llm.torch.tensor import Tensor, constant
 
 __all__ = [
     "calculate_gain",
@@ -14,6 +17,8 @@ __all__ = [
     "kaiming_uniform_",
     "normal_",
     "ones_",
+    "orthogonal_",
+    "trunc_normal_",
     "uniform_",
     "xavier_normal_",
     "xavier_uniform_",
@@ -31,6 +36,28 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
     """Normal."""
     with no_grad():
         return tensor.normal_(mean, std, generator=generator)
+
+
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+    """Normal, without the numbers below a and above b; its draws are not PyTorch's."""
+    with no_grad():
+        tensor.normal_(mean, std)
+        while (outside := (tensor < a) | (tensor > b)).any():
+            tensor[outside] = tensor[outside].normal_(mean, std)
+        return tensor
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Rows, or columns, at right angles and of length gain.
+
+    Source:   Saxe et al. 2014, arXiv:1312.6120.
+    """
+    rows = len(tensor)
+    drawn = randn(rows, tensor.numel() // rows).ours.data
+    q, r = np.linalg.qr(drawn if len(drawn) >= drawn.shape[1] else drawn.T)
+    q = q * np.sign(np.diagonal(r))
+    with no_grad():
+        return tensor.copy_(constant((q if q.shape == drawn.shape else q.T).reshape(tensor.shape) * gain))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

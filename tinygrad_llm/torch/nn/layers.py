@@ -1,12 +1,16 @@
 """The layers of `torch.nn`: ours, with first weights from the global stream."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
+
+import numpy as np
 
 from tinygrad_llm import nn
 from tinygrad_llm.torch.dtypes import check_device, float32, numpy_of
 from tinygrad_llm.torch.missing import refuse
 from tinygrad_llm.torch.nn import functional as F
+from tinygrad_llm.torch.nn import init
 from tinygrad_llm.torch.nn.module import Module
 from tinygrad_llm.torch.streams import stream
 from tinygrad_llm.torch.tensor import Parameter, Tensor, array_of, constant
@@ -53,10 +57,12 @@ class Embedding(Module):
     ) -> None:
         super().__init__()
         check_device(device)
-        refuse("nn.Embedding", padding_idx=padding_idx)
         self.num_embeddings, self.embedding_dim = int(num_embeddings), int(embedding_dim)
         made = nn.Embedding(self.num_embeddings, self.embedding_dim, rng=stream(), dtype=numpy_of(dtype or float32))
         self.weight = _parameter(made.weight)
+        self.padding_idx = padding_idx
+        if padding_idx is not None:
+            made.weight.data[padding_idx] = 0
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True) -> Self:
@@ -67,10 +73,11 @@ class Embedding(Module):
         return made
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight)  # type: ignore[arg-type]
+        return F.embedding(input, self.weight, self.padding_idx)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class LayerNorm(Module):
@@ -169,6 +176,82 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """PyTorch's name of the last Linear of an attention."""
+
+
+class MultiheadAttention(Module):
+    """Attention with several heads on (B, T, C), or (T, B, C) without batch_first; Q, K and V are of one width.
+
+    `tinygrad_llm.nn.MultiHeadAttention` is this package's own.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        refuse("nn.MultiheadAttention", add_bias_kv=add_bias_kv, add_zero_attn=add_zero_attn, kdim=kdim, vdim=vdim)
+        check_device(device)
+        if embed_dim % num_heads:
+            raise AssertionError("embed_dim must be divisible by num_heads")
+        self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
+        self.dropout, self.batch_first = dropout, batch_first
+        kind = numpy_of(dtype or float32)
+        self.in_proj_weight = Parameter(constant(np.zeros((3 * embed_dim, embed_dim), kind)))
+        self.in_proj_bias = Parameter(constant(np.zeros(3 * embed_dim, kind))) if bias else None
+        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias, dtype=dtype)
+        init.xavier_uniform_(self.in_proj_weight)
+        if self.out_proj.bias is not None:
+            init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The output, and the attention weights: their mean over the heads, or those of each."""
+        swap = query.ndim == 3 and not self.batch_first
+        given = [x.transpose(0, 1) if swap else x for x in (query, key, value)]
+        given = [x[None] if query.ndim == 2 else x for x in given]
+        n, bias = self.embed_dim, self.in_proj_bias
+        weights = self.in_proj_weight.split(n)
+        biases = (None, None, None) if bias is None else bias.split(n)
+        q, k, v = (self._heads(F.linear(x, w, b)) for x, w, b in zip(given, weights, biases, strict=True))
+        scores = q @ k.mT / math.sqrt(self.head_dim)
+        for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask[:, None, None, :]):
+            if mask is not None:
+                mask = mask[:, None] if mask.ndim == 3 else mask
+                scores = scores.masked_fill(mask, -math.inf) if mask.ours.dtype == bool else scores + mask
+        attention = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        mixed = (attention @ v).transpose(1, 2).flatten(2)
+        y = self.out_proj(mixed).transpose(0, 1)  # (T, B, C)
+        y = y[:, 0] if query.ndim == 2 else y.transpose(0, 1) if self.batch_first else y
+        if not need_weights:
+            return y, None
+        shown = attention.mean(1) if average_attn_weights else attention
+        return y, shown[0] if query.ndim == 2 else shown
+
+    def _heads(self, x: Tensor) -> Any:
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+
 # ---- activations ---------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +295,27 @@ class LeakyReLU(Module):
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """See `nn.functional.elu`."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.elu(input, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class Softplus(Module):
+    """See `tinygrad_llm.functional.softplus`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softplus(input)
 
 
 class SiLU(Module):
@@ -311,6 +415,20 @@ class L1Loss(_Loss):
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
+class SmoothL1Loss(_Loss):
+    """See `nn.functional.smooth_l1_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.smooth_l1_loss(input, target, reduction=self.reduction)
+
+
+class HuberLoss(_Loss):
+    """See `nn.functional.huber_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.huber_loss(input, target, reduction=self.reduction)
+
+
 class BCELoss(_Loss):
     """See `nn.functional.binary_cross_entropy`."""
 
@@ -362,11 +480,12 @@ class ModuleList(Module):
 
     def __getitem__(self, index: Any) -> Any:
         part = list(self)[index]
-        return type(self)._of(part) if isinstance(index, slice) else part
+        if not isinstance(index, slice):
+            return part
+        return self._part(dict(list(self.named_children())[index]))
 
-    @classmethod
-    def _of(cls, modules: list[Module]) -> "ModuleList":
-        return cls(modules)
+    def _part(self, modules: dict[str, Module]) -> "ModuleList":
+        return ModuleList(modules.values())
 
     def __setitem__(self, index: int, module: Module) -> None:
         name = [name for name, x in vars(self).items() if isinstance(x, Module)][index]
@@ -399,9 +518,8 @@ class Sequential(ModuleList):
         else:
             self.extend(modules)
 
-    @classmethod
-    def _of(cls, modules: list[Module]) -> "ModuleList":
-        return cls(*modules)
+    def _part(self, modules: dict[str, Module]) -> "ModuleList":
+        return Sequential(modules)
 
     def forward(self, input: Any) -> Any:
         for module in self:
@@ -445,6 +563,10 @@ class ModuleDict(Module):
         return dict(self.named_children()).items()
 
 
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 class ParameterList(Module):
     """Parameters in a list, whose names are their numbers."""
 
@@ -457,6 +579,12 @@ class ParameterList(Module):
         p = value if isinstance(value, Parameter) else Parameter(constant(array_of(value)))
         setattr(self, str(len(self)), p)
         return self
+
+    def extra_repr(self) -> str:
+        return "\n".join(f"({i}): Parameter containing: [{p.dtype} of size {_by(p.shape)}]" for i, p in enumerate(self))
+
+    def __repr__(self) -> str:
+        return "ParameterList(" + "\n".join(f"  {line}" for line in self.extra_repr().split("\n")) + ")"
 
     def __len__(self) -> int:
         return len(list(self.parameters(recurse=False)))

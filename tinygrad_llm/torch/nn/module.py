@@ -27,6 +27,23 @@ class IncompatibleKeys(NamedTuple):
         return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
+class RemovableHandle:
+    """What `register_forward_hook` returns: `remove` takes the hook away, as the end of a `with` block does."""
+
+    def __init__(self, hooks: "OrderedDict[int, Callable[..., Any]]", hook: Callable[..., Any]) -> None:
+        self._hooks = hooks
+        hooks[id(self)] = hook
+
+    def remove(self) -> None:
+        self._hooks.pop(id(self), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
 class Module(nn.Module):
     """A layer or a model: parameters, buffers, other Modules, and `forward`.
 
@@ -47,6 +64,8 @@ class Module(nn.Module):
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
+        if f"torch.nn.Module.{name}" in NEAREST:
+            raise missing("torch.nn.Module", name, [])
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
 
     # ---- what is inside ------------------------------------------------------------------------------------------
@@ -119,6 +138,30 @@ class Module(nn.Module):
         setattr(self, name, module)
 
     register_module = add_module
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {name: x for name, x in vars(self).items() if isinstance(x, Parameter)}
+
+    @property
+    def _buffers(self) -> dict[str, Any]:
+        return {name: vars(self).get(name) for name in self._kept_buffers}
+
+    @property
+    def _modules(self) -> dict[str, Any]:
+        return {name: x for name, x in vars(self).items() if isinstance(x, Module)}
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._kept_buffers.pop(name, None)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The Parameter of a dotted name."""
+        path, _, name = target.rpartition(".")
+        found = vars(self.get_submodule(path)).get(name)
+        if not isinstance(found, Parameter):
+            raise AttributeError(f"{type(self).__name__} has no Parameter {target!r}")
+        return found
 
     def get_submodule(self, target: str) -> "Module":
         """The Module of a dotted name."""
@@ -247,5 +290,23 @@ class Module(nn.Module):
     def _printed_children(self) -> list[str]:
         return [f"({name}): {module!r}" for name, module in vars(self).items() if isinstance(module, Module)]
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> Any:
-        raise missing("torch.nn.Module", "register_forward_hook", ["forward"])
+    # ---- hooks ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before, after = (list(vars(self).get(kind, {}).values()) for kind in ("_forward_pre_hooks", "_forward_hooks"))
+        for hook in before:
+            new = hook(self, args)
+            args = args if new is None else new if isinstance(new, tuple) else (new,)
+        y = super().__call__(*args, **kwargs)
+        for hook in after:
+            new = hook(self, args, y)
+            y = y if new is None else new
+        return y
+
+    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, inputs, output) behind each `forward`; what it returns takes the output's place."""
+        return RemovableHandle(vars(self).setdefault("_forward_hooks", OrderedDict()), hook)
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(module, inputs) before each `forward`; what it returns takes the inputs' place."""
+        return RemovableHandle(vars(self).setdefault("_forward_pre_hooks", OrderedDict()), hook)

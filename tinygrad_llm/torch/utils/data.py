@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,22 @@ from tinygrad_llm.datasets.batches import collate
 from tinygrad_llm.random import Generator as Stream
 from tinygrad_llm.torch.dtypes import of_numpy
 from tinygrad_llm.torch.generator import Generator
-from tinygrad_llm.torch.missing import lookup, refuse
+from tinygrad_llm.torch.missing import lookup
 from tinygrad_llm.torch.streams import stream
 from tinygrad_llm.torch.tensor import Tensor, constant
 
 __all__ = [
+    "BatchSampler",
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "IterableDataset",
     "RandomSampler",
+    "Sampler",
     "SequentialSampler",
     "Subset",
     "TensorDataset",
+    "WeightedRandomSampler",
     "default_collate",
     "random_split",
 ]
@@ -40,6 +44,13 @@ class Dataset:
 
     def __add__(self, other: "Dataset") -> "ConcatDataset":
         return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset):
+    """Examples one after another: a subclass has `__iter__`."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
 
 
 class TensorDataset(Dataset):
@@ -103,11 +114,21 @@ def random_split(dataset: Any, lengths: Sequence[Any], generator: Generator | No
     return [Subset(dataset, order[a:b]) for a, b in pairwise(ends)]
 
 
-class SequentialSampler:
-    """0, 1, …: the order of a data set."""
+class Sampler:
+    """An order of a data set: a subclass has `__iter__`, which yields numbers of examples."""
 
-    def __init__(self, data_source: Any) -> None:
+    def __class_getitem__(cls, kind: Any) -> Any:
+        return cls
+
+    def __init__(self, data_source: Any = None) -> None:
         self.data_source = data_source
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
+
+
+class SequentialSampler(Sampler):
+    """0, 1, …: the order of a data set."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self.data_source)))
@@ -126,7 +147,48 @@ class RandomSampler(SequentialSampler):
     def __iter__(self) -> Iterator[int]:
         # Without a generator of its own, the global stream draws the seed of one.
         own = Stream(stream().random_seed()) if self.generator is None else self.generator.ours
-        return iter(own.randperm(len(self.data_source)).tolist())
+        yield from own.randperm(len(self.data_source)).tolist()
+        own.randperm(len(self.data_source))  # PyTorch draws an order more, and uses no number of it
+
+
+class WeightedRandomSampler(Sampler):
+    """num_samples numbers, each drawn in proportion to its weight."""
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        num_samples: int,
+        replacement: bool = True,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.weights = constant(np.asarray(weights, np.float64))
+        self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = self.weights.multinomial(self.num_samples, self.replacement, generator=self.generator)
+        return iter(drawn.tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class BatchSampler(Sampler):
+    """Lists of batch_size numbers, from another sampler."""
+
+    def __init__(self, sampler: Any, batch_size: int, drop_last: bool) -> None:
+        super().__init__()
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        numbers = iter(self.sampler)
+        while batch := list(islice(numbers, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole + bool(rest and not self.drop_last)
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
@@ -203,26 +265,31 @@ class DataLoader:
         persistent_workers: bool = False,
         pin_memory_device: str = "",
     ) -> None:
-        refuse("DataLoader", batch_sampler=batch_sampler)
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
-        if batch_size is None or batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
-        self.dataset, self.batch_size, self.drop_last = dataset, int(batch_size), drop_last
-        self.collate_fn = default_collate if collate_fn is None else collate_fn
-        self.num_workers, self.generator = num_workers, generator
+        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+        collate = _as_one if batch_size is None and batch_sampler is None else default_collate
+        self.collate_fn = collate if collate_fn is None else collate_fn
+        self.num_workers, self.generator, self.batch_sampler = num_workers, generator, batch_sampler
         if sampler is None:
             sampler = RandomSampler(dataset, generator) if shuffle else SequentialSampler(dataset)
         self.sampler = sampler
 
     def _loader(self, order: Sequence[int] | None, shuffle: bool) -> datasets.DataLoader:
         examples = _Ordered(self.dataset, self.collate_fn, order)
-        return datasets.DataLoader(examples, self.batch_size, shuffle, self.drop_last, rng=stream(self.generator))
+        return datasets.DataLoader(examples, self.batch_size or 1, shuffle, self.drop_last, rng=stream(self.generator))
 
     def __len__(self) -> int:
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
         return len(self._loader(range(len(self.sampler)), False))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
+        if self.batch_size is None or self.batch_sampler is not None or isinstance(self.dataset, IterableDataset):
+            stream(self.generator).random_seed()  # the base seed
+            return self._one_after_another()
         if type(self.sampler) is SequentialSampler:
             return iter(self._loader(None, False))
         if type(self.sampler) is RandomSampler and self.sampler.generator is self.generator is None:
@@ -232,9 +299,27 @@ class DataLoader:
     def _by_sampler(self, drawn: Iterator[Any]) -> Iterator[Any]:
         """Batches in the order of a sampler; the base seed has been drawn."""
         del drawn
-        order = list(self.sampler)
-        for start in range(0, len(order) - (self.batch_size - 1 if self.drop_last else 0), self.batch_size):
-            yield self.collate_fn([self.dataset[i] for i in order[start : start + self.batch_size]])
+        for batch in BatchSampler(self.sampler, self.batch_size or 1, self.drop_last):
+            yield self.collate_fn([self.dataset[i] for i in batch])
+
+    def _one_after_another(self) -> Iterator[Any]:
+        """Batches that a sampler lists; or examples in their order, in batches or one by one."""
+        if self.batch_sampler is not None:
+            yield from (self.collate_fn([self.dataset[i] for i in batch]) for batch in self.batch_sampler)
+            return
+        by_number = not isinstance(self.dataset, IterableDataset)
+        examples = (self.dataset[i] for i in self.sampler) if by_number else iter(self.dataset)
+        if self.batch_size is None:
+            yield from map(self.collate_fn, examples)
+            return
+        while batch := list(islice(examples, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield self.collate_fn(batch)
+
+
+def _as_one(example: Any) -> Any:
+    """One example without a batch: arrays become Tensors."""
+    return _as_tensors(_as_arrays(example))
 
 
 __getattr__ = lookup("torch.utils.data", lambda: __all__)

@@ -1,4 +1,4 @@
-"""`torch.optim`: our optimizers, with PyTorch's `param_groups` and form of a saved state."""
+"""The optimizers of `torch.optim`: ours, with PyTorch's `param_groups` and form of a saved state."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -7,10 +7,8 @@ import numpy as np
 
 from tinygrad_llm import optim
 from tinygrad_llm.autograd import enable_grad
-from tinygrad_llm.torch.missing import NotOffered, lookup, refuse
+from tinygrad_llm.torch.missing import NotOffered, refuse
 from tinygrad_llm.torch.tensor import Tensor, array_of, constant
-
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 # Settings of PyTorch's that choose between forms of the same step; they are shown and saved, and change nothing.
 _UNUSED = {
@@ -220,6 +218,3 @@ class AdamW(Adam):
         **options: Any,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
-
-
-__getattr__ = lookup("torch.optim", lambda: __all__)
