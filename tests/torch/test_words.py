@@ -272,6 +272,11 @@ def test_a_tensor_compares_with_none_and_with_other_things():
         bool(torch.ones(2) == torch.ones(2))
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(0, []), (1, [3]), (2, [3, 10]), (3, [3, 6.5, 10])])
+def test_linspace_begins_at_its_start_also_with_one_step(steps, expected):
+    assert torch.linspace(3, 10, steps).tolist() == expected
+
+
 def test_numpy_and_format_see_the_numbers():
     x = torch.linspace(0, 1, 3)
     np.testing.assert_array_equal(np.asarray(x), [0, 0.5, 1])

@@ -149,7 +149,7 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     step = kind.type((end - start) / max(steps - 1, 1))
     i = np.arange(steps)
     from_start, from_end = start + step * i.astype(kind), end - step * (steps - 1 - i).astype(kind)
-    return constant(np.where(i < steps // 2, from_start, from_end).astype(kind))
+    return constant(np.where(i < max(steps // 2, 1), from_start, from_end).astype(kind))
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None) -> Tensor:
