@@ -58,6 +58,28 @@ def test_einsum_equals_numpys_and_its_gradient_is_the_adjoint(contraction, seed)
     assert_adjoint(K.einsum, arrays, {"subscripts": subscripts}, seed)
 
 
+A, B = np.array([200, 100], np.uint8), np.array([[200, 100], [3, 4]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("subscripts", "operands", "expected", "dtype"),
+    [
+        ("i->", [A], 300, np.int64),
+        ("ij->i", [B], [300, 7], np.int64),
+        ("ii->", [B], 204, np.int64),
+        ("ij,k->k", [B, A], [61400, 30700], np.int64),
+        ("i->", [A == 100], 1, np.int64),
+        ("ii->i", [B], [200, 4], np.uint8),
+        ("ij->ji", [B], B.T, np.uint8),
+        ("i,i->", [A, A], 80, np.uint8),  # a product has its operands' dtype, as A @ A
+    ],
+)
+def test_einsum_adds_small_integers_as_pytorch_does(subscripts, operands, expected, dtype):
+    y, _ = K.einsum(*operands, subscripts=subscripts)
+    np.testing.assert_array_equal(y, expected)
+    assert y.dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -107,7 +107,10 @@ def einsum(*operands: Array, subscripts: str) -> Result:
     """
     inputs, output = _explicit(subscripts, operands)
     operands = alike(*operands)
-    y = np.einsum(",".join(inputs) + "->" + output, *operands)
+    # As in PyTorch, the integers that one operand alone sums over are added in int64, as by `sum`: uint8 would wrap.
+    lone = [set(labels).difference(output, *_without(inputs, i)) for i, labels in enumerate(inputs)]
+    wide = [x.astype(np.int64) if some and x.dtype.kind in "iub" else x for x, some in zip(operands, lone, strict=True)]
+    y = np.einsum(",".join(inputs) + "->" + output, *wide)
     sizes: dict[str, int] = {}
     for labels, operand in zip(inputs, operands, strict=True):
         for label, n in zip(labels, operand.shape, strict=True):
