@@ -145,6 +145,9 @@ def test_activations_and_losses_equal_their_formulas():
     losses = -(3 * t * np.log(sigma) + (1 - t) * np.log(1 - sigma))
     options = {"reduction": "none", "pos_weight": np.array([3.0])}
     np.testing.assert_allclose(F.binary_cross_entropy_with_logits(x, t, **options).data, losses, rtol=1e-13)
+    weight = 1 + np.abs(X[0])
+    weighed = F.binary_cross_entropy_with_logits(x, t, weight, **options)
+    np.testing.assert_allclose(weighed.data, weight * losses, rtol=1e-13)
     zero = Tensor(np.zeros(2), requires_grad=True)
     assert grad(F.binary_cross_entropy_with_logits(zero, np.array([0.0, 1.0]), reduction="sum"), zero)[0].tolist() == [
         0.5,

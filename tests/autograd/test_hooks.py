@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import Tensor, grad, no_grad
+from tinygrad_llm.autograd.tensor import hooked
 
 
 def leaf(*values, dtype=np.float64):
@@ -48,6 +49,17 @@ def test_the_gradient_of_a_computed_tensor_is_the_one_its_hook_returned():
     y.register_hook(lambda g: -g)
     dy, dx = grad(y * 2, [y, x])
     assert (dy.item(), dx.item()) == (-2, -12)
+
+
+def test_hooks_of_leaves_may_be_left_for_later_and_those_of_computed_tensors_run():
+    """So do workers and recompute, which see only a part of a leaf's gradient."""
+    x = leaf(1.0, 2.0)
+    x.register_hook(lambda g: g * 100)
+    y = x * x
+    y.register_hook(lambda g: g * 10)
+    (g,) = grad(y.sum(), [x], leaf_hooks=False)
+    assert g.tolist() == [20, 40]
+    assert hooked(x, g).tolist() == [2000, 4000]
 
 
 def test_several_hooks_run_in_the_order_of_registration_and_can_be_removed():

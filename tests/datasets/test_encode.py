@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinygrad_llm.datasets import DataError, corpora, corpus_hash, encode_file, read_stretches
+from tinygrad_llm.datasets import DataError, TokenFile, corpora, corpus_hash, encode_file, read_stretches
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, pattern
 from tinygrad_llm.tokenizer import vocabulary_hash as hash_of
 from tinygrad_llm.tokenizer.files import normalize_newlines
@@ -253,6 +253,16 @@ def test_full_disk_leaves_nothing_behind(folder, monkeypatch, call):
         encode_file(tokenizer, folder / "text.txt", folder / "t.bin")
     monkeypatch.undo()
     assert os.listdir(folder) == ["text.txt"]
+
+
+def test_a_failed_overwrite_leaves_the_old_file_with_its_description(folder):
+    source, out = folder / "text.txt", folder / "t.bin"
+    source.write_text("a text")
+    before = encode_file(Tokenizer([]), source, out).ids.tolist()
+    source.write_text("another <|endoftext|>")
+    with pytest.raises(DataError, match="special token"):
+        encode_file(Tokenizer([]), source, out, overwrite=True)
+    assert TokenFile.open(out).ids.tolist() == before
 
 
 def test_interruption_between_the_two_files_leaves_neither(folder, monkeypatch):

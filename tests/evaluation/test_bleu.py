@@ -24,6 +24,12 @@ def test_stored_numbers_of_sacrebleu(said, wanted, expected):
     assert bleu(said, wanted) == pytest.approx(expected, rel=1e-12)
 
 
+def test_each_further_length_without_a_match_counts_half_as_much():
+    assert bleu(["a b c d e"], ["a v w x y"]) == pytest.approx(
+        100 * (1 / 5 * 1 / (2 * 4) * 1 / (4 * 3) * 1 / (8 * 2)) ** 0.25
+    )
+
+
 def test_limits():
     text = ["A fox sees a ball.", "It sleeps."]
     assert bleu(text, text) == pytest.approx(100)

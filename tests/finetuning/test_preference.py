@@ -8,6 +8,7 @@ import pytest
 
 from tinygrad_llm.datasets import Entry
 from tinygrad_llm.finetuning import STYLES, PaddedExamples, Preference, encode_pairs, with_reference
+from tinygrad_llm.finetuning.preference import SIDES
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import Tokenizer
@@ -49,6 +50,12 @@ def test_the_first_loss_is_ln_2_and_no_reward_is_given(beta):
     loss, figures = Preference(None, beta=beta).loss(gpt, arrays, 3)
     assert loss.item() == pytest.approx(math.log(2), abs=1e-12)
     assert figures == {"reward_margin": pytest.approx(0, abs=1e-12), "reward_accuracy": figures["reward_accuracy"]}
+
+
+def test_an_answer_that_is_not_rewarded_more_is_not_right():
+    gpt, arrays = model(), pairs()[0]
+    arrays |= {f"{side}_reference": gpt.log_probs(arrays[side], arrays[f"{side}_targets"]).data for side in SIDES}
+    assert Preference(None).loss(gpt, arrays, 3)[1] == {"reward_margin": 0, "reward_accuracy": 0}
 
 
 def test_the_loss_is_the_formula_of_the_paper():

@@ -104,6 +104,31 @@ def test_a_beam_finds_what_greedy_misses_and_the_penalty_prefers_longer_targets(
     assert lengths == [0, 6]
 
 
+def plain_beam(model, width, alpha):
+    """(ids, score) of the best hypothesis of a beam that is never left early."""
+    beam, done = [((), 0.0)], []
+    for n in range(1, model.block_size + 1):
+        longer = []
+        for ids, score in beam:
+            row = model.logits[ids[-1] if ids else END]
+            longer += [((*ids, t), score + row[t] - np.log(np.exp(row).sum())) for t in range(len(row))]
+        longer = sorted(longer, key=lambda one: -one[1])[: width - len(done)]
+        ended = [one for one in longer if one[0][-1] == END or n == model.block_size]
+        done += [(tuple(t for t in ids if t != END), score / ((5 + n) / 6) ** alpha) for ids, score in ended]
+        beam = [one for one in longer if one not in ended]
+    return max(done, key=lambda one: one[1])
+
+
+def test_a_beam_that_is_left_early_has_found_the_best_that_it_would_find():
+    one, rng = np.zeros((1, 1), int), np.random.default_rng(0)
+    for _ in range(20):
+        model = Fixed(rng.dirichlet([1, 1, 1, 2], 4))
+        for width, alpha in itertools.product((2, 3, 5), (0.0, 0.6, 3.0)):
+            ids, score = plain_beam(model, width, alpha)
+            best = beam_search(model, one, None, END, END, width, alpha)[0][0]
+            assert (best.ids, round(best.score, 9)) == (ids, round(score, 9))
+
+
 def test_arguments_out_of_range_are_refused():
     model, one = Fixed([[0.5, 0.5], [0.5, 0.5]]), np.zeros((1, 1), int)
     for options, message in [

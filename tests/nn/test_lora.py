@@ -115,6 +115,18 @@ def test_a_merged_model_saves_and_loads_what_an_unmerged_one_does():
     assert np.array_equal(logits(model), logits(third))
 
 
+@pytest.mark.parametrize("part", ["base_layer", "lora_A", "lora_B.0"])
+def test_a_merged_layer_notices_each_array_that_is_replaced(part):
+    layer, x = LoRALinear(Linear(3, 4, rng=Generator(0)), 2, 2.0, rng=Generator(1)), Tensor(np.eye(3, dtype=np.float32))
+    layer.lora_B[0].weight.data = np.ones((4, 2), np.float32)
+    layer.merge()
+    p = dict(layer.named_parameters())[f"{part}.weight"]
+    p.data = p.data + 1
+    merged = layer(x).data
+    layer.unmerge()
+    np.testing.assert_allclose(merged, layer(x).data, rtol=1e-6)
+
+
 def test_a_layer_with_a_forward_of_its_own_cannot_be_merged():
     class Tripled(Linear):
         def forward(self, x):

@@ -156,6 +156,14 @@ def test_optimizers_together_step_as_each_would_alone():
     assert all(p.grad is None for p in other.values())
 
 
+def test_each_optimizer_keeps_its_own_settings_when_they_step_together():
+    up, down = Parameter(np.zeros(2)), Parameter(np.zeros(2))
+    up.grad, down.grad = np.ones(2), np.ones(2)
+    optimizers = [SGD([("up", up)], 0.5, maximize=True), SGD([("down", down)], 0.25)]
+    Together(*optimizers).step()
+    assert [*up.tolist(), *down.tolist()] == [0.5, 0.5, -0.25, -0.25]
+
+
 def test_parameters_of_two_optimizers_are_refused():
     p, q = Parameter(np.ones((2, 2))), Parameter(np.ones(2))
     for optimizers, message in (

@@ -91,6 +91,15 @@ def equal_files(one, other, names):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+def test_an_adapter_finds_its_base_from_every_folder(tmp_path, base, data, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    config = configured("assistant", base.name, data, layers="lora")
+    examples = load_examples(config)
+    examples.save(examples.make_model(config, Generator(0), 4), tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    assert GPT.from_pretrained("adapter").config == GPT.from_pretrained(base).config
+
+
 @pytest.mark.parametrize(("task", "layers"), [
     *itertools.product(TASKS, ["all", "lora"]),
     ("classifier", "last"),

@@ -143,6 +143,19 @@ def test_exact_is_the_share_of_greedy_translations_that_are_right(config, monkey
     assert task.evaluate(model).measures["exact"] == 1 / len(data.held_out["lengths"])
 
 
+def test_a_translation_that_goes_on_after_the_target_is_not_exact():
+    class Endless(Translator):
+        """Writes 1, 1, 1, …"""
+
+        def next_logits(self, ids, reading):
+            return np.tile([0.0, 1.0, 0.0], (len(ids), 1))
+
+    model = Endless(TranslatorConfig(3, 8, 1, 1, 2, 0.0))
+    batch = {"source": np.array([[1, 2]]), "target": np.array([[2, 1, 1, 2]]), "lengths": np.array([5])}
+    batch |= {"source_lengths": np.array([2]), "target_lengths": np.array([3])}
+    assert Translation(None, [batch], 2).evaluate(model).measures == {"exact": 0.0}
+
+
 @pytest.mark.slow  # three seconds
 def test_new_combinations_of_known_words_are_translated_and_only_with_cross_attention(config, tmp_path):
     words = {"ant": "AMEISE", "bee": "BIENE", "cat": "KATZE", "dog": "HUND", "eel": "AAL", "fox": "FUCHS"}

@@ -174,6 +174,18 @@ def test_a_folder_is_replaced_only_if_all_its_files_are(tmp_path, monkeypatch):
             make("abc", overwrite=True)
     assert (tmp_path / ".folder.old" / "a").read_text() == "old"
     os.rename(tmp_path / ".folder.old", target)
+
+    def refuse(old, new):
+        if new == target and old.suffix == ".tmp":
+            raise PermissionError(13, "Permission denied")
+        rename(old, new)
+
+    with monkeypatch.context() as patch:  # not a kill: the old folder is put back
+        patch.setattr(os, "rename", refuse)
+        with pytest.raises(PermissionError):
+            make("abc", overwrite=True)
+    assert (target / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
     make("abc", overwrite=True)
     assert {path.name: path.read_text() for path in target.iterdir()} == {name: f"new {name}" for name in "abc"}
     assert list(tmp_path.iterdir()) == [target]

@@ -105,6 +105,16 @@ def test_encode_equals_its_definition(small, stories, text):
             assert tokenizer.encode_ordinary(text) == ids
 
 
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("strip", [True, False, None])
+def test_training_reads_words_as_encode_does(lowercase, strip):
+    text = "Thé thé THÉ the Über über Ubers " * 3
+    tokenizer = WordPieceTokenizer.train(text, 60, lowercase, strip)
+    words = " ".join(split_basic(text, lowercase, lowercase if strip is None else strip))
+    assert tokenizer.vocabulary == WordPieceTokenizer.train(words, 60, False, False).vocabulary
+    assert tokenizer.special_tokens["[UNK]"] not in tokenizer.encode(text)
+
+
 def test_special_tokens_raise_or_are_allowed_or_are_text(small):
     text = "the [MASK]fox"
     with pytest.raises(TokenizerError, match=r"holds the special token '\[MASK\]' at position 4"):

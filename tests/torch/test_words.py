@@ -272,6 +272,11 @@ def test_a_tensor_compares_with_none_and_with_other_things():
         bool(torch.ones(2) == torch.ones(2))
 
 
+def test_what_shares_leave_of_a_split_goes_to_the_first_parts_one_each():
+    parts = torch.utils.data.random_split(range(11), [1 / 3, 1 / 3, 1 / 3])
+    assert [len(part) for part in parts] == [4, 4, 3]
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(0, []), (1, [3]), (2, [3, 10]), (3, [3, 6.5, 10])])
 def test_linspace_begins_at_its_start_also_with_one_step(steps, expected):
     assert torch.linspace(3, 10, steps).tolist() == expected

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinygrad_llm.random import Generator
@@ -55,14 +55,17 @@ def test_an_epoch_holds_each_text_once(lengths, size, grouped, seed):
     assert seen.total() == 2 * len(lengths) - left_out
 
 
-@given(LENGTHS, st.integers(1, 4), st.booleans(), st.integers(0, 30))
-def test_a_stream_resumes_at_any_batch(lengths, size, grouped, steps):
+@given(LENGTHS, st.integers(1, 4), st.booleans(), st.integers(0, 30), st.integers(0, 3))
+@example([1] * 9, 1, True, 0, 1)  # back from the middle of a group to its beginning, as `peek` goes
+def test_a_stream_resumes_at_any_batch_from_wherever_it_is(lengths, size, grouped, steps, elsewhere):
     size = min(size, len(lengths))
     source = PaddedExamples(texts(lengths), size, Generator(1), grouped)
     for _ in range(steps):
         next(source)
     place, stream = json.loads(json.dumps(source.get_state())), source.rng.get_state()
     again = PaddedExamples(texts(lengths), size, Generator(2), grouped)
+    for _ in range(elsewhere):
+        next(again)
     again.rng.set_state(stream)
     again.set_state(place)
     for _ in range(20):

@@ -13,7 +13,14 @@ from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.nn import Linear, add_lora, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.weights.adapters import ADAPTER, ADAPTER_CONFIG, load_adapter, merge_adapter, save_adapter
+from tinygrad_llm.weights.adapters import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    find_adapter,
+    load_adapter,
+    merge_adapter,
+    save_adapter,
+)
 
 UNTIED = change(SMALL, tie_weights=False)
 
@@ -88,6 +95,13 @@ def test_labels_of_a_classifier_are_different_texts(tmp_path, labels):
     save_safetensors(tmp_path / ADAPTER, arrays, {**metadata, "tinygrad_llm.labels": labels})
     with pytest.raises(LoadError, match="labels"):
         GPTClassifier.from_pretrained(tmp_path)
+
+
+def test_a_folder_with_a_whole_model_is_read_as_that_and_not_as_an_old_adapter_beside_it(tmp_path):
+    save_adapter(trained(shaken(UNTIED)), tmp_path, "gone")
+    shaken(UNTIED).save_pretrained(tmp_path)
+    assert find_adapter(tmp_path) is None
+    np.testing.assert_array_equal(logits(GPT.from_pretrained(tmp_path)), logits(shaken(UNTIED)))
 
 
 @pytest.mark.parametrize("bases", [["one"], ["two", "one"], ["two", "three", "two"]])

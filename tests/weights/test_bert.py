@@ -14,6 +14,7 @@ from tinygrad_llm.models import GPT, Encoder, EncoderClassifier, EncoderConfig, 
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.weights import WEIGHTS, model_at, read_pretrained, write_pretrained
+from tinygrad_llm.weights.bert import from_bert_config
 
 STORED = Path(__file__).parents[1] / "models" / "bert"  # of `scripts/make_bert_references.py`
 READERS = {"masked": Encoder, "classifier": EncoderClassifier}
@@ -103,6 +104,13 @@ def test_sizes_that_do_not_fit_are_refused(fields, message, name, folder):
     alter(folder, lambda arrays: arrays, **fields)
     with pytest.raises(LoadError, match=re.escape(message)):
         READERS[name].from_pretrained(folder)
+
+
+def test_classes_are_in_the_order_of_their_numbers_in_whatever_order_the_file_has_them():
+    """transformers sorts the keys, as text: 0, 1, 10, 11, 2, …"""
+    numbers = [str(i) for i in range(12)]
+    fields = from_bert_config({"id2label": {i: f"class {i}" for i in sorted(numbers)}}, True)
+    assert fields["labels"] == tuple(f"class {i}" for i in numbers)
 
 
 @pytest.mark.parametrize("name", ["classifier"], indirect=True)

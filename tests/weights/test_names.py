@@ -247,6 +247,13 @@ READ = {
     "a compiled DDP": (make(), prefixed("_orig_mod.module."), "ours"),
     "DDP of GPT2LMHeadModel": (make(), lambda state: prefixed("module.")(HUGS), "huggingface"),
     "FSDP": (make(), prefixed("_fsdp_wrapped_module."), "ours"),
+    "FSDP with recomputed and compiled blocks": (
+        make(),
+        lambda s: prefixed("_fsdp_wrapped_module.")(
+            {n.replace(".h.0.", ".h.0._checkpoint_wrapped_module._orig_mod."): s[n] for n in s}
+        ),
+        "ours",
+    ),
     "Lightning": (make(), prefixed("model."), "ours"),
 }  # fmt: skip
 
