@@ -50,6 +50,15 @@ def test_a_fact_without_its_file_says_how_to_get_it(cli, monkeypatch, tmp_path):
     assert out.splitlines()[-1].endswith("1 need a file")
 
 
+def test_a_whole_training_runs_only_where_it_is_asked_for(cli, monkeypatch):
+    for id in list(FACTS):
+        monkeypatch.delitem(FACTS, id)
+    monkeypatch.setitem(FACTS, "ch03-99", Fact("ch03-99", "a training", "1.0", lambda: 1.0, tier="slow"))
+    for words, status in (((), "skipped"), (("--slow",), "pass"), (("--show", "ch03-99"), "pass")):
+        assert [row["status"] for row in json.loads(cli("book", *words, "--json")[1])] == [status]
+    assert cli("book")[1].endswith("1 need --slow\n")
+
+
 @pytest.mark.parametrize("words", [["ch99"], ["--show", "ch03-13"]])
 def test_unknown_names_are_refused(words, cli):
     status, _, err = cli("book", *words)
