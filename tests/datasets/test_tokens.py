@@ -207,7 +207,9 @@ def test_every_wrong_type_and_byte_order_is_noticed(tmp_path, gpt2, for_each):
     types = [f"{order}{kind}" for order in "<>" for kind in ("u2", "u4", "i4", "i8", "u8", "f4", "f8")]
     for_each(itertools.product(types, ["uint16", "uint32"], [ids]), check)
     wider = [written for written in types if written[1] != "f" and written not in ("<u2", ">u2")]
-    for_each(itertools.product(wider, ["uint16", "uint32"], [few]), check)
+    for_each(itertools.product([*wider, "<u1"], ["uint16", "uint32"], [few]), check)
+    letters = [ord(letter) for letter in load_corpus("stories")[:2000] if letter.isascii()]  # as of a character model
+    for_each([("<u1", "uint16", letters)], check)
 
 
 def test_a_file_of_something_else_is_named(tmp_path, for_each):

@@ -345,10 +345,18 @@ def test_sizes_that_no_file_states_are_read_from_the_tensors(tmp_path):
     refused(tmp_path, "transformer.wpe.weight has shape (12, 8), and not (13, 8)")
 
 
-def test_the_style_decides_which_of_two_size_files_counts(tmp_path):
+def test_two_files_may_state_the_sizes_if_they_agree(tmp_path):
     folder_with(tmp_path)
-    (tmp_path / "hparams.json").write_text(json.dumps(HPARAMS | {"n_head": 4}))
+    (tmp_path / "hparams.json").write_text(json.dumps(HPARAMS))
     assert GPT.from_pretrained(tmp_path).config.n_head == 2
+    (tmp_path / "hparams.json").write_text(json.dumps(HPARAMS | {"n_head": 4}))  # no tensor shows which is right
+    refused(tmp_path, "hparams.json: n_head is 4, and config.json states otherwise: remove the wrong file")
+    npz = tmp_path / "npz"
+    npz.mkdir()
+    for name, text in (("hparams.json", json.dumps(HPARAMS)), ("config.json", '{"model_type": "llama"}')):
+        (npz / name).write_text(text)  # a config of another model does not matter next to a GPT-2 of OpenAI
+    save_npz(npz / "model.npz", in_openais_names(load_safetensors(TINY / "saved" / WEIGHTS)[0]))
+    assert GPT.from_pretrained(npz).config.n_head == 2
 
 
 def test_every_missing_and_extra_tensor_is_listed(tmp_path):

@@ -98,7 +98,7 @@ class TokenFile:
         """Check that this tokenizer can have made the ids; reads all of them.
 
         Raises:   DataError: the description names another tokenizer; an id is outside the vocabulary; the ids are
-                  wider than the dtype they were read as.
+                  wider than the dtype they were read as, or narrower.
         """
         if self.tokenizer is not None and self.tokenizer != (own := vocabulary_hash(tokenizer)):
             raise DataError(
@@ -111,6 +111,10 @@ class TokenFile:
             raise DataError(
                 f"{self.path}: every second id is 0: they are {wider}, not {self.ids.dtype}: convert them to uint16 or "
                 "uint32, little-endian"
+            )
+        if _pairs_of_bytes(self.ids):
+            raise DataError(
+                f"{self.path}: both bytes of its ids have the same few values: they are uint8, not uint16: convert them"
             )
 
 
@@ -202,6 +206,18 @@ def _halves_of_wider(ids: NDArray[Any], zero_is_space: bool) -> bool:
         if not upper.any() and (not zero_is_space or bool(other.any() and not other.all())):
             return True
     return False
+
+
+def _pairs_of_bytes(ids: NDArray[Any]) -> bool:
+    """Return whether these uint16 ids are pairs of uint8 ids: then the same few bytes come first and second as often.
+
+    Of uint16 ids, the second byte is small for frequent tokens, and the first one has all values.
+    """
+    some = ids[:_PAIRS]
+    if ids.dtype != DTYPES["uint16"] or len(some) < _MANY_PAIRS // 5:
+        return False
+    first, second = (np.bincount(byte, minlength=256) for byte in (some & 255, some >> 8))
+    return 8 <= np.count_nonzero(first + second) <= 200 and bool(np.abs(first - second).sum() < 0.4 * len(some))
 
 
 def _check_raw(path: Path) -> None:

@@ -436,7 +436,11 @@ def _read_gpt2(file: Path, read: Arrays, n_head: int | None) -> tuple[str, dict[
 
 
 def _stated_next_to(file: Path, style: str) -> tuple[str, dict[str, Any]]:
-    """Return the file next to the weights that states the sizes, and those sizes; {} if there is none."""
+    """Return the file next to the weights that states the sizes, and those sizes; {} if there is none.
+
+    Raises:   LoadError: it cannot be read; another file states other sizes.
+    """
+    found: list[tuple[Path, dict[str, Any]]] = []
     readers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
     readers = {HPARAMS: from_hparams, CONFIG: from_huggingface}
     for name in sorted(readers, reverse=style != "huggingface"):  # of both, the one of this style comes first
@@ -445,10 +449,18 @@ def _stated_next_to(file: Path, style: str) -> tuple[str, dict[str, Any]]:
         if fields is None:
             continue
         try:
-            return str(path), readers[name](fields)
+            found.append((path, readers[name](fields)))
         except (TypeError, ValueError) as error:
-            raise LoadError(f"{path}: {brief(error)}") from None
-    return f"the sizes seen in {file}", {}
+            if not found:
+                raise LoadError(f"{path}: {brief(error)}") from None
+    if not found:
+        return f"the sizes seen in {file}", {}
+    (path, sizes), *others = found
+    for other, theirs in others:
+        wrong = [f"{key} is {show(theirs[key])}" for key in theirs if theirs[key] != sizes.get(key, theirs[key])]
+        if wrong:
+            raise LoadError(f"{other}: {', '.join(wrong)}, and {path.name} states otherwise: remove the wrong file")
+    return str(path), sizes
 
 
 def _says_huggingface(file: Path, metadata: Mapping[str, str]) -> str:
