@@ -29,6 +29,7 @@ from tinygrad_llm.optim import AdamW, Muon, warmup_cosine
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training import (
     ConfigError,
+    Examples,
     LanguageModeling,
     Task,
     Trainer,
@@ -70,6 +71,14 @@ def test_epochs_take_the_place_of_steps():
     windows = len(SlidingWindows(IDS, BLOCK, SETTINGS.stride))
     counts = {"batch_size": windows // 4, "eval_every": 99, "eval_batches": 1}
     assert run(new_model(), epochs=2, steps=1, warmup=0, **counts)[-1].step == 8
+
+
+def test_a_trainer_counts_epochs_by_itself():
+    examples = Examples({"x": np.ones((10, 2), np.float32)}, 3, Generator(0))
+    settings = TrainSettings(epochs=4, accumulation=2, steps=99, warmup=5, workers=1)
+    assert Trainer(new_model(), LanguageModeling(examples), settings).settings.steps == 4 * 3 // 2
+    with pytest.raises(ConfigError, match="more than the run's 1 steps"):
+        Trainer(new_model(), LanguageModeling(examples), dataclasses.replace(settings, epochs=1))
 
 
 def test_the_seed_decides_everything():

@@ -302,7 +302,15 @@ def _time_steps(model: Any, task: Task, settings: TrainSettings) -> tuple[float,
     # More steps than are taken, so that none of them is the last, whose time includes a held-out loss.
     most = _STEPS + 2
     settings = dataclasses.replace(
-        settings, lr=0.0, min_lr=0.0, warmup=0, accumulation=1, on_bad_step="skip", steps=most, eval_every=most
+        settings,
+        lr=0.0,
+        min_lr=0.0,
+        warmup=0,
+        accumulation=1,
+        on_bad_step="skip",
+        steps=most,
+        epochs=0,
+        eval_every=most,
     )
     trial = Trainer(model, task, settings)
     times: list[float] = []

@@ -40,6 +40,11 @@ class Examples:
         """The batch of these examples."""
         return take(self.examples, np.array(indices))
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """The number of batches that show every example about once."""
+        return max(1, self._epoch.n // self.batch_size)
+
     def get_state(self) -> dict[str, Any]:
         """The place in the data, without the state of `rng`."""
         return {"seed": self._epoch.seed, "position": self._epoch.position}

@@ -81,4 +81,4 @@ def train(
     batches = BatchStream([ids], block_size, s.batch_size, rng, s.stride or None, s.order)
     held_out = held_out_windows([val_ids], block_size, s.batch_size, s.eval_batches)
     task = LanguageModeling(batches, held_out, s.label_smoothing)
-    yield from Trainer(model, task, s.counted(batches.batches_per_epoch)).run()
+    yield from Trainer(model, task, s).run()

@@ -42,12 +42,15 @@ class Trainer(TrainingState):
     It can stop after any micro-batch. Threads and processes share each gradient: see `Workers`. Freeze parameters
     before the Trainer is made: a later change of `requires_grad` is refused at the next step.
 
-    Args:     settings: `steps` counts. With `epochs`, give `settings.counted(batches_per_epoch)`, as `train` does.
+    Args:     settings: with `epochs`, the task's batches say how many of them an epoch has (`batches_per_epoch`); where
+              they do not, give `settings.counted(n)`.
               The Trainer's own have the number of workers that it chose where none was set.
     Raises:   ConfigError: no parameter requires a gradient.
     """
 
     def __init__(self, model: Module, task: Task, settings: TrainSettings) -> None:
+        per_epoch = getattr(getattr(task, "batches", None), "batches_per_epoch", None)
+        settings = settings if per_epoch is None else settings.counted(per_epoch)
         if settings.masks == "quick":
             quick = QuickMasks(settings.seed)
             for layer in model.modules():

@@ -63,10 +63,6 @@ class PaddedExamples(Examples):
         self._group: list[list[int]] = []  # batches that were drawn and not yet returned
         self._start: dict[str, Any] = {}  # where the group begins in the epoch
 
-    @property
-    def batches_per_epoch(self) -> int:
-        return max(1, self._epoch.n // self.batch_size)
-
     def __next__(self) -> dict[str, Any]:
         if not self.grouped:
             return super().__next__()  # type: ignore[no-any-return]
