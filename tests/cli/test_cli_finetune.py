@@ -59,6 +59,8 @@ def test_a_classifier_is_trained_tested_and_asked(cli, runs, files):
     (files / "lines.txt").write_text(f"the cat\n\nthe mat {'x' * 99}")
     status, _, err = cli("classify", "spam", "--file", files / "lines.txt", "--no-crop")
     assert "lines.txt: line 3 has " in err
+    status, _, err = cli("classify", "spam", f"the mat {'x' * 99}")
+    assert (status, "reads at once: its end is left out" in " ".join(err.split())) == (0, True)
     assert "missing\ufffd[31m: no model here" in cli("classify", "missing\x1b[31m", "a")[2]
 
 

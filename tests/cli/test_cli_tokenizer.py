@@ -230,6 +230,20 @@ def test_train_on_several_files_with_special_tokens(cli, text_file, place):
     assert figures == {"out": "new.json", "n_vocab": 275, "special_tokens": special}
 
 
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_line_ends_of_windows_are_kept_where_an_option_says_so(cli, place, kind):
+    text = "cats!\r\n\r\n" * 9
+    (place / "windows.txt").write_bytes(text.encode())
+    for keep in (False, True):
+        option, read = ["--keep-newlines"] * keep, text if keep else text.replace("\r\n", "\n")
+        arguments = ("windows.txt", "--vocab-size", 264, "--kind", kind, "--out", "new.json", "--overwrite", *option)
+        assert cli("tokenizer", "train", *arguments)[0] == 0
+        if kind == "bpe":
+            assert Tokenizer.load("new.json").merges == Tokenizer.train(read, 264).merges
+        stats = cli("tokenizer", "stats", "windows.txt", "--tokenizer", "new.json", *option, "--json")[1]
+        assert json.loads(stats)["characters"] == len(read)
+
+
 def test_train_reports_that_no_other_pair_repeats(cli, place):
     (place / "short.txt").write_text("abab")
     status, out, err = cli("tokenizer", "train", "short.txt", "--vocab-size", 300, "--out", "new.json")

@@ -46,6 +46,19 @@ def test_a_sentence_a_file_and_stdin_are_translated_alike(cli, run, place, monke
     assert cli("translate", run, "say one", "--beam", 3)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], (1, 0.6)), (["--beam", 3], (3, 0.6)), (["--beam", 3, "--length-penalty", 0], (3, 0.0))],
+)
+def test_the_options_of_a_beam_reach_the_search(cli, run, monkeypatch, options, expected):
+    asked = []
+    monkeypatch.setattr(
+        "tinygrad_llm.cli.translate.translate", lambda model, tokenizer, texts, *how, names: asked.append(how) or ["x"]
+    )
+    assert cli("translate", run, "say one", *options)[0] == 0
+    assert asked == [expected]
+
+
 def test_the_attention_is_drawn_in_words(cli, run, place, monkeypatch):
     drawn = {}
     monkeypatch.setattr("tinygrad_llm.cli.translate.save_figure", lambda figure, path: drawn.update({path: figure}))
