@@ -19,6 +19,8 @@ from tinygrad_llm.runs.sweep import (
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training import loop as loop_module
+from tinygrad_llm.weights import WEIGHTS
+from tinygrad_llm.weights.adapters import ADAPTER
 
 BASE = """
 [base]
@@ -153,6 +155,8 @@ def test_finished_runs_are_not_repeated(sweep_of, place, monkeypatch):
     before = [run_trial(trial, place / "out") for trial in trials]
     assert [outcome.status for outcome in before] == ["finished"] * 4
     assert all(outcome.steps == 4 and outcome.val_loss > 0 for outcome in before)
+    weights = place / "out" / trials[0].name / WEIGHTS
+    weights.rename(weights.with_name(ADAPTER))  # what a fine-tuning with LoRA saves instead
     monkeypatch.setattr(sweep_module, "_open", lambda *args: pytest.fail("it was run again"))
     assert [run_trial(trial, place / "out") for trial in trials] == before
 

@@ -38,6 +38,7 @@ from tinygrad_llm.storage.text import finite, nearest, to_csv
 from tinygrad_llm.tokenizer import TokenizerError
 from tinygrad_llm.training import ConfigError, Step, TrainingError
 from tinygrad_llm.weights import WEIGHTS
+from tinygrad_llm.weights.adapters import ADAPTER
 from tinygrad_llm.weights.find import CHECKPOINTS
 
 CSV, JSON = "sweep.csv", "sweep.json"
@@ -239,7 +240,8 @@ def _ended(trial: Trial, place: Path) -> Outcome | None:
         return _outcome(trial, "diverged", steps, (place / DIVERGED).read_text(encoding="utf-8", errors="replace"))
     if not (place / CONFIG).is_file():
         return None
-    if (place / WEIGHTS).is_file() and steps and steps[-1].step >= load_config(place / CONFIG).training.steps:
+    saved = any((place / name).is_file() for name in (WEIGHTS, ADAPTER))
+    if saved and steps and steps[-1].step >= load_config(place / CONFIG).training.steps:
         return _outcome(trial, "finished", steps)
     return None
 
