@@ -217,7 +217,8 @@ def _pairs_of_bytes(ids: NDArray[Any]) -> bool:
     if ids.dtype != DTYPES["uint16"] or len(some) < _MANY_PAIRS // 5:
         return False
     first, second = (np.bincount(byte, minlength=256) for byte in (some & 255, some >> 8))
-    return 8 <= np.count_nonzero(first + second) <= 200 and bool(np.abs(first - second).sum() < 0.4 * len(some))
+    few = 8 <= np.count_nonzero(first + second) <= 200
+    return bool(few and np.abs(first - second).sum() < 0.4 * len(some))
 
 
 def _check_raw(path: Path) -> None:
