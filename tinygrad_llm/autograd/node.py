@@ -89,7 +89,7 @@ class Node:
         """
         if type(d) is not np.ndarray and not isinstance(d, Rows):
             d = np.asarray(d)
-        form = self.form()
+        form = self.value if type(self.value) is tuple else self.form()
         if form is None:
             return d
         shape, dtype = form

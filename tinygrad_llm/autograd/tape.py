@@ -66,21 +66,24 @@ def walk_back(
         # Take the node that was made last. All its uses have been visited, so its gradient is complete.
         _, node = heapq.heappop(queue)
         g, owned = pending.pop(node)
+        leaf = node.is_leaf
         active = observer if node.origin is None else both(observer, node.origin.observer)
         # A hook may replace the gradient, and it may have kept the array that it was shown.
-        if node.hooks and (leaf_hooks or not node.is_leaf):
+        if node.hooks and (leaf_hooks or not leaf):
             g, owned = run_hooks(node, g, active), False
         if active is not None:
             active.on_gradient(node, g)
         # Keep the gradient if it is wanted, with memory of its own.
-        if node.is_leaf if wanted is None else node in wanted:
+        if leaf if wanted is None else node in wanted:
             found[node] = g if owned else g.copy()
         # Go back through an operation: its vjp returns one gradient per input, which is added to what arrived before.
-        if not node.is_leaf:
+        if not leaf:
             for parent, d in call_vjp(node, g, active, retain_graph):
-                if parent not in pending:
+                if parent in pending:
+                    pending[parent] = add_up(parent, *pending[parent], d, active), True
+                else:
                     heapq.heappush(queue, (-parent.number, parent))
-                accumulate(pending, parent, d, g, active, retain_graph)
+                    pending[parent] = borrow(d, g, retain_graph)
     return found
 
 
@@ -112,45 +115,39 @@ def call_vjp(node: Node, g: Array, observer: Observer | None, retain: bool) -> l
             node.refuse_changed(vjp)
             grads = vjp(g)
         observer.on_vjp(node, parents, g, grads)
-    if not isinstance(grads, tuple | list) or len(grads) != len(parents):
+    if not (type(grads) is tuple or isinstance(grads, list)) or len(grads) != len(parents):
         got = f"{len(grads)} gradients" if isinstance(grads, tuple | list) else f"{type(grads).__name__}, not a tuple,"
         raise RuntimeError(f"the vjp of {node.name} returned {got} for {len(parents)} inputs")
     pairs = zip(parents, grads, strict=True)
     return [(parent, parent.fitted(d, node)) for parent, d in pairs if parent is not None and d is not None]
 
 
-def accumulate(
-    pending: dict[Node, tuple[Array, bool]],
-    node: Node,
-    d: Array | Rows,
-    g: Array,
-    observer: Observer | None,
-    borrow: bool = False,
-) -> None:
-    """Add d, which a vjp made from g, to the gradient of a node.
+def borrow(d: Array | Rows, g: Array, retain: bool) -> tuple[Array, bool]:
+    """The first gradient of a node, which a vjp made from g, and whether its memory is ours, so that we may add to it.
 
-    The first gradient is borrowed. The second is added to it in new memory, and later ones are added in place. With
-    `borrow`, the memory of d stays the vjp's, which may return it again.
+    It is ours if the vjp made it, and does not keep it to return it again, as it may with `retain`.
     """
-    if node not in pending:
+    if not isinstance(d, np.ndarray):
         d = np.asarray(d)
-        # The memory is ours if the vjp made it: if d is neither g nor a view of it. Most arrays are not views.
-        apart = (d.base is None and d is not g and d is not g.base) or not np.may_share_memory(d, g)
-        pending[node] = d, apart and d.flags.writeable and not borrow
-    elif observer is None:
-        pending[node] = add(*pending[node], d), True
-    else:
-        total, ours = pending[node]
-        before = total.copy()
-        with observer.around_sum(node):
-            total = add(total, ours, d)
-        pending[node] = total, True
-        observer.on_sum(node, before, np.asarray(d), total)
+    # Made by the vjp: d is neither g nor a view of it. Most arrays are not views.
+    made = (d.base is None and d is not g and d is not g.base) or not np.may_share_memory(d, g)
+    return d, made and d.flags.writeable and not retain
+
+
+def add_up(node: Node, total: Array, ours: bool, d: Array | Rows, observer: Observer | None) -> Array:
+    """Add d to the gradient of a node: the second in new memory, since the first was borrowed, later ones in place."""
+    if observer is None:
+        return add(total, ours, d)
+    before = total.copy()
+    with observer.around_sum(node):
+        total = add(total, ours, d)
+    observer.on_sum(node, before, np.asarray(d), total)
+    return total
 
 
 def add(total: Array, ours: bool, d: Array | Rows) -> Array:
     """total + d, in place if the memory of total is ours and its dtype can hold the sum."""
-    fits = d.dtype == total.dtype or np.can_cast(d.dtype, total.dtype, "same_kind")
+    fits = d.dtype is total.dtype or np.can_cast(d.dtype, total.dtype, "same_kind")
     if not (ours and fits):
         return np.asarray(np.add(total, d))
     if isinstance(d, Rows):

@@ -34,10 +34,13 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     """
     arrays: list[Any] = []
     nodes: list[Node | None] = []
+    plain = True
     for x in inputs:
-        arrays.append(x.data if isinstance(x, Tensor) else x)
-        nodes.append(x._node if isinstance(x, Tensor) else None)
-    if not all(isinstance(x, np.ndarray) for x in arrays):
+        array, node = (x.data, x._node) if isinstance(x, Tensor) else (x, None)
+        arrays.append(array)
+        nodes.append(node)
+        plain = plain and type(array) is np.ndarray
+    if not plain and not all(isinstance(x, np.ndarray) for x in arrays):
         for i, x in enumerate(inputs):
             if isinstance(arrays[i], np.generic) and isinstance(x, Tensor):
                 # NumPy made a scalar of data without axes. Its dtype counts: the user did not write it as a number.
@@ -57,9 +60,13 @@ def apply(kernel: Kernel, *inputs: Operand, **options: Any) -> "Tensor":
     if not callable(vjp):
         got = f"{type(y).__name__} and {type(vjp).__name__}"
         raise TypeError(f"{kernel.__name__} returned {got}: a kernel must return (out, vjp)")
-    if y.dtype == np.float64 and all(x.dtype.kind in "iub" for x in arrays):
+    if y.dtype.char == "d" and all(x.dtype.kind in "iub" for x in arrays):
         y = y.astype(np.float32)  # the default float dtype, as in Tensor([1, 2]) / 2
-    out = Tensor(y)
+    if type(y) is np.ndarray and y.dtype.kind in "fciub":
+        out = Tensor.__new__(Tensor)  # without the checks of its arguments, which take longer than a small kernel
+        out.data, out._node = y, None
+    else:
+        out = Tensor(y)
     if recording:
         out._node = Node(kernel.__name__, (y.shape, y.dtype), vjp, tuple(nodes))
     if observer is not None:

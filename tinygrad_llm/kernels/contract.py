@@ -75,9 +75,16 @@ _K = TypeVar("_K", bound=Kernel)
 def kernel(function: _K) -> _K:
     """Put a kernel into the table `KERNELS`, under its own name. float16 is computed in float32 (rule 2)."""
 
+    of_floats = getattr(function, "__wrapped__", function)  # without the wrapper of `analytic`
+
     # `wraps` alone does not copy the defaults, among which `apply` looks for "needs".
     @functools.wraps(function, assigned=(*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"))
     def run(*inputs: Array, **options: Any) -> Result:
+        for x in inputs:
+            if x is not None and x.dtype.char not in "fdFD":  # float and double, real and complex, need no conversion
+                break
+        else:
+            return of_floats(*inputs, **options)
         if _HALF in [None if x is None else x.dtype for x in inputs]:
             return _in_float32(function, inputs, options)
         return function(*inputs, **options)
@@ -134,8 +141,12 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
 
 def alike(*arrays: Array) -> tuple[Array, ...]:
     """Give integer and boolean arrays the dtype of the float arrays: NumPy makes float64 of float32 and int64."""
-    if len({x.dtype for x in arrays}) == 1:  # the usual case, kept fast: the rest takes longer than adding two rows
-        return arrays
+    first = arrays[0].dtype
+    for x in arrays:
+        if x.dtype is not first:
+            break
+    else:
+        return arrays  # the usual case, kept fast: the rest takes longer than adding two rows
     floats = [x.dtype for x in arrays if x.dtype.kind in "fc"]
     if len(floats) in (0, len(arrays)):
         return arrays

@@ -60,6 +60,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if current_observer() is None:
+            return self.forward(*args, **kwargs)
         return self.as_layer(self.forward, *args, **kwargs)
 
     def as_layer(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
