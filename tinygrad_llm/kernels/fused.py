@@ -8,6 +8,7 @@ Shapes: B batch, H heads, T time, D head size, C = H·D channels, V vocabulary.
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -76,16 +77,21 @@ def _attend(
     def exponentials(rows: slice, seen: slice, top: Array | None = None) -> tuple[Array, Array]:
         """E = exp(S − top), and top: the maximum of each row, or 0 where all scores are small."""
         E: Array = (q[..., rows, :] * scale) @ k[..., seen, :].swapaxes(-1, -2)
+        n = rows.stop - rows.start
         if top is None and exp_is_safe(E):
             top = np.zeros(())
         # The block's own keys are the only ones that may be later than one of its queries.
-        later = _later(rows.stop - rows.start)
-        if later.size > 1:  # −∞ after scaling, because −∞ times a complex number is NaN
-            np.copyto(E[..., -len(later) :], -np.inf, where=later)
+        if top is not None and not top.ndim:
+            # Without a shift, their exponentials are finite too: a product with 0 is faster than a masked copy of −∞.
+            np.exp(E, out=E)
+            if n > 1:
+                E[..., -n:] *= _not_later(n, E.dtype)
+            return E, top
+        if n > 1:  # −∞ after scaling, because −∞ times a complex number is NaN
+            np.copyto(E[..., -n:], -np.inf, where=~_not_later(n, np.dtype(bool)))
         if top is None:
             top = np.max(E.real, axis=-1, keepdims=True)
-        if top.ndim:
-            E -= top
+        E -= top
         return np.exp(E, out=E), top
 
     def dropped(weights: Array, rows: slice, seen: slice) -> Array:
@@ -125,11 +131,11 @@ def _attend(
 
 
 @lru_cache(maxsize=64)
-def _later(n: int) -> Array:
-    """True where the key is later than the query, for the n queries and keys of one block."""
-    later = ~np.tri(n, dtype=bool)
-    later.flags.writeable = False
-    return later
+def _not_later(n: int, dtype: np.dtype[Any]) -> Array:
+    """1 where the key is not later than the query, else 0, for the n queries and keys of one block."""
+    earlier = np.tri(n, dtype=dtype)
+    earlier.flags.writeable = False
+    return earlier
 
 
 @kernel
