@@ -1,10 +1,14 @@
 """The machine: the BLAS kernels and threads that are chosen, cores, quotas, memory, and NumPy's BLAS."""
 
+import contextlib
+import contextvars
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -380,3 +384,61 @@ def test_nested_blocks_of_blas_threads_put_back_the_number_around_them():
         with runtime.blas_threads(1):
             assert blas.threads == 1
         assert blas.threads == around
+
+
+# ---- threads of ours -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blas", [1, 2, 9])
+def test_side_by_side_is_map_with_one_thread_of_blas_in_each(blas, monkeypatch):
+    monkeypatch.setattr(runtime, "threads_of_blas", lambda: blas)
+    here, idents = contextvars.ContextVar("here", default=0), set()
+    here.set(7)
+    before = runtime.OpenBLAS().threads
+    together = threading.Barrier(min(blas, runtime.MOST))
+
+    def call(x):
+        idents.add(threading.get_ident())
+        together.wait(20)  # so that each thread gets some
+        return x * x, here.get(0), runtime.OpenBLAS().threads
+
+    found = runtime.side_by_side(call, range(8))
+    assert found == [(x * x, 7, 1 if blas > 1 else before) for x in range(8)]
+    assert len(idents) == min(blas, runtime.MOST)
+    assert runtime.OpenBLAS().threads == before
+    with pytest.raises(ZeroDivisionError):
+        runtime.side_by_side(lambda x: 1 / x, [1, 0, 2])
+
+
+def test_pace_gives_blas_one_thread_after_a_step_that_waited_for_cores(monkeypatch):
+    clock = {"wall": 0.0, "cores": 2.0, "used": 0.0}
+    monkeypatch.setattr(runtime, "threads_of_blas", lambda: 2)
+    monkeypatch.setattr(runtime, "_is_openblas", lambda: True)
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(runtime.time, "process_time", lambda: clock["used"])
+    given = []
+
+    @contextlib.contextmanager
+    def blas_threads(number):
+        given[-1] = number
+        yield True
+
+    monkeypatch.setattr(runtime, "blas_threads", blas_threads)
+    pace = runtime.Pace()
+
+    def steps(count, cores):
+        given.clear()
+        for _ in range(count):
+            given.append("all")
+            with pace.step():
+                clock["wall"] += 0.25
+                clock["used"] += 0.25 * cores
+        return [(key, len(list(run))) for key, run in itertools.groupby(given)]
+
+    assert steps(5, 1.9) == [("all", 5)]  # quiet
+    assert steps(60, 1.0) == [("all", 1), (1, 16), ("all", 1), (1, 32), ("all", 1), (1, 9)]  # busy
+    assert steps(60, 1.9) == [(1, 55), ("all", 5)]  # quiet again
+    assert steps(3, 1.0) == [("all", 1), (1, 2)]
+    monkeypatch.setenv(runtime.OFF, "0")
+    pace = runtime.Pace()
+    assert steps(3, 1.0) == [("all", 3)]

@@ -16,6 +16,7 @@ freed memory.
 """
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import importlib
@@ -23,9 +24,10 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 OFF = "TINYGRAD_LLM_TUNING"  # if this variable is 0, `prepare` does nothing
 KERNELS = "OPENBLAS_CORETYPE"
@@ -40,6 +42,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 # The variables in which MPI's launchers (Open MPI; MPICH, Intel MPI and Slurm's PMI) give a process its rank, and the
 # number of processes.
 _LAUNCHERS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("PMIX_RANK", ""))
+
+MOST = 4  # threads; more are not faster, because only one thread at a time can run Python's part of the work
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 late = False  # whether NumPy was loaded before `prepare` was called
 chosen: dict[str, str] = {}  # the environment variables that `prepare` set
@@ -294,6 +301,68 @@ def blas_threads(number: int) -> Iterator[bool]:
         with _changing:  # the last block to end restores the original number
             _inside[:] = [other for other in _inside if other is not own]
             blas.threads = _inside[-1][0] if _inside else _original
+
+
+def threads_of_blas() -> int:
+    """The number of threads of a matrix product now; 1 if it is unknown."""
+    return min((blas["num_threads"] or 1 for blas in blas_facts()), default=1)
+
+
+def side_by_side(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """[function(item) for item in items], by several threads at once; the calls must not depend on each other.
+
+    There are as many threads as one matrix product may use, up to MOST, and BLAS has one in each. So a program on a
+    busy machine does not wait until all threads of a product have had their turn, and elementwise work is shared too.
+    """
+    threads = min(MOST, len(items), threads_of_blas())
+    if threads < 2:
+        return [function(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor  # takes long to load
+
+    # A thread does not inherit context variables, such as those of no_grad and detect_anomaly.
+    contexts = [contextvars.copy_context() for _ in items]
+    with blas_threads(1), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda context, item: context.run(function, item), contexts, items))
+
+
+class Pace:
+    """Gives BLAS one thread, for a number of steps, after a step in which its threads had to wait for a core.
+
+    The threads of OpenBLAS wait for each other in a loop, so they use all their time, and on a quiet machine a step
+    takes as many seconds of the processor as they have together. On a busy machine a thread that waits in its loop
+    takes the core that another thread of the same product needs. One thread alone is then faster.
+    """
+
+    ENOUGH = 0.75  # the share of the threads' time in which they had a core
+    FIRST, MOST = 16, 128  # steps with one thread, until all are tried again; twice as many after each try that fails
+
+    def __init__(self) -> None:
+        self._left, self._steps = 0, self.FIRST
+        self._threads = threads_of_blas() if tuned() and _is_openblas() else 1
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Around a step of many matrix products."""
+        if self._left or self._threads < 2:
+            self._left = max(0, self._left - 1)
+            with blas_threads(1) if self._threads > 1 else contextlib.nullcontext():
+                yield
+            return
+        began, used = time.perf_counter(), time.process_time()
+        yield
+        seconds, used = time.perf_counter() - began, time.process_time() - used
+        if used < self.ENOUGH * self._threads * seconds:
+            self._left, self._steps = self._steps, min(2 * self._steps, self.MOST)
+        else:
+            self._steps = self.FIRST
+
+
+def _is_openblas() -> bool:
+    try:
+        OpenBLAS()
+    except OSError:
+        return False
+    return True
 
 
 def blas_facts() -> list[dict[str, Any]]:

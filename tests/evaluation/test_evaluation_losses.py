@@ -9,9 +9,10 @@ from evaluation_models import BLOCK, log_probs, model_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm import GPT, GPTConfig
+from tinygrad_llm import GPT, GPTConfig, functional, runtime
 from tinygrad_llm.evaluation import default_stride, score_tokens, scoring_windows, token_losses
 from tinygrad_llm.evaluation import losses as losses_module
+from tinygrad_llm.generation import cache
 from tinygrad_llm.kernels import IGNORE_INDEX
 
 
@@ -132,3 +133,17 @@ def test_losses_that_are_nan_or_infinite_raise() -> None:
     model.transformer.ln_f.weight.data[:] = 1e308
     with pytest.raises(ValueError, match="scores are NaN or infinite"):
         token_losses(model, np.array([[1, 2]]), np.array([[2, 3]]))
+
+
+@pytest.mark.parametrize(("rows", "length"), [(1, 8), (5, 4)])
+def test_threads_give_the_losses_of_one(rows: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rng = model_of(11).to(np.float64), np.random.default_rng(0)
+    inputs, targets = rng.integers(0, 11, (2, rows, length))
+    targets[0, 1] = IGNORE_INDEX
+    logits = functional.log_softmax(model.eval()(inputs), -1).data
+    expected = -np.take_along_axis(logits, np.maximum(targets, 0)[..., None], -1)[..., 0] * (targets != IGNORE_INDEX)
+    for module in (cache, runtime):
+        monkeypatch.setattr(module, "threads_of_blas", lambda: 3)
+    monkeypatch.setattr(cache, "STRETCH", 2)
+    monkeypatch.setattr(losses_module, "STRETCH", 2)
+    np.testing.assert_allclose(token_losses(model, inputs, targets), expected, rtol=1e-12)

@@ -1,13 +1,17 @@
 """The key/value cache: what it holds and where, one for all rows or one for each, and the last logits alone."""
 
+import threading
+
 import numpy as np
 import pytest
 from generation_models import model_of, prompt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm import Tensor, no_grad
+from tinygrad_llm import Tensor, no_grad, runtime
 from tinygrad_llm.generation import KVCache
+from tinygrad_llm.generation import cache as cache_module
+from tinygrad_llm.generation.cache import read_by_threads
 
 MODEL = model_of().eval()
 
@@ -95,15 +99,72 @@ def test_caches_that_are_not_one_per_row_are_refused():
 
 
 @pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("keep", [1, 3, 4, 9])
+@pytest.mark.parametrize("keep", [0, 1, 3, 4, 9])
 def test_logits_to_keep_gives_the_last_of_all_logits(keep, cached):
     model = model_of().to(np.float64).eval()
     with no_grad():
         last = model(prompt(2), model.new_cache() if cached else None, logits_to_keep=keep)
-        np.testing.assert_allclose(last, model(prompt(2)).data[:, -keep:], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(last, model(prompt(2)).data[:, max(0, 4 - keep) :], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("keep", [0, -1])
-def test_logits_to_keep_below_1_is_refused(keep):
-    with pytest.raises(ValueError, match=f"logits_to_keep must be ≥ 1, or None for all, (not|got) {keep}"):
+@pytest.mark.parametrize("keep", [-1, -4])
+def test_a_negative_logits_to_keep_is_refused(keep):
+    with pytest.raises(ValueError, match=f"logits_to_keep must be ≥ 0, or None for all, (not|got) {keep}"):
         MODEL(prompt(2), logits_to_keep=keep)
+
+
+# ---- several threads read one text -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Short texts are worth a thread, and BLAS has as many as are set here, also on a machine of one core."""
+
+    def set_to(n):
+        monkeypatch.setattr(cache_module, "STRETCH", 2)
+        for module in (cache_module, runtime):
+            monkeypatch.setattr(module, "threads_of_blas", lambda: n)
+
+    return set_to
+
+
+@pytest.mark.parametrize("n", [2, 3, 9])
+@pytest.mark.parametrize("held", [0, 3])
+def test_several_threads_read_a_text_as_one_does(n, held, threads):
+    model = model_of(block_size=24).to(np.float64).eval()
+    ids, caches = prompt(2, held + 15), [model.new_cache(), model.new_cache()]
+    with no_grad():
+        if held:
+            for cache in caches:
+                model(ids[:, :held], cache)
+        expected = model(ids[:, held:], caches[0]).data
+        threads(n)
+        seen = []
+
+        def read(part, cache):
+            seen.append(threading.get_ident())
+            return model(ids[:, held:][:, part], cache).data
+
+        found = read_by_threads(read, 15, caches[1])
+        assert len(found) == len(seen) == min(n, 4)
+        np.testing.assert_allclose(np.concatenate(found, axis=1), expected, rtol=1e-12, atol=1e-12)
+        assert caches[1].length == held + 15
+        after = [model([[3], [4]], cache).data for cache in caches]
+    np.testing.assert_allclose(after[1], after[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("at", [0, 7, 14])
+def test_an_error_in_one_stretch_ends_all_threads(at, threads):
+    threads(3)
+    model, ids = model_of(block_size=16), prompt(1, 15)
+    ids[0, at] = 99
+    with pytest.raises(IndexError, match="99"):
+        model.generate(ids, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_text_from_a_prompt_that_threads_read_is_the_same(rows, threads):
+    model, ids = model_of(block_size=16).to(np.float64), prompt(rows, 14)
+    expected = model.generate(ids, 6, temperature=0)
+    threads(3)
+    np.testing.assert_array_equal(model.generate(ids, 6, temperature=0), expected)

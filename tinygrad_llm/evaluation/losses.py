@@ -7,8 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_llm import functional as F
+from tinygrad_llm.generation import KVCache
+from tinygrad_llm.generation.cache import STRETCH, read_by_threads
 from tinygrad_llm.kernels import IGNORE_INDEX, Array
 from tinygrad_llm.models import GPT
+from tinygrad_llm.models.inputs import as_ids
+from tinygrad_llm.runtime import MOST, side_by_side
 
 Row = TypeVar("Row")
 Window: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]  # inputs and targets
@@ -23,11 +27,25 @@ def token_losses(model: GPT, inputs: Array, targets: Array) -> Array:
     Returns:  (B, T) float64.
     Raises:   ValueError: other shapes; a loss is NaN or infinite. Others as `GPT.forward`.
     """
-    if np.shape(inputs) != np.shape(targets):
-        raise ValueError(f"inputs and targets must have one shape, got {np.shape(inputs)} and {np.shape(targets)}")
-    with model.evaluating(), np.errstate(all="ignore"):
-        logits = model(inputs)
-        losses = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none").data
+    inputs, targets = as_ids(inputs), np.asarray(targets)
+    if inputs.shape != targets.shape:
+        raise ValueError(f"inputs and targets must have one shape, got {inputs.shape} and {targets.shape}")
+
+    def losses_of(rows: slice, part: slice = slice(None), cache: KVCache | None = None) -> Array:
+        with np.errstate(all="ignore"):
+            logits = model(inputs[rows, part], cache)
+            logits = logits.reshape(-1, logits.shape[-1])
+            return F.cross_entropy(logits, targets[rows, part].reshape(-1), reduction="none").data
+
+    # Threads share the rows, or the positions of a single row.
+    B, T = inputs.shape
+    n = max(1, min(B, MOST))
+    with model.evaluating():
+        if B == 1 and T >= 2 * STRETCH:
+            parts = read_by_threads(lambda part, cache: losses_of(slice(1), part, cache), T, model.new_cache())
+        else:
+            parts = side_by_side(losses_of, [slice(B * i // n, B * (i + 1) // n) for i in range(n)])
+    losses = np.concatenate(parts)
     if not np.isfinite(losses).all():
         raise ValueError("the model's scores are NaN or infinite: its weights are damaged, or its training diverged")
     return losses.astype(np.float64).reshape(targets.shape)

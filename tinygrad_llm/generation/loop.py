@@ -8,10 +8,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.generation.cache import KVCache
+from tinygrad_llm.generation.cache import KVCache, read_by_threads
 from tinygrad_llm.generation.sampling import Ids, Sampling, choose
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.random import Generator, check_generator
+from tinygrad_llm.runtime import Pace
 
 Prompt: TypeAlias = Array | Sequence[int] | Sequence[Sequence[int]] | Sequence[Array]
 
@@ -32,7 +33,7 @@ class LanguageModel(Protocol):
         """Compute the logits of the last positions.
 
         Args:     ids: (B, T); they follow the ids in the cache, or in the cache of each row.
-        Returns:  (B, logits_to_keep, V); (B, T, V) for None.
+        Returns:  (B, logits_to_keep, V), which may be none; (B, T, V) for None.
         """
         ...
 
@@ -115,9 +116,10 @@ def _loop(
 ) -> Iterator[Ids]:
     ended = np.zeros(sum(map(len, texts)), bool)
     caches = [model.new_cache() for _ in texts] if use_cache else None
+    pace = Pace()
     for _ in range(max_new_tokens):
         # Evaluation mode lasts for this call only: between two tokens, the caller may train the model.
-        with model.evaluating():
+        with model.evaluating(), pace.step():
             logits = _next_logits(model, texts, caches)
         logits = sampling.adjusted(logits[:, :n_vocab], [row for text in texts for row in text])
         chosen = choose(logits, sampling, rng)
@@ -142,13 +144,23 @@ def _next_logits(model: LanguageModel, texts: list[Ids], caches: list[KVCache] |
             cache.clear()
         unread.append(window[:, cache.length :])
     if len(texts) == 1:
-        return model(unread[0], caches[0], logits_to_keep=1).data[:, -1]
+        return _read(model, unread[0], caches[0]).data[:, -1]
     # Each text alone up to its last token, then the last tokens of all texts together: so the weights are read once per
     # token for all rows.
     for ids, cache in zip(unread, caches, strict=True):
         if ids.shape[1] > 1:
-            model(ids[:, :-1], cache, logits_to_keep=1)
+            _read(model, ids[:, :-1], cache, keep=0)
     return model(np.concatenate([ids[:, -1:] for ids in unread]), caches, logits_to_keep=1).data[:, -1]
+
+
+def _read(model: LanguageModel, ids: Ids, cache: KVCache, keep: int = 1) -> Tensor:
+    """Read ids (B, T) into the cache. Returns the logits of the last `keep` positions, (B, keep, V)."""
+    length = ids.shape[1]
+
+    def read(part: slice, cache: KVCache) -> Tensor:
+        return model(ids[:, part], cache, logits_to_keep=keep if part.stop == length else 0)
+
+    return read_by_threads(read, length, cache)[-1]
 
 
 def window_start(length: int, block_size: int) -> int:

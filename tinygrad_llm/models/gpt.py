@@ -176,14 +176,14 @@ class GPT(PreTrainedModel):
 
         Args:     cache: one for the whole batch, or one for each row, which may have read different lengths.
                   logits_to_keep: compute logits for the last N positions only (None: all). One position is enough to
-                  choose the next token.
+                  choose the next token, and none to fill the cache.
         Returns:  (B, T, V), or (B, logits_to_keep, V).
         Raises:   ValueError: ids that are not (B, T), or more than block_size positions; a number of caches that is
-                  neither 1 nor B; logits_to_keep below 1. IndexError: an id outside the vocabulary.
+                  neither 1 nor B; a negative logits_to_keep. IndexError: an id outside the vocabulary.
         """
         ids = as_ids(ids)
-        if logits_to_keep is not None and logits_to_keep < 1:
-            raise ValueError(f"logits_to_keep must be ≥ 1, or None for all, got {logits_to_keep}")
+        if logits_to_keep is not None and logits_to_keep < 0:
+            raise ValueError(f"logits_to_keep must be ≥ 0, or None for all, got {logits_to_keep}")
         caches = [cache] if isinstance(cache, KVCache) else cache
         end = ids.shape[1] + max((cache.length for cache in caches or ()), default=0)
         if end > self.config.block_size:
@@ -195,7 +195,7 @@ class GPT(PreTrainedModel):
         if len({id(cache) for cache in caches or ()}) != len(caches or ()):
             raise ValueError("got one cache for two rows: give each row its own")
         x = self.transformer(ids, caches, self.recompute, self.fused)
-        logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, -logits_to_keep:])
+        logits: Tensor = self.lm_head(x if logits_to_keep is None else x[:, max(0, x.shape[1] - logits_to_keep) :])
         return logits
 
     def loss(self, ids: Any, targets: Any, label_smoothing: float = 0.0, count: int | None = None) -> Tensor:

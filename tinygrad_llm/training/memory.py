@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.optim.jobs import JOB, STRETCH
 from tinygrad_llm.optim.muon import is_inner
-from tinygrad_llm.runtime import cores, memory_available
+from tinygrad_llm.runtime import MOST, cores, memory_available
 from tinygrad_llm.training.layers import SAMPLE
 from tinygrad_llm.training.settings import ConfigError, TrainSettings
-from tinygrad_llm.training.workers import MOST, processes
+from tinygrad_llm.training.workers import processes
 
 _FLOAT = 4  # bytes
 _QUERIES = 64  # queries that attention works on at a time
@@ -90,9 +90,11 @@ def memory(
         (4 * math.prod(shape) + 2 * min(shape) ** 2 for name, shape in inner.items() if name in sizes), default=0
     )
     moments.append((sample + max(update, at_once * largest), trained))
-    # In a held-out loss: GELU's four arrays, x and x̂ of the whole batch; or a part of the logits.
-    x, logits = batch_size * config.block_size * config.n_embd, batch_size * config.block_size * vocabulary
-    parts = max(1, math.ceil(logits / _LOGITS))
+    # In a held-out loss: GELU's four arrays, x and x̂ of the whole batch; or a part of the logits for each thread.
+    threads = min(cores(), MOST)
+    tokens = max(batch_size, threads) * config.block_size
+    x, logits = tokens * config.n_embd, tokens * vocabulary
+    parts = max(1, math.ceil(logits / threads / _LOGITS))
     moments.append((max(18 * x, 3 * x + logits / parts * min(parts, 2)), trained))
 
     activations, gradients = max(moments, key=sum)

@@ -22,6 +22,7 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor, is_grad_enabled
 from tinygrad_llm.nn import Module
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runtime import MOST, side_by_side, threads_of_blas
 from tinygrad_llm.training.records import Step
 
 Batch: TypeAlias = Any  # a nest (tuple, list or dict) of arrays, and None; the first axis of each array is the batch
@@ -151,13 +152,21 @@ class Task:
             raise ValueError(f"{type(self).__name__}: the {len(counts)} held-out batches have no target that counts")
         losses: list[float] = []
         measures: dict[str, list[float]] = {}
-        with model.evaluating(), np.errstate(all="ignore"):  # NaN or infinity shows in the result
-            for batch, count in zip(batches, counts, strict=True):
-                if count:
-                    loss, figures = with_measures(self, self.held_out_loss(model, batch, count))
-                    losses.append(loss.item() * count)
-                    for name, value in figures.items():
-                        measures.setdefault(name, []).append(value * count)
+
+        def measured(item: tuple[Batch, int]) -> tuple[float, dict[str, float]]:
+            with np.errstate(all="ignore"):  # NaN or infinity shows in the result
+                loss, figures = with_measures(self, self.held_out_loss(model, *item))
+            return loss.item(), figures
+
+        n = min(MOST, threads_of_blas())  # parts of one batch are measured at a time, so it takes no more memory
+        parts = [(part, count) for batch, count in zip(batches, counts, strict=True) for part in self.split(batch, n)]
+        parts = [(part, count) for part, count in parts if self.count(part)]
+        with model.evaluating():
+            found = side_by_side(measured, parts)
+        for (_, count), (loss, figures) in zip(parts, found, strict=True):
+            losses.append(loss * count)
+            for name, value in figures.items():
+                measures.setdefault(name, []).append(value * count)
         return Evaluation(math.fsum(losses) / total, {name: math.fsum(x) / total for name, x in measures.items()})
 
     # ---- other processes -------------------------------------------------------------------------------------------
