@@ -2,6 +2,11 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +137,39 @@ def test_missing_lists_the_packages_of_a_contender(monkeypatch):
     assert missing("transformers") == ["torch", "transformers"]
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: "there")
     assert missing("transformers") == []
+
+
+STARTER = """
+import time
+from tinygrad_llm.bench.measure import busy, subprocess
+def popen(*arguments, popen=subprocess.Popen, **options):
+    process = popen(*arguments, **options)
+    print(process.pid, flush=True)
+    return process
+subprocess.Popen = popen
+with busy(2):
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_busy_processes_compute_and_end_with_the_one_that_started_them(how, popen):
+    def state(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return None
+
+    def until(wanted):
+        end = time.monotonic() + 20
+        while not all(state(pid) in wanted for pid in pids):
+            assert time.monotonic() < end, [state(pid) for pid in pids]
+            time.sleep(0.01)
+
+    starter = popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    pids = [int(starter.stdout.readline()) for _ in range(2)]
+    until({"R"})
+    starter.send_signal(how)
+    starter.wait(20)
+    until({None, "Z"})

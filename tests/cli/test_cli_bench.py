@@ -1,5 +1,6 @@
 """`tinygrad-llm bench`: all figures, in a table, as JSON and as Markdown. No test asserts a time."""
 
+import contextlib
 import json
 
 import pytest
@@ -366,6 +367,25 @@ def test_kernels_below_the_processor_are_reported(variable, kernels, flags, told
     assert all(line in " ".join(out.split()) for line in advice)
     assert ("but this processor has AVX-512" in out) == told
     assert (runtime.KERNELS in out) == told
+
+
+def test_busy_runs_one_process_per_core_and_says_so(toy, measured, cli, monkeypatch):
+    inside = []
+
+    @contextlib.contextmanager
+    def busy(processes):
+        inside.append(processes)
+        yield
+        inside.append("ended")
+
+    monkeypatch.setattr(bench, "busy", busy)
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    monkeypatch.setattr(bench, "_load_average", iter([0.1, 4.2, 0.1, 0.1]).__next__)
+    out = cli("bench", "train", "--config", "toy", "--busy")[1]
+    assert "Measured beside 2 busy process(es), one per core; so was the limit." in " ".join(out.split())
+    assert "quiet" not in out
+    assert json.loads(cli("bench", "train", "--config", "toy", "--json")[1])["machine"]["busy"] == 0
+    assert inside == [2, "ended", 0, "ended"]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_threads_give_the_losses_of_one(rows: int, length: int, monkeypatch: pyt
     targets[0, 1] = IGNORE_INDEX
     logits = functional.log_softmax(model.eval()(inputs), -1).data
     expected = -np.take_along_axis(logits, np.maximum(targets, 0)[..., None], -1)[..., 0] * (targets != IGNORE_INDEX)
-    for module in (cache, runtime):
+    for module in (cache, losses_module, runtime):
         monkeypatch.setattr(module, "threads_of_blas", lambda: 3)
     monkeypatch.setattr(cache, "STRETCH", 2)
     monkeypatch.setattr(losses_module, "STRETCH", 2)

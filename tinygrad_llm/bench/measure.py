@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -154,6 +156,21 @@ def held_to(threads: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, all_of_them)
+
+
+# A process that always computes. It ends with the process that started it, whose id it is given.
+_LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(1_000_000): pass"
+
+
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Inside, this many other processes always compute, at the same priority."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(processes):
+            one = subprocess.Popen([sys.executable, "-c", _LOOP, str(os.getpid())], stdin=subprocess.DEVNULL)
+            stack.callback(one.wait)
+            stack.callback(one.kill)
+        yield
 
 
 def missing(name: str) -> list[str]:

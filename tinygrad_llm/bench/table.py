@@ -59,6 +59,8 @@ def notes(measures: Sequence[Measure], facts: dict[str, Any], threads: int) -> I
         )
     cpu, busy = facts["cpu"] or "processor unknown", facts["load_average"]
     yield f"{cpu}, {facts['cores']} core(s); Python {facts['python']}, NumPy {facts['numpy']}"
+    if facts["busy"]:
+        yield f"Measured beside {facts['busy']} busy process(es), one per core; so was the limit."
     if busy is not None and busy > BUSY:
         yield f"The machine was not quiet: other programs made a load average of {busy:.1f}. Figures may be off."
     about = {timing.name: timing.about for one in measures for timing in one.timings}

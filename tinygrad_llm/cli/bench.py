@@ -13,7 +13,7 @@ from typing import Any
 
 from tinygrad_llm import __version__, runtime
 from tinygrad_llm.bench import BenchError, attention, decode, learn, machine, optimizer, profile, tokenizer, train
-from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, held_to, measure, missing
+from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, busy, held_to, measure, missing
 from tinygrad_llm.bench.table import NOTHING, ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli.doctor import kernels
@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument(
                 "--threads", type=integer(1), metavar="N", help="threads for each contender (default: all cores)"
             )
+        words = "measure beside one busy process per core: a machine that also does other work"
+        one.add_argument("--busy", action="store_true", help=words)
         words = f"compare with these of {', '.join(theme.theirs)} (default: those installed)"
         one.add_argument("--against", nargs="*", choices=theme.theirs, metavar="NAME", help=words)
         if COMPILE in theme.theirs:
@@ -93,6 +95,11 @@ def _add_learn(one: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with busy(runtime.cores() if args.busy else 0):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if vars(args).get("profile"):
         return _profile(args)
     asked = args.against
@@ -127,7 +134,8 @@ def _show(
     loads: Sequence[float | None],
 ) -> None:
     """Print all figures, in the form that was asked for."""
-    facts = machine.facts() | {OURS: __version__, "load_average": _other_load(loads, threads)}
+    beside = runtime.cores() if args.busy else 0
+    facts = machine.facts() | {OURS: __version__, "load_average": _other_load(loads, threads + beside), "busy": beside}
     if args.json:
         about = {"machine": facts, "subject": args.subject, "threads": threads, "rounds": args.rounds}
         print(json.dumps(about | {"rows": [one.row() for one in measures]}))

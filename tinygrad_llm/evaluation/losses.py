@@ -12,7 +12,7 @@ from tinygrad_llm.generation.cache import STRETCH, read_by_threads
 from tinygrad_llm.kernels import IGNORE_INDEX, Array
 from tinygrad_llm.models import GPT
 from tinygrad_llm.models.inputs import as_ids
-from tinygrad_llm.runtime import MOST, side_by_side
+from tinygrad_llm.runtime import MOST, side_by_side, threads_of_blas
 
 Row = TypeVar("Row")
 Window: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]  # inputs and targets
@@ -39,7 +39,7 @@ def token_losses(model: GPT, inputs: Array, targets: Array) -> Array:
 
     # Threads share the rows, or the positions of a single row.
     B, T = inputs.shape
-    n = max(1, min(B, MOST))
+    n = max(1, min(B, MOST, threads_of_blas()))
     with model.evaluating():
         if B == 1 and T >= 2 * STRETCH:
             parts = read_by_threads(lambda part, cache: losses_of(slice(1), part, cache), T, model.new_cache())
