@@ -1,7 +1,9 @@
 """Anomaly mode: it finds bad values and names them, lets correct ones pass, and changes no result."""
 
+import contextlib
 import functools
 import gc
+import itertools
 import pickle
 import re
 import threading
@@ -14,7 +16,8 @@ import pytest
 from tinygrad_llm import GPT, AnomalyError, Generator, GPTConfig, Tensor, detect_anomaly, grad, no_grad
 from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
-from tinygrad_llm.autograd import apply
+from tinygrad_llm.autograd import Observer, apply, enable_grad, is_grad_enabled, observing
+from tinygrad_llm.autograd.anomaly import _check_nan
 from tinygrad_llm.autograd.observer import current_observer
 from tinygrad_llm.nn import Linear, Module
 from tinygrad_llm.optim import AdamW
@@ -33,6 +36,36 @@ def caught(fn, *args):
         fn(*args)
     assert "\n" not in str(info.value)
     return info.value
+
+
+SCOPES = {
+    "no_grad": no_grad,
+    "enable_grad": enable_grad,
+    "evaluating": Module().evaluating,
+    "observing": lambda: observing(Observer()),
+    "detect_anomaly": detect_anomaly,
+    "detect_anomaly without NaN": lambda: detect_anomaly(check_nan=False),
+}
+
+
+def test_a_block_inside_another_leaves_it_as_it_was_also_after_an_error(for_each):
+    module = Module()
+
+    def state():
+        return is_grad_enabled(), module.training, current_observer(), _check_nan.get()
+
+    def check(pair):
+        start = state()
+        with SCOPES[pair[0]]():
+            before = state()
+            assert before != start or pair[0] in ("enable_grad",)
+            for inside in (lambda: None, lambda: 1 / 0):
+                with contextlib.suppress(ZeroDivisionError), SCOPES[pair[1]]():
+                    inside()
+                assert state() == before
+        assert state() == start
+
+    for_each(itertools.product(SCOPES, SCOPES), check)
 
 
 # ---- forward -------------------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ def test_texts_at_once_are_those_of_each_generator_alone(sampling):
     rows = [[40 + i] * (1 + i % 3) for i in range(8)]
     texts = ["".join(write(model, tokenizer, row, 9, Sampling(0))) for row in rows]
     assert write_all(model, tokenizer, rows, 9, Sampling(0)) == texts
+    texts = ["".join(write(model, tokenizer, row, 9, sampling)) for row in rows]  # each by a Generator(0) of its own
+    assert write_all(model, tokenizer, rows, 9, sampling) == texts
 
 
 def test_start_of_a_text_is_end_of_text_or_a_newline_or_nothing():

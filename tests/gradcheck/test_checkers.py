@@ -65,6 +65,11 @@ def test_the_methods_agree_on_a_known_derivative(method):
     assert c.numeric == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_tolerance_of_0_allows_no_rounding():
+    assert not gradcheck(lambda x: x.exp(), [X], "float32", tolerance=0, raise_exception=False)
+    assert gradcheck(lambda x: 2 * x, [np.ones(3)], "adjoint", tolerance=0)
+
+
 def test_the_errors_are_in_the_order_of_the_methods():
     errors = {
         method: gradcheck(lambda x: (x @ x.T).tanh().softmax(-1), [X], method, tolerance=1.0).worst.error
