@@ -40,8 +40,8 @@ def stdin(monkeypatch, data):
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_prompt_may_come_from_stdin(newline, end, cli, runs, monkeypatch):
-    expected = cli(*generate(runs, "stories", "--prompt", "The cät\nsat"))
-    stdin(monkeypatch, f"The cät{newline}sat{end}".encode())
+    expected = cli(*generate(runs, "stories", "--prompt", " The cät\nsat "))
+    stdin(monkeypatch, f" The cät{newline}sat {end}".encode())
     assert cli(*generate(runs, "stories", "--prompt", "-")) == expected
     assert expected[0] == 0
 

@@ -254,6 +254,8 @@ def test_fewer_steps_keep_the_shape_of_a_run(steps):
     assert settings.warmup < steps
     assert 1 <= settings.eval_every <= steps
     assert PRESETS["stories"].fitted({}) == PRESETS["stories"]
+    for name in ("stories", "char-cpu"):  # more steps change nothing else
+        assert PRESETS[name].fitted({"steps": 10**6}) == PRESETS[name].changed({"steps": 10**6})
     assert PRESETS["book-mini"].fitted({"training.steps": steps}).training.epochs == 0
 
 
@@ -282,6 +284,16 @@ def test_absolute_paths_are_valid_in_every_folder(tmp_path, monkeypatch):
         tokenizer=str(tmp_path / "runs/c"),
     )
     assert PRESETS["stories"].absolute() == PRESETS["stories"]
+    # These may also be names, of a model or of a file that ships: a path is what is there.
+    both = RunConfig(
+        data=DataSettings(init="base", pairs="gone"), finetune=FineTuneSettings("assistant", "base", "instructions")
+    )
+    assert (both.absolute().data.init, both.absolute().data.pairs) == ("base", "gone")
+    for name in ("base", "gone", "instructions"):
+        (tmp_path / name).mkdir()
+    found = both.absolute()
+    assert [found.data.init, found.data.pairs] == [str(tmp_path / "base"), str(tmp_path / "gone")]
+    assert [found.finetune.base, found.finetune.data] == [str(tmp_path / "base"), str(tmp_path / "instructions")]
 
 
 @pytest.mark.parametrize("key", ["lr", "seed", "steps"])

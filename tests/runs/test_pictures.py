@@ -50,6 +50,15 @@ def test_classes_of_a_confusion_have_names_that_the_font_can_write():
     assert [text.get_text() for text in axes.get_xticklabels()] == ["$5", "1", "a long name of a c …"]
 
 
+def test_a_row_of_a_confusion_is_a_true_class_and_a_column_a_predicted_one():
+    pytest.importorskip("matplotlib")
+    (axes,) = confusion_matrix([[3, 1], [0, 5]], ["ham", "spam"]).axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    cells = {text.get_position(): text.get_text() for text in axes.texts}  # (column, row)
+    assert cells == {(0, 0): "3\n75%", (1, 0): "1\n25%", (0, 1): "0\n0%", (1, 1): "5\n100%"}
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0, 1]]
+
+
 def test_losses_and_learning_rate_have_an_axis_each():
     pytest.importorskip("matplotlib")
     losses, rates = loss_curve(STEPS).axes

@@ -44,7 +44,11 @@ def test_attention_is_drawn_beside_its_gradient_with_the_mask_hatched(recording,
 
 
 def test_tokens_label_the_axes(model, pictures):
-    traced = trace_model(model, IDS[:1], decode=lambda i: "$x$\n" if i == IDS[0, 0] else str(i), prove=False)
+    traced = trace_model(model, IDS, decode=lambda i: "$x$\n" if i == IDS[0, 0] else str(i), prove=False)
+    figure = plot_attention(traced, batch=1)
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
+        r"\$x\$\n" if i == IDS[0, 0] else str(i) for i in IDS[1]
+    ]
     figure = plot_attention(traced)
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels[0] == r"\$x\$\n"

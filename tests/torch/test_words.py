@@ -277,6 +277,11 @@ def test_what_shares_leave_of_a_split_goes_to_the_first_parts_one_each():
     assert [len(part) for part in parts] == [4, 4, 3]
 
 
+@pytest.mark.parametrize(("numbers", "expected"), [([3], 3), ([4, 1, 3, 2], 2), ([[5, 1], [3, 4]], 3), ([2, 9, 1], 2)])
+def test_the_median_of_an_even_number_is_the_lower_one(numbers, expected):
+    assert torch.tensor(numbers).median().item() == expected
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(0, []), (1, [3]), (2, [3, 10]), (3, [3, 6.5, 10])])
 def test_linspace_begins_at_its_start_also_with_one_step(steps, expected):
     assert torch.linspace(3, 10, steps).tolist() == expected
