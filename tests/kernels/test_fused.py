@@ -169,6 +169,13 @@ def test_an_ignored_row_may_hold_any_finite_numbers():
     assert not dx[2].any()
 
 
+def test_rows_whose_targets_do_not_count_cost_no_logits(peak_memory):
+    x, weight, targets = np.ones((512, 2), np.float32), np.ones((1024, 2), np.float32), np.full(512, -100)
+    targets[::64] = 3
+    peak = peak_memory(lambda: K.linear_cross_entropy(x, weight, targets))
+    assert peak < 512 * 1024 * 4 / 8  # bytes of the logits of all rows, and 8 of 512 rows count
+
+
 def test_a_float64_head_on_float32_states_computes_in_float64():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 2)).astype(np.float32)

@@ -310,7 +310,8 @@ def linear_cross_entropy(mistake: str) -> Wrong:
         tile: int = 4096,
         **options: Any,
     ) -> tuple[Array | None, ...] | None:
-        n = np.count_nonzero(targets != options.get("ignore_index", -100))
+        counted = targets != options.get("ignore_index", -100)
+        n = np.count_nonzero(counted)
         if count is not None and mistake != "count ignored":
             g = g * (n / count)
         logits = x @ weight.T
@@ -330,6 +331,10 @@ def linear_cross_entropy(mistake: str) -> Wrong:
             dweight = dlogits[first:].T @ x[first:]
         if mistake == "dx of the last chunk alone":
             dx[:first] = 0
+        if mistake == "dx in the first rows":  # and not in those that count
+            dx = np.concatenate([dx[counted], dx[~counted]])
+        if mistake == "x of the first rows in dweight":
+            dweight = dlogits[counted].T @ x[:n]
         if mistake == "dx of the first tile alone":
             dx = dlogits[:, :tile] @ weight[:tile]
         if mistake == "g forgotten":
@@ -640,7 +645,8 @@ WRONG: dict[str, dict[str, Wrong]] = {
                      "1 / Z forgotten in dweight", "ignored rows count", "divided by all rows", "count ignored",
                      "sum for mean", "smoothing forgotten", "1 for 1 − s at the target", "s / V forgotten",
                      "s for s / V", "s spread over the other ids", "dweight of the last chunk alone",
-                     "dx of the last chunk alone", "dx of the first tile alone", "g forgotten")
+                     "dx of the last chunk alone", "dx of the first tile alone", "dx in the first rows",
+                     "x of the first rows in dweight", "g forgotten")
     },
     "attention": {
         name: attention(name)

@@ -196,9 +196,10 @@ def linear_cross_entropy(
     """loss = Σ cross_entropy(x Wᵀ, targets) / n,  W = weight: the output head of a language model and its loss at once
     dx = g · dlogits W,  dweight = g · dlogitsᵀ x,  dlogits = (p − (1 − s) · onehot(target) − s / V) / n
 
-    Only some rows of the logits exist at a time, about `chunk` numbers. Their part of the gradient is computed before
-    the next rows are. So forward does all the work, and vjp only multiplies by g. Of these rows, the logits of `tile`
-    ids at a time are computed, exponentiated and summed, while they are in the processor's cache.
+    Only some rows of the logits exist at a time, about `chunk` numbers, and none where the target does not count. Their
+    part of the gradient is computed before the next rows are. So forward does all the work, and vjp only multiplies by
+    g. Of these rows, the logits of `tile` ids at a time are computed, exponentiated and summed, while they are in the
+    processor's cache.
 
     x: (N, C), weight: (V, C), targets: (N,) integer; rows with ignore_index do not count. n: `count`, or the number of
     rows that count. s: label_smoothing.
@@ -227,17 +228,18 @@ def linear_cross_entropy(
     for name, number in (("count", count), ("chunk", chunk), ("tile", tile)):
         if number is not None and number < 1:
             raise ValueError(f"linear_cross_entropy: got {name} {number}, which must be ≥ 1")
-    share = np.where(counted, 1 / (count or n), 0).astype(dtype)[:, None]
-    ids = np.where(counted, targets, 0)
+    kept = None if n == N else np.flatnonzero(counted)  # the rows that count; None: all, which are not copied
+    share = 1 / (count or n)
     mean_weight = column_sums(weight) / V if label_smoothing else None
 
     loss = np.zeros((), dtype)
-    dx = np.empty(x.shape, dtype) if needs[0] else None
+    dx = (np.empty if kept is None else np.zeros)(x.shape, dtype) if needs[0] else None
     dweight = None
-    parts = max(1, math.ceil(N * V / chunk))
+    parts = max(1, math.ceil(n * V / chunk))
     for i in range(parts):
-        rows = slice(N * i // parts, N * (i + 1) // parts)
-        part = x[rows], weight, ids[rows], share[rows]
+        some = slice(n * i // parts, n * (i + 1) // parts)
+        rows = some if kept is None else kept[some]
+        part = x[rows], weight, targets[rows], share
         own_loss, own_dx, own_dweight = _head_and_loss(*part, mean_weight, label_smoothing, tile, needs)
         loss += own_loss
         if dx is not None:
@@ -256,13 +258,13 @@ def _head_and_loss(
     x: Array,
     weight: Array,
     ids: Array,
-    share: Array,
+    share: float,
     mean_weight: Array | None,
     smoothing: float,
     tile: int,
     needs: tuple[bool, ...],
 ) -> tuple[Array, Array | None, Array | None]:
-    """The sum of these rows' losses, each times its share, and the gradients of it that are needed."""
+    """The sum of these rows' losses, times the share of each, and the gradients of it that are needed."""
     # Shift by the target's logit; by the largest where Z, its products or 1 / Z would leave the range.
     target_weight = weight[ids]
     shift = at_target = np.einsum("ic,ic->i", x, target_weight)[:, None]
@@ -276,7 +278,7 @@ def _head_and_loss(
     losses = np.log(Z) + (shift - at_target)
     if mean_weight is not None:
         losses += smoothing * (at_target - (x @ mean_weight)[:, None])
-    loss: Array = np.sum(np.where(share, losses * share, 0))
+    loss: Array = np.sum(losses * share)
 
     # dx_i = f_i · (Σ_k e_ik W_k − Z_i Σ_k w_ik W_k)
     f = share / Z
