@@ -16,6 +16,7 @@ ROWS = [f"{('ham', 'spam')[i % 2]}\tmessage {i}" for i in range(40)]
 ENTRIES = [{"instruction": "Say it.", "input": str(i), "output": "it"} for i in range(30)]
 LINES = [json.dumps(entry) for entry in ENTRIES]
 FILES = {
+    "sweep.toml": '[base]\ninit = "base"\n[grid]\nlr = [1e-3, 1e-2]\n',
     "good.tsv": "\n".join(ROWS),
     "column.tsv": "\n".join([*ROWS[:5], "only a text", *ROWS[5:]]),
     "columns.tsv": "\n".join([*ROWS[:5], "ham\ta\tb", *ROWS[5:]]),
@@ -77,6 +78,7 @@ MISTAKES = {
         "finetune assistant good.json --base adapted --out ../bad/base --overwrite",
         "base: is the folder of {place}/base, which the run starts from: choose another --out",
     ),
+    "a sweep in its base": ("sweep sweep.toml --out base/new", "base/new: is inside that of base, which the run"),
     "the weights of train as output": ("train --corpus good.tsv --init base --out base --overwrite", "is the folder"),
     "one question only": ("finetune assistant same.json", "same.json: got 30 examples, 1 of them different, which are"),
     "a long answer": ("finetune assistant long.json --set too_long=refuse", "answers longer than the 64 tokens"),

@@ -344,6 +344,18 @@ def test_a_class_that_the_training_part_lacks_is_named(tmp_path, base):
     assert message.endswith("classifier: no message of class rare is in the training part: give more of them")
 
 
+def test_pairs_that_earlier_runs_of_preferences_saw_are_no_test(base, data, whole):
+    again = functools.partial(configured, "preference", whole("preference", "lora").folder.path, data)
+    assert load_examples(again()).notes == []  # the same seed, and so the same test part
+    other = load_examples(again(**{"training.seed": 5}))
+    path = whole("preference", "lora").folder.path
+    assert other.test_size < 4
+    assert other.notes == [f"test pairs that are left out, because {path} was trained on them: {4 - other.test_size}"]
+    assert len(other.test) == other.test_size
+    assistant = whole("assistant", "lora").folder.path  # it learned answers to these questions, and no preferences
+    assert load_examples(configured("preference", assistant, data, **{"training.seed": 6})).test_size == 4
+
+
 def test_wrong_files_and_bases_are_refused(tmp_path, base, data):
     config = configured("assistant", base, data)
     with pytest.raises(DataError, match="nowhere: no such file; those that ship with the package are"):

@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     out = sys.stderr if args.json else sys.stdout
     sweep = read_sweep(args.sweep)
-    check_folder(sweep, check_out(args.out, False))
+    for start in {start for trial in sweep.trials for start in (trial.config.data.init, trial.config.finetune.base)}:
+        check_out(args.out, False, start)
+    check_folder(sweep, args.out)
     say(fold(str(sweep), hang="    "), out)
     outcomes: list[Outcome] = []
     with Signals() as signals:

@@ -111,13 +111,13 @@ class Taught(NamedTuple):
     notes: list[str]
 
 
-def taught(model: str | Path, path: Path | None = None) -> Taught:
+def taught(model: str | Path, path: Path | None = None, task: str = "") -> Taught:
     """The questions of instructions and preferences, or the messages, that a model was trained on, or chosen by.
 
     Those of a run's test part are not among them, unless a model that it was made from has seen them.
 
     Args:     model: a run's folder, or another path to a model. path: a file that is known to be there: where a run
-              was trained on a copy of it, its own need not be there.
+              was trained on a copy of it, its own need not be there. task: of the runs that count; "": all.
     """
     known = Taught(set(), [], [])
     for folder in made_from(model):
@@ -128,7 +128,7 @@ def taught(model: str | Path, path: Path | None = None) -> Taught:
         except ConfigError as error:
             known.notes.append(f"{error}: which of these it saw is unknown")
             continue
-        if not config.finetune.task:
+        if not config.finetune.task or task not in ("", config.finetune.task):
             continue
         questions = _questions_of(folder, config, path)
         if questions is None:

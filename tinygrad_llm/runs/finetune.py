@@ -23,6 +23,7 @@ from tinygrad_llm.datasets import (
     repeated,
     split_messages,
 )
+from tinygrad_llm.datasets.instructions import Example
 from tinygrad_llm.datasets.public import example_file
 from tinygrad_llm.finetuning import (
     STYLES,
@@ -45,7 +46,7 @@ from tinygrad_llm.models import GPT, Encoder, EncoderClassifier, GPTClassifier
 from tinygrad_llm.models.heads import Classifier
 from tinygrad_llm.nn import Dropout
 from tinygrad_llm.random import Generator
-from tinygrad_llm.runs.answers import answers, score_answers, taught
+from tinygrad_llm.runs.answers import Taught, answers, score_answers, taught
 from tinygrad_llm.runs.config import RunConfig
 from tinygrad_llm.storage.files import show
 from tinygrad_llm.tokenizer import AnyTokenizer, TokenizerError, vocabulary_hash
@@ -377,21 +378,25 @@ def _answers(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Gener
     )
 
 
-def _unseen(s: FineTuneSettings, test: list[Entry], path: Path) -> tuple[list[Entry], list[str]]:
-    """The test entries that the base was not trained on, and notes about the others.
+def _unseen(s: FineTuneSettings, test: list[Example], path: Path) -> tuple[list[Example], list[str]]:
+    """The test entries, or pairs, that the base was not trained on, and notes about the others.
+
+    A base that learned an answer to a question was not yet told which of two answers is better: of runs before one of
+    preferences, only those of preferences count.
 
     Raises:   DataError: it was trained on all of them.
     """
-    known = taught(s.base, path)
+    what, only = ("pairs", s.task) if s.task == "preference" else ("entries", "")
+    known: Taught = taught(s.base, path, only)
     unseen = [entry for entry in test if question(entry) not in known.questions]
     runs = " and ".join(map(str, known.runs))
     if not unseen:
         raise DataError(
-            f"{runs}, from which this run starts, was trained on all entries of the test part: set training.seed to "
+            f"{runs}, from which this run starts, was trained on all {what} of the test part: set training.seed to "
             "the one of that run, or choose another base"
         )
     seen = len(test) - len(unseen)
-    notes = [f"test entries that are left out, because {runs} was trained on them: {seen:,}"] if seen else []
+    notes: list[str] = [f"test {what} that are left out, because {runs} was trained on them: {seen:,}"] if seen else []
     return unseen, [*known.notes, *notes]
 
 
@@ -408,7 +413,8 @@ def _pairs(s: FineTuneSettings, path: Path, common: dict[str, Any], rng: Generat
     pairs = read_preferences(path)
     refuse_special(pairs, common["tokenizer"], path)
     parts, copies = cut_parts(pairs, rng)
-    longest, notes, arrays = common["base"].block_size, _repeated(copies), []
+    parts[2], seen = _unseen(s, parts[2], path)
+    longest, notes, arrays = common["base"].block_size, [*_repeated(copies), *seen], []
     for part in parts:
         chosen = [Entry(x.instruction, x.input, x.chosen) for x in part]
         rejected = [Entry(x.instruction, x.input, x.rejected) for x in part]
