@@ -1,8 +1,9 @@
 """Write data/messages.tsv: short messages, spam and ham, from a grammar and a seed.
 
-A topic is two blocks of lines in the notation of make_stories.py; a message tells one line of each. Many topics use
-the words of the other side: ham that speaks of prizes, parcels, links and money, or quotes spam to warn of it; and spam
-that sounds like a friend. Habits of writing (no capitals, no full stop, "u" for "you") fall on both sides alike.
+A topic is a few blocks of lines in the notation of make_stories.py; a message tells one line of each, so topics of one
+block are short messages. Many topics use the words of the other side: ham that speaks of prizes, parcels, links and
+money, or quotes spam to warn of it; and spam that sounds like a friend. Habits of writing (no capitals or nothing else,
+no full stop, "u" for "you") fall on both sides alike.
 
 A line of the file is the label, a tab, and the message. No message begins with a quotation mark, so that `csv` reads
 the lines as they are.
@@ -15,8 +16,8 @@ from make_stories import DATA, NAMES_HE, NAMES_SHE, Teller, blocks, capital, cor
 
 SHIPPED = DATA / "messages.tsv"
 SEED = 7
-SIZES = {"ham": 1_300, "spam": 1_100}  # messages
-LONGEST = 200  # characters
+SIZES = {"ham": 1_500, "spam": 1_400}  # messages
+LONGEST = 240  # characters
 
 # Words that any topic may use. {name} and {pal} are who reads and who writes; {other} is somebody else.
 COMMON = """
@@ -48,6 +49,17 @@ fast: Please hurry. / Only {soon}. / It ends {soon}. / Do not wait. / Be quick. 
 do: call {phone} / write to {phone} / answer YES / go to {link} / open {link} / call us {soon} / look at {link} /
   come {soon} / write back
 link: {site}.example/{code}
+web: {site}.example / www.{site}.example / {link} / http://{site}.example/{code}
+act: Call now / Call {phone} / Call free {phone} / Call us (now|today) / Text {five} (now|today) /
+  Text (YES|WIN|GO|PLAY|STAR|CASH|STOP) to {five} / Reply (YES|WIN|OK|GO) / Answer (YES|OK|GO) / Click (here|{web}) /
+  Tap (here|{web}) / Go to {web} / See {web} / Order at {web} / Sign up at {web} / Write to {phone} / Visit {web} /
+  Join {web}
+end: . / ! / !! / (|) / (|)
+stress: (today|now|tonight|this week) only / (just|only) {few} left / last (day|chance|call|hours) / limited offer /
+  ends (soon|{soon}) / do not miss it / do not wait / hurry / free for you / 100% free / act fast / no risk / guaranteed
+goods: phone / phones / ringtone / watch / gold / pills / tea / coat / tickets / trip / holiday / bicycle / gift card /
+  camera / game / games / songs / bonus / shoes / gift / loan / credit
+money: cash / money / {sum} dollars / big money / easy cash / {sum} in cash / a fortune
 """
 
 SPAM = {}
@@ -231,6 +243,87 @@ You only need your card: {link} {sign}
 {Do} and see for yourself. {sign}
 I (wrote|put) it all at {link}, the code is {code}. {sign}
 I send it to you, just give me your number and the code that comes {soon}. {sign}
+"""
+
+SPAM["long: a letter from far away"] = """
+(Dear|My dear|Good) (friend|sir|madam|{name}), I am {pal}, (a widow|a doctor|the son of a king|a lawyer) from an island.
+(Dear|My dear|Good) (friend|sir|madam), I write to you because {other} says that you are kind.
+
+My (uncle|father|husband) (died|left us) {past} and left {sum} dollars in a box at the bank.
+I have {sum} pounds of gold, and nobody here whom I can trust.
+The doctors give me only {few} weeks, and I want to give my money away.
+
+(Help me to|With your name I can) bring it to your (town|bank), and half of it is yours.
+You only need to send {few} dollars for the papers, and then you are rich.
+(Write|Send) me your name, your street and your (card|bank) number {soon}.
+
+(Tell nobody.|God bless you.|I wait for your answer.|)
+"""
+
+SPAM["short: call, text, click"] = """
+{act}{end}
+{act}{end} {Stress}{end}
+{Stress}: {act}{end}
+(Call|Act|Order|Reply|Join|Buy|Text us|Call us) (now|today|fast){end}
+{act} (and win {money}|to win {money}|and get {money}|for {goods}|for a free {goods}){end}
+{Goods}! {act}{end}
+"""
+
+SPAM["short: cash"] = """
+(Win|Get|Make|Earn|Need|Want) {money}{end} {act}{end}
+(Win|Get|Make|Earn|Need|Want) {money} {soon}{end} {act}{end}
+{Money} for (you|nothing|everyone|all){end} {act}{end}
+Double your (money|cash) {soon}{end}
+(Turn|Make) {few} dollars into {sum}{end} {act}{end}
+(Get|Become|Be) rich (from home|in bed|in {few} days|fast){end} {act}{end}
+"""
+
+SPAM["short: you won"] = """
+You (won|have won|win|are a winner|are chosen)(|, {name})! {act}{end}
+You (won|have won|win) {prize}! {act}{end}
+(Congratulations|Great news|Lucky you)(|, {name})! {act}{end}
+(Congratulations|Great news|Lucky you)! Your (number|name) (won|was drawn){end} {act}{end}
+Your (prize|gift|bonus|reward) is (waiting|ready|here){end} {act}{end}
+(Claim|Take|Get) your (prize|gift|bonus|reward|free {goods}) (now|at {web}|before {clock}){end}
+"""
+
+SPAM["short: an offer"] = """
+(Free|Cheap|New) {goods}{end} {act}{end}
+{Goods} at half price{end} {act}{end}
+{Goods} from {few} dollars{end} {act}{end}
+Hot (offer|offers|deals|prices): {goods}{end} {act}{end}
+(Best|Lowest) prices for {goods}: {web}
+{Goods} (today|this week) only {few} dollars{end} {Stress}{end}
+Lose {few} pounds in {few} days{end} {act}{end}
+(Cheap|Fast|Easy) (loans|money|credit), no questions(| asked){end} {act}{end}
+"""
+
+SPAM["short: your account"] = """
+(Your {what}|{What}) is (locked|closed|stopped|blocked|on hold){end} {act}{end}
+(Urgent|Warning|Last warning|Important): your {what} (ends|will close) {soon}{end} {act}{end}
+Your {it} is (held|waiting|late){end} (Pay|Fee:) {few} dollars at {web}
+(Confirm|Send|Give us|Check|Enter) your (card number|secret word|PIN|password|bank number|code)
+  (now|at {web}|{soon}){end}
+Unpaid (bill|fee|parcel): {few} dollars{end} {act}{end}
+You (missed a call|have a new message|have {few} new messages) from {phone}{end} {act}{end}
+"""
+
+SPAM["short: somebody likes you"] = """
+(Lonely|Alone|Bored){end} (Chat|Talk|Flirt) with (me|us|girls|boys|{other}): {act}{end}
+Who (likes|loves|misses) you? {act}{end}
+Somebody (likes|loves|dreams of) you{end} {act}{end}
+(Meet|Find) (love|friends|a friend|somebody) {soon}{end} {act}{end}
+Your stars for {day}: {act}{end}
+"""
+
+SPAM["short: an unknown friend"] = """
+(Hi|Hello|Hey)(|, {name}|, dear), (do you remember me|is this you|is it you|can we meet|look at this|guess who I am)?
+  {act}{end}
+(Hi|Hello|Hey) {elder}, (this is|it is me,|here is) my new number{end} (Send|Lend) me {sum} dollars{end}
+(Hi|Hello|Hey)(|, {name}|, dear), (send|lend|give) me {sum} dollars (now|{soon}){end}
+(Thanks|Sorry)(|, {name}), (wrong number|it was not for you|I am new here){end} (Chat|Talk) with me: {act}{end}
+I (saw|met|know) you at the {place}{end} {act}{end}
+(See|Look at) my (pictures|photos)(|, {name}|, dear): {web}
 """
 
 HAM = {}
@@ -508,7 +601,7 @@ I miss you. {bye}
 
 HAM["did you get this"] = """
 {hi} did you get this too? "{scam}"
-{hi} (look what came|I got this) {past}: "{scam}"
+{hi} (look what came|I got this one) {past}: "{scam}"
 This is what {other} (got|read) {past}: "{scam}"
 {hi} {other} asks what this is: "{scam}"
 
@@ -518,18 +611,138 @@ I (laughed|did not answer). {bye}
 What shall I do? {bye}
 """
 
+HAM["short: yes and no"] = """
+(OK|Okay|Yes|Sure|Fine|No|Not yet|Maybe|Great|Good idea|Of course|Got it|Done|Never mind){end}
+(OK|Okay|Yes|Sure|Fine|No|Not yet|Maybe|Great|Good idea|Of course), {name}{end}
+(OK|Okay|Yes|Sure|Fine|No|Maybe|Great), (see you {when}|I will|I cannot|tell {other}|thank you|thanks|later){end}
+(Haha|Oh no|Oh|Wow|Hm|Aha)(|, {name}){end}
+(I think so|I hope so|I do not know|I see|I know|Me too|So am I|Same here)(|, {name}){end}
+"""
+
+HAM["short: questions"] = """
+Where are you(| now|, {name})?
+(What|How) (about|is) (lunch|tea|{day}|the {place})?
+Are you (home|there|awake|ill|ready|free|late|at the {place})(|, {name})?
+(Free|Time|Ready) for (lunch|a walk|tea|a game|{food}) {when}?
+(What|Who) is (it|that|this|{other})?
+(When|How) (is|was) the (train|test|game|party|{place})?
+Can you (buy|bring|get) (milk|{food}|my {thing}|{few} eggs)?
+(Who|Did {other}) (won|win) (the game|the race|yesterday|today)?
+Can I (call|text|write) you {when}?
+Did you (get|see|read) my (text|message|note|{thing})?
+"""
+
+HAM["short: call and text"] = """
+Call (me|me back|me later|{other}|{elder}|home|us){end}
+Call (me|{other}|{elder}) (now|when you can|when you are home|{when}){end}
+(Please call|Can you call) (me|{other}|{elder}|home)(|, it is urgent|, please|, {name}){end}
+(Text|Write) (me|{other}|us) (when|if) you (are home|are there|can|leave|are late){end}
+(Reply|Answer) when you can{end}
+I (call|will call|text|write to) you (later|back|{when}){end}
+(Sorry|Just) saw your (text|call|message){end}
+(Missed|Saw) your call{end} I am (at work|at the {place}|in bed)
+"""
+
+HAM["short: on the way"] = """
+(On|I am on) my way{end}
+See you (soon|there|at {clock}|at {hour}|{when}|tomorrow)(|, {name}){end}
+(I am|We are) (home|here|late|at the {place}|on the train|in the kitchen|at the door){end}
+(Back|There|Home) (in {few} minutes|at {hour}|by {clock}|soon){end}
+Start without me{end}
+(Wait|Come|Go|Look) (for me|home|in|down|up)(|, {name}){end}
+(Bus|Train) is late{end} {few} minutes
+"""
+
+HAM["short: kind words"] = """
+(Thanks|Thank you|Many thanks)(|, {name}|, {elder}| for the {food}| for the {thing}| for yesterday| for the call){end}
+(Happy birthday|Good luck|Good night|Good morning|Sleep well|Get well soon|Have fun)(|, {name}|, {elder}){end}
+(Miss|Love) you(|, {name}|, {elder}| so much){end}
+(Sorry|So sorry)(|, {name}|, my mistake|, I forgot|, I am late){end}
+(Well done|Congratulations|Bravo)(|, {name}| on the new job| on the race){end}
+"""
+
+HAM["short: loud news"] = """
+(I|WE|MAMA|PAPA|BEN|MIA) (WON|LOST|DID IT|PASSED|MADE IT)(|, TOM|, ANNA|, LEO)!!
+(WE|I) (WON|WIN) THE (GAME|RACE|CUP|PRIZE|MATCH)!!
+(IT IS|IT'S) (SNOWING|RAINING|OVER|A BOY|A GIRL|MY BIRTHDAY|HERE)!!
+(WHERE ARE YOU|WHERE IS EVERYONE|WHERE IS MY COAT|WHO TOOK MY HAT|WHO IS THERE)?!
+(STOP|WAIT|HURRY|COME HOME|WAKE UP|LOOK UP|CALL ME)(|, ROSA|, SAM|, ZOE)!!
+(HAPPY BIRTHDAY|GOOD LUCK|WELL DONE|THANK YOU)(|, NORA|, MAX|, IVY)!!
+FREE (AT LAST|TODAY|ALL DAY)! NO (SCHOOL|WORK)!
+"""
+
+HAM["short: numbers"] = """
+(Train|Bus|Boat) (leaves|comes|goes) at {hour}(| from platform {few}|, not at {clock}){end}
+(Room|House|Seat|Bus|Page) {code}(|, second floor|, by the {place}|, please){end}
+(My|The new|{other}'s|The doctor's) number is {phone}{end}
+(It|Lunch|The {thing}) (is|was|costs) {few} dollars{end}
+(Code|Gate code|Key box): {code}{end}
+{few} eggs, {few} pounds of flour, (milk|butter|honey) and {food}
+(Meet|Lunch|Tea|Test|Game) at {hour}, (room {code}|{place}){end}
+(We|They) (won|lost) {few} to 1{end}
+I (have|need|owe you) {few} dollars (in cash|in coins|more){end}
+"""
+
+HAM["short: links"] = """
+(Pictures|Photos|Map|List|Song|Notes) (from|of|for) (the {place}|{day}|{other}|yesterday|the trip): {web}
+(Here|Look): {web}
+(This|Here) is the (map|list|song|story|book|recipe) (I meant|you wanted|for {day}): {web}
+(Have you seen|Did you read) this? {web}
+{other} is on {web}, page {few}{end}
+(Tickets|Times) are at {web}, {few} dollars each{end}
+"""
+
+HAM["long: a day"] = """
+{hi} what a day! First the (train|bus) was late, then I lost my {thing}.
+{hi} we came home {past}. The road was long and it (rained|snowed) all the way.
+{hi} I sat in the {place} and thought of you.
+{hi} you asked how it goes. {other} has a new job, and I have {few} new (hens|books|friends).
+
+At the {place} I met {other}, who (sends you a hug|asked about you|talked for an hour).
+Then {other} won a {thing} in a game and gave it to me for free.
+We ate {food}, and {elder} told us (of the old days|how they met).
+The shop had everything at half price, so I bought a {thing2}. It was only {few} dollars.
+My phone is nearly empty, so I write this in a hurry.
+
+(Tomorrow|On {day}) we want to go to the {place}, if it is dry.
+I call you {when} and tell you the rest.
+Write soon and tell me (how you are|what you need|all the news).
+If you can, bring {food} and your {thing2} {when}.
+
+{bye}
+"""
+
+HAM["long: a plan"] = """
+{hi} this is the plan for {day}:
+{hi} please read this before {day}.
+{hi} {other} asked me to write to everyone.
+
+we meet at {hour} at the {place} and take the {clock} (train|bus).
+the party begins at {hour}. Come to the back door, number {few}.
+{other} brings {food}, you bring {food}, and I pay for the tickets.
+the tickets are {few} dollars, children are free, and the map is at {link}.
+
+If you cannot come, call {other} at {phone}, or text me.
+(Take|Bring) a coat and good shoes, the {place} is cold at night.
+We are back before {clock}. Do not be late!
+The code for the gate is {code}, but tell nobody.
+
+{bye}
+"""
+
 TOPICS = {"spam": SPAM, "ham": HAM}
 BEATS = {label: [blocks(topic) for topic in topics.values()] for label, topics in TOPICS.items()}
 PHRASE = dict(entry for block in blocks(PHRASES) for entry in entries(block))
 # A whole spam message, and how a friend begins: each side has a topic that quotes the other.
 PHRASE["scam"] = [
     re.sub(r"\{hi\} | \{fast\}| \{sign\}", "", f"{offer} {pitch}")
-    for offers, pitches in BEATS["spam"]
+    for offers, *more in BEATS["spam"]
+    if len(more) == 1
     for offer in offers
-    for pitch in pitches
+    for pitch in more[0]
     if "{chat}" not in offer
 ]
-PHRASE["chat"] = [line for lines, _ in BEATS["ham"] for line in lines if "{scam}" not in line]
+PHRASE["chat"] = [line for lines, *more in BEATS["ham"] if len(more) == 1 for line in lines if "{scam}" not in line]
 
 
 class Writer(Teller):
@@ -541,14 +754,22 @@ class Writer(Teller):
         for key in ("name", "pal", "other"):
             words[key] = self.pick(names)
             names.remove(words[key])
-        words |= {"phone": f"555-01{self.number(10, 99)}", "code": str(self.number(100, 999))}
+        words |= {"phone": self.phone(), "code": str(self.number(100, 999)), "five": str(self.number(60_000, 89_999))}
+        words["hour"] = str(self.number(1, 12)) + self.pick(["", " o'clock", ".15", ".30", ":45", " pm", "am"])
         self.draw(blocks(COMMON)[0], words)
         text = " ".join(capital(self.fill(self.pick(beat), words)) for beat in beats)
         return self.habits(tidy(text))
 
+    def phone(self) -> str:
+        """A number that nobody has."""
+        end = f"01{self.number(10, 99)}"
+        return self.pick([f"555-{end}", f"555-{end}", f"555{end}", f"555 {end}", f"0800 555 {end}", f"0800555{end}"])
+
     def habits(self, text: str) -> str:
         if self.random() < 0.15:
             text = text.lower()
+        elif self.random() < 0.03:
+            text = text.upper()
         if self.random() < 0.15:
             text = text.rstrip(".")
         if self.random() < 0.1:
@@ -565,7 +786,7 @@ def tidy(text: str) -> str:
 
 def letters(text: str) -> str:
     """What two messages have in common that differ only in numbers and signs: they count as the same."""
-    return re.sub(r"[^a-z ]", "", text.lower())
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
 
 
 def make_rows(seed: int, sizes: dict[str, int]) -> list[tuple[str, str]]:

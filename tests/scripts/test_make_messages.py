@@ -34,18 +34,21 @@ def test_the_shipped_file_is_the_output_of_the_script():
 def test_the_seed_determines_the_messages_and_more_can_be_made():
     sizes = {"ham": 30, "spam": 20}
     assert make_messages.make(1, sizes) == make_messages.make(1, sizes) != make_messages.make(2, sizes)
-    more = make_messages.make(3, {"ham": 1_300, "spam": 1_300}).splitlines()
-    assert len(set(more)) == 2_600 > len(ROWS)
-    assert len(set(more) & set(TEXT.splitlines())) < 260
+    more = make_messages.make(3, {"ham": 1_500, "spam": 1_500}).splitlines()
+    assert len(set(more)) == 3_000 > len(ROWS)
+    assert len(set(more) & set(TEXT.splitlines())) < 300
 
 
-def test_labels_are_balanced_and_messages_are_short_and_different():
+def test_labels_are_balanced_and_messages_are_of_many_lengths_and_different():
     counts = Counter(label for label, _ in ROWS)
     assert len(ROWS) >= 1_500
     assert set(counts) == {"ham", "spam"}
     assert max(counts.values()) < 1.3 * min(counts.values())
     assert len({" ".join(words(text)) for _, text in ROWS}) == len(ROWS)  # not even if numbers and signs are left out
-    assert all(20 <= len(text) <= make_messages.LONGEST for _, text in ROWS), min(ROWS, key=lambda row: len(row[1]))
+    for texts in BY_LABEL.values():
+        lengths = sorted(map(len, texts))
+        short, median, long = (lengths[int(share * len(lengths))] for share in (0.15, 0.5, 0.9))
+        assert 2 <= lengths[0] < short < 50 < median < 120 < long < lengths[-1] <= make_messages.LONGEST
     assert make_messages.SHIPPED.stat().st_size <= 400_000
 
 
@@ -55,7 +58,7 @@ def test_csv_reads_the_lines_as_they_are():
 
 def test_passages_are_not_repeated():
     texts = [text.lower().split() for _, text in ROWS]
-    for n, floor in ((6, 0.6), (10, 0.8), (14, 0.92)):
+    for n, floor in ((6, 0.6), (10, 0.8), (14, 0.9)):
         grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
         assert len(set(grams)) > floor * len(grams), (n, len(set(grams)) / len(grams))
 
@@ -83,7 +86,7 @@ def test_ham_has_the_words_of_spam_and_spam_those_of_friends():
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 5))])
 def test_single_words_do_not_decide(seed):
-    """The best single word decides two thirds; naive Bayes, which weighs all words, errs on 3 to 6 in 100."""
+    """The best single word decides six in ten; naive Bayes, which weighs all words, errs on 4 to 9 in 100."""
     training, test = halves(seed)
     known = set().union(*(found for _, found, _ in training))
 
@@ -91,7 +94,7 @@ def test_single_words_do_not_decide(seed):
         return sum((word in found) == (label == "spam") for label, found, _ in rows) / len(rows)
 
     best = max(known, key=lambda word: abs(right(word, training) - 0.5))
-    assert 0.6 < max(right(best, test), 1 - right(best, test)) < 0.8
+    assert 0.55 < max(right(best, test), 1 - right(best, test)) < 0.75
 
     counts = {label: Counter(w for its, _, text in training if its == label for w in text) for label in BY_LABEL}
     totals = {label: sum(counts[label].values()) + len(known) for label in counts}
@@ -100,4 +103,4 @@ def test_single_words_do_not_decide(seed):
         return sum(math.log((counts[label][word] + 1) / totals[label]) for word in text if word in known)
 
     correct = [(likely("spam", text) > likely("ham", text)) == (label == "spam") for label, _, text in test]
-    assert 0.93 < sum(correct) / len(test) < 0.98
+    assert 0.91 < sum(correct) / len(test) < 0.96
