@@ -104,5 +104,5 @@ print(f"right in the test: {accuracy(model, three.test):.1f} %; the book, with G
 
 # %% With OpenAI's weights
 # First what GPT-2 says without training; then the scores and losses of a new head; then fine-tuning.
-for id in ("ch06-08", "ch06-09", "ch06-11", "ch06-12", "ch06-13", "ch06-14", "ch06-15", "ch06-16"):
+for id in ("ch06-08", "ch06-09", "ch06-11", "ch06-12", "ch06-13", "ch06-14", "ch06-15", "ch06-16", "ch06-17"):
     beside(id)

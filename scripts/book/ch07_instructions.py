@@ -61,5 +61,8 @@ beside("ch07-14")
 # The loop is that of chapter 5. Only the batches differ.
 beside("ch07-22")
 beside("ch07-20")
-beside("ch07-17")
-beside("ch07-18")
+
+# %% With OpenAI's weights: GPT-2 medium
+# Before training it repeats the task in place of doing it. Two passes over the data change that.
+for id in ("ch07-16", "ch07-17", "ch07-18", "ch07-21", "ch07-19"):
+    beside(id)

@@ -12,7 +12,7 @@ from tinygrad_llm.study.book import CHAPTERS, FACTS, NAMES, Fact, Result, check
 
 EXAMPLE = "tinygrad-llm book ch03"
 SHOWN = 36  # items of a fact in a list; --show prints all
-MARKS = {"pass": "green", "fail": "red", "needs": "yellow", "skipped": "yellow"}
+MARKS = {"pass": "green", "fail": "red", "needs": "yellow", "skipped": "yellow", "outside": "yellow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,10 @@ def _checked(args: argparse.Namespace) -> list[Result]:
 
 def _lines(result: Result, most: int | None) -> str:
     """A fact, its published items, ours, and the difference."""
-    fact, mark = result.fact, {"needs": "needs a file"}.get(result.status, result.status)
+    fact, mark = (
+        result.fact,
+        {"needs": "needs a file", "outside": "not computed here"}.get(result.status, result.status),
+    )
     lines = [f"{color(fact.id, 'bold')}  {color(mark, MARKS[result.status])}", fold(fact.what, "  ")]
     lines.append(fold(f"{fact.origin}: {_cut(fact.items, most)}", "  book  ", "    "))
     if result.ours:
@@ -89,7 +92,13 @@ def _cut(items: list[str], most: int | None) -> str:
 
 def _summary(results: list[Result]) -> None:
     counts = {status: sum(result.status == status for result in results) for status in MARKS}
-    words = {"pass": "pass", "fail": "fail", "needs": "need a file", "skipped": "need --slow"}
+    words = {
+        "pass": "pass",
+        "fail": "fail",
+        "needs": "need a file",
+        "skipped": "need --slow",
+        "outside": "not computed here",
+    }
     print(", ".join(f"{count} {words[status]}" for status, count in counts.items() if count))
 
 

@@ -19,7 +19,7 @@ from tinygrad_llm.datasets.public import PUBLIC, public_file
 from tinygrad_llm.weights.find import cache_folder
 
 Tier = Literal["fast", "large", "slow"]
-Status = Literal["pass", "fail", "needs", "skipped"]
+Status = Literal["pass", "fail", "needs", "skipped", "outside"]
 
 PRINT = "print edition, CPU"
 NOTEBOOK = "notebook, CPU"
@@ -42,6 +42,7 @@ class Fact:
               needs: names of what `tinygrad-llm download` fetches.
               units: the bound, in units of the last printed digit. relative: a bound relative to the value, instead.
               follows: of a training, how many of the first values must agree; None: all.
+              outside: why it cannot be computed here, such as a judge that is another program; "": it can.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Fact:
     units: float = 0.5
     relative: float = 0.0
     follows: int | None = None
+    outside: str = ""
 
     @property
     def chapter(self) -> str:
@@ -103,8 +105,11 @@ def check(fact: Fact, slow: bool = False) -> Result:
     """Compute a fact and compare it.
 
     Args:     slow: also run a whole training.
-    Returns:  status "needs" if a file is missing; the message then has the command that gets it.
+    Returns:  status "needs" if a file is missing; the message then has the command that gets it. "outside" if the fact
+              cannot be computed here; the message says why.
     """
+    if fact.outside:
+        return Result(fact, "outside", message=f"not computed here: {fact.outside}")
     missing = [message for name in fact.needs if (message := missing_file(name))]
     if missing:
         return Result(fact, "needs", message=f"needs {'; '.join(missing)}")
