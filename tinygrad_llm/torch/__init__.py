@@ -58,8 +58,6 @@ The names that the book uses; after "not:" those that are missing here:
 
 import math as _math
 
-from numpy import finfo, iinfo
-
 from tinygrad_llm.torch import autograd, backends, cuda, linalg, nn, optim, random, testing, utils
 from tinygrad_llm.torch.autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from tinygrad_llm.torch.dtypes import (
@@ -68,9 +66,11 @@ from tinygrad_llm.torch.dtypes import (
     complex128,
     device,
     dtype,
+    finfo,
     float16,
     float32,
     float64,
+    iinfo,
     int8,
     int16,
     int32,
@@ -126,6 +126,7 @@ from tinygrad_llm.torch.functions import (
     rand,
     rand_like,
     randint,
+    randint_like,
     randn,
     randn_like,
     randperm,
@@ -241,6 +242,7 @@ __all__ = [
     "rand",
     "rand_like",
     "randint",
+    "randint_like",
     "randn",
     "randn_like",
     "random",

@@ -34,6 +34,7 @@ _POINTWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], A
     "log1p": (np.log1p, lambda x, y: 1 / (1 + x)),
     "log2": (lambda x: _in_float64(np.log2, x), lambda x, y: 1 / (x * math.log(2))),
     "log10": (lambda x: _in_float64(np.log10, x), lambda x, y: 1 / (x * math.log(10))),
+    **{name: (getattr(np, name), lambda x, y: np.zeros_like(y)) for name in ("ceil", "floor", "sign", "trunc")},
 }
 
 
@@ -52,6 +53,8 @@ def _pointwise(name: str) -> Callable[[Tensor], Tensor]:
     kernel.__name__ = name
 
     def run(input: Tensor) -> Tensor:
+        if input.ours.dtype.kind in "iub" and name in ("ceil", "floor", "sign", "trunc"):
+            return constant(function(input.ours.data).astype(input.ours.dtype))
         x = input if input.is_floating_point() or input.ours.dtype.kind == "c" else input.to(float32)
         return Tensor.of(autograd.apply(kernel, x.ours), f"{name.capitalize()}Backward0")
 
@@ -79,7 +82,11 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neg
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """To the nearest whole number, or to some decimals; halves go to the even one."""
-    return constant(np.round(input.detach().ours.data, decimals))
+
+    def kernel(x: Array) -> Result:
+        return np.round(x, decimals), lambda g: (np.zeros_like(g),)
+
+    return Tensor.of(autograd.apply(kernel, input.ours), "RoundBackward0")
 
 
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:

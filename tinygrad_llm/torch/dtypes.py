@@ -70,6 +70,16 @@ def numpy_of(given: Any) -> np.dtype[Any]:
     return given.numpy
 
 
+def finfo(given: Any) -> Any:
+    """NumPy's description of a float dtype: `eps`, `max`, `min`, `tiny`."""
+    return np.finfo(numpy_of(given))
+
+
+def iinfo(given: Any) -> Any:
+    """NumPy's description of an integer dtype: `max` and `min`."""
+    return np.iinfo(numpy_of(given))
+
+
 class device:
     """The name of a place for arrays. Only "cpu" exists here; others can be named, but nothing can be put there."""
 

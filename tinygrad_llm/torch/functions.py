@@ -235,6 +235,11 @@ def randint(
     return drawn if dtype is None else drawn.to(dtype)
 
 
+def randint_like(input: Tensor, *limits: int) -> Tensor:
+    """Whole numbers in the shape and dtype of another Tensor."""
+    return randint(*limits, size=input.shape, dtype=input.dtype)
+
+
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
     """0 … n−1 in a random order."""
     check_device(device)
@@ -434,13 +439,12 @@ def result_type(one: Tensor, other: Tensor) -> Dtype:
 # ---- methods as functions ------------------------------------------------------------------------------------------
 
 _METHODS = """
-    abs add all allclose amax amin any argmax argmin argsort atan2 bincount bmm ceil chunk clamp clone count_nonzero
-    cumsum detach diagonal div dot eq equal erf exp flatten flip floor floor_divide fmod gather ge gt index_select
-    is_complex is_nonzero isclose isfinite isinf isnan le log log_softmax logical_and logical_not logical_or
-    logical_xor logsumexp lt masked_fill masked_select max maximum mean median min minimum mm mul multinomial mv ne neg
-    nonzero norm permute pow reciprocal relu relu_ remainder repeat_interleave reshape roll rsqrt sigmoid sign softmax
-    sort split sqrt square squeeze std sub sum swapaxes t tanh topk transpose tril triu trunc unbind unique unsqueeze
-    var
+    abs add all allclose amax amin any argmax argmin argsort atan2 bincount bmm chunk clamp clone count_nonzero cumsum
+    detach diagonal div dot eq equal erf exp flatten flip floor_divide fmod gather ge gt index_select is_complex
+    is_nonzero isclose isfinite isinf isnan le log log_softmax logical_and logical_not logical_or logical_xor
+    logsumexp lt masked_fill masked_select max maximum mean median min minimum mm mul multinomial mv ne neg nonzero
+    norm permute pow reciprocal relu relu_ remainder repeat_interleave reshape roll rsqrt sigmoid softmax sort split
+    sqrt square squeeze std sub sum swapaxes t tanh topk transpose tril triu unbind unique unsqueeze var
 """.split()  # noqa: SIM905 (a list would take one line each)
 
 

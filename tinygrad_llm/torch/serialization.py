@@ -6,6 +6,7 @@ a model is a file that every reader of safetensors reads. Nothing that a file sa
 
 import json
 import os
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ _PICKLES = (b"PK\x03\x04", b"\x80")  # a zip file, and a bare pickle
 
 
 def save(obj: Any, f: Any) -> None:
-    """Write a state: Tensors, numbers, texts and None, in nested dicts, lists and tuples.
+    """Write a state to a path or an open file: Tensors, numbers, texts and None, in nested dicts, lists and tuples.
 
     Raises:   NotOffered: something else, such as a whole model: save its `state_dict()`.
     """
-    if not isinstance(f, str | os.PathLike):
-        raise NotOffered("torch.save writes to a path: give the name of a file")
+    if not isinstance(f, str | os.PathLike):  # a file that is open for writing, such as io.BytesIO
+        with tempfile.TemporaryDirectory() as folder:
+            save(obj, path := Path(folder, "saved"))
+            f.write(path.read_bytes())
+        return
     arrays: dict[str, Any] = {}
     form = _form(obj, "", arrays)
     save_safetensors(f, arrays, {_FORM: json.dumps(form, separators=(",", ":"))})
@@ -64,7 +68,10 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: b
     Raises:   LoadError: a pickle, which could run anything; a damaged file. NotOffered: weights_only=False.
     """
     if not isinstance(f, str | os.PathLike):
-        raise NotOffered("torch.load reads from a path: give the name of a file")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "loaded")
+            path.write_bytes(f.read())
+            return load(path, map_location, weights_only=weights_only)
     if map_location is not None and not callable(map_location):
         check_device(map_location)
     if not weights_only:

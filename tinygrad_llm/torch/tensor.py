@@ -832,9 +832,9 @@ _SAME = {
     "unsqueeze": "UnsqueezeBackward0", "var": "VarBackward0",
 }  # fmt: skip
 _VALUES: dict[str, Callable[..., Any]] = {
-    "ceil": np.ceil, "floor": np.floor, "fmod": np.fmod, "isfinite": np.isfinite, "isinf": np.isinf, "isnan": np.isnan,
+    "fmod": np.fmod, "isfinite": np.isfinite, "isinf": np.isinf, "isnan": np.isnan,
     "logical_and": np.logical_and, "logical_not": np.logical_not, "logical_or": np.logical_or,
-    "logical_xor": np.logical_xor, "sign": np.sign, "trunc": np.trunc, "atan2": np.arctan2,
+    "logical_xor": np.logical_xor, "atan2": np.arctan2,
     "floor_divide": np.floor_divide, "remainder": np.remainder,
 }  # fmt: skip
 
