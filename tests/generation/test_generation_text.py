@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.autograd import Tensor
-from tinygrad_llm.generation import KVCache, Sampling, generate, start_ids, write, write_all
+from tinygrad_llm.generation import KVCache, Sampling, crop, generate, start_ids, words_cropped, write, write_all
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 
@@ -78,6 +78,21 @@ def test_texts_at_once_are_those_of_each_generator_alone(sampling):
     assert write_all(model, tokenizer, rows, 9, Sampling(0)) == texts
     texts = ["".join(write(model, tokenizer, row, 9, sampling)) for row in rows]  # each by a Generator(0) of its own
     assert write_all(model, tokenizer, rows, 9, sampling) == texts
+
+
+def test_a_text_loses_its_beginning_or_its_end_and_the_words_say_which():
+    ids = [1, 2, 3, 4]
+    assert [crop(ids, n) for n in (5, 4, 3, 1)] == [ids, ids, [2, 3, 4], [4]]
+    assert [crop(ids, n, keep="first") for n in (5, 4, 3, 1)] == [ids, ids, [1, 2, 3], [1]]
+    assert crop(ids, 4, refuse=True) == ids
+    with pytest.raises(ValueError, match="the prompt has 4 tokens, and the model reads at most 3 of it"):
+        crop(ids, 3, refuse=True, what="the prompt")
+    assert words_cropped(1, 1, 9) == (
+        "the text is longer than the 9 tokens that the model reads at once: its beginning is left out"
+    )
+    assert words_cropped(2, 3, 9, "end") == (
+        "2 of 3 texts are longer than the 9 tokens that the model reads at once: the end of each is left out"
+    )
 
 
 def test_start_of_a_text_is_end_of_text_or_a_newline_or_nothing():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tinygrad_llm.generation.search import beam_search, greedy_search, translate
+from tinygrad_llm.generation.search import attention_of, beam_search, greedy_search, translate
 from tinygrad_llm.models import Translator, TranslatorConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
@@ -127,6 +127,30 @@ def test_a_beam_that_is_left_early_has_found_the_best_that_it_would_find():
             ids, score = plain_beam(model, width, alpha)
             best = beam_search(model, one, None, END, END, width, alpha)[0][0]
             assert (best.ids, round(best.score, 9)) == (ids, round(score, 9))
+
+
+def test_attention_between_words_is_that_of_their_tokens():
+    """The mean of layers and heads; added over the tokens of a source word, averaged over those of a target word."""
+    tokenizer, rng = Tokenizer([]), np.random.default_rng(0)
+    asked = []
+
+    class Looking:
+        block_size = 40
+
+        def attention_to_source(self, source, target):
+            asked.append((source.tolist(), target.tolist()))
+            return WEIGHTS[:, :, : target.shape[1], : source.shape[1]]
+
+    WEIGHTS = rng.dirichlet(np.ones(9), (2, 3, 5))
+    looks = attention_of(Looking(), tokenizer, " ab é, x", "no s")
+    end = tokenizer.eot_token
+    source, target = [*tokenizer.encode("ab é, x"), end], tokenizer.encode("no s")
+    assert asked == [([source], [[end, *target[:-1]]])]
+    assert (looks.source, looks.target) == (["ab", "é", ",", "x", "end"], ["no", "s"])
+    mean = WEIGHTS.mean(axis=1).mean(axis=0)[:4]
+    columns, rows = [(0, 2), (2, 5), (5, 6), (6, 8), (8, 9)], [(0, 2), (2, 4)]  # a space belongs to the word after it
+    expected = [[mean[a:b, c:d].sum(axis=1).mean() for c, d in columns] for a, b in rows]
+    np.testing.assert_allclose(looks.weights, expected, rtol=1e-12)
 
 
 def test_arguments_out_of_range_are_refused():

@@ -276,8 +276,10 @@ def _words(tokenizer: AnyTokenizer, ids: list[int]) -> tuple[list[str], list[int
     places = []
     for token in ids:
         piece = b"end" if token == tokenizer.eot_token else tokenizer.decode_bytes([token])
-        continues = token != tokenizer.eot_token and _is_letter(piece[:1]) and words and _is_letter(words[-1][-1:])
-        if not continues:
+        last = words[-1] if words else b""
+        # A space that is a token of its own belongs to what follows.
+        continues = last.isspace() or (_is_letter(piece[:1]) and _is_letter(last[-1:]))
+        if token == tokenizer.eot_token or not continues:
             words.append(b"")
         words[-1] += piece
         places.append(len(words) - 1)
