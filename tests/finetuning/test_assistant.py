@@ -51,6 +51,9 @@ def test_prompts_are_those_of_alpaca_and_phi_3(gpt2):
     assert prompt_of("Do it.", "", alpaca) == f"{preamble}Do it.\n\n### Response:\n"
     assert prompt_of("Do it.", "to this", alpaca) == f"{preamble}Do it.\n\n### Input:\nto this\n\n### Response:\n"
     assert prompt_of("Do it.", "to this", phi3) == "<|user|>\nDo it. to this\n<|assistant|>:\n"
+    assert prompt_of("Do it.", "", phi3) == "<|user|>\nDo it.\n<|assistant|>:\n"
+    assert prompt_of("Do it.", "to this", STYLES["plain"]) == "Q: Do it. to this\nA:"
+    assert prompt_of("Do it.", "", STYLES["plain"]) == "Q: Do it.\nA:"
     assert gpt2.encode("<|user|>") == [27, 91, 7220, 91, 29]
 
 
@@ -68,6 +71,23 @@ def test_entries_become_prompt_answer_and_one_end_of_text(gpt2):
         assert (targets[length:] == NO).all()
     assert not encoded.cut
     assert not encoded.dropped
+
+
+def test_a_plain_answer_follows_a_space(gpt2):
+    encoded = encode_entries(ENTRIES[1:2], gpt2, STYLES["plain"], 64)
+    assert gpt2.decode(encoded.examples["ids"][0].tolist()) == "Q: Say it. b c\nA: b c"
+
+
+def test_the_losses_of_the_parts_of_a_batch_add_up_to_that_of_the_whole(gpt2):
+    """So that several workers train as one does."""
+    batch = encode_entries(ENTRIES, gpt2, STYLES["plain"], 64, mask_prompt=True).examples
+    model = GPT(GPTConfig(vocab_size=gpt2.n_vocab, block_size=64, n_layer=1, n_head=1, n_embd=2), Generator(0))
+    task = Instructions(None)
+    total = task.count(batch)
+    parts = [part for part in task.split(batch, 2) if task.count(part)]
+    assert [task.count(part) for part in parts] == [2, total - 2]
+    whole = task.loss(model, batch, total).item()
+    assert sum(task.loss(model, part, total).item() for part in parts) == pytest.approx(whole, rel=1e-5)
 
 
 def test_masked_targets_are_the_answer_and_the_end_of_text(gpt2):
