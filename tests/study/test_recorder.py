@@ -188,6 +188,24 @@ def test_lines_and_layers_are_those_of_the_program(recording):
     assert step.line.text.startswith("weights = scores.masked_fill(")
 
 
+def test_recompute_is_one_step_with_the_gradients_of_grad():
+    model = small(dropout=0.2)
+    model.train()
+    model.recompute = True
+    states = [m.rng.get_state() for m in model.modules() if isinstance(m, nn.Dropout)]
+    r = record(lambda: model.loss(IDS, IDS), model, {"ids": IDS})
+    for m, state in zip([m for m in model.modules() if isinstance(m, nn.Dropout)], states, strict=True):
+        m.rng.set_state(state)
+    expected = grad(model.loss(IDS, IDS), list(model.parameters()))
+    for (name, _), g in zip(model.named_parameters(), expected, strict=True):
+        assert np.array_equal(r.cache()[f"{name}.grad"], g), name
+    assert [step.name for step in r.forward].count("recompute") == 2
+    assert not {"gelu", "causal_self_attention"} & {step.name for step in r.forward}  # they are parts of a step
+    assert sum(isinstance(step, Seed) for step in r.steps) == 1
+    assert sum(isinstance(step, Leaf) for step in r.steps) == len(expected)
+    assert r.values[r.output].name == "loss"
+
+
 # ---- nothing else changes --------------------------------------------------------------------------------------------
 
 

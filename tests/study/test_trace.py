@@ -410,6 +410,18 @@ def test_a_large_model_keeps_summaries(monkeypatch):
     check_ids(json.loads(to_json(made.data)))
 
 
+def test_what_is_recomputed_is_one_step_without_proofs():
+    model = small()
+    model.recompute = True
+    data = trace_function(lambda: model.loss(IDS, IDS), {"ids": IDS}, root=model).data
+    check_ids(json.loads(to_json(data)))
+    assert (data["update"], data["proofs"], data["breaks"]) == (None, [], None)
+    (step,) = [s for s in data["steps"] if s["kind"] == "forward" and s["kernel"] == "recompute"]
+    assert "only the input is kept" in step["notes"][0]
+    assert "runs a second time" in data["steps"][step["backward"]]["notes"][0]
+    assert data["kernels"]["recompute"]["gradient"].startswith("dx = ")
+
+
 def test_damaged_weights_are_traced_all_the_same():
     model = small()
     model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = math.nan

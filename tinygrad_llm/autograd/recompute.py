@@ -35,7 +35,8 @@ def recompute(
     """
     wanted = list(dict.fromkeys(parameters))
 
-    def recompute(x: Array, *_: Array) -> Result:
+    def recompute(x: Array, *p: Array) -> Result:
+        """y = f(x).   dx = backward through f, which runs again for it"""
         before = [rng.get_state() for rng in generators]
         kept = [p.data for p in wanted]
         with no_grad():

@@ -270,6 +270,8 @@ def _forward_notes(recording: Recording, step: Forward, pairs: Mapping[int, tupl
             f"The mask is true at {hidden[0]} of {hidden[1]} places. The score there becomes −∞, and the softmax turns "
             "it into a weight of exactly 0."
         )
+    if step.name == "recompute":
+        found.append("A whole function runs as one operation: of its values, only the input is kept for backward.")
     if step.name == "softmax":
         found.append("Each row becomes weights between 0 and 1 that sum to 1.")
     if not step.recorded:
@@ -351,6 +353,10 @@ def _relu(recording: Recording, forward: Forward, name: list[str]) -> list[str]:
     return [f"Where {name[0]} is negative, the output is 0 whatever it is exactly: the gradient there is 0."]
 
 
+def _recompute(recording: Recording, forward: Forward, name: list[str]) -> list[str]:
+    return [f"The function runs a second time from {name[0]}, and the gradient goes back through its operations."]
+
+
 _EXPLAINED: dict[str, Callable[[Recording, Forward, list[str]], list[str]]] = {
     "matmul": _matmul,
     "where": _where,
@@ -359,6 +365,7 @@ _EXPLAINED: dict[str, Callable[[Recording, Forward, list[str]], list[str]]] = {
     "embedding": _embedding,
     "getitem": _getitem,
     "relu": _relu,
+    "recompute": _recompute,
 }
 
 

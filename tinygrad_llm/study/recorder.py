@@ -12,7 +12,7 @@ know the recorder: who does not record pays nothing.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from tinygrad_llm.autograd import Observer, Operation, Tensor, grad, observing
 from tinygrad_llm.autograd.node import Node, owned_arrays
 from tinygrad_llm.autograd.observer import calling_frame, calling_line, current_layer
-from tinygrad_llm.kernels import Array
+from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.models import GPT
 from tinygrad_llm.models.inputs import as_ids
 from tinygrad_llm.nn import Module
@@ -63,15 +63,32 @@ class Recorder(Observer):
         self._operations: dict[Node, Forward] = {}
         self._present: dict[Node, int] = {}  # the gradient of each node so far
         self._waiting: dict[Node, deque[int]] = {}  # those that will be added to it
+        self._depth = 0  # inside a kernel or a vjp, which `recompute` makes of a whole function: one step
 
     def knows(self, tensor: Tensor) -> int | None:
         """The id of the value of a Tensor; None if it took no part."""
         value = self._by_array.get(id(tensor.data))
         return None if value is None else value.id
 
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def around_kernel(self, kernel: Kernel) -> AbstractContextManager[None]:
+        return self._inside()
+
+    def around_vjp(self, node: Node, vjp: Any) -> AbstractContextManager[None]:
+        return self._inside()
+
     # ---- forward -------------------------------------------------------------------------------------------------
 
     def on_operation(self, operation: Operation) -> None:
+        if self._depth:
+            return
         r = self.recording
         frame = calling_frame()
         layer = self._path(current_layer()[0])
@@ -138,21 +155,21 @@ class Recorder(Observer):
 
     def on_backward(self, root: Node, seed: Array) -> None:
         value = self._by_node.get(root)
-        if value is not None:
+        if value is not None and not self._depth:
             i = len(self.recording.steps)
             self._present[root] = self._new_gradient(value, seed)
             self.recording.steps.append(Seed(i, value.id, self._present[root]))
             self.recording.output = value.id
 
     def on_hook(self, node: Node, before: Array, after: Array) -> None:
-        if node in self._present:
+        if node in self._present and not self._depth:
             value, first = self._by_node[node], self._present[node]
             i = len(self.recording.steps)
             self._present[node] = self._new_gradient(value, after)
             self.recording.steps.append(Hooked(i, value.id, first, self._present[node]))
 
     def on_gradient(self, node: Node, gradient: Array) -> None:
-        if node in self._present:
+        if node in self._present and not self._depth:
             value = self._by_node[node]
             value.grad = self._present.pop(node)
             if node.is_leaf:
@@ -161,8 +178,8 @@ class Recorder(Observer):
     def on_vjp(self, node: Node, parents: tuple[Node | None, ...], gradient: Array, gradients: Any) -> None:
         forward = self._operations.get(node)
         value = self._by_node.get(node)
-        if forward is None or value is None or value.grad is None:
-            return  # the operation ran before the recording began
+        if self._depth or forward is None or value is None or value.grad is None:
+            return  # it is a part of another one, or the operation ran before the recording began
         step = Vjp(len(self.recording.steps), forward.i, value.id, value.grad, [])
         forward.backward = step.i
         for position, (parent, d) in enumerate(zip(parents, gradients, strict=False)):
@@ -179,7 +196,7 @@ class Recorder(Observer):
         self.recording.steps.append(step)
 
     def on_sum(self, node: Node, first: Array, second: Array, total: Array) -> None:
-        if node in self._waiting:
+        if node in self._waiting and not self._depth:
             value, i = self._by_node[node], len(self.recording.steps)
             new = self._new_gradient(value, total)
             step = Sum(i, value.id, self._present[node], self._waiting[node].popleft(), new)

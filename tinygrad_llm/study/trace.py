@@ -132,17 +132,20 @@ def trace_function(
     """Trace any function of Tensors that returns a scalar.
 
     Args:     names: name → Tensor or array, for what the function reads. root: the model that it calls, if any.
-              sizes: letter → length, for the labels of axes. prove: as in `trace`.
+              sizes: letter → length, for the labels of axes. prove: as in `trace`. A function that `recompute`s a
+              part is traced without proofs and updates, and that part is one step.
     Raises:   ValueError: as `record`.
     """
     recording = record(function, root, names)
     made = _Builder(recording, root, dict(sizes or {}))
     data = made.data(title, intro, example, {})
-    update = replay.update(recording)
+    # What `recompute` runs reads its parameters by itself, so it cannot run again with other ones.
+    again = all(step.name != "recompute" for step in recording.forward)
+    update = replay.update(recording) if again else None
     data["words"] = None
     data["update"] = made.update(update) | {"positions": []} if update else None
     data["flow"] = made.flow(update, None)
-    if prove:
+    if prove and again:
         data |= {"proofs": made.proofs(), "breaks": made.breaks()}
     return Trace(recording, data)
 
