@@ -227,7 +227,7 @@ PIXELS = """(width) => [...tensors, ...grads].flatMap((thing) => {
   const { width: wide, height } = map.canvas;
   const { data } = map.canvas.getContext("2d").getImageData(0, 0, wide, height);
   const wrong = [];
-  eachCell(map, (flat, x, y) => {
+  eachCell(map, {}, (flat, x, y) => {
     const [right, down] = map.numbered ? [2, 2] : [map.cw / 2, map.ch / 2]; // beside the number
     const at = 4 * (Math.floor(y + down) * wide + Math.floor(x + right));
     const seen = [...data.slice(at, at + 3)];
@@ -258,6 +258,23 @@ def test_a_tall_map_draws_what_is_in_sight(opened, tmp_path):
     canvas.press("ArrowDown")  # reads a cell near the top, and scrolls there
     playwright.expect(readout).to_contain_text("[1, 0] = 3")
     playwright.expect(canvas.locator("xpath=../..")).to_have_js_property("scrollTop", 0)
+
+
+def test_a_wide_map_draws_what_is_in_sight(opened, tmp_path):
+    x = Tensor(np.arange(4000, dtype=np.float32).reshape(4, 1000), requires_grad=True)
+    made = study.trace_function(lambda: (x * x).sum(), {"x": x}, prove=False)
+    page = opened(made.save(tmp_path / "trace.html"), "steps/1")
+    canvas, readout = page.locator(".card canvas").first, page.locator(".card output").first
+    box = canvas.bounding_box()
+    assert box["width"] < 700
+    canvas.locator("xpath=../..").evaluate("box => box.scrollTo(box.scrollWidth, 0)")
+    page.wait_for_timeout(100)  # until the scroll was drawn
+    sight = canvas.locator("xpath=../..").bounding_box()
+    page.mouse.move(sight["x"] + sight["width"] - 8, box["y"] + 10)
+    playwright.expect(readout).to_contain_text("[0, 99")
+    canvas.press("ArrowRight")
+    playwright.expect(readout).to_contain_text("[0, 1] = 1")
+    playwright.expect(canvas.locator("xpath=../..")).to_have_js_property("scrollLeft", 0)
 
 
 def test_masked_positions_are_hatched_and_read_as_masked(head, opened):

@@ -127,11 +127,15 @@ function shortExponentOnly(text) {
   return text.replace(/e\+?(-?)/, (_, sign) => "e" + (sign ? MINUS : ""));
 }
 
-/** A token as it can be seen: a space at its start, line ends and tabs get a sign, an empty text too. */
+/** A token as it can be seen: spaces, line ends, tabs and other control characters get a sign, an empty text too. */
 function visible(token) {
   if (token === null || token === undefined) return "–";
   if (token === "") return "∅";
-  return token.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/\r/g, "␍");
+  const signs = { " ": "␣", "\n": "⏎", "\t": "⇥", "\x7f": "␡" };
+  return token.replace(
+    /[\0- \x7f]/g,
+    (character) => signs[character] ?? String.fromCharCode(0x2400 + character.charCodeAt(0)),
+  );
 }
 
 function shortened(text, length) {

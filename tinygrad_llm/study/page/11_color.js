@@ -111,11 +111,17 @@ function inkOn(hex) {
 
 // ---- scales: which number gets which color --------------------------------------------------------------------------
 
-/** The scale for arrays that are compared: signed and centered on 0 if any number is below 0, else from 0 up. */
+const [MANY, RARE] = [64, 6];
+
+/**
+ * The scale for arrays that are compared: signed and centered on 0 if any number is below 0, else from 0 up. Where a few
+ * numbers are far larger than all others, color grows with the square root, so that the others can be seen.
+ */
 function scaleFor(...stats) {
   const known = stats.filter((s) => s && s.min !== null && s.min !== undefined);
   const max = Math.max(0, ...known.map((s) => Math.max(Math.abs(s.min), Math.abs(s.max))));
-  return { kind: known.some((s) => s.min < 0) ? "signed" : "rising", max: max || 1 };
+  const root = known.some((s) => s.n >= MANY && max > (RARE * s.norm) / Math.sqrt(s.n));
+  return { kind: known.some((s) => s.min < 0) ? "signed" : "rising", max: max || 1, root };
 }
 
 /** Gradients are always signed, attention weights always lie in [0, 1]. */
@@ -132,7 +138,8 @@ const [NAN, INF, UNDER] = [3 * LEVELS, 3 * LEVELS + 1, 3 * LEVELS + 2];
 function colorPlace(x, scale) {
   if (Number.isNaN(x)) return NAN;
   if (!Number.isFinite(x)) return INF;
-  const level = Math.min(LEVELS - 1, Math.round((Math.abs(x) / scale.max) * (LEVELS - 1)));
+  const part = Math.min(1, Math.abs(x) / scale.max);
+  const level = Math.round((scale.root ? Math.sqrt(part) : part) * (LEVELS - 1));
   if (scale.kind === "rising") return x < 0 ? RISING : RISING + level;
   return x < 0 ? level : LEVELS + level;
 }
@@ -150,10 +157,12 @@ function legend(scale) {
   const bar = el("span", { class: "bar" });
   bar.style.background = `linear-gradient(to right, ${[...left, ...right].join(", ")})`;
   const texts = scale.kind === "signed" ? [fmt(-scale.max, 2), bar, fmt(scale.max, 2)] : ["0", bar, fmt(scale.max, 2)];
+  if (scale.root) texts.push(el("span", { title: "color grows with the square root" }, "√"));
   return el("span", { class: "legend", role: "img", "aria-label": `color scale, ${scaleWords(scale)}` }, texts);
 }
 
 function scaleWords(scale) {
   const most = fmt(scale.max, 2);
-  return scale.kind === "signed" ? `blue ${MINUS}${most} through 0 to orange ${most}` : `light 0 to teal ${most}`;
+  const ends = scale.kind === "signed" ? `blue ${MINUS}${most} through 0 to orange ${most}` : `light 0 to teal ${most}`;
+  return scale.root ? `${ends}, growing with the square root` : ends;
 }

@@ -2,7 +2,7 @@
 
 const CELL = { number: [37, 62], high: [22, 30], most: 24, good: 9, least: 2, gap: 5 };
 const MOST_MARKED = 6000; // cells that are drawn with gaps and marks
-const WINDOW = 410; // pixels of height that are drawn: a taller map scrolls
+const WINDOW = 410; // pixels of height that are drawn, and those of the width that there is: a larger map scrolls
 
 const WIDE = 48; // columns up to which all leading axes stand side by side
 
@@ -41,7 +41,7 @@ function along(n, axes, shape) {
  *
  * options: thing (tensor or grad), scale, width (pixels it may take), mask (flat → hidden), pick (called with a flat
  * index), picked, marks (flat → "a" … : outlined), proved (a Map whose keys are dotted), label (for screen readers),
- * small (little cells, without numbers), whole (a tall map does not scroll), later (whoever asked will call mark, which
+ * small (little cells, without numbers), whole (a large map does not scroll), later (whoever asked will call mark, which
  * draws).
  */
 function heatMap(options) {
@@ -54,7 +54,7 @@ function heatMap(options) {
     return { element: figure, mark() {} };
   }
   const grid = values.full ? gridOf(tensor, options.width) : plainGrid(values);
-  const map = { picked: null, down: 0, ...options, tensor, values, grid, cursor: null };
+  const map = { picked: null, across: 0, down: 0, ...options, tensor, values, grid, cursor: null };
   map.marks = options.marks ?? new Map();
   map.hides = values.full ? (options.mask ?? null) : null;
   map.odd = Boolean(thing.stats.nan || thing.stats.inf);
@@ -71,8 +71,11 @@ function heatMap(options) {
   [sheet.style.width, sheet.style.height] = [`${map.w}px`, `${map.h}px`];
   map.box = el("div", { class: "map" }, sheet);
   map.box.addEventListener("scroll", () => {
-    if (map.box.scrollTop === map.down) return;
-    map.down = map.box.scrollTop;
+    const { scrollLeft, scrollTop } = map.box;
+    const [w, h] = sightOf(map);
+    const [across, down] = [Math.min(scrollLeft, map.w - w), Math.min(scrollTop, map.h - h)]; // of the canvas
+    if (across === map.across && down === map.down) return;
+    Object.assign(map, { across, down });
     draw(map);
   });
   put(figure, map.box, el("figcaption", {}, legend(scale), numbersTable(map), map.readout));
@@ -150,20 +153,27 @@ function textWidth(text) {
   return widths.get(text);
 }
 
+/** The width of the widest text, sought among the longest ones: measuring 2,000 takes longer than to draw a map. */
+function widest(texts) {
+  const longest = [...texts].sort((a, b) => b.length - a.length).slice(0, 40);
+  return Math.max(0, ...longest.map(textWidth));
+}
+
 /** Choose the size of a cell, and the room for labels. */
 function measure(map) {
   const { grid, tensor } = map;
   map.rowLabels = grid.rowAxes ? labels(tensor, grid.rowAxes, grid.bandRows) : [];
-  map.colLabels = grid.colAxes ? labels(tensor, grid.colAxes.slice(-1), grid.tileCols) : [];
+  map.colLabels = grid.tileCols <= 200 ? labels(tensor, grid.colAxes.slice(-1), grid.tileCols) : []; // more never fit
   if (grid.rows * grid.cols === 1) map.rowLabels = map.colLabels = [];
   const words = map.colLabels.some((text, i) => text !== String(i));
-  map.left = map.rowLabels.length ? Math.ceil(Math.max(...map.rowLabels.map(textWidth))) + 8 : 0;
+  map.left = map.rowLabels.length ? Math.ceil(widest(map.rowLabels)) + 8 : 0;
   const tiles = grid.tileCols ? grid.cols / grid.tileCols - 1 : 0;
   const room = map.width - map.left - tiles * CELL.gap - 2;
   chooseCell(map, room);
-  const longest = map.colLabels.length ? Math.max(...map.colLabels.map(textWidth)) : 0;
+  const longest = widest(map.colLabels);
   map.upright = words && longest > map.cw - 4;
-  map.top = map.colLabels.length && map.cw >= 9 ? (map.upright ? Math.ceil(longest) + 6 : 15) : 0;
+  const over = map.rowLabels.length && map.ch < 11 ? 5 : 0; // a label that is higher than its row
+  map.top = map.colLabels.length && map.cw >= 9 ? (map.upright ? Math.ceil(longest) + 6 : 15) : over;
   map.titled = tiles > 0 || grid.rows > grid.bandRows;
   if (map.titled) map.top += 15;
   map.x = (c) => map.left + c * map.cw + (map.titled ? Math.floor(c / grid.tileCols) * CELL.gap : 0);
@@ -175,7 +185,7 @@ function measure(map) {
     );
   };
   map.w = map.x(grid.cols - 1) + map.cw + 2;
-  map.h = map.y(grid.rows - 1) + map.ch + 2;
+  map.h = map.y(grid.rows - 1) + map.ch + 2 + over;
 }
 
 /** A cell has room for its number, if all fit; a single number gets more. */
@@ -187,7 +197,13 @@ function chooseCell(map, room) {
   const side = Math.max(CELL.least, Math.min(most, Math.floor(room / grid.cols)));
   const wide = Math.min(CELL.number[1], Math.floor(room / grid.cols));
   const high = grid.rows > 12 ? CELL.high[0] : Math.min(CELL.high[1], Math.round(wide * 0.48));
-  [map.cw, map.ch] = map.single ? [100, 34] : map.numbered ? [wide, high] : [side, side];
+  [map.cw, map.ch] = map.single ? [100, 34] : map.numbered ? [wide, high] : [side, stretched(grid, side, 12, 200)];
+}
+
+/** The height of a cell: where a tile is much wider than high, more than its width, so that its rows can be told apart. */
+function stretched(grid, side, most, all) {
+  const flat = (grid.tileCols ?? grid.cols) > 2 * (grid.bandRows ?? grid.rows);
+  return flat ? Math.max(side, Math.min(most, Math.floor(all / grid.rows))) : side;
 }
 
 function labels(tensor, axes, n) {
@@ -216,17 +232,22 @@ function tileTitle(map, r, c) {
 
 // ---- drawing --------------------------------------------------------------------------------------------------------
 
+/** How much of a map is in sight: [width, height]. */
+function sightOf(map) {
+  return map.whole ? [map.w, map.h] : [Math.min(map.w, map.width + 12), Math.min(map.h, WINDOW)];
+}
+
 /** Draw what is in sight of a map; the canvas stays there while the sheet below it scrolls. */
 function draw(map) {
-  const { canvas, w, down } = map;
-  const h = map.whole ? map.h : Math.min(map.h, WINDOW);
+  const { canvas, across, down } = map;
+  const [w, h] = sightOf(map);
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.ceil(w * ratio);
   canvas.height = Math.ceil(h * ratio);
   canvas.style.width = `${w}px`;
   canvas.style.height = `${h}px`;
   const context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, -down * ratio);
+  context.setTransform(ratio, 0, 0, ratio, -across * ratio, -down * ratio);
   paint(map, canvasBrush(context, ratio));
 }
 
@@ -234,7 +255,14 @@ function draw(map) {
 function canvasBrush(context, ratio) {
   context.font = FONT;
   context.textBaseline = "middle";
+  const { e, f } = context.getTransform();
+  const [shift, sides] = [
+    [e, f],
+    [context.canvas.width, context.canvas.height],
+  ];
   return {
+    /** Whether something is on the canvas; axis: 0 for x, 1 for y. */
+    sees: (start, size, axis) => (start + size) * ratio + shift[axis] > 0 && start * ratio + shift[axis] < sides[axis],
     cells: (map, seam) => putCells(context, map, seam, ratio),
     hatch(x, y, w, h, color) {
       context.fillStyle = hatchPattern(context, color, ratio);
@@ -269,7 +297,7 @@ function svgBrush(target) {
   return {
     cells(map, seam) {
       const { table } = palette();
-      eachCell(map, (flat, x, y) => {
+      eachCell(map, {}, (flat, x, y) => {
         add("rect", { x, y, width: map.cw - seam, height: map.ch - seam, fill: table[cellColor(map, flat)] });
       });
     },
@@ -295,12 +323,17 @@ function svgBrush(target) {
   };
 }
 
-/** Call visit(flat, x, y) for each cell. */
-function eachCell({ grid, x, y }, visit) {
+/** Call visit(flat, x, y) for each cell that a brush sees. */
+function eachCell({ grid, x, y, cw, ch }, { sees }, visit) {
+  const columns = range(grid.cols)
+    .map((c) => [c, x(c)])
+    .filter(([, left]) => !sees || sees(left, cw, 0));
   for (let r = 0; r < grid.rows; r++) {
-    for (let c = 0; c < grid.cols; c++) {
+    const top = y(r);
+    if (sees && !sees(top, ch, 1)) continue;
+    for (const [c, left] of columns) {
       const flat = grid.flat(r, c);
-      if (flat >= 0) visit(flat, x(c), y(r));
+      if (flat >= 0) visit(flat, left, top);
     }
   }
 }
@@ -314,7 +347,7 @@ function paint(map, brush) {
   if (hides) paintHatches(map, brush, colors, seam);
   paintLabels(map, brush);
   if (map.numbered || map.odd)
-    eachCell(map, (flat, x, y) => {
+    eachCell(map, brush, (flat, x, y) => {
       const value = values.data[flat];
       const color = colors.table[cellColor(map, flat)];
       if (map.numbered) brush.text(x + cw / 2, y + ch / 2, map.single ? fmt(value, 5) : fmtCell(value), inkOn(color));
@@ -335,10 +368,10 @@ function cellColor(map, flat) {
 function putCells(context, map, seam, ratio) {
   const { grid, cw, ch } = map;
   const { width, height } = context.canvas;
-  const columns = pixelsOf(grid.cols, width, map.x, cw - seam, ratio);
+  const columns = pixelsOf(grid.cols, width, (c) => map.x(c) - map.across, cw - seam, ratio);
   const rows = pixelsOf(grid.rows, height, (r) => map.y(r) - map.down, ch - seam, ratio);
-  const image = new ImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
+  const image = emptyImage(width, height);
+  const pixels = new Uint32Array(image.data.buffer, 0, width * height);
   const colors = palette().pixels;
   for (let top = 0; top < height; top++) {
     const [r, at] = [rows[top], top * width];
@@ -361,6 +394,15 @@ function putCells(context, map, seam, ratio) {
   context.putImageData(image, 0, 0);
 }
 
+let scratch = new ArrayBuffer(0);
+
+/** Transparent pixels, in memory that the next call reuses: a new image for each map keeps the garbage collector busy. */
+function emptyImage(width, height) {
+  const size = 4 * width * height;
+  if (scratch.byteLength < size) scratch = new ArrayBuffer(2 * size);
+  return new ImageData(new Uint8ClampedArray(scratch, 0, size).fill(0), width, height);
+}
+
 /** Which of n cells each pixel shows, along one axis; −1 is between them. */
 function pixelsOf(n, length, start, size, ratio) {
   const found = new Int32Array(length).fill(-1);
@@ -376,7 +418,7 @@ function pixelsOf(n, length, start, size, ratio) {
 function paintHatches(map, brush, colors, seam) {
   let run = { w: 0 };
   const hatch = () => run.w && brush.hatch(run.x, run.y, run.w, map.ch - seam, run.color);
-  eachCell(map, (flat, x, y) => {
+  eachCell(map, brush, (flat, x, y) => {
     if (!map.hides(flat)) return;
     const color = hatchOn(colors.table[cellColor(map, flat)], colors);
     if (run.y === y && run.x + run.w === x && run.color === color) run.w += map.cw;
@@ -419,14 +461,12 @@ function hatchPattern(context, color, ratio) {
 function paintLabels(map, brush) {
   const { grid } = map;
   const { dim } = palette();
-  const every = Math.max(1, Math.ceil(12 / map.ch));
+  const every = [1, 2, 5, 10].find((n) => n * map.ch >= 12);
   for (let r = 0; r < grid.rows && map.rowLabels.length; r += every) {
     brush.text(map.left - 5, map.y(r) + map.ch / 2, map.rowLabels[r % grid.bandRows], dim, "right");
   }
-  if (map.top > (map.titled ? 15 : 0)) {
-    const skip = map.upright
-      ? Math.ceil(12 / map.cw)
-      : Math.ceil((Math.max(...map.colLabels.map(textWidth)) + 3) / map.cw);
+  if (map.colLabels.length && map.cw >= 9) {
+    const skip = map.upright ? Math.ceil(12 / map.cw) : Math.ceil((widest(map.colLabels) + 3) / map.cw);
     for (let c = 0; c < grid.cols; c++) {
       const place = c % (grid.tileCols || grid.cols);
       if (place % skip) continue;
@@ -463,12 +503,37 @@ function paintMarks(map, brush, colors) {
     brush.dot(x + cw - 4.5, y + 3.5, 1.5, inkOn(colors.table[cellColor(map, flat)]));
   }
   const chosen = [map.picked, map.cursor].filter((flat) => flat !== null && flat >= 0);
-  for (const flat of new Set([...map.marks.keys(), ...chosen])) {
-    const here = chosen.includes(flat);
-    const [x, y] = corner(flat);
-    brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.paper, here ? 4 : 3);
-    brush.box(x + 0.5, y + 0.5, cw - 2, ch - 2, colors.ink, here ? 2.5 : 1.25);
+  const outline = (x, y, w, h, wide) => {
+    brush.box(x + 0.5, y + 0.5, w - 2, h - 2, colors.paper, wide + 1.6);
+    brush.box(x + 0.5, y + 0.5, w - 2, h - 2, colors.ink, wide);
+  };
+  const marked = [...map.marks.keys()].filter((flat) => !chosen.includes(flat));
+  if (cw >= 6) marked.forEach((flat) => outline(...corner(flat), cw, ch, 1.25));
+  else
+    for (const [r, c, last, end] of markedBlocks(marked.map(grid.place)))
+      outline(map.x(c) - 1, map.y(r) - 1, map.x(end) + cw - map.x(c) + 3, map.y(last) + ch - map.y(r) + 3, 1.25);
+  chosen.forEach((flat) => outline(...corner(flat), Math.max(cw, 5), Math.max(ch, 5), 2.5));
+}
+
+/** Rectangles of neighbors, [row, column, last row, last column], because an outline would hide a cell of two pixels. */
+function markedBlocks(places) {
+  const runs = [];
+  for (const [r, c] of places.sort(([r1, c1], [r2, c2]) => r1 - r2 || c1 - c2)) {
+    const run = runs.at(-1);
+    if (run?.[0] === r && run[3] === c - 1) run[3] = c;
+    else runs.push([r, c, r, c]);
   }
+  const blocks = new Map(); // columns → the last block there
+  return runs.filter((run) => {
+    const key = `${run[1]} ${run[3]}`;
+    const above = blocks.get(key);
+    if (above?.[2] === run[0] - 1) {
+      above[2] = run[0];
+      return false;
+    }
+    blocks.set(key, run);
+    return true;
+  });
 }
 
 // ---- reading and picking --------------------------------------------------------------------------------------------
@@ -476,7 +541,7 @@ function paintMarks(map, brush, colors) {
 function listen(map) {
   const { canvas, grid } = map;
   const at = (event) => {
-    const c = cellAt(event.offsetX, grid.cols, map.x, map.cw);
+    const c = cellAt(event.offsetX + map.across, grid.cols, map.x, map.cw);
     const r = cellAt(event.offsetY + map.down, grid.rows, map.y, map.ch);
     return r === null || c === null || grid.flat(r, c) < 0 ? null : [r, c];
   };
@@ -491,8 +556,10 @@ function listen(map) {
   const read = () => {
     map.cursor = grid.flat(row, col);
     map.readout.textContent = readoutText(map, map.cursor);
-    const [y, down] = [map.y(row), map.box.scrollTop];
-    map.box.scrollTop = Math.max(y + map.ch + 4 - WINDOW, Math.min(down, row ? y - 4 : 0));
+    const [w, h] = sightOf(map);
+    const seen = (start, size, window, now) => Math.max(start + size + 4 - window, Math.min(now, start - 4));
+    map.box.scrollLeft = seen(map.x(col), map.cw, w - 12, col ? map.box.scrollLeft : 0);
+    map.box.scrollTop = seen(map.y(row), map.ch, h, row ? map.box.scrollTop : 0);
     draw(map);
   };
   canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && read());
@@ -576,7 +643,7 @@ function thumbnail(thing, scale, width, height) {
   const ratio = window.devicePixelRatio || 1;
   if (grid.rows * grid.cols === 1) return el("span", { class: "thumb alone" }, fmt(values.data[0], 3));
   const side = Math.max(1, Math.min(height / grid.rows, width / grid.cols, 12));
-  const [w, h] = [Math.min(width, grid.cols * side), Math.min(height, grid.rows * side)];
+  const [w, h] = [Math.min(width, grid.cols * side), Math.min(height, grid.rows * stretched(grid, side, 4, height))];
   const canvas = el("canvas", {
     class: "thumb",
     width: Math.round(w * ratio),
@@ -587,7 +654,7 @@ function thumbnail(thing, scale, width, height) {
   canvas.style.height = `${h}px`;
   const context = canvas.getContext("2d");
   const [cw, ch] = [canvas.width / grid.cols, canvas.height / grid.rows];
-  const map = { grid, values, scale, hides, cw, ch, down: 0, x: (c) => c * cw, y: (r) => r * ch };
+  const map = { grid, values, scale, hides, cw, ch, across: 0, down: 0, x: (c) => c * cw, y: (r) => r * ch };
   putCells(context, map, 0, 1);
   if (hides && cw >= 4) paintHatches(map, canvasBrush(context, 1), palette(), 0);
   return canvas;

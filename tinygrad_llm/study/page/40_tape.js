@@ -2,12 +2,14 @@
 // An operation and its backward stand in one column. The height of a bar is the logarithm of the norm.
 
 const TAPE = { label: 15, bar: 24, middle: 5, sums: 13, least: 10, most: 72 };
+const SMALL_TAPE = { ...TAPE, bar: 13, middle: 3, sums: 8, least: 8 }; // in a narrow window
 
 /** Build the tape. choose(i) is called with the step that was clicked. Returns {element, show(i)}. */
 function tape(width, choose) {
-  const column = Math.min(TAPE.most, Math.max(TAPE.least, (width - 30) / (forwardSteps.length + 1)));
+  const size = width < 560 ? SMALL_TAPE : TAPE;
+  const column = Math.min(size.most, Math.max(size.least, (width - 30) / (forwardSteps.length + 1)));
   const w = Math.ceil(column * (forwardSteps.length + 1) + 26);
-  const bottom = TAPE.label + 2 * TAPE.bar + TAPE.middle + TAPE.sums;
+  const bottom = size.label + 2 * size.bar + size.middle + size.sums;
   const drawing = svg("svg", {
     viewBox: `0 0 ${w} ${bottom + 2}`,
     width: w,
@@ -15,10 +17,10 @@ function tape(width, choose) {
     class: "tape",
     "aria-hidden": "true",
   });
-  const cells = placeCells(column);
+  const cells = placeCells(column, size);
   drawLayers(drawing, column);
   const turn = forwardSteps.length * column;
-  const [top, low] = [TAPE.label + TAPE.bar - 7, TAPE.label + TAPE.bar + TAPE.middle + 8];
+  const [top, low] = [size.label + size.bar - 7, size.label + size.bar + size.middle + 8];
   const r = (low - top) / 2;
   drawing.append(
     svg("path", {
@@ -43,30 +45,30 @@ function tape(width, choose) {
 }
 
 /** Where each step stands: {x, y, w, h, kind}. */
-function placeCells(column) {
+function placeCells(column, size) {
   const columns = new Map(forwardSteps.map((step, n) => [step.i, n]));
   const forward = levels(forwardSteps.map((step) => tensors[step.output].stats));
   const back = levels(steps.map((step) => (step.kind === "vjp" ? grads[step.grad].stats : null)));
-  const base = TAPE.label + TAPE.bar;
-  const under = base + TAPE.middle;
+  const base = size.label + size.bar;
+  const under = base + size.middle;
   let [at, small] = [forwardSteps.length, 0];
   return steps.map((step, i) => {
     if (step.kind === "forward") {
-      const h = 4 + forward[columns.get(i)] * (TAPE.bar - 5);
+      const h = 4 + forward[columns.get(i)] * (size.bar - 5);
       return { x: columns.get(i) * column + 1, y: base - h, w: column - 2, h, kind: "forward", i };
     }
     if (step.kind === "vjp") {
       [at, small] = [columns.get(step.forward), 0];
-      const h = 4 + back[i] * (TAPE.bar - 5);
+      const h = 4 + back[i] * (size.bar - 5);
       return { x: at * column + 1, y: under, w: column - 2, h, kind: "vjp", i };
     }
-    if (step.kind === "seed") return { x: at * column + 1, y: under, w: column - 2, h: TAPE.bar / 2, kind: "seed", i };
-    const size = Math.min(TAPE.sums - 2, column / 2 - 1);
+    if (step.kind === "seed") return { x: at * column + 1, y: under, w: column - 2, h: size.bar / 2, kind: "seed", i };
+    const side = Math.min(size.sums - 2, column / 2 - 1);
     if (step.kind === "leaf") [at, small] = [columns.get(tensors[step.tensor].used_by?.[0]) ?? 0, 0]; // below its first use
     const shift =
-      step.kind === "leaf" ? column - size - 2 : (small++ % Math.max(1, Math.floor(column / (size + 1)))) * (size + 1);
+      step.kind === "leaf" ? column - side - 2 : (small++ % Math.max(1, Math.floor(column / (side + 1)))) * (side + 1);
     const x = at * column + 1 + shift;
-    return { x, y: under + TAPE.bar + 2, w: size, h: size, kind: step.kind, i };
+    return { x, y: under + size.bar + 2, w: side, h: side, kind: step.kind, i };
   });
 }
 
@@ -188,7 +190,7 @@ function player(box, width, choose) {
     slider.value = i;
     const words = steps[i].kind === "forward" ? "forward" : "backward";
     slider.setAttribute("aria-valuetext", `step ${i + 1} of ${steps.length}, ${words}: ${stepTitle(steps[i])}`);
-    text.textContent = `${i + 1} / ${steps.length} ${words}`;
+    text.replaceChildren(`${i + 1} / ${steps.length} `, el("span", {}, words));
     film.show(i);
   };
   return {

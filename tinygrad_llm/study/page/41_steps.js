@@ -548,15 +548,7 @@ function stepTheory(step) {
   return el(
     "section",
     { class: "theory", "aria-label": "Derivation and source" },
-    kernel.derivation
-      ? el("details", { open: true }, el("summary", {}, "Derivation"), derivation(kernel.derivation))
-      : null,
-    el(
-      "details",
-      { open: step.kind === "vjp" || !kernel.derivation },
-      el("summary", {}, "Source ", el("span", { class: "dim" }, `${kernel.file}:${kernel.line}`)),
-      source(kernel, step.kind === "vjp"),
-    ),
+    once(`${step.kernel} ${step.kind}`, () => kernelTheory(kernel, step.kind === "vjp")),
     el(
       "details",
       {},
@@ -572,6 +564,25 @@ function stepTheory(step) {
       kernel.notes ? el("p", {}, kernel.notes) : null,
     ),
   );
+}
+
+/** The derivation and the source of a kernel. */
+function kernelTheory(kernel, back) {
+  const where = el("span", { class: "dim" }, `${kernel.file}:${kernel.line}`);
+  return [
+    kernel.derivation
+      ? el("details", { open: true }, el("summary", {}, "Derivation"), derivation(kernel.derivation))
+      : null,
+    el("details", { open: back || !kernel.derivation }, el("summary", {}, "Source ", where), source(kernel, back)),
+  ];
+}
+
+const theories = new Map();
+
+/** What was made for this key: the same elements are shown at each step that has it. */
+function once(key, make) {
+  if (!theories.has(key)) theories.set(key, make());
+  return theories.get(key);
 }
 
 /** Every use of a tensor, with the gradient that came back from it. */

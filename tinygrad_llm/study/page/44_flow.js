@@ -10,7 +10,7 @@ function flowView(_, width) {
     viewHead(
       "Gradient flow",
       "Where the gradient gets small, a layer learns slowly; where it gets large, training becomes " +
-        "unstable. Bars are logarithmic: each line is a factor of ten.",
+        "unstable. The bars are on a log scale.",
       chart ? exportButton("gradient-flow", () => chart) : null,
     ),
     el(

@@ -114,7 +114,6 @@ function spoiled(mutant) {
   return el(
     "section",
     {},
-    sampleMaps(mutant),
     rows.length
       ? table("which gradients of this model it spoils", ["parameter", "‖wrong − right‖ / (‖right‖ + 0.01)", ""], rows)
       : null,
@@ -128,32 +127,6 @@ function spoiled(mutant) {
         .map((i) =>
           go(`back through ${mutant.kernel} (step ${steps[i].backward + 1})`, `steps/${steps[i].backward + 1}`),
         ),
-    ),
-  );
-}
-
-/** The wrong gradient beside the right one, on the same scale. */
-function sampleMaps({ sample }) {
-  if (!sample) return null;
-  const tensor = tensors[sample.tensor];
-  const picture = (data, title) => {
-    const thing = { tensor: tensor.id, data, stats: null };
-    const values = numbers(thing).data.filter(Number.isFinite);
-    thing.stats = { min: Math.min(0, ...values), max: Math.max(0, ...values) };
-    return [thing, title];
-  };
-  const both = [picture(sample.right, "right"), picture(sample.wrong, "wrong")];
-  const scale = signedScale(...both.map(([thing]) => thing.stats));
-  return el(
-    "div",
-    { class: "pair" },
-    both.map(([thing, title]) =>
-      el(
-        "section",
-        { class: "card" },
-        el("h3", {}, `${gradName(tensor)}, ${title}`),
-        heatMap({ thing, scale, width: 320, label: `${title} gradient of ${tensor.name}` }).element,
-      ),
     ),
   );
 }

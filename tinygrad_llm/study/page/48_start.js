@@ -154,6 +154,11 @@ function guide() {
     el(
       "li",
       {},
+      "√ beside a scale: color grows with the square root, because a few numbers are far larger than all others",
+    ),
+    el(
+      "li",
+      {},
       el("span", { class: "swatch large hatched" }),
       "hidden by the mask (score −∞, weight 0, gradient of the score 0)",
     ),
