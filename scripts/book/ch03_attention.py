@@ -3,6 +3,7 @@
     python scripts/book/ch03_attention.py
 
 Each step prints the book's numbers beside its own. The finished modules are in tinygrad_llm/nn/attention_steps.py.
+With --pictures FOLDER, pictures are saved as PNG files, too.
 
 Shapes: T = 6 tokens; each token is a vector of C = 3 numbers (channels). Rows are tokens.
 """

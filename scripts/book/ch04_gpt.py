@@ -4,6 +4,7 @@
     python scripts/book/ch04_gpt.py --all    also the model of 163 million parameters: 0.7 GB of memory
 
 Each step prints the book's numbers beside its own. The finished model is tinygrad_llm/models/gpt.py.
+With --pictures FOLDER, pictures are saved as PNG files, too.
 
 Shapes: B texts, T tokens, C channels, V words in the vocabulary.
 """

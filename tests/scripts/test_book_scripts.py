@@ -95,6 +95,20 @@ def test_pictures_of_letters(capsys):
     assert (one.count("█") * 3, len(other)) == (other.count("█"), 79)
 
 
+def test_pictures_are_saved_where_a_folder_is_named(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(sys, "argv", ["ch03.py", "--pictures", str(tmp_path / "new")])
+    shades(np.array([[0.0, 1.0], [0.5, 0.5]]), ["a", "b"])
+    bars(["a", "b"], [1.0, 100.0], low=0.1, high=100)
+    saved = sorted((tmp_path / "new").iterdir())
+    assert [path.read_bytes()[:4] for path in saved] == [b"\x89PNG"] * 2
+    out = capsys.readouterr().out
+    assert all(str(path) in out for path in saved)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit, match="pip install matplotlib"):
+        shades(np.eye(2))
+
+
 def test_every_name_in_the_table_is_ours():
     for _, ours, _ in NAMES:
         found = tinygrad_llm

@@ -1,9 +1,13 @@
-"""What the lessons in scripts/book print: the book's numbers beside ours, and pictures made of letters."""
+"""What the lessons in scripts/book print: the book's numbers beside ours, and pictures made of letters.
+
+A lesson that is started with `--pictures FOLDER` also saves each picture as a PNG file, by matplotlib.
+"""
 
 import sys
 import textwrap
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Sequence
+from itertools import count, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from tinygrad_llm.study.book.ledger import FACTS, check, compare, flat, missing_
 
 WIDTH = 80  # columns of a terminal
 SHADES = " ░▒▓█"
+_numbers = count(1)  # of the pictures that are saved
 
 if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a character shows a question mark
     sys.stdout.reconfigure(errors="replace")
@@ -97,6 +102,18 @@ def shades(matrix: Any, rows: Sequence[str] = (), largest: float | None = None) 
     for i, row in enumerate(levels.tolist()):
         name = rows[i] if i < len(rows) else ""
         print(f"  {name:<{width}}  " + "".join(SHADES[level] * 3 for level in row))
+
+    def draw(axes: Any) -> None:
+        axes.imshow(values, cmap="Greys", vmin=0, vmax=top)
+        for at, value in np.ndenumerate(values):
+            axes.text(
+                *at[::-1], f"{value:.2f}", ha="center", va="center", color="white" if value > top / 2 else "black"
+            )
+        axes.set_yticks(range(len(rows)), rows)
+        square = len(rows) == values.shape[1]
+        axes.set_xticks(range(len(rows)) if square else [], rows if square else [], rotation=45)
+
+    _save(draw)
     print()
 
 
@@ -111,4 +128,29 @@ def bars(names: Sequence[str], values: Array | Sequence[float], low: float, high
     for name, value, log in zip(names, values, logs, strict=True):
         length = round(room * min(1.0, (log - low) / (high - low)))
         print(f"  {name:<{max(map(len, names))}}  {value:9.3g}  {'█' * max(length, 1)}")
+
+    def draw(axes: Any) -> None:
+        axes.barh(names, values)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlim(10.0**low, 10.0**high)
+
+    _save(draw)
     print()
+
+
+def _save(draw: Callable[[Any], None]) -> None:
+    """Draw into the next PNG file of the folder behind --pictures, if the lesson was started with it."""
+    if "--pictures" not in sys.argv[:-1]:
+        return
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SystemExit("--pictures needs matplotlib: python -m pip install matplotlib") from None
+    folder = Path(sys.argv[sys.argv.index("--pictures") + 1])
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    draw(figure.subplots())
+    path = folder / f"{Path(sys.argv[0]).stem}_{next(_numbers)}.png"
+    figure.savefig(path, dpi=120)
+    print(f"  {path}")
