@@ -93,6 +93,7 @@ BUILT = {  # the arguments of every class that takes rng
     "Dropout": (0.1,),
     "Embedding": (3, 2),
     "Linear": (3, 2),
+    "LoRAEmbedding": (Embedding(3, 2, rng=Generator(0)), 2, 1.0),
     "LoRALinear": (Linear(3, 2, rng=Generator(0)), 2, 1.0),
     "MultiHeadAttention": (4, 2),
     "MultiHeadAttentionWrapper": (4, 2, 3, 0.1, 2),

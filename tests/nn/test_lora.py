@@ -30,16 +30,18 @@ def logits(model):
 
 
 def test_new_adapters_change_no_bit_of_the_output():
-    assert np.array_equal(logits(shaken(UNTIED)), logits(adapted(trained=False)[0]))
+    for embeddings in (0, 3):
+        assert np.array_equal(logits(shaken(UNTIED)), logits(adapted(trained=False, embeddings=embeddings)[0]))
 
 
 def test_trained_adapters_change_the_output():
     assert not np.allclose(logits(shaken(UNTIED)), logits(adapted()[0]))
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_an_adapted_layer_is_the_plain_one_with_the_changed_weight(joint):
-    model, names = adapted(joint=joint)
+@pytest.mark.parametrize(("joint", "embeddings"), [(False, 0), (True, 0), (False, 3)])
+def test_an_adapted_layer_is_the_plain_one_with_the_changed_weight(joint, embeddings):
+    model, names = adapted(joint=joint, embeddings=embeddings)
+    assert ("transformer.wte" in names) == ("transformer.wpe" in names) == bool(embeddings)
     plain = shaken(UNTIED)
     layers = dict(lora_layers(model))
     assert list(layers) == names
@@ -47,7 +49,7 @@ def test_an_adapted_layer_is_the_plain_one_with_the_changed_weight(joint):
     for name, layer in layers.items():
         parts = len(layer.lora_B)
         for i, B in enumerate(layer.lora_B):  # the formula, a part at a time
-            A = layer.lora_A.weight.data[2 * i : 2 * i + 2]
+            A = layer.lora_A.weight.data[layer.rank * i : layer.rank * (i + 1)]
             rows = slice(i * len(B.weight.data), (i + 1) * len(B.weight.data))
             state[f"{name}.weight"][rows] += 6.0 / 2 * B.weight.data @ A
         assert parts == (3 if name.endswith("c_attn") and not joint else 1)
@@ -68,8 +70,9 @@ def test_the_book_s_number_of_trained_parameters():
     assert one + 11 * (two - one) == 2_666_528  # of twelve layers, which take seconds
 
 
-def test_only_the_adapters_are_trained():
-    model, _ = adapted()
+@pytest.mark.parametrize("embeddings", [0, 3])
+def test_only_the_adapters_are_trained(embeddings):
+    model, _ = adapted(embeddings=embeddings)
     assert trainable(model)
     assert all(".lora_" in name for name in trainable(model))
     gradients = grad(model.loss(some_ids(2, 5), some_ids(2, 5, 1)), list(trainable(model).values()))
@@ -86,7 +89,7 @@ def test_the_first_gradient_of_a_is_zero_and_of_b_is_not():
 
 
 def test_merge_keeps_the_output_and_unmerge_gives_back_every_bit():
-    model, _ = adapted()
+    model, _ = adapted(embeddings=3)
     before, weights = logits(model), {name: a.copy() for name, a in model.state_dict().items()}
     for _, layer in lora_layers(model):
         layer.merge()
@@ -139,7 +142,7 @@ def test_a_layer_with_a_forward_of_its_own_cannot_be_merged():
 
 
 def test_merge_lora_leaves_a_plain_model():
-    model, _ = adapted()
+    model, _ = adapted(embeddings=3)
     before = logits(model)
     merge_lora(model)
     np.testing.assert_allclose(logits(model), before, rtol=0, atol=1e-12)
@@ -164,10 +167,11 @@ def test_layers_in_lists_and_in_sequential_are_found():
     assert isinstance(toy.layers[1]["out"], LoRALinear)
 
 
-def test_a_tied_head_is_left_alone():
-    assert "lm_head" not in adapted(SMALL)[1]
-    with pytest.raises(ValueError, match=r"lm_head shares its weight with the token embedding.*leave it out"):
-        adapted(SMALL, targets=["lm_head", "c_fc"])
+@pytest.mark.parametrize("name", ["lm_head", "wte"])
+def test_a_tied_head_and_its_embedding_are_left_alone(name):
+    assert not any(found.endswith(name) for found in adapted(SMALL, embeddings=3)[1])
+    with pytest.raises(ValueError, match=rf"{name} shares its weight with another layer.*leave it out"):
+        adapted(SMALL, targets=[name, "c_fc"])
 
 
 @pytest.mark.parametrize(
@@ -176,8 +180,8 @@ def test_a_tied_head_is_left_alone():
         ({"rank": 0}, "rank must be an integer ≥ 1, got 0"),
         ({"rank": 1.5}, "rank must be an integer ≥ 1, got 1.5"),
         ({"alpha": 0.0}, "alpha must be finite and above 0, got 0.0"),
-        ({"targets": ["q_proj"]}, "no linear layer q_proj: it has c_attn, c_fc, c_proj, lm_head"),
-        ({"targets": []}, "no linear layer"),
+        ({"targets": ["q_proj"]}, "no layer q_proj to adapt: it has c_attn, c_fc, c_proj, lm_head, wpe, wte"),
+        ({"targets": []}, "no layer  to adapt"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

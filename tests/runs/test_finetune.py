@@ -370,6 +370,7 @@ def test_wrong_files_and_bases_are_refused(tmp_path, base, data):
     ("changes", "message"),
     [
         ({"rank": 0}, "finetune.rank: must be at least 1, got 0"),
+        ({"embeddings": -1}, "finetune.embeddings: must be a rank, or 0 for none, got -1"),
         ({"alpha": 0.0}, "finetune.alpha: must be finite and above 0, got 0.0"),
         ({"beta": float("inf")}, "finetune.beta: must be finite and above 0, got inf"),
         ({"lora_dropout": 1.0}, r"finetune.lora_dropout: must lie in \[0, 1\), got 1.0"),

@@ -39,7 +39,9 @@ def trained(model, **options):
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"joint": True}, {"targets": ["c_fc", "c_attn"]}, {"alpha": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"joint": True}, {"embeddings": 3}, {"targets": ["c_fc", "c_attn"]}, {"alpha": 0.5}]
+)
 def test_saved_adapters_load_beside_the_same_base(tmp_path, options):
     model = trained(shaken(UNTIED), **options)
     save_adapter(model, tmp_path, "gpt2")
@@ -51,12 +53,14 @@ def test_saved_adapters_load_beside_the_same_base(tmp_path, options):
 
 
 def test_names_and_shapes_are_those_of_peft(tmp_path):
-    save_adapter(trained(shaken(UNTIED), targets=["c_attn", "c_fc"]), tmp_path, "gpt2")
+    save_adapter(trained(shaken(UNTIED), targets=["c_attn", "c_fc", "wte"]), tmp_path, "gpt2")
     arrays, metadata = load_safetensors(tmp_path / ADAPTER)
     names = {f"base_model.model.transformer.h.{i}.{layer}.lora_{x}.weight"
              for i in range(2) for layer in ("attn.c_attn", "mlp.c_fc") for x in "AB"}  # fmt: skip
-    assert arrays.keys() == names
+    assert arrays.keys() == names | {f"base_model.model.transformer.wte.lora_embedding_{x}" for x in "AB"}
     C = SMALL.n_embd
+    assert arrays["base_model.model.transformer.wte.lora_embedding_A"].shape == (2, SMALL.vocab_size)
+    assert arrays["base_model.model.transformer.wte.lora_embedding_B"].shape == (C, 2)
     assert arrays["base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"].shape == (3 * 2, C)
     assert arrays["base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"].shape == (3 * C, 3 * 2)
     assert metadata["format"] == "pt"
@@ -231,14 +235,14 @@ def test_peft_reads_ours_and_we_read_peft_s(tmp_path):
         with torch.no_grad():
             return model(torch.tensor(ids)).logits.numpy()
 
-    ours = trained(base, targets=["c_attn", "c_fc", "c_proj"])
+    ours = trained(base, embeddings=3)
     save_adapter(ours, tmp_path / "ours", str(tmp_path / "base"))
     np.testing.assert_allclose(theirs(tmp_path / "ours"), logits(ours), rtol=0, atol=1e-5)
 
     plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    model = peft.get_peft_model(plain, peft.LoraConfig(r=3, lora_alpha=5, target_modules=["c_attn", "c_proj"]))
+    model = peft.get_peft_model(plain, peft.LoraConfig(r=3, lora_alpha=5, target_modules=["c_attn", "c_proj", "wte"]))
     for name, p in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "lora_embedding_A" in name:
             torch.nn.init.normal_(p, std=0.3)
     model.save_pretrained(tmp_path / "theirs")
     again = shaken(UNTIED, np.float32)

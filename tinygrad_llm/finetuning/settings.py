@@ -31,6 +31,7 @@ class FineTuneSettings:
     rank: int = setting(8, "lora: rank of the adapters")
     alpha: float = setting(16.0, "lora: the adapters' output is scaled by alpha / rank")
     lora_dropout: float = setting(0.0, "lora: dropout of the adapters' input")
+    embeddings: int = setting(0, "lora: rank of adapters of the embeddings, except one that the head shares; 0: none")
     too_long: Literal["cut", "refuse"] = setting("cut", "what becomes of examples longer than the model reads")
     balance: bool = setting(True, "classifier: leave out messages until every class has as many")
     class_weights: bool = setting(False, "classifier: let every class count as much, however many messages it has")
@@ -45,6 +46,8 @@ class FineTuneSettings:
                 raise ConfigError(f"finetune.{name}: must be finite and above 0, got {getattr(self, name)}")
         if self.rank < 1:
             raise ConfigError(f"finetune.rank: must be at least 1, got {self.rank}")
+        if self.embeddings < 0:
+            raise ConfigError(f"finetune.embeddings: must be a rank, or 0 for none, got {self.embeddings}")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"finetune.lora_dropout: must lie in [0, 1), got {self.lora_dropout}")
         if self.task and not (self.base and self.data):
@@ -65,7 +68,7 @@ def choose_trained(model: GPT | Classifier, settings: FineTuneSettings, rng: Gen
     if s.layers == "lora" and isinstance(model, EncoderClassifier):
         raise ConfigError("finetune.layers: lora is for a GPT, and this base is an encoder: take all, last or head")
     if s.layers == "lora":
-        add_lora(model, s.rank, s.alpha, s.lora_dropout, rng=rng)
+        add_lora(model, s.rank, s.alpha, s.lora_dropout, rng=rng, embeddings=s.embeddings)
         return
     if s.layers == "all":
         return

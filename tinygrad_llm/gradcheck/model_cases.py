@@ -295,6 +295,9 @@ def _layer_cases() -> list[Case]:
         _layer(lambda rng: models.GPT(_config(n_layer=1), rng), "logits", ids(7, 2, 3)),
         _layer(lambda rng: _adapter(rng, 0.0, 1), "", normal(2, 3)),
         _layer(lambda rng: _adapter(rng, 0.3, 3), "three parts, dropout", normal(2, 3)),
+        _layer(
+            lambda rng: _trained(nn.LoRAEmbedding(nn.Embedding(5, 3, rng=rng), 2, 3.0, rng=rng), rng), "", ids(5, 2, 4)
+        ),
         _layer(lambda rng: _classifier(rng), "all of a text", ids(7, 2, 3)),
         _layer(lambda rng: _classifier(rng, dropout=0.2), "padded, dropout", ids(7, 2, 3), fixed([3, 1])),
         _layer(lambda rng: _trained(models.EncoderLayer(_encoder_config(), rng), rng), "", normal(2, 3, 4)),

@@ -9,7 +9,7 @@ from tinygrad_llm.nn.attention_steps import (
     simple_self_attention,
 )
 from tinygrad_llm.nn.layers import GELU, Dropout, Embedding, LayerNorm, Linear, ModuleList, ReLU, RMSNorm, Sequential
-from tinygrad_llm.nn.lora import LoRA, LoRALinear, adapt, add_lora, lora_layers, merge_lora
+from tinygrad_llm.nn.lora import LoRA, LoRAEmbedding, LoRALinear, adapt, add_lora, lora_layers, merge_lora
 from tinygrad_llm.nn.module import Module, Parameter
 from tinygrad_llm.nn.report import LearningReport, learning_report
 
@@ -23,6 +23,7 @@ __all__ = [
     "LearningReport",
     "Linear",
     "LoRA",
+    "LoRAEmbedding",
     "LoRALinear",
     "Module",
     "ModuleList",

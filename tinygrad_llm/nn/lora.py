@@ -1,6 +1,6 @@
-"""LoRA: a frozen linear layer, and a small trained one beside it.
+"""LoRA: a frozen linear layer, and a small trained one beside it; and the same for the rows of an embedding.
 
-    y = x Wᵀ + b + (alpha / rank) · x Aᵀ Bᵀ
+    y = x Wᵀ + b + (alpha / rank) · x Aᵀ Bᵀ        y = W[ids] + (alpha / rank) · B[ids] A
 
 W (out, in) stays as it is. A (rank, in) and B (out, rank) are trained: rank · (in + out) numbers instead of in · out.
 B starts at zero, so a model computes the same with new adapters as without them, bit for bit.
@@ -42,8 +42,17 @@ class LoRALinear(Module):
     Source:   Hu et al. 2021, arXiv:2106.09685. A starts as in `Linear`, B at zero, as in `peft`.
     """
 
+    adapts: type[Linear | Embedding] = Linear
+
     def __init__(
-        self, base_layer: Linear, rank: int, alpha: float, dropout: float = 0.0, parts: int = 1, *, rng: Generator
+        self,
+        base_layer: Linear | Embedding,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        parts: int = 1,
+        *,
+        rng: Generator,
     ) -> None:
         out, into = base_layer.weight.shape
         if type(rank) is not int or rank < 1:
@@ -67,7 +76,7 @@ class LoRALinear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.merged:
-            return F.linear(x, Tensor(self.merged_weight()), self.base_layer.bias)
+            return F.linear(x, Tensor(self.merged_weight()), self.base_layer.bias)  # type: ignore[union-attr]
         y: Tensor = self.base_layer(x)
         low = self.lora_A(self.lora_dropout(x)).chunk(len(self.lora_B), -1)  # (..., rank) for each part
         pieces = [up(part) for up, part in zip(self.lora_B, low, strict=True)]
@@ -87,7 +96,7 @@ class LoRALinear(Module):
 
         Raises:   ValueError: the base layer has a forward of its own.
         """
-        if type(self.base_layer).forward is not Linear.forward:
+        if type(self.base_layer).forward is not self.adapts.forward:
             raise ValueError(f"LoRA: {type(self.base_layer).__name__} has a forward of its own: it cannot be merged")
         if self._merged is None:
             return np.asarray(self.base_layer.weight.data + self.delta())
@@ -113,6 +122,31 @@ class LoRALinear(Module):
         self._merged = None
 
 
+class LoRAEmbedding(LoRALinear):
+    """A frozen `Embedding` with a trained adapter of low rank: the row of each id moves in `rank` common directions.
+
+    Args:     as `LoRALinear`; dropout has no effect.
+    Shapes:   weight (num_embeddings, embedding_dim) as (out, in): lora_A.weight (rank, embedding_dim), the directions;
+              lora_B[0].weight (num_embeddings, rank), how far each row moves in them.
+    Source:   `peft` names them the other way round: lora_embedding_B = Aᵀ, and lora_embedding_A = Bᵀ, which is zero.
+    """
+
+    adapts = Embedding
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows, (num_embeddings, embedding_dim), for a model that reads the weight itself."""
+        if self.merged:
+            return Tensor(self.merged_weight())
+        return self.base_layer.weight + self.lora_B[0].weight @ self.lora_A.weight * self.scaling
+
+    def forward(self, ids: Tensor | Array) -> Tensor:
+        if self.merged:
+            return F.embedding(ids, Tensor(self.merged_weight()))
+        y: Tensor = self.base_layer(ids)
+        return y + F.embedding(ids, self.lora_B[0].weight) @ self.lora_A.weight * self.scaling
+
+
 def _delta(A: Array, Bs: Sequence[Array], scaling: float) -> Array:
     """scaling · B A for each part, one below the other."""
     product = np.concatenate([B @ down for B, down in zip(Bs, np.split(A, len(Bs)), strict=True)])
@@ -128,49 +162,64 @@ def add_lora(
     *,
     rng: Generator,
     joint: bool = False,
+    embeddings: int = 0,
 ) -> list[str]:
     """Freeze a model, and put an adapter beside its linear layers, in place.
 
     Args:     rank, alpha, dropout: see `LoRALinear`. targets: names of layers, whole ("transformer.h.0.attn.c_attn")
-              or their ends ("c_attn"); None: every `Linear`, except a head that is tied to the token embedding.
+              or their ends ("c_attn", "wte"); None: every `Linear`, except a head that is tied to the token embedding.
               joint: one adapter for queries, keys and values together, as `peft` has, instead of one for each.
+              embeddings: rank of the adapters of embeddings, scaled as the others are. Unless it is 0, every
+              `Embedding` that is not tied to the head has one, even without targets.
     Returns:  the names of the adapted layers.
-    Raises:   ValueError: a name fits no Linear; a tied head, whose merged adapter would change the embedding too; a
-              model that has adapters.
+    Raises:   ValueError: a name fits no Linear and no Embedding; a tied layer, whose merged adapter would change the
+              other one too; a model that has adapters.
     """
     if any(True for _ in lora_layers(model)):
         raise ValueError("the model has LoRA adapters already: merge them first (merge_lora)")
-    linears = _linears(model)
-    tied = {name for name, (_, _, layer) in linears.items() if _is_tied(model, layer)}
-    chosen = list(linears) if targets is None else [name for name in linears if any(_fits(name, t) for t in targets)]
-    wrong = [t for t in targets or () if not any(_fits(name, t) for name in linears)]
+    layers = _adaptable(model)
+    weights = [id(layer.weight) for _, _, layer in layers.values()]
+    tied = {name for name, (_, _, layer) in layers.items() if weights.count(id(layer.weight)) > 1}
+    if targets is None:
+        chosen = [name for name, (_, _, layer) in layers.items() if embeddings or isinstance(layer, Linear)]
+    else:
+        chosen = [name for name in layers if any(_fits(name, t) for t in targets)]
+    wrong = [t for t in targets or () if not any(_fits(name, t) for name in layers)]
     if wrong or not chosen:
-        ends = sorted({name.rpartition(".")[2] for name in linears})
-        raise ValueError(f"LoRA: the model has no linear layer {', '.join(wrong)}: it has {', '.join(ends)}")
+        ends = sorted({name.rpartition(".")[2] for name in layers})
+        raise ValueError(f"LoRA: the model has no layer {', '.join(wrong)} to adapt: it has {', '.join(ends)}")
     if targets is not None and tied & set(chosen):
         raise ValueError(
-            f"LoRA: {', '.join(sorted(tied & set(chosen)))} shares its weight with the token embedding, which a merged "
+            f"LoRA: {', '.join(sorted(tied & set(chosen)))} shares its weight with another layer, which a merged "
             "adapter would change too: leave it out"
         )
-    parts = {name: 1 if joint else _PARTS.get(name.rpartition(".")[2], 1) for name in chosen if name not in tied}
-    adapt(model, {name: LoRA(rank, alpha, dropout, n) for name, n in parts.items()}, rng=rng)
-    return list(parts)
+    adapters = {}
+    for name in chosen:
+        parts = 1 if joint else _PARTS.get(name.rpartition(".")[2], 1)
+        own = embeddings if embeddings and isinstance(layers[name][2], Embedding) else rank
+        if name not in tied:
+            adapters[name] = LoRA(own, alpha * own / rank if own != rank else alpha, dropout, parts)
+    adapt(model, adapters, rng=rng)
+    return list(adapters)
 
 
 def adapt(model: Module, adapters: Mapping[str, LoRA], *, rng: Generator) -> None:
-    """Freeze a model, and put an adapter beside each of the linear layers that are named, in place.
+    """Freeze a model, and put an adapter beside each of the layers that are named, in place.
 
-    Raises:   ValueError: a name is no Linear of the model; as `LoRALinear`. Nothing is changed then.
+    Raises:   ValueError: a name is no Linear and no Embedding of the model; as `LoRALinear`. Nothing is changed then.
     """
-    linears = _linears(model)
-    unknown = [name for name in adapters if name not in linears]
+    layers = _adaptable(model)
+    unknown = [name for name in adapters if name not in layers]
     if unknown:
-        raise ValueError(f"LoRA: the model has no linear layer {', '.join(unknown)}")
-    new = {name: LoRALinear(linears[name][2], *one, rng=rng) for name, one in adapters.items()}
+        raise ValueError(f"LoRA: the model has no layer {', '.join(unknown)} to adapt")
+    new: dict[str, LoRALinear] = {}
+    for name, one in adapters.items():
+        base = layers[name][2]
+        new[name] = (LoRALinear if isinstance(base, Linear) else LoRAEmbedding)(base, *one, rng=rng)
     for p in model.parameters():
         p.requires_grad = False
     for name, layer in new.items():
-        owner, key, _ = linears[name]
+        owner, key, _ = layers[name]
         _put(owner, key, layer)
 
 
@@ -215,8 +264,10 @@ def merged_state(state: Mapping[str, Array], scalings: Mapping[str, float]) -> d
     return merged
 
 
-def _linears(model: Module) -> dict[str, tuple[object, str, Linear]]:
-    return {name: (owner, key, layer) for name, owner, key, layer in _children(model, "") if isinstance(layer, Linear)}
+def _adaptable(model: Module) -> dict[str, tuple[object, str, Linear | Embedding]]:
+    """name → (owner, attribute, layer) of every layer that may get an adapter."""
+    found = _children(model, "")
+    return {name: (owner, key, layer) for name, owner, key, layer in found if isinstance(layer, Linear | Embedding)}
 
 
 def _children(owner: object, path: str) -> Iterator[tuple[str, object, str, Module]]:
@@ -247,7 +298,3 @@ def _put(owner: object, attribute: str, module: Module) -> None:
 
 def _fits(name: str, target: str) -> bool:
     return name == target or name.endswith("." + target)
-
-
-def _is_tied(model: Module, layer: Linear) -> bool:
-    return any(isinstance(m, Embedding) and m.weight is layer.weight for m in model.modules())

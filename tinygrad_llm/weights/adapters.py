@@ -1,6 +1,7 @@
 """LoRA adapters in files, as `peft` of Hugging Face writes them: a small folder beside a base model.
 
-    adapter_model.safetensors   base_model.model.LAYER.lora_A.weight (rank, in), ….lora_B.weight (out, rank); and
+    adapter_model.safetensors   base_model.model.LAYER.lora_A.weight (rank, in), ….lora_B.weight (out, rank); of an
+                                embedding, ….lora_embedding_A (rank, ids), ….lora_embedding_B (channels, rank); and
                                 base_model.model.NAME, parameters that were trained as they are, such as a new head
     adapter_config.json         rank, alpha, the adapted layers, and the path of the base
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from tinygrad_llm.formats import load_safetensors, save_safetensors
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.nn import LoRA, LoRALinear, Module, adapt, lora_layers, merge_lora
+from tinygrad_llm.nn import Linear, LoRA, LoRAEmbedding, LoRALinear, Module, adapt, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.atomic import atomic_write
 from tinygrad_llm.storage.files import LoadError, open_regular, parse_json, show
@@ -32,6 +33,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _LABELS, _BASE = "tinygrad_llm.labels", "tinygrad_llm.base_sha256"  # in the metadata of the arrays
 _MAX_JSON = 1_000_000  # bytes
 _PREFIX = "base_model.model."
+_EMBEDDING = "lora_embedding_"
 _PEFTS_ALPHA = 8  # where a config states none
 _MOST_BASES = 100  # adapters on top of each other
 _WANTED = {
@@ -64,8 +66,11 @@ def save_adapter(
     for name, layer in layers.items():
         if name in whole:
             arrays[f"{_PREFIX}{name}.weight"] = layer.merged_weight()
-            if layer.base_layer.bias is not None:
+            if isinstance(layer.base_layer, Linear) and layer.base_layer.bias is not None:
                 arrays[f"{_PREFIX}{name}.bias"] = layer.base_layer.bias.data
+        elif isinstance(layer, LoRAEmbedding):
+            arrays[f"{_PREFIX}{name}.{_EMBEDDING}A"] = np.ascontiguousarray(layer.lora_B[0].weight.data.T)
+            arrays[f"{_PREFIX}{name}.{_EMBEDDING}B"] = np.ascontiguousarray(layer.lora_A.weight.data.T)
         else:
             arrays[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_A.weight.data
             arrays[f"{_PREFIX}{name}.lora_B.weight"] = _block_diagonal([up.weight.data for up in layer.lora_B])
@@ -260,7 +265,10 @@ def _sorted(arrays: dict[str, Array], where: str) -> tuple[dict[str, tuple[Array
         plain = name.removeprefix(_PREFIX).replace(".modules_to_save.default.", ".").replace(".default.", ".")
         layer, half, _ = plain.rpartition(".lora_")
         if half:
-            found.setdefault(layer, {})[plain.removeprefix(layer + half).removesuffix(".weight")] = array
+            which = plain.removeprefix(layer + half).removesuffix(".weight").removesuffix(".default")
+            if which.startswith("embedding_"):  # theirs are B and A of ours, transposed
+                which, array = {"A": "B", "B": "A"}.get(which.removeprefix("embedding_"), which), array.T
+            found.setdefault(layer, {})[which] = array
         else:
             whole[plain] = array
     for layer, halves in found.items():
