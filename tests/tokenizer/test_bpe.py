@@ -10,7 +10,8 @@ from definition import BYTE_ID, BYTE_NAMES, BYTES, TEXTS, VOCAB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, byte_ids, pattern
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, byte_ids, cache, pattern
+from tinygrad_llm.tokenizer.bpe import MANY_IDS
 
 EOT = "<|endoftext|>"
 
@@ -237,17 +238,18 @@ def test_encode_single_token_is_the_inverse_of_decoding_one_id(gpt2):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, np.array, lambda ids: np.array(ids, np.uint16)])
-def test_decode_bytes_joins_the_tokens_of_any_row_of_ids(gpt2, kind):
+def test_decode_bytes_joins_the_tokens_of_any_row_of_ids(gpt2, monkeypatch, kind):
     rng = np.random.default_rng(0)
     longer = gpt2.with_special_tokens(["<|more|>"])
-    for n in (0, 1, 2, 300):
+    monkeypatch.setattr(cache, "BLOCK", 170)
+    for n in (0, 1, 2, MANY_IDS - 1, MANY_IDS, 340, 341):
         ids = [50257, *rng.integers(0, 50258, n).tolist()][:n]
         plain = b"".join([longer._bytes[i] for i in ids])
         assert longer.decode_bytes(kind(ids) if ids else ids) == plain
 
 
 @pytest.mark.parametrize("wrong", [-1, -50257, -50258, -(10**6), 50257, 2 * 50257, 10**30, True, 1.0, "1", None, [1]])
-@pytest.mark.parametrize("around", [[], [1, 2]])
+@pytest.mark.parametrize("around", [[], [1, 2], [0, 1] * MANY_IDS])
 def test_decode_refuses_what_is_no_id_in_any_place(gpt2, wrong, around):
     for ids in ([wrong, *around], [*around, wrong]):
         with pytest.raises(TokenizerError, match=r"^token id .* is unknown: ids are integers from 0 to 50256"):

@@ -4,7 +4,9 @@ import hashlib
 import re
 import sys
 import unicodedata
+from itertools import accumulate
 
+import numpy as np
 import pytest
 import regex
 from definition import TEXTS, gpt2_words
@@ -12,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinygrad_llm.tokenizer import pattern
-from tinygrad_llm.tokenizer.pattern import last_cut, split_chunks, split_stretches, split_words
+from tinygrad_llm.tokenizer.pattern import find_words, last_cut, split_chunks, split_stretches, split_words
 
 # White space of every kind and what Python alone takes for it, apostrophes, digits, combining marks, and joiners.
 ODD = " \t\n\r\x0b\x0c\x85\xa0\u1680\u2003\u2028\u3000\x1c\x1f\x00\u200b'’stdmlver12٣²Ⅷaé漢e\u0301\u0e31!?^_👩\u200d🇩"
@@ -23,6 +25,9 @@ SHORT = st.text(alphabet=ODD, max_size=30) | st.lists(st.sampled_from([*ODD, "'s
 def test_words_equal_the_patterns_and_each_splits_into_itself(text):
     words = gpt2_words(text)
     assert split_words(text) == words
+    data, starts = find_words(text)
+    assert data == text.encode()
+    assert starts.tolist() == [0, *accumulate(len(word.encode()) for word in words)]
     assert "".join(words) == text
     for word in words:
         assert split_words(word) == [word]
@@ -33,11 +38,6 @@ def test_words_of_the_chunks_are_the_words_of_the_text(text):
     chunks = split_chunks(text)
     assert "".join(chunks) == text
     assert [word for chunk in chunks for word in split_words(chunk)] == gpt2_words(text)
-    # What the cache relies on: white space is one word, and a line feed between two other chunks is one.
-    assert all(split_words(chunk) == [chunk] for chunk in chunks if chunk.isspace())
-    others = [chunk for chunk in chunks if not chunk.isspace()]
-    expected = [word for chunk in others for word in [*split_words(chunk), "\n"]]
-    assert split_words("\n".join([*others, ""])) == expected
 
 
 @given(text=SHORT, size=st.sampled_from([1, 2, 7]))
@@ -86,6 +86,13 @@ def test_re_and_regex_agree_on_letters_numbers_and_spaces():
         for other in characters[:128]:
             text = f"{one}{other} {one}'{other}"
             assert split_words(text) == gpt2_words(text)
+    # The kinds by which `find_words` splits.
+    characters = characters[:0x600] + characters[0x600::11]
+    kinds = pattern.kinds_of(np.frombuffer(characters.encode("utf-32-le"), "<u4"))
+    newer = "".join(re.sub("[0-9A-F]+", lambda code: chr(int(code[0], 16)), pattern.NEWER).split())
+    for kind, known in ((pattern.SPACE, r"\s"), (pattern.LETTER, r"\p{L}"), (pattern.NUMBER, r"\p{N}")):
+        expected = regex.findall(rf"[{known}--[{newer}]]", characters, regex.V1)
+        assert [characters[place] for place in np.flatnonzero(kinds == kind)] == expected
 
 
 def test_characters_newer_than_tiktoken_are_neither_letter_nor_number():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import definition
 import pytest
@@ -12,6 +13,19 @@ from hypothesis import strategies as st
 from tinygrad_llm.tokenizer import Tokenizer, cache, pattern
 from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS
 from tinygrad_llm.tokenizer.merge import merge
+from tinygrad_llm.tokenizer.table import WordTable
+
+
+@pytest.fixture(scope="module", params=["table", "chunks"])
+def path(request):
+    """Both ways to encode, for texts of any length."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "LONG_TEXT", 0 if request.param == "table" else 1 << 30)
+        patch.setattr(cache, "WordTable", partial(WordTable, 1 << 10))
+        yield
+
+
+pytestmark = pytest.mark.usefixtures("path")
 
 
 @given(text=TEXTS)
@@ -66,6 +80,7 @@ def test_encode_ignores_what_was_encoded_before(texts, small):
         if small:
             patch.setattr(cache, "CACHE_SIZE", 50)
             patch.setattr(cache, "CACHED_LENGTH", 4)
+            patch.setattr(cache, "WordTable", partial(WordTable, 8))
             patch.setattr(pattern, "STRETCH", 5)
         tokenizer = Tokenizer([(BYTE_ID[97], BYTE_ID[98]), (BYTE_ID[32], 256), (BYTE_ID[97], BYTE_ID[97])], ())
         for text in [*texts, *texts[::-1], " ".join(texts), "".join(texts)]:
@@ -92,16 +107,19 @@ def assert_tokens_merge_into_themselves(tokenizer):
 def test_cache_is_bounded_and_keeps_no_long_piece(monkeypatch):
     monkeypatch.setattr(cache, "CACHE_SIZE", 1000)
     tokenizer = Tokenizer([])
-    caches = (tokenizer._chunks, tokenizer._chunks.words)
-    for number in range(300):
+    caches = (tokenizer._cache.chunks, tokenizer._cache.words)
+    for number in range(1200):
         tokenizer.encode(f"word{number} {number}!")
         for known in caches:
             assert sum(16 + len(piece) + len(ids) for piece, ids in known.items()) <= 1000
     for known in caches:
         known.clear()
     tokenizer.encode("a" * (cache.CACHED_LENGTH + 1))
-    assert not tokenizer._chunks
-    assert set(tokenizer._chunks.words) == {"\n"}  # the line feed that separates new chunks
+    assert not any(caches)
+    table = tokenizer._cache.table
+    if table is not None:
+        assert table.count <= 1 << 10
+        assert len(tokenizer._cache.ids) == (1 << 10) + 1
 
 
 def test_ids_returned_are_not_shared_with_the_cache(gpt2):
@@ -111,9 +129,10 @@ def test_ids_returned_are_not_shared_with_the_cache(gpt2):
 
 def test_threads_can_share_a_tokenizer(monkeypatch, in_threads):
     monkeypatch.setattr(cache, "CACHE_SIZE", 300)  # so that a thread empties what another has just filled
+    monkeypatch.setattr(cache, "WordTable", partial(WordTable, 32))
     monkeypatch.setattr(pattern, "STRETCH", 50)
     shared = Tokenizer.gpt2()
-    shared._chunks.words.tokens = {}  # refilling 50,000 words at each overflow would be most of the test
+    shared._cache.words.tokens = {}  # refilling 50,000 words at each overflow would be most of the test
     text = " ".join(f"word{number % 37}ish it's {number}\n" for number in range(400))
     expected = definition.encode(shared.merges, text)
     wrong = []
@@ -139,11 +158,11 @@ def test_copies_encode_alike_and_hold_no_cache(duplicate):
 
 def test_a_copy_knows_every_learned_token_as_a_word(for_each):
     learned, loaded = Tokenizer.train("the cat sat on the mat " * 9, 270), Tokenizer([(0, 1)])
-    assert {"the", " cat"} <= set(learned._chunks.words.tokens)
-    assert not loaded._chunks.words.tokens
+    assert {"the", " cat"} <= set(learned._cache.words.tokens)
+    assert not loaded._cache.words.tokens
 
     def check(duplicate):
         for tokenizer in (learned, loaded, duplicate(learned)):
-            assert duplicate(tokenizer)._chunks.words.tokens == tokenizer._chunks.words.tokens
+            assert duplicate(tokenizer)._cache.words.tokens == tokenizer._cache.words.tokens
 
     for_each([copy.copy, copy.deepcopy, lambda tokenizer: pickle.loads(pickle.dumps(tokenizer))], check)

@@ -1,6 +1,7 @@
 """Learning merges: against a naive trainer, by hand, from files and iterators, and in bounded memory."""
 
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, pattern, train
+from tinygrad_llm.tokenizer.table import WordTable
 
 
 def naive_train(texts, n_merges):
@@ -149,15 +151,17 @@ def test_path_is_a_file_and_str_is_always_a_text(tmp_path):
 
 
 @given(text=st.text(alphabet="ab.' \n", max_size=300))
-def test_words_are_counted_in_chunks_of_any_length(text):
+def test_words_are_counted_in_stretches_of_any_length(text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "LONG_CHUNK", 3)
+        patch.setattr(train, "LONG_TEXT", 20)
+        patch.setattr(train, "WordTable", partial(WordTable, 8))
         patch.setattr(pattern, "STRETCH", 20)
         assert train.count_words([text, text]) == Counter(pattern.split_words(text) * 2)
 
 
 def test_texts_larger_than_memory_leave_only_counts(monkeypatch, peak_memory):
     monkeypatch.setattr(pattern, "STRETCH", 1 << 12)
+    monkeypatch.setattr(train, "WordTable", partial(WordTable, 64))
 
     def count():
         counts = train.count_words("the cat sat on the mat. " * 1_000 for _ in range(20))

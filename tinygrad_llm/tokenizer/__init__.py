@@ -8,7 +8,8 @@
     bpe.py          `Tokenizer`: words → bytes → merged tokens → ids, and back.
     basic.py        How BERT splits a text into words, which are cleaned on the way.
     wordpiece.py    `WordPieceTokenizer`, BERT's: the longest pieces of a word, instead of merges.
-    cache.py        The fast path of `Tokenizer.encode`: chunks and words whose ids are already known.
+    cache.py        The fast paths of `Tokenizer`: words whose ids are already known, and joining the bytes of many ids.
+    table.py        Looking up all words of a long text at once, as arrays.
 
 The other files serve these: byte_ids (GPT-2's order of the bytes), special (special tokens in texts from outside),
 streaming (text while it is generated), files, gpt2_files and huggingface (reading and writing), checks (bad texts and

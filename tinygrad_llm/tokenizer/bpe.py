@@ -15,16 +15,16 @@ import contextlib
 import copy
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
-from operator import countOf, itemgetter
 from typing import Any, Literal
 
 import numpy as np
 
 from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
-from tinygrad_llm.tokenizer.cache import Chunks, Words
+from tinygrad_llm.tokenizer.cache import Cache, Ids, JoinTokens
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
 from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, read_stretches, write_document
 from tinygrad_llm.tokenizer.gpt2_files import (
@@ -34,12 +34,13 @@ from tinygrad_llm.tokenizer.gpt2_files import (
     token_ids,
     write_gpt2_files,
 )
-from tinygrad_llm.tokenizer.merge import Pair, merge_steps
-from tinygrad_llm.tokenizer.pattern import split_chunks, split_stretches, split_words
+from tinygrad_llm.tokenizer.merge import Pair, merge, merge_steps
+from tinygrad_llm.tokenizer.pattern import split_stretches, split_words
 from tinygrad_llm.tokenizer.train import MAX_IDS, count_words, learn_merges
 
 END_OF_TEXT = "<|endoftext|>"
 
+MANY_IDS = 100  # decoding fewer takes less time than the calls of NumPy
 MAX_VOCABULARY_BYTES = 1 << 26  # each merge can double a token, so forty merges could spell a terabyte
 
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how "surrogateescape" decodes bytes that are not UTF-8
@@ -114,14 +115,14 @@ class Tokenizer:
         merged as they are when they stand alone. In other lists of merges, an earlier merge may prevent that.
         """
         plain = self._bytes[: 256 + len(self.merges)] if learned and self._ids is None else []
-        # A token that is not UTF-8 gets surrogates, which no word contains.
-        tokens = {token.decode(errors="surrogateescape"): (token_id,) for token_id, token in enumerate(plain)}
         self._learned = learned
-        self._chunks = Chunks(Words(BYTE_IDS, self.merges, tokens, self._ids))
+        self._join: JoinTokens | None = None  # made when it is first needed
+        tokens = {token: (token_id,) for token_id, token in enumerate(plain)}
+        self._cache = Cache(partial(_merge_word, self.merges, self._ids), tokens)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle everything except the cache, which would be most of it."""
-        return {name: value for name, value in vars(self).items() if name != "_chunks"}
+        return {name: value for name, value in vars(self).items() if name not in ("_cache", "_join")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -344,10 +345,9 @@ class Tokenizer:
 
     def _encode_plain(self, text: str, ids: list[int]) -> None:
         """Append the ids of a text in which no special token counts."""
-        # The definition is `for word in split_words(text): ids += merge(word)`. Chunks recur more often than words, so
-        # most of a text is found in the cache without splitting it into words.
+        # The definition is to merge each of `split_words(text)` and to join the ids. The cache gives the same ids.
         for stretch in split_stretches(text):
-            ids += self._chunks.encode(split_chunks(stretch))
+            ids += self._cache.encode(stretch)
 
     def split(self, text: str) -> list[str]:
         """Return the words of a text, as they are before any merge; special tokens are plain text here.
@@ -390,11 +390,11 @@ class Tokenizer:
         if isinstance(ids, np.ndarray) and ids.ndim == 1:
             ids = ids.tolist()
         given = ids if isinstance(ids, list) else list(ids)
-        # The usual case, plain integers in range: one gather and one join, both in C. Types and signs are checked,
-        # because a list takes True for 1, and counts a negative index from its end.
-        if len(given) > 1 and countOf(map(type, given), int) == len(given) and min(given) >= 0:
-            with contextlib.suppress(IndexError):
-                return b"".join(itemgetter(*given)(self._bytes))
+        if len(given) >= MANY_IDS:
+            if self._join is None:
+                self._join = JoinTokens(self._bytes)
+            with contextlib.suppress(TypeError, OverflowError, IndexError):  # `check_ids` reports what is wrong
+                return self._join(given)
         return b"".join([self._bytes[token_id] for token_id in check_ids(given, self.n_vocab)])
 
     def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[int]]:
@@ -420,6 +420,12 @@ class Tokenizer:
             pieces += first, decoder.decode(token[1:])
             length += len(first) + len(pieces[-1])
         return "".join([*pieces, decoder.decode(b"", final=True)]), offsets
+
+
+def _merge_word(merges: Mapping[Pair, int], ids: Sequence[int] | None, word: str) -> Ids:
+    """Return the ids of a word; `ids` as `Tokenizer._ids`."""
+    merged = merge(word.encode().translate(BYTE_IDS), merges)
+    return tuple(merged if ids is None else map(ids.__getitem__, merged))
 
 
 def split_at(special_tokens: Iterable[str], text: str) -> list[str]:

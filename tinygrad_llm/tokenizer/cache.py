@@ -1,101 +1,144 @@
-"""The fast path of `Tokenizer.encode`: two bounded dictionaries, so that the same word is not merged again and again.
+"""The fast paths of `Tokenizer`. `Cache`, for `encode`, so that the same word is not merged again and again:
 
-chunk → ids    found: the usual case, one lookup in C per chunk (`Chunks.encode`)
-word → ids     for chunks that are new: split them into words and look those up (`Words`)
-merge          for words that are new (`merge.merge`)
+short text   chunk → ids in one dictionary; a new chunk is split into words (`KnownIds`)
+long text    word → number → ids, for all words at once (`table.WordTable`)
+new word     word → ids in another dictionary, for both; a new word is merged (`merge.merge`)
+
+All of them are bounded. When one is full, it is emptied: frequent words return at once, and a better rule would cost
+time at every lookup.
+
+`JoinTokens`, for `decode`, joins the bytes of many tokens by arrays.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
+import threading
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 
-from tinygrad_llm.tokenizer.merge import Pair, merge
-from tinygrad_llm.tokenizer.pattern import split_words
+import numpy as np
+
+from tinygrad_llm.tokenizer.pattern import LONG_TEXT, find_words, split_chunks, split_words
+from tinygrad_llm.tokenizer.table import LONGEST, WordTable
 
 CACHE_SIZE = 1 << 22  # characters + ids + 16 per entry: about 100 MB
 CACHED_LENGTH = 256  # characters: longer pieces rarely recur
+BLOCK = 1 << 16  # ids that are decoded at once, so that the arrays stay small
 
 Ids = tuple[int, ...]
 
 
-class Words(dict[str, Ids]):
-    """Word → its ids; a new word is merged when it is looked up.
+class KnownIds(dict[str, Ids]):
+    """Piece of text → its ids, which are made when they are first looked up.
 
-    When the dictionary is full, it is emptied: frequent words return at once, and a better rule would cost time at
-    every lookup. Threads may share it, because no answer depends on which words are in it.
+    Threads may share it, because no answer depends on which pieces are in it.
 
-    Args:     byte_ids: byte → id, for bytes.translate. merges: pair → the id that it makes.
-              tokens: words that are one token, and their ids; they return after each emptying. ids: replace the ids
-              of the bytes and merges, if given.
+    Args:     make: piece → its ids. tokens: pieces that are known from the start, and again after each emptying.
     """
 
-    def __init__(
-        self, byte_ids: bytes, merges: Mapping[Pair, int], tokens: Mapping[str, Ids], ids: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, make: Callable[[str], Ids], tokens: Mapping[str, Ids]) -> None:
         super().__init__(tokens)
-        self.byte_ids, self.merges, self.tokens, self.ids = byte_ids, merges, tokens, ids
+        self.make, self.tokens = make, tokens
         self.room = CACHE_SIZE
 
-    def __missing__(self, word: str) -> Ids:
-        merged = merge(word.encode().translate(self.byte_ids), self.merges)
-        ids = tuple(merged if self.ids is None else map(self.ids.__getitem__, merged))
-        if len(word) <= CACHED_LENGTH:
-            size = 16 + len(word) + len(ids)
+    def __missing__(self, piece: str) -> Ids:
+        ids = self.make(piece)
+        if len(piece) <= CACHED_LENGTH:
+            size = 16 + len(piece) + len(ids)
             if size > self.room:
                 self.clear()
                 self.update(self.tokens)
                 self.room = CACHE_SIZE
             self.room -= size
-            self[word] = ids
+            self[piece] = ids
         return ids
 
 
-class Chunks(dict[str, Ids]):
-    """Chunk → its ids, for the chunks seen so far; bounded like `Words`."""
+class Cache:
+    """Text → ids.
 
-    def __init__(self, words: Words) -> None:
-        super().__init__()
+    Args:     merge: word → its ids. tokens: the words that are one token, and their ids.
+    """
+
+    def __init__(self, merge: Callable[[str], Ids], tokens: Mapping[bytes, Ids]) -> None:
+        # A token that is not UTF-8 gets surrogates, which no word contains.
+        words = KnownIds(merge, {token.decode(errors="surrogateescape"): ids for token, ids in tokens.items()})
         self.words = words
-        (self.line_feed,) = words["\n"]
-        self.room = CACHE_SIZE
+        self.chunks = KnownIds(lambda chunk: tuple(chain.from_iterable(map(words.__getitem__, split_words(chunk)))), {})
+        self.tokens = {token: ids for token, ids in tokens.items() if len(token) <= LONGEST}
+        self.lock = threading.Lock()  # a thread must not read the table while another one changes it
+        self.table: WordTable | None = None  # made here if it begins with tokens, else for the first long text
+        if tokens:
+            self._empty_table()
 
-    def encode(self, chunks: list[str]) -> list[int]:
-        """Return the ids of several chunks, joined."""
-        # The usual case: every chunk is known, and C does all lookups.
-        try:
-            return list(chain.from_iterable(map(self.__getitem__, chunks)))
-        except KeyError:
-            # Some chunks are new. Encode each of them once. `dict.fromkeys` keeps the order of the text, so that chunks
-            # that are looked up together lie together in memory.
-            found = list(map(self.get, chunks, repeat(())))
-            new = self._encode_new(dict.fromkeys(chunk for chunk, ids in zip(chunks, found, strict=True) if not ids))
-            return list(chain.from_iterable(ids or new[chunk] for chunk, ids in zip(chunks, found, strict=True)))
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, which is a stretch (see `pattern`)."""
+        if len(text) < LONG_TEXT:
+            return list(chain.from_iterable(map(self.chunks.__getitem__, split_chunks(text))))
+        data, starts = find_words(text)
+        with self.lock:
+            numbers = (self.table or self._empty_table()).find(data, starts)
+            ids = self.ids.take(numbers).tolist()
+        # Words that are new, or too long for the table, are looked up one by one.
+        new: dict[bytes, Ids] = {}
+        missing = np.flatnonzero(numbers == 0)
+        spans = zip(missing.tolist(), starts[missing].tolist(), starts[missing + 1].tolist(), strict=True)
+        for index, start, end in spans:
+            word = data[start:end]
+            ids[index] = found = self.words[word.decode()]
+            if len(word) <= LONGEST:
+                new[word] = found
+        if new:
+            self._keep(new)
+        return list(chain.from_iterable(ids))
 
-    def _encode_new(self, chunks: Iterable[str]) -> dict[str, Ids]:
-        """Encode new chunks and keep their ids.
+    def _keep(self, new: Mapping[bytes, Ids]) -> None:
+        """Put new words into the table, as far as there is room; empty it first if it is too full for all of them."""
+        with self.lock:
+            table = self.table
+            if table is None or len(new) > table.room:
+                table = self._empty_table()
+            self._add(table, new, table.room)
 
-        Many chunks are split at once, as one text with a line feed after each. That is safe: a chunk of non-space holds
-        no line feed, and the line feed after it is a word and a token of its own. So it also separates the ids.
+    def _empty_table(self) -> WordTable:
+        """Begin with a new table, half of which has room for the tokens that were learned first."""
+        self.table = table = WordTable()
+        self.ids = np.empty(table.capacity + 1, object)  # number of a word → its ids
+        self._add(table, self.tokens, table.room // 2)
+        return table
+
+    def _add(self, table: WordTable, words: Mapping[bytes, Ids], limit: int) -> None:
+        for number, ids in enumerate(islice(words.values(), limit), table.count + 1):
+            self.ids[number] = ids
+        table.add(list(islice(words, limit)))
+
+
+class JoinTokens:
+    """Ids → the bytes of their tokens, joined.
+
+    Args:     tokens: id → its bytes; none is empty.
+    """
+
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        self.bytes = np.frombuffer(b"".join(tokens), np.uint8)  # of all tokens, one after another
+        self.sizes = np.array([len(token) for token in tokens])
+        self.ends = self.sizes.cumsum()
+
+    def __call__(self, ids: list[int]) -> bytes:
+        """Return the bytes of some ids.
+
+        Raises:   TypeError, OverflowError, IndexError: an id that `checks.check_ids` refuses.
         """
-        # White space is one word; so are U+001C … U+001F, which are not space in PATTERN. The other chunks are split
-        # in two groups, because text that is only ASCII splits faster.
-        groups: tuple[list[str], ...] = [], [], []
-        for chunk in chunks:
-            groups[2 if chunk.isspace() else chunk.isascii()].append(chunk)
-        new = {chunk: self.words[chunk] for chunk in groups[2]}
-        # Split each group as one text, look up its words, and cut the ids at the line feeds.
-        for group in groups[:2]:
-            ids = tuple(chain.from_iterable(map(self.words.__getitem__, split_words("\n".join([*group, ""])))))
-            start = 0
-            for chunk in group:
-                end = ids.index(self.line_feed, start)
-                new[chunk] = ids[start:end]
-                start = end + 1
-        # Keep the short ones; empty the dictionary first if they do not fit.
-        kept = {chunk: ids for chunk, ids in new.items() if len(chunk) <= CACHED_LENGTH}
-        size = sum(map(len, kept)) + sum(map(len, kept.values())) + 16 * len(kept)
-        if size > self.room:
-            self.clear()
-            self.room = CACHE_SIZE
-        self.room -= size
-        self.update(kept)
-        return new
+        return b"".join([self._join(ids[start : start + BLOCK]) for start in range(0, len(ids), BLOCK)])
+
+    def _join(self, ids: list[int]) -> bytes:
+        numbers = np.frombuffer(array("I", ids), np.uintc)
+        # An array takes True for 1 and False for 0.
+        if any(isinstance(ids[place], bool) for place in np.flatnonzero(numbers < 2).tolist()):
+            raise TypeError("a bool is no id")
+        sizes, ends = self.sizes.take(numbers), self.ends.take(numbers)
+        # Where each byte of the result lies in `self.bytes`: one step after the byte before it, except at the first
+        # byte of a token, which is a jump from the end of the token before it.
+        steps = np.ones(sizes.sum(), np.int64)
+        steps[0] = ends[0] - sizes[0]
+        steps[sizes[:-1].cumsum()] = ends[1:] - sizes[1:] - ends[:-1] + 1
+        return self.bytes.take(steps.cumsum()).tobytes()

@@ -7,31 +7,40 @@ str of two characters, compare as their ids do.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush
-from itertools import chain
 from operator import add
 
+import numpy as np
+
 from tinygrad_llm.tokenizer.merge import Pair
-from tinygrad_llm.tokenizer.pattern import split_chunks, split_stretches, split_words
+from tinygrad_llm.tokenizer.pattern import LONG_TEXT, find_words, split_stretches, split_words
+from tinygrad_llm.tokenizer.table import LONGEST, WordTable
 
 MAX_IDS = 0x110000  # the number of characters that a str can hold
-LONG_CHUNK = 64  # characters: longer chunks rarely recur, but their words do
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
     """Count the words of all texts. Only the counts are kept, so the texts may be larger than memory."""
-    chunk_counts: Counter[str] = Counter()
+    word_counts: Counter[str] = Counter()
+    # In a long text, the words that the table has are counted at once, and the others, new or long, one by one.
+    table, names = WordTable(), [b""]  # word → number, and number → word
+    counts = np.zeros(table.capacity + 1, np.int64)  # number → how often the word was found
     for text in texts:
         for stretch in split_stretches(text):
-            chunks = split_chunks(stretch)
-            if max(map(len, chunks), default=0) > LONG_CHUNK:
-                long = [chunk for chunk in chunks if len(chunk) > LONG_CHUNK]
-                chunks = [chunk for chunk in chunks if len(chunk) <= LONG_CHUNK]
-                chunks += chain.from_iterable(map(split_words, long))
-            chunk_counts.update(chunks)
-    word_counts: Counter[str] = Counter()
-    for chunk, count in chunk_counts.items():
-        for word in split_words(chunk):  # a word splits into itself
-            word_counts[word] += count
+            if len(stretch) < LONG_TEXT:
+                word_counts.update(split_words(stretch))
+                continue
+            data, starts = find_words(stretch)
+            numbers = table.find(data, starts)
+            found = np.bincount(numbers)
+            counts[: len(found)] += found
+            missing = np.flatnonzero(numbers == 0)
+            spans = zip(starts[missing].tolist(), starts[missing + 1].tolist(), strict=True)
+            others = Counter([data[start:end] for start, end in spans])
+            word_counts.update({word.decode(): count for word, count in others.items()})
+            new = [word for word in others if len(word) <= LONGEST][: table.room]
+            table.add(new)
+            names += new
+    word_counts.update({names[number].decode(): int(counts[number]) for number in np.flatnonzero(counts[1:]) + 1})
     return word_counts
 
 
