@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.finetuning import Classification, PaddedExamples, balanced_weights, classify, pad, token_influence
-from tinygrad_llm.finetuning.classifier import confusion_matrix, scores_by_class
+from tinygrad_llm.finetuning.classifier import confusion_matrix, encode_messages, scores_by_class
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
 from tinygrad_llm.nn import add_lora
 from tinygrad_llm.random import Generator
+from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError
 from tinygrad_llm.training import Trainer, TrainSettings
 
 SIZES = GPTConfig(vocab_size=12, block_size=10, n_layer=1, n_head=2, n_embd=8, initializer_range=0.2)
@@ -92,6 +93,19 @@ def test_a_class_without_text_has_no_balanced_weight():
     for wrong in ([0, 1, 3], [-1, 0, 1]):
         with pytest.raises(ValueError, match="labels must be from 0 to 2, got "):
             balanced_weights(np.array(wrong), 3)
+
+
+def test_messages_become_ids_that_the_model_can_read_with_the_ends_that_it_needs():
+    letters = CharTokenizer("abcdef")
+    assert encode_messages(["abcdef", "abcd", "a"], letters, 4) == ([[0, 1, 2, 3], [0, 1, 2, 3], [0]], 1)
+    rows = [[8, 0, 1, 9], [8, 0, 1, 9], [8, 0, 9]]
+    assert encode_messages(["abcdef", "ab", "a"], letters, 4, ends=(8, 9)) == (rows, 1)
+    with pytest.raises(ValueError, match="text 2 has 3 tokens, and the model reads at most 2 of it"):
+        encode_messages(["ab", "abc"], letters, 4, refuse=True, ends=(8, 9))
+    with pytest.raises(TokenizerError, match="line 7: character 'x' at position 1"):
+        encode_messages(["ax"], letters, 4, where=lambda i: f"line {i + 7}")
+    bytes_alone = Tokenizer([])  # a special token is read as text
+    assert encode_messages(["<|endoftext|>"], bytes_alone, 99)[0] == [bytes_alone.encode_ordinary("<|endoftext|>")]
 
 
 def test_probabilities_are_in_the_order_of_the_texts():

@@ -82,6 +82,12 @@ def test_the_system_s_text_and_earlier_turns_stand_before_the_prompt():
     assert text == f"be kind\n\n{HELLO}hi<|endoftext|>{HELLO}ho<|endoftext|>{HELLO}"
 
 
+def test_a_model_of_characters_has_no_end_between_its_turns():
+    letters = CharTokenizer("".join(sorted(set(HELLO) | set("hi"))))
+    turns = [Turn("hello", "hi"), Turn("hello", "hi")]
+    assert letters.decode(prompt_ids(letters, PHI3, turns, "hello", "", 900).ids) == f"{HELLO}hi{HELLO}hi{HELLO}"
+
+
 @given(st.lists(st.integers(1, 12), max_size=8), st.integers(0, 120))
 def test_as_many_of_the_last_turns_are_kept_as_fit(lengths, longest):
     turns = [Turn("hello", "x" * length) for length in lengths]
