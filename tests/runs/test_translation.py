@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tinygrad_llm.datasets import DataError
+from tinygrad_llm.datasets import DataError, Translated
 from tinygrad_llm.models import Translator, TranslatorConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs.presets import PRESETS
@@ -15,6 +15,7 @@ from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.translation import load_translations
 from tinygrad_llm.tokenizer import Tokenizer
 from tinygrad_llm.training import ConfigError, Translation, encode_translations
+from tinygrad_llm.training.translation import measuring_batches
 
 ANIMALS = ["fox", "old bear", "cat", "very small mouse", "goose", "dog"]
 VERBS = ["sleeps", "sings", "sees a ball", "waits", "laughs by the river"]
@@ -141,6 +142,22 @@ def test_exact_is_the_share_of_greedy_translations_that_are_right(config, monkey
     )
     model = data.make_model(config, Generator(0), 4)
     assert task.evaluate(model).measures["exact"] == 1 / len(data.held_out["lengths"])
+
+
+def test_pairs_of_similar_length_are_measured_together_each_once_and_only_as_wide_as_needed():
+    tokenizer, rng = Tokenizer([]), np.random.default_rng(0)
+    pairs = [Translated("a" * int(n), "b" * int(m)) for n, m in rng.integers(1, 9, (11, 2))]
+    batches = measuring_batches(encode_translations(pairs, tokenizer, tokenizer.eot_token), 4)
+    assert [len(batch["lengths"]) for batch in batches] == [4, 4, 3]
+    assert np.all(np.diff(np.concatenate([batch["lengths"] for batch in batches])) >= 0)
+    found, names = [], ("source", "source_lengths", "target", "target_lengths")
+    for batch in batches:
+        assert batch["source"].shape[1] == batch["source_lengths"].max()
+        assert batch["target"].shape[1] == batch["target_lengths"].max() + 1
+        for source, n, target, m in zip(*(batch[name] for name in names), strict=True):
+            found.append((tokenizer.decode(source[: n - 1]), tokenizer.decode(target[1:m])))
+            assert {*source[n - 1 :], target[0], *target[m:]} == {tokenizer.eot_token}
+    assert sorted(found) == sorted(map(tuple, pairs))
 
 
 def test_a_translation_that_goes_on_after_the_target_is_not_exact():

@@ -83,6 +83,13 @@ def test_grouped_batches_have_less_padding():
     assert padding(True) < 0.25 * padding(False)
 
 
+def test_a_group_holds_the_next_sixteen_batches_and_no_others():
+    grouped, plain = (PaddedExamples(texts(np.arange(1, 65)), 2, Generator(3), each) for each in (True, False))
+    for _ in range(4):
+        one, other = (np.concatenate([next(each)["number"] for _ in range(16)]) for each in (grouped, plain))
+        assert sorted(one) == sorted(other)
+
+
 def test_grouped_batches_come_in_no_order_of_length():
     source = PaddedExamples(texts(np.arange(1, 65)), 4, Generator(3), grouped=True)
     widths = [next(source)["ids"].shape[1] for _ in range(16)]
