@@ -52,6 +52,9 @@ def test_text_and_json_agree(cli):
     ("given", "lines"),
     [
         (facts(), ["AVX-512", "SkylakeX kernels, 8 thread(s)", "quota none", "nothing set", "* nothing to improve"]),
+        (facts(free_threaded=False, interpreter_lock=True), ["threads: one at a time runs Python"]),
+        (facts(free_threaded=True, interpreter_lock=True), ["threads: a free-threaded Python whose lock is on"]),
+        (facts(free_threaded=True, interpreter_lock=False), ["threads: a free-threaded Python without the lock"]),
         (facts(cores=3, quota=2.5), ["3 core(s) for this process (8 by affinity, quota 2.5)"]),
         (facts(flags=sorted(runtime.AVX2), cpu="Chip"), ["processor: Chip with AVX2\n"]),
         (facts(flags=[], cpu=None), ["processor: unknown\n"]),

@@ -7,6 +7,7 @@ raises. Nothing is recorded per operation: backward looks at the saved arrays on
 
 import functools
 import itertools
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -119,13 +120,15 @@ class _Changes:
         self.latest = -1
         self._last: dict[int, int] = {}  # by id, which stands for one array as long as `_alive` has it
         self._alive: dict[int, weakref.ref[Array]] = {}
+        self._one_at_a_time = threading.Lock()
 
     def add(self, array: Array) -> None:
         owner = _owner(array)
         key = id(owner)
         if key not in self._alive:
             self._alive[key] = weakref.ref(owner, lambda _: (self._alive.pop(key, None), self._last.pop(key, None)))
-        self._last[key] = self.latest = next(_numbers)
+        with self._one_at_a_time:  # so that `latest` never falls, also if two threads change arrays at once
+            self._last[key] = self.latest = next(_numbers)
 
     def number_of(self, array: Array) -> int:
         return self._last.get(id(_owner(array)), -1)

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import platform
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +97,8 @@ def facts() -> dict[str, Any]:
     families = (runtime.OFF, "OPENBLAS_", "GOTO_", "OMP_", "MKL_", "BLIS_", "VECLIB_")
     return {
         "python": platform.python_version(),
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        "interpreter_lock": getattr(sys, "_is_gil_enabled", lambda: True)(),
         "platform": platform.platform(),
         "numpy": np.__version__,
         "cpu": about.get("model name"),

@@ -41,6 +41,7 @@ def _words(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[st
     optional = (f"{name} {version or '(not installed)'}" for name, version in facts["optional"].items())
     lines = [
         f"Python {facts['python']}, NumPy {facts['numpy']}, {facts['platform']}",
+        f"threads: {_lock(facts)}",
         f"processor: {facts['cpu'] or 'unknown'}{_flags(facts)}",
         f"cores: {facts['cores']} core(s) for this process ({facts['affinity']} by affinity, quota {_quota(facts)})",
         f"memory available: {_gigabytes(facts['memory_available'])}",
@@ -64,6 +65,15 @@ def _words(facts: dict[str, Any], speed: dict[str, dict[str, float]]) -> list[st
         one, both = (f"{speed[threads][name]:.0f} {unit}" for threads in ("one", "all"))
         lines.append(f"{what:24}{one:>16}{both:>16}")
     return lines
+
+
+def _lock(facts: dict[str, Any]) -> str:
+    """What the interpreter's lock means for threads that share a model."""
+    if not facts["free_threaded"]:
+        return "one at a time runs Python (the interpreter's lock); NumPy's work runs side by side"
+    if facts["interpreter_lock"]:
+        return "a free-threaded Python whose lock is on: PYTHON_GIL=1 is set, or an imported package needs the lock"
+    return "a free-threaded Python without the lock, on which nothing of this package relies"
 
 
 def _flags(facts: dict[str, Any]) -> str:
