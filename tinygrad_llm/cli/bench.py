@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from tinygrad_llm import __version__, runtime
-from tinygrad_llm.bench import BenchError, attention, decode, learn, machine, optimizer, profile, tokenizer, train
+from tinygrad_llm.bench import (
+    BenchError,
+    attention,
+    decode,
+    learn,
+    machine,
+    optimizer,
+    profile,
+    scaling,
+    tokenizer,
+    train,
+)
 from tinygrad_llm.bench.measure import OURS, Cases, Measure, Setup, busy, held_to, measure, missing
 from tinygrad_llm.bench.table import NOTHING, ROUNDS, cells, markdown, notes, plain
 from tinygrad_llm.cli import UsageError
@@ -20,6 +31,7 @@ from tinygrad_llm.cli.doctor import kernels
 from tinygrad_llm.cli.options import integer
 from tinygrad_llm.cli.progress import WIDTH, fold, is_terminal
 from tinygrad_llm.datasets import load_corpus
+from tinygrad_llm.storage.figure import new_figure, save_figure
 
 EXAMPLE = "tinygrad-llm bench train --config char-cpu baby --against torch"
 
@@ -42,6 +54,7 @@ THEMES = {
     "attention": Theme("time causal attention and its gradient", attention.THEIRS, lambda _: attention.cases()),
     "optimizer": Theme("time clipping and AdamW with GPT-2's shape", optimizer.THEIRS, lambda _: optimizer.cases()),
     "tokenizer": Theme("time encoding, decoding and training a tokenizer, with one thread each", tokenizer.THEIRS),
+    "scaling": Theme("time and memory of a training step as each size grows", scaling.THEIRS),
     "learn": Theme("time training to a held-out loss with AdamW and with Muon", learn.THEIRS),
 }
 
@@ -49,7 +62,7 @@ THEMES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = parser.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     for name, theme in THEMES.items():
-        arguments = " FILE" if name == "learn" else ""
+        arguments = {"learn": " FILE", "scaling": " --out scaling.png"}.get(name, "")
         example = f"tinygrad-llm bench {name}{arguments} --against {' '.join(theme.theirs)}"
         example = EXAMPLE if name == "train" else example
         one = subjects.add_parser(name, help=theme.summary, epilog=f"example: {example}")
@@ -75,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "learn":
             _add_learn(one)
             continue
+        if name == "scaling":
+            _add_scaling(one)
+            continue
         words = f"counted rounds (default {ROUNDS}; a ratio from fewer rounds is not reliable)"
         one.add_argument("--rounds", type=integer(1), default=ROUNDS, metavar="N", help=words)
         form = one.add_mutually_exclusive_group()
@@ -94,6 +110,15 @@ def _add_learn(one: argparse.ArgumentParser) -> None:
     one.add_argument("--json", action="store_true", help="print the figures and the curves as JSON")
 
 
+def _add_scaling(one: argparse.ArgumentParser) -> None:
+    axes = list(scaling.SIZES)
+    words = f"which of {', '.join(axes)} grow, one after another (default: all)"
+    one.add_argument("--axis", nargs="+", choices=axes, default=axes, metavar="NAME", help=words)
+    one.add_argument("--rounds", type=integer(1), default=3, metavar="N", help="counted rounds (default 3)")
+    one.add_argument("--out", type=Path, metavar="FILE.png", help="also draw the figures to this file")
+    one.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
 def run(args: argparse.Namespace) -> int:
     with busy(runtime.cores() if args.busy else 0):
         return _run(args)
@@ -109,6 +134,8 @@ def _run(args: argparse.Namespace) -> int:
     threads = 1 if args.subject == "tokenizer" else args.threads or runtime.cores()
     if args.subject == "learn":
         return _learn(args, against, threads)
+    if args.subject == "scaling":
+        return _scaling(args, against, threads)
     loads = [_load_average()]
     measures: list[Measure] = []
     try:
@@ -168,6 +195,53 @@ def _profile(args: argparse.Namespace) -> int:
     else:
         print(fold(f"One worker, {threads} thread(s) in BLAS; means of {profile.STEPS} steps. MB: inputs and outputs."))
     return 0
+
+
+def _scaling(args: argparse.Namespace, against: Sequence[str], threads: int) -> int:
+    names, found = [OURS, *against], list[scaling.Point]()
+    if args.out is not None and not args.out.parent.is_dir():
+        raise UsageError(f"--out {args.out}: there is no folder {args.out.parent}")
+    try:
+        if args.out is not None:
+            new_figure()  # what is missing must be known before minutes of measuring
+        setup = Setup(against, args.rounds, threads, (lambda what: None) if args.json else _progress)
+        with held_to(threads):
+            for point in scaling.points(list(dict.fromkeys(args.axis)), setup):
+                found.append(point)
+        facts = machine.facts() | {OURS: __version__}
+        if args.out is not None:
+            about = f"{facts['cpu'] or 'processor unknown'}, {threads} thread(s) each"
+            save_figure(scaling.picture(found, names, about), args.out)
+    except (BenchError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    fitted = scaling.exponents(found, names)
+    if args.json:
+        rows = [{"axis": point.axis, "size": point.size} | point.measure.row() for point in found]
+        figures = {"machine": facts, "subject": args.subject, "threads": threads, "rounds": args.rounds}
+        print(json.dumps(figures | {"rows": rows, "exponents": fitted}))
+        return 0
+    _progress("")
+    head = ["", *(f"{name}, {unit}" for name in names for unit in ("ms", "MB"))]
+    lines = [[f"{p.axis} {p.size}", *(cell for name in names for cell in _costs(p, name))] for p in found]
+    for axis, by_name in fitted.items():
+        slopes = [by_name[name][cost] for name in names for cost in ("seconds", "memory")]
+        lines.append([f"{axis}, exponent", *(NOTHING if a is None else f"{a:.2f}" for a in slopes)])
+    print("\n".join(plain([head, *lines], WIDTH)), end="\n\n")
+    print(
+        fold(
+            f"Medians of {args.rounds} round(s) in turns, {threads} thread(s) each, every line in new processes. MB: "
+            "peak memory above the imports. Exponent a: the cost grows as size to the power of a."
+        )
+    )
+    if args.out is not None:
+        print(f"\nsaved {args.out}")
+    return 0
+
+
+def _costs(point: scaling.Point, name: str) -> list[str]:
+    """The cells of a contender: milliseconds and MB."""
+    seconds, memory = point.seconds(name), point.memory(name)
+    return [f"{x:,.1f}" if x is not None else NOTHING for x in (seconds and 1e3 * seconds, memory and memory / 1e6)]
 
 
 def _learn(args: argparse.Namespace, against: Sequence[str], threads: int) -> int:
