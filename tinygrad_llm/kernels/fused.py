@@ -15,6 +15,8 @@ import numpy as np
 from tinygrad_llm.kernels.contract import Array, Result, alike, analytic, column_sums, exp_is_safe, kernel, row_sums
 from tinygrad_llm.kernels.losses import IGNORE_INDEX, check_targets
 
+IN_CACHE = 1 << 17  # scores: half a megabyte in float32, so that the second-level cache holds them and their gradient
+
 
 @kernel
 @analytic
@@ -64,6 +66,39 @@ def _attend(
         )
     if block < 1:
         raise ValueError(f"causal_attention: got block {block}, which must be ≥ 1")
+    parts = list(_parts(q, k, block)) if keep is None or keep.shape[:-2] == q.shape[:-2] else [()]
+    backwards = [
+        _attend_part(q[i], k[i], v[i], None if keep is None else keep[i], p, block, recompute, y[i]) for i in parts
+    ]
+
+    def backward(g: Array, dq: Array, dk: Array, dv: Array) -> None:
+        for i, one in zip(parts, backwards, strict=True):
+            one(g[i], dq[i], dk[i], dv[i])
+
+    return backward
+
+
+def _parts(q: Array, k: Array, block: int) -> Iterator[tuple[Any, ...]]:
+    """Indices that cut the leading axes, batch and heads, so that the scores of a block of a part stay in the cache.
+
+    A block's scores are read and written about ten times, forward and backward.
+    """
+    if q.ndim == 2 or not len(q):
+        yield ()
+        return
+    scores = math.prod(q.shape[1:-2]) * min(block, q.shape[-2]) * k.shape[-2]  # of one index of the first axis
+    many = IN_CACHE // max(1, scores)
+    if many:
+        yield from ((slice(start, start + many),) for start in range(0, len(q), many))
+    else:
+        yield from ((i, *rest) for i in range(len(q)) for rest in _parts(q[i], k[i], block))
+
+
+def _attend_part(
+    q: Array, k: Array, v: Array, keep: Array | None, p: float, block: int, recompute: bool, y: Array
+) -> Callable[[Array, Array, Array, Array], None]:
+    """`_attend` for some rows of the batch, or some heads of a row."""
+    Tq, Tk = q.shape[-2], k.shape[-2]
     scale = 1 / math.sqrt(q.shape[-1])
     drop = 1 / (1 - p) if p < 1 else 0.0
     kept: list[tuple[Array | None, Array, Array]] = []  # E, top and n of each block
@@ -105,10 +140,18 @@ def _attend(
         out /= n
         kept.append((None if recompute else E, top, n))
 
+    def add_product(total: Array, seen: slice, left: Array, right: Array) -> None:
+        if seen.stop == Tk:  # the first of them
+            np.matmul(left.swapaxes(-1, -2), right, out=total)
+        else:
+            total[..., seen, :] += left.swapaxes(-1, -2) @ right
+
     def backward(g: Array, dq: Array, dk: Array, dv: Array) -> None:
         if not Tq:
             dk[...] = dv[...] = 0
-        # In reverse: the last block attends to all keys, so it fills dk and dv, and the others are added to them.
+        # In reverse: the last block attends to all keys, so it fills dk and dv, and the others are added to them. They
+        # are added in memory without gaps, which is faster even though it is copied in the end.
+        own_dk, own_dv = (dk, dv) if len(kept) == 1 else (np.empty(x.shape, x.dtype) for x in (dk, dv))
         for (rows, seen), (E, top, n) in zip(reversed(list(blocks())), reversed(kept), strict=True):
             if E is None:
                 E, _ = exponentials(rows, seen, top)
@@ -121,11 +164,11 @@ def _attend(
             np.matmul(dS, k[..., seen, :], out=dq[..., rows, :])
             dq[..., rows, :] *= scale
             # dk = dSᵀ q / √D and dv = A'ᵀ g, to which each query of each block contributes.
-            for total, left, right in ((dk, dS, q[..., rows, :] * scale), (dv, dropped(E, rows, seen), gn)):
-                if rows.stop == Tq:
-                    np.matmul(left.swapaxes(-1, -2), right, out=total)
-                else:
-                    total[..., seen, :] += left.swapaxes(-1, -2) @ right
+            add_product(own_dk, seen, dS, q[..., rows, :] * scale)
+            add_product(own_dv, seen, dropped(E, rows, seen), gn)
+            del E, dA, dS  # their memory is free before the next block takes its own
+        if len(kept) > 1:
+            dk[...], dv[...] = own_dk, own_dv
 
     return backward
 

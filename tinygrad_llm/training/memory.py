@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from tinygrad_llm.kernels.fused import IN_CACHE
 from tinygrad_llm.models import GPTConfig
 from tinygrad_llm.optim.jobs import JOB, STRETCH
 from tinygrad_llm.optim.muon import is_inner
@@ -147,8 +148,8 @@ class _Worker:
         self.plain = (texts - 1 + (4 if adapted else 2)) / texts * self.logits if adapted or texts > 1 else 0
         self.drops = config.dropout > 0
         self.queries = min(_QUERIES, T)
-        self.cut = self.queries < T  # whether attention works on a part of the queries at a time
-        self.scores = rows * config.n_head * T * self.queries  # of one such part
+        each = T * self.queries  # scores of one such part, for one head of one row
+        self.scores = min(rows * config.n_head * each, max(IN_CACHE, each))
         heads = rows * config.n_head
         weights = sum(heads * min(self.queries, T - i) * min(i + self.queries, T) for i in range(0, T, self.queries))
         masks = self.drops * (2 * self.x + heads * T * T) / _FLOAT
@@ -211,10 +212,10 @@ class _Worker:
         """Backward through attention, after the MLP.
 
         In memory are the gradients of the residual, of attention's output, and of q, k and v; a product of that
-        size; and some scores, with those before them, and two more with dropout.
+        size; and some scores, with two more for dropout.
         """
         done = 5 + self.trains(left - 1, "mlp.c_fc") + self.gelu_output(left)
-        scores = (1 + self.cut + 2 * self.drops + self.recompute) * self.scores
+        scores = (1 + 2 * self.drops + self.recompute) * self.scores
         ready = self.ready(left) + self.gradients[left - 1] * 3 // 4
         return self.kept(left) + (6 - done) * self.x + scores, ready
 
