@@ -218,6 +218,19 @@ def test_a_gradient_is_a_tensor_that_shares_its_memory():
     assert h.grad.tolist() == [4, 4]
 
 
+def test_short_rows_are_rounded_as_in_pytorch():
+    scores = torch.tensor([0.9544, 1.4950, 1.4754, 0.8434, 0.7070, 1.0865])
+    naive = torch.exp(scores) / torch.exp(scores).sum(dim=0)
+    assert [naive.sum().item(), torch.softmax(scores, 0).sum().item()] == [1.0, 1.0]
+    torch.manual_seed(123)
+    x = torch.randn(2, 5)
+    out = nn.Sequential(nn.Linear(5, 6), nn.ReLU())(x)
+    normal = (out - out.mean(dim=-1, keepdim=True)) / torch.sqrt(out.var(dim=-1, keepdim=True))
+    assert [f"{m:.4e}" for m in normal.mean(dim=-1).tolist()] == ["9.9341e-09", "1.9868e-08"]
+    rows = torch.tensor([[-math.inf] * 3, [0.0, -math.inf, 0.0]])
+    assert repr(rows.softmax(-1).tolist()) == "[[nan, nan, nan], [0.5, 0.0, 0.5]]"
+
+
 # Operations that only PyTorch's words have, and so their derivatives: on x (2, 3) between 0.2 and 0.9.
 ONLY_HERE = [
     *(getattr(torch, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "atan", "asin", "acos", "expm1", "exp2")),

