@@ -1,6 +1,7 @@
 """The trace page in a real browser: Chromium, driven by Playwright, where both are installed."""
 
 import contextlib
+import importlib
 import os
 import re
 import shutil
@@ -285,6 +286,18 @@ def test_masked_positions_are_hatched_and_read_as_masked(head, opened):
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     playwright.expect(page.locator(".attention output").first).to_contain_text("hidden by the mask")
+
+
+def test_attention_that_is_kept_as_a_map_is_drawn(opened, tmp_path, monkeypatch):
+    traces = importlib.import_module("tinygrad_llm.study.trace")
+    for name, value in {"EXACT_BYTES": 100, "MAP_BYTES": 2000, "CELLS": 16}.items():
+        monkeypatch.setattr(traces, name, value)
+    model = GPT(GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8), Generator(1))
+    made = study.trace(model, Generator(2).randint(0, 11, (1, 6)), prove=False)
+    page = opened(made.save(tmp_path / "trace.html"), "attention")
+    assert not page.evaluate("numbers(tensors[trace.attention[0].weights]).full")
+    drawn = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((x) => x > 0)"
+    assert [canvas.evaluate(drawn) for canvas in page.locator(".attention canvas").all()] == [True, True]
 
 
 def test_a_mistake_turns_the_check_red(gpt, opened):

@@ -386,6 +386,7 @@ def test_flow_has_the_norms_of_every_layer(gpt):
 def test_what_does_not_fit_is_a_map_and_says_so(monkeypatch):
     monkeypatch.setattr(traces, "EXACT_BYTES", 1000)
     monkeypatch.setattr(traces, "MAP_BYTES", 40_000)
+    monkeypatch.setattr(traces, "CELLS", 10)  # a pattern has 50 cells, all of which are shown
     data = trace_model(small(), IDS, prove=False).data
     assert not data["meta"]["exact"]
     assert "8-bit" in data["meta"]["label"]

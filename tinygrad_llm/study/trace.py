@@ -177,6 +177,10 @@ class _Builder:
         maps = sum(math.prod(self._shape(x)) > self.limit for x in everything)
         self.cells = min(CELLS, int(MAP_BYTES / 8) // max(1, maps))
         self.whole = {i for a in self.attentions for i in (a.weights, a.scores, a.masked) if i is not None}
+        # What the view of attention shows has a cell for each element, if all of it takes no more than a third.
+        views = {a.weights if a.masked is None else i for a in self.attentions for i in (a.weights, a.masked)}
+        shown = [x for x in everything if (x.id if isinstance(x, Value) else x.value) in views]
+        self.views = views if sum(math.prod(self._shape(x)) for x in shown) < MAP_BYTES / 4 else set()
 
     def _shape(self, x: Value | Gradient) -> tuple[int, ...]:
         return x.shape if isinstance(x, Value) else self.recording.values[x.value].shape
@@ -188,7 +192,8 @@ class _Builder:
         if isinstance(array, np.ndarray) and array.size <= self.limit:
             data = full(array)
         elif isinstance(array, np.ndarray):
-            data = quantized(array, array.size if value in self.whole and array.size <= 4 * CELLS else self.cells)
+            all_cells = value in self.views or (value in self.whole and array.size <= 4 * CELLS)
+            data = quantized(array, array.size if all_cells else self.cells)
         else:
             data = quantized(array)
         return {"stats": statistics(array), "data": data}

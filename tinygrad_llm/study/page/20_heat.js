@@ -67,7 +67,7 @@ function heatMap(options) {
   });
   map.readout = el("output", { class: "readout", "aria-live": "polite" });
   listen(map);
-  const sheet = el("div", { class: "sheet" }, map.canvas);
+  const sheet = el("div", { class: "whole-map" }, map.canvas);
   [sheet.style.width, sheet.style.height] = [`${map.w}px`, `${map.h}px`];
   map.box = el("div", { class: "map" }, sheet);
   map.box.addEventListener("scroll", () => {

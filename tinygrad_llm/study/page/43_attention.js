@@ -24,6 +24,7 @@ function attentionView(place, width) {
   if (gradient)
     pictures.push(picture(gradient, `gradient of the ${attentionWords(part)}`, signedScale(gradient.stats)));
   if (numbers(weights)?.full) choose(firstLook(gradient, mask));
+  else pictures.forEach(([, heat]) => heat.mark(new Map())); // a map of it is there
   return el(
     "section",
     { class: "attention" },
