@@ -423,6 +423,15 @@ def test_what_is_recomputed_is_one_step_without_proofs():
     assert data["kernels"]["recompute"]["gradient"].startswith("dx = ")
 
 
+@pytest.mark.parametrize("size", [3, 50, 51, 5000])
+def test_the_top_of_a_vocabulary_is_that_of_a_stable_sort(size):
+    for seed in range(20):
+        scores = Generator(seed).randint(0, 40, (size,)).astype(np.float64)  # many are equal
+        scores[:: 2 + seed] = math.nan
+        expected = np.argsort(-scores, kind="stable")[:5]
+        assert [i for i, _ in lenses.top(scores, 5, lambda i: i)] == list(expected)
+
+
 def test_damaged_weights_are_traced_all_the_same():
     model = small()
     model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = math.nan
