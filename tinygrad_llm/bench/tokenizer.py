@@ -28,7 +28,6 @@ ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 TRAIN_BYTES = 4_700_000
 TRAIN_VOCAB = 4096
-TRAIN_ROUNDS = 3  # each takes seconds
 
 
 def measures(
@@ -52,7 +51,7 @@ def measures(
         texts = cut(texts, TRAIN_BYTES)
         path.write_text(json.dumps(texts))
         trainers = [other for other in against if other in TRAINERS]
-        timings = _alternate("training", trainers, min(rounds, TRAIN_ROUNDS), path=str(path), vocab_size=vocab_size)
+        timings = _alternate("training", trainers, rounds, path=str(path), vocab_size=vocab_size)
         yield _measure(f"train {_size(texts) / 1e6:.1f} MB to {vocab_size:,} tokens", timings)
 
 

@@ -53,7 +53,7 @@ THEMES = {
     "prefill": Theme("time reading a prompt with GPT-2's shape", decode.THEIRS, lambda _: decode.prefill_cases()),
     "attention": Theme("time causal attention and its gradient", attention.THEIRS, lambda _: attention.cases()),
     "optimizer": Theme("time clipping and AdamW with GPT-2's shape", optimizer.THEIRS, lambda _: optimizer.cases()),
-    "tokenizer": Theme("time encoding, decoding and training a tokenizer, with one thread each", tokenizer.THEIRS),
+    "tokenizer": Theme("time encoding (cold: by a new tokenizer), decoding and training one", tokenizer.THEIRS),
     "scaling": Theme("time and memory of a training step as each size grows", scaling.THEIRS),
     "learn": Theme("time training to a held-out loss with AdamW and with Muon", learn.THEIRS),
 }
