@@ -112,3 +112,5 @@ def test_too_few_examples_for_three_parts_are_refused():
     for entries in ([Entry("Say", str(i), "it") for i in range(9)], [Entry("Say", "", str(i)) for i in range(90)]):
         with pytest.raises(DataError, match=r"got \d+ examples, \d of them different, which are too few to train"):
             cut_parts(entries, Generator(0))
+    parts, _ = cut_parts([Entry("Say", str(i), "it") for i in range(10)], Generator(0))
+    assert [len(part) for part in parts] == [8, 1, 1]

@@ -79,6 +79,8 @@ def test_parts_share_no_source_and_lose_no_pair():
     assert parts == split_translations(pairs, Generator(1)) != split_translations(pairs, Generator(2))
     with pytest.raises(DataError, match="got 9 different sentences, too few"):
         split_translations(pairs[:9] * 3, Generator(1))
+    ten = [Translated(f"source {i}", "target") for i in range(10)]
+    assert [len(part) for part in split_translations(ten, Generator(1))] == [8, 1, 1]
 
 
 def test_a_small_file_that_unfolds_to_a_large_one_is_refused_before_it_fills_memory(table, monkeypatch):

@@ -171,6 +171,8 @@ def test_a_translation_that_goes_on_after_the_target_is_not_exact():
     batch = {"source": np.array([[1, 2]]), "target": np.array([[2, 1, 1, 2]]), "lengths": np.array([5])}
     batch |= {"source_lengths": np.array([2]), "target_lengths": np.array([3])}
     assert Translation(None, [batch], 2).evaluate(model).measures == {"exact": 0.0}
+    short = {**batch, "target": np.array([[2, 2, 2]]), "target_lengths": np.array([1])}
+    assert Translation(None, [], 2).evaluate(model, [batch, short]).measures == {"exact": 0.0}
 
 
 @pytest.mark.slow  # three seconds
