@@ -143,7 +143,8 @@ def softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
         return _plain_softmax(x, dim)  # type: ignore[no-any-return]
     top = x.ours.data.max(-1, keepdims=True)
     e = (x.ours - np.where(np.isfinite(top), top, 0)).to(np.float64).exp().to(np.float32)
-    return Tensor.of(e * (1 / e.sum(-1, keepdim=True)), "SoftmaxBackward0")
+    with np.errstate(divide="ignore", invalid="ignore"):  # a row of −∞ alone gives NaN
+        return Tensor.of(e * (1 / e.sum(-1, keepdim=True)), "SoftmaxBackward0")
 
 
 # ---- sums, products and order --------------------------------------------------------------------------------------
