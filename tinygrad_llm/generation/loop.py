@@ -75,7 +75,8 @@ def stream(
     """Generate token by token: yields (B,) new ids, one for each row of the prompt.
 
     The model reads each text from `window_start` on. Rows of different lengths get the ids that each would get alone,
-    and the cache changes no id, except where two scores are equal up to rounding.
+    and neither the cache nor a busy machine (`runtime.Pace`) changes an id, except where two scores are equal up to
+    rounding.
 
     Args:     ids: the prompt, (T,) or (B, T), or B rows of different lengths; 1 ≤ T ≤ block_size.
               rng: the rows draw from it in turn for each new token; None: Generator(0). Or one generator for each row,
