@@ -162,7 +162,7 @@ def test_choices_are_scored(name, cli, models):
     assert status == 0
     assert " ".join(err.split()) == (f"tinygrad-llm eval: {cut}" if figures["cut"] else "")
     scores = list(score_choices(*models[name], read_choices("choices.jsonl")))
-    assert figures["n"] == len(figures["items"]) == 3
+    assert (figures["choices"], figures["n"], len(figures["items"])) == ("choices.jsonl", 3, 3)
     assert figures["chance"] == 0.25
     assert figures["acc"] == np.mean([score.right for score in scores])
     assert figures["acc_norm"] == np.mean([score.right_normalized for score in scores])
@@ -192,7 +192,7 @@ def test_next_tokens_are_listed(name, cli, models):
     figures = figures_of(out)
     assert (status, err) == (0, "")
     ids = tokenizer.encode("Once there was a")[-BLOCK:]
-    assert figures["read"] == len(ids)
+    assert (figures["text"], figures["read"]) == ("Once there was a", len(ids))
     with model.evaluating():
         logits = model(np.array([ids])).data[0, -1].astype(float)
     probs = np.exp(logits) / np.sum(np.exp(logits))

@@ -59,6 +59,7 @@ def test_the_likeliest_words_are_printed_for_each_mask(trained, cli):
     assert re.fullmatch(r"(\S*\[MASK\] \d\S*\n( *[\d.]+%  \S+\n){3}){2}\nthe .* sat on the.*\n", out)
     figures = json.loads(cli("fill", folder, "The [MASK] sat.", "--top-k", 1000, "--json")[1])
     (found,) = figures["masks"]
+    assert figures["text"] == "The [MASK] sat."
     shares = [one["probability"] for one in found]
     assert sum(shares) == pytest.approx(1)
     assert shares == sorted(shares, reverse=True)
