@@ -91,6 +91,7 @@ def test_answers_are_scored_by_kind(evaluate):
     figures = json.loads(out)
     assert (status, err) == (0, "")
     assert (figures["n"], figures["exact_match"], figures["left_out"]) == (3, 2 / 3, 0)
+    assert (figures["instructions"], figures["style"], "judge" in figures) == ("one.json", "phi3", False)
     assert figures["kinds"]["letters"] == {"n": 2, "exact": 1.0, "f1": 1.0}
     assert figures["kinds"]["numbers"]["exact"] == 0
     assert [one["answer"] for one in figures["answers"]] == [ALPHABET] * 3
@@ -199,6 +200,8 @@ def test_the_judge_s_mean_is_printed_below_the_table(evaluate):
     assert " ".join(out.split("\n", 5)[-1].split()) == line
     with JudgeServer("?") as server:
         assert "judge llama3: no reply holds a score\n" in judged(evaluate, server)[1]
+    with JudgeServer("0") as server:  # a score like others
+        assert "judge llama3: 0.0 of 100, the mean of 3 scores\n" in judged(evaluate, server)[1]
 
 
 @pytest.mark.parametrize("answer", [401, lambda handler: send(handler, {"error": "no sk-secret"})])

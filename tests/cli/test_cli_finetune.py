@@ -68,10 +68,17 @@ def test_a_classifier_is_trained_tested_and_asked(cli, runs, files):
 def test_answers_are_trained_on_and_resumed(cli, toys, text_file, files, task, file):
     wide = ("--preset", "stories", "--set", "model.block_size=64", "--out", "base")
     assert cli("train", "--corpus", text_file, *wide)[0] == 0
-    plain = ("--set", "style=plain")
+    plain = ("--set", "style=plain", "--seed", "3")
     status, out, _ = cli("finetune", task, files / file, "--base", "base", "--out", "new", *FAST, *plain)
     assert status == 0
     assert "30 examples: 26 training, 1 held-out, 3 test" in out
+    for option, value, message in [
+        ("--base", "other", "other: no model here"),
+        ("--seed", 0, "training.seed: 3 before, 0 now"),
+        ("--layers", "last", 'finetune.layers: "all" before, "last" now'),
+    ]:
+        status, _, err = cli("finetune", "--resume", "new", "--steps", "2", option, value)
+        assert (status, message in err) == (2, True), err
     status, out, _ = cli("finetune", "--resume", "new", "--steps", "2", "--json")
     assert status == 0
     assert json.loads(out)["out"] == "new"

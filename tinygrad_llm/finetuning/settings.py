@@ -53,7 +53,7 @@ class FineTuneSettings:
         if self.task and not (self.base and self.data):
             raise ConfigError("finetune.base, finetune.data: name the base model and the file with examples")
         if self.layers == "head" and self.task in ("assistant", "preference"):
-            raise ConfigError(f"finetune.layers: head is for a classifier; a {self.task} takes all, last or lora")
+            raise ConfigError(f"finetune.layers: head is for a classifier; {self.task} takes all, last or lora")
         if self.class_weights and self.balance:
             raise ConfigError("finetune.class_weights: has no effect on balanced classes: set finetune.balance=false")
 
