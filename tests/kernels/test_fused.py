@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 
 from tinygrad_llm import kernels as K
 from tinygrad_llm.autograd import apply
-from tinygrad_llm.kernels import fused
 from tinygrad_llm.kernels.contract import exp_is_safe
 
 
@@ -84,15 +83,14 @@ def test_recomputing_changes_no_bit(block, add, dtype):
             assert a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize("in_cache", [1, 4 * 4 * 10, 2 * 3 * 4 * 10, 1 << 17])
-def test_attention_in_parts_equals_attention_in_one(in_cache, monkeypatch):
+@pytest.mark.parametrize("part", [1, 4 * 4 * 10, 2 * 3 * 4 * 10, 1 << 17])
+def test_attention_in_parts_equals_attention_in_one(part):
     """Parts are single heads, heads of a row, rows of the batch, or everything."""
     rng = np.random.default_rng(0)
     qkv, g, keep = rng.standard_normal((5, 10, 18)), rng.standard_normal((5, 10, 6)), rng.random((5, 3, 10, 10)) > 0.3
     results = []
-    for most in (1 << 30, in_cache):
-        monkeypatch.setattr(fused, "IN_CACHE", most)
-        y, vjp = K.causal_self_attention(qkv, keep, n_head=3, p=0.3, block=4)
+    for most in (1 << 30, part):
+        y, vjp = K.causal_self_attention(qkv, keep, n_head=3, p=0.3, block=4, part=most)
         results.append((y, vjp(g)[0]))
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)

@@ -253,6 +253,9 @@ def basic_cases() -> list[Case]:
         _kernel(K.causal_attention, "", normal(2, 2, 4, 3), normal(2, 2, 4, 3), normal(2, 2, 4, 3)),
         _kernel(K.causal_attention, "2 queries, 5 keys", normal(2, 2, 3), normal(2, 5, 3), normal(2, 5, 3)),
         _kernel(K.causal_attention, "dropout", *(normal(2, 4, 3),) * 3, mask(2, 4, 4), p=0.3),
+        _kernel(K.causal_attention, "head by head", *(normal(2, 2, 4, 3),) * 3, part=1),
+        _kernel(K.causal_attention, "dropout, two rows at a time", *(normal(3, 4, 3),) * 3, mask(3, 4, 4), p=0.3,
+                part=32),
         *(_kernel(K.causal_attention, label, *(normal(2, 5, 3),) * 3, **o) for label, o in _BLOCKS),
         *(_kernel(K.causal_attention, f"3 queries, 6 keys, {label}", normal(2, 3, 3), *(normal(2, 6, 3),) * 2, **o)
           for label, o in _BLOCKS),
@@ -262,6 +265,8 @@ def basic_cases() -> list[Case]:
                   raised(normal(2, 5, 3), (2, 25.0)), normal(2, 5, 3), **o) for label, o in _BLOCKS),
         _kernel(K.causal_self_attention, "", normal(2, 4, 18), n_head=3),
         _kernel(K.causal_self_attention, "dropout", normal(2, 4, 12), mask(2, 2, 4, 4), n_head=2, p=0.3),
+        _kernel(K.causal_self_attention, "dropout, head by head", normal(2, 4, 12), mask(2, 2, 4, 4), n_head=2, p=0.3,
+                part=1),
         *(_kernel(K.causal_self_attention, label, normal(2, 5, 12), n_head=2, **o) for label, o in _BLOCKS),
         *(_kernel(K.causal_self_attention, f"dropout, {label}", normal(2, 5, 12), mask(2, 2, 5, 5), n_head=2, p=0.3,
                   **o) for label, o in _BLOCKS),

@@ -21,7 +21,15 @@ IN_CACHE = 1 << 17  # scores: half a megabyte in float32, so that the second-lev
 @kernel
 @analytic
 def causal_attention(
-    q: Array, k: Array, v: Array, keep: Array | None = None, *, p: float = 0.0, block: int = 64, recompute: bool = False
+    q: Array,
+    k: Array,
+    v: Array,
+    keep: Array | None = None,
+    *,
+    p: float = 0.0,
+    block: int = 64,
+    part: int = IN_CACHE,
+    recompute: bool = False,
 ) -> Result:
     """y = A' v,  A' = dropout(A),  A = softmax(S),  S = mask(q kᵀ / √D)
     dv = A'ᵀ g,  dq = dS k / √D,  dk = dSᵀ q / √D,  with dS = A · (dA − Σ g·y),  dA = M · (g vᵀ),  M the dropout mask
@@ -29,7 +37,8 @@ def causal_attention(
     q: (..., Tq, D), k and v: (..., Tk, D) → y: (..., Tq, D). Tq ≤ Tk: the queries are the last Tq of Tk positions, so
     that one new query may attend to a whole cache of keys. keep: boolean (..., Tq, Tk), the dropout mask of A.
     block: the number of queries that are computed at a time, with the keys up to the last of them. So the half of S
-    above the diagonal is never computed. recompute: compute A again in backward, instead of keeping (Tq, Tk) numbers.
+    above the diagonal is never computed. part: rows of the batch, or heads, are taken together while a block has at
+    most so many scores. recompute: compute A again in backward, instead of keeping (Tq, Tk) numbers.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Dao et al. 2022, arXiv:2205.14135 (blocks, recomputing).
 
@@ -44,7 +53,7 @@ def causal_attention(
     """
     q, k, v = alike(q, k, v)
     y = np.empty((*q.shape[:-1], v.shape[-1]), np.result_type(q, k, v))
-    backward = _attend(q, k, v, keep, p, block, recompute, y)
+    backward = _attend(q, k, v, keep, p, block, part, recompute, y)
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
         grads = [np.empty(x.shape, np.result_type(g, y)) for x in (q, k, v)]
@@ -55,7 +64,7 @@ def causal_attention(
 
 
 def _attend(
-    q: Array, k: Array, v: Array, keep: Array | None, p: float, block: int, recompute: bool, y: Array
+    q: Array, k: Array, v: Array, keep: Array | None, p: float, block: int, part: int, recompute: bool, y: Array
 ) -> Callable[[Array, Array, Array, Array], None]:
     """Fill y, and return the function that fills dq, dk and dv, given g. All four may be views of larger arrays."""
     Tq, Tk = q.shape[-2], k.shape[-2]
@@ -66,7 +75,7 @@ def _attend(
         )
     if block < 1:
         raise ValueError(f"causal_attention: got block {block}, which must be ≥ 1")
-    parts = list(_parts(q, k, block)) if keep is None or keep.shape[:-2] == q.shape[:-2] else [()]
+    parts = list(_parts(q, k, block, part)) if keep is None or keep.shape[:-2] == q.shape[:-2] else [()]
     backwards = [
         _attend_part(q[i], k[i], v[i], None if keep is None else keep[i], p, block, recompute, y[i]) for i in parts
     ]
@@ -78,7 +87,7 @@ def _attend(
     return backward
 
 
-def _parts(q: Array, k: Array, block: int) -> Iterator[tuple[Any, ...]]:
+def _parts(q: Array, k: Array, block: int, part: int) -> Iterator[tuple[Any, ...]]:
     """Indices that cut the leading axes, batch and heads, so that the scores of a block of a part stay in the cache.
 
     A block's scores are read and written about ten times, forward and backward.
@@ -87,11 +96,11 @@ def _parts(q: Array, k: Array, block: int) -> Iterator[tuple[Any, ...]]:
         yield ()
         return
     scores = math.prod(q.shape[1:-2]) * min(block, q.shape[-2]) * k.shape[-2]  # of one index of the first axis
-    many = IN_CACHE // max(1, scores)
+    many = part // max(1, scores)
     if many:
         yield from ((slice(start, start + many),) for start in range(0, len(q), many))
     else:
-        yield from ((i, *rest) for i in range(len(q)) for rest in _parts(q[i], k[i], block))
+        yield from ((i, *rest) for i in range(len(q)) for rest in _parts(q[i], k[i], block, part))
 
 
 def _attend_part(
@@ -184,12 +193,19 @@ def _not_later(n: int, dtype: np.dtype[Any]) -> Array:
 @kernel
 @analytic
 def causal_self_attention(
-    qkv: Array, keep: Array | None = None, *, n_head: int, p: float = 0.0, block: int = 64, recompute: bool = False
+    qkv: Array,
+    keep: Array | None = None,
+    *,
+    n_head: int,
+    p: float = 0.0,
+    block: int = 64,
+    part: int = IN_CACHE,
+    recompute: bool = False,
 ) -> Result:
     """y = causal_attention(q, k, v) of each of H heads, side by side.   dqkv = every head's dq, dk and dv, side by side
 
     qkv: (B, T, 3C), the queries, keys and values of all heads side by side, as one linear layer computes them →
-    y: (B, T, C). keep: boolean (B, H, T, T) or None. block, recompute: as in `causal_attention`.
+    y: (B, T, C). keep: boolean (B, H, T, T) or None. block, part, recompute: as in `causal_attention`.
 
     Derivation:
         D = C / H.   q[b, h, t, d] = qkv[b, t, h·D + d]; the same with C + h·D + d for k and with 2C + h·D + d for v;
@@ -212,7 +228,7 @@ def causal_self_attention(
         return heads(x[..., :C]), heads(x[..., C : 2 * C]), heads(x[..., 2 * C :])
 
     y = np.empty((B, T, C), qkv.dtype)
-    backward = _attend(*thirds(qkv), keep, p, block, recompute, heads(y))
+    backward = _attend(*thirds(qkv), keep, p, block, part, recompute, heads(y))
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
         dqkv = np.empty((B, T, C3), np.result_type(g, qkv))
