@@ -3,10 +3,14 @@
 import contextlib
 import io
 import os
+import signal
+import warnings
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 
+from tinygrad_llm import runtime
 from tinygrad_llm.cli import demo, main, watch
 from tinygrad_llm.gradcheck import curve
 from tinygrad_llm.models import GPT, GPTConfig
@@ -46,12 +50,20 @@ def place(tmp_path, no_matplotlib, monkeypatch):
     return folder
 
 
+def _state():
+    """What a command leaves as it was, however it ends: signals, warnings, the folder, threads, modes and observers."""
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return handlers, warnings.showwarning, os.stat(".").st_ino, list(runtime._inside), dict(copy_context().items())
+
+
 @pytest.fixture
 def cli(capsys):
     """A function: arguments → (exit status, stdout, stderr)."""
 
     def call(*args):
+        before = _state()
         status = main([str(arg) for arg in args])
+        assert _state() == before
         return status, *capsys.readouterr()
 
     return call

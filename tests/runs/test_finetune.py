@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 
 from tinygrad_llm.datasets import DataError, read_instructions
 from tinygrad_llm.formats import load_checkpoint, load_safetensors, save_checkpoint
+from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
-from tinygrad_llm.nn import merge_lora
+from tinygrad_llm.nn import LoRALinear, merge_lora
 from tinygrad_llm.random import Generator
+from tinygrad_llm.runs import finetune
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.answers import answers
 from tinygrad_llm.runs.finetune import load_examples
@@ -98,6 +101,36 @@ def test_an_adapter_finds_its_base_from_every_folder(tmp_path, base, data, monke
     examples.save(examples.make_model(config, Generator(0), 4), tmp_path / "adapter")
     monkeypatch.chdir(tmp_path)
     assert GPT.from_pretrained("adapter").config == GPT.from_pretrained(base).config
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.7])
+def test_beta_reaches_the_loss_and_the_test(base, data, monkeypatch, beta):
+    seen, own = [], finetune.Preference
+    monkeypatch.setattr(finetune, "Preference", lambda *args: seen.append(own(*args)) or seen[-1])
+    config = configured("preference", base, data, **{"finetune.beta": beta})
+    examples = load_examples(config)
+    examples.make_task(config, Generator(0))
+    examples.results(examples.base)
+    assert [one.beta for one in seen] == [beta, beta]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_settings_of_the_examples_and_adapters_reach_them(base, data, given):
+    config = configured("classifier", base, data, **{"finetune.class_weights": given, "finetune.balance": False})
+    task, _ = load_examples(config).make_task(config, Generator(0))
+    assert (task.class_weights is not None) == given
+    changes = {"grouped": given, "mask_prompt": given, "layers": "lora", "rank": 3 + given, "alpha": 6.0}
+    changes |= {"lora_dropout": 0.25 * given, "embeddings": 2 * given, "training.recompute": given}
+    config = configured("assistant", base, data, **changes)
+    examples = load_examples(config)
+    task, _ = examples.make_task(config, Generator(0))
+    assert task.batches.grouped == given
+    assert (examples.training["targets"][:, 0] == IGNORE_INDEX).all() == given
+    model = examples.make_model(config, Generator(0), 4)
+    assert model.recompute == given
+    layers = [module for module in model.modules() if type(module) is LoRALinear]
+    assert {(one.rank, one.alpha, one.lora_dropout.p) for one in layers} == {(3 + given, 6.0, 0.25 * given)}
+    assert any("wpe.lora" in name for name, _ in model.named_parameters()) == given
 
 
 @pytest.mark.parametrize(("task", "layers"), [
@@ -280,11 +313,16 @@ def test_a_changed_base_or_file_is_noticed_at_a_resume(tmp_path, base, data, wha
 def test_an_adapter_needs_the_base_that_it_was_trained_with(tmp_path, base, data):
     own = shutil.copytree(base, tmp_path / "base")
     finished(Run.new(configured("classifier", own, data, layers="lora"), tmp_path / "run"))
+    examples = load_examples(config := configured("assistant", own, data, layers="lora"))
+    examples.save(examples.make_model(config, Generator(0), 4), tmp_path / "assistant")
+    GPT.from_pretrained(tmp_path / "assistant")
     model = GPT.from_pretrained(own)
     model.transformer.ln_f.bias.data[0] += 1
     model.save_pretrained(own)
     with pytest.raises(LoadError, match="has other weights than when the adapter was trained"):
         GPTClassifier.from_pretrained(tmp_path / "run")
+    with pytest.raises(LoadError, match="has other weights than when the adapter was trained"):
+        GPT.from_pretrained(tmp_path / "assistant")
     with pytest.raises(LoadError, match="holds an adapter of a classifier: `tinygrad-llm classify` reads it"):
         GPT.from_pretrained(tmp_path / "run")
 
@@ -301,6 +339,19 @@ def test_long_examples_are_cut_or_refused(tmp_path, base):
     assert load_examples(config).notes == ["messages longer than the 32 tokens that the model reads: 40, cut"]
     with pytest.raises(ConfigError, match=r"messages longer than the 32 tokens .*: 40: set finetune.too_long=cut"):
         load_examples(config.changed({"too_long": "refuse"}))
+
+
+@pytest.mark.parametrize(("task", "what"), [("assistant", "prompts"), ("preference", "pairs")])
+def test_examples_without_room_for_an_answer_are_said_to_be_left_out(tmp_path, base, data, task, what):
+    entries = [json.loads(line) for line in (data / "preference").read_text().splitlines()]
+    entries = [one | {"input": "long text " * 20 * (i % 2) + str(i)} for i, one in enumerate(entries)]
+    if task == "assistant":
+        entries = [{"instruction": one["instruction"], "input": one["input"], "output": "x"} for one in entries]
+    (tmp_path / task).write_text(json.dumps(entries))
+    notes = load_examples(configured(task, base, tmp_path)).notes
+    assert notes
+    for note in notes:
+        assert re.fullmatch(rf"{what} longer than the 32 tokens that the model reads: \d+, left out", note)
 
 
 @pytest.mark.parametrize("task", TASKS)
