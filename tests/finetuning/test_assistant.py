@@ -102,6 +102,8 @@ def test_an_entry_whose_answer_does_not_fit_is_reported(gpt2):
     roomy = encode_entries(ENTRIES, gpt2, STYLES["phi3"], prompt + 1)
     assert not roomy.dropped
     assert not roomy.cut  # its answer is one token
+    long = encode_entries([Entry("Say it.", "", "it " * 99)], gpt2, STYLES["phi3"], 64)
+    assert (long.cut, [array.shape for array in long.examples.values()]) == ([0], [(1, 64), (1, 64), (1,)])
     with pytest.raises(ValueError, match="none of the 3 entries has its answer within the model's 4 tokens"):
         encode_entries(ENTRIES, gpt2, STYLES["phi3"], 4)
 

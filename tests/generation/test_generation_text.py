@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.datasets import Entry
+from tinygrad_llm.evaluation import score_file
+from tinygrad_llm.finetuning import STYLES, encode_entries
+from tinygrad_llm.finetuning.conversation import Turn, prompt_ids
 from tinygrad_llm.generation import KVCache, Sampling, crop, generate, start_ids, words_cropped, write, write_all
+from tinygrad_llm.generation.search import end_of
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer
 
@@ -65,10 +70,10 @@ def test_pieces_join_to_the_generated_ids_of_the_seed():
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.9, top_k=4), Sampling(0)])
 def test_texts_at_once_are_those_of_each_generator_alone(sampling):
-    """Also beyond the block, with texts that end at different times, and with a stop string."""
+    """Also beyond the block, with texts that end at different times, a stop string, and rows that no token has."""
     tokenizer = Tokenizer([])
-    model = model_of(vocab_size=tokenizer.n_vocab, block_size=16)
-    model.transformer.wte.weight.data[tokenizer.eot_token] *= 3  # some texts end early
+    model = model_of(vocab_size=tokenizer.n_vocab + 9, block_size=16)
+    model.transformer.wte.weight.data[tokenizer.eot_token :] *= 3  # some texts end early
     for stop in ((), ("e", "\N{REPLACEMENT CHARACTER}")):
         texts = write_all(model, tokenizer, [[40, 41]] * 8, 30, sampling, list(map(Generator, range(8))), stop)
         alone = ["".join(write(model, tokenizer, [40, 41], 30, sampling, Generator(seed), stop)) for seed in range(8)]
@@ -145,3 +150,19 @@ def test_a_piece_is_held_back_only_while_it_may_begin_a_stop_string():
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(ValueError, match="a stop string must not be empty"):
         pieces_before(["two", ""])
+
+
+class Zero(Tokenizer):
+    """Its end of text has the id 0, as GPT-NeoX's has."""
+
+    eot_token = 0
+
+
+def test_an_end_of_text_of_id_0_is_one(tmp_path):
+    (tmp_path / "text.txt").write_text("a cat")
+    zero, style = Zero([]), STYLES["plain"]
+    assert (start_ids(zero), end_of(zero)) == ([0], 0)
+    assert encode_entries([Entry("a", "b", "c")], zero, style, 64).examples["targets"][0, -1] == 0
+    assert 0 in prompt_ids(zero, style, [Turn("a", "b")], "c", "", 64).ids
+    assert score_file(model_of(vocab_size=257), zero, str(tmp_path / "text.txt")).tokens == len("a cat")
+    assert "".join(write(Parrot(257, [97, 0, 98]), zero, [1], 3, Sampling(0))) == zero.decode([97])

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tinygrad_llm.generation import search
 from tinygrad_llm.generation.search import attention_of, beam_search, greedy_search, translate
 from tinygrad_llm.models import Translator, TranslatorConfig
 from tinygrad_llm.random import Generator
@@ -167,7 +168,7 @@ def test_arguments_out_of_range_are_refused():
         greedy_search(Fixed([[np.nan, 0.5]] * 2), one, None, 1, 1)
 
 
-def test_texts_are_translated_in_their_order_whatever_the_batch():
+def test_texts_are_translated_in_their_order_whatever_the_batch(monkeypatch):
     tokenizer = Tokenizer.train("a fox sees a ball " * 9, 260)
     config = TranslatorConfig(vocab_size=tokenizer.n_vocab, block_size=12, n_layer=1, n_head=2, n_embd=8)
     model = Translator(config, Generator(3)).to(np.float64)
@@ -177,6 +178,10 @@ def test_texts_are_translated_in_their_order_whatever_the_batch():
     assert found == translate(model, tokenizer, texts, batch_size=2)
     assert found == translate(model, tokenizer, texts, width=1, batch_size=3)
     assert len(set(translate(model, tokenizer, texts, width=3))) > 1
+    asked = []
+    monkeypatch.setattr(search, "beam_search", lambda *args: asked.append(args[5:]) or beam_search(*args))
+    translate(model, tokenizer, ["a fox"], 3, 0.0)
+    assert asked == [(3, 0.0)]
     for text, message in [("", "the sentence is empty"), ("x" * 12, "the sentence has 13 tokens with its end, .* 12")]:
         with pytest.raises(ValueError, match=message):
             translate(model, tokenizer, [text])
