@@ -482,6 +482,8 @@ def test_the_table_of_a_profile_fits_the_screen(cli):
     assert lines[0].split()[:3] == ["toy,", "a", "step"]
     shares = [float(line.split("%")[0].split()[-1]) for line in lines if "%" in line]
     assert sum(shares) == pytest.approx(100, abs=1)
-    assert cli("bench", "train", "--profile", "--markdown") == (
-        2, "", "tinygrad-llm bench: --profile compares nothing: leave out --against, --compile and --markdown\n"
-    )  # fmt: skip
+    for option in (["--markdown"], ["--busy"], ["--rounds", 2]):
+        status, out, err = cli("bench", "train", "--profile", *option)
+        assert (status, out) == (2, "")
+        assert "--profile compares nothing: leave out" in err
+        assert option[0] in err

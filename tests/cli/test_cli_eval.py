@@ -222,6 +222,7 @@ MISTAKES = {
     "choices that do not fit": (
         "char --choices choices.jsonl --no-crop", "choices.jsonl: line 1: the text with an ending has",
     ),
+    "a batch for one text": ("bpe --next cat --batch-size 2", "--batch-size is for a FILE to score, --choices"),
     "top for a text": ("bpe text.txt --top 3", "--top is for --next TEXT"),
     "a run without a model": ("empty text.txt", "empty: no model here"),
     "no run": ("nowhere text.txt", "nowhere: no model here"),

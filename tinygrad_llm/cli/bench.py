@@ -175,8 +175,8 @@ def _show(
 
 
 def _profile(args: argparse.Namespace) -> int:
-    if args.against or args.compile or args.markdown:
-        raise UsageError("--profile compares nothing: leave out --against, --compile and --markdown")
+    if args.against or args.compile or args.markdown or args.busy or args.rounds != ROUNDS:
+        raise UsageError("--profile compares nothing: leave out --against, --compile, --markdown, --busy and --rounds")
     threads = args.threads or runtime.cores()
     rows: list[dict[str, Any]] = []
     try:

@@ -50,11 +50,12 @@ WAYS = {
     "prompts": "--prompts FILE",
     "instructions": "--instructions FILE",
 }
-OPTIONS = {  # that are for one of them
-    "file": ("stride", "dtype", "keep_newlines"),
-    "next": ("top",),
-    "prompts": ("shots", "classifier"),
-    "instructions": ("style", "max_new_tokens", "judge", "judge_model"),
+OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {  # that are for some of them
+    ("file",): ("stride", "dtype", "keep_newlines"),
+    ("next",): ("top",),
+    ("prompts",): ("shots", "classifier"),
+    ("instructions",): ("style", "max_new_tokens", "judge", "judge_model"),
+    ("file", "choices", "prompts"): ("batch_size",),
 }
 
 
@@ -144,10 +145,10 @@ def run(args: argparse.Namespace) -> int:
     asked = [name for name in WAYS if getattr(args, name) is not None]
     if len(asked) != 1:
         raise UsageError(f"give one of these: {', '.join(WAYS.values())}")
-    for way, options in OPTIONS.items():
+    for those, options in OPTIONS.items():
         for option in options:
-            if getattr(args, option) is not None and asked != [way]:
-                raise UsageError(f"--{option.replace('_', '-')} is for {WAYS[way]}")
+            if getattr(args, option) is not None and asked[0] not in those:
+                raise UsageError(f"--{option.replace('_', '-')} is for {', '.join(WAYS[way] for way in those)}")
     model, tokenizer = _load(args)
     set_block_size(args, model)
     try:
