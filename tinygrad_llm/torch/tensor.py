@@ -5,7 +5,7 @@ A Tensor here is a handle: an operation in place puts another value into it, so 
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -104,6 +104,15 @@ def array_of(x: Any) -> Array:
 def constant(array: Any) -> "Tensor":
     """A Tensor without a gradient, which shares the memory of an array."""
     return Tensor.of(autograd.Tensor(np.asarray(array)))
+
+
+def zero_grads(parameters: Iterable["Tensor"], set_to_none: bool) -> None:
+    """Forget the gradients of some Tensors, or set them to zero in place."""
+    for p in parameters:
+        if set_to_none or p.grad is None:
+            p.grad = None
+        else:
+            p.grad.zero_()
 
 
 def together(a: Any, b: Any) -> tuple[Any, Any]:

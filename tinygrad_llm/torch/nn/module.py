@@ -12,7 +12,7 @@ from tinygrad_llm.torch.dtypes import check_device, float16, float32, float64, n
 from tinygrad_llm.torch.dtypes import device as Device
 from tinygrad_llm.torch.dtypes import dtype as Dtype
 from tinygrad_llm.torch.missing import NEAREST, NotOffered, missing
-from tinygrad_llm.torch.tensor import Parameter, Tensor, array_of, constant
+from tinygrad_llm.torch.tensor import Parameter, Tensor, array_of, constant, zero_grads
 
 
 class IncompatibleKeys(NamedTuple):
@@ -185,11 +185,7 @@ class Module(nn.Module):
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for p in self.parameters():
-            if set_to_none or p.grad is None:
-                p.grad = None
-            else:
-                p.grad.zero_()
+        zero_grads(self.parameters(), set_to_none)
 
     def to(self, *where: Any, dtype: Any = None, device: Any = None, **options: Any) -> Self:
         """Convert all float parameters and buffers in place; a device may be "cpu" only."""

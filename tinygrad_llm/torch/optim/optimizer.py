@@ -8,7 +8,7 @@ import numpy as np
 from tinygrad_llm import optim
 from tinygrad_llm.autograd import enable_grad
 from tinygrad_llm.torch.missing import NotOffered, refuse
-from tinygrad_llm.torch.tensor import Tensor, array_of, constant
+from tinygrad_llm.torch.tensor import Tensor, array_of, constant, zero_grads
 
 # Settings of PyTorch's that choose between forms of the same step; they are shown and saved, and change nothing.
 _UNUSED = {
@@ -74,11 +74,7 @@ class Optimizer:
                 )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for p in self._parameters():
-            if set_to_none or p.grad is None:
-                p.grad = None
-            else:
-                p.grad.zero_()
+        zero_grads(self._parameters(), set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; `closure` computes the loss once before."""
