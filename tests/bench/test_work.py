@@ -40,7 +40,7 @@ def test_a_round_lasts_long_enough_and_reports_the_mean(seconds, times, clock):
     assert one.round() == pytest.approx(seconds)  # the first round determines how often the next repeats the work
     assert len(asked) == 1
     assert one.round() == pytest.approx(seconds)
-    assert len(asked) == 1 + times
+    assert len(asked) == 1 + times + (times > 1)  # short work is repeated, and its first repetition not timed
     assert one.about()["times"] == times
 
 
@@ -57,7 +57,13 @@ def test_prepare_is_not_timed(clock):
 
     one = Work(lambda: None, do, 0, dict, prepare)
     assert [one.round(), one.round()] == pytest.approx([ROUND / 2] * 2)
-    assert done == ["prepare", "do"] * 3
+    assert done == ["prepare", "do"] * 4
+
+
+def test_the_first_piece_of_short_work_after_a_pause_is_not_timed(clock):
+    took = iter([ROUND / 4, *[9.0, 1.0, 2.0, 3.0, 4.0] * 2])
+    one = Work(lambda: None, lambda: clock.passes(next(took)), 0, dict)
+    assert [one.round(), one.round(), one.round()] == pytest.approx([ROUND / 4, 2.5, 2.5])
 
 
 def test_seconds_are_per_piece(clock):
