@@ -19,6 +19,7 @@ from tinygrad_llm.bench.harness import Subject
 from tinygrad_llm.bench.limits import prompt_flops, weight_bytes
 from tinygrad_llm.bench.measure import OURS, Case, Cases
 from tinygrad_llm.bench.work import Work, numpy_facts
+from tinygrad_llm.generation.loop import read_prompt
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runtime import peak_memory
@@ -95,7 +96,6 @@ def prefill(folder: str) -> Subject:
 
     def read() -> NDArray[Any]:
         with no_grad():
-            logits: NDArray[Any] = model(ids, model.new_cache(), logits_to_keep=1).data
-        return logits
+            return read_prompt(model, ids, model.new_cache()).data
 
     return Work(lambda: sample(read()), read, imported, numpy_facts)

@@ -145,16 +145,16 @@ def _next_logits(model: LanguageModel, texts: list[Ids], caches: list[KVCache] |
             cache.clear()
         unread.append(window[:, cache.length :])
     if len(texts) == 1:
-        return _read(model, unread[0], caches[0]).data[:, -1]
+        return read_prompt(model, unread[0], caches[0]).data[:, -1]
     # Each text alone up to its last token, then the last tokens of all texts together: so the weights are read once per
     # token for all rows.
     for ids, cache in zip(unread, caches, strict=True):
         if ids.shape[1] > 1:
-            _read(model, ids[:, :-1], cache, keep=0)
+            read_prompt(model, ids[:, :-1], cache, keep=0)
     return model(np.concatenate([ids[:, -1:] for ids in unread]), caches, logits_to_keep=1).data[:, -1]
 
 
-def _read(model: LanguageModel, ids: Ids, cache: KVCache, keep: int = 1) -> Tensor:
+def read_prompt(model: LanguageModel, ids: Ids, cache: KVCache, keep: int = 1) -> Tensor:
     """Read ids (B, T) into the cache. Returns the logits of the last `keep` positions, (B, keep, V)."""
     length = ids.shape[1]
 
