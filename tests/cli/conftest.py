@@ -69,6 +69,19 @@ def cli(capsys):
     return call
 
 
+@pytest.fixture
+def refused(cli):
+    """A function: arguments that are a mistake → stderr, which is one line; stdout is empty, the exit status 2."""
+
+    def call(*args):
+        status, out, err = cli(*args)
+        assert (status, out, err.count("\n"), err[-1:]) == (2, "", 1, "\n"), err
+        assert err.startswith("tinygrad-llm")
+        return err
+
+    return call
+
+
 def _toy(name):
     """The preset with toy sizes; on one thread, since measuring which number is fastest takes longer than the run."""
     preset = PRESETS[name]

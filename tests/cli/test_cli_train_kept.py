@@ -85,14 +85,13 @@ def test_a_run_may_be_in_the_current_folder(cli, place, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes")
-def test_a_corpus_whose_name_is_not_text_costs_one_line_before_anything_is_made(cli, place):
+def test_a_corpus_whose_name_is_not_text_costs_one_line_before_anything_is_made(refused, place):
     name = os.fsdecode(b"t\xff.txt")
     try:
         Path(name).write_text("The cat sat on the mat.\n" * 9)
     except OSError:
         pytest.skip("the file system takes no such name")
-    status, out, err = cli("train", "--corpus", name, *SETS, "--out", "run")
-    assert (status, out, err.count("\n")) == (2, "", 1)
+    refused("train", "--corpus", name, *SETS, "--out", "run")
     assert not Path("run").exists()
 
 
