@@ -89,10 +89,7 @@ def main() -> None:
     arrays |= {name: np.array(rows) for name, rows in (("segments", SEGMENTS), ("targets", TARGETS))}
     labels = ["ham", "spam", "other"]
     named = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    models = {
-        "masked": model_of(BertForMaskedLM),
-        "classifier": model_of(BertForSequenceClassification, **named),
-    }
+    models = {"masked": model_of(BertForMaskedLM), "classifier": model_of(BertForSequenceClassification, **named)}
     for name, model in models.items():
         model.save_pretrained(out / name)
         arrays |= results(name, model)

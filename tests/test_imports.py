@@ -40,14 +40,7 @@ FLOORS = {part: floor for floor, parts in enumerate(MAP) for part in parts}
 PROGRAM = {"cli", "__main__"}  # only these may use `from tinygrad_llm import GPT`, as a user does
 
 NEEDED = {"numpy", "regex"}
-EXTRAS = {
-    "tqdm",
-    "threadpoolctl",
-    "matplotlib",
-    "mpi4py",
-    "tiktoken",
-    "tokenizers",
-}  # inside functions only
+EXTRAS = {"tqdm", "threadpoolctl", "matplotlib", "mpi4py", "tiktoken", "tokenizers"}  # inside functions only
 CONTENDERS = {"torch", "transformers", "safetensors"}  # in bench/against_*.py, likewise
 
 

@@ -172,12 +172,7 @@ with np.load(Path(__file__).with_name("torch_random.npz"), allow_pickle=False) a
     STORED = dict(file)
 STORED_SEEDS = [0, 123, 137, 2**31, 2**32 + 5, -1]
 SIZES = [0, 1, 15, 16, 17, 31, 33, 1, 2]
-SYSTEM = {
-    "randn float64",
-    "normal float64",
-    "exponential",
-    "exponential float64",
-}  # by the system's ln and cos
+SYSTEM = {"randn float64", "normal float64", "exponential", "exponential float64"}  # by the system's ln and cos
 f4, f8 = np.float32, np.float64
 DRAWS = {
     "rand": lambda g, n: g.rand(n),

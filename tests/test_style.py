@@ -10,7 +10,7 @@ TEXTS = [*SOURCES, *ROOT.glob("*.md"), ROOT / "data" / "README.md", ROOT / "setu
 
 BRITISH = re.compile(
     r"colour|behaviour|neighbour|favour|honour|centre|grey\b|licence|artefact|catalogue|labell|modell|cancell"
-    r"|(?:normal|optim|initial|recogn|serial|minim|maxim|summar|organ|token|vector|general|regular|parallel|final)is(?:e|ing|ation)",
+    r"|(?:normal|optim|initial|recogn|serial|minim|maxim|summar|organ|token|vector|general|regular|parallel|final)is(?:e|ing|ation)"
 )
 LONGEST = 60  # lines of code, without docstring, comments and empty lines
 TABLES = {"_function_cases", "basic_cases", "add_arguments"}  # one entry per case, or per option of a command

@@ -228,10 +228,7 @@ BAD_FILES = {
         raw({"x": entry(shape=[2**32, 2**32, 1])}, b"1234"),
         "'x': shape.*too large",
     ),
-    "shape that overflows next to a zero": (
-        raw({"x": entry(shape=[0, 2**40, 2**40], end=0)}),
-        "'x': shape.*too large",
-    ),
+    "shape that overflows next to a zero": (raw({"x": entry(shape=[0, 2**40, 2**40], end=0)}), "'x': shape.*too large"),
     "dimensions": (raw({"x": entry(shape=[1] * 65)}, b"1234"), "'x': shape.*too large"),
     "shape of another size": (raw({"x": entry(shape=[2])}, b"1234"), "'x': data_offsets.*4 bytes.*has 8"),
     "offsets reversed": (raw({"x": entry(begin=4, end=0)}, b"1234"), "'x': data_offsets"),

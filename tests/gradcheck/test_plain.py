@@ -148,12 +148,7 @@ MISFITS = {
     "a Tensor for x": (np.sin, np.cos, Tensor(X), "x is a Tensor: .* gradcheck"),
     "no tuple": (lambda x: (x * 2, lambda g: 2 * g), None, X, r"bare ndarray, not a tuple: write return \(dx,\)"),
     "both": (lambda x: (x * 2, lambda g: (2 * g,)), np.cos, X, "give None for df"),
-    "a Python float": (
-        lambda x: np.sum(x * x),
-        lambda x: 2.0,
-        X,
-        r"of x is one number, but x has shape \(2, 3\)",
-    ),
+    "a Python float": (lambda x: np.sum(x * x), lambda x: 2.0, X, r"of x is one number, but x has shape \(2, 3\)"),
     "a float of each element": (lambda x: x * 2, lambda x: 2.0, X, r"of x is one number, but x has shape \(2, 3\)"),
     "transposed": (lambda x: np.sum(x * x), lambda x: 2 * x.T, X, r"shape \(3, 2\), but .*\(2, 3\): is it transposed"),
     "not summed": (lambda b: np.sum(X + b), lambda b: np.ones((2, 3)), X[0], r"shape \(2, 3\), but b|sum it over"),

@@ -359,9 +359,7 @@ def test_an_elementwise_mistake_is_symmetric_and_only_the_slope_shows_it(slope):
 
 
 @pytest.mark.parametrize(
-    "loss",
-    [two_sided(lambda g, b: g * b, lambda g, a: g * a), one_sided(lambda y: 1 - y * y)],
-    ids=["product", "tanh"],
+    "loss", [two_sided(lambda g, b: g * b, lambda g, a: g * a), one_sided(lambda y: 1 - y * y)], ids=["product", "tanh"]
 )
 def test_the_right_formula_passes_both_laws(loss):
     assert asymmetry(loss, points()) <= 1e-14

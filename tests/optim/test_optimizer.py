@@ -109,12 +109,7 @@ def test_adam_follows_its_formula(start, gradients, **settings):
     assert stepped(Adam, start, gradients, **settings) == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-@given(
-    **common,
-    momentum=st.floats(0, 0.99),
-    dampening=st.just(0.0) | st.floats(0, 1),
-    nesterov=st.booleans(),
-)
+@given(**common, momentum=st.floats(0, 0.99), dampening=st.just(0.0) | st.floats(0, 1), nesterov=st.booleans())
 def test_sgd_follows_its_formula(start, gradients, momentum, dampening, nesterov, **settings):
     nesterov = nesterov and momentum > 0
     settings |= {"momentum": momentum, "nesterov": nesterov}

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import MODELS
 from tinygrad_llm.runs import config as config_module
-from tinygrad_llm.runs.config import (
-    DataSettings,
-    RunConfig,
-    keys,
-    parse_change,
-    read_toml,
-)
+from tinygrad_llm.runs.config import DataSettings, RunConfig, keys, parse_change, read_toml
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.training import ConfigError, TrainSettings
 

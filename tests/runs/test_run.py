@@ -14,15 +14,7 @@ from tinygrad_llm.formats.checkpoint import save_checkpoint
 from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
-from tinygrad_llm.runs.folder import (
-    FILES,
-    RunFolder,
-    about_run,
-    choose_weights,
-    clear_run,
-    holds_run,
-    load_run,
-)
+from tinygrad_llm.runs.folder import FILES, RunFolder, about_run, choose_weights, clear_run, holds_run, load_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import CharTokenizer

@@ -8,14 +8,7 @@ import pytest
 from tinygrad_llm.runs import sweep as sweep_module
 from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.runs.metrics import read_metrics
-from tinygrad_llm.runs.sweep import (
-    Outcome,
-    check_folder,
-    ranked,
-    read_sweep,
-    run_trial,
-    write_table,
-)
+from tinygrad_llm.runs.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.training import loop as loop_module

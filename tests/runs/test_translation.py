@@ -93,11 +93,7 @@ def test_every_setting_of_data_and_sizes_changes_the_run(config):
 def test_what_cannot_be_is_one_line(config):
     for changes, error, message in [
         ({"tokenizer": "char"}, ConfigError, "a translator takes bpe, gpt2 or a tokenizer file, got 'char'"),
-        (
-            {"block_size": 5},
-            DataError,
-            r"sentences longer than the 5 tokens .*: set block_size=\d+, or remove them",
-        ),
+        ({"block_size": 5}, DataError, r"sentences longer than the 5 tokens .*: set block_size=\d+, or remove them"),
         ({"source": "english"}, DataError, "line 1: has no column 'english': there are left, right"),
     ]:
         with pytest.raises(error, match=message):

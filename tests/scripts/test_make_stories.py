@@ -23,10 +23,7 @@ END = "\n<|endoftext|>\n"
 TEXT = SHIPPED.read_bytes().decode("ascii")
 STORIES = TEXT.removesuffix(END).split(END)
 NAMES = dict.fromkeys(make_stories.NAMES_SHE, "she") | dict.fromkeys(make_stories.NAMES_HE, "he")
-PRONOUNS = {
-    **dict.fromkeys(("she", "her", "herself"), "she"),
-    **dict.fromkeys(("he", "him", "his", "himself"), "he"),
-}
+PRONOUNS = {**dict.fromkeys(("she", "her", "herself"), "she"), **dict.fromkeys(("he", "him", "his", "himself"), "he")}
 
 
 def split_sentences(story: str) -> list[str]:

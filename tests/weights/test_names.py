@@ -131,10 +131,7 @@ def test_names_that_gpt2_does_not_have_stay(for_each):
 
 @pytest.mark.parametrize("shape", [(), (9,), (2, 3, 9), (1, 1, 3, 9)])
 def test_a_linear_layer_of_another_rank_stays(shape):
-    for style, name in [
-        ("openai", "model/h0/attn/c_attn/w"),
-        ("huggingface", "transformer.h.0.attn.c_attn.weight"),
-    ]:
+    for style, name in [("openai", "model/h0/attn/c_attn/w"), ("huggingface", "transformer.h.0.attn.c_attn.weight")]:
         (array,) = to_ours({name: np.zeros(shape)}, style).values()
         assert array.shape == shape
         assert recognize({name: array}) in ("openai", "ours")

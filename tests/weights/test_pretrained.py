@@ -65,8 +65,7 @@ def refused(path, *words, **options):
 
 
 @pytest.mark.parametrize(
-    ("folder", "tolerance"),
-    [("saved", 1e-5), ("hub", 1e-5), ("head", 1e-5), ("untied", 1e-5), ("float64", 1e-12)],
+    ("folder", "tolerance"), [("saved", 1e-5), ("hub", 1e-5), ("head", 1e-5), ("untied", 1e-5), ("float64", 1e-12)]
 )
 def test_logits_are_those_of_transformers(folder, tolerance):
     expected = REFERENCE[folder] if folder in REFERENCE else REFERENCE["saved"]

@@ -12,15 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_llm.cli import UsageError
-from tinygrad_llm.cli.options import (
-    add_checkpoint,
-    add_crop,
-    add_sampling,
-    add_seed,
-    integer,
-    sampling_of,
-    weights_of,
-)
+from tinygrad_llm.cli.options import add_checkpoint, add_crop, add_sampling, add_seed, integer, sampling_of, weights_of
 from tinygrad_llm.cli.progress import flowing, is_terminal
 from tinygrad_llm.finetuning import STYLES
 from tinygrad_llm.finetuning.conversation import Conversation

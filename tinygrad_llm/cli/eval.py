@@ -27,14 +27,7 @@ from tinygrad_llm.cli.options import (
     weights_of,
 )
 from tinygrad_llm.cli.progress import fold, progress
-from tinygrad_llm.evaluation import (
-    ChoiceScore,
-    default_stride,
-    next_tokens,
-    read_choices,
-    score_choices,
-    score_file,
-)
+from tinygrad_llm.evaluation import ChoiceScore, default_stride, next_tokens, read_choices, score_choices, score_file
 from tinygrad_llm.generation import crop, start_ids
 from tinygrad_llm.models import GPT
 from tinygrad_llm.runs.folder import load_run
@@ -120,10 +113,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         "--style", metavar="NAME", help="--instructions: prompt style (default: the assistant's, or alpaca)"
     )
     parser.add_argument(
-        "--max-new-tokens",
-        type=integer(1),
-        metavar="N",
-        help="--instructions: most tokens of an answer (default 100)",
+        "--max-new-tokens", type=integer(1), metavar="N", help="--instructions: most tokens of an answer (default 100)"
     )
     parser.add_argument(
         "--judge",

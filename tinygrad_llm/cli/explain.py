@@ -77,13 +77,7 @@ def _as_dict(e: Explanation) -> dict[str, Any]:
         "gradients": {name: x.tolist() for name, x in e.example.gradients.items()},
         "numeric": {}
         if d is None
-        else {
-            "input": d.input,
-            "index": d.index,
-            "analytic": d.analytic,
-            "central": d.central,
-            "complex": d.complex,
-        },
+        else {"input": d.input, "index": d.index, "analytic": d.analytic, "central": d.central, "complex": d.complex},
     }
 
 

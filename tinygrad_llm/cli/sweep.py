@@ -10,14 +10,7 @@ from tinygrad_llm.cli.options import add_json, check_out, folder
 from tinygrad_llm.cli.progress import command_line, fold, listed, say
 from tinygrad_llm.cli.watch import STOPPED, Signals, StepBar
 from tinygrad_llm.runs.run import Run
-from tinygrad_llm.runs.sweep import (
-    Outcome,
-    check_folder,
-    ranked,
-    read_sweep,
-    run_trial,
-    write_table,
-)
+from tinygrad_llm.runs.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
 from tinygrad_llm.storage.text import one_line
 from tinygrad_llm.training import Step
 

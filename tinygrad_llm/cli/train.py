@@ -73,8 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", choices=MODELS, help=f"what is trained: {', '.join(MODELS)} (default: gpt)")
     parser.add_argument(
-        "--preset",
-        help=f"sizes and settings: {', '.join(_PRESETS)} (default: {', '.join(DEFAULTS.values())})",
+        "--preset", help=f"sizes and settings: {', '.join(_PRESETS)} (default: {', '.join(DEFAULTS.values())})"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file, such as RUN/config.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")

@@ -13,15 +13,7 @@ from tinygrad_llm.formats.npz import MAGIC, PICKLE, load_npy, load_npz
 from tinygrad_llm.formats.safetensors import load_safetensors
 from tinygrad_llm.formats.table import MAGIC as TABLE_MAGIC
 from tinygrad_llm.formats.tensorbundle import find_prefix, read_tensorbundle
-from tinygrad_llm.storage.files import (
-    LoadError,
-    disguise,
-    in_memory,
-    is_text,
-    open_regular,
-    parse_json,
-    show,
-)
+from tinygrad_llm.storage.files import LoadError, disguise, in_memory, is_text, open_regular, parse_json, show
 
 _READS = "safetensors, .npz, .npy and TensorFlow's .index are read"
 _MAX_JSON = 10_000_000

@@ -96,9 +96,7 @@ class Plan:
         else:
             lines.append(f"a step        {self.tokens:>15,} tokens")
             lines.append(f"              {self.flops:>15.4g} FLOPs = {FLOPS_FORMULA}")
-        lines += [
-            f"memory        {readable(self.memory.peak):>15} at its peak, on top of Python and the text",
-        ]
+        lines += [f"memory        {readable(self.memory.peak):>15} at its peak, on top of Python and the text"]
         lines += [f"  {part:<12}{size}" for part, size in parts.items()] + free
         return "\n".join(lines)
 

@@ -298,7 +298,7 @@ def _matmul(recording: Recording, forward: Forward, name: list[str]) -> list[str
     a, b = (recording.values[i] for i in forward.inputs)
     said = [
         f"With g = ∂L/∂{_grouped(y)}: da = g · {_grouped(name[1])}ᵀ is ∂L/∂{_grouped(name[0])}, and db = "
-        f"{_grouped(name[0])}ᵀ · g is ∂L/∂{_grouped(name[1])}.",
+        f"{_grouped(name[0])}ᵀ · g is ∂L/∂{_grouped(name[1])}."
     ]
     if len(a.shape) > 1 and len(b.shape) > 1:
         (n, k), m = a.shape[-2:], b.shape[-1]

@@ -25,19 +25,7 @@ from tinygrad_llm.models import GPT
 from tinygrad_llm.models.inputs import as_ids
 from tinygrad_llm.nn import Module
 from tinygrad_llm.study.names import name_values
-from tinygrad_llm.study.recording import (
-    Forward,
-    Gradient,
-    Hooked,
-    Leaf,
-    Mark,
-    Recording,
-    Saved,
-    Seed,
-    Sum,
-    Value,
-    Vjp,
-)
+from tinygrad_llm.study.recording import Forward, Gradient, Hooked, Leaf, Mark, Recording, Saved, Seed, Sum, Value, Vjp
 
 Keep: TypeAlias = Callable[[Array], Any]  # what is kept of an array
 

@@ -27,13 +27,7 @@ from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
 from tinygrad_llm.tokenizer.cache import Cache, Ids, JoinTokens
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
 from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, read_stretches, write_document
-from tinygrad_llm.tokenizer.gpt2_files import (
-    find_special_tokens,
-    read_ids,
-    read_merges,
-    token_ids,
-    write_gpt2_files,
-)
+from tinygrad_llm.tokenizer.gpt2_files import find_special_tokens, read_ids, read_merges, token_ids, write_gpt2_files
 from tinygrad_llm.tokenizer.merge import Pair, merge, merge_steps
 from tinygrad_llm.tokenizer.pattern import split_stretches, split_words
 from tinygrad_llm.tokenizer.train import MAX_IDS, count_words, learn_merges

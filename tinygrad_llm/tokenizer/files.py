@@ -80,10 +80,7 @@ class Stretch(NamedTuple):
 
 
 def read_stretches(
-    path: StrPath,
-    special_tokens: Collection[str] | None = (),
-    size: int = 1 << 20,
-    keep_newlines: bool = False,
+    path: StrPath, special_tokens: Collection[str] | None = (), size: int = 1 << 20, keep_newlines: bool = False
 ) -> Iterator[Stretch]:
     """Read the text of a UTF-8 file of any length in stretches that no word and no special token crosses.
 

@@ -45,9 +45,7 @@ def count_words(texts: Iterable[str]) -> Counter[str]:
 
 
 def learn_merges(
-    word_counts: Mapping[bytes, int],
-    n_merges: int,
-    progress: Callable[[int, int], None] | None = None,
+    word_counts: Mapping[bytes, int], n_merges: int, progress: Callable[[int, int], None] | None = None
 ) -> list[Pair]:
     """Learn up to `n_merges` merges from words and their counts; fewer if no pair occurs twice any more.
 
@@ -63,10 +61,7 @@ def learn_merges(
 
 
 def learn_pairs(
-    word_counts: Mapping[str, int],
-    first: int,
-    n_merges: int,
-    progress: Callable[[int, int], None] | None = None,
+    word_counts: Mapping[str, int], first: int, n_merges: int, progress: Callable[[int, int], None] | None = None
 ) -> list[Pair]:
     """Learn merges as `learn_merges` does, of words in any alphabet.
 

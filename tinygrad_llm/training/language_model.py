@@ -41,11 +41,7 @@ class LanguageModeling(Task):
 
 
 def held_out_windows(
-    sources: Sequence[NDArray[Any]],
-    block_size: int,
-    batch_size: int,
-    batches: int,
-    weights: Sequence[float] = (),
+    sources: Sequence[NDArray[Any]], block_size: int, batch_size: int, batches: int, weights: Sequence[float] = ()
 ) -> list[tuple[Array, Array]]:
     """Fixed batches of windows, spread evenly over each held-out text, so that every evaluation measures the same.
 

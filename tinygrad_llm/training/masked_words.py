@@ -47,11 +47,7 @@ class MaskedWords(Task):
     """
 
     def __init__(
-        self,
-        batches: Batches,
-        held_out: Sequence[tuple[Array, Array]],
-        hiding: Hiding,
-        label_smoothing: float = 0.0,
+        self, batches: Batches, held_out: Sequence[tuple[Array, Array]], hiding: Hiding, label_smoothing: float = 0.0
     ) -> None:
         super().__init__(batches, held_out)
         self.hiding = hiding

@@ -7,13 +7,7 @@ from typing import Any
 from tinygrad_llm.formats import load_safetensors
 from tinygrad_llm.storage.atomic import rename
 from tinygrad_llm.storage.files import LoadError, parse_json
-from tinygrad_llm.tokenizer import (
-    AnyTokenizer,
-    Tokenizer,
-    load_tokenizer,
-    save_huggingface,
-    vocabulary_hash,
-)
+from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, load_tokenizer, save_huggingface, vocabulary_hash
 from tinygrad_llm.tokenizer.files import read_object
 from tinygrad_llm.tokenizer.huggingface import VOCAB
 from tinygrad_llm.weights.find import find_weights, folder_of, is_checkpoint

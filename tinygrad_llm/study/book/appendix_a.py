@@ -48,10 +48,7 @@ def first_weight() -> Any:
     return weight[np.ix_(ends, ends)]
 
 
-@fact(
-    "apA-04",
-    "-0.1262 0.1080 -0.1792 / 0.3113 0.3934 0.2952",
-)
+@fact("apA-04", "-0.1262 0.1080 -0.1792 / 0.3113 0.3934 0.2952")
 def forward() -> list[Tensor]:
     """Seed 123 for the network and again for x (1, 50), uniform: the outputs, and their softmax."""
     model = network(50, 3, Generator(123))
@@ -99,12 +96,7 @@ def losses() -> list[float]:
     return train()[1]
 
 
-@fact(
-    "apA-07+",
-    "0.748736 0.645031 0.442256 0.125623 0.026906 0.004327",
-    origin=TORCH,
-    units=10,
-)
+@fact("apA-07+", "0.748736 0.645031 0.442256 0.125623 0.026906 0.004327", origin=TORCH, units=10)
 def losses_of_torch() -> list[float]:
     """The same losses, with more digits."""
     return train()[1]

@@ -118,11 +118,7 @@ def tokens_of_the_story() -> list[int]:
     return [len(verdict_ids()), int(gpt2().decode(verdict_ids()) == verdict())]
 
 
-@fact(
-    "ch02-13",
-    ("290", "4920", "2241", "287", "257", " and", " established", " himself", " in", " a"),
-    needs=VERDICT,
-)
+@fact("ch02-13", ("290", "4920", "2241", "287", "257", " and", " established", " himself", " in", " a"), needs=VERDICT)
 def five_tokens() -> list[Any]:
     """Tokens 50 to 54 of the story, as ids and as text."""
     ids = verdict_ids()[50:55]
@@ -272,11 +268,7 @@ def byte_pairs() -> list[Any]:
 # ---- windows and vectors ---------------------------------------------------------------------------------------------
 
 
-@fact(
-    "ch02-14",
-    "40 367 2885 1464 / 367 2885 1464 1807 / 367 2885 1464 1807 / 2885 1464 1807 3619",
-    needs=VERDICT,
-)
+@fact("ch02-14", "40 367 2885 1464 / 367 2885 1464 1807 / 367 2885 1464 1807 / 2885 1464 1807 3619", needs=VERDICT)
 def two_windows() -> list[Any]:
     """Windows of 4, one apart: the inputs and targets of the first two."""
     loader = DataLoader(SlidingWindows(verdict_ids(), 4, 1), batch_size=1)

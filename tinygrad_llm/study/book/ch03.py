@@ -25,10 +25,7 @@ X = Tensor(
 # ---- attention without weights ---------------------------------------------------------------------------------------
 
 
-@fact(
-    "ch03-01",
-    "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865 / 0.9544",
-)
+@fact("ch03-01", "0.9544 1.4950 1.4754 0.8434 0.7070 1.0865 / 0.9544")
 def scores_of_one_query() -> list[Tensor]:
     """Dot products of every token with the second, and of the first with the second."""
     return [X @ X[1], X[0] @ X[1]]  # (6,), ()
@@ -101,10 +98,7 @@ def query() -> Any:
     return X[1] @ W_query
 
 
-@fact(
-    "ch03-09",
-    "1.8524 / 1.2705 1.8524 1.8111 1.0795 0.5577 1.5440",
-)
+@fact("ch03-09", "1.8524 / 1.2705 1.8524 1.8111 1.0795 0.5577 1.5440")
 def scores_of_the_query() -> list[Tensor]:
     """Its score with its own key, and with all keys."""
     _, W_key, _ = drawn_weights()
@@ -112,10 +106,7 @@ def scores_of_the_query() -> list[Tensor]:
     return [query() @ keys[1], query() @ keys.T]
 
 
-@fact(
-    "ch03-10",
-    "0.1500 0.2264 0.2199 0.1311 0.0906 0.1820 / 0.3061 0.8210",
-)
+@fact("ch03-10", "0.1500 0.2264 0.2199 0.1311 0.0906 0.1820 / 0.3061 0.8210")
 def context_of_the_query() -> list[Tensor]:
     """Softmax of the scores / √2, and the context vector."""
     _, W_key, W_value = drawn_weights()
@@ -124,10 +115,7 @@ def context_of_the_query() -> list[Tensor]:
     return [weights, weights @ (X @ W_value)]
 
 
-@fact(
-    "ch03-11",
-    "0.2996 0.8053 / 0.3061 0.8210 / 0.3058 0.8203 / 0.2948 0.7939 / 0.2927 0.7891 / 0.2990 0.8040",
-)
+@fact("ch03-11", "0.2996 0.8053 / 0.3061 0.8210 / 0.3058 0.8203 / 0.2948 0.7939 / 0.2927 0.7891 / 0.2990 0.8040")
 def attention_v1() -> Tensor:
     """Self-attention with the uniform matrices."""
     q, k, v = (X @ W for W in drawn_weights())
@@ -139,10 +127,7 @@ def attention_789() -> SelfAttention:
     return SelfAttention(3, 2, rng=Generator(789))
 
 
-@fact(
-    "ch03-12",
-    "-0.0739 0.0713 / -0.0748 0.0703 / -0.0749 0.0702 / -0.0760 0.0685 / -0.0763 0.0679 / -0.0754 0.0693",
-)
+@fact("ch03-12", "-0.0739 0.0713 / -0.0748 0.0703 / -0.0749 0.0702 / -0.0760 0.0685 / -0.0763 0.0679 / -0.0754 0.0693")
 def attention_v2() -> Tensor:
     """Seed 789; self-attention with three linear layers."""
     out: Tensor = attention_789()(X)
@@ -191,10 +176,7 @@ def masked_scores() -> list[Tensor]:
     return [masked[~later], (masked / math.sqrt(2)).softmax(-1)[~later]]
 
 
-@fact(
-    "ch03-16",
-    "2 2 0 2 2 0 / 0 0 0 2 0 2 / 2 2 2 2 0 2 / 0 2 2 0 0 2 / 0 2 0 2 0 2 / 0 2 2 2 2 0",
-)
+@fact("ch03-16", "2 2 0 2 2 0 / 0 0 0 2 0 2 / 2 2 2 2 0 2 / 0 2 2 0 0 2 / 0 2 0 2 0 2 / 0 2 2 2 2 0")
 def dropout_of_ones() -> Tensor:
     """Seed 123; dropout with p = 0.5 of ones (6, 6)."""
     return F.dropout(Tensor(np.ones((6, 6), np.float32)), 0.5, rng=Generator(123))

@@ -61,10 +61,7 @@ def two_rows() -> Any:
     return Linear(5, 6, rng=rng)(x).relu()
 
 
-@fact(
-    "ch04-04",
-    "0.2260 0.3470 0.0000 0.2216 0.0000 0.0000 / 0.2133 0.2394 0.0000 0.5198 0.3297 0.0000",
-)
+@fact("ch04-04", "0.2260 0.3470 0.0000 0.2216 0.0000 0.0000 / 0.2133 0.2394 0.0000 0.5198 0.3297 0.0000")
 def layer_output() -> Any:
     """Seed 123; normal rows (2, 5) through Linear(5, 6) and ReLU."""
     return two_rows()
@@ -124,11 +121,7 @@ def gradients(shortcut: bool) -> list[float]:
     return [float(abs(weight.grad).mean()) for weight in weights if weight.grad is not None]
 
 
-@fact(
-    "ch04-08",
-    "2.0173587836e-4 1.2011159561e-4 7.1520399069e-4 1.3988736318e-3 5.0496454351e-3",
-    relative=2e-6,
-)
+@fact("ch04-08", "2.0173587836e-4 1.2011159561e-4 7.1520399069e-4 1.3988736318e-3 5.0496454351e-3", relative=2e-6)
 def gradients_without_shortcuts() -> list[float]:
     """Seed 123; mean |gradient| of five layers with GELU, without shortcuts, the first layer first."""
     return gradients(shortcut=False)
@@ -157,8 +150,7 @@ def small() -> list[float]:
 
 
 @fact(
-    "ch04-14",
-    "406,212,608 354,749,440 1549.58 / 838,220,800 773,891,840 3197.56 / 1,637,792,000 1,557,380,800 6247.68",
+    "ch04-14", "406,212,608 354,749,440 1549.58 / 838,220,800 773,891,840 3197.56 / 1,637,792,000 1,557,380,800 6247.68"
 )
 def larger() -> list[list[float]]:
     """The same of the three larger sizes."""
@@ -166,11 +158,7 @@ def larger() -> list[list[float]]:
     return [sizes(book_config(n_embd=C, n_layer=layers, n_head=H)) for C, layers, H in larger_ones]
 
 
-@fact(
-    "ch04-19",
-    "5.1e+11 1.4e+12 3.2e+12 6.4e+12",
-    origin=NOTEBOOK,
-)
+@fact("ch04-19", "5.1e+11 1.4e+12 3.2e+12 6.4e+12", origin=NOTEBOOK)
 def operations() -> list[float]:
     """Operations of the linear layers for 2 · 1024 tokens, the four sizes."""
     widths = [(768, 12, 12), (1024, 24, 16), (1280, 36, 20), (1600, 48, 25)]
@@ -237,12 +225,7 @@ def greeting() -> list[int]:
     return gpt2().encode("Hello, I am")
 
 
-@fact(
-    "ch04-18",
-    "0",
-    origin=NOTEBOOK,
-    tier="slow",
-)
+@fact("ch04-18", "0", origin=NOTEBOOK, tier="slow")
 def cached_and_uncached() -> int:
     """Seed 123; greedy, 30 tokens after the greeting: how many ids differ with a cache of keys and values."""
     model, _ = untrained_gpt()

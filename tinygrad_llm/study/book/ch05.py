@@ -59,12 +59,7 @@ def target_probabilities() -> Any:
     return logits().softmax(-1).gather(-1, TARGETS[..., None])
 
 
-@fact(
-    "ch05-03",
-    "7.4541e-05 3.1061e-05 1.1563e-05 / 1.0337e-05 5.6776e-05 4.7559e-06",
-    tier="large",
-    relative=6e-5,
-)
+@fact("ch05-03", "7.4541e-05 3.1061e-05 1.1563e-05 / 1.0337e-05 5.6776e-05 4.7559e-06", tier="large", relative=6e-5)
 def probabilities() -> Any:
     """The probabilities of the targets."""
     return target_probabilities()
@@ -203,10 +198,7 @@ def sample_after_training() -> str:
 
 
 @fact(
-    "ch05-19",
-    (PROMPT + " stand to work on surprise, a one of us had gone with random-",),
-    tier="slow",
-    needs=VERDICT,
+    "ch05-19", (PROMPT + " stand to work on surprise, a one of us had gone with random-",), tier="slow", needs=VERDICT
 )
 def random_sample() -> str:
     """Seed 123; its text with temperature 1.4, among the 25 likeliest tokens."""

@@ -217,12 +217,7 @@ def small_fine_tuning() -> list[Any]:
 # ---- with OpenAI's weights -------------------------------------------------------------------------------------------
 
 
-@fact(
-    "ch06-08",
-    "2651 13 198 198 464 717 2239 318 284 1833 262 6817 286 534 670",
-    tier="large",
-    needs=("gpt2",),
-)
+@fact("ch06-08", "2651 13 198 198 464 717 2239 318 284 1833 262 6817 286 534 670", tier="large", needs=("gpt2",))
 def gpt2_continues() -> Any:
     """GPT-2 small, always the likeliest token: 15 new ids."""
     ids = gpt2().encode(PROMPT)

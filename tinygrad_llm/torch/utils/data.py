@@ -155,11 +155,7 @@ class WeightedRandomSampler(Sampler):
     """num_samples numbers, each drawn in proportion to its weight."""
 
     def __init__(
-        self,
-        weights: Sequence[float],
-        num_samples: int,
-        replacement: bool = True,
-        generator: Generator | None = None,
+        self, weights: Sequence[float], num_samples: int, replacement: bool = True, generator: Generator | None = None
     ) -> None:
         super().__init__()
         self.weights = constant(np.asarray(weights, np.float64))
