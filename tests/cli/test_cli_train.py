@@ -190,7 +190,9 @@ def test_a_signal_in_the_save_waits_for_its_end(cli, text_file, place, monkeypat
     load_run("new")
 
 
-SMALL = ["--workers", "1", "--set", "n_layer=1", "--set", "n_head=2", "--set", "n_embd=8", "--set", "block_size=16", "--set", "warmup=1", "--set", "batch_size=2", "--set", "eval_batches=1", "--set", "eval_every=5"]
+SETTINGS = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16, "warmup": 1, "batch_size": 2, "eval_batches": 1}
+SETTINGS["eval_every"] = 5
+SMALL = ["--workers", "1", *(word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}"))]
 
 
 @pytest.fixture
