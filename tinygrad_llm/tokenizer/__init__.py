@@ -11,9 +11,9 @@
     cache.py        The fast paths of `Tokenizer`: words whose ids are already known, and joining the bytes of many ids.
     table.py        Looking up all words of a long text at once, as arrays.
 
-The other files serve these: byte_ids (GPT-2's order of the bytes), special (special tokens in texts from outside),
-streaming (text while it is generated), files, gpt2_files and huggingface (reading and writing), checks (bad texts and
-ids).
+The other files serve these: base (methods that all kinds share), byte_ids (GPT-2's order of the bytes), special
+(special tokens in texts from outside), streaming (text while it is generated), files, gpt2_files and huggingface
+(reading and writing), checks (bad texts and ids).
 """
 
 import json

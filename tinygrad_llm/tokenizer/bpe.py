@@ -23,10 +23,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tinygrad_llm.storage.files import data_folder
+from tinygrad_llm.tokenizer.base import BaseTokenizer
 from tinygrad_llm.tokenizer.byte_ids import BYTE_IDS, BYTES
 from tinygrad_llm.tokenizer.cache import Cache, Ids, JoinTokens
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, read_stretches, write_document
+from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_stretches, write_document
 from tinygrad_llm.tokenizer.gpt2_files import find_special_tokens, read_ids, read_merges, token_ids, write_gpt2_files
 from tinygrad_llm.tokenizer.merge import Pair, merge, merge_steps
 from tinygrad_llm.tokenizer.pattern import split_stretches, split_words
@@ -40,7 +41,7 @@ MAX_VOCABULARY_BYTES = 1 << 26  # each merge can double a token, so forty merges
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how "surrogateescape" decodes bytes that are not UTF-8
 
 
-class Tokenizer:
+class Tokenizer(BaseTokenizer):
     """Text ↔ ids by byte-pair encoding.
 
     Args:     merges: pairs of ids; pair number k makes id 256 + k. Two merges may spell the same bytes.
@@ -209,16 +210,7 @@ class Tokenizer:
         return tokenizer
 
     @classmethod
-    def load(cls, path: StrPath) -> Tokenizer:
-        """Load a file that `save` wrote.
-
-        Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
-        """
-        return cls.from_document(read_document(path), path)
-
-    @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> Tokenizer:
-        """Build the tokenizer from the object that `read_document` returned for `path`."""
         check_kind(document, cls.kind, path)
         for field, kinds in (("merges", list), ("special_tokens", list | dict)):
             if not isinstance(document[field], kinds):
@@ -301,14 +293,6 @@ class Tokenizer:
                 self._encode_plain(piece, ids)
         return ids
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """Encode a text in which special tokens are plain text.
-
-        Raises:   TokenizerError: half of a surrogate pair.
-        Source:   github.com/openai/tiktoken, as the next three methods of its names.
-        """
-        return self.encode(text, disallowed_special=())
-
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         """Return the id of one token, which may be a special one.
 
@@ -351,10 +335,6 @@ class Tokenizer:
         return split_words(check_text(text))
 
     def explain_word(self, word: str) -> list[list[int]]:
-        """Return the tokens of a word after 0, 1, 2, … merges; the last list is what `encode` returns.
-
-        Raises:   TokenizerError: half of a surrogate pair.
-        """
         return [self._own_ids(step) for step in merge_steps(check_text(word).encode().translate(BYTE_IDS), self.merges)]
 
     def _own_ids(self, numbers: Iterable[int]) -> list[int]:
@@ -372,15 +352,7 @@ class Tokenizer:
         """
         return self.decode_bytes(ids).decode(errors=errors)
 
-    def decode_batch(self, batch: Iterable[Iterable[int]], *, errors: str = "replace") -> list[str]:
-        """Decode several rows of ids; see `decode`."""
-        return [self.decode(ids, errors) for ids in batch]
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Decode ids into exactly the bytes that they stand for.
-
-        Raises:   TokenizerError: an unknown id.
-        """
         if isinstance(ids, np.ndarray) and ids.ndim == 1:
             ids = ids.tolist()
         given = ids if isinstance(ids, list) else list(ids)

@@ -6,11 +6,12 @@ import reprlib
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
+from tinygrad_llm.tokenizer.base import BaseTokenizer
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, write_document
+from tinygrad_llm.tokenizer.files import StrPath, check_kind, write_document
 
 
-class CharTokenizer:
+class CharTokenizer(BaseTokenizer):
     """Characters ↔ ids: the id of a character is its index in `characters`.
 
     The third step of the staircase in `words.py`. Every text in a known alphabet comes back unchanged. Two things are
@@ -50,16 +51,7 @@ class CharTokenizer:
         return cls("".join(sorted(found)))
 
     @classmethod
-    def load(cls, path: StrPath) -> CharTokenizer:
-        """Load a file that `save` wrote.
-
-        Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
-        """
-        return cls.from_document(read_document(path), path)
-
-    @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> CharTokenizer:
-        """Build the tokenizer from the object that `read_document` returned for `path`."""
         check_kind(document, cls.kind, path)
         if not isinstance(document["characters"], str):
             raise TokenizerError(f"{path}: characters is not a string")
@@ -101,10 +93,6 @@ class CharTokenizer:
                 "characters this tokenizer was trained on"
             ) from None
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """As `encode`, since there are no special tokens."""
-        return self.encode(text)
-
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         """Return the id of one character.
 
@@ -119,13 +107,6 @@ class CharTokenizer:
         """Return the characters of a text: each is a word of its own."""
         return list(text)
 
-    def explain_word(self, word: str) -> list[list[int]]:
-        """Return the ids after each step, like `Tokenizer.explain_word`; there is one step, as nothing merges.
-
-        Raises:   TokenizerError: a character without an id.
-        """
-        return [self.encode(word)]
-
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """Decode ids into text.
 
@@ -133,14 +114,3 @@ class CharTokenizer:
         Raises:   TokenizerError: an unknown id.
         """
         return "".join(self.characters[i] for i in check_ids(ids, self.n_vocab))
-
-    def decode_batch(self, batch: Iterable[Iterable[int]], *, errors: str = "replace") -> list[str]:
-        """Decode several rows of ids; see `decode`."""
-        return [self.decode(ids, errors) for ids in batch]
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Decode ids into the UTF-8 of their text.
-
-        Raises:   TokenizerError: an unknown id.
-        """
-        return self.decode(ids).encode()

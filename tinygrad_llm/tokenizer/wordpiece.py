@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal
 
+from tinygrad_llm.tokenizer.base import BaseTokenizer
 from tinygrad_llm.tokenizer.basic import split_basic
 from tinygrad_llm.tokenizer.bpe import split_at, split_special
 from tinygrad_llm.tokenizer.checks import TokenizerError, check_ids, check_text, check_texts
-from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_document, read_text, write_document, write_text
+from tinygrad_llm.tokenizer.files import StrPath, check_kind, read_text, write_document, write_text
 from tinygrad_llm.tokenizer.train import MAX_IDS, learn_pairs
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -31,7 +32,7 @@ _KNOWN = 1 << 16  # words whose pieces are remembered
 _NO_SPACE_BEFORE = (".", "?", "!", ",")
 
 
-class WordPieceTokenizer:
+class WordPieceTokenizer(BaseTokenizer):
     """Text ↔ ids by WordPiece: the id of a token is its index in `vocabulary`.
 
     The last step of the staircase in `words.py`. Upper case, accents, control characters and the kind of white space
@@ -145,16 +146,7 @@ class WordPieceTokenizer:
         write_text(path, "".join(f"{token}\n" for token in self.vocabulary))
 
     @classmethod
-    def load(cls, path: StrPath) -> WordPieceTokenizer:
-        """Load a file that `save` wrote.
-
-        Raises:   TokenizerError: the file cannot be read or is not valid; the message begins with its path.
-        """
-        return cls.from_document(read_document(path), path)
-
-    @classmethod
     def from_document(cls, document: dict[str, Any], path: StrPath) -> WordPieceTokenizer:
-        """Build the tokenizer from the object that `read_document` returned for `path`."""
         check_kind(document, cls.kind, path)
         if not isinstance(document["vocabulary"], list):
             raise TokenizerError(f"{path}: vocabulary is not a list")
@@ -221,13 +213,6 @@ class WordPieceTokenizer:
         self._known[word] = found
         return found
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """Encode a text in which special tokens are plain text.
-
-        Raises:   TokenizerError: half of a surrogate pair.
-        """
-        return self.encode(text, disallowed_special=())
-
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
         """Return the id of one token, such as "##ing" or "[MASK]".
 
@@ -244,13 +229,6 @@ class WordPieceTokenizer:
         Raises:   TokenizerError: half of a surrogate pair.
         """
         return split_basic(check_text(text), self.lowercase, self.strip_accents)
-
-    def explain_word(self, word: str) -> list[list[int]]:
-        """Return the ids after each step, like `Tokenizer.explain_word`; there is one step, as nothing merges.
-
-        Raises:   TokenizerError: half of a surrogate pair.
-        """
-        return [self.encode_ordinary(word)]
 
     # ---- ids → text ----
 
@@ -273,17 +251,6 @@ class WordPieceTokenizer:
         if token.startswith(CONTINUES):
             return token.removeprefix(CONTINUES)
         return token if token.startswith(_NO_SPACE_BEFORE) else f" {token}"
-
-    def decode_batch(self, batch: Iterable[Iterable[int]], *, errors: str = "replace") -> list[str]:
-        """Decode several rows of ids; see `decode`."""
-        return [self.decode(ids, errors) for ids in batch]
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Decode ids into the UTF-8 of their text.
-
-        Raises:   TokenizerError: an unknown id.
-        """
-        return self.decode(ids).encode()
 
 
 def _number_of_merges(vocab_size: int, characters: int) -> int:
