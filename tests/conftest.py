@@ -6,7 +6,6 @@ each (kernel, options, input arrays) once, where `all_cases()` repeats them by m
 
 import ast
 import gc
-import hashlib
 import importlib.util
 import os
 import signal
@@ -153,17 +152,6 @@ def script():
         return module
 
     return load
-
-
-@pytest.fixture(scope="session")
-def verdict():
-    """The book's short story, where it has been downloaded: TINYGRAD_LLM_VERDICT is its path."""
-    path = os.environ.get("TINYGRAD_LLM_VERDICT")
-    if path is None:
-        pytest.skip("TINYGRAD_LLM_VERDICT is not set: no the-verdict.txt")
-    data = Path(path).read_bytes()
-    assert hashlib.sha256(data).hexdigest() == "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
-    return data.decode()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.datasets import DataError, DataLoader, SlidingWindows, check_ids, checks, split
-from tinygrad_llm.random import Generator
-from tinygrad_llm.tokenizer import Tokenizer
 
 # The first batch the book prints of its story, window 4 and stride 4, and the id after it.
 BOOK_ROWS = [
@@ -23,11 +21,6 @@ BOOK_ROWS = [
     [284, 3285, 326, 11],
 ]
 BOOK_IDS = [*chain(*BOOK_ROWS), 287]
-
-
-@pytest.fixture(scope="module")
-def verdict_ids(verdict):
-    return Tokenizer.gpt2().encode(verdict)
 
 
 def test_book_windows_with_stride_1():
@@ -45,31 +38,6 @@ def test_book_batch_with_stride_4():
 @pytest.mark.parametrize(("stride", "count"), [(4, 1286), (1, 5141)])
 def test_number_of_windows_of_the_books_corpus(stride, count):
     assert len(SlidingWindows(range(5145), 4, stride)) == count
-
-
-def test_book_windows_of_the_story_itself(verdict_ids):
-    assert len(verdict_ids) == 5145
-    stride_one = DataLoader(SlidingWindows(verdict_ids, 4, stride=1))
-    batches = iter(stride_one)
-    assert [part.tolist() for part in next(batches)] == [[BOOK_IDS[:4]], [BOOK_IDS[1:5]]]
-    assert [part.tolist() for part in next(batches)] == [[BOOK_IDS[1:5]], [BOOK_IDS[2:6]]]
-    assert len(stride_one) == 5141
-
-    stride_four = SlidingWindows(verdict_ids, 4)
-    assert len(stride_four) == 1286
-    inputs, targets = next(iter(DataLoader(stride_four, batch_size=8)))
-    assert inputs.tolist() == BOOK_ROWS
-    assert targets[-1, -1] == 287
-
-
-def test_book_split_of_the_story(verdict):
-    from tinygrad_llm.tokenizer import Tokenizer
-
-    train, validation = (Tokenizer.gpt2().encode(part) for part in split(verdict, 0.9))
-    assert (len(train), len(validation)) == (4612, 534)
-    train_loader = DataLoader(SlidingWindows(train, 256), 2, shuffle=True, drop_last=True, rng=Generator(123))
-    assert [part.shape for batch in train_loader for part in batch] == [(2, 256)] * 18
-    assert len(DataLoader(SlidingWindows(validation, 256), 2)) == 1
 
 
 def test_stride_that_leaves_one_window_is_refused():

@@ -5,8 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm import functional as F
-from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.datasets import Entry
 from tinygrad_llm.finetuning import STYLES, Instructions, PaddedExamples, collate, encode_entries, prompt_of
 from tinygrad_llm.finetuning.assistant import exact_match, token_f1
@@ -22,13 +20,6 @@ def test_the_book_s_collation():
     inputs, targets = collate([[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]], PAD)
     np.testing.assert_array_equal(inputs, [[0, 1, 2, 3, 4], [5, 6, PAD, PAD, PAD], [7, 8, 9, PAD, PAD]])
     np.testing.assert_array_equal(targets, [[1, 2, 3, 4, PAD], [6, PAD, NO, NO, NO], [8, 9, PAD, NO, NO]])
-
-
-def test_the_book_s_losses_of_a_target_that_is_ignored():
-    logits = Tensor(np.array([[-1.0, 1.0], [-0.5, 1.5], [-0.5, 1.5]]))
-    losses = [F.cross_entropy(logits[:2], np.array([0, 1])).item(), F.cross_entropy(logits, np.array([0, 1, 1])).item()]
-    losses.append(F.cross_entropy(logits, np.array([0, 1, NO])).item())
-    assert [f"{loss:.4f}" for loss in losses] == ["1.1269", "0.7936", "1.1269"]
 
 
 def test_targets_of_the_prompt_do_not_count_where_it_is_masked():

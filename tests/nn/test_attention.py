@@ -1,4 +1,7 @@
-"""The attention staircase: the book's printed numbers, each step equal to the next, and no use of later positions."""
+"""The attention staircase: each step equal to the next, and no use of later positions.
+
+The numbers that the book prints are facts of `study/book/ch03.py`, which tests/study/test_book.py checks.
+"""
 
 import math
 
@@ -18,27 +21,6 @@ from tinygrad_llm.nn import (
     simple_self_attention,
 )
 from tinygrad_llm.random import Generator
-
-PRINTED = 5e-5  # half a unit of the fourth printed digit
-
-
-def numbers(text):
-    """Rows of printed numbers, separated by slashes."""
-    return np.array([[float(word) for word in row.split()] for row in text.replace("−", "-").split("/")])
-
-
-# The book's six tokens.
-X = numbers(".43 .15 .89 / .55 .87 .66 / .57 .85 .64 / .22 .58 .33 / .77 .25 .10 / .05 .80 .55").astype(np.float32)
-
-# ch03-14: the causal weights of seed 789.
-CAUSAL_WEIGHTS = numbers(
-    "1 0 0 0 0 0 / .5517 .4483 0 0 0 0 / .3800 .3097 .3103 0 0 0 / .2758 .2460 .2462 .2319 0 0"
-    "/ .2175 .1983 .1984 .1888 .1971 0 / .1935 .1663 .1666 .1542 .1666 .1529"
-)
-HEAD_1 = numbers(
-    "−.4519 .2216 / −.5874 .0058 / −.6300 −.0632 / −.5675 −.0843 / −.5526 −.0981 / −.5299 −.1081"
-)  # ch03-18
-HEAD_2 = numbers(".4772 .1063 / .5891 .3257 / .6202 .3860 / .5478 .3589 / .5321 .3428 / .5077 .3493")  # ch03-19
 
 STEPS = {
     "causal": lambda rng: CausalAttention(6, 6, 8, 0.0, True, rng=rng),
@@ -74,83 +56,6 @@ def oracle(x, w_attn, b_attn, w_proj, b_proj, n_head):
                 for s in range(t + 1):
                     out[b, t, part] += similarity[s] / sum(similarity) * qkv[s][2 * channels :][part]
     return np.array([[w_proj @ row + b_proj for row in item] for item in out])
-
-
-# ---- published numbers -------------------------------------------------------------------------------------------
-
-
-def test_simple_attention_gives_the_numbers_that_the_book_prints():
-    x = Tensor(X)
-    weights = numbers(
-        ".2098 .2006 .1981 .1242 .1220 .1452 / .1385 .2379 .2333 .1240 .1082 .1581"
-        "/ .1390 .2369 .2326 .1242 .1108 .1565 / .1435 .2074 .2046 .1462 .1263 .1720"
-        "/ .1526 .1958 .1975 .1367 .1879 .1295 / .1385 .2184 .2128 .1420 .0988 .1896"
-    )  # ch03-06
-    context = numbers(
-        ".4421 .5931 .5790 / .4419 .6515 .5683 / .4431 .6496 .5671 / .4304 .6298 .5510 / .4671 .5910 .5266"
-        "/ .4177 .6503 .5645"
-    )  # ch03-07
-    np.testing.assert_allclose((x @ x.mT).softmax(-1), weights, rtol=0, atol=PRINTED)
-    np.testing.assert_allclose(simple_self_attention(x), context, rtol=0, atol=PRINTED)
-
-
-def test_self_attention_with_uniform_weights_gives_the_numbers_that_the_book_prints():
-    rng = Generator(123)
-    attention = SelfAttention(3, 2, rng=Generator(0))
-    for linear in (attention.W_query, attention.W_key, attention.W_value):
-        linear.weight.data = rng.rand((3, 2)).T
-    expected = ".2996 .8053 / .3061 .8210 / .3058 .8203 / .2948 .7939 / .2927 .7891 / .2990 .8040"  # ch03-11
-    np.testing.assert_allclose(attention(Tensor(X)).data, numbers(expected), rtol=0, atol=PRINTED)
-
-
-@pytest.mark.parametrize(
-    ("seed", "expected"),
-    [
-        # ch03-12 and ch03-22
-        (789, "−.0739 .0713 / −.0748 .0703 / −.0749 .0702 / −.0760 .0685 / −.0763 .0679 / −.0754 .0693"),
-        (123, "−.5337 −.1051 / −.5323 −.1080 / −.5323 −.1079 / −.5297 −.1076 / −.5311 −.1066 / −.5299 −.1081"),
-    ],
-)
-def test_self_attention_gives_the_numbers_that_the_book_prints(seed, expected):
-    attention = SelfAttention(3, 2, rng=Generator(seed))
-    np.testing.assert_allclose(attention(Tensor(X)).data, numbers(expected), rtol=0, atol=PRINTED)
-
-
-def test_causal_weights_are_those_of_the_book_in_both_ways():
-    attention = CausalAttention(3, 2, 6, 0.0, rng=Generator(789))
-    raw = numbers(
-        ".2899 0 0 0 0 0 / .4656 .1723 0 0 0 0 / .4594 .1703 .1731 0 0 0 / .2642 .1024 .1036 .0186 0 0"
-        "/ .2183 .0874 .0882 .0177 .0786 0 / .3408 .1270 .1290 .0198 .1290 .0078"
-    )  # ch03-15
-    scores = attention.scores(Tensor(X)).data
-    np.testing.assert_allclose(np.tril(scores) * math.sqrt(2), raw, rtol=0, atol=PRINTED)
-    np.testing.assert_allclose(attention_weights(attention, X).data, CAUSAL_WEIGHTS, rtol=0, atol=PRINTED)
-    # The first way of the book: a softmax of all scores, cut to the triangle and divided by its row sums.
-    cut = np.tril(Tensor(scores).softmax(-1).data)
-    np.testing.assert_allclose(cut / cut.sum(-1, keepdims=True), CAUSAL_WEIGHTS, rtol=0, atol=PRINTED)
-
-
-def test_causal_weights_after_dropout_are_those_of_the_book():
-    weights = attention_weights(CausalAttention(3, 2, 6, 0.0, rng=Generator(789)), X)
-    expected = numbers(
-        "2 0 0 0 0 0 / 0 0 0 0 0 0 / .7599 .6194 .6206 0 0 0 / 0 .4921 .4925 0 0 0 / 0 .3966 0 .3775 0 0"
-        "/ 0 .3327 .3331 .3084 .3331 0"
-    )  # ch03-17
-    np.testing.assert_allclose(F.dropout(weights, 0.5, True, Generator(123)).data, expected, rtol=0, atol=PRINTED)
-
-
-def test_causal_attention_gives_the_numbers_that_the_book_prints():
-    attention = CausalAttention(3, 2, 6, 0.0, rng=Generator(123))
-    y = attention(Tensor(np.stack([X, X])))
-    assert y.shape == (2, 6, 2)
-    np.testing.assert_allclose(y.data, np.stack([HEAD_1, HEAD_1]), rtol=0, atol=PRINTED)
-
-
-def test_two_heads_give_the_numbers_that_the_book_prints():
-    y = MultiHeadWrapper(3, 2, 6, 0.0, 2, rng=Generator(123))(Tensor(np.stack([X, X])))
-    assert y.shape == (2, 6, 4)
-    expected = np.concatenate([HEAD_1, HEAD_2], axis=-1)
-    np.testing.assert_allclose(y.data, np.stack([expected, expected]), rtol=0, atol=PRINTED)
 
 
 # ---- each step is the next ---------------------------------------------------------------------------------------

@@ -30,11 +30,6 @@ def test_split_equals_a_split_by_hand(text):
     assert SimpleTokenizerV1.split(text) == naive_split(text)
 
 
-def test_split_of_the_books_example(gpt2):
-    text = gpt2.decode([15496, 11, 995, 13, 1148, 428, 438, 257, 1332, 30])
-    assert SimpleTokenizerV1.split(text) == ["Hello", ",", "world", ".", "Is", "this", "--", "a", "test", "?"]
-
-
 @given(text=texts)
 def test_ids_are_indices_into_the_sorted_words_and_only_white_space_is_lost(text):
     words = sorted(set(naive_split(text)))
@@ -110,26 +105,3 @@ def test_text_of_the_wrong_type_is_refused():
                 kind.train("a").encode(bad)
     with pytest.raises(TokenizerError, match="at least one word"):
         SimpleTokenizerV1.train(" \n")
-
-
-def test_book_vocabulary_of_the_first_tokenizer(verdict):
-    assert len(SimpleTokenizerV1.split(verdict)) == 4690
-    tokenizer = SimpleTokenizerV1.train(verdict)
-    assert tokenizer.n_vocab == 1130
-    places = {0: "!", 6: "--", 11: "A", 38: "Gisburn", 44: "HAD", 50: "Hermia"}
-    assert {i: tokenizer.words[i] for i in places} == places
-    ids = [1, 56, 2, 850, 988, 602, 533, 746, 5, 1126, 596, 5, 1, 67, 7, 38, 851, 1108, 754, 793, 7]
-    assert tokenizer.encode(verdict[8928:9006]) == ids
-
-
-def test_book_vocabulary_of_the_second_tokenizer(verdict, gpt2):
-    tokenizer = SimpleTokenizerV2.train(verdict)
-    assert tokenizer.n_vocab == 1132
-    assert tokenizer.words[-5:] == ["younger", "your", "yourself", "<|endoftext|>", "<|unk|>"]
-    first = gpt2.decode([15496, 11, 466, 345, 588, 8887, 30])
-    second = gpt2.decode([554, 262, 4252, 18250, 8812, 2114, 286, 262, 20562, 13]).strip()
-    ids = [1131, 5, 355, 1126, 628, 975, 10, 1130, 55, 988, 956, 984, 722, 988, 1131, 7]
-    assert tokenizer.encode([first, second]) == tokenizer.encode(f"{first} <|endoftext|> {second}") == ids
-    assert tokenizer.decode(ids) == "<|unk|>, do you like tea? <|endoftext|> In the sunlit terraces of the <|unk|>."
-    with pytest.raises(TokenizerError, match="'Hello' is not among"):
-        SimpleTokenizerV1.train(verdict).encode(first)
