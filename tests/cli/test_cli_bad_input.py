@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.tokenizer import CharTokenizer, load_tokenizer
 
 # Mistake: (arguments, a part of the message). {…} are the files that `files` creates.
@@ -21,6 +22,34 @@ MISTAKES = {
     "a folder as corpus": ("train --corpus {run} --out new", "cannot be read: Is a directory"),
     "--out that is a file": ("train --corpus {text} --out {text}", "text.txt: is a file"),
     "--out below a file": ("train --corpus {text} --out {text}/new", "text.txt: is a file"),
+    "--out that is a link to nothing": (
+        "train --corpus {text} --out {link}", "is a link to a missing folder: choose another --out",
+    ),
+    "--out with a folder in the place of a file": (
+        "train --corpus {text} --out {blocked}", "metrics.jsonl: is a folder, but the run writes a file of this name",
+    ),
+    "no newline and no end of text to begin with": (
+        "generate {wordless}", "this model has no end-of-text token and no newline to start from: give a --prompt",
+    ),
+    "no newline and no end of text to score from": (
+        "eval {wordless} --next=", "this model has no end-of-text token and no newline to start from: give --next a",
+    ),
+    "a checkpoint that is a word": (
+        "generate {run} --checkpoint worst", "got 'worst', but it must be best, last or the number of a step",
+    ),
+    "a start for a resumed run": ("train --resume {run} --init {run}", "--init is for a new run: a resumed"),
+    "a preset for a resumed run": ("train --resume {run} --preset stories", "leave out --model, --preset and --config"),
+    "two texts to train on": ("train --corpus {text} --data a.bin --out new", "not both"),
+    "one setting twice": (
+        "train --corpus {text} --out new --set seed=1 --set training.seed=2",
+        "--set seed=1 and --set training.seed=2 set the same key: give it once",
+    ),
+    "pairs for a model of text": ("train --pairs {text} --out new", "--pairs: is for --model translator"),
+    "columns for a model of text": ("train --corpus {text} --from a --out new", "--from: is for --model translator"),
+    "a text for a translator": (
+        "train --model translator --val a.bin --out new", "--val: a translator learns from pairs: give --pairs",
+    ),
+    "a source for a public text": ("download sms-spam --from openai --out new", "--from is for a GPT-2: sms-spam has"),
     "--out that holds a run": ("train --corpus {text} --out {run}", "already holds a run"),
     "no --out": ("train --corpus {text}", "--out"),
     "no steps": ("train --corpus {text} --steps 0 --out new", "got '0', but it must be an integer of at least 1"),
@@ -129,6 +158,13 @@ def files(place, runs, text_file):
     weights = bytearray((made["flipped"] / "model.safetensors").read_bytes())
     weights[-3] ^= 1
     (made["flipped"] / "model.safetensors").write_bytes(weights)
+    made["link"] = place / "link"
+    made["link"].symlink_to("missing")
+    made["blocked"] = place / "blocked"
+    (made["blocked"] / "metrics.jsonl").mkdir(parents=True)
+    made["wordless"] = place / "wordless"
+    GPT(GPTConfig(vocab_size=3, n_layer=1, n_head=1, n_embd=4, block_size=8)).save_pretrained(made["wordless"])
+    CharTokenizer("abc").save(made["wordless"] / "tokenizer.json")
     made["tokenizer"] = made["run"] / "tokenizer.json"
     return made
 

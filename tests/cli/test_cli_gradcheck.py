@@ -185,6 +185,7 @@ def test_the_curve_is_a_table_and_a_picture(cli, tmp_path):
         (["--curve", "tahn"], "did you mean tanh"),
         (["tanh", "--curve", "tanh"], "--curve takes one name"),
         (["tanh", "--out", "x.png"], "add --curve NAME"),
+        (["tanh", "--overwrite"], "--overwrite is for the picture of a --curve: add --out FILE.png"),
         (["--mutants", "--curve", "tanh"], "not allowed with"),
         (["--method", "exact"], "got 'exact': there are complex"),
         (["--curve", "tanh", "--out", "no such folder/x.png"], "no such folder"),

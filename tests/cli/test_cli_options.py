@@ -50,6 +50,8 @@ def plain(value, tokenizer):
             return next(seed for seed in range(10) if Generator(seed).randint(0, 1 << 28, (4,)).tolist() == drawn)
         case list() if any(isinstance(one, Generator) for one in value):
             return [plain(one, tokenizer) for one in value]
+        case str() | Path() if Path(value).name == "stories":  # the run
+            return "RUN"
         case Path():
             return str(value)
         case _ if dataclasses.is_dataclass(value):
@@ -151,6 +153,38 @@ def plain(value, tokenizer):
             {"name": "gpt2", "folder": "f", "source": "huggingface", "overwrite": True},
         ),
         ("download gpt2 --out f", "cli.download:download", {"source": "openai", "overwrite": False}),
+        ("download sms-spam --out f --overwrite", "cli.download:download_public", {"folder": "f", "overwrite": True}),
+        ("explain tanh --seed 3", "cli.explain:explain", {"seed": 3}),
+        ("convert RUN new --n-head 2", "cli.convert:read_pretrained", {"n_head": 2}),
+        (
+            "convert RUN new --to npz",
+            "cli.convert:write_pretrained",
+            {"form": "npz", "end_of_text": 269, "padding": None},
+        ),
+        ("convert RUN new --to huggingface", "cli.convert:write_tokenizer", {"form": "huggingface"}),
+        ("convert RUN new --overwrite", "cli.convert:atomic_folder", {"overwrite": True}),
+        ("convert RUN new", "cli.convert:atomic_folder", {"overwrite": False}),
+        (
+            "train --resume RUN --steps 5 --workers 1 --seed 0 --checkpoint-every 7 --set lr=0.5",
+            "cli.train:Run.resume",
+            {
+                "more": 5,
+                "changes": {"training.checkpoint_every": 7, "training.workers": 1, "training.seed": 0}
+                | {"training.lr": 0.5},
+            },
+        ),
+        ("train --resume RUN", "cli.train:Run.resume", {"more": None, "changes": {}}),
+        ("train --plan --resume RUN --steps 5 --workers 2", "cli.train:load_saved", {"more": 5}),
+        ("train --plan --resume RUN --steps 5", "cli.train:plan_run", {"done": 3}),
+        ("train --resume RUN --steps 5", "cli.train:check_rest", {"done": 3, "steps": 8}),
+        ("train --plan --resume RUN --steps 5", "cli.train:check_rest", {"done": 3, "steps": 8}),
+        (
+            "train --out f --init RUN --overwrite",
+            "cli.train:check_out",
+            {"folder": "f", "overwrite": True, "start": "RUN"},
+        ),
+        ("chat RUN --web --style plain --port 0", "cli.chat_server:ChatServer", {"port": 0}),
+        ("chat RUN --web --style plain", "cli.chat_server:ChatServer", {"port": 8000}),
         ("gradcheck exp --seed 3", "cli.gradcheck:run_cases", {"seed": 3}),
         (
             "gradcheck exp --mutants --method central --seed 3",

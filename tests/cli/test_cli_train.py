@@ -7,14 +7,17 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tinygrad_llm.cli import UsageError, train, watch
 from tinygrad_llm.datasets import TokenFile, corpora, encode_file
 from tinygrad_llm.runs import run as run_module
 from tinygrad_llm.runs.config import keys, read_toml
@@ -22,6 +25,7 @@ from tinygrad_llm.runs.folder import FILES, load_run
 from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.tokenizer import CharTokenizer, pattern
+from tinygrad_llm.training import Step
 from tinygrad_llm.training import loop as loop_module
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -557,6 +561,85 @@ def test_token_files_that_cannot_be_used_cost_one_line(arguments, message, refus
     ids[:17].tofile("short.bin")
     assert message in refused("train", *arguments, "--out", "new")
     assert not (place / "new").exists()
+
+
+@pytest.fixture
+def fake_run():
+    """The parts of a run that its words are made of, each number another one."""
+
+    fields = {"loss": 1.5, "grad_norm": 4.5, "tokens_per_second": 77.0, "val_loss": 2.25}
+
+    def make(results=None, **step):
+        last = Step(step=9, lr=0.1, **fields | step)
+        data = SimpleNamespace(summary="a text", heading="It writes", command=lambda folder: ["generate", folder])
+        return SimpleNamespace(
+            steps=[last],
+            results=results,
+            init=Path("base"),
+            data=data,
+            samples=[(9, "once")],
+            folder=SimpleNamespace(path=Path("runs/x")),
+            model=SimpleNamespace(num_parameters=lambda: 1234567),
+            trainer=SimpleNamespace(step=9, skipped=3, optimizer="AdamW(lr=0.5)"),
+            config=SimpleNamespace(training=SimpleNamespace(steps=11), data=SimpleNamespace(init="base")),
+        )
+
+    return make
+
+
+def test_the_words_around_a_training_are_all_there(fake_run, monkeypatch):
+    run = fake_run()
+    words = "a text; 1,234,567 parameters; 11 steps"
+    assert train.beginning(run) == f"{words}, resumed after step 9\nAdamW(lr=0.5)"
+    run.steps = []
+    assert train.beginning(run) == f"{words}, from the weights of base\nAdamW(lr=0.5)"
+    run.init = None
+    assert train.beginning(run) == f"{words}\nAdamW(lr=0.5)"
+    monkeypatch.setattr(train, "processes", lambda: SimpleNamespace(size=4))
+    first, second, third = train.beginning(run).split("\n")
+    assert (first, second) == (f"{words} on 4 processes", "AdamW(lr=0.5)")
+    assert third.startswith(f"to stop and save: kill -INT {os.getpid()} on {socket.gethostname()}; Ctrl-C")
+    with pytest.raises(UsageError, match="--plan is for one process, and here are 4: call it without mpiexec"):
+        train.alone("--plan")
+
+
+def test_the_words_after_a_training_are_all_there(fake_run):
+    results = {"sentences": 1234, "greedy": {"exact": 0.25, "bleu": 31.0}, "beam": {"exact": 0.5, "bleu": 42.0}}
+    run = fake_run(results=results)
+    ending = train._ending(run, 0, [Path("runs/x/a.json"), Path("runs/x/b.png")]).split("\n")
+    assert ending[:3] == [
+        "held-out loss 2.250 nats per token after 9 steps",
+        "1,234 test sentences: greedy 25.0% exact, BLEU 31.0; beam 50.0% exact, BLEU 42.0",
+        "3 steps were skipped: their loss or gradient was NaN or infinite",
+    ]
+    assert "b.png" in ending[3]
+    assert ending[4:] == ["next:", "    tinygrad-llm generate runs/x"]
+    run.trainer.skipped, run.results, run.steps = 0, {"accuracy": 1}, [dataclasses.replace(run.steps[0], val_loss=None)]
+    ending = train._ending(run, 130, [Path("runs/x/a.json")]).split("\n")
+    assert "a.json" in ending[0]
+    assert ending[1:] == [
+        "for pictures of losses and gradients: pip install 'tinygrad_llm[app]'",
+        "next:",
+        "    tinygrad-llm train --resume runs/x",
+    ]
+
+
+def test_the_figures_of_a_training_are_all_there(fake_run):
+    figures = {"out": "runs/x", "steps": 9, "loss": 1.5, "val_loss": 2.25, "tokens_per_second": 77.0}
+    figures |= {"parameters": 1234567, "skipped": 3}
+    assert train._figures(fake_run()) == figures
+    assert train._figures(fake_run(results={"exact": 1})) == figures | {"test": {"exact": 1}}
+
+
+def test_the_remarks_of_a_step_are_all_there(fake_run):
+    run = fake_run(skipped=True, z_score=9.0)
+    assert watch._remarks(run, run.steps[0]) == [
+        "step 9: skipped, its loss is 1.5, its gradient norm 4.5",
+        "step 9: loss 1.500 is 9.0 standard deviations above the last hundred",
+        "\nstep 9: held-out loss 2.250. It writes:\n    once\n",
+    ]
+    plain = dataclasses.replace(run.steps[0], skipped=False, z_score=None, val_loss=None)
+    assert watch._remarks(run, plain) == []
 
 
 def test_a_skipped_step_and_a_spike_are_printed(cli, text_file, monkeypatch):

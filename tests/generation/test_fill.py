@@ -48,6 +48,13 @@ def test_a_text_without_a_mask_or_that_is_too_long_is_refused():
         fill(Fixed(), TOKENIZER, [MASK] * 8, 1)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_nan_or_infinite_are_refused(bad, monkeypatch):
+    monkeypatch.setattr(Fixed, "__call__", lambda self, ids: Tensor(np.full((1, ids.shape[1], 10), bad)))
+    with pytest.raises(ValueError, match="the model's logits are NaN or infinite: its weights are damaged"):
+        fill(Fixed(), TOKENIZER, [MASK], 1)
+
+
 def test_the_tokens_that_are_missing_are_named():
     assert missing_tokens(Tokenizer([])) == ["[CLS]", "[SEP]", "[MASK]"]
     with pytest.raises(TokenizerError, match=r"an encoder needs \[SEP\], and its tokenizer has no such token"):

@@ -64,15 +64,22 @@ def test_names_and_shapes_are_those_of_peft(tmp_path):
     assert arrays["base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"].shape == (3 * 2, C)
     assert arrays["base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"].shape == (3 * C, 3 * 2)
     assert metadata["format"] == "pt"
-    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
-    assert (config["peft_type"], config["task_type"], config["base_model_name_or_path"]) == (
-        "LORA",
-        "CAUSAL_LM",
-        "gpt2",
-    )
-    assert (config["r"], config["lora_alpha"]) == (2, 6.0)
-    assert config["rank_pattern"] == {f"transformer.h.{i}.attn.c_attn": 6 for i in range(2)}
-    assert config["alpha_pattern"] == {f"transformer.h.{i}.attn.c_attn": 18.0 for i in range(2)}
+    layers = [f"transformer.h.{i}.{layer}" for i in range(2) for layer in ("attn.c_attn", "mlp.c_fc")]
+    assert json.loads((tmp_path / ADAPTER_CONFIG).read_text()) == {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "gpt2",
+        "r": 2,
+        "lora_alpha": 6.0,
+        "lora_dropout": 0.0,
+        "target_modules": ["transformer.wte", *layers],
+        "rank_pattern": dict.fromkeys(layers[::2], 6),
+        "alpha_pattern": dict.fromkeys(layers[::2], 18.0),
+        "modules_to_save": None,
+        "fan_in_fan_out": True,
+        "bias": "none",
+        "inference_mode": True,
+    }
 
 
 def classifier(seed=4):
@@ -106,6 +113,15 @@ def test_a_folder_with_a_whole_model_is_read_as_that_and_not_as_an_old_adapter_b
     shaken(UNTIED).save_pretrained(tmp_path)
     assert find_adapter(tmp_path) is None
     np.testing.assert_array_equal(logits(GPT.from_pretrained(tmp_path)), logits(shaken(UNTIED)))
+
+
+@pytest.mark.parametrize("base", [None, "", 3])
+def test_an_adapter_names_its_base(tmp_path, base):
+    save_adapter(trained(shaken(UNTIED)), tmp_path, "gpt2", "a hash", labels=("no", "yes"))
+    assert find_adapter(tmp_path) == ("gpt2", "a hash", ("no", "yes"))
+    changed_config(tmp_path, base_model_name_or_path=base)
+    with pytest.raises(LoadError, match=f"base_model_name_or_path must name the base model, got {base!r}$"):
+        find_adapter(tmp_path)
 
 
 @pytest.mark.parametrize("bases", [["one"], ["two", "one"], ["two", "three", "two"]])

@@ -252,6 +252,16 @@ def test_the_index_of_another_model_is_refused(server, tmp_path, for_each):
     for_each([foreign, *((words, from_ours(state, "openai")) for words, state in others)], check)
 
 
+def test_a_vocabulary_of_another_size_and_an_index_of_several_files_are_refused(tmp_path, monkeypatch):
+    Tokenizer.train("the cat sat on the mat " * 9, 262).save_gpt2(tmp_path)
+    hub._check_vocabulary("vocab.bpe", tmp_path / "encoder.json", tmp_path, dataclasses.replace(TINY, vocab_size=262))
+    with pytest.raises(LoadError, match=r"encoder\.json: not 300 tokens$"):
+        hub._check_vocabulary("vocab.bpe", tmp_path / "encoder.json", tmp_path, TINY)
+    monkeypatch.setattr(hub, "read_index", lambda path: ([], 2))
+    with pytest.raises(LoadError, match=r"index: of another model: in 2 shards$"):
+        hub._check_index(tmp_path / INDEX, tmp_path, TINY)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, for_each):
     def check(case):
@@ -393,6 +403,11 @@ def test_the_cache_is_in_the_folder_of_the_system(monkeypatch, tmp_path):
     assert cache_folder("gpt2") == tmp_path / ".cache" / "tinygrad_llm" / "gpt2"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_folder("gpt2") == tmp_path / "Library" / "Caches" / "tinygrad_llm" / "gpt2"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    assert cache_folder("gpt2") == tmp_path / "AppData" / "Local" / "tinygrad_llm" / "gpt2"
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_folder("gpt2") == tmp_path / "local" / "tinygrad_llm" / "gpt2"
 
 
 def test_every_model_has_both_forms():

@@ -315,6 +315,35 @@ def test_the_table_of_writers_says_which_files_are_read(for_each):
     assert len({writer.who for writer in WRITERS}) == len(WRITERS)
 
 
+def test_every_field_of_config_json_is_that_of_transformers():
+    sizes = {"vocab_size": 7, "block_size": 4, "n_layer": 5, "n_head": 3, "n_embd": 6}
+    config = GPTConfig(**sizes, dropout=0.25, tie_weights=False, initializer_range=0.5)
+    dropout = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.25)
+    assert to_huggingface(config, "float16", 6) == dropout | {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+        "vocab_size": 7,
+        "n_positions": 4,
+        "n_ctx": 4,
+        "n_layer": 5,
+        "n_head": 3,
+        "n_embd": 6,
+        "n_inner": None,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.5,
+        "bos_token_id": 6,
+        "eos_token_id": 6,
+        "torch_dtype": "float16",
+    }
+    fields = sizes | {"tie_weights": False, "initializer_range": 0.5}
+    assert from_huggingface(to_huggingface(config)) == fields
+
+
 def test_variants_of_config_json_are_read_or_refused_by_name(for_each):
     published = to_huggingface(SMALL)
 
