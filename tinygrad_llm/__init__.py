@@ -41,16 +41,6 @@ from tinygrad_llm.tokenizer import Tokenizer  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "GPT",
-    "AnomalyError",
-    "GPTConfig",
-    "Generator",
-    "Tensor",
-    "Tokenizer",
-    "detect_anomaly",
-    "functional",
-    "grad",
-    "nn",
-    "no_grad",
-    "optim",
-]
+    "GPT", "AnomalyError", "GPTConfig", "Generator", "Tensor", "Tokenizer", "detect_anomaly", "functional",
+    "grad", "nn", "no_grad", "optim",
+]  # fmt: skip

@@ -22,35 +22,11 @@ from tinygrad_llm.kernels.losses import check_targets
 from tinygrad_llm.random import Generator, check_generator
 
 __all__ = [
-    "binary_cross_entropy_with_logits",
-    "cat",
-    "causal_self_attention",
-    "cross_entropy",
-    "dropout",
-    "einsum",
-    "embedding",
-    "gelu",
-    "layer_norm",
-    "linear",
-    "linear_cross_entropy",
-    "log_softmax",
-    "matmul",
-    "maximum",
-    "minimum",
-    "mse_loss",
-    "nll_loss",
-    "relu",
-    "rms_norm",
-    "rotary",
-    "scaled_dot_product_attention",
-    "sigmoid",
-    "silu",
-    "softmax",
-    "softplus",
-    "stack",
-    "tanh",
-    "where",
-]
+    "binary_cross_entropy_with_logits", "cat", "causal_self_attention", "cross_entropy", "dropout", "einsum",
+    "embedding", "gelu", "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "matmul", "maximum",
+    "minimum", "mse_loss", "nll_loss", "relu", "rms_norm", "rotary", "scaled_dot_product_attention", "sigmoid",
+    "silu", "softmax", "softplus", "stack", "tanh", "where",
+]  # fmt: skip
 
 P = ParamSpec("P")
 R = TypeVar("R")

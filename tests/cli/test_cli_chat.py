@@ -54,17 +54,9 @@ def test_each_line_gets_an_answer_that_ends_at_end_of_text(chat, assistant):
 
 def test_commands_change_the_conversation_and_save_it(chat, assistant, place):
     lines = [
-        "one",
-        "/reset",
-        "/system be kind",
-        "two",
-        "/save a.json",
-        "/system",
-        "three",
-        "/save a.json",
-        "/quit",
+        "one", "/reset", "/system be kind", "two", "/save a.json", "/system", "three", "/save a.json", "/quit",
         "no",
-    ]
+    ]  # fmt: skip
     status, out, err = chat(assistant, lines)
     assert (status, out) == (0, f"{ALPHABET}\n" * 3)
     turns = [("user", "two"), ("assistant", ALPHABET), ("user", "three"), ("assistant", ALPHABET)]

@@ -19,19 +19,10 @@ from tinygrad_llm.optim import AdamW
 from tinygrad_llm.random import Generator
 
 BLOCK = [
-    "ln_1.weight",
-    "ln_1.bias",
-    "attn.c_attn.weight",
-    "attn.c_attn.bias",
-    "attn.c_proj.weight",
-    "attn.c_proj.bias",
-    "ln_2.weight",
-    "ln_2.bias",
-    "mlp.c_fc.weight",
-    "mlp.c_fc.bias",
-    "mlp.c_proj.weight",
+    "ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight",
+    "attn.c_proj.bias", "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight",
     "mlp.c_proj.bias",
-]
+]  # fmt: skip
 
 configs = st.builds(
     lambda head_size, n_head, **sizes: GPTConfig(n_embd=head_size * n_head, n_head=n_head, **sizes),

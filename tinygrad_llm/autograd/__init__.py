@@ -7,17 +7,6 @@ from tinygrad_llm.autograd.tape import enable_grad, is_grad_enabled, no_grad
 from tinygrad_llm.autograd.tensor import Tensor, apply, grad, hooked
 
 __all__ = [
-    "AnomalyError",
-    "Observer",
-    "Operation",
-    "Tensor",
-    "apply",
-    "detect_anomaly",
-    "enable_grad",
-    "grad",
-    "hooked",
-    "is_grad_enabled",
-    "no_grad",
-    "observing",
-    "recompute",
-]
+    "AnomalyError", "Observer", "Operation", "Tensor", "apply", "detect_anomaly", "enable_grad", "grad",
+    "hooked", "is_grad_enabled", "no_grad", "observing", "recompute",
+]  # fmt: skip

@@ -22,22 +22,7 @@ from tinygrad_llm.evaluation.prompts import (
 from tinygrad_llm.evaluation.text import TextScore, score_file
 
 __all__ = [
-    "Choice",
-    "ChoiceScore",
-    "FewShotScore",
-    "PromptTask",
-    "TextScore",
-    "check_shots",
-    "default_stride",
-    "few_shot_items",
-    "next_tokens",
-    "read_choices",
-    "read_prompts",
-    "score_choices",
-    "score_file",
-    "score_prompts",
-    "score_tokens",
-    "scoring_windows",
-    "standard_error",
-    "token_losses",
-]
+    "Choice", "ChoiceScore", "FewShotScore", "PromptTask", "TextScore", "check_shots", "default_stride",
+    "few_shot_items", "next_tokens", "read_choices", "read_prompts", "score_choices", "score_file",
+    "score_prompts", "score_tokens", "scoring_windows", "standard_error", "token_losses",
+]  # fmt: skip

@@ -6,20 +6,7 @@ from tinygrad_llm.finetuning.preference import Preference, encode_pairs, with_re
 from tinygrad_llm.training.padded import PaddedExamples, in_batches, pad
 
 __all__ = [
-    "STYLES",
-    "Classification",
-    "Instructions",
-    "PaddedExamples",
-    "Preference",
-    "balanced_weights",
-    "classify",
-    "collate",
-    "encode_entries",
-    "encode_pairs",
-    "in_batches",
-    "pad",
-    "prompt_of",
-    "refuse_special",
-    "token_influence",
-    "with_reference",
-]
+    "STYLES", "Classification", "Instructions", "PaddedExamples", "Preference", "balanced_weights", "classify",
+    "collate", "encode_entries", "encode_pairs", "in_batches", "pad", "prompt_of", "refuse_special",
+    "token_influence", "with_reference",
+]  # fmt: skip

@@ -13,19 +13,7 @@ from tinygrad_llm.formats.safetensors import load_safetensors, save_safetensors
 from tinygrad_llm.formats.tensorbundle import read_tensorbundle, verify_tensorbundle, write_tensorbundle
 
 __all__ = [
-    "Arrays",
-    "Checkpoints",
-    "DamagedCheckpointWarning",
-    "VersionError",
-    "load_checkpoint",
-    "load_npy",
-    "load_npz",
-    "load_safetensors",
-    "read_arrays",
-    "read_tensorbundle",
-    "save_checkpoint",
-    "save_npz",
-    "save_safetensors",
-    "verify_tensorbundle",
-    "write_tensorbundle",
-]
+    "Arrays", "Checkpoints", "DamagedCheckpointWarning", "VersionError", "load_checkpoint", "load_npy",
+    "load_npz", "load_safetensors", "read_arrays", "read_tensorbundle", "save_checkpoint", "save_npz",
+    "save_safetensors", "verify_tensorbundle", "write_tensorbundle",
+]  # fmt: skip

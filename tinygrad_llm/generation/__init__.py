@@ -12,18 +12,6 @@ from tinygrad_llm.generation.sampling import Sampling, next_token_probs
 from tinygrad_llm.generation.text import Written, crop, start_ids, words_cropped, write, write_all
 
 __all__ = [
-    "KVCache",
-    "LanguageModel",
-    "Prompt",
-    "Sampling",
-    "Written",
-    "crop",
-    "generate",
-    "next_token_probs",
-    "start_ids",
-    "stream",
-    "window_start",
-    "words_cropped",
-    "write",
-    "write_all",
-]
+    "KVCache", "LanguageModel", "Prompt", "Sampling", "Written", "crop", "generate", "next_token_probs",
+    "start_ids", "stream", "window_start", "words_cropped", "write", "write_all",
+]  # fmt: skip

@@ -31,18 +31,6 @@ from tinygrad_llm.gradcheck.result import TOLERANCE, GradcheckResult
 from tinygrad_llm.gradcheck.second_order import hessian, hvp, jvp
 
 __all__ = [
-    "TOLERANCE",
-    "Case",
-    "GradcheckError",
-    "GradcheckResult",
-    "Row",
-    "all_cases",
-    "check_gradient",
-    "gpt_problem",
-    "gradcheck",
-    "hessian",
-    "hvp",
-    "jvp",
-    "run",
-    "uncovered",
-]
+    "TOLERANCE", "Case", "GradcheckError", "GradcheckResult", "Row", "all_cases", "check_gradient",
+    "gpt_problem", "gradcheck", "hessian", "hvp", "jvp", "run", "uncovered",
+]  # fmt: skip

@@ -23,26 +23,10 @@ from tinygrad_llm.models.translator import (
 from tinygrad_llm.weights import PreTrainedModel
 
 __all__ = [
-    "CONFIGS",
-    "GPT",
-    "MLP",
-    "MODELS",
-    "Attention",
-    "Block",
-    "Encoder",
-    "EncoderClassifier",
-    "EncoderClassifierConfig",
-    "EncoderConfig",
-    "EncoderLayer",
-    "GPTClassifier",
-    "GPTClassifierConfig",
-    "GPTConfig",
-    "Transformer",
-    "TransformerDecoderLayer",
-    "TransformerEncoderLayer",
-    "Translator",
-    "TranslatorConfig",
-    "read_classifier",
-]
+    "CONFIGS", "GPT", "MLP", "MODELS", "Attention", "Block", "Encoder", "EncoderClassifier",
+    "EncoderClassifierConfig", "EncoderConfig", "EncoderLayer", "GPTClassifier", "GPTClassifierConfig",
+    "GPTConfig", "Transformer", "TransformerDecoderLayer", "TransformerEncoderLayer", "Translator",
+    "TranslatorConfig", "read_classifier",
+]  # fmt: skip
 
 MODELS: dict[str, type[PreTrainedModel]] = {"gpt": GPT, "encoder": Encoder, "translator": Translator}

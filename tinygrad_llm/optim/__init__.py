@@ -6,21 +6,7 @@ from tinygrad_llm.optim.optimizer import SGD, Adam, AdamW, Optimizer, Together, 
 from tinygrad_llm.optim.schedule import SCHEDULES, constant, inverse_sqrt, warmup_cosine, warmup_linear
 
 __all__ = [
-    "SCHEDULES",
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Muon",
-    "Optimizer",
-    "Together",
-    "clip_grad_norm_",
-    "clip_scale",
-    "constant",
-    "decay_groups",
-    "grad_norm",
-    "inner_matrices",
-    "inverse_sqrt",
-    "newton_schulz",
-    "warmup_cosine",
+    "SCHEDULES", "SGD", "Adam", "AdamW", "Muon", "Optimizer", "Together", "clip_grad_norm_", "clip_scale",
+    "constant", "decay_groups", "grad_norm", "inner_matrices", "inverse_sqrt", "newton_schulz", "warmup_cosine",
     "warmup_linear",
-]
+]  # fmt: skip

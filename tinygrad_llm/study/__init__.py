@@ -16,23 +16,7 @@ from tinygrad_llm.study.recording import Recording
 from tinygrad_llm.study.trace import Trace, trace, trace_function
 
 __all__ = [
-    "EXAMPLES",
-    "Derivative",
-    "Example",
-    "Explanation",
-    "Recording",
-    "Subject",
-    "Trace",
-    "example",
-    "explain",
-    "graph_dot",
-    "plot_attention",
-    "plot_gradient_flow",
-    "plot_graph",
-    "print_trace",
-    "record",
-    "run_with_cache",
-    "subjects",
-    "trace",
-    "trace_function",
-]
+    "EXAMPLES", "Derivative", "Example", "Explanation", "Recording", "Subject", "Trace", "example", "explain",
+    "graph_dot", "plot_attention", "plot_gradient_flow", "plot_graph", "print_trace", "record",
+    "run_with_cache", "subjects", "trace", "trace_function",
+]  # fmt: skip

@@ -299,17 +299,9 @@ WRITTEN = {
 
 # The kernels whose mistakes are the most telling come first.
 _TELLING = (
-    "softmax",
-    "layer_norm",
-    "cross_entropy",
-    "matmul",
-    "linear",
-    "embedding",
-    "gelu",
-    "tanh",
-    "where",
+    "softmax", "layer_norm", "cross_entropy", "matmul", "linear", "embedding", "gelu", "tanh", "where",
     "multiply",
-)
+)  # fmt: skip
 
 
 def breaks(recording: Recording) -> Breaks | None:

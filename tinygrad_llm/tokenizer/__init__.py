@@ -40,21 +40,10 @@ from tinygrad_llm.tokenizer.wordpiece import WordPieceTokenizer
 from tinygrad_llm.tokenizer.words import SimpleTokenizerV1, SimpleTokenizerV2
 
 __all__ = [
-    "AnyTokenizer",
-    "CharTokenizer",
-    "SimpleTokenizerV1",
-    "SimpleTokenizerV2",
-    "Special",
-    "StreamDecoder",
-    "Tokenizer",
-    "TokenizerError",
-    "WordPieceTokenizer",
-    "encode_text",
-    "load_tokenizer",
-    "refuse_special",
-    "save_huggingface",
-    "vocabulary_hash",
-]
+    "AnyTokenizer", "CharTokenizer", "SimpleTokenizerV1", "SimpleTokenizerV2", "Special", "StreamDecoder",
+    "Tokenizer", "TokenizerError", "WordPieceTokenizer", "encode_text", "load_tokenizer", "refuse_special",
+    "save_huggingface", "vocabulary_hash",
+]  # fmt: skip
 
 
 AnyTokenizer: TypeAlias = Tokenizer | CharTokenizer | WordPieceTokenizer

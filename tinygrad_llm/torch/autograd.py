@@ -10,16 +10,9 @@ from tinygrad_llm.torch.missing import lookup, refuse
 from tinygrad_llm.torch.tensor import Tensor, constant, ours
 
 __all__ = [
-    "backward",
-    "detect_anomaly",
-    "enable_grad",
-    "grad",
-    "inference_mode",
-    "is_grad_enabled",
-    "no_grad",
-    "set_detect_anomaly",
-    "set_grad_enabled",
-]
+    "backward", "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad",
+    "set_detect_anomaly", "set_grad_enabled",
+]  # fmt: skip
 
 detect_anomaly = autograd.detect_anomaly
 

@@ -441,37 +441,10 @@ _ALIASES = {
 }  # fmt: skip
 # These also change a Tensor in place, as exp_.
 _IN_PLACE = [
-    "abs",
-    "ceil",
-    "cos",
-    "exp",
-    "floor",
-    "log",
-    "neg",
-    "pow",
-    "reciprocal",
-    "round",
-    "rsqrt",
-    "sigmoid",
-    "sin",
-    "softmax",
-    "sqrt",
-    "square",
-    "tanh",
-    "tril",
-    "triu",
-    "trunc",
-    "clip",
-    "nan_to_num",
-    "scatter",
-    "scatter_add",
-    "index_add",
-    "index_fill",
-    "index_copy",
-    "masked_scatter",
-    "lerp",
-    "remainder",
-]
+    "abs", "ceil", "cos", "exp", "floor", "log", "neg", "pow", "reciprocal", "round", "rsqrt", "sigmoid", "sin",
+    "softmax", "sqrt", "square", "tanh", "tril", "triu", "trunc", "clip", "nan_to_num", "scatter",
+    "scatter_add", "index_add", "index_fill", "index_copy", "masked_scatter", "lerp", "remainder",
+]  # fmt: skip
 
 
 def _in_place(name: str) -> Callable[..., Tensor]:

@@ -9,20 +9,7 @@ from tinygrad_llm.training.task import Batch, Batches, Evaluation, Task
 from tinygrad_llm.training.translation import Translation, encode_translations
 
 __all__ = [
-    "Batch",
-    "Batches",
-    "ConfigError",
-    "Evaluation",
-    "Examples",
-    "LanguageModeling",
-    "Step",
-    "Task",
-    "TrainSettings",
-    "Trainer",
-    "TrainingError",
-    "Translation",
-    "encode_translations",
-    "held_out_windows",
-    "make_optimizer",
-    "train",
-]
+    "Batch", "Batches", "ConfigError", "Evaluation", "Examples", "LanguageModeling", "Step", "Task",
+    "TrainSettings", "Trainer", "TrainingError", "Translation", "encode_translations", "held_out_windows",
+    "make_optimizer", "train",
+]  # fmt: skip

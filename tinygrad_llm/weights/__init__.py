@@ -13,17 +13,6 @@ from tinygrad_llm.weights.pretrained import (
 from tinygrad_llm.weights.tokenizers import check_stated, find_tokenizer, fit, tokenizer_for, write_tokenizer
 
 __all__ = [
-    "FORMS",
-    "WEIGHTS",
-    "OtherModelWarning",
-    "PreTrainedModel",
-    "about_model",
-    "check_stated",
-    "find_tokenizer",
-    "fit",
-    "model_at",
-    "read_pretrained",
-    "tokenizer_for",
-    "write_pretrained",
-    "write_tokenizer",
-]
+    "FORMS", "WEIGHTS", "OtherModelWarning", "PreTrainedModel", "about_model", "check_stated", "find_tokenizer",
+    "fit", "model_at", "read_pretrained", "tokenizer_for", "write_pretrained", "write_tokenizer",
+]  # fmt: skip

@@ -17,20 +17,9 @@ from tinygrad_llm.torch.streams import stream
 from tinygrad_llm.torch.tensor import Tensor, constant
 
 __all__ = [
-    "BatchSampler",
-    "ConcatDataset",
-    "DataLoader",
-    "Dataset",
-    "IterableDataset",
-    "RandomSampler",
-    "Sampler",
-    "SequentialSampler",
-    "Subset",
-    "TensorDataset",
-    "WeightedRandomSampler",
-    "default_collate",
-    "random_split",
-]
+    "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset", "RandomSampler", "Sampler",
+    "SequentialSampler", "Subset", "TensorDataset", "WeightedRandomSampler", "default_collate", "random_split",
+]  # fmt: skip
 
 
 class Dataset:
