@@ -1,14 +1,18 @@
 """Every option of a command reaches the function that does the work; so do 0, the empty text and a plain no."""
 
+import argparse
 import dataclasses
 import inspect
+import io
 import pkgutil
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from tinygrad_llm.cli import main
+from tinygrad_llm.cli import COMMANDS, UsageError, main, options
+from tinygrad_llm.cli import _load as load
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import load_tokenizer
 
@@ -235,3 +239,61 @@ def test_every_option_of_a_training_is_in_its_configuration(line, expected, runs
     values = found["config"].flat()
     shown = {name: "RUN" if values[name] == str(runs["stories"]) else values[name] for name in expected}
     assert {name: tuple(x) if isinstance(x, list) else x for name, x in shown.items()} == expected
+
+
+def arguments_of(name, parser):
+    """The arguments of a command and of its actions, each with the words that lead to it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, part in action.choices.items():
+                yield from arguments_of(f"{name} {word}", part)
+        else:
+            yield name, action
+
+
+def test_the_help_states_every_default():
+    wrong, count = [], 0
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser()
+        load(command).add_arguments(parser)
+        for name, action in arguments_of(command, parser):
+            default = action.default
+            if type(default) in (int, float) or (isinstance(default, str) and default not in ("", argparse.SUPPRESS)):
+                count += 1
+                shown = default if isinstance(default, str) else f"{default:g}"
+                stated = re.search(rf"(?<![\w.]){re.escape(shown)}(?![\w.]\w)", action.help)
+                wrong += [f"{name} {action.dest}: {default!r}, {action.help}"] * (not stated)
+    assert wrong == []
+    assert count > 30
+
+
+def test_the_lines_of_a_file_or_of_stdin_are_numbered_and_limited(place, monkeypatch):
+    path = place / "lines.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb")  # as Windows writes it
+    monkeypatch.setattr(options, "_MAX_BYTES", 7)
+    assert options.read_lines(path) == {f"{path}: line 1": "a", f"{path}: line 2": "b"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\nc\nd")))
+    assert options.read_lines(None) == {f"stdin: line {i}": letter for i, letter in enumerate("abcd", 1)}
+    for content, message in (
+        (b"12345678", "longer than 7 bytes: split it"),
+        (b"\xff", "not UTF-8 text: 'utf-8' codec"),
+    ):
+        path.write_bytes(content)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        for file, where in ((path, str(path)), (None, "stdin")):
+            with pytest.raises(UsageError, match=f"^{re.escape(where)}: {message}"):
+                options.read_lines(file)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match=r"^there is no stdin: give a text, or --file FILE$"):
+        options.read_lines(None)
+
+
+def test_a_number_lies_between_its_limits():
+    for least, most, right, wrong in ((0, None, ["0", "7"], ["-1", "x", "", "1.0"]), (2, 4, ["2", "4"], ["1", "5"])):
+        parse = options.integer(least, most)
+        assert [parse(text) for text in right] == [int(text) for text in right]
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        for text in wrong:
+            with pytest.raises(argparse.ArgumentTypeError) as error:
+                parse(text)
+            assert str(error.value) == f"got {text!r}, but it must be an integer {allowed}"

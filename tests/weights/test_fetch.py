@@ -8,8 +8,10 @@ import random
 import re
 import shutil
 import socket
+import ssl
 import threading
 import types
+import urllib.error
 
 import pytest
 
@@ -557,6 +559,29 @@ def test_a_disk_that_fills_up_is_not_a_failure_of_the_network(part, monkeypatch)
             get(server, part)
         assert len(server.seen) == 1
     assert error.value.filename == str(part)
+
+
+def expired():
+    error = ssl.SSLCertVerificationError(1, "failed")
+    error.verify_message = "it has expired"
+    return error
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (expired(), Unreachable, "URL: the server's certificate is not valid here: it has expired"),
+        (TimeoutError("late"), connection.Transient, "the server stopped sending"),
+        (socket.gaierror(-2, "not known"), connection.NoName, "the server's name cannot be looked up (not known)"),
+        (ConnectionResetError(104, "reset"), connection.Transient, "the connection failed: [Errno 104] reset"),
+        (OSError(), connection.Transient, "the connection failed: OSError"),
+    ],
+)
+def test_each_failure_of_the_network_has_its_own_words(error, kind, message, wrapped):
+    with pytest.raises(kind) as found, connection.network_errors("URL"):
+        raise urllib.error.URLError(error) if wrapped else error
+    assert (type(found.value), str(found.value)) == (kind, message)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -72,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--special", nargs="+", default=[], metavar="TOKEN", help=f"special tokens in addition to {END_OF_TEXT}"
     )
-    train.add_argument("--kind", choices=["bpe", "wordpiece"], default="bpe", help="GPT-2's kind (default), or BERT's")
+    train.add_argument(
+        "--kind", choices=["bpe", "wordpiece"], default="bpe", help="bpe: GPT-2's (default); wordpiece: BERT's"
+    )
     train.add_argument("--cased", action="store_true", help="wordpiece: keep upper case and accents")
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to save it, as JSON")
     add_newlines(train)

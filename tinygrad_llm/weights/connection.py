@@ -121,8 +121,6 @@ def network_errors(url: str) -> Iterator[None]:
         yield
     except (urllib.error.HTTPError, LoadError):
         raise
-    except ValueError as error:  # such as a Location that is not a URL, or a size that is not a number
-        raise Transient(f"the server's answer makes no sense: {one_line(error)[:200]}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -132,6 +130,8 @@ def network_errors(url: str) -> Iterator[None]:
         if isinstance(reason, socket.gaierror):
             raise NoName(f"the server's name cannot be looked up ({reason.strerror})") from None
         raise Transient(f"the connection failed: {str(reason)[:200] or type(reason).__name__}") from None
+    except ValueError as error:  # such as a Location that is not a URL, or a size that is not a number
+        raise Transient(f"the server's answer makes no sense: {one_line(error)[:200]}") from None
 
 
 class _Paced(io.RawIOBase):
