@@ -178,6 +178,7 @@ def test_a_data_set_may_make_batches_of_any_form():
             r"a batch needs numbers, arrays, strings, dicts, tuples or lists, got object at \[1\]",
         ),
         ([1, "a"], "a batch needs numbers"),
+        ([{"a": ({"b": 1},)}, {"a": ({"c": 1},)}], r"of a batch at \['a'\]\[0\] have other keys than \['b'\]$"),
     ],
 )
 def test_examples_that_cannot_be_stacked_are_refused(examples, message):
@@ -354,7 +355,9 @@ def test_a_batch_of_more_windows_than_there_are_is_refused():
             stream(batch_size=30, stride=8, **options)
     assert len(next(stream(batch_size=24, stride=8))[0]) == 24
     for options in ({"order": "random"}, {"weights": [1.0, 2.0], "sources": ROWS[:2]}):  # these repeat windows
-        assert len(next(stream(batch_size=300, **options))[0]) == 300
+        batches = stream(batch_size=300, **options)
+        assert len(next(batches)[0]) == 300
+        assert batches.batches_per_epoch == 1
 
 
 def test_short_source_is_named():

@@ -112,6 +112,7 @@ def test_worker_processes_make_the_same_file(folder, workers):
     assert calls == sorted(calls)
     assert len(calls) > 5
     assert calls[-1] == (size, size)
+    assert {total for _, total in calls} == {size}
 
 
 def test_newlines_are_kept_where_that_is_asked_for(folder):

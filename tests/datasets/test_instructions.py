@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.datasets import DataError, Entry, Pair, cut_parts, read_instructions, read_preferences
+from tinygrad_llm.datasets import DataError, Entry, Pair, cut_parts, instructions, read_instructions, read_preferences
 from tinygrad_llm.random import Generator
 
 ENTRIES = [Entry("Add.", "1, 2", "3", "sum"), Entry("Say hi.", "", "hi")]
@@ -64,6 +64,18 @@ GOOD = {"instruction": "Add.", "output": "3"}
 def test_a_file_that_is_not_a_list_of_instructions_is_refused(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         read_instructions(written(tmp_path, content))
+
+
+def test_a_file_without_an_end_is_read_up_to_a_limit(tmp_path, monkeypatch):
+    forms = {"_MAX_BYTES": "\n".join(map(json.dumps, objects(ENTRIES))), "MAX_JSON": json.dumps(objects(ENTRIES))}
+    for limit, form in forms.items():
+        size = len(form)
+        monkeypatch.setattr(instructions, limit, size)
+        assert read_instructions(written(tmp_path, form)) == ENTRIES
+        monkeypatch.setattr(instructions, limit, size - 1)
+        with pytest.raises(DataError, match=rf"data\.json: longer than the {size - 1} bytes accepted"):
+            read_instructions(written(tmp_path, form))
+        monkeypatch.undo()
 
 
 def test_a_missing_file_is_refused(tmp_path):

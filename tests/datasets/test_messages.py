@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygrad_llm.datasets import DataError, Message, balance, read_messages, split_messages
+from tinygrad_llm.datasets import DataError, Message, balance, messages, read_messages, split_messages
 from tinygrad_llm.random import Generator
 
 MESSAGES = [Message("See you.", "ham"), Message('A "big" prize!', "spam")]
@@ -48,6 +48,8 @@ def test_a_quoted_text_that_swallows_lines_is_reported(tmp_path):
     assert [message.text for message in messages] == ["a", "b\nham\tc", "d"]
     assert len(notes) == 1
     assert notes[0].endswith("a quoted text holds several lines, at line 2: is that meant?")
+    _, notes = read_messages(written(tmp_path, "spam\ta\n" + 'ham\t"b\nc"\n' * 7))
+    assert notes[0].endswith("at line 2, 4, 6, 8, 10: is that meant?")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,15 @@ def test_a_quoted_text_that_swallows_lines_is_reported(tmp_path):
 def test_a_file_that_is_not_a_table_of_messages_is_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read_messages(written(tmp_path, text))
+
+
+def test_a_file_without_an_end_is_read_up_to_a_limit(tmp_path, monkeypatch):
+    path = written(tmp_path, "ham\ta\nspam\tb\n")
+    monkeypatch.setattr(messages, "_MAX_BYTES", path.stat().st_size)
+    assert len(read_messages(path)[0]) == 2
+    monkeypatch.setattr(messages, "_MAX_BYTES", path.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"messages\.tsv: longer than the 12 bytes accepted"):
+        read_messages(path)
 
 
 def test_a_missing_file_and_a_pipe_are_refused(tmp_path):

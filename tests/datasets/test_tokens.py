@@ -241,5 +241,8 @@ def test_a_file_of_something_else_is_named(tmp_path, for_each):
         (lambda path: path.write_text(" ".join(map(str, ids))), "a text"),
         (lambda path: path.write_text(json.dumps(ids.tolist())), "a text"),
         (lambda path: path.write_text("The cat sat on the mat. Où est le café ?\n" * 90), "a text"),
+        (lambda path: path.write_text("x" * 32), "a text"),
     ]
     for_each(cases, check)
+    (tmp_path / "few.bin").write_bytes(b"x" * 28)  # by chance, a few ids may look like letters
+    assert len(TokenFile.open(tmp_path / "few.bin", "uint32")) == 7

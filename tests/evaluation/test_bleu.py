@@ -38,6 +38,8 @@ def test_limits():
     assert bleu(["A fox sees a"], text[:1]) < 100  # too short
     with pytest.raises(ValueError, match="got 1 translations and 2 references"):
         bleu(text[:1], text)
+    with pytest.raises(ValueError, match="got 0 translations and 0 references"):
+        bleu([], [])
 
 
 def test_signs_are_words_of_their_own():

@@ -94,6 +94,15 @@ def test_items_that_cannot_be_scored_are_named() -> None:
             score(tokenizer, item)
 
 
+def test_a_context_that_does_not_fit_is_refused_where_that_is_asked_for() -> None:
+    model = model_of(SIMPLE.n_vocab)
+    item = Choice("t" * 6, ("eee", "a", "c", "h"), 0, "f: line 2")
+    with pytest.raises(DataError, match=r"^f: line 2: the text with an ending has 9 tokens"):
+        score_choices(model, SIMPLE, [item], refuse=True)
+    fits = item._replace(ctx="t" * 5)
+    assert list(score_choices(model, SIMPLE, [fits], refuse=True)) == list(score_choices(model, SIMPLE, [fits]))
+
+
 def test_bundled_items_cannot_be_guessed(gpt2: Tokenizer) -> None:
     items = read_choices("choices")
     assert len(items) == 24
@@ -154,6 +163,10 @@ def test_a_file_without_an_end_is_read_up_to_a_limit(tmp_path: Path, monkeypatch
 
 def test_file_without_items_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    for name, message in (("empty.jsonl", "is empty"), ("none", "no such file"), ("", "cannot be read")):
-        with pytest.raises(DataError, match=message):
+    for name, message in (
+        ("empty.jsonl", "the file is empty"),
+        ("none", "no such file"),
+        ("", "cannot be read: Is a "),
+    ):
+        with pytest.raises(DataError, match=f"^{tmp_path / name}: {message}"):
             read_choices(str(tmp_path / name))

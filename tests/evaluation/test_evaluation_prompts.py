@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.datasets import DataError
-from tinygrad_llm.evaluation import PromptTask, few_shot_items, next_tokens, read_prompts, score_prompts
+from tinygrad_llm.evaluation import PromptTask, few_shot_items, next_tokens, prompts, read_prompts, score_prompts
+from tinygrad_llm.evaluation.choices import ChoiceScore
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import Tokenizer
@@ -23,7 +24,9 @@ def test_next_tokens_are_the_likeliest() -> None:
         rows = next_tokens(model, ids, 4)
         assert [i for i, _ in rows] == sorted(range(11), key=lambda i: -probs[i])[:4]
         np.testing.assert_allclose([p for _, p in rows], sorted(probs, reverse=True)[:4], rtol=1e-12)
-    assert sum(p for _, p in next_tokens(model, [3], 100)) == pytest.approx(1)
+    rows = next_tokens(model, [3], 100)
+    assert sum(p for _, p in rows) == pytest.approx(1)
+    assert next_tokens(model, [3], 100, 9) == [(i, p) for i, p in rows if i < 9]  # the others only pad
     with pytest.raises(ValueError, match="top must be at least 1, got 0"):
         next_tokens(model, [3], 0)
 
@@ -113,13 +116,26 @@ def test_the_score_counts_the_likeliest_labels():
     assert score_prompts(model, tokenizer, TASK, 2).cut == 3  # three blocks are more than 64 bytes
 
 
+def test_every_option_of_the_score_reaches_the_choices(monkeypatch):
+    scores = [ChoiceScore([0.0, -1.0], [0.0, -1.0], 0, True), ChoiceScore([0.0, -1.0], [-1.0, 0.0], 1, False)]
+    asked = []
+    monkeypatch.setattr(prompts, "score_choices", lambda *given: asked.append(given) or scores)
+    assert score_prompts("model", "tokenizer", TASK, 2, 5, 7, "plain", True) == (2, 2, 0.5, math.sqrt(0.125), 1)
+    assert score_prompts("model", "tokenizer", TASK, 2).n == 2
+    assert asked == [
+        ("model", "tokenizer", few_shot_items(TASK, 2, Generator(5)), 7, "plain", True),
+        ("model", "tokenizer", few_shot_items(TASK, 2, Generator(0)), None, "error", False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ("{", "task.json: Expecting"),
-        ([1], "must be a JSON object with instruction, labels, examples"),
+        ([1], r"task.json: must be a JSON object with instruction, labels, examples, got \[1\]$"),
         ({**FIELDS, "shots": 1}, "must be a JSON object with instruction, labels, examples"),
         ({**FIELDS, "instruction": 1}, "instruction must be a text, got 1"),
+        ({**FIELDS, "labels": 2}, "labels must be at least two different texts, .*, got 2$"),
         ({**FIELDS, "labels": ["yes"]}, "labels must be at least two different texts"),
         ({**FIELDS, "labels": ["yes", "yes"]}, "labels must be at least two different texts"),
         ({**FIELDS, "labels": ["yes", " "]}, "labels must be at least two different texts"),

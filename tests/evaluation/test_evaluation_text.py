@@ -70,6 +70,15 @@ def test_the_number_of_tokens_is_expected_early(
     assert all(tokens <= total for _, tokens, total in calls)
 
 
+@pytest.mark.parametrize(("eot", "first"), [(0, [0]), (None, [])])
+def test_an_end_of_text_of_id_0_is_read_before_the_text(eot: int | None, first: list[int]) -> None:
+    piece = evaluation._Piece(np.array([4, 5]), "a b", 3, 0.5)
+    counter = evaluation._Counter(eot, [piece])
+    assert np.concatenate(list(counter.ids())).tolist() == [*first, 4, 5]
+    # Half of the file has two tokens; without an end of text, the first is not scored.
+    assert (counter.words, counter.bytes, counter.expected) == (2, 3, 4 if first else 2)
+
+
 def test_averages_by_hand() -> None:
     score = TextScore(nats=6 * math.log(2), tokens=3, words=2, bytes=12)
     assert score.loss == pytest.approx(2 * math.log(2))
@@ -87,9 +96,9 @@ def test_token_file_scores_as_its_text(
     whole = score_file(model, tokenizer, text_file)
     made = encode_file(tokenizer, text_file, tmp_path / "tokens.bin", workers=1)
     (tmp_path / "raw.ids").write_bytes(made.path.read_bytes())
-    monkeypatch.setattr(evaluation, "IDS_AT_ONCE", 3)  # so that words and characters are cut
-    for file, dtype in ((str(made.path), None), (str(tmp_path / "raw.ids"), "uint16")):
-        score = score_file(model, tokenizer, file, dtype=dtype)
+    for size, file, dtype in ((1, made.path, None), (3, tmp_path / "raw.ids", "uint16")):
+        monkeypatch.setattr(evaluation, "IDS_AT_ONCE", size)  # so that words and characters are cut
+        score = score_file(model, tokenizer, str(file), dtype=dtype)
         assert (score.tokens, score.words, score.bytes) == (whole.tokens, whole.words, whole.bytes)
         assert score.nats == pytest.approx(whole.nats, rel=1e-12)
 
@@ -133,6 +142,15 @@ def test_text_that_cannot_be_scored_is_named(
     path.write_bytes(data)
     with pytest.raises(DataError, match=f"bad.txt: {message}"):
         score_file(uniform(tokenizer.n_vocab), tokenizer, str(path))
+
+
+def test_a_missing_file_is_named_and_line_ends_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    for name in ("none.txt", "none.bin"):
+        with pytest.raises(DataError, match=f"^{tmp_path / name}: no such file, and no such corpus"):
+            score_file(uniform(280), BPE, str(tmp_path / name))
+    (tmp_path / "text.txt").write_bytes(b"the cat\r\nsat")
+    for options, size in (({}, 11), ({"keep_newlines": True}, 12)):
+        assert score_file(uniform(280), BPE, str(tmp_path / "text.txt"), **options).bytes == size
 
 
 def test_unknown_character_in_a_later_stretch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,16 @@
 
 import functools
 import time
+from urllib.request import ProxyHandler
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import JudgeServer, replied, send
 
+from tinygrad_llm.evaluation import judge as judge_module
 from tinygrad_llm.evaluation.judge import Judge, score_in
-from tinygrad_llm.weights.connection import DownloadError, Unreachable
+from tinygrad_llm.weights.connection import DownloadError, Transient, Unreachable
 
 KEY = "sk-secret-1234"
 ASK = ("Say the plural.\n\nfox", "One fox, two foxes.", "two foxs")
@@ -35,12 +37,16 @@ def test_the_question_holds_task_answer_and_expected_answer_and_nothing_else_is_
         ((path, headers, fields),) = server.asked
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == f"Bearer {KEY}"
-    assert headers["Content-Type"] == "application/json"
+    assert headers["Content-Type"] == headers["Accept"] == "application/json"
+    assert headers["User-Agent"] == "tinygrad_llm"
     ((message),) = fields.pop("messages")
     assert fields == {"model": "llama3", "temperature": 0, "seed": 123}
     assert message["role"] == "user"
-    assert all(part in message["content"] for part in ASK)
-    assert "100" in message["content"]
+    task, expected, answer = map(message["content"].index, ASK)
+    words = ("this task:", "A right answer is:", "The model's answer is:", "0 (worthless) to 100 (perfect)")
+    assert sorted([task, expected, answer, *map(message["content"].index, words)]) == [
+        message["content"].index(part) for part in (words[0], ASK[0], words[1], ASK[1], words[2], ASK[2], words[3])
+    ]
 
 
 def test_without_a_key_no_key_is_sent_and_a_whole_address_is_kept():
@@ -59,6 +65,7 @@ def test_without_a_key_no_key_is_sent_and_a_whole_address_is_kept():
         ("I would give 85 out of 100.", 85), ("92.5", 92.5), ("0", 0), ("100", 100), ("100/100", 100), ("85%", 85),
         ("A score of 100.", 100), ("On a scale from 0 to 100: 40", 40), ("(0-100) 40", 40),
         ("70\n\nIt has 2 of 3 words right.", 70), ("Score: 70. So: 70", 70), ("85, because it is short", 85),
+        ("\n 85\n\nIt has 2 of 3 words right.", 85),
         ("", None), ("very good", None), ("101", None), ("-5", None), ("between 80 and 90", None), ("80-90", None),
         ("It has 2 of 3 words right: 70", None), ("1,000", None), ("fox2", None), ("1e2", None), ("nan", None),
     ],
@@ -98,6 +105,31 @@ def test_a_server_is_waited_for_as_long_as_it_asks(monkeypatch):
     with JudgeServer(functools.partial(busy, "7"), functools.partial(busy, "99999"), 503, "85") as server:
         assert judge(server, pause=1.0).score(*ASK).score == 85
     assert waits == [7.0, 60.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("url", "proxies"),
+    [
+        ("http://localhost:1/v1", [{}]),
+        ("http://127.0.0.1:1", [{}]),
+        ("http://[::1]:1", [{}]),
+        ("https://a.example", []),
+    ],
+)
+def test_a_judge_elsewhere_is_asked_by_the_proxy_and_as_patiently_as_documented(url, proxies, monkeypatch):
+    asked = []
+
+    def open_url(url, headers, timeout, window, *handlers, data):
+        asked.append((url, timeout, window, [h.proxies for h in handlers if isinstance(h, ProxyHandler)]))
+        raise Transient("busy")
+
+    waits = []
+    monkeypatch.setattr(judge_module, "open_url", open_url)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with pytest.raises(Unreachable, match=r"busy, in 4 attempts$"):
+        Judge(url, "llama3").score(*ASK)
+    assert asked == [(f"{url}/chat/completions", 300.0, 300.0, proxies)] * 4
+    assert waits == [1.0, 2.0, 4.0]
 
 
 def test_a_server_that_stays_busy_is_given_up():
@@ -201,8 +233,11 @@ def test_a_reply_may_hold_more_than_is_needed():
         ("", "must be a URL such as"),
         ("https://", "must be a URL such as"),
         ("https://me:secret@example.com/v1", "must not hold a name or a password"),
+        ("https://me@example.com/v1", "must not hold a name or a password"),
+        ("https://:secret@example.com/v1", "must not hold a name or a password"),
+        ("https://@example.com/v1", "must not hold a name or a password"),
         ("https://example.com/v1?key=1", "must be a URL such as"),
-        ("http://localhost:port/v1", "Port could not be cast"),
+        ("http://localhost:port/v1", "^--judge 'http://localhost:port/v1': Port could not be cast"),
     ],
 )
 def test_a_url_of_another_kind_is_refused(url, words):

@@ -8,6 +8,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_a_folder_as_the_hub_and_openai_fill_it(tmp_path):
     assert read_arrays(tmp_path).format == "tensorbundle"
 
 
-def test_folders_without_a_single_answer(tmp_path):
+def test_folders_without_a_single_answer(tmp_path, monkeypatch):
     with pytest.raises(LoadError, match="holds nothing"):
         read_arrays(tmp_path)
     (tmp_path / "config.json").write_text("{}")
@@ -111,6 +112,10 @@ def test_folders_without_a_single_answer(tmp_path):
     save_npz(tmp_path / "b.npz", NAMED)
     save_safetensors(tmp_path / "a.safetensors", NAMED)
     with pytest.raises(LoadError, match=r"holds \['a.safetensors', 'b.npz'\]: name the one"):
+        read_arrays(tmp_path)
+    monkeypatch.setattr(Path, "glob", lambda *given, glob=Path.glob: sorted(glob(*given), reverse=True))
+    save_safetensors(tmp_path / "c.safetensors", NAMED)
+    with pytest.raises(LoadError, match=r"holds \['a.safetensors', 'c.safetensors', 'b.npz'\]: name the one"):
         read_arrays(tmp_path)
 
 

@@ -8,6 +8,8 @@ import types
 
 import pytest
 
+from tinygrad_llm.storage import lock as lock_module
+from tinygrad_llm.storage.atomic import atomic_folder, atomic_write
 from tinygrad_llm.storage.lock import LOCK, InUseError, lock
 
 HOLD = """
@@ -43,6 +45,27 @@ def test_a_killed_process_holds_no_lock(holder, tmp_path):
     assert (tmp_path / LOCK).exists()
     lock(tmp_path)()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_who_writes_waits_for_the_lock_of_its_temporary_and_who_sweeps_does_not(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(lock_module.fcntl, "flock", lambda file, how: asked.append(how))
+    (tmp_path / ".tinygrad_llm-0.tmp").touch()
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    with atomic_folder(tmp_path / "folder"):
+        pass
+    no, wait = lock_module.fcntl.LOCK_EX | lock_module.fcntl.LOCK_NB, lock_module.fcntl.LOCK_EX
+    assert asked == [no, wait, wait]
+
+
+def test_a_lock_of_another_process_of_the_same_name_is_left_alone(tmp_path):
+    give_back = lock(tmp_path)
+    (tmp_path / LOCK).unlink()  # with its folder, for example
+    (tmp_path / LOCK).write_text("7")
+    give_back()
+    assert (tmp_path / LOCK).read_text() == "7"
 
 
 def test_a_released_lock_can_be_taken_again(tmp_path):
