@@ -17,6 +17,7 @@ from tinygrad_llm.study import Derivative, Example, Explanation, Subject, explai
 from tinygrad_llm.study.explain import CENTRAL_STEP, COMPLEX_STEP
 
 EXAMPLE = "tinygrad-llm explain layer_norm"
+_MOST = 36  # elements of an array that is shown whole
 SOURCE_WIDTH = 120  # columns of the package's own files
 
 
@@ -166,11 +167,11 @@ def _show_example(example: Example) -> None:
     _show_arrays(example.gradients)
 
 
-def _show_arrays(arrays: dict[str, Array], most: int = 36) -> None:
+def _show_arrays(arrays: dict[str, Array]) -> None:
     """Arrays; of a large one its first matrix."""
     for label, whole in arrays.items():
         array = whole
-        while array.size > most and array.ndim > 2:
+        while array.size > _MOST and array.ndim > 2:
             array = array[0]
         first = "" if array.ndim == whole.ndim else f", [{', '.join('0' * (whole.ndim - array.ndim))}] of it"
         if array.dtype.kind == "f":

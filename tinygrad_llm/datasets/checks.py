@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.storage.files import LoadError, open_regular
+from tinygrad_llm.tokenizer.files import normalize_newlines
 
 IDS_AT_ONCE = 1 << 22  # ids of a mapped file that are checked at a time
 
@@ -27,6 +28,29 @@ def reading(path: str | Path) -> Iterator[None]:
         raise DataError(str(error)) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """Return the content of a file.
+
+    Raises:   DataError: it cannot be read, or is longer than `most` bytes.
+    """
+    with reading(path), open_regular(path) as file:
+        data: bytes = file.read(most + 1)
+    if len(data) > most:
+        raise DataError(f"{path}: longer than the {most} bytes accepted")
+    return data
+
+
+def as_text(path: str | Path, data: bytes) -> str:
+    """Return UTF-8 as a text without a byte order mark, with the line ends of Windows as "\\n".
+
+    Raises:   DataError: it is not UTF-8.
+    """
+    try:
+        return normalize_newlines(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error}: save it as UTF-8") from None
 
 
 def at_least_one(name: str, value: int) -> int:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tinygrad_llm.datasets.checks import DataError, plain, reading
+from tinygrad_llm.datasets.checks import DataError, plain, read_bytes, reading
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import MAX_JSON, LoadError, open_regular, parse_json, show
+from tinygrad_llm.storage.files import MAX_JSON, LoadError, parse_json, show
 
 _MAX_BYTES = 400_000_000  # of JSON lines
 
@@ -87,12 +87,8 @@ def _entries(path: str | Path, answers: tuple[str, ...], ignored: tuple[str, ...
 
 def _objects(path: str | Path) -> list[Any]:
     """The entries of a JSON list, or of JSON lines."""
+    data = read_bytes(path, _MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
     with reading(path):
-        with open_regular(path) as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
-        data = data.removeprefix(b"\xef\xbb\xbf")
         if data.lstrip()[:1] == b"[":
             if len(data) > MAX_JSON:
                 raise DataError(f"{path}: longer than the {MAX_JSON} bytes accepted: give JSON lines")

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygrad_llm.datasets.checks import DataError, plain, reading
+from tinygrad_llm.datasets.checks import DataError, as_text, plain, read_bytes
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import open_regular, show
-from tinygrad_llm.tokenizer.files import normalize_newlines
+from tinygrad_llm.storage.files import show
 
 _MAX_BYTES = 200_000_000
 _COLUMNS = ("label", "text")
@@ -36,7 +35,7 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
     Raises:   DataError: the file cannot be read, or is no table; a column is missing, a label or a text is empty; fewer
               than two classes. The line is named.
     """
-    text = _read(path)
+    text = as_text(path, read_bytes(path, _MAX_BYTES))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter="," if str(path).endswith(".csv") else "\t")
     messages: list[Message] = []  # none yet: the row may name the columns
     order, swallowed, line = (0, 1), [], 1
@@ -69,17 +68,6 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
     if not swallowed:
         return messages, []
     return messages, [f"{path}: a quoted text holds several lines, at line {', '.join(swallowed[:5])}: is that meant?"]
-
-
-def _read(path: str | Path) -> str:
-    with reading(path), open_regular(path) as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
-    try:
-        return normalize_newlines(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error}") from None
 
 
 def balance(messages: Sequence[Message], rng: Generator) -> list[Message]:

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygrad_llm.datasets.checks import DataError, reading
+from tinygrad_llm.datasets.checks import DataError, as_text, read_bytes
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import open_regular
 from tinygrad_llm.storage.text import nearest
-from tinygrad_llm.tokenizer.files import normalize_newlines
 
 _MAX_BYTES = 400_000_000
 _MOST = 2000  # sentences to measure on, and as many to test on: all of them are translated, twice
@@ -82,20 +80,16 @@ def _column(path: str | Path, names: list[str], name: str, number: int) -> int:
 
 
 def _read(path: str | Path) -> str:
-    with reading(path), open_regular(path) as file:
-        data = file.read(_MAX_BYTES + 1)
+    data = read_bytes(path, _MAX_BYTES)
     if str(path).endswith(".gz"):
         try:
             with gzip.open(io.BytesIO(data)) as whole:
                 data = whole.read(_MAX_BYTES + 1)  # a small file may hold more than fits into memory
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: is damaged, or not compressed by gzip: {error}") from None
-    if len(data) > _MAX_BYTES:
-        raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
-    try:
-        return normalize_newlines(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error}: save it as UTF-8") from None
+        if len(data) > _MAX_BYTES:
+            raise DataError(f"{path}: longer than the {_MAX_BYTES} bytes accepted")
+    return as_text(path, data)
 
 
 def split_translations(pairs: Sequence[Translated], rng: Generator) -> list[list[Translated]]:

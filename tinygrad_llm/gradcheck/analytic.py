@@ -130,10 +130,11 @@ def _plain(x: Any, change: Callable[[Array], Array] = np.asarray) -> Any:
     return x
 
 
-def _loses(call: Callable[..., Any], args: Any, y: Array, d: float = 1e-6) -> bool:
+def _loses(call: Callable[..., Any], args: Any, y: Array) -> bool:
     """Whether Im y / h is not the derivative of the call along the imaginary part of its arguments."""
     if y.dtype.kind not in "fc" or np.any(np.abs(y.imag) > 1e-10):  # counts, comparisons; complex for real arguments
         return False
+    d = 1e-6
     up = call(*_plain(args, lambda z: z.real + d / _H * z.imag))
     down = call(*_plain(args, lambda z: z.real - d / _H * z.imag))
     real = (up - down) / (2 * d)

@@ -171,8 +171,9 @@ def _binary(kernel: K.Kernel, draw: Callable[..., Draw]) -> list[Case]:
     return [_kernel(kernel, f"{a} {b}", draw(*a), draw(*b)) for a, b in BROADCAST_PAIRS]
 
 
-def _shifted(draw: Draw, distance: float) -> Draw:
-    return lambda rng: draw(rng) + distance
+def _shifted(draw: Draw) -> Draw:
+    """Numbers that are 0.4 away from those of `draw`, so that no two of them are equal."""
+    return lambda rng: draw(rng) + 0.4
 
 
 def basic_cases() -> list[Case]:
@@ -196,9 +197,9 @@ def basic_cases() -> list[Case]:
         *(_kernel(kernel, "", normal(3, 4)) for kernel in plain),
         *(_kernel(kernel, "", positive(3, 4)) for kernel in (K.log, K.sqrt)),
         *(_kernel(kernel, "", apart(3, 4), method="richardson") for kernel in kinked),
-        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _shifted(apart(*b), 0.4), method="richardson")
+        *(_kernel(K.maximum, f"{a} {b}", apart(*a), _shifted(apart(*b)), method="richardson")
           for a, b in BROADCAST_PAIRS),
-        _kernel(K.maximum, "lower", apart(3, 4), _shifted(apart(4), 0.4), method="richardson", lower=True),
+        _kernel(K.maximum, "lower", apart(3, 4), _shifted(apart(4)), method="richardson", lower=True),
         *(_kernel(K.where, f"{a} {b}", mask(*np.broadcast_shapes(a, b)), normal(*a), normal(*b))
           for a, b in BROADCAST_PAIRS),
         _kernel(K.where, "mask (4,)", mask(4), normal(3, 4), normal()),

@@ -13,6 +13,8 @@ import numpy as np
 from tinygrad_llm.gradcheck.methods import GradcheckError, NotAnalytic, Scalar, unit
 from tinygrad_llm.kernels import Array
 
+_H = 1e-5  # the step of the real differences
+
 
 def measure_noise(L: Scalar, grads: Sequence[Array]) -> float:
     """By how much rounding moves L: how far L is from a straight line within steps of 1e-11.
@@ -35,10 +37,10 @@ def measure_noise(L: Scalar, grads: Sequence[Array]) -> float:
     return min(max(side) for side in sides) + float(np.nanmax(bends)) + 1e-15 * abs(float(L.base))
 
 
-def refuse_kink(L: Scalar, grads: Sequence[Array], h: float = 1e-5) -> None:
+def refuse_kink(L: Scalar, grads: Sequence[Array]) -> None:
     """Raise GradcheckError if L has a kink or a jump at the inputs themselves."""
     us = [L.rng.randn(t.shape, np.float64) for t in L.tensors]
-    steps = [h, h / 4, h / 16, h / 64]
+    steps = [_H, _H / 4, _H / 16, _H / 64]
     bends = [(L.at(us, s) - 2 * float(L.base) + L.at(us, -s)) / s for s in steps]
     # A kink on a curve bends by k + c·s. Two steps give k, and all three estimates of k must agree.
     kinks = [(4 * fine - coarse) / 3 for coarse, fine in itertools.pairwise(bends)]
@@ -47,7 +49,7 @@ def refuse_kink(L: Scalar, grads: Sequence[Array], h: float = 1e-5) -> None:
     slopes = sum(float(np.sum(np.abs(g * u))) for g, u in zip(grads, us, strict=True))
     for what, differ, found, floor in (
         ("kink", "slopes", kinks, 1e-9 * slopes + 20 * L.noise / steps[-1]),
-        ("jump", "values", jumps, 20 * L.noise + 1e-3 * h * slopes),
+        ("jump", "values", jumps, 20 * L.noise + 1e-3 * _H * slopes),
     ):
         smallest, largest = min(map(abs, found)), max(map(abs, found))
         if smallest > floor and largest < 1.5 * smallest and len(set(np.sign(found))) == 1:
@@ -56,21 +58,21 @@ def refuse_kink(L: Scalar, grads: Sequence[Array], h: float = 1e-5) -> None:
             )
 
 
-def refuse_lost_part(L: Scalar, grads: Sequence[Array], h: float = 1e-5) -> None:
+def refuse_lost_part(L: Scalar, grads: Sequence[Array]) -> None:
     """Raise NotAnalytic if a difference along one real direction contradicts the gradient of an input.
 
     A part of fn that drops the imaginary part is missing from the complex step. If backpropagation misses it, too, both
     agree on the gradient of the rest; a real difference includes the part, as far as it is precise. If a difference at
-    h is not, because the input's elements are much closer together or farther apart, one at a part of their spread is.
+    _H is not, because the input's elements are much closer together or farther apart, one at a part of their spread is.
     """
     for name, t, g in zip(L.names, L.tensors, grads, strict=True):
         u = L.rng.randn(t.shape, np.float64)
         us = [u if other is t else np.zeros(other.shape) for other in L.tensors]
         slope, size = float(np.sum(g * u)), float(np.sum(np.abs(g * u)))
-        for step in dict.fromkeys((h, h * unit(t.data))):
+        for step in dict.fromkeys((_H, _H * unit(t.data))):
             coarse, fine = ((L.at(us, s) - L.at(us, -s)) / (2 * s) for s in (step, step / 4))
             noise = 20 * L.noise / step
-            if abs(coarse - fine) > 1e-3 * abs(fine) + noise or (fine == 0 and step < h):
+            if abs(coarse - fine) > 1e-3 * abs(fine) + noise or (fine == 0 and step < _H):
                 continue  # not settled, or too small a step to move L
             if abs(fine - slope) > 1e-3 * size + 10 * abs(coarse - fine) + noise:
                 raise NotAnalytic(f"the gradient of {name} agrees with the complex step, but not with differences")

@@ -226,9 +226,9 @@ def _one_page(rng: Generator) -> Trace:
     )
 
 
-def one_page_model(vocab_size: int, block_size: int, rng: Generator, n_embd: int = 8, n_layer: int = 2) -> GPT:
+def one_page_model(vocab_size: int, block_size: int, rng: Generator) -> GPT:
     """A GPT with the parameters of scripts/one_page.py: no biases, and norms that are not trained."""
-    config = GPTConfig(vocab_size, block_size, n_layer, 2, n_embd, qkv_bias=False, initializer_range=0.3)
+    config = GPTConfig(vocab_size, block_size, 2, 2, 8, qkv_bias=False, initializer_range=0.3)
     model = GPT(config, rng=rng)
     for p in model.parameters():
         if p.ndim == 1:  # biases are 0, and the norms' scales are 1

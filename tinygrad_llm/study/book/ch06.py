@@ -1,6 +1,5 @@
 """Chapter 6: a classifier of messages, from a table to a fine-tuned GPT-2."""
 
-from collections.abc import Callable
 from functools import cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -283,9 +282,7 @@ class Tuned(NamedTuple):
     final: list[float]
 
 
-def fine_tune(
-    model: GPTClassifier, three: Three, rng: Generator, lr: float = 5e-5, loss: Callable[..., Tensor] | None = None
-) -> Tuned:
+def fine_tune(model: GPTClassifier, three: Three, rng: Generator, lr: float = 5e-5) -> Tuned:
     """Seed 123; AdamW, 5 passes; every 50 steps the losses, and after each pass the accuracies, of 5 and 5 batches."""
     rng.manual_seed(123)
     both = Loaders(three.train, three.val)
@@ -296,7 +293,7 @@ def fine_tune(
 
     optimizer = AdamW(model.parameters(), lr=lr, weight_decay=0.1)
     log = train(
-        model, both, optimizer, 5, every=50, batches=5, loss=loss or classification_loss, after_pass=measure
+        model, both, optimizer, 5, every=50, batches=5, loss=classification_loss, after_pass=measure
     )  # fmt: skip
     found = [pair for _, *pair in log]
     return Tuned(model, found, passes, [accuracy(model, loader) for loader in three])

@@ -90,13 +90,13 @@ def _folded(text: str, start: str) -> str:
     )
 
 
-def shades(matrix: Any, rows: Sequence[str] = (), largest: float | None = None) -> None:
+def shades(matrix: Any, rows: Sequence[str] = ()) -> None:
     """Print a matrix (R, C) as a picture: the darker a field, the larger its number, from 0 to the largest.
 
-    Args:     rows: a name for each row. largest: the number of the darkest shade; None: the largest of the matrix.
+    Args:     rows: a name for each row.
     """
     values = np.asarray(getattr(matrix, "data", matrix), np.float64)
-    top = float(values.max()) if largest is None else largest
+    top = float(values.max())
     width = max(map(len, rows), default=0)
     levels = np.clip(np.ceil(values / (top or 1.0) * (len(SHADES) - 1)), 0, len(SHADES) - 1).astype(int)
     for i, row in enumerate(levels.tolist()):

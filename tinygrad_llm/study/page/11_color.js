@@ -67,7 +67,7 @@ function ramp(stops) {
 
 /** OKLab of "#rrggbb" (Ottosson 2020). */
 function toLab(hex) {
-  const [r, g, b] = rgb(hex).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  const [r, g, b] = light(hex);
   const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
   const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
   const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
@@ -98,12 +98,17 @@ function rgb(hex) {
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
 }
 
+/** The amounts of red, green and blue light, from 0 to 1, of "#rrggbb". */
+function light(hex) {
+  return rgb(hex).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+}
+
 const inks = new Map();
 
 /** Black or white, whichever can be read better on this color: a contrast of 4.5 at least. */
 function inkOn(hex) {
   if (!inks.has(hex)) {
-    const [r, g, b] = rgb(hex).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    const [r, g, b] = light(hex);
     inks.set(hex, 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff");
   }
   return inks.get(hex);

@@ -128,18 +128,18 @@ function lineChart({ lines, width, height = 260, xName, yName, log = false, labe
   return drawing;
 }
 
+/** An entry of a legend: a small drawing, and what it stands for. */
+function keyOf(shape, attributes, text) {
+  const drawing = svg("svg", { viewBox: "0 0 28 10", class: "key", "aria-hidden": "true" }, svg(shape, attributes));
+  return el("span", {}, drawing, text);
+}
+
 /** The names of the lines, each with a piece of its line. */
 function lineKey(lines) {
-  const piece = (line) =>
-    svg(
-      "svg",
-      { viewBox: "0 0 28 10", class: "key", "aria-hidden": "true" },
-      svg("path", { d: "M0 5H28", class: `line ${line.class}` }),
-    );
   return el(
     "p",
     { class: "keys" },
-    lines.map((line) => el("span", {}, piece(line), line.name)),
+    lines.map((line) => keyOf("path", { d: "M0 5H28", class: `line ${line.class}` }, line.name)),
   );
 }
 

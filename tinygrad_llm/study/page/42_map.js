@@ -61,16 +61,7 @@ function viewHead(title, text, ...buttons) {
 }
 
 function laneKey(kind, text) {
-  return el(
-    "span",
-    {},
-    svg(
-      "svg",
-      { viewBox: "0 0 28 10", class: "key", "aria-hidden": "true" },
-      svg("path", { d: "M0 5H28", class: `lane ${kind}`, "stroke-width": 4 }),
-    ),
-    text,
-  );
+  return keyOf("path", { d: "M0 5H28", class: `lane ${kind}`, "stroke-width": 4 }, text);
 }
 
 // ---- which rows are there -------------------------------------------------------------------------------------------

@@ -26,16 +26,7 @@ function flowView(_, width) {
 }
 
 function flowKey(kind, text) {
-  return el(
-    "span",
-    {},
-    svg(
-      "svg",
-      { viewBox: "0 0 28 10", class: "key", "aria-hidden": "true" },
-      svg("rect", { width: 28, height: 10, class: `flowbar ${kind}` }),
-    ),
-    text,
-  );
+  return keyOf("rect", { width: 28, height: 10, class: `flowbar ${kind}` }, text);
 }
 
 function barChart(layers, width) {
