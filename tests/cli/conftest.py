@@ -70,6 +70,18 @@ def cli(capsys):
 
 
 @pytest.fixture
+def printed(cli):
+    """A function: arguments of a command that succeeds → stdout."""
+
+    def call(*args):
+        status, out, err = cli(*args)
+        assert status == 0, err
+        return out
+
+    return call
+
+
+@pytest.fixture
 def refused(cli):
     """A function: arguments that are a mistake → stderr, which is one line; stdout is empty, the exit status 2."""
 

@@ -65,10 +65,9 @@ def test_tokenizer_without_other_packages(alone, cli, text_file):
 
 @pytest.mark.parametrize("name", tokenizer.THEIRS)
 @pytest.mark.slow
-def test_tokenizer_against_another_package(name, cli, text_file):
+def test_tokenizer_against_another_package(name, printed, text_file):
     pytest.importorskip(name)
-    status, out, _ = cli("bench", "tokenizer", "--against", name, "--json", "--rounds", "2", "--corpus", text_file)
-    assert status == 0
+    out = printed("bench", "tokenizer", "--against", name, "--json", "--rounds", "2", "--corpus", text_file)
     rows = json.loads(out)["rows"]
     for row in rows:
         if name == "tiktoken" and "train" in row["measure"]:
@@ -217,9 +216,8 @@ def test_compile_adds_torch_compile(words, against, toy, cli, monkeypatch):
 
 
 @pytest.mark.parametrize("name", bench.THEMES)
-def test_every_subject_has_help_with_an_example(name, cli):
-    status, out, _ = cli("bench", name, "--help")
-    assert status == 0
+def test_every_subject_has_help_with_an_example(name, printed):
+    out = printed("bench", name, "--help")
     assert f"example: tinygrad-llm bench {name}" in " ".join(out.split())
     assert ("--compile" in out) == (name == "train")
 
@@ -247,11 +245,10 @@ def test_train_without_other_packages(toy, alone, cli):
 
 
 @pytest.mark.slow
-def test_train_against_torch(toy, cli):
+def test_train_against_torch(toy, printed):
     pytest.importorskip("torch")
-    status, out, _ = cli("bench", "train", "--config", "toy", "--against", "torch", "--rounds", "1", "--json")
+    out = printed("bench", "train", "--config", "toy", "--against", "torch", "--rounds", "1", "--json")
     (row,) = json.loads(out)["rows"]
-    assert status == 0
     assert row["theirs"]["torch"]["same_result"]
     assert row["theirs"]["torch"]["memory"]["peak"] > row["ours"]["memory"]["peak"] > 0
 
@@ -449,9 +446,8 @@ def test_a_failed_case_leaves_no_files(toy, measured, cli, monkeypatch, tmp_path
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_profile_counts_each_kernel_and_its_parts_add_up(cli):
-    status, out, _ = cli("bench", "train", "--config", "toy", "--profile", "--json")
-    assert status == 0
+def test_a_profile_counts_each_kernel_and_its_parts_add_up(printed):
+    out = printed("bench", "train", "--config", "toy", "--profile", "--json")
     figures = json.loads(out)
     (row,) = figures["rows"]
     kernels = row["kernels"]
@@ -469,10 +465,9 @@ def test_a_profile_counts_each_kernel_and_its_parts_add_up(cli):
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_table_of_a_profile_fits_the_screen(cli, refused):
-    status, out, _ = cli("bench", "train", "--config", "toy", "--profile")
+def test_the_table_of_a_profile_fits_the_screen(printed, refused):
+    out = printed("bench", "train", "--config", "toy", "--profile")
     lines = out.splitlines()
-    assert status == 0
     assert max(map(len, lines)) <= 80
     assert lines[0].split()[:3] == ["toy,", "a", "step"]
     shares = [float(line.split("%")[0].split()[-1]) for line in lines if "%" in line]

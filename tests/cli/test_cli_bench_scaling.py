@@ -54,10 +54,9 @@ def test_one_size_grows_and_the_others_stay(tiny, cli):
     assert figures["exponents"]["batch"][OURS] == pytest.approx({"seconds": 0.0, "memory": 0.0}, abs=1e-12)
 
 
-def test_the_table_and_the_picture_show_all_sizes(tiny, cli, tmp_path):
+def test_the_table_and_the_picture_show_all_sizes(tiny, printed, tmp_path):
     pytest.importorskip("matplotlib")
-    status, out, _ = cli("bench", "scaling", "--axis", "T", "batch", "--out", tmp_path / "x.png")
-    assert status == 0
+    out = printed("bench", "scaling", "--axis", "T", "batch", "--out", tmp_path / "x.png")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[0] == f"{OURS}, ms {OURS}, MB torch, ms torch, MB"
     assert lines[3] == "T 16 256.0 0.0 16.0 0.0"
@@ -103,12 +102,11 @@ def test_what_is_missing_costs_one_line(cause, tiny, cli, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_tiny_sweep_runs_in_new_processes(cli, monkeypatch):
+def test_a_tiny_sweep_runs_in_new_processes(printed, monkeypatch):
     monkeypatch.setattr(scaling, "BASE", GPTConfig(11, 4, n_layer=1, n_head=1, n_embd=4))
     monkeypatch.setattr(scaling, "SIZES", {"T": (4, 8)})
     monkeypatch.setattr(scaling, "HEAD", 4)
-    status, out, _ = cli("bench", "scaling", "--axis", "T", "--rounds", "1", "--json", "--against")
+    out = printed("bench", "scaling", "--axis", "T", "--rounds", "1", "--json", "--against")
     rows = json.loads(out)["rows"]
-    assert status == 0
     assert all(row["ours"]["seconds"]["median"] > 0 for row in rows)
     assert all(row["ours"]["memory"]["above_imports"] > 0 for row in rows)

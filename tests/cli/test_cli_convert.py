@@ -48,11 +48,10 @@ def test_every_form_becomes_every_other(cli, model, place, form, for_each):
     for_each(FORMS, check)
 
 
-def test_ours_is_the_default_and_figures_come_as_json(cli, model, place):
-    status, out, _ = cli("convert", "openai", "new", "--json")
+def test_ours_is_the_default_and_figures_come_as_json(printed, model, place):
+    out = printed("convert", "openai", "new", "--json")
     figures = json.loads(out)
     size = (place / "new" / "model.safetensors").stat().st_size
-    assert status == 0
     assert figures == {
         "source": "openai",
         "found": "tensorbundle, OpenAI's names",

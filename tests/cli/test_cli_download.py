@@ -129,7 +129,7 @@ def texts(web, monkeypatch):
     return root
 
 
-def test_a_text_in_an_archive_is_fetched_and_found_by_its_name(cli, refused, texts, runs, tmp_path):
+def test_a_text_in_an_archive_is_fetched_and_found_by_its_name(cli, printed, refused, texts, runs, tmp_path):
     words = ("finetune", "classifier", "sms-spam", "--base", runs["stories"], "--out", "new", "--steps", 2)
     assert "is not there: run `tinygrad-llm download sms-spam` first, or set TINYGRAD_LLM_DATA" in refused(*words)
     status, out, err = cli("download", "sms-spam")
@@ -140,15 +140,13 @@ def test_a_text_in_an_archive_is_fetched_and_found_by_its_name(cli, refused, tex
     )
     assert [path.name for path in folder.iterdir()] == ["SMSSpamCollection"]
     assert "existed, SHA-256 verified" in cli("download", "sms-spam")[1]
-    status, out, _ = cli(*words)
-    assert status == 0
+    out = printed(*words)
     assert "40 examples" in out
 
 
-def test_a_text_goes_to_the_folder_of_the_variable_or_to_out(cli, texts, tmp_path, monkeypatch):
+def test_a_text_goes_to_the_folder_of_the_variable_or_to_out(cli, printed, texts, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYGRAD_LLM_DATA", str(tmp_path / "mine"))
-    status, out, _ = cli("download", "the-verdict", "--json")
-    assert status == 0
+    out = printed("download", "the-verdict", "--json")
     figures = json.loads(out)
     assert figures["folder"] == str(tmp_path / "mine")
     assert figures["url"] == os.environ["TINYGRAD_LLM_DATA_URL"] + "/"
@@ -222,9 +220,8 @@ def test_an_unknown_model_or_source_is_refused(refused, arguments):
     refused("download", *arguments.split())
 
 
-def test_help_names_the_variables(cli):
-    status, out, _ = cli("download", "--help")
-    assert status == 0
+def test_help_names_the_variables(printed):
+    out = printed("download", "--help")
     for name in PUBLIC:
         assert name in out
     for variable in ("CACHE", "OPENAI_URL", "DATA", "DATA_URL"):

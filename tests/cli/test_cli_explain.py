@@ -52,13 +52,12 @@ def test_every_part_of_an_explanation_is_printed(name, cli):
     assert "\x1b" not in out  # no colors outside a terminal
 
 
-def test_json_holds_the_same(cli):
+def test_json_holds_the_same(printed):
     known = subjects()
     for name in ("linear", "MultiHeadAttention", "AdamW"):
         e = explain(known[name], seed=5)
-        status, out, _ = cli("explain", name, "--json", "--seed", 5)
+        out = printed("explain", name, "--json", "--seed", 5)
         said = strict(out)
-        assert status == 0
         texts = (e.subject.name, e.formula, e.notes, e.derivation, e.source, e.failure)
         assert tuple(said[key] for key in ("name", "formula", "notes", "derivation", "source", "message")) == texts
         assert (said["error"], said["method"]) == (e.proof.worst.error, e.subject.case.method)

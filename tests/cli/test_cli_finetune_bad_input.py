@@ -145,10 +145,9 @@ def test_every_mistake_is_one_line_and_nothing_is_written(refused, files, for_ea
     for_each(MISTAKES, check)
 
 
-def test_what_is_no_mistake_is_told_and_trained_on(cli, files, place):
+def test_what_is_no_mistake_is_told_and_trained_on(printed, files, place):
     (files / "twice.tsv").write_text("\n".join([*ROWS, *ROWS[:6], "spam\t" + "word " * 99, "ham\tx"]))
-    status, out, _ = cli("finetune", "classifier", "twice.tsv", "--base", "base", *TO.split(" "))
-    assert status == 0
+    out = printed("finetune", "classifier", "twice.tsv", "--base", "base", *TO.split(" "))
     assert "messages that repeat another one: 6; all copies of one are in the same part" in out
     assert "messages longer than the 64 tokens that the model reads: 1, cut" in out
     assert np.isfinite(json.loads((files / "new" / "results.json").read_text())["accuracy"]["test"])

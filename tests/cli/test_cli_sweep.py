@@ -137,31 +137,28 @@ def few_steps(monkeypatch):
 
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("out_option", [[], ["--out", "new"]], ids=["nowhere", "new"])
-def test_a_plan_is_printed_and_nothing_is_written(out_option, cli, text_file, place):
+def test_a_plan_is_printed_and_nothing_is_written(out_option, printed, text_file, place):
     before = sorted(place.iterdir())
-    status, out, _ = cli("train", "--corpus", text_file, "--plan", *out_option)
-    assert status == 0
+    out = printed("train", "--corpus", text_file, "--plan", *out_option)
     for words in ("parameters", "embeddings", "FLOPs", "memory", "activations", "tokens/s", "3 of"):
         assert words in out
     assert sorted(place.iterdir()) == before
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_a_plan_in_json(cli, text_file):
-    status, out, _ = cli("train", "--corpus", text_file, "--plan", "--json")
+def test_a_plan_in_json(printed, text_file):
+    out = printed("train", "--corpus", text_file, "--plan", "--json")
     figures = json.loads(out)
-    assert status == 0
     assert figures["steps"] == 3
     assert figures["seconds"] > 0
     assert figures["memory"]["peak"] > figures["memory"]["parameters"] > 0
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_the_plan_of_a_resumed_run_is_of_the_rest(cli, text_file, place):
+def test_the_plan_of_a_resumed_run_is_of_the_rest(cli, printed, text_file, place):
     assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
     files = {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()}
-    status, out, _ = cli("train", "--resume", "done", "--steps", 5, "--plan", "--json")
-    assert status == 0
+    out = printed("train", "--resume", "done", "--steps", 5, "--plan", "--json")
     assert json.loads(out)["steps"] == 5
     assert {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()} == files
 

@@ -101,12 +101,11 @@ def test_a_mistake_is_one_line(mistake, cli, runs, place):
     assert not list(place.iterdir())
 
 
-def test_the_demo_ends_with_a_trace(cli, toys, place, monkeypatch):
+def test_the_demo_ends_with_a_trace(cli, printed, toys, place, monkeypatch):
     monkeypatch.setattr(demo, "_trace", REAL_TRACE)
     monkeypatch.setattr(replay, "prove", lambda recording: [])  # other tests prove
     monkeypatch.setattr(replay, "breaks", lambda recording: None)
-    status, out, _ = cli("demo", "--steps", 2)
-    assert status == 0
+    out = printed("demo", "--steps", 2)
     assert "wrote runs/demo/trace.html: open it in a browser, and step through backprop" in out
     data = data_of((place / "runs/demo" / TRACE).read_text(encoding="utf-8"))
     assert len(data["meta"]["tokens"][0]) == 16

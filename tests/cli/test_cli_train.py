@@ -444,16 +444,14 @@ def test_a_text_without_white_space_is_scored_and_encoded_by_a_run_on_characters
         assert "dna.txt: no white space in " in refused(*arguments)
 
 
-def test_a_run_starts_from_another_one(cli, refused, text_file, place):
+def test_a_run_starts_from_another_one(cli, printed, refused, text_file, place):
     assert cli("train", "--corpus", text_file, "--preset", "stories", "--out", "one")[0] == 0
-    status, out, _ = cli("train", "--corpus", text_file, "--init", "one", "--set", "block_size=8", "--out", "two")
-    assert status == 0
+    out = printed("train", "--corpus", text_file, "--init", "one", "--set", "block_size=8", "--out", "two")
     assert "3 steps, from the weights of one" in out.replace("\n    ", " ")
     model, tokenizer = load_run("two")
     assert (model.block_size, tokenizer.n_vocab) == (8, load_run("one")[1].n_vocab)
     assert read_toml("two/config.toml")["data.init"] == str(place / "one")
-    status, out, _ = cli("train", "--resume", "two", "--steps", 2)
-    assert status == 0
+    out = printed("train", "--resume", "two", "--steps", 2)
     assert "from the weights" not in out
     for arguments, message in (
         (["--resume", "two", "--init", "one"], "--init is for a new run"),

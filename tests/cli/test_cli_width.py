@@ -46,9 +46,8 @@ HELP = [[], *([name] for name in COMMANDS), *([name, action] for name in COMMAND
 
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
-def test_help_fits(words, cli):
-    status, out, _ = cli(*words, "--help")
-    assert status == 0
+def test_help_fits(words, printed):
+    out = printed(*words, "--help")
     assert too_wide(out) == []
 
 
@@ -116,7 +115,7 @@ def test_output_fits(what, terminal, cli, files, monkeypatch):
     assert [line for line in too_wide(err) if str(files["text"].parent) not in line] == []
 
 
-def test_a_classifier_and_its_verdicts_fit(cli, files, place):
+def test_a_classifier_and_its_verdicts_fit(printed, files, place):
     rows = "".join(f"{('ham', 'spam')[i % 2]}\tthe cat {('sat', 'won')[i % 2]} on mat {i}\n" for i in range(40))
     (place / "messages.tsv").write_text(rows)
     (place / "lines.txt").write_text("the cat sat on the mat, " * 9 + "\n")
@@ -126,8 +125,7 @@ def test_a_classifier_and_its_verdicts_fit(cli, files, place):
         ["classify", "spam", "the cat sat on the mat, " * 9, "--explain"],
         ["classify", "spam", "--file", "lines.txt"],
     ):
-        status, out, _ = cli(*command)
-        assert status == 0
+        out = printed(*command)
         assert too_wide(out) == []
 
 
