@@ -41,6 +41,17 @@ def real(reference):
     return np.arange(6) < reference["lengths"][:, None]
 
 
+@pytest.mark.parametrize("kind", [Encoder, EncoderClassifier])
+def test_initial_weights_have_the_documented_deviation(kind):
+    sizes = {**SIZES, "vocab_size": 500, "n_embd": 64, "initializer_range": 0.3}
+    config = EncoderConfig(**sizes) if kind is Encoder else EncoderClassifierConfig(**sizes, labels=("a", "b"))
+    for name, p in kind(config, Generator(3)).named_parameters():
+        if p.data.ndim == 2:  # one of few elements may be off by a fourth
+            assert np.std(p.data) == pytest.approx(0.3, rel=max(0.05, 3 / np.sqrt(2 * p.data.size))), name
+        else:
+            assert np.all(p.data == (1 if "LayerNorm.weight" in name else 0)), name
+
+
 # ---- transformers ------------------------------------------------------------------------------------------------
 
 

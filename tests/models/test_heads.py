@@ -61,6 +61,12 @@ def test_the_base_is_shared_and_not_copied():
     assert GPTClassifier.from_gpt(base, LABELS, Generator(0)).transformer is base.transformer
 
 
+@pytest.mark.parametrize("how", [{"recompute": True}, {"fused": False}, {}])
+def test_a_classifier_computes_as_its_base_does(how):
+    model = GPTClassifier.from_gpt(GPT(SMALL, **how), LABELS, Generator(0))
+    assert {"recompute": model.recompute, "fused": model.fused} == {"recompute": False, "fused": True} | how
+
+
 def test_a_saved_classifier_loads_with_its_labels(tmp_path):
     model = classifier()
     model.save_pretrained(tmp_path)

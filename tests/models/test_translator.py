@@ -42,6 +42,23 @@ def some_ids(batch, time, seed=0):
     return np.random.default_rng(seed).integers(0, TINY.vocab_size, (batch, time))
 
 
+def test_initial_weights_are_those_of_the_docstring():
+    """Xavier's: U(−b, b) with b² = 6 / (in + out) for each matrix; the embedding N(0, 1 / C)."""
+    C = 64
+    sizes = dataclasses.replace(TINY, vocab_size=500, n_embd=C, norm_first=True)
+    for name, p in Translator(sizes, Generator(3)).named_parameters():
+        matrices = np.split(p.data, 3) if "in_proj_weight" in name else [p.data]
+        for w in matrices:
+            if name == "embedding.weight":
+                assert np.std(w) == pytest.approx(C**-0.5, rel=0.02)
+            elif w.ndim == 2:
+                bound = np.sqrt(6 / sum(w.shape))
+                assert 0.99 * bound < np.max(np.abs(w)) <= bound, name
+                assert np.std(w) == pytest.approx(bound / np.sqrt(3), rel=0.05), name
+            else:
+                assert np.all(w == (1 if "norm" in name and "weight" in name else 0)), name
+
+
 # ---- PyTorch -----------------------------------------------------------------------------------------------------
 
 

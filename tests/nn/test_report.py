@@ -106,6 +106,15 @@ def test_nan_that_stays_nan_did_not_move():
     assert "out.bias" in learning_report(model, before, after).unmoved
 
 
+def test_a_parameter_without_elements_has_nothing_to_learn():
+    model = Net()
+    model.empty = Parameter(np.zeros((0, 3), np.float32))
+    model.empty.grad = np.zeros((0, 3), np.float32)
+    report = step(model)
+    assert report.all_well
+    assert report.checked == (*NAMES, "empty")
+
+
 def test_a_state_that_was_not_copied_is_refused():
     model = Net()
     before = model.state_dict()
