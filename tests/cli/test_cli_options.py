@@ -276,7 +276,7 @@ def test_the_lines_of_a_file_or_of_stdin_are_numbered_and_limited(place, monkeyp
     assert options.read_lines(None) == {f"stdin: line {i}": letter for i, letter in enumerate("abcd", 1)}
     for content, message in (
         (b"12345678", "longer than 7 bytes: split it"),
-        (b"\xff", "not UTF-8 text: 'utf-8' codec"),
+        (b"\xff", r"not UTF-8 text \(byte 0xff"),
     ):
         path.write_bytes(content)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))

@@ -44,11 +44,14 @@ GOOD = {"instruction": "Add.", "output": "3"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "data.json: Expecting value"),
-        (json.dumps(GOOD) + "\n{\n", "data.json: line 2: Expecting"),
+        ("[", r"json: not JSON: Expecting value: column 2: the list has objects with instruction, output$"),
+        (
+            json.dumps(GOOD) + "\n{\n",
+            "line 2: not JSON: Expecting .*: column 2: give JSON: a line is an object",
+        ),
         ("", "there are no entries"),
         ("[]", "there are no entries"),
-        (b"[\xff]", "utf-8"),
+        (b"[\xff]", r"not UTF-8 text \(byte 0xff at position 1\): save it as UTF-8: the list"),
         (json.dumps([GOOD, 1]), "entry 2: must be an object with instruction, output, got 1"),
         (
             json.dumps([{"instruction": "Add."}]),

@@ -49,7 +49,11 @@ def test_the_first_line_names_the_columns(table):
         ("a\tb\nx\ty\n\tDer Fuchs.\n", ("", ""), "line 3: the source is empty"),
         ("a\tb\nThe fox.\t \n", ("", ""), "line 2: the target is empty"),
         ("a\tb\n", ("", ""), "has no pairs below its first line"),
-        ("a\tb\nThe fox.\tGänse\n".encode("latin-1"), ("", ""), "not UTF-8 text: .*save it as UTF-8"),
+        (
+            "a\tb\nThe fox.\tGänse\n".encode("latin-1"),
+            ("", ""),
+            r"not UTF-8 text \(byte 0xe4 in line 2\): save it as UTF-8",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(table, content, columns, message):

@@ -124,10 +124,10 @@ def test_bundled_items_cannot_be_guessed(gpt2: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        (b"\xff", "not JSON"),
-        ("[]", "not a JSON object"),
+        ("{", "not JSON: Expecting .*: column 2: a line must be a JSON object with ctx, endings and label"),
+        ("[" * 100_000, "nested too deeply: a line must be a JSON object"),
+        (b"\xff", r"not UTF-8 text \(byte 0xff at position 0\)"),
+        ("[]", r"got \[\]: a line must be a JSON object with ctx, endings and label"),
         ('{"endings": ["a", "b", "c", "d"], "label": 0}', "ctx is missing"),
         ('{"ctx": " ", "endings": ["a", "b", "c", "d"], "label": 0}', "ctx must be a text, got ' '"),
         ('{"ctx": "a", "label": 0}', "endings is missing"),

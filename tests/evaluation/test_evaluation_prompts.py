@@ -131,7 +131,7 @@ def test_every_option_of_the_score_reaches_the_choices(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("{", "task.json: Expecting"),
+        ("{", "task.json: not JSON: Expecting .*: give a JSON object with instruction, labels, examples"),
         ([1], r"task.json: must be a JSON object with instruction, labels, examples, got \[1\]$"),
         ({**FIELDS, "shots": 1}, "must be a JSON object with instruction, labels, examples"),
         ({**FIELDS, "instruction": 1}, "instruction must be a text, got 1"),

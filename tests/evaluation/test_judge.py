@@ -181,7 +181,7 @@ def test_a_refusal_is_told_at_once(status, words):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"<html>", "the reply: Expecting value"),
+        (b"<html>", "the reply: not JSON: Expecting value"),
         ({}, r"the reply has no choices\[0\].message.content: {}"),
         ({"choices": []}, "the reply has no choices"),
         ({"choices": [{"message": {"content": None}}]}, "the reply has no choices"),

@@ -414,7 +414,7 @@ def test_wrong_files_and_bases_are_refused(tmp_path, base, data):
         load_examples(config.changed({"finetune.data": "nowhere"}))
     with pytest.raises(LoadError, match="no model here"):
         load_examples(config.changed({"finetune.base": str(tmp_path)}))
-    with pytest.raises(DataError, match="line 1: Expecting value"):
+    with pytest.raises(DataError, match=r"give JSON: a line is an object with instruction, output$"):
         load_examples(config.changed({"finetune.data": str(data / "classifier")}))
 
 

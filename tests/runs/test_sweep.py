@@ -8,6 +8,7 @@ import pytest
 from tinygrad_llm.runs import sweep as sweep_module
 from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.runs.metrics import read_metrics
+from tinygrad_llm.runs.presets import fine_tuning
 from tinygrad_llm.runs.sweep import Outcome, check_folder, ranked, read_sweep, run_trial, write_table
 from tinygrad_llm.storage.lock import InUseError, lock
 from tinygrad_llm.training import ConfigError
@@ -71,6 +72,18 @@ def test_the_steps_of_base_and_grid_are_fitted(sweep_of):
     sweep = sweep_of("[base]\ntraining.steps = 500\n[grid]\ntraining.steps = [30, 200]\n")
     found = [(t.config.training.steps, t.config.training.warmup, t.config.training.eval_every) for t in sweep.trials]
     assert found == [(30, 6, 7), (200, 40, 50)]
+
+
+@pytest.mark.parametrize("task", ["classifier", "assistant", "preference"])
+def test_adapters_have_the_settings_that_finetune_gives_them(sweep_of, task):
+    base = f'[base]\npreset = "{task}"\nfinetune.task = "{task}"\nfinetune.base = "b"\nfinetune.data = "d"\n'
+    every, lora = sweep_of(base + '[grid]\nfinetune.layers = ["all", "lora"]\n').trials
+    for trial, layers in ((every, "all"), (lora, "lora")):
+        assert trial.config == fine_tuning(task, "d", "b", {"finetune.layers": layers})
+    (some,) = sweep_of(base + 'layers = "lora"\ntraining.steps = 7\n[grid]\nrank = [3]\n').trials
+    given = {"finetune.layers": "lora", "training.steps": 7, "finetune.rank": 3}
+    assert some.config == fine_tuning(task, "d", "b", given)
+    assert some.config.training.epochs == 0
 
 
 def test_a_configuration_that_is_cut_off_is_named_as_damaged(sweep_of, place):

@@ -127,7 +127,6 @@ def _is_ours(key: str) -> bool:
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
     options = {
-        "finetune.data": args.data,
         "finetune.base": args.base,
         "finetune.layers": args.layers,
         "training.epochs": args.epochs,

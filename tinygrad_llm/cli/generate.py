@@ -29,6 +29,7 @@ from tinygrad_llm.cli.progress import flowing, is_terminal
 from tinygrad_llm.generation import crop, start_ids, write, write_all
 from tinygrad_llm.random import MAX_SEED, Generator
 from tinygrad_llm.runs.folder import keeps_newlines, load_run
+from tinygrad_llm.storage.files import not_utf8
 from tinygrad_llm.tokenizer import encode_text
 from tinygrad_llm.tokenizer.files import normalize_newlines
 
@@ -100,7 +101,7 @@ def _from_stdin(keep_newlines: bool) -> str:
     try:
         text = data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise UsageError(f"--prompt -: stdin is not UTF-8 text: {error}") from None
+        raise UsageError(f"--prompt -: stdin is {not_utf8(error)}") from None
     return text if keep_newlines else normalize_newlines(text)
 
 

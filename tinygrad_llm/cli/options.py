@@ -12,7 +12,7 @@ from tinygrad_llm.generation import Sampling, words_cropped
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import MAX_SEED
 from tinygrad_llm.runs.folder import FILES, choose_weights, holds_run, keeps_newlines, made_from
-from tinygrad_llm.storage.files import open_regular
+from tinygrad_llm.storage.files import not_utf8, open_regular
 from tinygrad_llm.tokenizer import AnyTokenizer, Tokenizer, encode_text, load_tokenizer
 from tinygrad_llm.tokenizer.files import normalize_newlines
 
@@ -280,5 +280,5 @@ def read_lines(path: Path | None) -> dict[str, str]:
     try:
         text = normalize_newlines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: not UTF-8 text: {error}") from None
+        raise UsageError(f"{where}: {not_utf8(error)}") from None
     return {f"{where}: line {number}": line for number, line in enumerate(text.split("\n"), 1)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.storage.files import LoadError, open_regular
+from tinygrad_llm.storage.files import LoadError, not_utf8, open_regular
 from tinygrad_llm.tokenizer.files import normalize_newlines
 
 IDS_AT_ONCE = 1 << 22  # ids of a mapped file that are checked at a time
@@ -50,7 +50,7 @@ def as_text(path: str | Path, data: bytes) -> str:
     try:
         return normalize_newlines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error}: save it as UTF-8") from None
+        raise DataError(f"{path}: {not_utf8(error)}") from None
 
 
 def at_least_one(name: str, value: int) -> int:

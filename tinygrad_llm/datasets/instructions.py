@@ -36,14 +36,6 @@ class Pair(NamedTuple):
     kind: str = ""
 
 
-def _parse_line(where: str, line: bytes) -> Any:
-    """The value of one line; an error names the column in it, and not that it is line 1 of itself."""
-    try:
-        return parse_json(where, line)
-    except LoadError as error:
-        raise DataError(str(error).replace(": line 1 column", ": column")) from None
-
-
 Example = TypeVar("Example", Entry, Pair)
 
 
@@ -67,7 +59,7 @@ def read_preferences(path: str | Path) -> list[Pair]:
 def _entries(path: str | Path, answers: tuple[str, ...], ignored: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """The fields of each entry: instruction, input, kind, and those of `answers`."""
     needed, free = ("instruction", *answers), ("input", "kind")
-    for number, entry in enumerate(_objects(path), 1):
+    for number, entry in enumerate(_objects(path, ", ".join(needed)), 1):
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict):
             raise DataError(f"{where}: must be an object with {', '.join(needed)}, got {show(entry)}")
@@ -85,20 +77,28 @@ def _entries(path: str | Path, answers: tuple[str, ...], ignored: tuple[str, ...
         yield {name: entry.get(name, "") for name in (*needed, *free)}
 
 
-def _objects(path: str | Path) -> list[Any]:
-    """The entries of a JSON list, or of JSON lines."""
+def _objects(path: str | Path, needed: str) -> list[Any]:
+    """The entries of a JSON list, or of JSON lines. An error says that they are objects with the keys `needed`."""
     data = read_bytes(path, _MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
     with reading(path):
         if data.lstrip()[:1] == b"[":
             if len(data) > MAX_JSON:
                 raise DataError(f"{path}: longer than the {MAX_JSON} bytes accepted: give JSON lines")
-            found = parse_json(str(path), data)
+            found = _parsed(str(path), data, f"the list has objects with {needed}")
         else:
             lines = enumerate(data.split(b"\n"), 1)
-            found = [_parse_line(f"{path}: line {number}", line) for number, line in lines if line.strip()]
+            mend = f"give JSON: a line is an object with {needed}"
+            found = [_parsed(f"{path}: line {number}", line, mend) for number, line in lines if line.strip()]
     if not found:
         raise DataError(f"{path}: there are no entries")
     return list(found)
+
+
+def _parsed(where: str, text: bytes, mend: str) -> Any:
+    try:
+        return parse_json(where, text)
+    except LoadError as error:
+        raise DataError(f"{error}: {mend}") from None
 
 
 def question(example: Entry | Pair) -> str:

@@ -59,7 +59,7 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
                 swallowed.append(where.rpartition(" ")[2])
             messages.append(Message(message, label))
     except csv.Error as error:
-        raise DataError(f"{path}: line {rows.line_num}: {error}") from None
+        raise DataError(f"{path}: line {rows.line_num}: {error}: is a quotation mark not closed?") from None
     labels = {message.label for message in messages}
     if len(labels) < 2:
         raise DataError(f"{path}: has {len(labels)} classes ({', '.join(labels)}), and at least two are needed")

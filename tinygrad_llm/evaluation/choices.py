@@ -1,6 +1,5 @@
 """Multiple choice: which of four endings does a model find likeliest?"""
 
-import json
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from tinygrad_llm.evaluation.losses import Window, in_batches, rows_at_once, tok
 from tinygrad_llm.generation import crop
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
-from tinygrad_llm.storage.files import data_folder
+from tinygrad_llm.storage.files import LoadError, data_folder, parse_json
 from tinygrad_llm.tokenizer import AnyTokenizer, Special, encode_text
 
 ENDINGS = 4  # per item
 MAX_LINE = 1 << 20  # bytes of a line of a choices file
+_FORM = "a line must be a JSON object with ctx, endings and label"
 _MAX_BYTES = 400_000_000  # of all lines, which are kept in memory; HellaSwag has 100 MB
 
 
@@ -63,11 +63,11 @@ def _read_item(line: bytes, where: str) -> Choice:
     if len(line) > MAX_LINE:
         raise DataError(f"{where}: longer than {MAX_LINE} bytes")
     try:
-        fields = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
+        fields = parse_json(where, line.rstrip(b"\n"))
+    except LoadError as error:
+        raise DataError(f"{error}: {_FORM}") from None
     if not isinstance(fields, dict):
-        raise DataError(f"{where}: not a JSON object with ctx, endings and label")
+        raise DataError(f"{where}: got {reprlib.repr(fields)}: {_FORM}")
 
     def is_text(value: object) -> bool:
         return isinstance(value, str) and bool(value.strip())

@@ -27,6 +27,7 @@ from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.datasets.public import PUBLIC
 from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import MODELS, GPTConfig
+from tinygrad_llm.storage.files import not_utf8
 from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.training.settings import setting
@@ -324,7 +325,7 @@ def read_text(path: str | Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error}") from None
+        raise ConfigError(f"{path}: {not_utf8(error)}") from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:

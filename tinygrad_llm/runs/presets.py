@@ -1,6 +1,8 @@
 """Named configurations, to start a run from."""
 
+import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +154,19 @@ def fine_tuning(task: str, data: str, base: str, changes: dict[str, Any]) -> Run
     """
     style = stated_style(Path(base)) if task == "preference" else None
     about: dict[str, Any] = {"finetune.task": task, "finetune.data": data, "finetune.base": base}
-    if changes.get("finetune.layers") == "lora":
-        about |= _LORA.get(task, {})
-    if "training.steps" in changes:
-        about.pop("training.epochs", None)
-    return PRESETS[task].fitted(about | ({} if style is None else {"finetune.style": style}) | changes)
+    return fitted_to(PRESETS[task], about | ({} if style is None else {"finetune.style": style}) | changes)
+
+
+def fitted_to(preset: RunConfig, *changes: Mapping[str, Any]) -> RunConfig:
+    """The preset, fitted to one set of changes after another. If they choose adapters, it first gets the task's for
+    adapters.
+
+    Raises:   ConfigError: as `RunConfig.fitted`.
+    """
+    made = functools.reduce(RunConfig.fitted, changes, preset)
+    if made.finetune.layers != "lora":
+        return made
+    return functools.reduce(RunConfig.fitted, changes, preset.fitted(_LORA.get(made.finetune.task, {})))
 
 
 def load_config(path: str | Path) -> RunConfig:

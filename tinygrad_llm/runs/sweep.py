@@ -28,7 +28,7 @@ from tinygrad_llm.formats import Checkpoints
 from tinygrad_llm.runs.config import RunConfig, read_text, read_toml
 from tinygrad_llm.runs.folder import CONFIG, METRICS, clear_run
 from tinygrad_llm.runs.metrics import read_metrics
-from tinygrad_llm.runs.presets import find_preset, load_config
+from tinygrad_llm.runs.presets import find_preset, fitted_to, load_config
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.runs.start import with_start
 from tinygrad_llm.storage.atomic import atomic_write
@@ -105,7 +105,7 @@ def _sweep(text: str) -> Sweep:
             raise ConfigError(f"unknown table [{name}]{nearest(name, ('base', 'grid'))}")
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: must be a table, [{name}], not {table!r}")
-    base = _base(dict(_flat(content.get("base", {}))))
+    preset, changes = _base(dict(_flat(content.get("base", {}))))
     grid = dict(_flat(content.get("grid", {})))
     if not grid:
         raise ConfigError("the table [grid] is missing or empty: write, for example, training.lr = [1e-3, 3e-4]")
@@ -122,7 +122,7 @@ def _sweep(text: str) -> Sweep:
         chosen = dict(zip(grid, combination, strict=True))
         name = _name(chosen)
         try:
-            trial = Trial(name, chosen, base.fitted(chosen))
+            trial = Trial(name, chosen, fitted_to(preset, *changes, chosen))
         except ConfigError as error:
             raise ConfigError(f"grid: {name}: {error}") from None
         if trial.config in trials:
@@ -131,8 +131,8 @@ def _sweep(text: str) -> Sweep:
     return Sweep(grid, list(trials.values()))
 
 
-def _base(values: dict[str, Any]) -> RunConfig:
-    """The configuration of the table [base]: a preset, changed by a file, changed by keys."""
+def _base(values: dict[str, Any]) -> tuple[RunConfig, list[dict[str, Any]]]:
+    """The preset of the table [base], and the changes that its file and its keys make, which are valid."""
     for name in ("preset", "config"):
         if not isinstance(values.get(name, ""), str):
             raise ConfigError(f"base: {name}: must be a string, not {values[name]!r}")
@@ -141,9 +141,10 @@ def _base(values: dict[str, Any]) -> RunConfig:
     named = of_file.pop("preset", "")
     try:
         config = with_start(find_preset(preset or named or "char-cpu"), of_file, values)
-        return config.fitted(of_file).fitted(values)
+        fitted_to(config, of_file, values)
     except ConfigError as error:
         raise ConfigError(f"base: {error}") from None
+    return config, [of_file, values]
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

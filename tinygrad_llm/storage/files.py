@@ -90,6 +90,14 @@ def is_text(head: bytes) -> bool:
     return bool(text) and all(letter >= " " or letter in "\t\n\r\f" for letter in text)
 
 
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Return what is wrong with bytes that are not UTF-8, where, and how to mend it."""
+    text, at = error.object, error.start
+    line = text.count(b"\n", 0, at) + 1
+    place = f"in line {line}" if b"\n" in text else f"at position {at}"
+    return f"not UTF-8 text (byte {text[at]:#04x} {place}): save it as UTF-8"
+
+
 def check_json_size(text: bytes) -> None:
     """Raise ValueError for more text than `parse_json` accepts."""
     if len(text) > MAX_JSON:
@@ -133,6 +141,11 @@ def parse_json(where: str, text: bytes) -> Any:
         return json.loads(
             text.decode(), object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=refuse
         )
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{where}: {not_utf8(error)}") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column" if b"\n" in text else "column"
+        raise LoadError(f"{where}: not JSON: {error.msg}: {place} {error.colno}") from None
+    except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise LoadError(f"{where}: {reason}") from None

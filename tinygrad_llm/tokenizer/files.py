@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from tinygrad_llm.storage.atomic import atomic_write
-from tinygrad_llm.storage.files import LoadError, open_regular
+from tinygrad_llm.storage.files import LoadError, not_utf8, open_regular
 from tinygrad_llm.tokenizer import pattern
 from tinygrad_llm.tokenizer.checks import TokenizerError
 from tinygrad_llm.tokenizer.pattern import last_cut
@@ -58,8 +58,7 @@ def read_text(path: StrPath) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TokenizerError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}, line {line}") from error
+        raise TokenizerError(f"{path}: {not_utf8(error)}") from error
 
 
 class Stretch(NamedTuple):
