@@ -1,6 +1,7 @@
 """Tasks: their batches, parts and measurements; and a task of another shape, trained by the same trainer."""
 
 import collections
+import copy
 import dataclasses
 import json
 import re
@@ -106,7 +107,10 @@ def test_figures_of_accumulated_batches_are_those_of_one_large_batch():
     found = MeanGradient()
     with Workers(Curve().to(np.float64), task, 1) as workers:
         for part in parts:
+            before = found.copy()
+            kept = copy.deepcopy(before)
             found.add(workers.gradient(part))
+            np.testing.assert_equal(vars(before), vars(kept))  # a copy, to which a failed step goes back
         expected = workers.gradient(whole)
     assert len({task.count(part) for part in parts}) > 1
     assert (found.batches, found.count) == (3, expected.count)
