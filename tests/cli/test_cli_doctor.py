@@ -34,6 +34,38 @@ def facts(architecture="SkylakeX", threads=8, environment=(), **changes):
     return {**FACTS, **about, **changes}
 
 
+def test_the_text_has_every_fact(monkeypatch):
+    environment = {"OMP_NUM_THREADS": "6", runtime.KERNELS: "SkylakeX"}
+    about = {
+        "python": "3.99",
+        "numpy": "9.8",
+        "platform": "Minix",
+        "cpu": "Chip",
+        "affinity": 7,
+        "quota": 2.5,
+        "cores": 3,
+    }
+    about |= {"memory_available": 3 << 29, "chosen": {runtime.KERNELS: "SkylakeX"}, "tuning": False}
+    about |= {"optional": {"tqdm": "4.1", "matplotlib": None}, "free_threaded": False}
+    speed = {"one": ONE, "all": ALL}
+    assert doctor._words(facts(threads=6, environment=environment, **about), speed) == [
+        "Python 3.99, NumPy 9.8, Minix",
+        "threads: one at a time runs Python (the interpreter's lock); NumPy's work runs side by side",
+        "processor: Chip with AVX-512",
+        "cores: 3 core(s) for this process (7 by affinity, quota 2.5)",
+        "memory available: 1.5 GiB",
+        "BLAS: openblas 0.3.31, SkylakeX kernels, 6 thread(s)",
+        "environment: OMP_NUM_THREADS=6, OPENBLAS_CORETYPE=SkylakeX (chosen by this package)",
+        f"tuning of BLAS and memory ({runtime.OFF}): off",
+        "optional: tqdm 4.1, matplotlib (not installed)",
+        "speed now, float32            one thread     all threads",
+        "matrix product               123 GFLOP/s     234 GFLOP/s",
+        "matrix times vector              33 GB/s         44 GB/s",
+        "copy                             42 GB/s         62 GB/s",
+        "triad, a = b + s · c             40 GB/s         60 GB/s",
+    ]
+
+
 def test_text_and_json_agree(cli):
     status, words, err = cli("doctor")
     figures = json.loads(cli("doctor", "--json")[1])

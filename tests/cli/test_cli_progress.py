@@ -1,6 +1,7 @@
 """Progress: a bar where there is a terminal and tqdm, plain lines elsewhere."""
 
 import io
+import shlex
 import sys
 from pathlib import Path
 
@@ -124,3 +125,34 @@ def test_lines_that_cannot_be_written_raise_nothing():
     with open("/dev/full", "w") as file:
         progress.say("words", file)
         progress.say("more", file)
+
+
+def test_plain_lines_have_the_unit_the_words_and_the_time_left_every_five_seconds(monkeypatch):
+    now, file = [100.0], io.StringIO()
+    monkeypatch.setattr(progress, "_SECONDS", 5.0)  # tests of other things see no line
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = progress.Bar("B", "data", 4_000_000, done=1_000_000, file=file)
+    texts = progress.Bar("token", file=file)
+    for second, done, total, words in (
+        (4.75, 2_000_000, None, []),
+        (5, 2_000_000, None, ["soon"]),
+        (9.75, 3_000_000, None, []),
+        (10, 3_000_000, 5_000_000, []),
+    ):
+        now[0] = 100 + second
+        bar.update(done, total, words)
+    assert file.getvalue() == "data 2.0/4.0 MB  soon  10 s left\ndata 3.0/5.0 MB  10 s left\n"
+    texts.update(20_000)
+    assert file.getvalue().endswith("left\ntoken 20000\n")
+    assert (bar._rate(3_000_000), texts._rate(20_000)) == (["0.2 MB/s"], ["2,000 token/s"])
+    assert bar._rate(1_000_000) == texts._rate(0) == []
+
+
+def test_files_are_listed_by_folder_and_commands_can_be_copied():
+    assert progress.listed([Path("a/x"), Path("b/y"), Path("a/z")]) == "wrote a: x, z\nwrote b: y"
+    assert progress.command_line(["go", "two words", "$x", "a.b"], "  ") == "  go \"two words\" '$x' a.b"
+    words = ["w" * 30] * 6
+    lines = progress.command_line(words, "  ").split("\n")
+    assert [line.split() for line in lines] == [[*words[:2], "\\"]] * 2 + [words[:2]]
+    assert [len(line) - len(line.lstrip()) for line in lines] == [2, 6, 6]
+    assert shlex.split("".join(lines).replace("\\", "")) == words
