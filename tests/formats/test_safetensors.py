@@ -192,7 +192,7 @@ BAD_FILES = {
     "header length 2⁶³": (struct.pack("<Q", BIG) + b"{}", f"header length: {BIG}"),
     "header over the limit": (struct.pack("<Q", 100_000_001) + b"{}", "header length: 100000001"),
     "header longer than the file": (struct.pack("<Q", 3) + b"{}", "header length: 3 bytes, but only 2"),
-    "invalid UTF-8": (raw(b'{"\xff":{}}'), "header: 'utf-8'"),
+    "invalid UTF-8": (raw(b'{"\xff":{}}'), "header: not UTF-8 text"),
     "not JSON": (raw("{"), "header: "),
     "no object": (raw([1]), "header: must be a JSON object"),
     "100,000 nested": (raw("[" * 100_000), "header: nested too deeply"),
