@@ -259,6 +259,21 @@ class OpenBLAS:
     def threads(self, number: int) -> None:
         self._function("set_num_threads", None)(ctypes.c_int(number))
 
+    def axpby(self, kind: str) -> Callable[[int, float, int, int, float, int, int], None]:
+        """The function y ← a·x + b·y, called with (n, a, address of x, step of x, b, address of y, step of y).
+
+        Args:     kind: "s" for float32, "d" for float64. A step is 1 where numbers lie side by side.
+        Raises:   AttributeError: this version does not have it.
+        Source:   OpenBLAS's extensions of BLAS: cblas_saxpby, cblas_daxpby.
+        """
+        number = ctypes.c_float if kind == "s" else ctypes.c_double
+        integer = ctypes.c_int64 if "64_" in self._form else ctypes.c_int32
+        pointer = ctypes.c_void_p
+        function = getattr(self._library, self._form.replace("openblas_", "cblas_").format(f"{kind}axpby"))
+        function.argtypes = (integer, number, pointer, integer, number, pointer, integer)
+        function.restype = None
+        return function  # type: ignore[no-any-return]
+
 
 @functools.cache
 def _opened(library: Callable[[str | None], Any], path: str | None) -> Any:

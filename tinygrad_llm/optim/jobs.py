@@ -9,6 +9,7 @@ from tinygrad_llm.kernels import Array
 # as fast as one pass over memory. With shorter stretches, threads would spend their time waiting for one another.
 STRETCH = 1 << 18
 JOB = 1 << 20  # numbers: enough work for the cost of handing it to a thread
+MOST_JOBS = 32  # few, since each is handed over, and enough to keep several threads equally busy
 SMALL = 1 << 13  # numbers: parameters of at most so many are updated together
 
 _T = TypeVar("_T")
@@ -31,16 +32,18 @@ def stretches(*arrays: Array, length: int = STRETCH) -> Iterator[tuple[Array, ..
 
 
 def jobs(entries: Iterable[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
-    """Yield the entries in order, in lists of about JOB numbers, so that a thread can take one list at a time.
+    """Yield the entries in order, in at most MOST_JOBS lists of JOB numbers or more: a thread takes one at a time.
 
     Args:     size: returns how many numbers an entry holds.
     """
+    entries = list(entries)
+    least = max(JOB, sum(map(size, entries)) / MOST_JOBS)
     some: list[_T] = []
     total = 0
     for entry in entries:
         some.append(entry)
         total += size(entry)
-        if total >= JOB:
+        if total >= least:
             yield some
             some, total = [], 0
     if some:

@@ -15,6 +15,7 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.node import changed
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.optim.axpby import axpby
 from tinygrad_llm.optim.jobs import JOB, SMALL, Map, jobs, stretches
 
 Named: TypeAlias = tuple[str, Tensor]
@@ -391,15 +392,13 @@ class Adam(Optimizer):
         beta1, beta2 = self.betas
         if weight_decay and not self.decoupled:
             g, scale = scale * g + weight_decay * p, 1.0
-        # m ← β₁ m + (1 − β₁) g. Clipping's scale is a part of the factor, since a pass of its own would cost as much.
-        scratch = g * (scale * (1 - beta1))
-        m *= beta1
-        m += scratch
-        # v ← β₂ v + (1 − β₂) g², from the square of (1 − β₁) g.
+        # Clipping's scale is a part of the factor, since a pass of its own would cost as much. The gradient is scaled
+        # before it is squared, because float32 has no room for the square of 1e20.
+        share = math.sqrt(1 - beta2)
+        scratch = g * (scale * share)
+        axpby((1 - beta1) / share, scratch, beta1, m)  # m ← β₁ m + (1 − β₁) g
         np.multiply(scratch, scratch, out=scratch)
-        scratch *= (1 - beta2) / (1 - beta1) ** 2
-        v *= beta2
-        v += scratch
+        axpby(1.0, scratch, beta2, v)  # v ← β₂ v + (1 − β₂) g²
         # With root = √(1 − β₂ᵗ):  lr · m̂ / (√v̂ + eps) = lr · root / (1 − β₁ᵗ) · m / (√v + eps · root).
         # So the corrections of m̂ and v̂ are two numbers; applied to arrays, each would cost a pass over memory.
         root = math.sqrt(1 - beta2**t)
@@ -408,10 +407,8 @@ class Adam(Optimizer):
         np.sqrt(v, out=scratch)
         scratch += self.eps * root
         np.divide(m, scratch, out=scratch)
-        scratch *= lr * root / (1 - beta1**t)
-        if weight_decay and self.decoupled:
-            p *= 1 - lr * weight_decay
-        p -= scratch
+        decay = lr * weight_decay if self.decoupled else 0.0
+        axpby(-lr * root / (1 - beta1**t), scratch, 1 - decay, p)
 
 
 class AdamW(Adam):
