@@ -22,8 +22,9 @@ def axpby(a: float, x: Array, b: float, y: Array) -> None:
         raise ValueError(f"axpby: got x {x.shape} and y {y.shape}, which must be of one shape, and y not read-only")
     function = _function(y.dtype) if x.dtype == y.dtype else None
     if function is None:
-        y *= b
-        y += a * x
+        if b != 1:
+            y *= b
+        y += x if a == 1 else a * x
         return
     flat_x, flat_y = (np.ascontiguousarray(array).reshape(-1) for array in (x, y))  # copies only if they must be
     function(y.size, a, flat_x.ctypes.data, 1, b, flat_y.ctypes.data, 1)
