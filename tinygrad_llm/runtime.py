@@ -229,13 +229,13 @@ class OpenBLAS:
         self._library = _opened(ctypes.CDLL, importlib.import_module("numpy._core._multiarray_umath").__file__)
         # NumPy's wheels rename all functions, so that two copies of OpenBLAS in one process do not collide.
         for form in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
-            if hasattr(self._library, form.format("get_config")):
+            if hasattr(self._library, _filled(form, "get_config")):
                 self._form = form
                 return
         raise OSError("NumPy is not linked with OpenBLAS")
 
     def _function(self, name: str, result: Any) -> Callable[..., Any]:
-        function = getattr(self._library, self._form.format(name))
+        function = getattr(self._library, _filled(self._form, name))
         function.restype = result
         return function  # type: ignore[no-any-return]
 
@@ -259,8 +259,8 @@ class OpenBLAS:
     def threads(self, number: int) -> None:
         self._function("set_num_threads", None)(ctypes.c_int(number))
 
-    def axpby(self, kind: str) -> Callable[[int, float, int, int, float, int, int], None]:
-        """The function y ← a·x + b·y, called with (n, a, address of x, step of x, b, address of y, step of y).
+    def axpby(self, kind: str) -> Callable[[int, float, Any, int, float, Any, int], None]:
+        """The function y ← a·x + b·y, called with (n, a, pointer to x, step of x, b, pointer to y, step of y).
 
         Args:     kind: "s" for float32, "d" for float64. A step is 1 where numbers lie side by side.
         Raises:   AttributeError: this version does not have it.
@@ -279,6 +279,12 @@ class OpenBLAS:
 def _opened(library: Callable[[str | None], Any], path: str | None) -> Any:
     """The library of this path. Opened and asked for its functions once: each time costs memory that is never freed."""
     return library(path)
+
+
+@functools.cache
+def _filled(form: str, name: str) -> str:
+    """The form with this name: one text, since the interpreter's table of attributes keeps each new one."""
+    return form.format(name)
 
 
 _changing = threading.Lock()

@@ -1,7 +1,9 @@
 """y ← a·x + b·y in one pass over memory."""
 
+import ctypes
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,25 +17,29 @@ def axpby(a: float, x: Array, b: float, y: Array) -> None:
     NumPy passes over memory for b·y, for a·x and for their sum. The OpenBLAS in NumPy's wheels does it in one pass. It
     also rounds less often, so that the two agree only to rounding; which one is used depends on dtypes alone.
 
-    Args:     x, y: of one shape, in memory apart from each other.
-    Raises:   ValueError: x has another shape than y; y is read-only.
+    Args:     x, y: of one shape, in memory apart from each other. Both may be written to; x is only read.
+    Raises:   ValueError: x has another shape than y; x or y is read-only.
     """
-    if x.shape != y.shape or not y.flags.writeable:
-        raise ValueError(f"axpby: got x {x.shape} and y {y.shape}, which must be of one shape, and y not read-only")
+    if x.shape != y.shape or not (x.flags.writeable and y.flags.writeable):
+        raise ValueError(f"axpby: got x {x.shape} and y {y.shape}, which must be of one shape, and not read-only")
     function = _function(y.dtype) if x.dtype == y.dtype else None
     if function is None:
         if b != 1:
             y *= b
         y += x if a == 1 else a * x
         return
-    flat_x, flat_y = (np.ascontiguousarray(array).reshape(-1) for array in (x, y))  # copies only if they must be
-    function(y.size, a, flat_x.ctypes.data, 1, b, flat_y.ctypes.data, 1)
+    if y.size == 0:
+        return
+    from_x, to_y = np.ascontiguousarray(x), np.ascontiguousarray(y)  # copies only if they must be
+    # Addresses from the buffers: `array.ctypes` takes several times as long.
+    first_x, first_y = ctypes.c_char.from_buffer(from_x.data), ctypes.c_char.from_buffer(to_y.data)
+    function(y.size, a, ctypes.byref(first_x), 1, b, ctypes.byref(first_y), 1)
     if not y.flags.c_contiguous:
-        y[...] = flat_y.reshape(y.shape)
+        y[...] = to_y
 
 
 @functools.cache
-def _function(dtype: np.dtype) -> Callable[[int, float, int, int, float, int, int], None] | None:
+def _function(dtype: np.dtype) -> Callable[[int, float, Any, int, float, Any, int], None] | None:
     """OpenBLAS's function for numbers of this dtype; None if there is none."""
     kind = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}.get(dtype)
     try:
