@@ -7,6 +7,7 @@ import pytest
 
 from tinygrad_llm import functional as F
 from tinygrad_llm import kernels as K
+from tinygrad_llm import runtime
 from tinygrad_llm.autograd import Tensor, grad
 from tinygrad_llm.random import Generator
 
@@ -481,6 +482,28 @@ def test_a_float64_mask_leaves_attention_in_float32(wrap):
     assert q.grad.dtype == np.float32
     if isinstance(mask, Tensor):
         assert mask.grad.dtype == np.float64
+
+
+def test_long_causal_attention_is_shared_by_threads(monkeypatch):
+    """Forward and backward, with both functions; the bits are those of one thread."""
+    qkv = Tensor(np.random.default_rng(0).standard_normal((9, 256, 6)).astype(np.float32), requires_grad=True)
+    counts, results = [], []
+
+    def one_by_one(function, parts):
+        counts.append(len(parts))
+        with runtime.blas_threads(1):
+            return [function(part) for part in parts]
+
+    monkeypatch.setattr(runtime, "threads_of_blas", lambda: 2)
+    for threads in (F.side_by_side, one_by_one):
+        monkeypatch.setattr(F, "side_by_side", threads)
+        y = F.causal_self_attention(qkv, 2)
+        (dqkv,) = grad(y.sum(), qkv)
+        z = F.scaled_dot_product_attention(qkv, qkv, qkv, is_causal=True)
+        (dqkv2,) = grad(z.sum(), qkv)
+        results.append([x.tobytes() for x in (y.data, dqkv, z.data, dqkv2)])
+    assert results[0] == results[1]
+    assert counts == [3, 3, 2, 2]
 
 
 def test_causal_self_attention_drops_weights_of_a_generator():

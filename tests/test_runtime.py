@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -408,6 +409,64 @@ def test_side_by_side_is_map_with_one_thread_of_blas_in_each(blas, monkeypatch):
     assert runtime.OpenBLAS().threads == before
     with pytest.raises(ZeroDivisionError):
         runtime.side_by_side(lambda x: 1 / x, [1, 0, 2])
+    assert runtime.side_by_side(str, iter("abc")) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def two(monkeypatch):
+    monkeypatch.setattr(runtime, "threads_of_blas", lambda: 2)
+
+
+@pytest.mark.parametrize("failing", ["caller", "helper"])
+def test_side_by_side_begins_no_call_after_an_error_and_waits_for_the_others(failing, two):
+    caller, together, begun, ended = threading.get_ident(), threading.Barrier(2), [], []
+
+    def call(x):
+        begun.append(x)
+        if x < 2:
+            together.wait(20)
+            if (threading.get_ident() == caller) == (failing == "caller"):
+                raise ZeroDivisionError(f"the {failing}'s")
+            time.sleep(0.05)
+        ended.append(x)
+
+    with pytest.raises(ZeroDivisionError, match=f"the {failing}'s"):
+        runtime.side_by_side(call, range(100))
+    assert sorted(begun) == [0, 1]
+    assert len(ended) == 1
+
+
+def test_side_by_side_does_without_threads_that_are_busy_with_the_calls_of_others(two, monkeypatch):
+    monkeypatch.setattr(runtime, "MOST", 2)
+    runtime._helpers.cache_clear()
+    go, busy = threading.Event(), threading.Event()
+    runtime._helpers().submit(lambda: (busy.set(), go.wait(20)))
+    assert busy.wait(20)
+    try:
+        assert runtime.side_by_side(abs, [-1, -2, -3]) == [1, 2, 3]
+    finally:
+        go.set()
+        runtime._helpers().shutdown()
+        runtime._helpers.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_side_by_side_works_in_a_forked_process():
+    code = """
+import os, signal
+from tinygrad_llm import runtime
+runtime.threads_of_blas = lambda: 2
+runtime.blas_threads = lambda number: __import__("contextlib").nullcontext()
+assert runtime.side_by_side(abs, [-1, -2]) == [1, 2]
+if not (child := os.fork()):
+    signal.alarm(20)
+    import threading
+    together = threading.Barrier(2)
+    runtime.side_by_side(lambda x: together.wait(10), [1, 2])
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
 
 
 def test_pace_gives_blas_one_thread_after_a_step_that_waited_for_cores(monkeypatch):

@@ -20,6 +20,7 @@ from tinygrad_llm.autograd.tensor import Operand, dims
 from tinygrad_llm.kernels import Array
 from tinygrad_llm.kernels.losses import check_targets
 from tinygrad_llm.random import Generator, check_generator
+from tinygrad_llm.runtime import side_by_side
 
 __all__ = [
     "binary_cross_entropy_with_logits", "cat", "causal_self_attention", "cross_entropy", "dropout", "einsum",
@@ -603,7 +604,7 @@ def scaled_dot_product_attention(
     if is_causal and Tq == Tk and query.shape == key.shape == value.shape:
         recorded = is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
         inputs = [query, key, value] if keep is None else [query, key, value, keep]
-        return apply(K.causal_attention, *inputs, p=dropout_p, recompute=not recorded)
+        return apply(K.causal_attention, *inputs, p=dropout_p, recompute=not recorded, map=side_by_side)
     if is_causal:
         attn_mask = np.tri(Tq, Tk, dtype=bool)
     if keep is not None:
@@ -630,4 +631,5 @@ def causal_self_attention(
     keep = draw_keep(dropout_p, (B, n_head, T, T), True, rng)
     inputs = [qkv] if keep is None else [qkv, keep]
     recorded = is_grad_enabled() and qkv.requires_grad  # if not, no backward will need the weights
-    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=recompute or not recorded)
+    recompute = recompute or not recorded
+    return apply(K.causal_self_attention, *inputs, n_head=n_head, p=dropout_p, recompute=recompute, map=side_by_side)

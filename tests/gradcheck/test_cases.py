@@ -16,7 +16,7 @@ from tinygrad_llm.gradcheck.cases import BROADCAST_PAIRS, LAYOUTS, basic_cases
 from tinygrad_llm.gradcheck.ledger import needed
 from tinygrad_llm.gradcheck.result import GradcheckResult, comparison
 from tinygrad_llm.kernels import KERNELS
-from tinygrad_llm.kernels.contract import Rows, exp_is_safe
+from tinygrad_llm.kernels.contract import MEANS, Rows, exp_is_safe
 from tinygrad_llm.random import Generator
 
 CASES = all_cases()
@@ -217,7 +217,7 @@ def test_each_kernel_has_cases_with_and_without_each_array_that_may_be_missing(f
 def test_each_option_of_each_kernel_has_a_value_other_than_its_default(for_each):
     def check(name):
         for option in inspect.signature(KERNELS[name]).parameters.values():
-            if option.kind is option.KEYWORD_ONLY and option.name != "needs":  # the engine sets `needs`
+            if option.kind is option.KEYWORD_ONLY and option.name not in MEANS:
                 values = [case.make.options[option.name] for case in basic(name) if option.name in case.make.options]
                 assert not all(
                     value is option.default or (np.isscalar(value) and value == option.default) for value in values

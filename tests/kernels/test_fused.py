@@ -89,11 +89,28 @@ def test_attention_in_parts_equals_attention_in_one(part):
     rng = np.random.default_rng(0)
     qkv, g, keep = rng.standard_normal((5, 10, 18)), rng.standard_normal((5, 10, 6)), rng.random((5, 3, 10, 10)) > 0.3
     results = []
-    for most in (1 << 30, part):
-        y, vjp = K.causal_self_attention(qkv, keep, n_head=3, p=0.3, block=4, part=most)
+    for most, order in ((1 << 30, map), (part, map), (part, backwards)):
+        y, vjp = K.causal_self_attention(qkv, keep, n_head=3, p=0.3, block=4, part=most, map=order)
         results.append((y, vjp(g)[0]))
-    for one, other in zip(*results, strict=True):
+    for one, other, third in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+        assert other.tobytes() == third.tobytes()
+
+
+def backwards(function, items):
+    """As map, in another order: as threads might."""
+    return [function(item) for item in reversed(list(items))][::-1]
+
+
+def test_parts_of_attention_are_of_about_the_same_size():
+    sizes = []
+
+    def listed(function, parts):
+        sizes.append([range(12)[part[0]] for part in parts])
+        return map(function, parts)
+
+    K.causal_self_attention(np.ones((12, 8, 6)), n_head=2, part=5 * 2 * 8 * 8, map=listed)
+    assert sizes == [[range(4), range(4, 8), range(8, 12)]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

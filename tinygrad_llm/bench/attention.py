@@ -1,6 +1,7 @@
 """Causal self-attention alone, forward and backward: from (B, T, 3C) queries, keys and values to their gradient.
 
-This is one call of one function. Training calls it in as many threads as it has workers.
+This is one call of one function, which shares rows and heads among threads. Training with several workers does not
+need that: each of them calls it for a part of the batch, in a thread of its own.
 """
 
 from typing import Any

@@ -24,7 +24,7 @@ from tinygrad_llm.gradcheck.methods import GradcheckError
 from tinygrad_llm.gradcheck.result import TOLERANCE, Comparison, describe
 from tinygrad_llm.gradcheck.wrong_formulas import WRONG, Wrong
 from tinygrad_llm.kernels import KERNELS, Array, Kernel
-from tinygrad_llm.kernels.contract import Result, Vjp
+from tinygrad_llm.kernels.contract import MEANS, Result, Vjp
 from tinygrad_llm.random import Generator
 
 Grads: TypeAlias = tuple[Array | None, ...]
@@ -117,7 +117,7 @@ def _mistaken(name: str, kernel: str, formula: Wrong) -> Mutant:
     """A mutant whose gradients come from a wrong formula, in the cases to which the formula applies."""
 
     def backward(vjp: Vjp, g: Array, inputs: tuple[Array, ...], options: dict[str, Any]) -> Grads:
-        grads = formula(g, *inputs, **{key: value for key, value in options.items() if key != "needs"})
+        grads = formula(g, *inputs, **{key: value for key, value in options.items() if key not in MEANS})
         return vjp(g) if grads is None else grads
 
     return Mutant(kernel, name, lambda right: planted(right, backward))

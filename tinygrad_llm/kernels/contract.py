@@ -27,17 +27,21 @@ The contract, which tests/kernels/test_contract.py checks for every kernel:
    may change what it returns, unless the vjp is called again (`retain_graph`), which returns the same.
 7. `needs=(bool, …)`, where a kernel takes it, says which gradients are wanted. The others are `None`, and nothing is
    kept for them. A kernel may return `Rows` for a gradient that is 0 in most rows, but only on request.
+8. `map=…`, where a kernel takes it, calls a function for each part of the work. The parts share no memory, so the map
+   may use several threads.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Array: TypeAlias = NDArray[Any]
+Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+MEANS = {"needs", "map"}  # options that change how a kernel computes, and not what
 
 
 class Rows:

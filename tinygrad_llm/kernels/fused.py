@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_llm.kernels.contract import Array, Result, alike, analytic, column_sums, exp_is_safe, kernel, row_sums
+from tinygrad_llm.kernels.contract import (
+    Array,
+    Map,
+    Result,
+    alike,
+    analytic,
+    column_sums,
+    exp_is_safe,
+    kernel,
+    row_sums,
+)
 from tinygrad_llm.kernels.losses import IGNORE_INDEX, check_targets
 
 IN_CACHE = 1 << 17  # scores: half a megabyte in float32, so that the second-level cache holds them and their gradient
@@ -30,6 +40,7 @@ def causal_attention(
     block: int = 64,
     part: int = IN_CACHE,
     recompute: bool = False,
+    map: Map = map,
 ) -> Result:
     """y = A' v,  A' = dropout(A),  A = softmax(S),  S = mask(q kᵀ / √D)
     dv = A'ᵀ g,  dq = dS k / √D,  dk = dSᵀ q / √D,  with dS = A · (dA − Σ g·y),  dA = M · (g vᵀ),  M the dropout mask
@@ -38,7 +49,8 @@ def causal_attention(
     that one new query may attend to a whole cache of keys. keep: boolean (..., Tq, Tk), the dropout mask of A.
     block: the number of queries that are computed at a time, with the keys up to the last of them. So the half of S
     above the diagonal is never computed. part: rows of the batch, or heads, are taken together while a block has at
-    most so many scores. recompute: compute A again in backward, instead of keeping (Tq, Tk) numbers.
+    most so many scores. recompute: compute A again in backward, instead of keeping (Tq, Tk) numbers. map: calls a
+    function for each part.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Dao et al. 2022, arXiv:2205.14135 (blocks, recomputing).
 
@@ -53,7 +65,7 @@ def causal_attention(
     """
     q, k, v = alike(q, k, v)
     y = np.empty((*q.shape[:-1], v.shape[-1]), np.result_type(q, k, v))
-    backward = _attend(q, k, v, keep, p, block, part, recompute, y)
+    backward = _attend(q, k, v, keep, p, block, part, recompute, map, y)
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
         grads = [np.empty(x.shape, np.result_type(g, y)) for x in (q, k, v)]
@@ -64,7 +76,16 @@ def causal_attention(
 
 
 def _attend(
-    q: Array, k: Array, v: Array, keep: Array | None, p: float, block: int, part: int, recompute: bool, y: Array
+    q: Array,
+    k: Array,
+    v: Array,
+    keep: Array | None,
+    p: float,
+    block: int,
+    part: int,
+    recompute: bool,
+    map: Map,
+    y: Array,
 ) -> Callable[[Array, Array, Array, Array], None]:
     """Fill y, and return the function that fills dq, dk and dv, given g. All four may be views of larger arrays."""
     Tq, Tk = q.shape[-2], k.shape[-2]
@@ -76,13 +97,14 @@ def _attend(
     if block < 1:
         raise ValueError(f"causal_attention: got block {block}, which must be ≥ 1")
     parts = list(_parts(q, k, block, part)) if keep is None or keep.shape[:-2] == q.shape[:-2] else [()]
-    backwards = [
-        _attend_part(q[i], k[i], v[i], None if keep is None else keep[i], p, block, recompute, y[i]) for i in parts
-    ]
+
+    def forward_of(i: Any) -> Callable[[Array, Array, Array, Array], None]:
+        return _attend_part(q[i], k[i], v[i], None if keep is None else keep[i], p, block, recompute, y[i])
+
+    backwards = list(zip(parts, map(forward_of, parts), strict=True))
 
     def backward(g: Array, dq: Array, dk: Array, dv: Array) -> None:
-        for i, one in zip(parts, backwards, strict=True):
-            one(g[i], dq[i], dk[i], dv[i])
+        list(map(lambda part: part[1](*(x[part[0]] for x in (g, dq, dk, dv))), backwards))
 
     return backward
 
@@ -98,6 +120,7 @@ def _parts(q: Array, k: Array, block: int, part: int) -> Iterator[tuple[Any, ...
     scores = math.prod(q.shape[1:-2]) * min(block, q.shape[-2]) * k.shape[-2]  # of one index of the first axis
     many = part // max(1, scores)
     if many:
+        many = math.ceil(len(q) / math.ceil(len(q) / many))  # parts of about the same size
         yield from ((slice(start, start + many),) for start in range(0, len(q), many))
     else:
         yield from ((i, *rest) for i in range(len(q)) for rest in _parts(q[i], k[i], block, part))
@@ -201,11 +224,12 @@ def causal_self_attention(
     block: int = 64,
     part: int = IN_CACHE,
     recompute: bool = False,
+    map: Map = map,
 ) -> Result:
     """y = causal_attention(q, k, v) of each of H heads, side by side.   dqkv = every head's dq, dk and dv, side by side
 
     qkv: (B, T, 3C), the queries, keys and values of all heads side by side, as one linear layer computes them →
-    y: (B, T, C). keep: boolean (B, H, T, T) or None. block, part, recompute: as in `causal_attention`.
+    y: (B, T, C). keep: boolean (B, H, T, T) or None. block, part, recompute, map: as in `causal_attention`.
 
     Derivation:
         D = C / H.   q[b, h, t, d] = qkv[b, t, h·D + d]; the same with C + h·D + d for k and with 2C + h·D + d for v;
@@ -228,7 +252,7 @@ def causal_self_attention(
         return heads(x[..., :C]), heads(x[..., C : 2 * C]), heads(x[..., 2 * C :])
 
     y = np.empty((B, T, C), qkv.dtype)
-    backward = _attend(*thirds(qkv), keep, p, block, part, recompute, heads(y))
+    backward = _attend(*thirds(qkv), keep, p, block, part, recompute, map, heads(y))
 
     def vjp(g: Array) -> tuple[Array | None, ...]:
         dqkv = np.empty((B, T, C3), np.result_type(g, qkv))

@@ -14,7 +14,8 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.kernels import Array
-from tinygrad_llm.optim.jobs import JOB, SMALL, Map, jobs, stretches
+from tinygrad_llm.kernels.contract import Map
+from tinygrad_llm.optim.jobs import JOB, SMALL, jobs, stretches
 
 
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:

@@ -1,7 +1,7 @@
 """How the work of an update is cut: stretches that fit the processor's cache, and jobs that are worth a thread."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 from tinygrad_llm.kernels import Array
 
@@ -13,7 +13,6 @@ MOST_JOBS = 32  # few, since each is handed over, and enough to keep several thr
 SMALL = 1 << 13  # numbers: parameters of at most so many are updated together
 
 _T = TypeVar("_T")
-Map: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def stretches(*arrays: Array, length: int = STRETCH) -> Iterator[tuple[Array, ...]]:

@@ -15,8 +15,9 @@ import numpy as np
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.node import changed
 from tinygrad_llm.kernels import Array
+from tinygrad_llm.kernels.contract import Map
 from tinygrad_llm.optim.axpby import axpby
-from tinygrad_llm.optim.jobs import JOB, SMALL, Map, jobs, stretches
+from tinygrad_llm.optim.jobs import JOB, SMALL, jobs, stretches
 
 Named: TypeAlias = tuple[str, Tensor]
 

@@ -21,6 +21,7 @@ from tinygrad_llm.autograd import Observer, Operation, Tensor, grad, observing
 from tinygrad_llm.autograd.node import Node, owned_arrays
 from tinygrad_llm.autograd.observer import calling_frame, calling_line, current_layer
 from tinygrad_llm.kernels import Array, Kernel
+from tinygrad_llm.kernels.contract import MEANS
 from tinygrad_llm.models import GPT
 from tinygrad_llm.models.inputs import as_ids
 from tinygrad_llm.nn import Module
@@ -106,7 +107,7 @@ class Recorder(Observer):
             roles=operation.input_names,
             inputs=inputs,
             output=output.id,
-            options={name: x for name, x in operation.options.items() if name != "needs"},
+            options={name: x for name, x in operation.options.items() if name not in MEANS},
             saved=saved,
             recorded=operation.node is not None,
         )
