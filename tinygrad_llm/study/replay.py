@@ -63,7 +63,7 @@ class Replay:
         """
         moved = {changed: array}
         for step in self.steps:
-            if step.output != changed and any(i in moved for i in step.inputs):
+            if any(i in moved for i in step.inputs):
                 moved[step.output] = _run(step, [moved[i] if i in moved else base[i] for i in step.inputs])
         return moved.get(self.recording.output, base[self.recording.output]).item()
 
