@@ -117,6 +117,24 @@ def test_files_that_we_write_come_back_and_transformers_gives_the_same_ids(tmp_p
     assert (len(theirs), theirs.eos_token_id) == (tokenizer.n_vocab, tokenizer.eot_token)
 
 
+def test_files_that_we_write_are_those_of_the_library(tmp_path):
+    """Except that the steps behind the splitter say what it says, and that a merge is one string."""
+    level = DOCUMENT["pre_tokenizer"]
+    merges = [" ".join(merge) for merge in DOCUMENT["model"]["merges"]]
+    model = DOCUMENT["model"] | {"vocab": DOCUMENT["model"]["vocab"] | {"<x>": 275}, "merges": merges}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    ends = {"bos_token": "</s>", "eos_token": "</s>"}
+    expected = DOCUMENT | {"model": model, "decoder": level, "post_processor": level}
+    save_huggingface(tmp_path, KINDS["first"])
+    written = [json.loads((tmp_path / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")]
+    assert written == [expected, config | ends]
+    expected |= {"added_tokens": [], "model": model | {"vocab": dict(zip("\n the", range(5))), "merges": []}}
+    expected |= {"pre_tokenizer": None, "post_processor": None, "decoder": {"type": "Fuse"}}
+    save_huggingface(tmp_path, KINDS["char"])
+    written = [json.loads((tmp_path / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")]
+    assert written == [expected, config]
+
+
 def changed(*path, value):
     document = copy.deepcopy(DOCUMENT)
     place = document

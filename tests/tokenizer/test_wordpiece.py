@@ -183,6 +183,19 @@ def test_training_merges_the_most_frequent_pair_first(text, more):
             WordPieceTokenizer.train(text, smallest - 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (12, "vocab_size is 12; 5 special tokens and 8 characters, alone and with ##, need an integer of at least 13"),
+        (13.0, "vocab_size is 13.0; 5 special tokens and 8 characters, alone and with ##, need an integer of at least 13"),
+        (1_114_113, "vocab_size is 1114113; this trainer learns at most 1114112"),
+    ],
+)
+def test_a_vocabulary_of_the_wrong_size_is_refused(size, message):
+    with pytest.raises(TokenizerError, match=f"^{re.escape(message)}$"):
+        WordPieceTokenizer.train("the hat", size)
+
+
 def test_training_takes_texts_skips_special_tokens_and_keeps_case():
     one = WordPieceTokenizer.train("the [MASK] Thé the", 100)
     assert one.vocabulary == WordPieceTokenizer.train(["the ", "Thé the"], 100).vocabulary
@@ -226,6 +239,38 @@ def test_saved_tokenizers_come_back_in_every_form(tmp_path, cases):
         same(again, tokenizer)
     hashes = {vocabulary_hash(WordPieceTokenizer(VOCABULARY, *case)) for case in ((True,), (False,), (True, False))}
     assert len(hashes) == 3
+
+
+def test_files_for_hugging_face_are_those_of_bert(tmp_path, small):
+    """As `bert-base-uncased` has them."""
+    save_huggingface(tmp_path, WordPieceTokenizer(VOCABULARY, True, False))
+    no = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    cases = {"strip_accents": False, "lowercase": True}
+    model = {"unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    around = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    expected = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": token, **no} for i, token in enumerate(SPECIAL)],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, **cases},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": around,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {"type": "WordPiece", **model, "vocab": {token: i for i, token in enumerate(VOCABULARY)}},
+    }
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "strip_accents": False}
+    config |= {"tokenize_chinese_chars": True, "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
+    config |= {"sep_token": "[SEP]", "mask_token": "[MASK]"}
+    written = [json.loads((tmp_path / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")]
+    assert written == [expected, config]
+    save_huggingface(tmp_path, WordPieceTokenizer(["[UNK]", "[SEP]", "a"]))  # without [CLS], nothing goes around
+    document, config = (json.loads((tmp_path / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+    assert document["post_processor"] is None
+    assert {name: token for name, token in config.items() if name.endswith("_token")} == {
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+    }
 
 
 def test_vocab_txt_holds_one_token_a_line(tmp_path, small):
