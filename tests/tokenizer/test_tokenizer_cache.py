@@ -118,8 +118,17 @@ def test_cache_is_bounded_and_keeps_no_long_piece(monkeypatch):
     assert not any(caches)
     table = tokenizer._cache.table
     if table is not None:
-        assert table.count <= 1 << 10
+        assert 0 < table.count <= 1 << 10
         assert len(tokenizer._cache.ids) == (1 << 10) + 1
+
+
+def test_a_full_cache_is_emptied_and_holds_its_tokens_again(monkeypatch):
+    monkeypatch.setattr(cache, "CACHE_SIZE", 3 * 18)  # three pieces of one character and one id
+    made = []
+    known = cache.KnownIds(lambda piece: (made.append(piece), 1)[1:], {"t": (7,)})
+    assert [known[piece] for piece in "abctcdtdef"] == [(7,) if piece == "t" else (1,) for piece in "abctcdtdef"]
+    assert made == [*"abcdef"]
+    assert list(known) == [*"tdef"]
 
 
 def test_ids_returned_are_not_shared_with_the_cache(gpt2):

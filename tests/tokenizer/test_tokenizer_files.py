@@ -143,14 +143,14 @@ def test_file_of_another_format_is_refused(tmp_path, data):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "other"}, "format"),
-        ({"format": None}, "format"),
-        ({"version": 2}, "version is 2"),
-        ({"version": 1.0}, "version is 1.0"),
-        ({"version": True}, "version is True"),
-        ({"kind": "word"}, "kind is 'word'"),
-        ({"kind": ["bpe"]}, r"kind is \['bpe'\]"),
-        ({"extra": 1}, "unexpected 'extra'"),
+        ({"format": "other"}, 'not a tokenizer file: it does not say "format": "tinygrad_llm.tokenizer"$'),
+        ({"format": None}, "not a tokenizer file: it does not say "),
+        ({"version": 2}, "version is 2; this package reads 1$"),
+        ({"version": 1.0}, "version is 1.0; this"),
+        ({"version": True}, "version is True; this"),
+        ({"kind": "word"}, "kind is 'word'; known are bpe, char, wordpiece$"),
+        ({"kind": ["bpe"]}, r"kind is \['bpe'\]; known"),
+        ({"extra": 1, "é": 2}, r"unexpected '\\xe9', 'extra'$"),
     ],
 )
 def test_wrong_head_is_named(tmp_path, document, changes, message):
@@ -287,8 +287,13 @@ def test_save_to_a_place_that_cannot_be_written_raises(tmp_path):
     for place in places:
         with pytest.raises(TokenizerError, match=r"cannot be (written|replaced)"):
             CharTokenizer("ab").save(place)
-    for wrong in ("a\0b", None, 5):
-        with pytest.raises(TokenizerError):
+    for wrong, message in {
+        "a\0b": r"'a\x00b': embedded null byte",
+        None: "None: expected str, bytes or os.PathLike object, not NoneType",
+        5: "5: expected str, bytes or os.PathLike object, not int",
+        "/": "/: cannot be replaced: it is not a regular file",
+    }.items():
+        with pytest.raises(TokenizerError, match=f"^{re.escape(message)}$"):
             CharTokenizer("ab").save(wrong)
     assert sorted(os.listdir(tmp_path)) == before
     assert (tmp_path / "file").read_text() == "kept"
@@ -338,8 +343,12 @@ def test_file_that_is_not_utf8_is_named_with_the_byte(tmp_path, data, at):
 def test_file_without_a_safe_cut_is_read_whole(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a" * 300_000)
     assert list(files.read_stretches(tmp_path / "a.txt", (), 10)) == [(0, 300_000, "a" * 300_000, 0)]
-    with pytest.raises(TokenizerError, match="none: cannot be read"):
-        list(files.read_stretches(tmp_path / "none", ()))
+    for path, message in (
+        (f"{tmp_path}/none", f"{tmp_path}/none: cannot be read: No such file or directory"),
+        ("a\0b", r"'a\x00b': embedded null byte"),
+    ):
+        with pytest.raises(TokenizerError, match=f"^{re.escape(message)}$"):
+            list(files.read_stretches(path, ()))
 
 
 def test_endless_word_is_read_up_to_a_limit(monkeypatch):
