@@ -1,12 +1,13 @@
 """Pictures of a trace, its graph as DOT text, and its listing."""
 
+import copy
 import re
 
 import numpy as np
 import pytest
 
 from tinygrad_llm import GPT, Generator, GPTConfig, Tensor
-from tinygrad_llm.study import graph_dot, plot_attention, plot_gradient_flow, plot_graph, print_trace, record
+from tinygrad_llm.study import example, graph_dot, plot_attention, plot_gradient_flow, plot_graph, print_trace, record
 from tinygrad_llm.study import trace as trace_model
 from tinygrad_llm.study.plots import trace_lines
 from tinygrad_llm.study.recorder import record_model
@@ -56,13 +57,38 @@ def test_tokens_label_the_axes(model, pictures):
     flow = plot_gradient_flow(traced)
     names = [text.get_text() for text in flow.axes[0].get_yticklabels()]
     assert names == ["wte", "wpe", "h.0", "ln_f"]
+    assert flow.axes[0].yaxis_inverted()  # from the input at the top to the output
+    figures = traced.data["flow"]["layers"]
+    for axes, key in zip(flow.axes, ("grad_norm", "ratio"), strict=True):
+        assert [bar.get_width() for bar in axes.patches] == [layer[key] for layer in figures]
+        assert [text.get_text() for text in axes.texts] == [f" {layer[key]:.2g}" for layer in figures]
+    assert [axes.get_xlabel() for axes in flow.axes] == [
+        "gradient norm",
+        f"‖update‖ / ‖weight‖, lr {traced.data['flow']['lr']:g}",
+    ]
     flow.canvas.draw()
+
+
+def test_a_layer_without_a_finite_gradient_is_labeled(model, pictures):
+    damaged = copy.deepcopy(model)
+    damaged.transformer.wpe.weight.data[0, 0] = np.nan
+    with np.errstate(all="ignore"):
+        flow = plot_gradient_flow(trace_model(damaged, IDS, prove=False))
+    assert [text.get_text() for text in flow.axes[0].texts if "NaN" in text.get_text()] == [
+        "88 NaN, 0 inf", "40 NaN, 0 inf", f"{model.transformer.h[0].num_parameters()} NaN, 0 inf", "16 NaN, 0 inf",
+    ]  # fmt: skip
 
 
 def test_the_graph_has_every_operation_and_edge(recording, pictures):
     figure = plot_graph(recording)
     texts = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
     assert len(texts) == len(recording.forward)
+    lanes = {text.get_text().partition(" → ")[2]: text.get_position()[0] for text in figure.axes[0].texts}
+    assert [name for name, lane in lanes.items() if name and lane == 0] == [
+        "x (2, 5, 8)",
+        "h.0.x (2, 5, 8)",
+        "h.0 (2, 5, 8)",
+    ]
     figure.canvas.draw()
     dot = graph_dot(recording)
     nodes = re.findall(r"^  v(\d+) \[label=", dot, re.M)
@@ -81,6 +107,45 @@ def test_quotes_in_a_name_stay_inside_the_label():
     assert 'label="exp → a\\"] evil [\\\\ (2)"' in graph_dot(r)
 
 
+SCALAR = """\
+forward
+    0  product ()  = -0.75
+       multiply: y = a · b.
+    1  total ()  = 0.25
+       add: y = a + b.
+    2  y ()  = 0.244919
+       tanh: y = tanh x.
+    3  L ()  = 0.122459
+       multiply: y = a · b.
+
+backward
+    4  d L  = 1: the start
+    5  d L  = 1
+       multiply: da = g · b,  db = g · a
+       → d y  = 0.5
+       → d a  = 0.244919
+    6  d y  = 0.5
+       tanh: dx = g · (1 − y²)
+       → d total  = 0.470007
+    7  d total  = 0.470007
+       add: da = g,  db = g
+       → d product  = 0.470007
+       → d c  = 0.470007
+    8  d product  = 0.470007
+       multiply: da = g · b,  db = g · a
+       → d a  = -0.705011
+       → d b  = 0.235004
+    9  d a  = -0.460092  sum
+       input b of multiply → L + input a of multiply → product
+   10  d c  = 0.470007  complete
+   11  d b  = 0.235004  complete
+   12  d a  = -0.460092  complete"""
+
+
+def test_the_listing_of_a_scalar_example():
+    assert "\n".join(trace_lines(example("scalar"))) == SCALAR
+
+
 def test_the_listing_has_every_step_in_80_columns(recording, capsys):
     print_trace(recording)
     lines = capsys.readouterr().out.splitlines()
@@ -88,6 +153,9 @@ def test_the_listing_has_every_step_in_80_columns(recording, capsys):
     assert max(map(len, lines)) <= 80
     numbered = [int(found[1]) for line in lines if (found := re.match(r" *(\d+)  ", line))]
     assert numbered == list(range(len(recording.steps)))
+    layers = [step.layer for step in recording.forward]
+    headings = [layer for i, layer in enumerate(layers) if layer and (not i or layers[i - 1] != layer)]
+    assert [line.strip() for line in lines if re.match("  [a-z]", line)] == headings
     text = "\n".join(lines)
     assert "softmax: dx = y · (g − Σ g·y)" in text
     assert "residual stream + branch transformer.h.0.attn" in text

@@ -4,17 +4,19 @@ import base64
 import importlib
 import json
 import math
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from tinygrad_llm import GPT, Generator, GPTConfig, Tensor, nn
-from tinygrad_llm.gradcheck.mutants import mistakes
+from tinygrad_llm.gradcheck.mutants import Mutant, mistakes
 from tinygrad_llm.kernels import KERNELS
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.study import EXAMPLES, example, lenses, numbers, reading, replay, trace_function
 from tinygrad_llm.study import trace as trace_model
 from tinygrad_llm.study.documentation import document
+from tinygrad_llm.study.examples import _learn
 from tinygrad_llm.study.recorder import record_model
 from tinygrad_llm.study.replay import Replay
 
@@ -82,6 +84,151 @@ def test_the_data_is_strict_json_and_its_ids_agree(gpt, head):
         check_ids(data)
         assert data["meta"]["exact"]
         assert data["meta"]["output"] == made.recording.output
+
+
+def rounded(x):
+    """Numbers to five digits, tuples as lists."""
+    if isinstance(x, dict):
+        return {key: rounded(value) for key, value in x.items()}
+    return (
+        [rounded(value) for value in x]
+        if isinstance(x, list | tuple)
+        else float(f"{x:.5g}")
+        if isinstance(x, float)
+        else x
+    )
+
+
+def scalar_by_hand():
+    """The values (name, role, step that made it, steps that use it, gradient, number) of L = tanh(a · b + c) · a, its
+    gradients (value, step, use, number), and its steps."""
+    a, b, c = 0.5, -1.5, 1.0
+    y = math.tanh(a * b + c)
+    dtotal = a * (1 - y * y)
+    values = [
+        ("a", "parameter", None, [0, 3], 8, a), ("b", "parameter", None, [0], 7, b),
+        ("product", "value", 0, [1], 4, a * b), ("c", "parameter", None, [1], 5, c),
+        ("total", "value", 1, [2], 3, a * b + c), ("y", "value", 2, [3], 1, y), ("L", "output", 3, [], 0, y * a),
+    ]  # fmt: skip
+    gradients = [
+        (6, 4, None, 1.0), (5, 5, "input a of multiply → L", a), (0, 5, "input b of multiply → L", y),
+        (4, 6, "input x of tanh → y", dtotal), (2, 7, "input a of add → total", dtotal),
+        (3, 7, "input b of add → total", dtotal), (0, 8, "input a of multiply → product", dtotal * b),
+        (1, 8, "input b of multiply → product", dtotal * a), (0, 9, None, y + dtotal * b),
+    ]  # fmt: skip
+    factors = [{"name": f"for_{x}", "of": f"its input {y}", "shape": [], "bytes": 4} for x, y in ("ab", "ba")]
+    forward = [
+        ("multiply", "product = a * b", {"a": 0, "b": 1}, 2, factors, 8, {"a": 6, "b": 7}),
+        ("add", "total = product + c", {"a": 2, "b": 3}, 4, [], 7, {"a": 4, "b": 5}),
+        ("tanh", "y = total.tanh()", {"x": 4}, 5, [], 6, {"x": 3}),
+        ("multiply", "L = y * a", {"a": 5, "b": 0}, 6, factors, 5, {"a": 1, "b": 2}),
+    ]
+    steps, calls = [], []
+    for i, (kernel, line, inputs, output, saved, backward, _) in enumerate(forward):
+        calls.append({"kernel": kernel, "layer": "", "line": line})
+        step = {
+            "i": i,
+            "kind": "forward",
+            "output": output,
+            "options": {},
+            "saved": saved,
+            "recorded": True,
+            "notes": [],
+        }
+        step |= {"residual": None, "backward": backward, **calls[-1]}
+        steps.append(step | {"inputs": [{"role": role, "tensor": j} for role, j in inputs.items()]})
+    say = "Backward starts here: L changes one to one with itself, so its gradient is 1."
+    steps.append({"i": 4, "kind": "seed", "tensor": 6, "grad": 0, "notes": [say]})
+    for i, (_, _, inputs, output, _, backward, outgoing) in reversed(list(enumerate(forward))):
+        out = [{"role": role, "tensor": j, "grad": outgoing[role]} for role, j in inputs.items()]
+        step = {"i": backward, "kind": "vjp", "tensor": output, "grad": values[output][4], "forward": i, "notes": []}
+        steps.append(step | calls[i] | {"outgoing": out})
+    say = "a was used more than once. A small change of it changes the loss through each use, so the gradients of the "
+    step = {
+        "i": 9,
+        "kind": "sum",
+        "tensor": 0,
+        "grad": 8,
+        "first": 2,
+        "second": 6,
+        "layer": "",
+        "notes": [say + "uses are added."],
+    }
+    steps.append(step | {"first_use": gradients[2][2], "second_use": gradients[6][2]})
+    for i, v, grad, uses in ((10, 3, 5, "its only use"), (11, 1, 7, "its only use"), (12, 0, 8, "all 2 uses")):
+        say = f"The gradient of {values[v][0]} is complete: {uses} contributed."
+        notes = [say, "A step of SGD subtracts lr times this gradient."]
+        steps.append({"i": i, "kind": "leaf", "tensor": v, "grad": grad, "notes": notes})
+    return values, gradients, steps
+
+
+def test_the_data_of_a_scalar_example_is_what_one_computes_by_hand():
+    data = example("scalar").data
+    values, gradients, steps = scalar_by_hand()
+
+    def stats(x):
+        return {"n": 1, "min": x, "max": x, "mean": x, "norm": abs(x), "nan": 0, "inf": 0, "zeros": 0}
+
+    kept = [{key: x for key, x in t.items() if key != "data"} for t in data["tensors"]]
+    same = {"names": [], "label": None, "layer": "", "shape": [], "axes": [], "dtype": "float32", "requires_grad": True}
+    fields = ("name", "role", "made_by", "used_by", "grad")
+    assert rounded(kept) == rounded([
+        {"id": i, **same, **dict(zip(fields, row, strict=True)), "text": f"{x:.4g}", "stats": stats(x)}
+        for i, (*row, x) in enumerate(values)
+    ])  # fmt: skip
+    kept = [{key: x for key, x in g.items() if key != "data"} for g in data["grads"]]
+    assert rounded(kept) == rounded([
+        {"id": i, "tensor": value, "step": step, "use": use, "stats": stats(x)}
+        for i, (value, step, use, x) in enumerate(gradients)
+    ])  # fmt: skip
+    places = [step.pop("where").rpartition(":")[0] for step in data["steps"] if "where" in step]
+    assert places == ["tinygrad_llm/study/examples.py"] * 8
+    assert rounded(data["steps"]) == steps
+    used = [(0, 0, 6), (1, 0, 7), (2, 1, 4), (3, 1, 5), (4, 2, 3), (5, 3, 1), (0, 3, 2)]  # value, step, gradient
+    assert rounded(data["map"]) == rounded({
+        "modules": [{"path": "", "parent": None, "name": "", "class": "", "parameters": 3, "own": []}],
+        "edges": [
+            {"tensor": v, "from": values[v][2], "to": step, "grad": g, "norm": abs(gradients[g][3]),
+             "log10": math.log10(abs(gradients[g][3])), "kind": "plain"} for v, step, g in used
+        ],
+    })  # fmt: skip
+    assert (
+        data["meta"].pop("intro").startswith("L = tanh(a · b + c) · a. Each operation knows only its own derivative.")
+    )
+    assert rounded(data["meta"]) == rounded({
+        "version": 1, "title": "a scalar expression", "example": "scalar", "sizes": {}, "tokens": None, "targets": None,
+        "ids": None, "target_ids": None, "vocab": None, "loss": values[6][5], "output": 6, "exact": True,
+        "label": "Every value is here in full, as float32.", "parameters": 3, "dtype": "float32", "model": None,
+        "package": "tinygrad_llm",
+    })  # fmt: skip
+    assert (data["words"], data["attention"]) == (None, [])
+    check_scalar_update(data, values, gradients)
+
+
+def check_scalar_update(data, values, gradients):
+    """The step of SGD, and what the layers of a function without layers are: its parameters."""
+    weights, slopes = np.array([values[i][5] for i in (0, 1, 3)]), np.array([gradients[i][3] for i in (8, 7, 5)])
+
+    def loss(lr):
+        a, b, c = weights - lr * slopes
+        return math.tanh(a * b + c) * a
+
+    square = float(slopes @ slopes)  # 0.488: a twentieth of the loss, 0.0061, is about 0.01 of it
+    assert rounded(data["update"]) == rounded({
+        "lr": 0.01, "grad_norm": math.sqrt(square), "positions": [],
+        "loss": {"before": loss(0), "after": loss(0.01), "predicted": loss(0) - 0.01 * square},
+        "curve": [[0.01 * k, loss(0.01 * k)] for k in (0, 1, 2, 3, 5, 7, 10, 13, 16, 20)],
+    })  # fmt: skip
+    figures = [
+        {"grad_norm": abs(g), "weight_norm": abs(w), "ratio": 0.01 * abs(g / w), "nan": 0, "inf": 0}
+        for w, g in zip(weights.tolist(), slopes.tolist(), strict=True)
+    ]
+    none = {"activation_norm": None, "activation_grad_norm": None}
+    assert rounded(data["flow"]) == rounded({
+        "lr": 0.01, "training": None,
+        "layers": [{"layer": name, **row, **none} for name, row in zip("abc", figures, strict=True)],
+        "parameters": [{"tensor": i, **row} for i, row in zip((0, 1, 3), figures, strict=True)],
+    })  # fmt: skip
 
 
 def test_arrays_are_those_of_the_recording(gpt):
@@ -258,6 +405,21 @@ def test_a_lesson_has_a_proof_of_every_element(head):
             assert {(t["id"], index) for index in np.ndindex(*t["shape"])} <= proven
 
 
+def test_a_large_model_has_its_largest_elements_and_a_zero_of_each_gradient_proven(monkeypatch):
+    monkeypatch.setattr(replay, "LESSON", 0)
+    recording = record_model(small(), IDS)
+    values, proven = [v for v in recording.values if v.grad is not None], {}
+    for p in replay.prove(recording, most=5):
+        proven.setdefault(p.value, []).append(p.index)
+    assert list(proven) == [v.id for v in values]
+    for indices, g in zip(proven.values(), map(np.abs, Replay(recording).gradients(values)[1]), strict=True):
+        assert indices == sorted(set(indices))
+        assert len(indices) == min(5, g.size)
+        assert max(g[index] for index in indices) == g.max()
+        assert g.all() or not all(g[index] for index in indices)
+    assert len(replay.prove(recording, work=1.0)) == len(proven)  # no time for more than one of each
+
+
 def test_a_replay_gives_the_recorded_values_and_gradients():
     recording = record_model(small(), IDS)
     again = Replay(recording, np.float32)
@@ -283,10 +445,34 @@ def test_predictions_are_those_of_the_model(gpt):
         np.testing.assert_allclose([p for _, p in row["top"]], np.sort(np.exp(logp[t]))[::-1][:5], rtol=1e-5)
         if row["target"] is not None:
             assert row["rank"] == np.sum(logp[t] > logp[t, IDS[0, t + 1]])
+
+
+def words_of(scores, count):
+    """The `count` tokens of highest score, and their scores."""
+    return [[f"t{i}" if i != 3 else NASTY, pytest.approx(scores[i], rel=1e-4)] for i in np.argsort(-scores)[:count]]
+
+
+def test_predictions_and_the_logit_lens_are_computed_from_each_layer(gpt):
+    model, cache = small(), gpt.recording.cache()
+    streams = {"embedding": cache["transformer.x"], "transformer.h.0": cache["transformer.h.0"]}
+    found = {row["layer"]: row["positions"] for row in gpt.data["words"]["lens"]}
+    assert list(found) == list(streams)
+    targets = [*IDS[0, 1:], None]
+    for layer, x in streams.items():
+        logits = model.lm_head(model.transformer.ln_f(Tensor(x))).data[0].astype(np.float64)
+        probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        assert found[layer] == [
+            {"b": 0, "t": t, "p": None if target is None else pytest.approx(p[target], rel=1e-4), "top": words_of(p, 3)}
+            for t, (p, target) in enumerate(zip(probs, targets, strict=True))
+        ]
     # The lens of the last block is the model's own prediction.
-    last = gpt.data["words"]["lens"][-1]
-    assert last["layer"] == "transformer.h.0"
-    assert [row["top"][0][0] for row in last["positions"]] == [row["top"][0][0] for row in rows]
+    token = {i: f"t{i}" if i != 3 else NASTY for i in range(11)} | {None: None}
+    for t, (p, target, row) in enumerate(zip(probs, targets, gpt.data["words"]["positions"], strict=True)):
+        expected = {"b": 0, "t": t, "token": token[IDS[0, t]], "target": token[target], "top": words_of(p, 5)}
+        if target is not None:
+            at = pytest.approx(p[target], rel=1e-4)
+            expected |= {"p": at, "loss": pytest.approx(-np.log(p[target]), rel=1e-4), "rank": np.sum(p > p[target])}
+        assert row == expected
 
 
 def test_the_backward_lens_reads_the_factors_of_the_weights_gradient(gpt):
@@ -300,10 +486,21 @@ def test_the_backward_lens_reads_the_factors_of_the_weights_gradient(gpt):
     x, delta = cache["transformer.h.0.mlp.gelu"], cache["transformer.h.0.mlp.c_proj.grad"]
     outer = np.einsum("bti,btj->ij", delta, x)  # Σ δ xᵀ is the gradient
     np.testing.assert_allclose(outer, cache["transformer.h.0.mlp.c_proj.weight.grad"], atol=1e-7)
-    for row in by_weight["mlp.c_proj.weight"]["positions"]:
-        scores = head @ delta[0, row["t"]]
-        np.testing.assert_allclose([s for _, s in row["most"]], np.sort(scores)[::-1][:5], rtol=1e-5, atol=1e-9)
-        np.testing.assert_allclose([s for _, s in row["least"]], np.sort(scores)[:5], rtol=1e-5, atol=1e-9)
+    entered = gpt.recording["transformer.h.0.ln_2"]
+    values = {"mlp.c_fc.weight": entered, "mlp.c_proj.weight": gpt.recording["transformer.h.0.mlp.c_proj"]}
+    for name, array in (("mlp.c_fc.weight", entered.array), ("mlp.c_proj.weight", delta)):
+        row, value = by_weight[name], values[name]
+        assert (row["tensor"], row["grad"]) == (value.id, None if value is entered else value.grad)
+        assert row["positions"] == [
+            {
+                "b": 0,
+                "t": t,
+                "norm": pytest.approx(np.linalg.norm(array[0, t]), rel=1e-5),
+                "most": words_of(head @ array[0, t], 5),
+                "least": [[text, pytest.approx(-s.expected, rel=1e-4)] for text, s in words_of(-head @ array[0, t], 5)],
+            }
+            for t in range(5)
+        ]
 
 
 def test_an_update_is_foreseen_to_first_order():
@@ -332,11 +529,33 @@ def test_an_update_changes_nothing():
 def test_moved_predictions_are_listed(gpt):
     update = gpt.data["update"]
     assert update["loss"]["after"] < update["loss"]["before"]
-    for row in update["positions"]:
-        if row["target"] is not None:
-            assert abs(row["after"] - row["predicted"]) < abs(row["after"] - row["before"]) + 1e-3
-        changes = [abs(m["after"] - m["before"]) for m in row["moved"]]
-        assert changes == sorted(changes, reverse=True)
+    assert update["lr"] == float(f"{0.05 * update['loss']['before'] / update['grad_norm'] ** 2:.1g}")
+    made = replay.update(gpt.recording, update["lr"], lenses.logits_of(gpt.recording))
+    start, end, foreseen = (np.asarray(x, np.float64).reshape(5, 11) for x in made.logits)
+    before, after = lenses.log_softmax(start), lenses.log_softmax(end)
+    e = 1e-6
+    slope = (
+        lenses.log_softmax(start + e * (foreseen - start)) - lenses.log_softmax(start - e * (foreseen - start))
+    ) / (2 * e)
+    token = {i: f"t{i}" if i != 3 else NASTY for i in range(11)}
+    for t, (target, row) in enumerate(zip([*IDS[0, 1:], None], update["positions"], strict=True)):
+        p, q = np.exp(before[t]), np.exp(after[t])
+        expected = {"b": 0, "t": t, "token": token[IDS[0, t]], "target": None if target is None else token[target]}
+        if target is not None:
+            figures = before[t, target], after[t, target], before[t, target] + slope[t, target]
+            expected |= {
+                key: pytest.approx(x) for key, x in zip(("before", "after", "predicted"), figures, strict=True)
+            }
+        moved = [
+            {
+                "text": token[i],
+                "before": pytest.approx(p[i]),
+                "after": pytest.approx(q[i]),
+                "predicted": pytest.approx(p[i] * (1 + slope[t, i])),
+            }
+            for i in np.argsort(-np.abs(q - p))[:5]
+        ]
+        assert row == expected | {"moved": moved}
 
 
 def test_mistakes_are_caught_and_change_the_gradient(gpt):
@@ -352,6 +571,41 @@ def test_mistakes_are_caught_and_change_the_gradient(gpt):
         assert len(m["curve"]) == len(breaks["right"]) == len(breaks["steps"])
         assert m["curve"][0] == breaks["right"][0]  # the forward pass is right
     assert any(m["curve"][-1] > 1.2 * breaks["right"][-1] for m in breaks["mutants"])
+
+
+def test_the_most_telling_mistakes_are_shown_with_their_formulas(gpt, head):
+    def shown(made):
+        return {(m["kernel"], m["name"]): m["wrong"] for m in made.data["breaks"]["mutants"]}
+
+    assert shown(gpt) == {
+        ("softmax", "only the diagonal"): "dx = y · (1 − y) · g",
+        ("layer_norm", "mean(g') forgotten"): "dx = rstd · (dx̂ − x̂ · mean(dx̂·x̂)),  dx̂ = g · weight",
+        ("cross_entropy", "onehot forgotten"): "dlogits = g · p / n",
+        ("linear", "dbias averaged"): "dbias = mean(g)",
+        ("gelu", "0.0447 for 0.044715"): "as it is, with 0.0447 for 0.044715",
+    }
+    assert shown(head) == {
+        ("softmax", "only the diagonal"): "dx = y · (1 − y) · g",
+        ("matmul", "reshaped, not transposed"): "da = g b.reshape(m, k),  db = a.reshape(k, n) g",
+        ("where", "a and b exchanged"): "da = 0 where condition, else g;  db = g where condition, else 0",
+        ("multiply", "own factor for the other's"): "da = g · a,  db = g · b",
+        ("mean", "n forgotten"): "dx = g, copied to every summand",
+    }
+
+
+def test_a_mistake_that_cannot_run_here_is_passed_over(monkeypatch, head):
+    def plant(kernel):
+        def wrong(*inputs, **options):
+            y, _ = kernel(*inputs, **options)
+            return y, lambda g: g.reshape(-1, 7)
+
+        return wrong
+
+    names = [(m["kernel"], m["name"]) for m in head.data["breaks"]["mutants"]]
+    first = replay._mistakes
+    monkeypatch.setattr(replay, "_mistakes", lambda r: [Mutant("softmax", "of other shapes", plant), *first(r)])
+    found = replay.breaks(head.recording).found
+    assert [(b.mutant.kernel, b.mutant.name) for b in found] == names
 
 
 def test_a_mistake_has_its_formula_its_worst_element_and_its_factor(head):
@@ -454,6 +708,27 @@ def check_example(name):
     assert max(p["error"] for p in data["proofs"]) < 1e-12
     assert all(m["caught"] for m in data["breaks"]["mutants"])
     assert all(t["axes"] == [] or any(t["axes"]) for t in data["tensors"])
+    assert {t["dtype"] for t in data["tensors"]} <= {"float32", "int64", "bool"}
+    given = {role: [t["name"] for t in data["tensors"] if t["role"] == role] for role in ("parameter", "input")}
+    assert {role: " ".join(names) for role, names in given.items()} == GIVEN.get(name, ANY)
+
+
+GIVEN = {
+    "scalar": {"parameter": "a b c", "input": ""},
+    "xor": {"parameter": "W1 b1 W2 b2", "input": "x target"},
+    "cross_entropy": {"parameter": "logits", "input": ""},
+    "layer_norm": {"parameter": "weight bias", "input": "x direction"},
+    "attention": {"parameter": "Wq Wk Wv Wo", "input": "x later target"},
+}
+
+
+def test_xor_is_in_the_middle_of_its_training():
+    x = Tensor(np.array([1.0, -2.0]), requires_grad=True)
+    _learn(lambda: (x * x).sum(), [x], 1, 0.05)
+    np.testing.assert_allclose(x.data, [0.95, -1.95])  # the first step of AdamW is lr long; no weight decays
+    assert x.grad is None
+    losses = example("xor").data["breaks"]["right"]
+    assert 0.001 < losses[-1] < losses[0] < 0.1
 
 
 @pytest.mark.parametrize("name", ["scalar", "xor", "cross_entropy", "layer_norm"])
@@ -498,6 +773,17 @@ def test_the_head_answers_the_questions_of_a_student(head):
 
 
 # ---- functions ------------------------------------------------------------------------------------------------------
+
+
+def test_a_product_of_a_matrix_and_a_vector_is_explained_without_shapes():
+    m, v = Tensor(np.ones((2, 3)), requires_grad=True), Tensor(np.ones(3), requires_grad=True)
+    steps = trace_function(lambda: (m @ v).sum(), {"m": m, "v": v}, prove=False).data["steps"]
+    (step,) = [s for s in steps if s["kind"] == "vjp" and s["kernel"] == "matmul"]
+    assert step["notes"] == [
+        "With g = ∂L/∂(m·v): da = g · vᵀ is ∂L/∂m, and db = mᵀ · g is ∂L/∂v.",
+        "Row j of db adds the rows i of g, each times element [i, j] of m: by as much as row j of v went into row i of "
+        "m·v.",
+    ]
 
 
 def test_a_function_of_your_own_is_traced():

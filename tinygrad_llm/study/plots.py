@@ -263,7 +263,9 @@ def _formula(step: Forward, text: str) -> str:
 def _fold(line: str) -> list[str]:
     """A line in lines of 80 columns."""
     indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.wrap(line, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+    return textwrap.wrap(
+        line.lstrip(), WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+    )
 
 
 def _recording(traced: Trace | Recording) -> Recording:

@@ -148,7 +148,6 @@ class Recorder(Observer):
             i = len(self.recording.steps)
             self._present[root] = self._new_gradient(value, seed)
             self.recording.steps.append(Seed(i, value.id, self._present[root]))
-            self.recording.output = value.id
 
     def on_hook(self, node: Node, before: Array, after: Array) -> None:
         if node in self._present and not self._depth:
