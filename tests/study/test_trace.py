@@ -12,6 +12,7 @@ import pytest
 from tinygrad_llm import GPT, Generator, GPTConfig, Tensor, nn
 from tinygrad_llm.gradcheck.mutants import Mutant, mistakes
 from tinygrad_llm.kernels import KERNELS
+from tinygrad_llm.nn import Parameter
 from tinygrad_llm.storage.text import to_json
 from tinygrad_llm.study import EXAMPLES, example, lenses, numbers, reading, replay, trace_function
 from tinygrad_llm.study import trace as trace_model
@@ -327,6 +328,36 @@ def test_modules_count_their_parameters(gpt):
     model = small()
     counts = {module["path"]: module["parameters"] for module in gpt.data["map"]["modules"]}
     assert counts == {path: module.num_parameters() for path, module in model.named_modules()}
+    names = {t["id"]: t["name"] for t in gpt.data["tensors"]}
+    modules = {module["path"]: module for module in gpt.data["map"]["modules"]}
+    fc = modules["transformer.h.0.mlp.c_fc"]
+    assert {key: fc[key] for key in ("parent", "name", "class")} == {
+        "parent": "transformer.h.0.mlp",
+        "name": "c_fc",
+        "class": "Linear",
+    }
+    assert [names[i] for i in fc["own"]] == ["transformer.h.0.mlp.c_fc.weight", "transformer.h.0.mlp.c_fc.bias"]
+    assert {
+        path: (modules[path]["parent"], modules[path]["name"]) for path in ("", "transformer", "transformer.h.0")
+    } == {
+        "": (None, ""),
+        "transformer": ("", "transformer"),
+        "transformer.h.0": ("transformer", "h.0"),
+    }
+
+
+def test_the_head_of_a_page_says_what_was_traced(monkeypatch):
+    monkeypatch.setattr(traces, "VOCABULARY", 10)
+    meta = trace_model(small(), IDS, title="mine", intro="<p>", example="e", prove=False).data["meta"]
+    assert rounded({key: x for key, x in meta.items() if key != "loss"}) == {
+        "version": 1, "title": "mine", "example": "e", "intro": "<p>", "vocab": None, "exact": True, "dtype": "float32",
+        "sizes": {"B": 1, "T": 5, "C": 8, "H": 2, "D": 4, "V": 11, "block": 6, "layers": 1},
+        "tokens": [[str(i) for i in IDS[0]]], "targets": [[*map(str, IDS[0, 1:]), None]], "ids": IDS.tolist(),
+        "target_ids": [[*IDS[0, 1:].tolist(), None]], "output": ANY, "label": ANY, "model": repr(small()),
+        "parameters": small().num_parameters(), "package": "tinygrad_llm",
+    }  # fmt: skip
+    monkeypatch.setattr(traces, "VOCABULARY", 11)
+    assert trace_model(small(), IDS, prove=False).data["meta"]["vocab"] == [str(i) for i in range(11)]
 
 
 # ---- proofs ---------------------------------------------------------------------------------------------------------
@@ -650,6 +681,11 @@ def test_what_does_not_fit_is_a_map_and_says_so(monkeypatch):
     (a,) = data["attention"]
     assert data["tensors"][a["weights"]]["data"].get("cell", [1, 1]) == [1, 1]
     check_ids(data)
+    monkeypatch.setattr(traces, "CELLS", 4096)  # many maps share the room
+    data = trace_model(small(), IDS, prove=False).data
+    arrays = [entry["data"] for entry in (*data["tensors"], *data["grads"])]
+    assert {x["form"] for x in arrays} == {"full", "map"}
+    assert sum(len(to_json(x)) for x in arrays) < 40_000
 
 
 def test_a_large_model_keeps_summaries(monkeypatch):
@@ -773,6 +809,21 @@ def test_the_head_answers_the_questions_of_a_student(head):
 
 
 # ---- functions ------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_output_does_not_need_is_recorded_and_not_trained():
+    a, b = (Parameter(np.float32(x)) for x in (2.0, 3.0))
+
+    def function():
+        unused = b.exp()
+        return a * a + 0 * len(unused.shape)
+
+    made = trace_function(function, {"a": a, "b": b})
+    assert [v.name for v in Replay(made.recording).parameters] == ["a"]
+    assert {p["tensor"] for p in made.data["proofs"]} == {
+        t["id"] for t in made.data["tensors"] if t["grad"] is not None
+    }
+    assert made.data["update"]["grad_norm"] == 4.0
 
 
 def test_a_product_of_a_matrix_and_a_vector_is_explained_without_shapes():

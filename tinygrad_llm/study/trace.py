@@ -278,11 +278,10 @@ class _Builder:
 
     def _call(self, step: Forward) -> dict[str, Any]:
         where = f"{step.line.file}:{step.line.number}"
-        package = where.rpartition("tinygrad_llm/")
         return {
             "kernel": step.name,
             "layer": step.layer,
-            "where": "".join(package[1:]) if package[1] else where,
+            "where": "".join(where.rpartition("tinygrad_llm/")[1:]),
             "line": step.line.text,
         }
 
