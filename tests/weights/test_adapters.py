@@ -1,6 +1,7 @@
 """Adapters in files: peft's names, and files that do not fit."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.nn import Linear, add_lora, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
+from tinygrad_llm.weights import model_at
 from tinygrad_llm.weights.adapters import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -44,12 +46,14 @@ def trained(model, **options):
 )
 def test_saved_adapters_load_beside_the_same_base(tmp_path, options):
     model = trained(shaken(UNTIED), **options)
-    save_adapter(model, tmp_path, "gpt2")
+    folder = tmp_path / "made" / "with its parent"
+    save_adapter(model, folder, "gpt2")
     again = shaken(UNTIED)
-    load_adapter(again, tmp_path)
+    load_adapter(again, folder)
     np.testing.assert_allclose(logits(again), logits(model), rtol=0, atol=1e-12)
     assert not np.allclose(logits(shaken(UNTIED)), logits(model))
-    assert {path.name for path in tmp_path.iterdir()} == {ADAPTER, ADAPTER_CONFIG}
+    assert {path.name for path in folder.iterdir()} == {ADAPTER, ADAPTER_CONFIG}
+    assert model_at(folder) == "GPT"
 
 
 def test_names_and_shapes_are_those_of_peft(tmp_path):
@@ -96,6 +100,15 @@ def test_a_new_head_is_saved_whole(tmp_path, targets):
     assert json.loads((tmp_path / ADAPTER_CONFIG).read_text())["modules_to_save"] == ["score"]
 
 
+def test_a_head_without_a_bias_is_saved_whole(tmp_path):
+    model = trained(shaken(UNTIED), targets=None)
+    assert "lm_head" in dict(lora_layers(model))
+    save_adapter(model, tmp_path, whole=("lm_head",))
+    again = shaken(UNTIED)
+    load_adapter(again, tmp_path)
+    np.testing.assert_allclose(logits(again), logits(model), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "labels", ['["no"]', '["no", "no"]', '["", "yes"]', '["no", 1]', '{"no": 1}', '"no"', "[", "0"]
 )
@@ -119,6 +132,7 @@ def test_a_folder_with_a_whole_model_is_read_as_that_and_not_as_an_old_adapter_b
 def test_an_adapter_names_its_base(tmp_path, base):
     save_adapter(trained(shaken(UNTIED)), tmp_path, "gpt2", "a hash", labels=("no", "yes"))
     assert find_adapter(tmp_path) == ("gpt2", "a hash", ("no", "yes"))
+    assert model_at(tmp_path) == "GPTClassifier"
     changed_config(tmp_path, base_model_name_or_path=base)
     with pytest.raises(LoadError, match=f"base_model_name_or_path must name the base model, got {base!r}$"):
         find_adapter(tmp_path)
@@ -172,6 +186,8 @@ def changed_arrays(folder, change):
 
 
 A0 = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
+MOVED = {A0.replace("0.attn", "9").replace("A.", x): A0.replace("A.", x) for x in ("A.", "B.")}
+SHAPE = (3 * UNTIED.n_embd, UNTIED.n_embd)
 
 
 @pytest.mark.parametrize(
@@ -179,18 +195,26 @@ A0 = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
     [
         (lambda f: (f / ADAPTER_CONFIG).unlink(), "no adapter here"),
         (lambda f: (f / ADAPTER_CONFIG).write_text("[1]"), "must be a JSON object"),
-        (lambda f: (f / ADAPTER_CONFIG).write_text("{"), "adapter_config.json"),
+        (lambda f: (f / ADAPTER_CONFIG).write_text("{"), "not JSON: "),
         (lambda f: changed_config(f, peft_type="IA3"), "peft_type is 'IA3', and only LORA can be read"),
         (lambda f: changed_config(f, use_dora=True), "use_dora is True, which cannot be read"),
         (lambda f: changed_config(f, bias="all"), "bias is 'all', which cannot be read"),
         (lambda f: changed_config(f, lora_alpha="much"), "lora_alpha must be a number, got 'much'"),
+        (lambda f: changed_config(f, lora_alpha=""), "lora_alpha must be a number, got ''$"),
         (lambda f: changed_config(f, alpha_pattern=[1]), r"alpha_pattern must be an object .*, got \[1\]"),
         (lambda f: changed_config(f, alpha_pattern={"c_fc": True}), "alpha_pattern must be an object with a number"),
         (lambda f: changed_config(f, use_rslora="no"), "use_rslora must be true or false, got 'no'"),
         (lambda f: changed_config(f, lora_alpha=-1), "alpha must be finite and above 0"),
         (lambda f: changed_arrays(f, lambda a: a.pop(A0)), "must have one matrix lora_A and one lora_B"),
         (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:1]})), "have unequal ranks"),
-        (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:, :2]})), "the model's is"),
+        (
+            lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][:, :2]})),
+            re.escape(f"'transformer.h.0.attn.c_attn' is for a layer {SHAPE[0], 2}, and the model's is {SHAPE}") + "$",
+        ),
+        (
+            lambda f: changed_arrays(f, lambda a: a.update({x: a.pop(y) for x, y in MOVED.items()})),
+            re.escape(f"'transformer.h.9.c_attn' is for a layer {SHAPE}, and the model's is missing") + "$",
+        ),
         (lambda f: changed_arrays(f, lambda a: a.update({A0: a[A0][0]})), "must have one matrix"),
         (lambda f: changed_arrays(f, lambda a: a.update({"wte": np.ones(2)})), "'wte' is not of a LoRA adapter"),
         (lambda f: changed_arrays(f, lambda a: a.update({"base_model.model.x": np.ones(2)})), "'x' .* not a parameter"),
@@ -203,7 +227,7 @@ def test_adapters_that_do_not_fit_are_refused_and_change_nothing(tmp_path, damag
     damage(tmp_path)
     model = shaken(UNTIED)
     before = logits(model)
-    with pytest.raises(LoadError, match=message):
+    with pytest.raises(LoadError, match=f"^{re.escape(str(tmp_path))}.*: .*{message}"):
         load_adapter(model, tmp_path)
     assert np.array_equal(logits(model), before)
     assert not list(lora_layers(model))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.formats import load_safetensors, save_safetensors
-from tinygrad_llm.models import GPT, Encoder, EncoderClassifier, EncoderConfig, GPTConfig
+from tinygrad_llm.models import GPT, Encoder, EncoderClassifier, EncoderConfig, GPTClassifier, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.weights import WEIGHTS, model_at, read_pretrained, write_pretrained
@@ -53,9 +53,11 @@ def test_what_was_read_is_written_back(name, tmp_path):
     write_pretrained(tmp_path / "again", config, state, "huggingface")
     stored, written = (json.loads((path / "config.json").read_text()) for path in (STORED / name, tmp_path / "again"))
     ours = {"torch_dtype", "position_embedding_type"}  # transformers 5 writes `dtype`, and has absolute positions only
+    theirs = {"bos_token_id", "eos_token_id", "classifier_dropout", "dtype", "transformers_version", "use_cache"}
     assert {key: x for key, x in written.items() if key not in ours} == {
-        key: stored[key] for key in written.keys() - ours
+        key: stored[key] for key in stored.keys() - theirs
     }
+    assert (written["torch_dtype"], written["position_embedding_type"]) == ("float32", "absolute")
     arrays, theirs = load_safetensors(tmp_path / "again" / WEIGHTS)[0], load_safetensors(STORED / name / WEIGHTS)[0]
     assert arrays.keys() == theirs.keys()
     assert all(np.array_equal(arrays[key], theirs[key]) for key in theirs)
@@ -161,7 +163,15 @@ def test_each_reader_says_which_command_reads_the_other_models(tmp_path):
     for reader, path, message in wrong:
         with pytest.raises(LoadError, match=message):
             reader.from_pretrained(path)
-    assert [model_at(tmp_path / x) for x in ("gpt", "gpt2", "encoder")] == ["GPT", "GPT", "Encoder"]
+    GPTClassifier.from_gpt(gpt, ("a", "b"), Generator(0)).save_pretrained(tmp_path / "labels")
+    kinds = {
+        "gpt": "GPT",
+        "gpt2": "GPT",
+        "encoder": "Encoder",
+        "classes": "EncoderClassifier",
+        "labels": "GPTClassifier",
+    }
+    assert {name: model_at(tmp_path / name) for name in kinds} == kinds
 
 
 @pytest.mark.parametrize("form", ["openai", "npz"])

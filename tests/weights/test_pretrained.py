@@ -426,7 +426,11 @@ def test_weights_that_are_nan_or_infinite_are_refused_unless_allowed(tmp_path, f
 
 def test_a_tied_head_that_differs_from_wte_is_refused(tmp_path):
     folder = folder_with(tmp_path, arrays=altered("lm_head.weight", lambda a: a + 1), variant="head")
-    refused(folder, "config.json", WEIGHTS, "tied", "lm_head.weight")
+    weights, config = folder / WEIGHTS, folder / "config.json"
+    refused(
+        folder,
+        f"{config}: the output head is tied to transformer.wte.weight, but {weights} has another lm_head.weight",
+    )
     (folder / "config.json").unlink()
     assert not GPT.from_pretrained(folder, n_head=2).config.tie_weights
 

@@ -10,8 +10,10 @@ from tinygrad_llm.generation import Sampling, write
 from tinygrad_llm.models import CONFIGS, GPT, GPTConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, save_huggingface, vocabulary_hash
+from tinygrad_llm.tokenizer import Tokenizer, TokenizerError, WordPieceTokenizer, save_huggingface, vocabulary_hash
 from tinygrad_llm.weights import FORMS, WEIGHTS, tokenizer_for, write_tokenizer
+from tinygrad_llm.weights.find import folder_of
+from tinygrad_llm.weights.tokenizers import fit
 
 SMALL = GPTConfig(vocab_size=11, block_size=8, n_layer=1, n_head=1, n_embd=4)
 BPE = Tokenizer.train("the cat sat on the mat " * 9, 262)
@@ -94,6 +96,20 @@ def test_special_tokens_added_after_the_last_row_are_left_out(tmp_path):
     assert vocabulary_hash(tokenizer_for(tmp_path, rows(262))) == vocabulary_hash(BPE)
     with pytest.raises(LoadError, match="has 264 tokens and the model 261"):  # the end of text has no row
         tokenizer_for(tmp_path, rows(261))
+
+
+def test_a_tokenizer_of_words_keeps_its_special_tokens():
+    tokenizer = WordPieceTokenizer(["a", "[UNK]"])
+    assert fit(tokenizer, 2) is tokenizer
+    assert fit(tokenizer, 1) is None
+
+
+def test_the_other_files_of_a_checkpoint_are_those_of_its_run(tmp_path):
+    run, name = tmp_path / "run", "step-00000010.ckpt.safetensors"
+    folders = {run: run, run / "model.safetensors": run, run / "checkpoints" / name: run}
+    folders |= {run / name: run, run / "checkpoints" / "model.safetensors": run / "checkpoints"}
+    run.mkdir()
+    assert {path: folder_of(path) for path in folders} == folders
 
 
 def test_another_tokenizer_than_the_runs_is_refused(tmp_path):
