@@ -186,13 +186,13 @@ def test_training_merges_the_most_frequent_pair_first(text, more):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (12, "vocab_size is 12; 5 special tokens and 8 characters, alone and with ##, need an integer of at least 13"),
-        (13.0, "vocab_size is 13.0; 5 special tokens and 8 characters, alone and with ##, need an integer of at least 13"),
-        (1_114_113, "vocab_size is 1114113; this trainer learns at most 1114112"),
+        (12, "; 5 special tokens and 8 characters, alone and with ##, need an integer of at least 13"),
+        (13.0, "; 5 special tokens and 8 characters, alone and with ##, need an integer of at least 13"),
+        (1_114_113, "; this trainer learns at most 1114112"),
     ],
 )
 def test_a_vocabulary_of_the_wrong_size_is_refused(size, message):
-    with pytest.raises(TokenizerError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(TokenizerError, match=f"^vocab_size is {size}{re.escape(message)}$"):
         WordPieceTokenizer.train("the hat", size)
 
 
@@ -265,7 +265,8 @@ def test_files_for_hugging_face_are_those_of_bert(tmp_path, small):
     written = [json.loads((tmp_path / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")]
     assert written == [expected, config]
     save_huggingface(tmp_path, WordPieceTokenizer(["[UNK]", "[SEP]", "a"]))  # without [CLS], nothing goes around
-    document, config = (json.loads((tmp_path / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+    names = ("tokenizer.json", "tokenizer_config.json")
+    document, config = (json.loads((tmp_path / name).read_text()) for name in names)
     assert document["post_processor"] is None
     assert {name: token for name, token in config.items() if name.endswith("_token")} == {
         "unk_token": "[UNK]",
