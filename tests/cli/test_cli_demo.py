@@ -14,6 +14,7 @@ from tinygrad_llm.cli import demo, stages
 from tinygrad_llm.cli import main as run_command
 from tinygrad_llm.models import GPT
 from tinygrad_llm.runs.folder import load_run
+from tinygrad_llm.runs.metrics import read_metrics
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.training import loop
 
@@ -161,6 +162,10 @@ def test_the_full_demo_has_every_stage_and_their_figures(cli, refused, examples,
     assert err.count("all its 2 steps are done") == 1 + len(stages.STAGES)
     figures = json.loads(figures)
     assert figures["friendly"]["before"]["reward_margin"] == 0
+    steps = read_metrics(place / "runs" / "full" / "base" / "metrics.jsonl")
+    losses = [step.val_loss for step in steps if step.val_loss is not None]
+    assert losses[0] != losses[-1]
+    assert [figures["base"][when]["loss"] for when in ("before", "after")] == [losses[0], losses[-1]]
     assert len({one["question"] for one in figures["questions"]}) == stages.QUESTIONS
     for line in stages.report(figures, figures["questions"]):
         assert line in out
@@ -172,6 +177,36 @@ def test_the_full_demo_has_every_stage_and_their_figures(cli, refused, examples,
     (place / "other" / "random").mkdir(parents=True)
     (place / "other" / "random" / "model.safetensors").write_text("of the user")
     assert "other/random: already holds a run" in refused(*words, "--out", "other")
+
+
+def test_the_closing_table_has_each_figure_in_its_place():
+    def results(i):
+        return {
+            stages.BASE: {"loss": 4.0 + i},
+            "classifier": {"accuracy": {"training": 0.9, "test": 0.1 + i / 10}},
+            "untrained": {"accuracy": {"training": 0.9, "test": 0.3 + i / 10}},
+            "assistant": {"exact_match": 0.5 + i / 10, "token_f1": 0.7 + i / 10},
+            "friendly": {"reward_accuracy": 0.95, "reward_margin": (1e-4, 1.1e-4)[i]},
+        }
+
+    question = {"question": "Who?", "assistant": "A fox.", "friendly": "Sure: a fox.", "expected": "A fox"}
+    before, after = results(0), results(1)
+    both = {name: {"before": before[name], "after": after[name]} for name in before}
+    assert stages.report(both, [question]) == [
+        "                                              before     after",
+        "base: held-out loss, nats per token             4.00      5.00",
+        "classifier: accuracy on the test part          10.0%     20.0%",
+        "  from random weights instead                  30.0%     40.0%",
+        "assistant: answers exactly right               50.0%     60.0%",
+        "  token F1                                     70.0%     80.0%",
+        "preferences: the friendly answer wins              –     95.0%",
+        "  by how much: reward margin                    0.00      0.00",
+        "",
+        "   Who?",
+        "      assistant  A fox.",
+        "      friendly   Sure: a fox.",
+        "      expected   A fox",
+    ]
 
 
 @pytest.mark.slow

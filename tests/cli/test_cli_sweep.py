@@ -5,9 +5,11 @@ import json
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from tinygrad_llm.cli import sweep
 from tinygrad_llm.runs.folder import load_run
 from tinygrad_llm.training import loop as loop_module
 
@@ -119,6 +121,42 @@ def test_other_settings_in_the_same_folder_are_refused(cli, sweep_file):
     status, _, err = cli("sweep", sweep_file("seed = [1]", "lr = 0.5"), "--out", "all")
     assert status == 2
     assert "training.lr" in err
+
+
+def test_a_sweep_into_a_folder_of_what_its_runs_start_from_is_refused(refused, runs, sweep_file):
+    file = sweep_file("seed = [1]", f"init = {json.dumps(str(runs['stories']))}")
+    assert "holds the folder of" in refused("sweep", file, "--out", runs["stories"].parent)
+
+
+def test_losses_of_a_thousand_and_more_are_shortened():
+    shown = [sweep._loss(loss) for loss in (None, 0.12345, 999.99, 1000, 2e9)]
+    assert shown == ["-", "0.1235", "999.9900", "1.0e+03", "2.0e+09"]
+
+
+def test_the_bar_of_a_resumed_run_begins_with_its_first_step(monkeypatch):
+    """So that the time left is computed from this run's own steps."""
+    bars = []
+
+    class Noted:
+        def __init__(self, steps, done):
+            bars.append([steps, done])
+
+        def show(self, step):
+            bars[-1].append(step)
+
+        def close(self):
+            bars[-1].append("closed")
+
+    monkeypatch.setattr(sweep, "StepBar", Noted)
+    run = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(steps=9)))
+    for first in (0, 1, 5):
+        shown, steps = sweep._Shown(), [SimpleNamespace(step=first), SimpleNamespace(step=first + 1)]
+        for step in steps:
+            shown(run, step)
+        shown.close()
+        assert bars[-1] == [9, max(0, first - 1), *steps, "closed"]
+    sweep._Shown().close()
+    assert len(bars) == 3
 
 
 def test_a_missing_sweep_file_is_named(cli):
