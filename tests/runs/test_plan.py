@@ -14,12 +14,12 @@ from tinygrad_llm.runs import plan as plan_module
 from tinygrad_llm.runs.config import DataSettings, RunConfig
 from tinygrad_llm.runs.data import load_data
 from tinygrad_llm.runs.finetune import load_examples
-from tinygrad_llm.runs.plan import Speed, flops, measure_run, parameters_by_part, plan_finetuning, plan_run
+from tinygrad_llm.runs.plan import Plan, Speed, flops, measure_run, parameters_by_part, plan_finetuning, plan_run
 from tinygrad_llm.runs.presets import PRESETS
 from tinygrad_llm.runs.run import Run, load_saved
 from tinygrad_llm.tokenizer import Tokenizer
 from tinygrad_llm.training import ConfigError, Step, Trainer, TrainSettings
-from tinygrad_llm.training.memory import memory, readable
+from tinygrad_llm.training.memory import Memory, memory, readable
 
 TINY = GPTConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8)
 TINY_OF_TEXT = dataclasses.replace(TINY, vocab_size=len(set("The cat sat on the mat.\n")))  # what `run` makes
@@ -138,6 +138,32 @@ def test_a_plan_writes_nothing_and_has_figures_and_words(run, tmp_path):
     assert figures["memory"]["peak"] == costs.memory.peak == sum(dataclasses.astuple(costs.memory))
     assert f"{costs.flops:.4g} FLOPs" in costs.sizes
     assert "3 steps with 4 sequences" in costs.time
+
+
+def test_a_plan_has_each_figure_in_its_place():
+    costs = Memory(*(10**6 * i for i in range(1, 1 + len(dataclasses.fields(Memory)))))
+    plan = Plan({"head": 7, "MLP": 5}, 11, 80, 4 * 10**9, costs, 9 * 10**9, 30, 4, Speed(0.5, 2.0, "3 steps"))
+    assert plan.figures() == {
+        "parameters": {"head": 7, "MLP": 5, "all": 12, "trained": 11},
+        "tokens_per_step": 80,
+        "flops_per_step": 4 * 10**9,
+        "flops_formula": plan_module.FLOPS_FORMULA,
+        "memory": {**dataclasses.asdict(costs), "peak": costs.peak, "available": 9 * 10**9},
+        "measured": "3 steps",
+        "seconds_per_step": 0.5,
+        "tokens_per_second": 160.0,
+        "seconds_per_evaluation": 2.0,
+        "steps": 30,
+        "evaluations": 4,
+        "seconds": 23.0,
+    }
+    assert [line.split() for line in plan.time.splitlines()] == [
+        ["speed", "160", "tokens/s,", "from", "3", "steps"],
+        ["8.0", "GFLOP/s"],
+        ["time", "23", "s"],
+        ["steps", "30", "of", "0.5", "s"],
+        ["held-out", "4", "losses", "of", "2", "s"],
+    ]
 
 
 def test_epochs_are_planned_as_the_steps_that_they_take(run, tmp_path):

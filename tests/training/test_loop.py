@@ -317,6 +317,22 @@ def test_bad_steps_that_are_not_in_a_row_never_stop_training(monkeypatch):
     assert trainer.skipped == 12 > loop.GIVE_UP
 
 
+@pytest.mark.parametrize("bad", [loop.GIVE_UP - 1, loop.GIVE_UP])
+def test_as_many_bad_steps_in_a_row_as_give_up_says_end_training(bad, monkeypatch):
+    model = new_model()
+    original = model.loss
+    trainer = Trainer(model, text_task(), dataclasses.replace(SETTINGS, on_bad_step="skip", steps=99))
+    monkeypatch.setattr(model, "loss", lambda *batch: original(*batch) * (math.nan if trainer.step < bad else 1))
+    for _ in range(loop.GIVE_UP - 1):
+        assert trainer.advance().skipped
+    if bad == loop.GIVE_UP:
+        with pytest.raises(TrainingError, match=f"step {loop.GIVE_UP}: .*, the {loop.GIVE_UP}th bad step in a row"):
+            trainer.advance()
+    else:
+        assert not trainer.advance().skipped
+        assert trainer.skipped_in_a_row == 0
+
+
 def test_a_skipped_loss_is_not_remembered(monkeypatch):
     model = new_model()
     original = model.loss
@@ -382,6 +398,23 @@ def test_an_accumulation_ends_at_its_first_bad_batch(monkeypatch):
     steps = [step for step in (trainer.advance() for _ in range(5)) if step]
     assert [step.skipped for step in steps] == [True, False]
     assert taken == [0, 0, 1, 1, 1]
+
+
+def test_a_bad_step_after_a_resume_within_an_accumulation_goes_back_to_the_checkpoint(monkeypatch):
+    first, second = (Trainer(new_model(), text_task(), dataclasses.replace(SETTINGS, accumulation=3)) for _ in range(2))
+    for _ in range(4):
+        first.advance()
+    arrays, numbers = first.get_state()
+    second.set_state({name: array.copy() for name, array in arrays.items()}, numbers)
+    original = second.model.loss
+    monkeypatch.setattr(second.model, "loss", lambda *batch: original(*batch) * math.nan)
+    with pytest.raises(TrainingError, match="step 2"):
+        second.advance()
+    again, same = second.get_state()
+    assert same == numbers
+    assert {name: array.tobytes() for name, array in again.items()} == {
+        name: array.tobytes() for name, array in arrays.items()
+    }
 
 
 def test_label_smoothing_counts_in_training_and_not_in_held_out_losses():

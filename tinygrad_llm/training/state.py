@@ -36,7 +36,6 @@ class TrainingState:
         found = [x for module in model.modules() for x in vars(module).values() if isinstance(x, Generator)]
         self._in_model = list(dict.fromkeys(found))  # what a loss may draw from
         self._generators = list(dict.fromkeys([*task.generators(), *found]))
-        self._remember()
 
     @property
     def micro_batches(self) -> int:
