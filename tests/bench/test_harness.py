@@ -152,6 +152,8 @@ def test_ratio_is_unchanged_if_both_are_slower(rounds, factor):
         (1000.5, 1000.0, 1e-3),
         ([[1, 2], [0.5]], [[1, 2], [0.5004]], 1e-3),
         (None, None, 0.0),
+        (0.0009, 0.0, 1e-3),
+        (-1000.9, -1000.0, 1e-3),
     ],
 )
 def test_equal_answers_agree(one, other, tolerance):
@@ -166,6 +168,8 @@ def test_equal_answers_agree(one, other, tolerance):
         ([1, 2], [2, 1], 1e-3),
         (4.171, 4.176, 1e-3),
         (4.171, None, 1.0),
+        (0.0015, 0.0, 1e-3),  # small numbers have an absolute tolerance
+        (-1002.0, -1000.0, 1e-3),
         (math.nan, math.nan, 1.0),
         (math.inf, 1.0, 1.0),
         ([[1, 2], [0.5]], [[1, 2], [0.502]], 1e-3),

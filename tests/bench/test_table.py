@@ -29,6 +29,13 @@ def test_cells_hold_times_ratios_the_limit_and_memory():
     ]  # fmt: skip
 
 
+def test_a_table_that_just_fits_the_screen_stays_a_table():
+    rows = [["", "time", "ratio"], ["work", "2 s", "1"]]
+    table_of_rows = ["      time  ratio", "work  2 s   1"]
+    assert table.plain(rows, 17) == table_of_rows
+    assert table.plain(rows, 16) == ["work", "  time   2 s", "  ratio  1"]
+
+
 def test_a_rate_is_shown_from_the_slowest_round_to_the_fastest():
     _, row = table.cells([measured(amount=8.0, unit="MB/s")], NAMES[:2])
     assert row[1:3] == ["4.00 (2.00–8.00) MB/s", "2.00 (1.60–2.67) MB/s"]

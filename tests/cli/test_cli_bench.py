@@ -446,7 +446,8 @@ def test_a_failed_case_leaves_no_files(toy, measured, cli, monkeypatch, tmp_path
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_profile_counts_each_kernel_and_its_parts_add_up(printed):
+def test_a_profile_counts_each_kernel_and_its_parts_add_up(printed, monkeypatch):
+    monkeypatch.setattr(train, "fastest_threads", lambda *_: pytest.fail("one worker is enough, whatever is fastest"))
     out = printed("bench", "train", "--config", "toy", "--profile", "--json")
     figures = json.loads(out)
     (row,) = figures["rows"]

@@ -66,6 +66,8 @@ def test_the_table_and_the_picture_show_all_sizes(tiny, printed, tmp_path):
     points = [scaling.Point("T", n, Measure(Case("", {}, {}), [Timing(OURS, [n * 1e-3])])) for n in (4, 8)]
     above, below = scaling.picture(points, [OURS, "torch"], "Chip").axes
     ours, theirs = above.lines
+    assert (above.get_ylabel(), below.get_ylabel()) == ("time of a step, ms", "peak memory above the imports, MB")
+    assert below.get_xlabel() == "T, positions"
     assert list(ours.get_xdata()) == [4, 8]
     assert list(ours.get_ydata()) == [4.0, 8.0]
     assert [text.get_text() for text in above.get_legend().get_texts()] == [f"{OURS}, exponent 1.00", "torch"]

@@ -45,7 +45,7 @@ class Work:
             self.do()
             seconds += time.perf_counter() - began
         mean = seconds / (self.times or 1)
-        self.times = self.times or max(1, math.ceil(ROUND / mean))
+        self.times = self.times or math.ceil(ROUND / mean)
         return mean / self.pieces
 
     def about(self) -> dict[str, Any]:
