@@ -120,6 +120,12 @@ def test_the_defaults_are_a_floor_of_0_and_no_warm_up(f):
     assert f(2, steps=3, lr=1.0) == (1.0 if f is constant else 0.0)
 
 
+def test_each_schedule_climbs_only_where_it_is_told_to():
+    for f in SCHEDULES.values():
+        assert f(0, steps=9, lr=1.0) == 1.0
+        assert f(0, steps=9, lr=1.0, warmup=4) == 0.25
+
+
 @given(lengths, st.integers(1, 1024), st.integers(1, 500))
 def test_the_inverse_square_root_is_the_papers_schedule(lengths, d, w):
     steps, _ = lengths

@@ -13,7 +13,7 @@ import pytest
 from tinygrad_llm.datasets import DataError, read_instructions
 from tinygrad_llm.formats import load_checkpoint, load_safetensors, save_checkpoint
 from tinygrad_llm.kernels import IGNORE_INDEX
-from tinygrad_llm.models import GPT, GPTClassifier, GPTConfig
+from tinygrad_llm.models import GPT, Encoder, EncoderConfig, GPTClassifier, GPTConfig
 from tinygrad_llm.nn import LoRALinear, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.runs import finetune
@@ -24,7 +24,7 @@ from tinygrad_llm.runs.folder import choose_weights
 from tinygrad_llm.runs.presets import PRESETS, load_config
 from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.tokenizer import Tokenizer
+from tinygrad_llm.tokenizer import Tokenizer, WordPieceTokenizer
 from tinygrad_llm.training import ConfigError
 from tinygrad_llm.weights import tokenizer_for
 from tinygrad_llm.weights.adapters import ADAPTER
@@ -435,6 +435,20 @@ def test_wrong_files_and_bases_are_refused(tmp_path, base, data):
 def test_settings_out_of_range_are_refused(base, data, changes, message):
     with pytest.raises(ConfigError, match=message):
         configured("assistant", base, data, **changes)
+
+
+def test_messages_of_an_encoder_stand_between_its_marks(tmp_path, data):
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = WordPieceTokenizer([*marks, *WORDS, "not", "the", *map(str, range(40))])
+    sizes = EncoderConfig(vocab_size=tokenizer.n_vocab, block_size=32, n_layer=1, n_head=1, n_embd=4)
+    Encoder(sizes, Generator(0)).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    parts = load_examples(configured("classifier", tmp_path, data))
+    for part in (parts.training, parts.held_out):
+        for ids, length in zip(part["ids"], part["lengths"], strict=True):
+            texts = tokenizer.decode(ids[:length]).split()
+            assert (texts[0], texts[-1]) == ("[CLS]", "[SEP]")
+            assert (length, texts[3] in ("not", "the")) == (6, True)
 
 
 def test_dropout_is_that_of_the_run_and_not_of_the_base_also_after_a_resume(tmp_path, base, data):

@@ -298,11 +298,16 @@ WIDE = GPTConfig(block_size=256, n_layer=1, n_head=1, n_embd=8)
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("task", "layers"), [("classifier", "lora"), ("assistant", "last"), ("preference", "all")])
-def test_a_plan_of_fine_tuning_counts_what_is_trained_and_writes_nothing(task, layers, tuning, tmp_path, contents):
+def test_a_plan_of_fine_tuning_counts_what_is_trained_and_writes_nothing(
+    task, layers, tuning, tmp_path, contents, monkeypatch
+):
     config = tuning(task, WIDE, **{"finetune.layers": layers, "training.epochs": 0, "training.steps": 7})
     config = config.changed({"training.eval_every": 3})
     before = contents(tmp_path)
+    calls = []
+    monkeypatch.setattr(plan_module, "memory", lambda *args: (calls.append(args), memory(*args))[1])
     costs = plan_finetuning(config, load_examples(config))
+    assert calls[0][-1] == (task != "classifier"), "only a classifier computes no logits for each token"
     assert contents(tmp_path) == before
     run = Run.new(config, tmp_path / "new")
     assert costs.trained == sum(p.data.size for p in run.model.parameters() if p.requires_grad)

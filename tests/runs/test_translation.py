@@ -132,9 +132,16 @@ def test_exact_is_the_share_of_greedy_translations_that_are_right(config, monkey
         for source, target, n in zip(batch["source"], batch["target"], batch["target_lengths"], strict=True):
             targets[tuple(source)] = target[1:n].tolist()
     known = next(iter(targets))
+    widths = iter([batch["target"].shape[1] for batch in task.held_out])
+
+    def translate(model, source, lengths, begin, end, longest):
+        assert begin == end == data.tokenizer.eot_token
+        assert longest == next(widths) - 1  # as many tokens as the longest target has, with its end
+        return [targets[tuple(row)] if tuple(row) == known else [0] for row in source]
+
     monkeypatch.setattr(
         "tinygrad_llm.training.translation.greedy_search",
-        lambda model, source, *_: [targets[tuple(row)] if tuple(row) == known else [0] for row in source],
+        translate,
     )
     model = data.make_model(config, Generator(0), 4)
     assert task.evaluate(model).measures["exact"] == 1 / len(data.held_out["lengths"])

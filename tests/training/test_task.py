@@ -418,6 +418,8 @@ def test_the_held_out_loss_is_the_mean_over_the_targets_that_count():
     assert found == pytest.approx(expected.mean(), rel=1e-6)
     with pytest.raises(ValueError, match="the 1 held-out batches have no target that counts"):
         text_task().evaluate(model, [nothing])
+    with pytest.raises(ValueError, match="the 0 held-out batches have no target that counts"):
+        text_task().evaluate(model, [])
 
 
 @pytest.mark.parametrize("training", [True, False])
