@@ -296,6 +296,7 @@ OTHER = Tensor(np.ones(3), requires_grad=True)
         (AdamW, {"params": [{"params": [LEAF]}, {"params": [LEAF]}]}, "a parameter was given twice"),
         (AdamW, {"params": [LEAF * 2]}, "a parameter must be a leaf Tensor"),
         (SGD, {"params": [("x", LEAF * 2)]}, "a parameter must be a leaf Tensor"),
+        (SGD, {"params": [("x", LEAF, OTHER)]}, "a parameter must be a leaf Tensor"),
         (SGD, {"params": [np.ones(3)]}, "a parameter must be a leaf Tensor"),
     ],
 )

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import DataError, read_instructions
+from tinygrad_llm.finetuning import STYLES
+from tinygrad_llm.finetuning.assistant import prompt_of
 from tinygrad_llm.formats import load_checkpoint, load_safetensors, save_checkpoint
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT, Encoder, EncoderConfig, GPTClassifier, GPTConfig
@@ -256,6 +258,10 @@ def test_results_of_a_classifier_are_the_counts_of_its_test(tmp_path, base, data
     assert results["accuracy"]["test"] == np.trace(counts) / counts.sum()
     assert results["accuracy"]["training"] > 0.9
     assert results["labels"] == ["ham", "spam"]
+    monkeypatch.setattr(finetune, "classify", lambda model, rows: np.tile([0.3, 0.7], (len(rows), 1)))
+    all_spam, (ham, spam) = run.data.results(run.model), counts.sum(axis=1).tolist()
+    assert all_spam["confusion"] == [[0, ham], [0, spam]]
+    assert (all_spam["recall"], all_spam["precision"][1]) == ([0, 1], spam / 8)
 
 
 def test_results_of_an_assistant_are_by_kind(whole):
@@ -274,6 +280,14 @@ def test_answers_are_those_of_each_question_alone(base, data):
     done = []
     assert answers(model, tokenizer, entries, "plain", 8, False, done.append) == (alone, 1)
     assert done[-1] == len(entries)
+    assert all(said == said.strip() for said in alone)
+    cropped = {}
+    for n in range(99):
+        long = entries[0]._replace(instruction="~" * n, input="")
+        room = model.block_size - len(tokenizer.encode(prompt_of(long.instruction, "", STYLES["plain"])))
+        if room in (0, 1):
+            cropped[room] = answers(model, tokenizer, [long], "plain", 8)[1]
+    assert cropped == {1: 0, 0: 1}  # by how many tokens are left for the answer
     with pytest.raises(ValueError, match=r"^the prompt 'the the .* has \d+ tokens, and the model reads at most 31"):
         answers(model, tokenizer, entries, "plain", 8, refuse=True)
 

@@ -1,6 +1,7 @@
 """Frozen parameters: they stay bit for bit, and cost no gradient and no optimizer state."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -108,6 +109,19 @@ def test_the_gradient_of_the_rest_is_that_of_the_whole_model():
 def test_a_model_without_anything_to_train_is_refused():
     with pytest.raises(ConfigError, match="no parameter of the model requires a gradient"):
         trainer_of(frozen(""))
+
+
+@pytest.mark.parametrize("more", [1, 2])
+def test_the_first_of_several_parameters_that_were_frozen_too_late_is_named(more):
+    trainer = trainer_of(model := new_model())
+    for p in list(model.transformer.parameters())[: more + 1]:
+        p.requires_grad = False
+    message = (
+        f"transformer.wte.weight and {more} more: requires_grad was changed after the Trainer was made: freeze before "
+        "the Trainer is made, or make a new one"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        trainer.advance()
 
 
 @pytest.mark.parametrize("freeze", [True, False])

@@ -1,5 +1,6 @@
 """The training loop: what it reports, what it changes, and what it refuses."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -26,9 +27,10 @@ from tinygrad_llm.datasets import DataError, SlidingWindows
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.nn import Dropout, Module, Parameter
 from tinygrad_llm.optim import AdamW, Muon, warmup_cosine
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import Generator, QuickMasks
 from tinygrad_llm.training import (
     ConfigError,
+    Evaluation,
     Examples,
     LanguageModeling,
     Task,
@@ -454,6 +456,12 @@ def test_there_are_at_most_as_many_workers_as_rows():
         ({"eval_every": 0}, "must be at least 1, got 0"),
         ({"workers": -3}, "must be at least 1, got -3"),
         ({"lr": math.nan}, "must be finite and ≥ 0, got nan"),
+        ({"lr": math.inf}, "must be finite and ≥ 0, got inf"),
+        ({"min_lr": 0.5}, r"0.5 is above training.lr, 0.01, .*lower it as well \(min_lr=0.001\)"),
+        ({"workers": 1.5}, "must be an integer, got 1.5"),
+        ({"extended": ((0, 5),)}, r"must be pairs of numbers above 0.*, got \[\[0, 5\]\]"),
+        ({"extended": ((5, 0),)}, "must be pairs of numbers above 0"),
+        ({"extended": ((5, 9), (5, 12))}, "must be pairs of numbers above 0"),
         ({"warmup": -1}, "must be finite and ≥ 0, got -1"),
         ({"clip": 0.0}, r"must be positive \(inf: no limit\), got 0.0"),
         ({"clip": math.nan}, "must be positive .*, got nan"),
@@ -472,6 +480,43 @@ def test_there_are_at_most_as_many_workers_as_rows():
 def test_a_setting_out_of_range_is_refused(wrong, message):
     with pytest.raises(ConfigError, match=rf"^training\.{next(iter(wrong))}: {message}"):
         dataclasses.replace(SETTINGS, **wrong)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "inverse_sqrt"])
+def test_a_floor_above_the_peak_is_refused_where_the_schedule_ends_there(schedule):
+    ends_there = schedule in ("cosine", "linear")
+    with pytest.raises(ConfigError, match="the rate would rise") if ends_there else contextlib.nullcontext():
+        dataclasses.replace(SETTINGS, min_lr=0.5, schedule=schedule)
+
+
+@pytest.mark.parametrize("masks", ["torch", "quick"])
+def test_dropout_draws_from_the_stream_that_the_settings_name(masks):
+    model = new_model(dropout=0.5)
+    drawn = {id(module.rng) for module in model.modules() if isinstance(module, Dropout)}
+    Trainer(model, text_task(), dataclasses.replace(SETTINGS, masks=masks, seed=4))
+    streams = [module.rng for module in model.modules() if isinstance(module, Dropout)]
+    if masks == "torch":
+        assert {id(rng) for rng in streams} == drawn
+    else:
+        assert len({id(rng) for rng in streams}) == 1
+        assert type(streams[0]) is QuickMasks
+        assert str(streams[0].get_state()) == str(QuickMasks(4).get_state()) != str(QuickMasks(5).get_state())
+
+
+def test_windows_are_shuffled_by_the_generator_that_is_given():
+    rng = Generator(9)
+    before, settings = rng.get_state(), dataclasses.replace(SETTINGS, seed=3)
+    given = [step.loss for step in train(new_model(), IDS, VAL_IDS, settings, rng)]
+    assert str(rng.get_state()) != str(before)
+    own, same = ([step.loss for step in train(new_model(), IDS, VAL_IDS, settings, r)] for r in (None, Generator(3)))
+    assert own == same != given
+
+
+def test_a_held_out_loss_that_no_operation_explains_is_infinite_all_the_same(monkeypatch):
+    trainer = Trainer(new_model(), text_task(), SETTINGS)
+    monkeypatch.setattr(trainer.task, "evaluate", lambda model: Evaluation(math.inf, {}))
+    with pytest.raises(TrainingError, match=r"^step 0: the held-out loss is inf: computed a second"):
+        list(trainer.run())
 
 
 def test_a_text_that_is_too_short_is_refused():

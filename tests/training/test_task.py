@@ -202,6 +202,7 @@ def test_a_loss_must_be_a_scalar_and_a_figure_a_number():
         "a float": lambda loss, measures: loss.item(),
         "a list": lambda loss, measures: [loss, measures],
         r"a Tensor of shape \(2,\)": lambda loss, measures: F.stack([loss, loss]),
+        "a tuple": lambda loss, measures: (loss, measures, 1),
         r"a Tensor of shape \(\) and a float": lambda loss, measures: (loss, 0.5),
     }
     for got, change in losses.items():
