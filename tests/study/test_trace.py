@@ -744,9 +744,13 @@ def check_example(name):
     assert max(p["error"] for p in data["proofs"]) < 1e-12
     assert all(m["caught"] for m in data["breaks"]["mutants"])
     assert all(t["axes"] == [] or any(t["axes"]) for t in data["tensors"])
+    check_given(data)
+
+
+def check_given(data):
     assert {t["dtype"] for t in data["tensors"]} <= {"float32", "int64", "bool"}
     given = {role: [t["name"] for t in data["tensors"] if t["role"] == role] for role in ("parameter", "input")}
-    assert {role: " ".join(names) for role, names in given.items()} == GIVEN.get(name, ANY)
+    assert {role: " ".join(names) for role, names in given.items()} == GIVEN.get(data["meta"]["example"], ANY)
 
 
 GIVEN = {
@@ -799,6 +803,8 @@ def test_layer_norm_in_steps_is_the_kernel():
 
 
 def test_the_head_answers_the_questions_of_a_student(head):
+    check_given(head.data)
+    assert head.data["meta"]["tokens"] == [["the", "fox", "saw", "a", "hen"]]
     said = [note for step in head.data["steps"] for note in step["notes"]]
     assert any(
         "With g = ∂L/∂head: da = g · vᵀ is ∂L/∂weights, and db = weightsᵀ · g is ∂L/∂v." in note for note in said

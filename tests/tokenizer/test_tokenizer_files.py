@@ -8,7 +8,7 @@ import os
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_llm.tokenizer import (
@@ -308,6 +308,8 @@ def test_save_to_a_place_that_cannot_be_written_raises(tmp_path):
     specials=st.lists(st.sampled_from(["<a b>", "<", "b\n"]), unique=True),
     size=st.integers(1, 9),
 )
+@example(text="a\r\n b\r\n\r\n c <a b> d", keep=False, specials=["<a b>"], size=2)
+@example(text="\ufeffé\r\n b c", keep=True, specials=[], size=3)
 def test_stretches_of_a_file_join_to_it_and_cut_no_word(folder, text, keep, specials, size):
     data = text.encode()
     (folder / "a.txt").write_bytes(data)

@@ -319,6 +319,8 @@ def test_a_pipeline_of_hugging_face_that_is_not_berts_is_refused_by_name(tmp_pat
         ("model", "vocab", [], "not a tokenizer.json"),
         ("normalizer", "type", "NFC", "normalizer: type is 'NFC'"),
         ("normalizer", "clean_text", False, "clean_text is False"),
+        ("normalizer", "handle_chinese_chars", False, "handle_chinese_chars is False"),
+        ("normalizer", "strip_accents", 1, "strip_accents that or null"),
         ("normalizer", "lowercase", 1, "lowercase must be true or false"),
         ("pre_tokenizer", "type", "Whitespace", "pre_tokenizer: type is 'Whitespace'.*use a tokenizer of WordPiece"),
     ]

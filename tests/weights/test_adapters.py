@@ -14,7 +14,7 @@ from tinygrad_llm.models import GPT, GPTClassifier
 from tinygrad_llm.nn import Linear, add_lora, lora_layers, merge_lora
 from tinygrad_llm.random import Generator
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.weights import model_at
+from tinygrad_llm.weights import WEIGHTS, model_at
 from tinygrad_llm.weights.adapters import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -119,6 +119,21 @@ def test_labels_of_a_classifier_are_different_texts(tmp_path, labels):
     save_safetensors(tmp_path / ADAPTER, arrays, {**metadata, "tinygrad_llm.labels": labels})
     with pytest.raises(LoadError, match="labels"):
         GPTClassifier.from_pretrained(tmp_path)
+
+
+def test_a_model_that_an_adapter_names_is_read_with_the_options_of_the_call(tmp_path):
+    shaken(UNTIED).save_pretrained(tmp_path / "base")
+    arrays, metadata = load_safetensors(tmp_path / "base" / WEIGHTS)
+    arrays["transformer.wpe.weight"][-1, 0] = np.inf
+    save_safetensors(tmp_path / "base" / WEIGHTS, arrays, metadata)
+    save_adapter(trained(shaken(UNTIED)), tmp_path / "adapter", str(tmp_path / "base"))
+    model = GPT.from_pretrained(tmp_path / "adapter", allow_non_finite=True, fused=False)
+    assert not model.fused
+    assert GPT.from_pretrained(tmp_path / "adapter", allow_non_finite=True).fused
+    with pytest.raises(LoadError, match=r"NaN or infinity in transformer\.wpe\.weight"):
+        GPT.from_pretrained(tmp_path / "adapter")
+    with pytest.raises(LoadError, match="n_head is 2, not the 1 asked for"):
+        GPT.from_pretrained(tmp_path / "adapter", 1, allow_non_finite=True)
 
 
 def test_a_folder_with_a_whole_model_is_read_as_that_and_not_as_an_old_adapter_beside_it(tmp_path):

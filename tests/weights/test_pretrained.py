@@ -340,6 +340,8 @@ def test_sizes_that_no_file_states_are_read_from_the_tensors(tmp_path):
     alone(tmp_path)
     (tmp_path / "config.json").write_text('{"n_head": 2, "n_ctx": 12}')
     assert logits(tmp_path).tobytes() == logits(TINY / "saved").tobytes()
+    (tmp_path / "config.json").write_text('{"n_head": 2, "n_positions": 12, "n_ctx": 13}')  # n_ctx is the older name
+    assert logits(tmp_path).tobytes() == logits(TINY / "saved").tobytes()
     (tmp_path / "config.json").write_text('{"n_head": 2, "n_ctx": 13}')
     refused(tmp_path, "transformer.wpe.weight has shape (12, 8), and not (13, 8)")
 
