@@ -142,6 +142,16 @@ backward
    12  d a  = -0.460092  complete"""
 
 
+def test_the_listing_counts_what_is_not_finite():
+    x = Tensor(np.array([1.0, np.inf, np.nan, np.nan]), requires_grad=True)
+    y = Tensor(np.array([1.0, np.inf]), requires_grad=True)
+    lines = trace_lines(record(lambda: x.exp().sum() + y.exp().sum()))
+    assert [line.partition(")  ")[2] for line in lines if re.search(r" exp(#2)? \(", line)] == [
+        "2 NaN, 1 inf of 4",
+        "0 NaN, 1 inf of 2",
+    ]
+
+
 def test_the_listing_of_a_scalar_example():
     assert "\n".join(trace_lines(example("scalar"))) == SCALAR
 

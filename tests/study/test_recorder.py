@@ -113,6 +113,13 @@ def test_a_variable_in_a_loop_names_each_of_its_values():
 
     r = record(function)
     assert [v.name for v in r.values] == ["x", "y", "y#2", "y#3", "a", "b", "multiply", "total"]
+
+    def several():
+        place = {}
+        a, place["b"] = x.exp(), x.tanh()  # not all of them are variables
+        return (a * place["b"]).sum()
+
+    assert [v.name for v in record(several).values] == ["x", "exp", "tanh", "multiply", "output"]
     named = record(function, names={"input": x})
     assert named.values[0].name == "input"
 

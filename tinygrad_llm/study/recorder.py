@@ -124,7 +124,9 @@ class Recorder(Observer):
         """The value that an operation received."""
         known = self._by_array.get(id(array))
         if known is None:
-            return self._new_value(array, layer, node)
+            made = self._new_value(array, layer, node)
+            made.source = array
+            return made
         if node is not None and node not in self._by_node:
             self._by_node[node], known.requires_grad = known, True
         return known
@@ -251,7 +253,7 @@ def record_model(model: GPT, ids: Any, targets: Any = None, backward: bool = Tru
     ids = as_ids(ids)
     if backward and targets is None:
         targets = next_ids(ids)
-    names = {"ids": ids} | ({"targets": targets} if backward else {})
+    names = {"ids": ids}
     with plain(model):
         if not backward:
             return record(lambda: model(ids), model, names, False, keep)

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinygrad_llm.autograd import Tensor
 from tinygrad_llm.autograd.observer import Line
-from tinygrad_llm.kernels import Kernel
+from tinygrad_llm.kernels import Array, Kernel
 from tinygrad_llm.nn import Parameter
 
 
@@ -32,6 +32,7 @@ class Value:
     made_by: int | None = None  # forward step
     used_by: list[int] = field(default_factory=list)  # forward steps
     tensor: Tensor | None = None  # of a leaf that requires a gradient
+    source: Array | None = None  # the array itself, of a value that no operation made
     requires_grad: bool = False
     number: bool = False  # a Python number
     grad: int | None = None  # the complete gradient

@@ -41,7 +41,8 @@ class Replay:
 
     def leaf(self, v: Value) -> Array:
         """The array of a value that no operation made, in the replay's dtype."""
-        array = v.array if isinstance(v.array, np.ndarray) else v.tensor.data  # type: ignore[union-attr]
+        array = v.array if isinstance(v.array, np.ndarray) else v.source
+        assert array is not None
         return array.astype(self.dtype, copy=False) if array.dtype.kind == "f" else array
 
     def values(self, leaf: Callable[[Value], Array] | None = None) -> dict[int, Array]:
