@@ -59,6 +59,19 @@ def test_a_row_of_a_confusion_is_a_true_class_and_a_column_a_predicted_one():
     assert axes.images[0].get_array().tolist() == [[0.75, 0.25], [0, 1]]
 
 
+@pytest.mark.parametrize("size", [12, 13, 60, 61])
+def test_many_classes_lose_their_cells_and_more_lose_their_names(size):
+    pytest.importorskip("matplotlib")
+    (axes,) = confusion_matrix(np.eye(size, dtype=int).tolist(), [f"c{i}" for i in range(size)]).axes
+    assert len(axes.texts) == (size * size if size == 12 else 0)
+    numbered = size == 61
+    assert axes.get_xlabel() == ("number of the predicted class" if numbered else "predicted")
+    assert axes.get_ylabel() == ("number of the true class" if numbered else "true")
+    names = [[text.get_text() for text in one.get_ticklabels()] for one in (axes.xaxis, axes.yaxis)]
+    assert numbered or names == [[f"c{i}" for i in range(size)]] * 2
+    assert axes.get_xticklabels()[0].get_rotation() == (90 if 12 < size < 61 else 0)
+
+
 def test_losses_and_learning_rate_have_an_axis_each():
     pytest.importorskip("matplotlib")
     losses, rates = loss_curve(STEPS).axes
@@ -74,7 +87,10 @@ def test_losses_and_learning_rate_have_an_axis_each():
 
 def test_gradients_have_a_line_for_each_layer():
     pytest.importorskip("matplotlib")
-    (axes,) = gradients(STEPS).axes
+    figure = gradients(STEPS)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["wte", "h.0", "ln_f"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("step", "norm", "log")
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert list(lines) == ["wte", "h.0", "ln_f"]
     for layer, first, last in (("wte", 0.5, 0.25), ("h.0", 0.1, 0.2)):

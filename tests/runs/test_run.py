@@ -69,6 +69,7 @@ def test_the_folder_holds_metrics_samples_configuration_and_origin(trained, text
     assert about["identity"]["corpus"] == [{"characters": len(text), "sha256": sha256}]
     assert about["identity"]["tokenizer"]["tokens"] == run.data.tokenizer.n_vocab
     assert about["steps_done"] == 3
+    assert [run.folder.is_saved(step) for step in (2, 3, 4)] == [False, True, False]
     values = read_toml(folder / "config.toml")
     assert (values["model.n_embd"], values["training.lr"], values["training.workers"]) == (8, 1e-2, 1)
 
@@ -250,6 +251,14 @@ def test_only_a_run_that_has_ended_takes_the_place_of_another(ended, new, traine
     assert (tmp_path / "run-stopped").exists() == (not ended)
     assert about_run(run.folder.path)["steps_done"] == (3 if ended else 2)
     assert run.folder.checkpoints.steps() == ([0, 3] if ended else [0, 2])  # and none of the earlier run's
+
+
+def test_a_run_that_has_begun_has_done_no_step(new):
+    run = new(**FEW)
+    steps = run.train()
+    next(steps)
+    assert about_run(run.folder.work)["steps_done"] == 0
+    steps.close()
 
 
 def test_a_run_that_was_stopped_earlier_is_left_alone(tmp_path):
