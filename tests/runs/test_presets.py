@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -46,8 +47,39 @@ def test_baby_is_nanogpts():
     assert settings.order == "random"
 
 
-def test_gpt2_is_gpt2():
-    assert PRESETS["gpt2"].model == CONFIGS["gpt2"]
+def test_gpt2_is_gpt2_trained_as_nanogpt_trains_it():
+    """nanoGPT's config/train_gpt2.py and the defaults of its train.py, with one process for its eight."""
+    preset = PRESETS["gpt2"]
+    assert preset.model == CONFIGS["gpt2"]
+    settings = preset.training
+    assert (settings.batch_size, settings.accumulation, settings.order) == (12, 5 * 8, "random")
+    assert (settings.steps, settings.warmup, settings.lr, settings.min_lr) == (600_000, 2000, 6e-4, 6e-5)
+    assert (settings.betas, settings.weight_decay, settings.clip, settings.eval_every) == ((0.9, 0.95), 0.1, 1.0, 1000)
+
+
+def test_book_mini_has_the_settings_of_the_books_chapter_5():
+    preset = PRESETS["book-mini"]
+    assert preset.model == dataclasses.replace(
+        CONFIGS["gpt2"], block_size=256, dropout=0.1, qkv_bias=False, tie_weights=False, initializer_range=None
+    )
+    settings = preset.training
+    assert (settings.epochs, settings.batch_size, settings.seed) == (10, 2, 123)
+    assert (settings.lr, settings.schedule, settings.warmup, settings.weight_decay) == (4e-4, "constant", 0, 0.1)
+    assert (settings.eval_every, settings.eval_batches, settings.stride) == (5, 5, 0)
+    assert (settings.betas, settings.eps, settings.decay, settings.clip) == ((0.9, 0.999), 1e-8, "all", math.inf)
+
+
+def test_transformer_base_is_the_papers():
+    """Vaswani et al. 2017, arXiv:1706.03762: table 3, and sections 5.1 to 5.4."""
+    preset = PRESETS["transformer-base"]
+    sizes = preset.model
+    assert (sizes.n_layer, sizes.n_head, sizes.n_embd, sizes.dropout) == (6, 8, 512, 0.1)
+    assert preset.data.vocab_size == 37000
+    settings = preset.training
+    assert (settings.steps, settings.warmup, settings.schedule) == (100_000, 4000, "inverse_sqrt")
+    assert settings.lr == pytest.approx((512 * 4000) ** -0.5, rel=1e-3)
+    assert (settings.betas, settings.eps, settings.label_smoothing) == ((0.9, 0.98), 1e-9, 0.1)
+    assert (settings.weight_decay, settings.clip) == (0.0, math.inf)
 
 
 def test_book_mini_takes_the_books_90_steps(quick_gpt2, tmp_path):

@@ -253,12 +253,11 @@ def test_only_a_run_that_has_ended_takes_the_place_of_another(ended, new, traine
     assert run.folder.checkpoints.steps() == ([0, 3] if ended else [0, 2])  # and none of the earlier run's
 
 
-def test_a_run_that_has_begun_has_done_no_step(new):
+def test_a_run_that_is_saved_untrained_has_done_no_step(new):
     run = new(**FEW)
-    steps = run.train()
-    next(steps)
-    assert about_run(run.folder.work)["steps_done"] == 0
-    steps.close()
+    run.save()
+    assert about_run(run.folder.path)["steps_done"] == 0
+    assert not run.steps
 
 
 def test_a_run_that_was_stopped_earlier_is_left_alone(tmp_path):

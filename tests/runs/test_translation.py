@@ -147,6 +147,21 @@ def test_exact_is_the_share_of_greedy_translations_that_are_right(config, monkey
     assert task.evaluate(model).measures["exact"] == 1 / len(data.held_out["lengths"])
 
 
+def test_the_results_are_of_a_greedy_search_and_of_a_beam_of_four(config, monkeypatch):
+    data = load_translations(config)
+    targets = [pair.target for pair in data.test]
+
+    def translate(model, tokenizer, sources, width=1):
+        assert sources == [pair.source for pair in data.test]
+        return targets if width == 4 else [*targets[:1], *["no"] * (len(targets) - 1)]
+
+    monkeypatch.setattr("tinygrad_llm.runs.translation.translate", translate)
+    results = data.results(data.make_model(config, Generator(0), 4))
+    assert results["sentences"] == len(targets)
+    assert results["beam"]["exact"] == 1.0
+    assert results["greedy"]["exact"] == 1 / len(targets)
+
+
 def test_pairs_of_similar_length_are_measured_together_each_once_and_only_as_wide_as_needed():
     tokenizer, rng = Tokenizer([]), np.random.default_rng(0)
     pairs = [Translated("a" * int(n), "b" * int(m)) for n, m in rng.integers(1, 9, (11, 2))]
