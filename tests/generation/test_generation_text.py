@@ -136,6 +136,18 @@ def test_text_ends_before_the_first_stop_string(stop, text):
     assert "".join(pieces_before(stop)) == text
 
 
+def test_a_text_tells_whether_it_ended_by_itself():
+    """At its end or before a stop string, and not where it may have no more tokens."""
+    ids = BYTES.encode("ab")
+    for more, stop, ended in (([BYTES.eot_token], (), True), ([], (), False), ([], ("b",), True), ([], ("c",), False)):
+        for strings in (stop, (*stop, "none")):
+            row = [*ids, *more]
+            text = write(Parrot(BYTES.n_vocab, row), BYTES, [0], len(row), Sampling(0), stop=strings)
+            assert not text.ended
+            list(text)
+            assert text.ended == ended
+
+
 @given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3))
 def test_stop_strings_cut_as_if_the_whole_text_were_known(text, stop):
     places = [place for place in map(text.find, stop) if place >= 0]

@@ -110,6 +110,8 @@ def test_large_logits_do_not_overflow():
 def test_logits_that_are_nan_or_infinite_are_refused(bad, temperature):
     with pytest.raises(ValueError, match="scores are NaN or infinite"):
         next_token_probs(np.array([[1.0, bad]]), Sampling(temperature))
+    with pytest.raises(ValueError, match="scores are NaN or infinite"):
+        choose(np.array([[1.0, bad]]), Sampling(temperature), Generator(0))
     assert next_token_probs(np.array([[1.0, -np.inf]]), Sampling(temperature)).tolist() == [[1, 0]]
 
 

@@ -164,8 +164,16 @@ def test_arguments_out_of_range_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             beam_search(model, one, None, 1, 1, **options)
+    assert max(len(h.ids) for h in beam_search(model, one, None, 1, 1, max_new_tokens=1)[0]) == 1
     with pytest.raises(ValueError, match="NaN"):
         greedy_search(Fixed([[np.nan, 0.5]] * 2), one, None, 1, 1)
+
+
+def test_letters_beyond_ascii_are_of_one_word():
+    tokenizer = Tokenizer([])  # one token for each byte: Ā is C4 80
+    words, places = search._words(tokenizer, [*tokenizer.encode("ĀĀ7 b!"), tokenizer.eot_token])
+    assert words == ["ĀĀ7", "b", "!", "end"]
+    assert places == [0, 0, 0, 0, 0, 1, 1, 2, 3]
 
 
 def test_texts_are_translated_in_their_order_whatever_the_batch(monkeypatch):
@@ -185,7 +193,9 @@ def test_texts_are_translated_in_their_order_whatever_the_batch(monkeypatch):
     for text, message in [("", "the sentence is empty"), ("x" * 12, "the sentence has 13 tokens with its end, .* 12")]:
         with pytest.raises(ValueError, match=message):
             translate(model, tokenizer, [text])
-    with pytest.raises(ValueError, match="sentence 2 is empty"):
+    with pytest.raises(ValueError, match=r"^sentence 2 is empty$"):
         translate(model, tokenizer, ["a", " "])
+    with pytest.raises(ValueError, match=r"^line 7 is empty$"):
+        translate(model, tokenizer, ["a", " "], names=["line 5", "line 7"])
     with pytest.raises(ValueError, match="a tokenizer with an end-of-text token"):
         translate(model, CharTokenizer("ab"), ["a"])

@@ -11,6 +11,8 @@ import pytest
 
 from tinygrad_llm import functional as F
 from tinygrad_llm import nn
+from tinygrad_llm.autograd import Tensor
+from tinygrad_llm.kernels.positions import sinusoidal
 from tinygrad_llm.models import Encoder, EncoderClassifier, EncoderClassifierConfig, EncoderConfig, encoder
 from tinygrad_llm.random import Generator
 
@@ -195,8 +197,27 @@ def test_positions_without_a_table_keep_the_laws(positions):
     swapped = model(ids[:1, ::-1]).data[0, ::-1]
     assert np.abs(swapped - together[0]).max() > 1e-3  # order matters
     embedded = model.bert.embeddings(np.array([[5, 5, 5]])).data[0]
+    parts = model.bert.embeddings
+    x = parts.word_embeddings.weight.data[[5, 5, 5]]
+    if positions == "sinusoidal":
+        x = x * math.sqrt(8) + sinusoidal(np.arange(3), 8, np.float64)
+    x = x + parts.token_type_embeddings.weight.data[0]
+    np.testing.assert_allclose(embedded, parts.LayerNorm(Tensor(x)).data, rtol=0, atol=1e-12)
     moves = np.abs(embedded[0] - embedded[2]).max() > 1e-3
     assert moves == (positions == "sinusoidal")  # rotary positions act inside attention alone
+
+
+def test_label_smoothing_reaches_the_loss_with_and_without_a_count():
+    model = Encoder(EncoderConfig(**SIZES), Generator(1)).to("float64").eval()
+    ids, targets = np.array([[5, 3, 9, 4]]), np.array([[5, -100, 2, 4]])
+    plain, smooth = (model.loss(ids, targets, label_smoothing=share).item() for share in (0.0, 0.2))
+    logits = model(ids).data[0]
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    chosen = log_probs[[0, 2, 3], [5, 2, 4]]
+    assert plain == pytest.approx(-chosen.mean(), abs=1e-12)
+    assert smooth == pytest.approx(-(0.8 * chosen + 0.2 * log_probs[[0, 2, 3]].mean(axis=1)).mean(), abs=1e-12)
+    for share, loss in ((0.0, plain), (0.2, smooth)):
+        assert model.loss(ids, targets, label_smoothing=share, count=6).item() == pytest.approx(loss / 2, abs=1e-12)
 
 
 def test_every_prediction_depends_on_every_position(model):

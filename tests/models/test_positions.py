@@ -115,6 +115,13 @@ def test_sinusoidal_positions_stand_next_to_scaled_tokens(std, scale):
     np.testing.assert_allclose(model.transformer(ids).data, expected, rtol=1e-14)
 
 
+def test_rotary_positions_leave_the_tokens_as_they_are():
+    model = GPT(CONFIGS["rotary"]).to(np.float64)
+    model.transformer.h, model.transformer.ln_f = [], lambda x: x
+    ids = some_ids(2, 5)
+    np.testing.assert_array_equal(model.transformer(ids).data, model.transformer.wte.weight.data[ids])
+
+
 @pytest.mark.parametrize("form", ["huggingface", "openai", "npz"])
 def test_gpt2s_forms_refuse_other_positions_and_nothing_is_written(form, tmp_path):
     model = GPT(CONFIGS["rotary"])
