@@ -1,12 +1,15 @@
 """What a run learns from: the cut into training and held-out parts, tokenizers, and texts that are too short."""
 
+import dataclasses
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tinygrad_llm.datasets import DataError
 from tinygrad_llm.runs import data as data_module
+from tinygrad_llm.runs.config import DataSettings
 from tinygrad_llm.runs.data import load_data
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, pattern
 from tinygrad_llm.training import ConfigError
@@ -125,3 +128,14 @@ def test_token_files_need_the_tokenizer_that_made_them(config, tmp_path):
     np.arange(100, dtype="<u2").tofile(tmp_path / "a.bin")
     with pytest.raises(ConfigError, match="token files are encoded already: name their tokenizer"):
         load_data(config.changed({"files": [str(tmp_path / "a.bin")], "dtype": "uint16"}))
+
+
+@pytest.mark.parametrize("own", [(), ("held.bin",)])
+def test_held_out_windows_have_the_weights_of_their_files_unless_they_have_files_of_their_own(own, config, monkeypatch):
+    asked = dataclasses.replace(config, data=DataSettings(files=("a.bin", "b.bin"), weights=(1.0, 2.0)))
+    data = SimpleNamespace(held_out=["a", "b"], outside=2, source=SimpleNamespace(held_out_files=own))
+    monkeypatch.setattr(data_module, "held_out_windows", lambda *args: args)
+    settings = asked.training
+    assert data_module.held_out_part(asked, data) == (
+        ["a", "b"], asked.model.block_size - 2, settings.batch_size, settings.eval_batches, () if own else (1.0, 2.0)
+    )  # fmt: skip
