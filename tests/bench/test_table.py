@@ -48,6 +48,15 @@ def test_notes_say_how_many_rounds_there_were(rounds, words):
     assert f"Median (min–max) of {words}" in next(table.notes([measured(rounds=n) for n in rounds], FACTS, 2))
 
 
+def test_notes_name_the_best_rates_of_the_run():
+    case, timings = measured().case, measured().timings
+    measures = [Measure(case, timings, limits) for limits in (Limits(2e9, 5e9), None, Limits(3e9, 4e9))]
+    (note,) = [line for line in table.notes(measures, FACTS, 2) if line.startswith("Limit: ")]
+    assert note.startswith(
+        "Limit: at NumPy's best rates in the same run, up to 3 GF/s in float32 products and 5 GB/s to"
+    )
+
+
 def test_few_rounds_make_a_ratio_unreliable_and_no_other_figure():
     def warned(one):
         return any(line.startswith("Too few rounds") for line in table.notes([one], FACTS, 2))

@@ -100,6 +100,16 @@ def test_a_new_head_is_saved_whole(tmp_path, targets):
     assert json.loads((tmp_path / ADAPTER_CONFIG).read_text())["modules_to_save"] == ["score"]
 
 
+def test_a_new_head_alone_comes_back(tmp_path):
+    model = trained(classifier(), targets=["score"])
+    save_adapter(model, tmp_path, whole=("score",))
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    assert (config["r"], config["lora_alpha"], config["target_modules"]) == (1, 1, [])
+    again = classifier(seed=5)
+    load_adapter(again, tmp_path)
+    np.testing.assert_allclose(logits(again), logits(model), rtol=0, atol=1e-12)
+
+
 def test_a_head_without_a_bias_is_saved_whole(tmp_path):
     model = trained(shaken(UNTIED), targets=None)
     assert "lm_head" in dict(lora_layers(model))

@@ -437,6 +437,14 @@ def test_a_tied_head_that_differs_from_wte_is_refused(tmp_path):
     assert not GPT.from_pretrained(folder, n_head=2).config.tie_weights
 
 
+def test_an_untied_head_of_a_file_without_prefixes_keeps_its_name(tmp_path):
+    def strip(arrays):
+        return {name.removeprefix("transformer."): array for name, array in arrays.items()}
+
+    folder = folder_with(tmp_path, arrays=strip, variant="untied")
+    assert logits(folder).tobytes() == logits(TINY / "untied").tobytes()
+
+
 def test_an_untied_head_may_equal_wte(tmp_path):
     folder = folder_with(tmp_path, {"tie_word_embeddings": False}, variant="head")
     assert not GPT.from_pretrained(folder).config.tie_weights

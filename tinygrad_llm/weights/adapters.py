@@ -276,7 +276,7 @@ def _sorted(arrays: dict[str, Array], where: str) -> tuple[dict[str, tuple[Array
             raise LoadError(f"{where}: {show(layer)} must have one matrix lora_A and one lora_B")
         if len(halves["A"]) != halves["B"].shape[1]:
             raise LoadError(f"{where}: lora_A and lora_B of {show(layer)} have unequal ranks")
-    if not found:
+    if not arrays:
         raise LoadError(f"{where}: holds no adapter")
     return {layer: (halves["A"], halves["B"]) for layer, halves in found.items()}, whole
 
