@@ -60,6 +60,7 @@ def test_what_was_read_is_written_back(name, tmp_path):
     assert (written["torch_dtype"], written["position_embedding_type"]) == ("float32", "absolute")
     write_pretrained(tmp_path / "padded", config, state, "huggingface", padding=3)
     assert json.loads((tmp_path / "padded" / "config.json").read_text()) == written | {"pad_token_id": 3}
+    assert load_safetensors(tmp_path / "again" / WEIGHTS)[1]["format"] == "pt"
     arrays, theirs = load_safetensors(tmp_path / "again" / WEIGHTS)[0], load_safetensors(STORED / name / WEIGHTS)[0]
     assert arrays.keys() == theirs.keys()
     assert all(np.array_equal(arrays[key], theirs[key]) for key in theirs)

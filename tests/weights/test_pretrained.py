@@ -189,6 +189,7 @@ def test_an_untied_head_and_missing_biases_come_back(tmp_path, form, qkv_bias):
 def test_hugging_faces_config_states_the_dtype_which_transformers_obeys(tmp_path, dtype):
     write_pretrained(tmp_path, SMALL, shaken(SMALL, dtype).state_dict(), "huggingface")
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
+    assert load_safetensors(tmp_path / WEIGHTS)[1]["format"] == "pt"  # without which transformers refuses the file
 
 
 def test_openais_form_refuses_an_untied_head(tmp_path):
@@ -357,6 +358,9 @@ def test_two_files_may_state_the_sizes_if_they_agree(tmp_path):
     for name, text in (("hparams.json", json.dumps(HPARAMS)), ("config.json", '{"model_type": "llama"}')):
         (npz / name).write_text(text)  # a config of another model does not matter next to a GPT-2 of OpenAI
     save_npz(npz / "model.npz", in_openais_names(load_safetensors(TINY / "saved" / WEIGHTS)[0]))
+    assert GPT.from_pretrained(npz).config.n_head == 2
+    config = HPARAMS | {"n_positions": 12, "tie_word_embeddings": True}  # it also states what hparams.json does not
+    (npz / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "n_vocab"}))
     assert GPT.from_pretrained(npz).config.n_head == 2
 
 

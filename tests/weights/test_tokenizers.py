@@ -96,6 +96,8 @@ def test_special_tokens_added_after_the_last_row_are_left_out(tmp_path):
     assert vocabulary_hash(tokenizer_for(tmp_path, rows(262))) == vocabulary_hash(BPE)
     with pytest.raises(LoadError, match="has 264 tokens and the model 261"):  # the end of text has no row
         tokenizer_for(tmp_path, rows(261))
+    other = Tokenizer(BPE.merges, ["</s>", "<pad>"], "</s>")
+    assert fit(other, other.n_vocab - 1).eot_token == other.eot_token
 
 
 def test_a_tokenizer_of_words_keeps_its_special_tokens():
