@@ -28,7 +28,7 @@ from tinygrad_llm.runs.run import Run
 from tinygrad_llm.storage.files import LoadError
 from tinygrad_llm.tokenizer import Tokenizer, WordPieceTokenizer
 from tinygrad_llm.training import ConfigError
-from tinygrad_llm.weights import tokenizer_for
+from tinygrad_llm.weights import model_at, tokenizer_for
 from tinygrad_llm.weights.adapters import ADAPTER
 
 TASKS = ("classifier", "assistant", "preference")
@@ -177,6 +177,7 @@ def test_the_model_of_a_killed_run_is_in_its_checkpoint(tmp_path, base, data, ta
             break
     path = choose_weights(tmp_path / "run").path
     kind, ids = GPTClassifier if task == "classifier" else GPT, np.arange(12).reshape(2, 6)
+    assert model_at(path) == kind.__name__
     again = kind.from_pretrained(path)
     merge_lora(run.model)
     with run.model.evaluating():

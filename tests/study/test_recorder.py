@@ -82,6 +82,8 @@ def test_a_cache_without_backward_holds_activations_alone(model):
     cache = run_with_cache(model, IDS[:, :1], backward=False)  # one token has no next one
     assert cache["lm_head"].shape == (2, 1, 11)
     assert not any(name.endswith(".grad") for name in cache)
+    shapes = record_model(model, IDS, backward=False, keep=np.shape).cache()
+    assert shapes["lm_head"] == (2, 5, 11)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

@@ -222,6 +222,11 @@ def check_scalar_update(data, values, gradients):
         "loss": {"before": loss(0), "after": loss(0.01), "predicted": loss(0) - 0.01 * square},
         "curve": [[0.01 * k, loss(0.01 * k)] for k in (0, 1, 2, 3, 5, 7, 10, 13, 16, 20)],
     })  # fmt: skip
+    breaks = data["breaks"]
+    assert breaks["right"][0] == pytest.approx(loss(0))
+    lr = float(breaks["what"].rpartition(" ")[2])
+    a, b, c = weights - lr * np.sign(slopes)  # the first step of AdamW is lr long; nothing decays
+    assert breaks["right"][1] == pytest.approx(math.tanh(a * b + c) * a, rel=2e-6)
     figures = [
         {"grad_norm": abs(g), "weight_norm": abs(w), "ratio": 0.01 * abs(g / w), "nan": 0, "inf": 0}
         for w, g in zip(weights.tolist(), slopes.tolist(), strict=True)

@@ -175,6 +175,13 @@ def test_each_reader_says_which_command_reads_the_other_models(tmp_path):
         "labels": "GPTClassifier",
     }
     assert {name: model_at(tmp_path / name) for name in kinds} == kinds
+    save_safetensors(tmp_path / "plain.safetensors", gpt.state_dict())  # without metadata
+    assert model_at(tmp_path / "plain.safetensors") == "GPT"
+    save_safetensors(tmp_path / "newer.safetensors", gpt.state_dict(), {"format": "tinygrad_llm.Newer"})
+    with pytest.raises(
+        LoadError, match=r"holds 'tinygrad_llm\.Newer', and 'tinygrad_llm\.GPT' is needed: check the path$"
+    ):
+        GPT.from_pretrained(tmp_path / "newer.safetensors")
 
 
 @pytest.mark.parametrize("form", ["openai", "npz"])

@@ -741,6 +741,15 @@ def test_weights_that_do_not_fit_the_config_are_refused(tmp_path):
         refused(tmp_path / WEIGHTS, word)
 
 
+def test_weights_that_are_not_those_of_the_config_are_not_written(tmp_path):
+    state = GPT(SMALL).state_dict()
+    state["more"] = state.pop("transformer.ln_f.bias")[:2]
+    said = "transformer.ln_f.bias is gone, not (6,); more is (2,), not there. Save its state_dict()"
+    with pytest.raises(ValueError, match=f"^not saved to {re.escape(f'{tmp_path}/new')}: .*{re.escape(said)}"):
+        write_pretrained(tmp_path / "new", SMALL, state)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_hostile_config_is_refused_before_memory_is_allocated(tmp_path, peak_memory, for_each):
     def check(case):
         fields, arrays = case
