@@ -30,6 +30,7 @@ def test_attention_is_drawn_beside_its_gradient_with_the_mask_hatched(recording,
     figure = plot_attention(recording, "transformer.h.0", batch=1)
     weights = recording["transformer.h.0.attn.weights"]
     panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_ylabel() for axes in figure.axes if not axes.images] == ["weight", "∂L/∂weight"]
     assert len(panels) == 4
     for h in range(2):
         np.testing.assert_array_equal(panels[h].images[0].get_array(), weights.array[1, h])

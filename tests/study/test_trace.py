@@ -767,6 +767,8 @@ def check_example(name):
 
 
 def check_given(data):
+    assert data["meta"]["title"]
+    assert data["meta"]["intro"].endswith(".")
     assert {t["dtype"] for t in data["tensors"]} <= {"float32", "int64", "bool"}
     given = {role: [t["name"] for t in data["tensors"] if t["role"] == role] for role in ("parameter", "input")}
     assert {role: " ".join(names) for role, names in given.items()} == GIVEN.get(data["meta"]["example"], ANY)
@@ -906,6 +908,7 @@ def test_attention_with_dropout_is_found():
 
 def test_the_head_answers_the_questions_of_a_student(head):
     check_given(head.data)
+    assert head.data["meta"]["example"] == "attention"
     assert head.data["meta"]["tokens"] == [["the", "fox", "saw", "a", "hen"]]
     said = [note for step in head.data["steps"] for note in step["notes"]]
     assert any(

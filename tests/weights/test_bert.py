@@ -116,6 +116,7 @@ def test_classes_are_in_the_order_of_their_numbers_in_whatever_order_the_file_ha
     numbers = [str(i) for i in range(12)]
     fields = from_bert_config({"id2label": {i: f"class {i}" for i in sorted(numbers)}}, True)
     assert fields["labels"] == tuple(f"class {i}" for i in numbers)
+    assert from_bert_config({}, True)["labels"] == ("LABEL_0", "LABEL_1")  # as transformers calls two unnamed ones
 
 
 @pytest.mark.parametrize("name", ["classifier"], indirect=True)

@@ -547,8 +547,12 @@ def test_a_hash_that_the_hub_states_is_checked(for_each_part):
 
 def test_a_full_disk_is_reported_before_the_first_byte(part, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 50_000))
-    with Server(answer()) as server, pytest.raises(OSError, match="No space left on device: 100000 bytes are missing"):
+    with (
+        Server(answer()) as server,
+        pytest.raises(OSError, match="No space left on device: 100000 bytes are missing") as error,
+    ):
         get(server, part)
+    assert error.value.filename == str(part.parent)
     assert left(part) == []
 
 

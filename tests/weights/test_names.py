@@ -313,6 +313,7 @@ def test_the_table_of_writers_says_which_files_are_read(for_each):
 
     for_each(WRITERS, check)
     assert len({writer.who for writer in WRITERS}) == len(WRITERS)
+    assert all(bool(writer.refused) is (writer.style is None) for writer in WRITERS)
 
 
 def test_every_field_of_config_json_is_that_of_transformers():

@@ -237,7 +237,7 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise LoadError(f"{path}: peft_type is {show(config.get('peft_type'))}, and only LORA can be read")
     for name, harmless in _REFUSED.items():
-        if config.get(name, harmless) not in (harmless, None):
+        if config.get(name) not in (harmless, None):
             raise LoadError(f"{path}: {name} is {show(config[name])}, which cannot be read")
     alphas = config.get("alpha_pattern")
     good = {
