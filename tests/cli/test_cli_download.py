@@ -129,11 +129,17 @@ def texts(web, monkeypatch):
     return root
 
 
-def test_a_text_in_an_archive_is_fetched_and_found_by_its_name(cli, printed, refused, texts, runs, tmp_path):
+def test_a_text_in_an_archive_is_fetched_and_found_by_its_name(
+    cli, printed, refused, texts, runs, tmp_path, monkeypatch
+):
     words = ("finetune", "classifier", "sms-spam", "--base", runs["stories"], "--out", "new", "--steps", 2)
     assert "is not there: run `tinygrad-llm download sms-spam` first, or set TINYGRAD_LLM_DATA" in refused(*words)
+    shown = []
+    monkeypatch.setattr(command._Bars, "show", lambda bars, name, done, total: shown.append((name, done, total)))
     status, out, err = cli("download", "sms-spam")
     assert (status, err) == (0, "")
+    assert shown
+    assert shown[-1][1] == shown[-1][2] > 0, "the last progress is of the whole file"
     folder = tmp_path / "cache" / "data"
     assert (
         out == f"SMSSpamCollection: {len(MESSAGES)} bytes, fetched, SHA-256 verified\n{folder}: read it as sms-spam\n"

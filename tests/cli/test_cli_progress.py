@@ -156,3 +156,16 @@ def test_files_are_listed_by_folder_and_commands_can_be_copied():
     assert [line.split() for line in lines] == [[*words[:2], "\\"]] * 2 + [words[:2]]
     assert [len(line) - len(line.lstrip()) for line in lines] == [2, 6, 6]
     assert shlex.split("".join(lines).replace("\\", "")) == words
+    for length, count in ((74, 1), (75, 2)):  # the longest line has 80 columns, with the " \\" that continues it
+        assert len(progress.command_line(["abc", "w" * length]).split("\n")) == count
+
+
+def test_the_loss_before_training_is_no_step_of_the_bar(monkeypatch):
+    monkeypatch.setattr(progress, "_DELAY", 0.0)
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    out = io.StringIO()
+    bar = StepBar(2, out)
+    bar.show(Step(0, 4.0, 0.0, 0.0, 0.0, 4.5))
+    assert out.getvalue() == ""
+    bar.show(Step(1, 3.0, 0.1, 1.0, 900.0, None))
+    assert out.getvalue().startswith("step 1/2  loss 3.000  held-out 4.500  900 tokens/s")

@@ -77,6 +77,16 @@ def test_ctrl_c_saves_and_the_same_command_resumes(sent, cli, sweep_file, monkey
         assert both[0] == both[1]
 
 
+def test_no_run_begins_after_ctrl_c(cli, sweep_file, place, monkeypatch):
+    original = loop_module.AdamW.step
+    monkeypatch.setattr(loop_module.AdamW, "step", lambda *args: (original(*args), signal.raise_signal(signal.SIGINT)))
+    status, out, err = cli("sweep", sweep_file("seed = [1, 2, 3]", "workers = 1"), "--out", "all")
+    assert status == 130
+    assert "run 2/3" not in out
+    assert "stopped after 1 of 3 runs" in err
+    assert sorted(path.name for path in (place / "all").iterdir()) == ["seed=1", "sweep.csv", "sweep.json"]
+
+
 def test_a_closed_pipe_does_not_end_a_sweep(sweep_file, place, popen):
     sizes = "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 16\nsteps = 2\nwarmup = 0\neval_batches = 1\nworkers = 1"
     command = [sys.executable, "-m", "tinygrad_llm", "sweep", sweep_file("seed = [1, 2]", sizes), "--out", "all"]
