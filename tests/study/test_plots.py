@@ -45,6 +45,12 @@ def test_attention_is_drawn_beside_its_gradient_with_the_mask_hatched(recording,
         plot_attention(recording, "transformer.h.7")
 
 
+def test_the_attention_of_one_head_is_drawn(pictures):
+    one = GPT(GPTConfig(vocab_size=11, block_size=6, n_layer=1, n_head=1, n_embd=4), Generator(1))
+    figure = plot_attention(record_model(one, IDS[:, :2], backward=False))
+    assert [axes.get_title() for axes in figure.axes if axes.images] == ["head 0"]  # no gradient, no panel of it
+
+
 def test_tokens_label_the_axes(model, pictures):
     traced = trace_model(model, IDS, decode=lambda i: "$x$\n" if i == IDS[0, 0] else str(i), prove=False)
     figure = plot_attention(traced, batch=1)
@@ -168,6 +174,7 @@ def test_the_listing_has_every_step_in_80_columns(recording, capsys):
     headings = [layer for i, layer in enumerate(layers) if layer and (not i or layers[i - 1] != layer)]
     assert [line.strip() for line in lines if re.match("  [a-z]", line)] == headings
     text = "\n".join(lines)
+    assert "rstd = 1 /\n         √(var + eps), over the last axis\n" in text  # a line that goes on is indented more
     assert "softmax: dx = y · (g − Σ g·y)" in text
     assert "residual stream + branch transformer.h.0.attn" in text
     assert "weights (2, 2, 5, 5)" in text

@@ -325,7 +325,19 @@ def test_products_without_a_name_are_called_by_their_formula(gpt, head):
     assert [t["label"] for t in made.data["tensors"] if t["label"]] == ["a·b", "aᵀ", "(a·b)·aᵀ", "((a·b)·aᵀ)·0.5"]
 
 
-def test_axes_have_the_letters_of_the_model(gpt):
+def test_axes_have_the_letters_of_the_model(gpt, head):
+    lesson = {t["name"]: "".join(t["axes"]) for t in head.data["tensors"]}
+    names = {
+        "x": "TC",
+        "Wq": "DC",
+        "q": "TD",
+        "k.transpose": "DT",
+        "weights": "TT",
+        "head": "TD",
+        "Wo": "CD",
+        "y": "TC",
+    }
+    assert {name: lesson[name] for name in names} == names
     axes = {t["name"]: "".join(t["axes"]) for t in gpt.data["tensors"]}
     assert axes["transformer.h.0.attn.weights"] == "BHTT"
     assert axes["transformer.h.0.attn.q"] == "BHTD"
@@ -612,6 +624,7 @@ def test_mistakes_are_caught_and_change_the_gradient(gpt):
     assert breaks["right"][-1] < breaks["right"][0]
     for m in breaks["mutants"]:
         assert m["caught"]
+        assert m["wrong"]
         assert not m["error"] <= m["tolerance"]
         assert m["message"]
         assert max(g["error"] for g in m["gradients"]) > 1e-6
@@ -761,7 +774,7 @@ def check_example(name):
     assert data["meta"]["exact"]
     assert len(to_json(data)) < 2_000_000
     assert max(p["error"] for p in data["proofs"]) < 1e-12
-    assert all(m["caught"] for m in data["breaks"]["mutants"])
+    assert all(m["caught"] and m["wrong"] for m in data["breaks"]["mutants"])
     assert all(t["axes"] == [] or any(t["axes"]) for t in data["tensors"])
     check_given(data)
 

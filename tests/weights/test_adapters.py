@@ -54,6 +54,7 @@ def test_saved_adapters_load_beside_the_same_base(tmp_path, options):
     assert not np.allclose(logits(shaken(UNTIED)), logits(model))
     assert {path.name for path in folder.iterdir()} == {ADAPTER, ADAPTER_CONFIG}
     assert model_at(folder) == "GPT"
+    assert find_adapter(folder) == ("gpt2", "", ())
 
 
 def test_names_and_shapes_are_those_of_peft(tmp_path):
