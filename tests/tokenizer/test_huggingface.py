@@ -61,6 +61,17 @@ def test_merges_may_be_written_in_one_string(tmp_path):
     assert loaded.merges == load_tokenizer(THEIRS).merges
 
 
+def test_fields_that_an_older_program_left_out_have_their_defaults(tmp_path):
+    document = copy.deepcopy(DOCUMENT)
+    kept = {"model": {"vocab", "merges"}, "pre_tokenizer": {"type", "add_prefix_space"}}
+    for part, fields in kept.items():
+        document[part] = {key: value for key, value in document[part].items() if key in fields}
+    document["added_tokens"] = [{key: token[key] for key in ("id", "content")} for token in document["added_tokens"]]
+    document = {key: document[key] for key in (*kept, "added_tokens")}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    assert vocabulary_hash(load_tokenizer(tmp_path)) == vocabulary_hash(load_tokenizer(THEIRS))
+
+
 def test_the_first_file_that_names_the_end_of_a_text_decides_it(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(DOCUMENT))
     steps = [

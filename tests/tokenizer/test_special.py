@@ -1,8 +1,11 @@
 """Special tokens in texts from outside: the three decisions, and what the refusal says."""
 
+from collections import Counter
+
 import pytest
 
 from tinygrad_llm.tokenizer import CharTokenizer, Tokenizer, TokenizerError, encode_text, refuse_special
+from tinygrad_llm.tokenizer.statistics import token_statistics
 
 EOT = "<|endoftext|>"
 
@@ -32,3 +35,14 @@ def test_first_defect_is_named_with_the_place_of_the_text():
     for start in (1, 7):
         with pytest.raises(TokenizerError, match=rf"^f\.txt, after byte {start}: character 'c' at position 2"):
             encode_text(characters, "abc", where="f.txt", start=start)
+
+
+def test_statistics_count_the_tokens_of_texts_that_follow_each_other():
+    tokenizer = Tokenizer.train("the the", 259, ["abc"])
+    texts = ["the abc", "", " abc é", " the\n", "th"]  # "th" is a word that may go on
+    for allowed in (False, True):
+        counts = token_statistics(tokenizer, [*texts, "e"], allowed)
+        encoded = [tokenizer.encode(text, "all" if allowed else (), ()) for text in (*texts, "e")]
+        assert counts.tokens == Counter(token_id for ids in encoded for token_id in ids)
+        assert (counts.characters, counts.bytes, counts.words) == (21, 22, 6)
+        assert sum(n * times for n, times in counts.pre_tokens.items()) == sum(map(len, encoded)) - 2 * allowed

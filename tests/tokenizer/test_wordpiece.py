@@ -200,6 +200,9 @@ def test_training_takes_texts_skips_special_tokens_and_keeps_case():
     one = WordPieceTokenizer.train("the [MASK] Thé the", 100)
     assert one.vocabulary == WordPieceTokenizer.train(["the ", "Thé the"], 100).vocabulary
     assert one.vocabulary[-2:] == ["th", "the"]
+    calls = []
+    WordPieceTokenizer.train("the the", 14, progress=lambda done, wanted: calls.append((done, wanted)))
+    assert calls == [(1, 4), (2, 4)]
     assert "m" not in one.vocabulary
     assert "T" in WordPieceTokenizer.train("the Thé the", 100, lowercase=False).vocabulary
     letters = [chr(code) for code in range(0x4E00, 0x4E00 + 1001)]
@@ -332,6 +335,8 @@ def test_a_pipeline_of_hugging_face_that_is_not_berts_is_refused_by_name(tmp_pat
             load_tokenizer(tmp_path)
 
     for_each(wrong, check)
+    path.write_text(json.dumps(document | {"normalizer": {"type": "BertNormalizer"}, "added_tokens": None}))
+    same(load_tokenizer(tmp_path), small)  # fields that are left out have BERT's values
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": "yes"}')
     path.unlink()
     with pytest.raises(TokenizerError, match="do_lower_case must be true or false"):
