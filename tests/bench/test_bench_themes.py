@@ -11,7 +11,7 @@ from tinygrad_llm import GPT, Generator, GPTConfig, no_grad
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, grad
 from tinygrad_llm.bench import agree, attention, decode, optimizer, train
-from tinygrad_llm.bench.limits import attention_flops, step_flops
+from tinygrad_llm.bench.limits import attention_flops, prompt_flops, step_flops, weight_bytes
 from tinygrad_llm.bench.measure import OURS
 from tinygrad_llm.training import LanguageModeling, Trainer
 from tinygrad_llm.training.workers import Workers
@@ -125,6 +125,7 @@ def writing(request):
 
 @pytest.mark.parametrize("writing", ["decode_cases"], indirect=True)
 def test_decoding_gives_the_most_likely_tokens(writing):
+    assert writing.traffic == weight_bytes(WRITER)
     model = GPT.from_pretrained(writing.options["folder"])
     text = decode.prompt(31, decode.PROMPT)
     for _ in range(decode.NEW):  # without a cache
@@ -139,6 +140,7 @@ def test_decoding_gives_the_most_likely_tokens(writing):
 
 @pytest.mark.parametrize("writing", ["prefill_cases"], indirect=True)
 def test_prefill_gives_the_models_logits(writing):
+    assert writing.flops == prompt_flops(dataclasses.replace(WRITER, block_size=decode.PREFILL))
     model = GPT.from_pretrained(writing.options["folder"])
     with no_grad(), model.evaluating():
         whole = model(decode.prompt(31, decode.PREFILL)).data
@@ -184,6 +186,9 @@ def test_the_sizes_are_those_of_the_training_configurations():
     assert attention.SHAPES.keys() - sizes.keys() == {"gpt2-1024"}
     assert attention.SHAPES["gpt2-1024"] == (1, 12, 1024, 64)
     assert GPTConfig(initializer_range=0.1) == decode.CONFIG
+    s = train.SETTINGS
+    assert (s.lr, s.warmup, s.schedule, s.betas, s.eps) == (6e-4, 0, "constant", (0.9, 0.95), 1e-8)
+    assert (s.weight_decay, s.clip) == (0.1, 1.0)
 
 
 def test_torch_gives_the_same_attention(monkeypatch, torch):

@@ -63,11 +63,15 @@ def test_all_contenders_give_the_same_answer(kind, name, path):
     assert one.round() > 0
 
 
-def test_the_answer_is_that_of_the_tokenizer(path):
+def test_the_answer_is_that_of_the_tokenizer(path, tmp_path):
     tokenizer = Tokenizer.gpt2()
     expected = b"".join(subject.array("I", tokenizer.encode(text)).tobytes() for text in TEXTS)
     trained = Tokenizer.train(TEXTS, 270)
     spelled = [tuple(trained.decode_bytes([i]) for i in pair) for pair in trained.merges]
+    (tmp_path / "special.json").write_text('["<|endoftext|>"]')  # in a corpus, it is text like any other
+    plain = Tokenizer.gpt2().encode_ordinary("<|endoftext|>")
+    special = subject.encoding(subject.OURS, str(tmp_path / "special.json"), False)
+    assert special.do()[1] == subject.array("I", plain).tobytes()
     works = [(subject.encoding(subject.OURS, path, cold), expected) for cold in (True, False)]
     works.append((subject.decoding(subject.OURS, path), "".join(TEXTS).encode()))
     works.append((subject.training(subject.OURS, path, vocab_size=270), repr(spelled).encode()))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.bench import BenchError, Timing, learn
-from tinygrad_llm.bench.measure import OURS
+from tinygrad_llm.bench.measure import OURS, THREADS
 from tinygrad_llm.cli import bench
 from tinygrad_llm.datasets import BatchStream
 from tinygrad_llm.models import GPT, GPTConfig
@@ -29,6 +29,7 @@ def toy(monkeypatch):
 
     def alternate(contenders, rounds, warmup, progress):
         assert warmup == 0
+        assert all(set(THREADS) <= one.environment.keys() for one in contenders)
         works = []
         for one in contenders:
             module, _, function = one.subject.partition(":")
@@ -118,8 +119,9 @@ def test_pytorch_learns_as_our_adamw_does(toy, monkeypatch):
 
 
 def test_models_that_start_apart_are_refused(toy, monkeypatch):
-    losses = iter([3.0, 3.1])
+    losses = iter([3.0, 3.002, 3.0, 3.1])  # within a thousandth, and not
     monkeypatch.setattr(learn.Learning, "answer", lambda self: self.curve.append((0, 0.0, 3.0)) or next(losses))
+    assert len(learn.learn(TEXT, 2, [], 1)) == 2
     said = "untrained, tinygrad_llm, muon has a loss of 3.1, and tinygrad_llm, adamw 3.0"
     with pytest.raises(BenchError, match=f"^{said}$"):
         learn.learn(TEXT, 2, [], 1)

@@ -1,5 +1,6 @@
 """Token files: opened, described, compared with a tokenizer, and refused if they are damaged."""
 
+import hashlib
 import itertools
 import json
 import pickle
@@ -135,6 +136,10 @@ def test_vocabulary_hash_differs_between_vocabularies():
     kinds += [Tokenizer([(0, 1)], []), Tokenizer([], ['!"'])]  # the same bytes, once merged and once special
     assert len({vocabulary_hash(kind) for kind in kinds}) == len(kinds)
     assert vocabulary_hash(CharTokenizer("ab")) == vocabulary_hash(CharTokenizer("ab"))
+    ends = hashlib.sha256(
+        b"\1" + bytes(7) + b"a" + b"\2" + bytes(7) + "é".encode() + b"{}"
+    )  # the runs of a version before
+    assert vocabulary_hash(CharTokenizer("aé")) == ends.hexdigest()
 
 
 # ---- ids compared with a tokenizer -------------------------------------------------------------------------------

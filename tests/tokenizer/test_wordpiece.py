@@ -65,6 +65,7 @@ def test_words_are_cleaned_and_split(text, words):
 
 
 def test_case_and_accents_may_stay():
+    assert WordPieceTokenizer(VOCABULARY, True, False).split("Ä É") == ["ä", "é"]
     assert split_basic("Ä É\u0301, Σ", lowercase=False, strip_accents=False) == ["Ä", "É\u0301", ",", "Σ"]
     assert split_basic("Ä É", lowercase=True, strip_accents=False) == ["ä", "é"]
     assert split_basic("Ä É", lowercase=False, strip_accents=True) == ["A", "E"]
@@ -314,7 +315,12 @@ def test_a_pipeline_of_hugging_face_that_is_not_berts_is_refused_by_name(tmp_pat
     path = tmp_path / "tokenizer.json"
     document = json.loads(path.read_text())
     wrong = [
-        ("model", "unk_token", "<unk>", "model: unk_token is '<unk>'"),
+        (
+            "model",
+            "unk_token",
+            "<unk>",
+            "model: unk_token is '<unk>'.*: use a tokenizer of WordPiece with BERT's settings$",
+        ),
         ("model", "continuing_subword_prefix", "@@", "continuing_subword_prefix is '@@'"),
         ("model", "max_input_chars_per_word", 200, "max_input_chars_per_word is 200"),
         ("model", "vocab", document["model"]["vocab"] | {"x": 99}, "the ids of its 20 tokens must be 0 … 19"),
