@@ -66,7 +66,7 @@ def last_digit(number):
 
 
 def test_there_are_programs_of_every_chapter():
-    assert len(PROGRAMS) == 37
+    assert len(PROGRAMS) == 38
     assert {name.split("_")[0] for name in PROGRAMS} == {*(f"ch0{i}" for i in range(2, 8)), "app", "words"}
 
 

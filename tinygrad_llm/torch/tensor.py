@@ -176,6 +176,11 @@ def _in_place(made_by: str, operation: Callable[[Any, Any], Any]) -> Any:
     return run
 
 
+def _toward_0(a: Array, b: Any) -> Array:
+    quotient: Array = np.trunc(np.true_divide(a, b))
+    return quotient.astype(np.result_type(a, b))
+
+
 def _compared(operation: Callable[[Any, Any], Any]) -> Any:
     def run(self: "Tensor", other: Any) -> Any:
         if not isinstance(other, Tensor | np.ndarray | np.generic | int | float | complex):
@@ -521,10 +526,36 @@ class Tensor:
     __rfloordiv__ = _of_values(np.floor_divide, reflected=True)
     __mod__ = _of_values(np.remainder)
     __rmod__ = _of_values(np.remainder, reflected=True)
-    add, sub, mul, div, eq, ne, lt, le, gt, ge = (
-        __add__, __sub__, __mul__, __truediv__, __eq__, __ne__, __lt__, __le__, __gt__, __ge__,
-    )  # fmt: skip
-    add_, sub_, mul_, div_ = __iadd__, __isub__, __imul__, __itruediv__
+    mul, eq, ne, lt, le, gt, ge = __mul__, __eq__, __ne__, __lt__, __le__, __gt__, __ge__
+    mul_, div_ = __imul__, __itruediv__
+
+    def add(self, other: Any, *, alpha: Any = 1) -> "Tensor":
+        """x + alpha · other."""
+        found: Tensor = self + (other if alpha == 1 else alpha * other)
+        return found
+
+    def sub(self, other: Any, *, alpha: Any = 1) -> "Tensor":
+        """x − alpha · other."""
+        found: Tensor = self - (other if alpha == 1 else alpha * other)
+        return found
+
+    def add_(self, other: Any, *, alpha: Any = 1) -> Self:
+        """x ← x + alpha · other."""
+        self += other if alpha == 1 else alpha * other
+        return self
+
+    def sub_(self, other: Any, *, alpha: Any = 1) -> Self:
+        """x ← x − alpha · other."""
+        self -= other if alpha == 1 else alpha * other
+        return self
+
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> "Tensor":
+        """x / other; with "floor" rounded down, with "trunc" toward 0."""
+        ways = {None: Tensor.__truediv__, "floor": Tensor.__floordiv__, "trunc": _of_values(_toward_0)}
+        if rounding_mode not in ways:
+            raise RuntimeError(f"div: rounding_mode must be None, 'floor' or 'trunc', got {rounding_mode!r}")
+        found: Tensor = ways[rounding_mode](self, other)
+        return found
 
     def __neg__(self) -> "Tensor":
         return Tensor.of(-self.ours, "NegBackward0")
@@ -628,9 +659,14 @@ class Tensor:
         index = np.roll(np.arange(self.numel()).reshape(self.shape), shifts, dims)
         return Tensor.of(self.ours.reshape(-1)[index], "RollBackward0")
 
-    def diagonal(self, offset: int = 0) -> "Tensor":
-        i = np.arange(len(np.diagonal(self.ours.data, offset)))
-        return Tensor.of(self.ours[i + max(-offset, 0), i + max(offset, 0)], "DiagonalBackward0")
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> "Tensor":
+        """The diagonal of two axes, which becomes the last axis."""
+        first, second = dim1 % self.ndim, dim2 % self.ndim
+        rest = [axis for axis in range(self.ndim) if axis not in (first, second)]
+        x = self.ours.permute(first, second, *rest)
+        i = np.arange(len(np.diagonal(x.data, offset).T))
+        y = x[i + max(-offset, 0), i + max(offset, 0)]
+        return Tensor.of(y.permute(*range(1, y.ndim), 0), "DiagonalBackward0")
 
     def where(self, condition: "Tensor", other: Any) -> "Tensor":
         a, b = together(self, other)
@@ -668,7 +704,8 @@ class Tensor:
         return constant(stream(generator).multinomial(self.ours.data, num_samples, replacement))
 
     def bincount(self, weights: "Tensor | None" = None, minlength: int = 0) -> "Tensor":
-        return constant(np.bincount(self.ours.data, None if weights is None else array_of(weights), minlength))
+        counts = np.bincount(self.ours.data, None if weights is None else array_of(weights), minlength)
+        return constant(counts if weights is None else counts.astype(array_of(weights).dtype))  # NumPy's is float64
 
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         found = np.nonzero(self.ours.data) if self.ndim else (np.zeros(int(bool(self.item())), int),)

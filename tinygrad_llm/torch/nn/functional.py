@@ -147,13 +147,16 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 0) -> Tensor:
-    """More places before and after: pad is (before, after) of the last axis, then of the one before it, …."""
+    """More places before and after: pad is (before, after) of the last axis, then of the one before it, ….
+
+    A number below 0 removes places.
+    """
     refuse("pad", mode=mode != "constant" and mode)
     y, pairs = input.ours, list(zip(pad[::2], pad[1::2], strict=True))
     for axis, ends in zip(range(input.ndim - 1, -1, -1), pairs, strict=False):
-        if min(ends) < 0:
-            raise ValueError(f"pad: got {ends}: to remove places, index the Tensor")
-        parts = [np.full((*y.shape[:axis], n, *y.shape[axis + 1 :]), value or 0, y.dtype) for n in ends]
+        before, after = (max(0, -n) for n in ends)
+        y = y[(slice(None),) * axis + (slice(before, y.shape[axis] - after),)]
+        parts = [np.full((*y.shape[:axis], max(0, n), *y.shape[axis + 1 :]), value or 0, y.dtype) for n in ends]
         y = F.cat([parts[0], y, parts[1]], axis)
     return Tensor.of(y, "ConstantPadNdBackward0")
 
