@@ -22,6 +22,7 @@ from tinygrad_llm.study.documentation import document
 from tinygrad_llm.study.examples import _learn
 from tinygrad_llm.study.recorder import record_model
 from tinygrad_llm.study.replay import Replay
+from tinygrad_llm.training import Step
 
 traces = importlib.import_module("tinygrad_llm.study.trace")  # the name in `study` is the function
 
@@ -692,6 +693,19 @@ def test_flow_has_the_norms_of_every_layer(gpt):
     np.testing.assert_allclose(layers["wpe"]["ratio"], lr * np.linalg.norm(g) / np.linalg.norm(w), rtol=1e-6)
     x = cache["transformer.h.0"]
     np.testing.assert_allclose(layers["h.0"]["activation_norm"], np.linalg.norm(x), rtol=1e-6)
+
+
+def test_flow_has_the_steps_of_a_run_that_looked_at_its_layers():
+    rows = [(1, 5.0, None, None), (2, 4.0, 4.5, {"wte": 1.0}), (3, 3.0, 3.5, None), (4, 2.0, None, {"wte": 2.0})]
+    steps = [Step(i, loss, 1e-3, 1.0, 1.0, held, layer_grad_norm=norms) for i, loss, held, norms in rows]
+    data = trace_model(small(), IDS, training=steps, prove=False).data
+    assert data["flow"]["training"] == {
+        "steps": [2, 4],
+        "loss": [4.0, 2.0],
+        "held_out": [[2, 4.5], [3, 3.5]],
+        "layers": {"wte": [1.0, 2.0]},
+    }
+    assert trace_model(small(), IDS, training=steps[:1], prove=False).data["flow"]["training"] is None
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------
