@@ -62,6 +62,17 @@ def test_both_optimizers_start_alike_and_learn(toy, printed, tmp_path):
     assert adamw["curve"] != muon["curve"]
 
 
+def test_a_row_says_when_the_loss_was_reached_and_in_which_share_of_the_time():
+    first = learn.Learned("first", [(0, 0.0, 4.0), (4, 2.0, 3.0), (8, 4.0, 2.0)], {})
+    fast = learn.Learned("fast", [(0, 0.0, 4.0), (4, 1.0, 2.0), (8, 2.0, 1.5)], {})
+    slow = learn.Learned("slow", [(0, 0.0, 4.0), (4, 2.0, 3.5), (8, 4.0, 2.5)], {})
+    assert [bench._learned(one, first, 2.0) for one in (first, fast, slow)] == [
+        ["first", "2.000", "8", "4.0 s", "100%"],
+        ["fast", "1.500", "4", "1.0 s", "25%"],
+        ["slow", "2.500", bench.NOTHING, bench.NOTHING, bench.NOTHING],
+    ]
+
+
 def test_the_curves_are_those_of_the_trainer(toy):
     """The preset's settings at the highest rate of each optimizer, on the first nine tenths of the text."""
     tokenizer = CharTokenizer.train(TEXT)

@@ -21,6 +21,8 @@ def test_json_holds_the_same(cli):
     rows = json.loads(out)
     assert (status, {row["status"] for row in rows}) == (0, {"pass"})
     assert next(row for row in rows if row["id"] == "apA-02")["ours"] == ["2213"]
+    keys = {"id", "what", "origin", "tier", "needs", "published", "ours", "difference"}
+    assert all(keys <= row.keys() and row["what"] for row in rows)
 
 
 def test_one_fact_is_shown_with_its_code(printed):
@@ -43,6 +45,7 @@ def test_a_fact_without_its_file_says_how_to_get_it(cli, printed, monkeypatch, t
     monkeypatch.setitem(FACTS, "ch03-99", needing)
     status, out, _ = cli("book", "--show", "ch03-99", "--json")
     assert (status, json.loads(out)[0]["status"]) == (0, "needs")
+    assert "ch03-99  needs a file\n" in printed("book", "--show", "ch03-99")
     out = printed("book", "ch03")
     assert "run `tinygrad-llm download the-verdict` first" in " ".join(out.split())
     assert out.splitlines()[-1].endswith("1 need a file")

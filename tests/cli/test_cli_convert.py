@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.cli import convert
-from tinygrad_llm.models import GPT, GPTConfig
+from tinygrad_llm.models import GPT, Encoder, EncoderConfig, GPTConfig, Translator, TranslatorConfig
 from tinygrad_llm.random import Generator
 from tinygrad_llm.tokenizer import Tokenizer, load_tokenizer
 from tinygrad_llm.weights import FORMS, read_pretrained, write_pretrained, write_tokenizer
@@ -61,6 +61,20 @@ def test_ours_is_the_default_and_figures_come_as_json(printed, model, place):
         "bytes": size,
         "parameters": CONFIG.num_parameters,
         "config": dataclasses.asdict(CONFIG),
+    }
+
+
+@pytest.mark.parametrize("kind", ["encoder", "translator"])
+def test_a_model_of_another_kind_is_converted_with_its_own_sizes(kind, printed, place):
+    sizes = {"vocab_size": 11, "block_size": 6, "n_layer": 1, "n_head": 1, "n_embd": 4}
+    made = Encoder(EncoderConfig(**sizes)) if kind == "encoder" else Translator(TranslatorConfig(**sizes))
+    made.save_pretrained(place / "old")
+    figures = json.loads(printed("convert", "old", "new", "--json"))
+    assert figures["config"] == dataclasses.asdict(made.config)
+    assert figures["parameters"] == made.num_parameters()
+    new = type(made).from_pretrained(place / "new").state_dict()
+    assert {name: array.tobytes() for name, array in new.items()} == {
+        name: array.tobytes() for name, array in made.state_dict().items()
     }
 
 

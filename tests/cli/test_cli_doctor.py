@@ -66,6 +66,10 @@ def test_the_text_has_every_fact(monkeypatch):
     ]
 
 
+def test_sizes_that_are_unknown_are_said_to_be():
+    assert [doctor._gigabytes(size) for size in (None, 0, 3 << 29)] == ["unknown", "0.0 GiB", "1.5 GiB"]
+
+
 def test_text_and_json_agree(cli):
     status, words, err = cli("doctor")
     figures = json.loads(cli("doctor", "--json")[1])

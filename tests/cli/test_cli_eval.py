@@ -162,6 +162,9 @@ def test_choices_are_scored(name, cli, models):
     assert " ".join(err.split()) == (f"tinygrad-llm eval: {cut}" if figures["cut"] else "")
     scores = list(score_choices(*models[name], read_choices("choices.jsonl")))
     assert (figures["choices"], figures["n"], len(figures["items"])) == ("choices.jsonl", 3, 3)
+    assert {"acc", "acc_norm", "chance", "cut"} <= figures.keys()
+    assert figures["cut"] == sum(item["cut"] for item in figures["items"])
+    assert all(item.keys() == {"label", "sums", "normalized", "cut"} for item in figures["items"])
     assert figures["chance"] == 0.25
     assert figures["acc"] == np.mean([score.right for score in scores])
     assert figures["acc_norm"] == np.mean([score.right_normalized for score in scores])

@@ -26,6 +26,7 @@ def test_without_a_name_everything_is_listed_by_group(cli):
     status, out, _ = cli("explain", "--json")
     assert [row["name"] for row in strict(out)] == listed
     assert all(row["formula"] for row in strict(out))
+    assert list(dict.fromkeys(row["group"] for row in strict(out))) == groups
 
 
 @pytest.mark.parametrize("name", ["layer_norm", "relu", "concatenate", "F.cat", "MultiHeadAttention", "AdamW"])

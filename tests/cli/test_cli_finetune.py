@@ -203,7 +203,22 @@ def test_wrong_arguments_of_classify_are_refused(refused, runs, arguments, messa
     assert message in refused("classify", runs["stories"], *arguments)
 
 
+@pytest.mark.parametrize("size", [20, 21])
+def test_classes_that_fit_the_table_are_all_shown(size):
+    results = classes([f"class {i}" for i in range(size)])
+    results["f1"][3] = 0.95  # the best
+    text = report(results)
+    shown = [i for i in range(size) if f"class {i} " in text]
+    assert shown == [i for i in range(size) if size == 20 or i != 3]
+    assert ("and 1 class" in text) == (size == 21)
+
+
 def test_a_preset_of_fine_tuning_is_not_for_train(cli):
     status, _, err = cli("train", "--preset", "classifier", "--out", "new")
     assert status == 2
     assert "classifier fine-tunes a model: use `tinygrad-llm finetune`" in err
+
+
+def test_a_file_of_fine_tuning_is_not_for_train(refused, place):
+    (place / "my.toml").write_text('preset = "assistant"\n')
+    assert "assistant fine-tunes a model: use" in refused("train", "--config", "my.toml", "--out", "new")
