@@ -606,6 +606,8 @@ def test_a_wrong_dim_raises_and_names_what_is_allowed(for_each):
     for wrong in ((0, 1), (0, 1, 2, 0), (0, 1, 1)):
         with pytest.raises(ValueError, match=r"permute|twice"):
             t.permute(*wrong)
+    with pytest.raises(ValueError, match=r"^permute: got 2 dims \(0, 1\) for shape \(2, 3, 4\)$"):
+        t.permute(0, 1)
 
 
 def test_dims_0_and_minus_1_of_a_tensor_without_axes(for_each):

@@ -7,6 +7,7 @@ from gpt_models import SMALL, change, shaken, some_ids
 from tinygrad_llm.autograd import Tensor, grad, no_grad
 from tinygrad_llm.models import GPT, GPTConfig
 from tinygrad_llm.nn import Linear, LoRALinear, Module, Sequential, add_lora, lora_layers, merge_lora
+from tinygrad_llm.nn.lora import LoRA, adapt
 from tinygrad_llm.random import Generator
 from tinygrad_llm.training.workers import trainable
 
@@ -189,6 +190,14 @@ def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         add_lora(model, **options, rng=Generator(0))
     assert all(p.requires_grad for p in model.parameters())  # nothing was changed
+
+
+def test_an_adapter_for_a_layer_that_is_not_there_is_refused():
+    model = shaken(UNTIED)
+    with pytest.raises(ValueError, match=r"^LoRA: the model has no layer x, y to adapt$"):
+        adapt(model, {name: LoRA(2, 1.0) for name in ("x", "lm_head", "y")}, rng=Generator(0))
+    assert all(p.requires_grad for p in model.parameters())
+    assert not list(lora_layers(model))
 
 
 def test_parts_that_do_not_divide_the_outputs_are_refused():

@@ -631,3 +631,236 @@ def test_an_encoding_is_extended_as_tiktoken_is():
     assert "50257" not in repr(base)
     with pytest.raises(NotOffered, match="must have the ids 50257"):
         tiktoken.Encoding("x", special_tokens={"new": 9})
+
+
+# What each call gives, by its formula or as PyTorch prints it; the arguments that the programs leave out.
+VALUES = {
+    "torch.tensor([[1.0, 2], [3, 5]]).quantile(0.5, 1, keepdim=True)": [[1.5], [4.0]],
+    "torch.tensor([[1.0, 2], [3, 5]]).prod(1, keepdim=True)": [[2.0], [15.0]],
+    "torch.tensor([[True, True], [True, False]]).prod(0)": [1, 0],
+    "torch.diag(torch.tensor([1, 2]), -1)": [[0, 0, 0], [1, 0, 0], [0, 2, 0]],
+    "torch.diag(torch.tensor([[1, 2], [3, 4]]), 1)": [2],
+    "torch.zeros(2).index_add(0, torch.tensor([1, 1]), torch.tensor([1.0, 2]))": [0, 3],
+    "torch.zeros(2).index_add(0, torch.tensor([1, 1]), torch.tensor([1.0, 2]), alpha=10)": [0, 30],
+    "torch.zeros(2, 2).scatter(1, torch.tensor([[1], [0]]), torch.tensor([[5.0, 9], [6, 9]]))": [[0, 5], [6, 0]],
+    "torch.zeros(2, 2).scatter(0, torch.tensor([[1, 0]]), value=7)": [[0, 7], [7, 0]],
+    "torch.logspace(0, 2, 3)": [1, 10, 100],
+    "torch.logspace(0, 3, 4, base=2)": [1, 2, 4, 8],
+    "torch.tensordot(torch.ones(2, 3), torch.ones(3, 4), 1)": [[3] * 4] * 2,
+    "torch.tensor([[1.0, 5], [7, 2]]).argmax(1, keepdim=True)": [[1], [0]],
+    "torch.tensor([[1.0, 5], [7, 2]]).argmin(0, keepdim=True)": [[0, 1]],
+    "torch.tensor([[1.0, 5], [7, 2]]).argmin()": 0,
+    "torch.arange(4).reshape(2, 2).roll(1)": [[3, 0], [1, 2]],
+    "torch.arange(4).reshape(2, 2).roll(1, 1)": [[1, 0], [3, 2]],
+    "torch.arange(4).reshape(2, 2).flip(0)": [[2, 3], [0, 1]],
+    "torch.arange(4).reshape(2, 2).flip(dims=(0, 1))": [[3, 2], [1, 0]],
+    "torch.arange(4).reshape(2, 2).diagonal(1)": [1],
+    "torch.arange(4).reshape(2, 2).diagonal(-1)": [2],
+    "torch.arange(4).reshape(2, 2).index_select(1, torch.tensor([1, 1]))": [[1, 1], [3, 3]],
+    "torch.arange(2).repeat_interleave(torch.tensor([1, 2]))": [0, 1, 1],
+    "torch.arange(4).reshape(2, 2).repeat_interleave(2, dim=1)": [[0, 0, 1, 1], [2, 2, 3, 3]],
+    "torch.tensor([1, 1, 3]).bincount(torch.tensor([0.5, 1, 2]))": [0, 1.5, 0, 2],
+    "torch.tensor([1, 1]).bincount(minlength=3)": [0, 2, 0],
+    "torch.tensor([1.0, math.nan]).isclose(torch.tensor([1.0, math.nan]))": [True, False],
+    "torch.tensor([1.0, math.nan]).isclose(torch.tensor([1.0, math.nan]), equal_nan=True)": [True, True],
+    "torch.tensor([1.0, 1.0]).isclose(torch.tensor([1.000008, 1.000012]))": [True, False],
+    "torch.tensor([1.0], dtype=torch.float32).view(torch.int32)": [0x3F800000],
+    "nn.Parameter()": [],
+    "nn.Flatten(0, 1)(torch.ones(2, 2, 1, 2))": [[[1, 1]]] * 4,
+    "nn.Flatten()(torch.ones(2, 2, 2))": [[1] * 4] * 2,
+    "F.one_hot(torch.tensor([1, 0]))": [[0, 1], [1, 0]],
+    "F.one_hot(torch.tensor([1]), 3)": [[0, 1, 0]],
+    "torch.autograd.grad(_square(w), w, [torch.tensor([1.0, 10])])[0]": [2, 40],
+    "torch.autograd.grad([_square(w).sum()], [w])[0]": [2, 4],
+    "torch.autograd.inference_mode(_square)(w).requires_grad": False,
+    "torch.as_tensor([1, 2], dtype=torch.float64).dtype": torch.float64,
+    "torch.full_like(torch.ones(2), 3).dtype": torch.float32,
+    "torch.full((2,), 3).dtype": torch.int64,
+    "torch.zeros_like(torch.ones(1), requires_grad=True).requires_grad": True,
+    "torch.ones(2).new_zeros(2, dtype=torch.int64).dtype": torch.int64,
+    "torch.ones(2).new_full((1,), 3, dtype=torch.int64).dtype": torch.int64,
+    "torch.ones(2, dtype=torch.int64).new_full((1,), 3).dtype": torch.int64,
+    "torch.ones(2).new_tensor([3], dtype=torch.int64).dtype": torch.int64,
+    "torch.ones(2).new_tensor([3]).dtype": torch.float32,
+    "str(torch.device('cuda', 1)), str(torch.device('cpu'))": ("cuda:1", "cpu"),
+    "[torch.tensor(x).dtype for x in ([1j], [np.complex128(1j)], 2.0, [np.float64(2)], [1, 2.0], np.ones(1))]": [
+        *(torch.complex64, torch.complex128, torch.float32, torch.float64, torch.float32, torch.float64)
+    ],
+    "torch.autograd.grad(F.embedding(torch.tensor([0, 1, 1]), table, padding_idx=0), table, torch.ones(3, 2))[0]": [
+        *([0, 0], [2, 2])
+    ],
+    "torch.autograd.grad(F.embedding(torch.tensor([0, 1, 1]), table, padding_idx=-1), table, torch.ones(3, 2))[0]": [
+        *([1, 1], [0, 0])
+    ],
+    "torch.var_mean(table, 1, keepdim=True)[1]": [[0.5], [2.5]],
+    "torch.var_mean(table, 1)[1]": [0.5, 2.5],
+    "torch.result_type(torch.ones(1), torch.tensor(1.0, dtype=torch.float64))": torch.float32,
+    "torch.result_type(torch.tensor(1.0, dtype=torch.float64), torch.ones(1))": torch.float32,
+    "torch.ones(2).new_zeros(2, requires_grad=True).requires_grad": True,
+    "torch.ones(2).new_zeros(2).requires_grad": False,
+    "str(torch.tensor([1 + 2j, 3 - 4j]))": "tensor([1.+2.j, 3.-4.j])",
+    "str(torch.tensor([1, 100]))": "tensor([  1, 100])",
+    "F.binary_cross_entropy_with_logits(torch.zeros(1), torch.ones(1), pos_weight=torch.tensor([3.0]))": 3
+    * math.log(2),
+    "F.binary_cross_entropy_with_logits(torch.zeros(2), torch.ones(2), torch.tensor([2.0, 4]))": 3 * math.log(2),
+    "F.binary_cross_entropy(torch.tensor([0.5, 0.5]), torch.ones(2), torch.tensor([2.0, 4]))": 3 * math.log(2),
+}
+
+
+def _square(x):
+    return x * x
+
+
+@pytest.mark.parametrize("call", VALUES)
+def test_each_argument_of_a_call_counts(call):
+    w = torch.tensor([1.0, 2], requires_grad=True)
+    table = torch.tensor([[0.0, 1], [2, 3]], requires_grad=True)
+    got = eval(
+        call, {"np": np, "table": table, "torch": torch, "nn": nn, "F": F, "math": math, "_square": _square, "w": w}
+    )
+    assert (pytest.approx(VALUES[call]) if isinstance(VALUES[call], float) else VALUES[call]) == (
+        got.tolist() if isinstance(got, torch.Tensor) else got
+    )
+
+
+def test_the_name_of_an_operation_is_pytorchs(for_each):
+    x, i = torch.ones(2, 2, requires_grad=True), torch.tensor([0, 1])
+    cases = {
+        "IndexSelectBackward0": x.index_select(0, i), "RepeatBackward0": x.repeat(2, 1), "FlipBackward0": x.flip(0),
+        "RollBackward0": x.roll(1), "DiagonalBackward0": x.diagonal(), "WhereBackward0": x.where(x > 0, 0),
+        "MaskedSelectBackward0": x.masked_select(x > 0), "UnbindBackward0": x.unbind()[0],
+        "ScatterBackward0": x.scatter(0, i[None], value=1.0), "IndexFillBackward0": x.index_fill(0, i, 1.0),
+        "IndexCopyBackward0": x.index_copy(0, i, x), "IndexAddBackward0": x.index_add(0, i, x),
+        "ScatterAddBackward0": x.scatter_add(0, i[None], x), "TraceBackward0": torch.trace(x),
+        "DotBackward0": x[0] @ x[0], "MmBackward0": x @ x, "MvBackward0": x @ x[0], "SqueezeBackward4": x[0] @ x,
+        "UnsafeViewBackward0": x[None] @ x, "ViewBackward0": x.reshape(4), "ToCopyBackward0": x.to(torch.float64),
+        "SinBackward0": x.sin(), "ProdBackward0": x.prod(0), "ReluBackward0": (x * 1).relu_(),
+        "MaskedScatterBackward0": x.masked_scatter(x > 0, torch.ones(4)), "ExpBackward0": x.exp(),
+    }  # fmt: skip
+    assert {name: y.grad_fn.name() for name, y in cases.items()} == {name: name for name in cases}
+    assert x.T.reshape(4).grad_fn.name() == "UnsafeViewBackward0"  # a copy
+
+
+def test_every_loss_passes_its_reduction_on():
+    x, t = torch.tensor([[0.2, 0.7]]), torch.tensor([[0.5, 0.1]])
+    for name in ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "BCELoss", "BCEWithLogitsLoss"):
+        kind = getattr(nn, name)
+        each = kind(reduction="none")(x, t)
+        assert each.shape == (1, 2), name
+        assert kind(reduction="sum")(x, t).item() == pytest.approx(each.sum().item()), name
+        assert kind()(x, t).item() == pytest.approx(each.mean().item()), name
+    for name in ("CrossEntropyLoss", "NLLLoss"):
+        kind, ids = getattr(nn, name), torch.tensor([1, 0])
+        each = kind(reduction="none")(x.repeat(2, 1), ids)
+        assert each.shape == (2,), name
+        assert kind(reduction="sum")(x.repeat(2, 1), ids).item() == pytest.approx(each.sum().item()), name
+
+
+def test_first_weights_have_the_spread_of_their_formula():
+    torch.manual_seed(1)
+    expected = {  # of weights (40, 60): fan_in 60, fan_out 40
+        nn.init.kaiming_normal_: math.sqrt(2 / 60),
+        nn.init.kaiming_uniform_: math.sqrt(2 / 60),
+        nn.init.xavier_normal_: math.sqrt(2 / 100),
+        nn.init.xavier_uniform_: math.sqrt(2 / 100),
+        nn.init.normal_: 1,
+        nn.init.uniform_: math.sqrt(1 / 12),
+        lambda x: nn.init.normal_(x, 5, 0.1): 0.1,
+        lambda x: nn.init.uniform_(x, 4, 6): math.sqrt(4 / 12),
+        lambda x: nn.init.kaiming_normal_(x, mode="fan_out", nonlinearity="linear"): math.sqrt(1 / 40),
+        lambda x: nn.init.kaiming_normal_(x, math.sqrt(3)): math.sqrt(0.5 / 60),
+    }
+    for fill, std in expected.items():
+        assert fill(torch.empty(40, 60)).std().item() == pytest.approx(std, rel=0.05), fill
+    cut = nn.init.trunc_normal_(torch.empty(2000), 1.0, 2.0, 0.0, 2.0)
+    assert 0 <= cut.min().item() < 0.01 < 1.99 < cut.max().item() <= 2
+    for shape in ((3, 2, 4), (6, 2)):
+        q = nn.init.orthogonal_(torch.empty(*shape), 2.0).reshape(shape[0], -1).numpy()
+        np.testing.assert_allclose(q @ q.T if len(q) < q.shape[1] else q.T @ q, 4 * np.eye(min(q.shape)), atol=1e-5)
+
+
+def test_close_means_pytorchs_tolerances_and_the_same_dtype():
+    close = torch.testing.assert_close
+    for kind, rtol, atol in (("float16", 1e-3, 1e-5), ("float32", 1.3e-6, 1e-5), ("float64", 1e-7, 1e-7)):
+        one = torch.tensor([1024.0], dtype=getattr(torch, kind))
+        zero = one * 0
+        close(zero + 0.9 * atol, zero)
+        with pytest.raises(AssertionError):
+            close(zero + 1.2 * atol, zero)
+        with pytest.raises(AssertionError):
+            close(one + 1024 * 2.5 * rtol, one)
+        close(one + 1024 * 2.5 * rtol, one, rtol=3 * rtol, atol=0)
+    nan = torch.tensor([math.nan])
+    close(nan, nan, equal_nan=True)
+    for a, b in ((nan, nan), (torch.ones(1), torch.ones(1).double()), (torch.ones(1), torch.ones(1, 1))):
+        with pytest.raises(AssertionError):
+            close(a, b)
+
+
+def test_an_attention_gives_its_weights_as_asked():
+    attend = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(3, 5, 4)
+    y, mean = attend(x, x, x)
+    assert attend(x, x, x, need_weights=False)[1] is None
+    heads = attend(x, x, x, average_attn_weights=False)[1]
+    assert (mean.shape, heads.shape) == ((3, 5, 5), (3, 2, 5, 5))
+    torch.testing.assert_close(heads.mean(1), mean)
+    alone, weights = attend(x[0], x[0], x[0])
+    torch.testing.assert_close((alone, weights)[0], y[0])
+    torch.testing.assert_close(weights, mean[0])
+
+
+def test_the_last_short_batch_of_a_stream_can_be_left_out():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(range(5))
+
+    batches = {drop: torch.utils.data.DataLoader(Stream(), batch_size=2, drop_last=drop) for drop in (False, True)}
+    assert [b.tolist() for b in batches[False]] == [[0, 1], [2, 3], [4]]
+    assert [b.tolist() for b in batches[True]] == [[0, 1], [2, 3]]
+
+
+def test_buffers_and_hooks_of_a_module():
+    outer, inner = nn.Sequential(), nn.Linear(1, 1)
+    outer.add_module("inner", inner)
+    outer.register_buffer("a", torch.ones(1))
+    inner.register_buffer("b", torch.ones(1), persistent=False)
+    assert [name for name, _ in outer.named_buffers()] == ["a", "inner.b"]
+    assert [len(list(outer.buffers(recurse))) for recurse in (True, False)] == [2, 1]
+    assert list(outer.state_dict()) == ["a", "inner.weight", "inner.bias"]
+    with pytest.raises(AttributeError, match=r"^Sequential has no Parameter 'inner\.a'$"):
+        outer.get_parameter("inner.a")
+    with pytest.raises(AttributeError, match=r"^Sequential has no Module 'x'$"):
+        outer.get_submodule("x")
+    handle = inner.register_forward_hook(lambda module, args, y: y * 0)
+    assert inner(torch.ones(1)).item() == 0
+    handle.remove()
+    handle.remove()  # a second time does nothing, as in PyTorch
+    assert inner(torch.ones(1)).item() != 0
+
+
+def test_optimizers_start_with_pytorchs_settings():
+    def settings(kind):
+        group = kind([nn.Parameter(torch.ones(1))], lr=1).param_groups[0]
+        return {name: group[name] for name in ("betas", "eps", "momentum", "weight_decay", "amsgrad") if name in group}
+
+    adam = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
+    assert settings(torch.optim.Adam) == adam
+    assert settings(torch.optim.AdamW) == {**adam, "weight_decay": 0.01}
+    assert settings(torch.optim.SGD) == {"momentum": 0, "weight_decay": 0}
+    lr = {
+        kind: kind([nn.Parameter(torch.ones(1))]).param_groups[0]["lr"] for kind in (torch.optim.Adam, torch.optim.SGD)
+    }
+    assert list(lr.values()) == [1e-3, 1e-3]
+
+
+def test_profiles_of_printing():
+    x = torch.arange(1001) / 4
+    try:
+        torch.set_printoptions(profile="short")
+        assert str(x) == "tensor([  0.00,   0.25,  ..., 249.75, 250.00])"
+        torch.set_printoptions(profile="full")
+        assert "..." not in str(x)
+    finally:
+        torch.set_printoptions(profile="default")
+    assert str(x) == "tensor([  0.0000,   0.2500,   0.5000,  ..., 249.5000, 249.7500, 250.0000])"

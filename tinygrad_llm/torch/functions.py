@@ -24,15 +24,15 @@ from tinygrad_llm.torch.tensor import Tensor, array_of, common_dtype, constant, 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A Tensor with its own copy of numbers: nested lists, an array, a number or a Tensor.
 
-    Python floats become float32, whole numbers int64.
+    Python floats become float32, whole numbers int64, complex numbers complex64.
     """
     check_device(device)
     plain = not isinstance(data, Tensor | np.ndarray | np.generic)
     array = np.array(_plain(data) if plain else array_of(data))
     if dtype is not None:
         array = array.astype(numpy_of(dtype))
-    elif plain and array.dtype == np.float64 and not any(map(_is_float64, _leaves(data))):
-        array = array.astype(np.float32)
+    elif plain and array.dtype in _WIDE and not any(map(_is_wide, _leaves(data))):
+        array = array.astype(np.float32 if array.dtype == np.float64 else np.complex64)
     if array.dtype == object:
         raise ValueError("torch.tensor: got lists of unequal lengths, or things that are no numbers")
     return _made(array, requires_grad)
@@ -54,10 +54,13 @@ def _leaves(data: Any) -> Iterator[Any]:
             yield from _leaves(item)
 
 
-def _is_float64(x: Any) -> bool:
-    return (
-        getattr(array_of(x), "dtype", None) == np.float64 if not isinstance(x, int | float) else type(x) is np.float64
-    )
+_WIDE = (np.float64, np.complex128)
+
+
+def _is_wide(x: Any) -> bool:
+    if isinstance(x, int | float | complex):
+        return type(x) in _WIDE
+    return getattr(array_of(x), "dtype", None) in _WIDE
 
 
 def _made(array: Any, requires_grad: bool = False) -> Tensor:

@@ -20,6 +20,7 @@ from tinygrad_llm.torch.dtypes import (
     Size,
     bool_,
     check_device,
+    complex64,
     float16,
     float32,
     float64,
@@ -386,7 +387,7 @@ class Tensor:
         text = printing.array_text(array, len(prefix)) if array.size else "[]"
         if not array.size and array.ndim != 1:
             suffixes.append(f"size={tuple(array.shape)}")
-        default = self.dtype is float32 or (array.size and self.dtype in (int64, bool_))
+        default = self.dtype is float32 or (array.size and self.dtype in (int64, bool_, complex64))
         if not default:
             suffixes.append(f"dtype={self.dtype}")
         if self.requires_grad:
