@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tinygrad_llm import GPT, GPTConfig, nn
 from tinygrad_llm import functional as F
 from tinygrad_llm.autograd import Tensor, apply, no_grad
 from tinygrad_llm.gradcheck import TOLERANCE, GradcheckError, gradcheck
+from tinygrad_llm.gradcheck.result import ADVICE, describe
 from tinygrad_llm.random import Generator
 
 X = np.random.default_rng(0).standard_normal((2, 3))
@@ -99,6 +101,34 @@ def test_a_wrong_gradient_can_be_returned():
     assert not result
     assert result.worst.error == pytest.approx(1, abs=0.2)
     assert result.worst.numeric == pytest.approx(2 * result.worst.analytic)
+
+
+def test_a_verdict_states_the_method_the_errors_and_the_place():
+    def f(a, b):
+        return a * 1 + apply(twice(lambda g, x: (g * [2, 2, 1],)), b)
+
+    inputs, options = [np.ones((400, 3)), np.ones(3)], {"names": ["a", "b"], "cotangent": np.ones((400, 3))}
+    result = gradcheck(f, inputs, raise_exception=False, **options)
+    assert str(result) == (
+        "gradient FAILS by complex, tolerance 1e-12\n"
+        "  a: 1,200 derivatives, error 0.0e+00\n"
+        "  b: 3 derivatives, error 5.0e-01"
+    )
+    assert result.worst == result.comparisons[1]
+    place = "is wrong at index (2,): analytic 400, numeric (complex) 800; error 0.5, tolerance 1e-12"
+    assert describe(result) == f"b {place}"
+    refused(f, inputs, "complex", f"^f: the gradient of b {re.escape(place)}$", **options)
+    unproven = replace(result, method="richardson along directions", note="why", confirmed=False)
+    assert str(unproven).splitlines()[::3] == [
+        "gradient is not proven by richardson along directions, tolerance 1e-12",
+        "  note: why",
+    ]
+    assert describe(unproven) == (
+        "b differs, too little to be seen by real differences, at direction (2,): analytic 400, numeric (richardson "
+        f"along directions) 800; error 0.5, tolerance 1e-12 (why). {ADVICE}"
+    )
+    good = gradcheck(lambda a: a * 1, inputs[:1], cotangent=np.ones((400, 3)))
+    assert str(good) == "gradient passes by complex, tolerance 1e-12\n  input 0: 1,200 derivatives, error 0.0e+00"
 
 
 def test_nan_is_the_worst_error_in_any_input(for_each):
