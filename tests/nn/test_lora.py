@@ -46,6 +46,9 @@ def test_an_adapted_layer_is_the_plain_one_with_the_changed_weight(joint, embedd
     plain = shaken(UNTIED)
     layers = dict(lora_layers(model))
     assert list(layers) == names
+    assert {layer.scaling for layer in layers.values()} == {3.0}  # alpha 6 / rank 2
+    ranks = {name: len(layer.lora_A.weight) // len(layer.lora_B) for name, layer in layers.items()}
+    assert ranks == {name: embeddings if name.endswith(("wte", "wpe")) else 2 for name in names}
     state = plain.state_dict()
     for name, layer in layers.items():
         parts = len(layer.lora_B)

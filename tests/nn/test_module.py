@@ -191,6 +191,12 @@ def test_a_state_that_does_not_fit_is_listed_in_one_message_and_nothing_changes(
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_a_weight_with_its_axes_swapped_is_refused():
+    module = Linear(2, 3, bias=False, rng=Generator(0))
+    with pytest.raises(ValueError, match=r"weight has shape \(2, 3\), the model's is \(3, 2\)"):
+        module.load_state_dict({"weight": np.ones((2, 3), np.float32)})
+
+
 def test_complex_weights_for_a_real_parameter_are_refused():
     module = Linear(2, 2, bias=False, rng=Generator(0))
     with pytest.raises(ValueError, match="weight has dtype complex128"):

@@ -806,8 +806,30 @@ def test_an_attention_gives_its_weights_as_asked():
     assert (mean.shape, heads.shape) == ((3, 5, 5), (3, 2, 5, 5))
     torch.testing.assert_close(heads.mean(1), mean)
     alone, weights = attend(x[0], x[0], x[0])
-    torch.testing.assert_close((alone, weights)[0], y[0])
+    torch.testing.assert_close(alone, y[0])
     torch.testing.assert_close(weights, mean[0])
+
+
+def test_an_attention_takes_masks_as_pytorch_does():
+    attend = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(2, 3, 4)
+    with pytest.raises(RuntimeError, match="Need attn_mask"):
+        attend(x, x, x, is_causal=True)
+    with pytest.raises(RuntimeError, match=r"3D attn_mask is \(2, 3, 3\), but should be \(4, 3, 3\)"):
+        attend(x, x, x, attn_mask=torch.zeros(2, 3, 3))
+    ahead = torch.ones(3, 3).triu(1).bool()
+    each = torch.stack([ahead, torch.zeros(3, 3).bool(), torch.zeros(3, 3).bool(), ahead])  # by example, then by head
+    heads = attend(x, x, x, attn_mask=each, average_attn_weights=False)[1]
+    open_, masked = (attend(x, x, x, attn_mask=m, average_attn_weights=False)[1] for m in (None, ahead))
+    torch.testing.assert_close(
+        heads, torch.stack([masked[0, 0], open_[0, 1], open_[1, 0], masked[1, 1]]).view(2, 2, 3, 3)
+    )
+    alone = attend(x[0], x[0], x[0], attn_mask=each[:2], average_attn_weights=False)[1]
+    torch.testing.assert_close(alone, heads[0])
+    pad = torch.tensor([[False, False, True], [False, False, False]])
+    y, padded = attend(x, x, x, key_padding_mask=pad)
+    assert (padded[0, :, 2].tolist(), padded[1].min().item() > 0) == ([0, 0, 0], True)
+    torch.testing.assert_close(attend(x[0], x[0], x[0], key_padding_mask=pad[0])[0], y[0])
 
 
 def test_the_last_short_batch_of_a_stream_can_be_left_out():

@@ -227,6 +227,8 @@ class MultiheadAttention(Module):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """The output, and the attention weights: their mean over the heads, or those of each."""
+        if is_causal and attn_mask is None:
+            raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
         swap = query.ndim == 3 and not self.batch_first
         given = [x.transpose(0, 1) if swap else x for x in (query, key, value)]
         given = [x[None] if query.ndim == 2 else x for x in given]
@@ -235,9 +237,17 @@ class MultiheadAttention(Module):
         biases = (None, None, None) if bias is None else bias.split(n)
         q, k, v = (self._heads(F.linear(x, w, b)) for x, w, b in zip(given, weights, biases, strict=True))
         scores = q @ k.mT / math.sqrt(self.head_dim)
-        for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask[:, None, None, :]):
+        if attn_mask is not None and attn_mask.ndim == 3:  # one mask for each example and head
+            wanted = (scores.shape[0] * self.num_heads, *scores.shape[2:])
+            if attn_mask.shape != wanted:
+                raise RuntimeError(
+                    f"The shape of the 3D attn_mask is {tuple(attn_mask.shape)}, but should be {wanted}."
+                )
+            attn_mask = attn_mask.reshape(scores.shape)
+        if key_padding_mask is not None:  # (B, S), or (S,) without a batch
+            key_padding_mask = key_padding_mask.reshape(-1, 1, 1, key_padding_mask.shape[-1])
+        for mask in (attn_mask, key_padding_mask):
             if mask is not None:
-                mask = mask[:, None] if mask.ndim == 3 else mask
                 scores = scores.masked_fill(mask, -math.inf) if mask.ours.dtype == bool else scores + mask
         attention = F.dropout(scores.softmax(-1), self.dropout, self.training)
         mixed = (attention @ v).transpose(1, 2).flatten(2)
