@@ -107,6 +107,8 @@ def test_a_layer_has_shapes_and_kernels():
     assert e.kernels == ["linear", "causal_self_attention"]
     assert 0 <= e.proof.worst.error <= 1e-12
     assert explained("F.cat").kernels == ["concatenate"]
+    e = explained("Adam")  # an update is no function of tensors
+    assert (e.shapes, e.kernels) == ({}, [])
 
 
 def test_kernels_are_named_once_in_the_order_in_which_they_first_ran():
