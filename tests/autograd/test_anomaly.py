@@ -102,6 +102,33 @@ def test_a_bad_output_is_found(fn, message):
         assert THIS in error.where
 
 
+CAUSES = {  # what each message says of the cause
+    "the logarithm of a negative number": lambda: leaf(-1.0).log(),
+    "the logarithm of 0 is −inf: add a small eps": lambda: leaf(0.0).log(),
+    "the root of a negative number": lambda: leaf(-1.0).sqrt(),
+    "a negative number to a fractional power": lambda: leaf(-1.0) ** 0.5,
+    "0 to a negative power": lambda: leaf(0.0) ** -1.0,
+    "0 / 0, or inf / inf": lambda: leaf(0.0) / leaf(0.0),
+    "a division by 0": lambda: 1 / leaf(0.0),
+    "0 · inf: to mask": lambda: leaf(0.0) * leaf(INF),
+    "inf − inf": lambda: leaf(INF) - leaf(INF),
+    "+inf, has no softmax": lambda: F.log_softmax(Tensor([[-INF, -INF]]), -1),
+    "one entry of each row": lambda: F.softmax(Tensor([[-INF, -INF]]), -1),
+    "eˣ overflows for x > 88.7": lambda: leaf(89.0).exp(),
+    "a row of logits holds +inf, or −inf alone": lambda: F.cross_entropy(Tensor([[INF, 0.0]]), np.array([0])),
+    "a target's logit is −inf": lambda: F.cross_entropy(Tensor([[-INF, 0.0]]), np.array([0])),
+    "a number too large for the dtype": lambda: leaf(1e30) @ leaf(1e30),
+}
+
+
+def test_each_bad_output_has_its_cause(for_each):
+    def check(cause):
+        assert cause in str(caught(CAUSES[cause]))
+
+    for_each(CAUSES, check)
+    assert "inf − inf" in str(caught(lambda: leaf(INF) + leaf(-INF)))
+
+
 PASSES = {
     "masked attention": lambda x: F.softmax(x.masked_fill(np.array([[False, True], [False, False]]), -INF), -1),
     "where": lambda x: F.where(np.array([True, False]), x, -INF).exp(),
