@@ -122,6 +122,13 @@ def test_inputs_are_named_and_counted():
     f, df, x = ACCEPTED["a dict beside an input"]
     assert [c.name for c in check_gradient(f, df, x).comparisons] == ["p.w", "x"]
     assert [c.name for c in check_gradient(np.sin, np.cos, X).comparisons] == ["x"]
+    for x, wrong, message in (
+        ({"a": X}, 1.0, r"the gradient of x is a float\w*, not a dict"),
+        ({"a": [X]}, {"a": 1.0}, r"the gradient of a is a float\w*, not a list"),
+        ({"a": X}, {"a": X, "b": X, "c": X}, "df returned a gradient of b, c, which is not an input"),
+    ):
+        with pytest.raises(GradcheckError, match=message):
+            check_gradient(lambda x: 0.0, lambda x, wrong=wrong: wrong, x)
 
 
 def test_the_arguments_of_gradcheck_are_passed_on():

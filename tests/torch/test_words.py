@@ -543,7 +543,7 @@ def test_a_program_is_run_with_import_torch_and_its_arguments(tmp_path):
         "import sys\nimport torch\nimport tiktoken\nfrom importlib.metadata import version\nfrom helper import nn\n"
         "import torch.nn.functional as F\nfrom torch.nn.parameter import Parameter\n"
         "if __name__ == '__main__':\n"
-        "    print(sys.argv[1:], version('torch') == torch.__version__, torch.__version__.split('.')[0])\n"
+        "    print(__file__, sys.argv[1:], version('torch') == torch.__version__, torch.__version__.split('.')[0])\n"
         "    print(nn.Linear(1, 2), hasattr(torch, 'compile'), torch.cuda.is_available())\n"
         "    encoding = tiktoken.get_encoding('gpt2')\n"
         "    print(encoding.encode('Hello, world<|endoftext|>', allowed_special={'<|endoftext|>'}), encoding.n_vocab)\n"
@@ -551,7 +551,7 @@ def test_a_program_is_run_with_import_torch_and_its_arguments(tmp_path):
     done = run("program.py", "a", "--b", cwd=tmp_path)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "['a', '--b'] True 2",
+        "program.py ['a', '--b'] True 2",
         "Linear(in_features=1, out_features=2, bias=True) False False",
         "[15496, 11, 995, 50256] 50257",
     ]
@@ -830,6 +830,28 @@ def test_an_attention_takes_masks_as_pytorch_does():
     y, padded = attend(x, x, x, key_padding_mask=pad)
     assert (padded[0, :, 2].tolist(), padded[1].min().item() > 0) == ([0, 0, 0], True)
     torch.testing.assert_close(attend(x[0], x[0], x[0], key_padding_mask=pad[0])[0], y[0])
+
+
+def test_ids_outside_the_classes_have_no_one_hot_row():
+    for ids, classes in (([3], 3), ([-1, 0], -1), ([-1], 3)):
+        with pytest.raises(RuntimeError, match="non-negative and smaller than num_classes"):
+            F.one_hot(torch.tensor(ids), classes)
+
+
+def test_a_layer_has_the_weights_that_are_asked_for():
+    x, names = torch.tensor([[1.0, 3.0]]), lambda layer: [name for name, _ in layer.named_parameters()]
+    assert names(nn.LayerNorm(2)) == ["weight", "bias"]
+    assert names(nn.LayerNorm((2,), bias=False)) == ["weight"]
+    assert names(nn.LayerNorm(2, elementwise_affine=False)) == names(nn.RMSNorm(2, elementwise_affine=False)) == []
+    assert names(nn.RMSNorm(2)) == ["weight"]
+    assert names(nn.MultiheadAttention(4, 2, bias=False)) == ["in_proj_weight", "out_proj.weight"]
+    assert sorted(names(nn.MultiheadAttention(4, 2)))[::2] == ["in_proj_bias", "out_proj.bias"]
+    for layer, expected in (
+        (nn.LayerNorm(2, eps=3.0, bias=False), [-0.5, 0.5]),  # mean 2, variance 1
+        (nn.LayerNorm(2, eps=3.0, elementwise_affine=False), [-0.5, 0.5]),
+        (nn.RMSNorm(2, eps=4.0), [1 / 3, 1.0]),  # mean square 5
+    ):
+        assert layer(x).tolist()[0] == pytest.approx(expected)
 
 
 def test_the_last_short_batch_of_a_stream_can_be_left_out():
