@@ -116,8 +116,8 @@ CAUSES = {  # what each message says of the cause
     "one entry of each row": lambda: F.softmax(Tensor([[-INF, -INF]]), -1),
     "eˣ overflows for x > 88.7": lambda: leaf(89.0).exp(),
     "a row of logits holds +inf, or −inf alone": lambda: F.cross_entropy(Tensor([[INF, 0.0]]), np.array([0])),
-    "a target's logit is −inf": lambda: F.cross_entropy(Tensor([[-INF, 0.0]]), np.array([0])),
     "a number too large for the dtype": lambda: leaf(1e30) @ leaf(1e30),
+    "is the learning rate too high?": lambda: F.cross_entropy(Tensor([[3e38, -3e38]]), np.array([1])),
 }
 
 

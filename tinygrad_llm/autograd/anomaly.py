@@ -194,7 +194,6 @@ _HINTS = {
     ("softmax", "NaN"): "a row of −inf alone, or with +inf, has no softmax: leave one entry of each row unmasked",
     ("log_softmax", "NaN"): "a row of −inf alone, or with +inf, has no softmax: leave one entry of each row unmasked",
     ("cross_entropy", "NaN"): "a row of logits holds +inf, or −inf alone",
-    ("cross_entropy", "inf"): "a target's logit is −inf",
 }
 _OVERFLOW = "a number too large for the dtype: is the learning rate too high?"
 
