@@ -674,6 +674,7 @@ VALUES = {
     "torch.autograd.grad([_square(w).sum()], [w])[0]": [2, 4],
     "torch.autograd.inference_mode(_square)(w).requires_grad": False,
     "torch.as_tensor([1, 2], dtype=torch.float64).dtype": torch.float64,
+    "torch.as_tensor([1, 2])": [1, 2],
     "torch.full_like(torch.ones(2), 3).dtype": torch.float32,
     "torch.full((2,), 3).dtype": torch.int64,
     "torch.zeros_like(torch.ones(1), requires_grad=True).requires_grad": True,
@@ -774,6 +775,7 @@ def test_first_weights_have_the_spread_of_their_formula():
         assert fill(torch.empty(40, 60)).std().item() == pytest.approx(std, rel=0.05), fill
     cut = nn.init.trunc_normal_(torch.empty(2000), 1.0, 2.0, 0.0, 2.0)
     assert 0 <= cut.min().item() < 0.01 < 1.99 < cut.max().item() <= 2
+    assert nn.init.trunc_normal_(torch.empty(2000), 0.0, 0.1).std().item() == pytest.approx(0.1, rel=0.05)
     for shape in ((3, 2, 4), (6, 2)):
         q = nn.init.orthogonal_(torch.empty(*shape), 2.0).reshape(shape[0], -1).numpy()
         np.testing.assert_allclose(q @ q.T if len(q) < q.shape[1] else q.T @ q, 4 * np.eye(min(q.shape)), atol=1e-5)
@@ -880,6 +882,8 @@ def test_buffers_and_hooks_of_a_module():
     assert inner(torch.ones(1)).item() == 0
     handle.remove()
     handle.remove()  # a second time does nothing, as in PyTorch
+    with inner.register_forward_pre_hook(lambda module, args: (args[0] * 0,)):
+        assert inner(torch.ones(1)).item() == inner.bias.item()
     assert inner(torch.ones(1)).item() != 0
 
 
