@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import tomllib
 
 import pytest
@@ -219,6 +220,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         (b"preset = 'huge'\n", r"my\.toml: unknown preset 'huge': there are char-cpu"),
         (b"preset = 'babby'\n", r"my\.toml: unknown preset 'babby': did you mean baby\?"),
         (b"steps = 7.5\n", r"my\.toml: training\.steps: must be"),
+        (b"training = 3\n", r"my\.toml: training: must be a table, which a line \[training\] begins; got 3"),
+        (b"[[training]]\nlr = 1\n", r"my\.toml: training: must be a table"),
         (b"[" * 100_000, r"my\.toml: not TOML"),
         (b"# " * 600_000, r"my\.toml: is longer than"),
         (b"lr = 1.0\n[training]\nlr = 2.0\n", r"my\.toml: lr and training\.lr are the same key: give it once"),
@@ -228,6 +231,15 @@ def test_a_wrong_file_is_refused_by_name(content, message, tmp_path):
     (tmp_path / "my.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "my.toml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_at_once_and_a_byte_order_mark_is_no_setting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ConfigError, match=r"pipe\.toml: not a regular file"):
+        read_toml(tmp_path / "pipe.toml")
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf[training]\r\nsteps = 5\r\n")
+    assert read_toml(tmp_path / "marked.toml") == {"training.steps": 5}
 
 
 def test_a_path_that_is_not_text_cannot_be_written():

@@ -27,7 +27,7 @@ from tinygrad_llm.datasets import CORPORA
 from tinygrad_llm.datasets.public import PUBLIC
 from tinygrad_llm.finetuning.settings import FineTuneSettings
 from tinygrad_llm.models import MODELS, GPTConfig
-from tinygrad_llm.storage.files import not_utf8
+from tinygrad_llm.storage.files import LoadError, not_utf8, open_regular
 from tinygrad_llm.storage.text import nearest
 from tinygrad_llm.training import ConfigError, TrainSettings
 from tinygrad_llm.training.settings import setting
@@ -314,14 +314,16 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def read_text(path: str | Path) -> str:
     """The text of a settings file.
 
-    Raises:   ConfigError: it cannot be read, is not UTF-8 text, or is longer than a megabyte.
+    Raises:   ConfigError: it cannot be read, is no regular file or not UTF-8 text, or is longer than a megabyte.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise ConfigError(f"{path}: is longer than the {_MAX_BYTES} bytes that a configuration may have")
-        return data.decode()
+        return data.removeprefix(b"\xef\xbb\xbf").decode()  # editors on Windows begin a file with this mark
+    except LoadError as error:  # a pipe, which could keep us waiting for ever
+        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -340,6 +342,8 @@ def parse_toml(text: str) -> dict[str, Any]:
             if name not in _TABLES:
                 raise ConfigError(f"unknown table [{name}]{nearest(name, _TABLES)}")
             found |= {f"{name}.{key}": item for key, item in value.items()}
+        elif name in _TABLES:
+            raise ConfigError(f"{name}: must be a table, which a line [{name}] begins; got {value!r}")
         else:
             found[name] = value
     if not isinstance(found.get("preset", ""), str):
