@@ -1,6 +1,7 @@
 """The command line as a whole: help, loading, interruption and closed pipes."""
 
 import argparse
+import contextlib
 import inspect
 import os
 import re
@@ -158,6 +159,14 @@ def test_ctrl_c_prints_one_word(cli, monkeypatch):
 
     monkeypatch.setattr(command_line._load("doctor"), "run", interrupted)
     assert cli("doctor") == (130, "", "\nstopped\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_stdout_is_one_line(monkeypatch, capsys):
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # closing it fails too
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["explain", "gelu"]) == 2
+    assert capsys.readouterr().err == "tinygrad-llm explain: stdout: no space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Every error that a user can cause ends with exit status 2 and one line on stderr
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -187,6 +188,8 @@ def _words(error: Exception) -> str:
     """The message of an error. For one of the operating system: the file and the reason, without its number."""
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # without a file name: what is printed
+        return "stdout: no space left on device"
     return str(error)
 
 

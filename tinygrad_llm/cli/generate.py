@@ -109,7 +109,8 @@ def _show(prompt: str, pieces: Iterator[str], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({"prompt": prompt, "text": "".join(pieces), "seed": args.seed}))
     else:
-        _print(chain([prompt], pieces, ["\n"]))
+        first = next(pieces, "")  # an error of damaged weights comes here, before anything is printed
+        _print(chain([prompt, first], pieces, ["\n"]))
 
 
 def _print(pieces: Iterator[str]) -> None:
