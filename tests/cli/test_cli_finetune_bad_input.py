@@ -51,7 +51,12 @@ MISTAKES = {
     "a rare class": ("finetune classifier rare.tsv", "rare.tsv: 6 messages are too few for three parts"),
     "an empty message": ("finetune classifier empty.tsv", "empty.tsv: line 8: the text is empty: remove the line, or"),
     "an empty label": ("finetune classifier unlabeled.tsv", "unlabeled.tsv: line 8: the label is empty"),
-    "an empty file": ("finetune classifier nothing.tsv", "nothing.tsv: has 0 classes"),
+    "an empty file": ("finetune classifier nothing.tsv", "nothing.tsv: has no messages: give lines"),
+    "a folder for a file": ("finetune classifier .", ".: not a regular file: name the file with the examples"),
+    "passes and updates": (
+        "finetune classifier good.tsv --epochs 1",
+        "give --epochs, passes over the examples, or --steps, updates; not both",
+    ),
     "a long message": (
         "finetune classifier long.tsv --set balance=false --set too_long=refuse",
         "messages longer than the 64 tokens that the model reads: 1: set finetune.too_long=cut, or choose another base",

@@ -55,13 +55,13 @@ def test_a_quoted_text_that_swallows_lines_is_reported(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ham\ta\nspam\n", r"line 2: must have two columns, label and text, got 1: \['spam'\]"),
-        ("ham\ta\nspam\tb\tc\n", "line 2: must have two columns, label and text, got 3"),
+        ("ham\ta\nspam\n", r"line 2: must have two columns, label and text, with a tab between them; got 1: \["),
+        ("ham\ta\nspam\tb\tc\n", "line 2: must have two columns, label and text, with a tab between them; got 3"),
         ("ham\ta\n\tb\n", "line 2: the label is empty: remove the line, or fill it"),
         ("ham\ta\nspam\t \n", "line 2: the text is empty"),
         ("ham\ta\nham\tb\n", r"has 1 classes \(ham\), and at least two are needed"),
         ("a prize\tspam\nsee you\tham\nhello\tham\n", r"more labels \(3\) than texts \(2\): are the columns swapped"),
-        ("", r"has 0 classes \(\), and at least two are needed"),
+        ("", "has no messages: give lines of a label, a tab and a text"),
         (b"ham\t\xff\n", r"not UTF-8 text \(byte 0xff in line 1\): save it as UTF-8$"),
         (
             "ham\t" + "a" * 200_000 + "\n",

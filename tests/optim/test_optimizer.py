@@ -268,7 +268,7 @@ OTHER = Tensor(np.ones(3), requires_grad=True)
         (AdamW, {"eps": -1e-8}, "eps ≥ 0, got (0.9, 0.999) and -1e-08"),
         (AdamW, {"params": [{"params": [LEAF], "lr": -1.0}]}, f"lr {FINITE} -1.0"),
         (SGD, {"lr": math.nan}, f"lr {FINITE} nan"),
-        (SGD, {"lr": "0.1"}, f"lr {FINITE} 0.1"),
+        (SGD, {"lr": "0.1"}, f"lr {FINITE} '0.1'"),
         (AdamW, {"lr": None}, f"lr {FINITE} None"),
         (AdamW, {"betas": 0.9}, "betas must be two numbers in [0, 1)"),
         (

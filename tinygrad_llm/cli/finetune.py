@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite(parser, "a run that is already there")
     parser.add_argument("--resume", type=folder, metavar="RUN", help="continue the run in this folder")
     parser.add_argument("--plan", action="store_true", help="only print the cost: trained parameters, memory and time")
-    parser.add_argument("--layers", choices=["all", "last", "head", "lora"], help="what is trained (see below)")
+    parser.add_argument("--layers", choices=["all", "last", "head", "lora"], help="see finetune.layers above")
     parser.add_argument("--epochs", type=integer(1), metavar="N", help="passes over the examples")
     parser.add_argument("--steps", type=integer(1), metavar="N", help="updates, instead of --epochs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
@@ -126,6 +126,8 @@ def _is_ours(key: str) -> bool:
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    if args.epochs is not None and args.steps is not None:
+        raise UsageError("give --epochs, passes over the examples, or --steps, updates; not both")
     options = {
         "finetune.base": args.base,
         "finetune.layers": args.layers,

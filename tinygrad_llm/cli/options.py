@@ -124,7 +124,7 @@ def read_newlines(args: argparse.Namespace, run: str | Path | None = None) -> bo
 
 def add_crop(parser: argparse.ArgumentParser) -> None:
     """Add --no-crop; `args.crop` is then whether a text that is too long is cut, which `say_cropped` tells."""
-    words = "refuse a text that is longer than the model reads (default: it is cut, and a word is said)"
+    words = "refuse a text that is longer than the model reads (default: it is cut, with a note)"
     parser.add_argument("--no-crop", dest="crop", action="store_false", help=words)
 
 

@@ -51,7 +51,8 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
             if not messages and set(names) & set(_COLUMNS):
                 raise DataError(f"{where}: the columns must be label and text, got {', '.join(row)}: rename them")
             if len(row) != 2:
-                raise DataError(f"{where}: must have two columns, label and text, got {len(row)}: {show(row)}")
+                mend = "must have two columns, label and text, with a tab between them"
+                raise DataError(f"{where}: {mend}; got {len(row)}: {show(row)}")
             label, message = row[order[0]].strip(), row[order[1]]
             if not label or not message.strip():
                 raise DataError(f"{where}: the {'text' if label else 'label'} is empty: remove the line, or fill it")
@@ -60,6 +61,8 @@ def read_messages(path: str | Path) -> tuple[list[Message], list[str]]:
             messages.append(Message(message, label))
     except csv.Error as error:
         raise DataError(f"{path}: line {rows.line_num}: {error}: is a quotation mark not closed?") from None
+    if not messages:
+        raise DataError(f"{path}: has no messages: give lines of a label, a tab and a text")
     labels = {message.label for message in messages}
     if len(labels) < 2:
         raise DataError(f"{path}: has {len(labels)} classes ({', '.join(labels)}), and at least two are needed")

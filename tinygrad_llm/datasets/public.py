@@ -79,7 +79,9 @@ def example_file(name: str) -> Path:
     if name in PUBLIC:
         return public_file(name)
     path = data_folder() / SHIPPED[name] if name in SHIPPED else Path(name)
-    if not path.is_file():
+    if path.exists() and not path.is_file():
+        raise DataError(f"{name}: not a regular file: name the file with the examples")
+    if not path.exists():
         raise DataError(f"{name}: no such file; those that ship with the package are {', '.join(SHIPPED)}")
     return path
 

@@ -91,7 +91,7 @@ class Optimizer:
         for group in self.param_groups:
             for name, value in (("lr", group["lr"]), ("weight_decay", group["weight_decay"])):
                 if not _is_rate(value):
-                    raise self._error(f"{name} must be finite and ≥ 0, got {value}")
+                    raise self._error(f"{name} must be finite and ≥ 0, got {value!r}")
         names = iter(self._named)  # _group_of and _state are by name
         self._group_of = {next(names): group for group in self.param_groups for _ in group["params"]}
         self._state: dict[str, _State] = {}
@@ -130,7 +130,7 @@ class Optimizer:
         Raises:   ValueError: lr is negative, infinite or NaN.
         """
         if not _is_rate(lr):
-            raise self._error(f"lr must be finite and ≥ 0, got {lr}")
+            raise self._error(f"lr must be finite and ≥ 0, got {lr!r}")
         for group in self.param_groups:
             group["lr"] = lr
 
