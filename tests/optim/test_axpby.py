@@ -55,9 +55,10 @@ def test_axpby_refuses_other_shapes_before_it_reads_memory(by):
         axpby(1.0, np.ones(3), 1.0, np.ones(4))
 
 
-def test_without_openblas_numpy_computes(monkeypatch):
+@pytest.mark.parametrize("error", [OSError("another BLAS"), AttributeError("an OpenBLAS without axpby")])
+def test_without_openblas_numpy_computes(error, monkeypatch):
     def unknown():
-        raise OSError("another BLAS")
+        raise error
 
     assert module._function.__wrapped__(np.dtype(np.float16)) is None
     monkeypatch.setattr(module, "OpenBLAS", unknown)

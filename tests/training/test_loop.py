@@ -435,7 +435,7 @@ def test_label_smoothing_counts_in_training_and_not_in_held_out_losses():
 
 
 def test_a_lengthened_schedule_changes_from_the_step_at_which_it_was_lengthened():
-    settings = dataclasses.replace(SETTINGS, steps=20, extended=((5, 10),))
+    settings = dataclasses.replace(SETTINGS, steps=20, extended=((1, 4), (5, 10)))
     rates = [settings.learning_rate(step) for step in range(8)]
     expected = [warmup_cosine(i, steps=10 if i < 5 else 20, lr=1e-2, min_lr=1e-3, warmup=2) for i in range(8)]
     assert rates == expected

@@ -118,6 +118,12 @@ def test_figures_of_accumulated_batches_are_those_of_one_large_batch():
     assert found.measures == pytest.approx(expected.measures, rel=1e-12)
 
 
+def test_a_figure_that_the_first_batch_lacks_begins_at_its_own_value():
+    total = MeanGradient(1, 3, 0.5, {"one": 1.0})
+    total.add(MeanGradient(1, 1, 0.5, {"one": 3.0, "two": 8.0}))
+    assert total.measures == {"one": 1.5, "two": 8.0}
+
+
 def test_a_resumed_training_remembers_the_losses():
     first, resumed = (Trainer(Curve(), regression(), PLAIN) for _ in range(2))
     losses = [first.advance().loss for _ in range(3)]
