@@ -35,6 +35,8 @@ def test_every_part_of_an_explanation_is_printed(name, cli):
     status, out, err = cli("explain", name)
     assert (status, err) == (0, "")
     words = " ".join(out.split())  # long lines are folded: see test_cli_width.py
+    if e.example is not None:
+        assert ("\nexample with " if e.example.options else "\nexample\n") in out
     assert words.startswith(" ".join(e.formula.split()))
     for part in (e.notes, e.derivation, ", ".join(e.kernels)):
         assert " ".join(part.split()) in words

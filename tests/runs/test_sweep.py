@@ -120,7 +120,7 @@ def test_a_long_combination_has_a_short_name(sweep_of):
 MISTAKES = {
     "an unknown table": ("[gird]\nlr = [1]", "unknown table [gird]: did you mean grid?"),
     "a key outside": ("steps = 1\n[grid]\nlr = [1]", "unknown table [steps]"),
-    "no table": ("base = 1", "base: must be a table"),
+    "no table": ("base = 1", "base: must be a table, [base], not 1"),
     "no grid": ("[base]\nlr = 1", "[grid] is missing or empty"),
     "no list": ("[grid]\nlr = 1", "grid: lr: must be a list"),
     "an empty list": ("[grid]\nlr = []", "grid: lr: must be a list"),
