@@ -189,3 +189,9 @@ def test_a_command_restores_the_signal_handlers(cli):
     before = signal.getsignal(signal.SIGTERM)
     assert cli("tokenizer", "encode", "a")[0] == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_of_several_processes_prints_help(rank, cli, monkeypatch):
+    monkeypatch.setattr(command_line, "started", lambda: (rank, 2))
+    assert ("usage: tinygrad-llm" in cli("--help")[1]) == (rank == 0)
