@@ -225,6 +225,17 @@ def test_damaged_weights_are_told_to_the_page():
         assert "NaN or infinite" in post(server, ASK)[1]
 
 
+def test_an_error_after_the_first_piece_leaves_the_stream_without_its_end(server, monkeypatch):
+    def answer(conversation, text):
+        yield "abc"
+        raise ValueError("damaged")
+
+    monkeypatch.setattr(Conversation, "answer", answer)
+    with pytest.raises(http.client.IncompleteRead) as found:
+        post(server, ASK)
+    assert found.value.partial == b"abc"
+
+
 def test_a_body_of_megabytes_is_refused_and_the_reply_arrives(server):
     status, text = post(server, b" " * (8 * MAX_BODY))
     assert (status, text) == (413, "the conversation is longer than 1,000,000 bytes: start a new one\n")

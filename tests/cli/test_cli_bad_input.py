@@ -62,6 +62,8 @@ MISTAKES = {
     "a sample of 33 bits": ("generate {run} --prompt a --seed 4294967295 --samples 2", "the last seed would be 42949"),
     "newlines of an argument": ("tokenizer encode text --keep-newlines", "--keep-newlines are for files: add --out"),
     "newlines of next tokens": ("eval {run} --next a --keep-newlines", "--keep-newlines is for a FILE to score"),
+    "a style of a file": ("eval {run} {text} --style alpaca", "--style is for --instructions FILE"),
+    "a style of next tokens": ("eval {run} --next a --max-new-tokens 3", "--max-new-tokens is for --instructions"),
     "a fine-tuning of 33 bits": ("finetune --resume {run} --seed 4294967296", "an integer from 0 to 4294967295"),
     "a demo of 33 bits": ("demo --seed 4294967296 --out new", "an integer from 0 to 4294967295"),
     "a gradcheck of 33 bits": ("gradcheck tanh --seed 4294967296", "an integer from 0 to 4294967295"),

@@ -74,6 +74,10 @@ def test_the_table_and_the_picture_show_all_sizes(tiny, printed, tmp_path):
     assert all(y != y for y in [*theirs.get_ydata(), *below.lines[0].get_ydata()])  # unknown
 
 
+def test_without_a_picture_no_file_is_named(tiny, printed):
+    assert " ".join(printed("bench", "scaling", "--axis", "T").split()).endswith(" to the power of a.")
+
+
 def test_the_exponent_fits_known_costs_only():
     assert scaling.exponent((1, 2, 4, 8), (3.0, 6.0, None, 24.0)) == pytest.approx(1.0)
     assert scaling.exponent((1, 2), (3.0, None)) is None

@@ -66,6 +66,16 @@ def test_the_likeliest_words_are_printed_for_each_mask(trained, cli):
     assert figures["filled"].startswith("the ")
 
 
+def test_each_mask_is_filled_with_its_own_word(trained, cli, monkeypatch):
+    vocabulary = json.loads((trained[0] / "tokenizer.json").read_text())["vocabulary"]
+    one, other = (vocabulary.index(letter) for letter in "ac")
+    monkeypatch.setattr("tinygrad_llm.cli.fill.fill", lambda *_: [[(one, 0.9), (other, 0.1)], [(other, 1.0)]])
+    figures = json.loads(cli("fill", trained[0], "[MASK] [MASK]", "--json")[1])
+    words = [[("a", 0.9), ("c", 0.1)], [("c", 1.0)]]
+    masks = [[{"word": word, "probability": p} for word, p in mask] for mask in words]
+    assert figures == {"text": "[MASK] [MASK]", "masks": masks, "filled": "a c"}
+
+
 def test_a_resumed_run_is_that_of_one_that_never_stopped(trained, cli, place):
     text = trained[2]
     new = ["train", "--model", "encoder", "--corpus", text, "--set", "warmup=1"]

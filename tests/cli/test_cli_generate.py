@@ -10,7 +10,7 @@ import pytest
 from chat_models import save_alphabet
 
 from tinygrad_llm.models import GPT, GPTConfig
-from tinygrad_llm.random import Generator
+from tinygrad_llm.random import MAX_SEED, Generator
 from tinygrad_llm.tokenizer import load_tokenizer
 from tinygrad_llm.weights import tokenizer_for, write_pretrained
 
@@ -73,6 +73,7 @@ def test_several_samples_are_the_texts_of_their_seeds(cli, runs):
     assert figures["prompt"] == "The cat"
     assert [f"The cat{sample['text']}\n" for sample in figures["samples"]] == alone
     assert [sample["seed"] for sample in figures["samples"]] == [5, 6, 7]
+    assert cli(*generate(runs, "stories", "--prompt", "The cat", "--seed", MAX_SEED))[0] == 0
 
 
 def test_text_ends_before_a_stop_string(cli, printed, runs):
@@ -80,6 +81,8 @@ def test_text_ends_before_a_stop_string(cli, printed, runs):
     stop = whole[12:14]
     out = printed(*generate(runs, "char-cpu", "--prompt", "The cat", "--stop", "###", "--stop", stop))
     assert out == "The cat" + whole.removeprefix("The cat").partition(stop)[0] + "\n"
+    both = printed(*generate(runs, "char-cpu", "--prompt", "The cat", "--stop", stop, "--samples", 2, "--json"))
+    assert f"The cat{json.loads(both)['samples'][0]['text']}\n" == out
 
 
 def test_a_prompt_longer_than_the_block_loses_its_beginning_and_that_is_said(cli, runs):

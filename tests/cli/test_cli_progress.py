@@ -169,3 +169,9 @@ def test_the_loss_before_training_is_no_step_of_the_bar(monkeypatch):
     assert out.getvalue() == ""
     bar.show(Step(1, 3.0, 0.1, 1.0, 900.0, None))
     assert out.getvalue().startswith("step 1/2  loss 3.000  held-out 4.500  900 tokens/s")
+    pytest.importorskip("tqdm")
+    bar = StepBar(2, terminal := Terminal())
+    bar.show(Step(0, 4.0, 0.0, 0.0, 0.0, 4.5))
+    bar.write("a sample", io.StringIO())  # draws the bar again
+    bar.close()
+    assert "tokens/s" not in terminal.getvalue()

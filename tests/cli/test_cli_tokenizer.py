@@ -109,11 +109,13 @@ def test_token_file_in_json_with_every_option(cli, text_file, letters):
     assert cli("tokenizer", "decode", "tokens.bin", "--tokenizer", letters)[1] == text_file.read_text()
 
 
-def test_character_across_two_blocks_of_a_token_file_comes_back_whole(cli, text_file, monkeypatch):
+def test_character_across_two_blocks_of_a_token_file_comes_back_whole(cli, text_file, place, monkeypatch):
     text_file.write_text("🤖" * 9, encoding="utf-8")
     cli("tokenizer", "encode", text_file, "--out", "tokens.bin")
     monkeypatch.setattr("tinygrad_llm.cli.tokenizer.DECODED_AT_ONCE", 2)
     assert cli("tokenizer", "decode", "tokens.bin")[1] == "🤖" * 9
+    (place / "cut.bin").write_bytes((place / "tokens.bin").read_bytes()[:-2])
+    assert cli("tokenizer", "decode", "cut.bin", "--dtype", "uint16")[1] == "🤖" * 8 + "\N{REPLACEMENT CHARACTER}"
 
 
 def test_numbers_are_ids_even_if_a_file_has_that_name(cli, place):

@@ -57,6 +57,8 @@ def test_the_options_of_a_beam_reach_the_search(cli, run, monkeypatch, options, 
     )
     assert cli("translate", run, "say one", *options)[0] == 0
     assert asked == [expected]
+    monkeypatch.setattr("tinygrad_llm.cli.translate.translate", lambda *_, **more: ["grün"])
+    assert cli("translate", run, "über", "--json")[1] == '{"text": "über", "translation": "grün"}\n'
 
 
 def test_the_attention_is_drawn_in_words(cli, run, place, monkeypatch):

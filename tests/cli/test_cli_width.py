@@ -127,6 +127,9 @@ def test_a_classifier_and_its_verdicts_fit(printed, files, place):
     ):
         out = printed(*command)
         assert too_wide(out) == []
+        if "--explain" in command:
+            first, second = out.splitlines()[:2]
+            assert second.startswith(" " * first.index("the cat")), "under the text, not under the label"
 
 
 def on_a_terminal(popen, *words):
