@@ -225,6 +225,16 @@ def test_damaged_weights_are_told_to_the_page():
         assert "NaN or infinite" in post(server, ASK)[1]
 
 
+def test_a_bug_prints_its_traceback_and_a_client_that_goes_away_nothing(server, capsys):
+    for error in (BrokenPipeError("gone"), KeyError("bug")):
+        try:
+            raise error
+        except (OSError, KeyError):
+            server.handle_error(None, ("127.0.0.1", 1))
+    err = capsys.readouterr().err
+    assert ("KeyError: 'bug'" in err, "gone" in err) == (True, False)
+
+
 def test_an_error_after_the_first_piece_leaves_the_stream_without_its_end(server, monkeypatch):
     def answer(conversation, text):
         yield "abc"

@@ -55,7 +55,7 @@ def test_tokenizer_without_other_packages(alone, cli, text_file):
         seconds = row["ours"]["seconds"]
         assert seconds["min"] == seconds["median"] == seconds["max"] > 0
         assert seconds["rounds"] == [seconds["median"]]
-        assert row["rounds"] == figures["rounds"] == 1
+        assert row["rounds"] == figures["rounds"] == figures["threads"] == 1
         if "train" in row["measure"]:
             assert "mb_per_second" not in row["ours"]
         else:

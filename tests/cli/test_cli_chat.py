@@ -165,6 +165,7 @@ def test_style_is_that_of_the_training(cli, monkeypatch, tmp_path):
 
 MISTAKES = {
     "a model that reads less than the prompt": (["{short}"], "--style alpaca, even for an empty text: the prompt has"),
+    "another style's prompt": (["{short}", "--style", "phi3"], "--style phi3, even for an empty text: the prompt has"),
     "a tokenizer without the prompt's characters": (["{letters}"], "--style alpaca, even for an empty text: character"),
     "a classifier": (["{classifier}"], "holds 'tinygrad_llm.GPTClassifier', .*`tinygrad-llm classify` reads it"),
     "no model": (["nowhere"], "nowhere: no model here"),

@@ -147,7 +147,7 @@ def examples(toys, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "STAGES", [s._replace(data=str(tmp_path / s.data)) for s in stages.STAGES])
 
 
-def test_the_full_demo_has_every_stage_and_their_figures(cli, refused, examples, place):
+def test_the_full_demo_has_every_stage_and_their_figures(cli, refused, examples, place, monkeypatch):
     """Called again, it only measures what is done; and it mixes nothing with a demo of another length or seed."""
     words = ("demo", "--full", "--steps", 2)
     status, out, err = cli(*words)
@@ -177,6 +177,10 @@ def test_the_full_demo_has_every_stage_and_their_figures(cli, refused, examples,
     (place / "other" / "random").mkdir(parents=True)
     (place / "other" / "random" / "model.safetensors").write_text("of the user")
     assert "other/random: already holds a run" in refused(*words, "--out", "other")
+    monkeypatch.setattr(stages, "trained", lambda *_: (130, None))  # stopped in the first step
+    status, out, _ = cli(*words, "--seed", 5, "--overwrite")
+    assert (status, "continues from here" in out, "before" in out) == (130, True, False)
+    assert not [name for name in stages.FOLDERS if (place / "runs" / "full" / name / "config.toml").exists()]
 
 
 def test_the_closing_table_has_each_figure_in_its_place():

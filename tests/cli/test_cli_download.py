@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_llm import GPT, Generator, GPTConfig, Tokenizer
+from tinygrad_llm.cli import UsageError
 from tinygrad_llm.cli import download as command
 from tinygrad_llm.datasets import load_corpus
 from tinygrad_llm.datasets.public import PUBLIC
@@ -260,6 +261,33 @@ def test_progress_on_a_terminal(monkeypatch, with_tqdm):
     else:
         assert re.findall(r"one .* MB", shown) == ["one 1.0/2.0 MB", "one 2.0/2.0 MB"]
     assert "two" in shown
+
+
+def test_every_bar_is_closed_also_where_a_file_cannot_be_fetched(refused, monkeypatch):
+    events = []
+
+    class Noted:
+        def __init__(self, unit, name, total, done):
+            self.name = name
+            events.append(("open", unit, name, total, done))
+
+        def update(self, done, total):
+            events.append((self.name, done, total))
+
+        def close(self):
+            events.append(("close", self.name))
+
+    def fetch(name, folder, overwrite, report):
+        report("a", 0, 2)
+        report("a", 2, 2)
+        report("b", 1, None)
+        raise UsageError("b: cannot be fetched")
+
+    monkeypatch.setattr(command, "Bar", Noted)
+    monkeypatch.setattr(command, "download_public", fetch)
+    assert refused("download", "sms-spam", "--out", "new") == "tinygrad-llm download: b: cannot be fetched\n"
+    one = [("open", "B", "a", 2, 0), ("a", 0, 2), ("a", 2, 2), ("close", "a")]
+    assert events == [*one, ("open", "B", "b", None, 1), ("b", 1, None), ("close", "b")]
 
 
 def test_progress_lines_are_few(capsys):

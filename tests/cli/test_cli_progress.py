@@ -148,6 +148,21 @@ def test_plain_lines_have_the_unit_the_words_and_the_time_left_every_five_second
     assert bar._rate(1_000_000) == texts._rate(0) == []
 
 
+def test_the_bar_of_a_block_is_closed_also_after_an_error(monkeypatch):
+    closed = []
+
+    def interrupted():
+        with progress.progress("B", "read", 9) as update:
+            update(3)
+            assert not closed
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.Bar, "close", lambda bar: closed.append((bar.unit, bar.name, bar.total)))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert closed == [("B", "read", 9)]
+
+
 def test_files_are_listed_by_folder_and_commands_can_be_copied():
     assert progress.listed([Path("a/x"), Path("b/y"), Path("a/z")]) == "wrote a: x, z\nwrote b: y"
     assert progress.command_line(["go", "two words", "$x", "a.b"], "  ") == "  go \"two words\" '$x' a.b"

@@ -203,8 +203,9 @@ def test_a_plan_in_json(printed, text_file):
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_the_plan_of_a_resumed_run_is_of_the_rest(cli, printed, text_file, place):
+def test_the_plan_of_a_resumed_run_is_of_the_rest(cli, printed, refused, text_file, place):
     assert cli("train", "--corpus", text_file, "--out", "done")[0] == 0
+    assert "done: all its 3 steps are done; add --steps N" in refused("train", "--resume", "done", "--plan")
     files = {path: path.read_bytes() for path in (place / "done").rglob("*") if path.is_file()}
     out = printed("train", "--resume", "done", "--steps", 5, "--plan", "--json")
     assert json.loads(out)["steps"] == 5

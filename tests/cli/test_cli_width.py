@@ -239,6 +239,7 @@ def test_flowing_text_is_shown_word_by_word(monkeypatch):
     shown = progress.flowing(pieces)
     assert next(shown) == "Once"
     assert list(shown) == [" upon", "\na", " time", "\n"]
+    assert "".join(progress.flowing(["one two\nthree four\n"])) == "one two\nthree\nfour\n"
     assert "".join(progress.flowing(["longer than nine\n"])) == "longer\nthan nine\n"
     assert "".join(progress.flowing(["much-longer than that-other one\n"])) == "much-longer\nthan\nthat-other\none\n"
 
