@@ -1,6 +1,7 @@
 """A run's folder: complete or as it was before, locked while it is trained, and loaded again."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -251,6 +252,14 @@ def test_only_a_run_that_has_ended_takes_the_place_of_another(ended, new, traine
     assert (tmp_path / "run-stopped").exists() == (not ended)
     assert about_run(run.folder.path)["steps_done"] == (3 if ended else 2)
     assert run.folder.checkpoints.steps() == ([0, 3] if ended else [0, 2])  # and none of the earlier run's
+
+
+def test_each_step_is_on_disk_before_the_next_one_begins(new):
+    run, found = new(**FEW), []
+    for step in run.train():
+        lines = (run.folder.work / "metrics.jsonl").read_text().splitlines()
+        found.append((step.step, [json.loads(line)["step"] for line in lines]))
+    assert found == [(n, list(range(n + 1))) for n in range(4)]
 
 
 def test_a_run_that_is_saved_untrained_has_done_no_step(new):
