@@ -38,6 +38,7 @@ def test_file_is_read_without_its_byte_order_mark_and_with_its_newlines_if_they_
     for mark in (b"", b"\xef\xbb\xbf"):
         path.write_bytes(mark + text.encode())
         assert load_corpus(str(path), keep) == expected
+        assert keep or load_corpus(str(path)) == expected
         assert corpus_hash(load_corpus(str(path), keep)) == hashlib.sha256(expected.encode()).hexdigest()
         for special_tokens in ((), None):
             stretches = list(read_corpus(str(path), special_tokens, keep))

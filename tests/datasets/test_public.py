@@ -36,6 +36,8 @@ def test_texts_are_looked_for_in_the_folder_of_the_variable_else_in_the_cache(mo
         assert public_file(name) == tmp_path / one.file.name
     assert load_corpus("the-verdict") == "a text\n"
     (tmp_path / PUBLIC["the-verdict"].file.name).write_bytes(b"a\r\ntext\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "the-verdict").write_text("a file of this name\n")
     for keep, text in ((False, "a\ntext\n"), (True, "a\r\ntext\n")):
         assert load_corpus("the-verdict", keep) == text
         assert "".join(stretch.text for stretch in read_corpus("the-verdict", keep_newlines=keep)) == text

@@ -55,6 +55,8 @@ def test_a_description_is_never_beside_the_ids_of_another_file(tmp_path):
         interrupted()
     assert list(tmp_path.iterdir()) == []
     encode_file(PAIRS, __file__, out, 1)
+    out.unlink()
+    encode_file(PAIRS, __file__, out, 1, overwrite=True)  # a description alone is no obstacle
     for path in (out, place):
         with pytest.raises(DataError, match=f"{path.name}: exists already: choose another name, or overwrite it"):
             encode_file(PAIRS, __file__, out, 1)

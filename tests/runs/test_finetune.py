@@ -272,7 +272,7 @@ def test_results_of_an_assistant_are_by_kind(whole):
     assert results["exact_match"] == np.mean(right)
 
 
-def test_answers_are_those_of_each_question_alone(base, data):
+def test_answers_are_those_of_each_question_alone(base, data, monkeypatch):
     """Also where a question leaves no room for an answer."""
     model, tokenizer = GPT.from_pretrained(base), Tokenizer.load(base / "tokenizer.json")
     entries = read_instructions(data / "assistant")
@@ -291,6 +291,8 @@ def test_answers_are_those_of_each_question_alone(base, data):
     assert cropped == {1: 0, 0: 1}  # by how many tokens are left for the answer
     with pytest.raises(ValueError, match=r"^the prompt 'the the .* has \d+ tokens, and the model reads at most 31"):
         answers(model, tokenizer, entries, "plain", 8, refuse=True)
+    monkeypatch.setattr("tinygrad_llm.runs.answers.write_all", lambda model, tokenizer, ids, *_: [" the \n"] * len(ids))
+    assert answers(model, tokenizer, entries, "plain", 8)[0] == ["the"] * len(entries)
 
 
 def test_preference_starts_at_ln_2(whole):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -207,6 +208,7 @@ def test_steps_are_timed_for_three_seconds_or_twenty_steps(seconds, batch, steps
     now = [0.0]
 
     def take_steps(trainer, stop):
+        assert trainer.settings.accumulation == 1
         yield Step(0, 1.0, 0.0, 0.0, 0.0, 1.0)
         for number, passing in enumerate(seconds, 1):
             if stop():
@@ -220,7 +222,7 @@ def test_steps_are_timed_for_three_seconds_or_twenty_steps(seconds, batch, steps
     monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(plan_module.Trainer, "run", take_steps)
     monkeypatch.setattr(plan_module, "clip_grad_norm_", clip)
-    config, data = run()
+    config, data = run(accumulation=4)  # a batch is timed, not a step
     model = GPT(TINY_OF_TEXT, Generator(0))
     task = plan_module.make_task(config, data, plan_module.make_batches(config, data, Generator(0)))
     for p in model.parameters():
@@ -317,11 +319,18 @@ def test_a_plan_of_fine_tuning_counts_what_is_trained_and_writes_nothing(
     assert costs.seconds > 0
     figures = json.loads(json.dumps(costs.figures(), allow_nan=False))
     assert figures["parameters"]["trained"] == costs.trained
+    assert figures["flops_per_step"] is figures["flops_formula"] is None
+    trained = {name for name, p in run.model.named_parameters() if p.requires_grad}
+    others = trained - {name for name, _ in run.data.base.config.shapes()}
+    assert set(calls[0][4]) == {re.sub(r"\.lora_.*", ".weight", name) for name in others}
     assert (f"trained       {costs.trained:>15,} of them" in costs.sizes) == (layers != "all")
     texts = sum(map(len, (run.data.training["lengths"], run.data.held_out["lengths"])))
     longest = int(run.data.training["lengths"].max())
     size = config.training.batch_size * (2 if task == "preference" else 1)
     assert 0 < costs.tokens <= size * longest < size * texts
+    monkeypatch.setattr(plan_module, "_measure_part", lambda *args: None)
+    more = config.changed({"training.accumulation": 3})
+    assert plan_finetuning(more, load_examples(more)).tokens == 3 * costs.tokens
 
 
 TIED = GPTConfig(block_size=256, n_layer=4, n_head=4, n_embd=128)

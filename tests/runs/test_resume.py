@@ -25,7 +25,7 @@ from tinygrad_llm.runs.metrics import read_metrics, read_samples
 from tinygrad_llm.runs.presets import load_config
 from tinygrad_llm.runs.run import DamagedRunWarning, Run
 from tinygrad_llm.storage.files import LoadError
-from tinygrad_llm.storage.lock import LOCK, InUseError
+from tinygrad_llm.storage.lock import LOCK, InUseError, lock
 from tinygrad_llm.tokenizer import CharTokenizer
 from tinygrad_llm.training import ConfigError, LanguageModeling, Trainer, TrainingError, held_out_windows
 
@@ -535,6 +535,17 @@ def test_another_tokenizer_is_refused(stopped, tmp_path, text):
         Run.resume(tmp_path / "run")
 
 
+def test_a_changed_tokenizer_file_is_noticed_and_a_removed_one_is_not_missed(new, tmp_path, text):
+    place = tmp_path / "own.json"
+    CharTokenizer.train(text).save(place)
+    stop_after(new("run", tokenizer=str(place)), 2)
+    CharTokenizer.train(text + "!").save(place)
+    with pytest.raises(ConfigError, match=r"the tokenizer .*own\.json: 21 tokens before, 22 now"):
+        Run.resume(tmp_path / "run")
+    place.unlink()
+    assert Run.resume(tmp_path / "run").trainer.step == 2  # the run has a copy
+
+
 def test_another_kind_of_learned_tokenizer_is_refused(stopped, tmp_path):
     stopped(2)
     with pytest.raises(ConfigError, match=r'data\.tokenizer: "char" before, "bpe" now'):
@@ -583,6 +594,9 @@ def test_a_run_in_training_cannot_be_resumed(new, tmp_path, contents):
     for _ in range(6):
         next(training)
     before = contents(tmp_path)
+    assert [step.step for step in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [*range(6)], (
+        "not only at its end"
+    )
     with pytest.raises(InUseError, match=f"run: is being trained by process {os.getpid()}"):
         Run.resume(tmp_path / "run")
     assert contents(tmp_path) == before
@@ -654,6 +668,22 @@ def test_a_run_that_will_be_replaced_is_locked_as_well(new, tmp_path):
     assert not (tmp_path / "run" / LOCK).exists()
     assert not (tmp_path / "run-stopped").exists()
     assert load_config(tmp_path / "run" / "config.toml").training.seed == 8
+
+
+def test_a_save_beside_another_run_locks_its_own_folder_again(new, tmp_path):
+    stop_after(new("run"), 9)
+    run = new("run", seed=8)
+    training = run.train()
+    while next(training).step < 9:
+        pass
+    training.close()  # it gives back its locks, and no checkpoint is left to write, which would lock the folder
+    give_back = lock(run.folder.work)
+    with pytest.raises(InUseError, match="is being trained by process"):
+        run.save()
+    give_back()
+    run.save()
+    assert load_config(tmp_path / "run" / "config.toml").training.seed == 8
+    assert not list(tmp_path.rglob(LOCK))
 
 
 def test_checkpoints_of_another_run_are_not_blamed_on_the_learning_rate(new, tmp_path):
