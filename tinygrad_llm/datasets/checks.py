@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_llm.storage.files import LoadError, not_utf8, open_regular
+from tinygrad_llm.storage.files import LoadError, not_utf8, open_regular, parse_json
 from tinygrad_llm.tokenizer.files import normalize_newlines
 
 IDS_AT_ONCE = 1 << 22  # ids of a mapped file that are checked at a time
@@ -51,6 +51,18 @@ def as_text(path: str | Path, data: bytes) -> str:
         return normalize_newlines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {not_utf8(error)}") from None
+
+
+def parsed(where: str, text: bytes, mend: str) -> Any:
+    """The JSON value of a text.
+
+    Args:     where: names the text in an error. mend: what to give instead, for the end of the message.
+    Raises:   DataError: it is not JSON, or too long.
+    """
+    try:
+        return parse_json(where, text)
+    except LoadError as error:
+        raise DataError(f"{error}: {mend}") from None
 
 
 def at_least_one(name: str, value: int) -> int:

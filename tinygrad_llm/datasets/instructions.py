@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tinygrad_llm.datasets.checks import DataError, plain, read_bytes, reading
+from tinygrad_llm.datasets.checks import DataError, parsed, plain, read_bytes, reading
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import MAX_JSON, LoadError, parse_json, show
+from tinygrad_llm.storage.files import MAX_JSON, show
 
 _MAX_BYTES = 400_000_000  # of JSON lines
 
@@ -84,21 +84,14 @@ def _objects(path: str | Path, needed: str) -> list[Any]:
         if data.lstrip()[:1] == b"[":
             if len(data) > MAX_JSON:
                 raise DataError(f"{path}: longer than the {MAX_JSON} bytes accepted: give JSON lines")
-            found = _parsed(str(path), data, f"the list has objects with {needed}")
+            found = parsed(str(path), data, f"the list has objects with {needed}")
         else:
             lines = enumerate(data.split(b"\n"), 1)
             mend = f"give JSON: a line is an object with {needed}"
-            found = [_parsed(f"{path}: line {number}", line, mend) for number, line in lines if line.strip()]
+            found = [parsed(f"{path}: line {number}", line, mend) for number, line in lines if line.strip()]
     if not found:
         raise DataError(f"{path}: there are no entries")
     return list(found)
-
-
-def _parsed(where: str, text: bytes, mend: str) -> Any:
-    try:
-        return parse_json(where, text)
-    except LoadError as error:
-        raise DataError(f"{error}: {mend}") from None
 
 
 def question(example: Entry | Pair) -> str:

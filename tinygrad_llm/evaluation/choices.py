@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm.datasets import DataError
+from tinygrad_llm.datasets.checks import parsed
 from tinygrad_llm.evaluation.losses import Window, in_batches, rows_at_once, token_losses
 from tinygrad_llm.generation import crop
 from tinygrad_llm.kernels import IGNORE_INDEX
 from tinygrad_llm.models import GPT
-from tinygrad_llm.storage.files import LoadError, data_folder, parse_json
+from tinygrad_llm.storage.files import data_folder
 from tinygrad_llm.tokenizer import AnyTokenizer, Special, encode_text
 
 ENDINGS = 4  # per item
@@ -62,10 +63,7 @@ def read_choices(file: str) -> list[Choice]:
 def _read_item(line: bytes, where: str) -> Choice:
     if len(line) > MAX_LINE:
         raise DataError(f"{where}: longer than {MAX_LINE} bytes")
-    try:
-        fields = parse_json(where, line.rstrip(b"\n"))
-    except LoadError as error:
-        raise DataError(f"{error}: {_FORM}") from None
+    fields = parsed(where, line.rstrip(b"\n"), _FORM)
     if not isinstance(fields, dict):
         raise DataError(f"{where}: got {reprlib.repr(fields)}: {_FORM}")
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygrad_llm.datasets import DataError, reading
+from tinygrad_llm.datasets.checks import parsed
 from tinygrad_llm.evaluation.choices import Choice, score_choices
 from tinygrad_llm.generation import next_token_probs
 from tinygrad_llm.models import GPT
 from tinygrad_llm.random import Generator
-from tinygrad_llm.storage.files import MAX_JSON, LoadError, data_folder, open_regular, parse_json, show
+from tinygrad_llm.storage.files import MAX_JSON, data_folder, open_regular, show
 from tinygrad_llm.tokenizer import AnyTokenizer, Special
 
 
@@ -68,10 +69,7 @@ def read_prompts(name: str | Path) -> PromptTask:
     path = data_folder() / "spam.json" if name == "spam" else Path(name)
     with reading(path), open_regular(path) as file:
         data = file.read(MAX_JSON + 1)
-    try:
-        fields = parse_json(str(path), data)
-    except LoadError as error:
-        raise DataError(f"{error}: give a JSON object with instruction, labels, examples") from None
+    fields = parsed(str(path), data, "give a JSON object with instruction, labels, examples")
     labels_wanted = "at least two different texts, or an object with such a word for each label"
     wanted = {"instruction": "a text", "labels": labels_wanted, "examples": "a list of examples"}
     if not isinstance(fields, dict) or fields.keys() != wanted.keys():
